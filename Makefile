@@ -1,0 +1,39 @@
+# `make sweep` and `make test` do all the set-up; everything lands in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+STORE ?= workbench.db
+REPORT ?= reports/latest
+
+.PHONY: install sweep test check bench clean
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+	    echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing into .venv (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+install: .venv/.installed
+
+sweep: install
+	@$(BIN)/workbench sweep probes/default.py --store $(STORE)
+	@$(BIN)/workbench report $(STORE) -o $(REPORT)
+	@echo "dashboard:  $(BIN)/workbench dashboard $(STORE)"
+
+test: install
+	@$(BIN)/python -m pytest -n 2
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	@$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

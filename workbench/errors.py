@@ -1,0 +1,23 @@
+"""The one exception a user's mistake raises; the command line turns it into one line and exit 2."""
+
+from difflib import get_close_matches
+from collections.abc import Iterable
+
+
+class RequestError(ValueError):
+    """The request was wrong. The message names the field, the value and what would be right."""
+
+
+class Unsupported(RuntimeError):
+    """The request is well-formed, but a part cannot serve it: a result (status ``unsupported``).
+
+    The message names both sides, e.g. the kernel and the family's feature that it lacks.
+    """
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> RequestError:
+    """The error for a name that no registry holds: near names first, then all of them."""
+    known = sorted(choices)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return RequestError(f"{kind} {name!r} is unknown; {hint}known: {', '.join(known)}")

@@ -1,0 +1,120 @@
+"""The vocabulary of a result: Record, Metric, Status, Environment. Nothing here imports torch."""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workbench.registry import Registry
+from workbench.spec import Cell, Source
+
+
+class Status(StrEnum):
+    """How a cell ended. ``oom`` and ``unsupported`` are results; ``killed`` is never an OOM."""
+
+    OK = "ok"
+    OOM = "oom"
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    UNSUPPORTED = "unsupported"
+
+    @property
+    def done(self) -> bool:
+        """Whether the cell is finished, so that a resumed sweep skips it and the exit code is 0."""
+        return self in (Status.OK, Status.OOM, Status.UNSUPPORTED)
+
+
+class Metric(NamedTuple):
+    """What a metric means. Its value is a plain number: exact integers for counts and bytes."""
+
+    unit: str
+    label: str
+    convention: str
+
+
+METRICS: Registry[Metric] = Registry("metric")
+for _name, _unit, _label, _convention in (
+    ("flops", "FLOP", "FLOPs executed", "dense count, multiply-add = 2, recomputation included"),
+    ("flops_causal", "FLOP", "FLOPs, allowed pairs", "as flops, query-key pairs under the mask only"),
+    ("model_flops", "FLOP", "Model FLOPs", "dense count without any recomputation; numerator of MFU"),
+    ("params", "1", "Parameters", "of the scope, tied weights once"),
+    ("peak_bytes", "B", "Peak memory", "peak of allocated bytes, device context excluded"),
+    ("reserved_bytes", "B", "Reserved memory", "peak that the caching allocator held, CUDA only"),
+    ("device_bytes", "B", "Whole-card memory", "used bytes of the card by NVML after the iterations"),
+    ("weight_bytes", "B", "Weights", "bytes of parameters and buffers"),
+    ("gradient_bytes", "B", "Gradients", "bytes of gradients of weights"),
+    ("activation_bytes", "B", "Saved activations", "held from forward to backward, inputs excluded"),
+    ("time_s", "s", "Seconds per iteration", "median of whole iterations after warm-up"),
+    ("time_q1_s", "s", "Time, first quartile", "of the same samples as time_s"),
+    ("time_q3_s", "s", "Time, third quartile", "of the same samples as time_s"),
+    ("num_samples", "1", "Timed iterations", "number of samples behind time_s"),
+    ("bytes_moved", "B", "Bytes moved", "operator inputs read once and outputs written once, unfused"),
+    ("mfu", "1", "MFU", "model_flops over time_s over the datasheet's dense bf16 peak"),
+):
+    METRICS.add(_name, Metric(_unit, _label, _convention))
+
+
+class Environment(BaseModel):
+    """Where and with what a run was made. Facts that are missing are None, never a guess."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    host: str | None = None
+    os: str | None = None
+    cpu: str | None = None
+    num_threads: int | None = None
+    memory_bytes: int | None = None
+    gpu: str | None = None
+    num_gpus: int = 0
+    gpu_memory_bytes: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    python: str | None = None
+    torch: str | None = None
+    transformers: str | None = None
+    workbench: str | None = None
+    commit: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What must agree for a run to be continued: everything but the host's name and the commit."""
+        facts = self.model_dump(exclude={"host", "commit"})
+        text = json.dumps(facts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Record(BaseModel):
+    """One result. It belongs to (run, cell key, source, device); the store adds the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    cell: Cell
+    source: Source
+    device: str
+    status: Status
+    metrics: dict[str, int | float | None] = Field(default_factory=dict)
+    samples: dict[str, list[float]] = Field(default_factory=dict)
+    """Every raw sample by metric, e.g. ``time_s``, in the order taken."""
+    flags: list[str] = Field(default_factory=list)
+    """Quality flags and the reason for each metric that is None, ``name: sentence``."""
+    error: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+    """Structured extras: which kernel ran, FLOPs by operator, memory by kind."""
+    environment: Environment = Environment()
+    started_at: str = ""
+    """ISO 8601 in UTC."""
+    duration_s: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of the command line's contract."""
+        body = self.model_dump(mode="json", exclude={"cell", "samples", "environment"})
+        return {
+            "cell": self.cell.document(),
+            "key": self.cell.key,
+            **body,
+            "samples": self.samples,
+            "environment": self.environment.model_dump(mode="json"),
+        }

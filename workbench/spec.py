@@ -1,0 +1,304 @@
+"""The vocabulary of a request: a Cell is one point, a Sweep is the grid of cells to visit.
+
+Types and ranges are checked here; names (models, systems, kernels, devices) are opaque words that the
+torch half resolves. Nothing here imports torch.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from workbench.errors import RequestError
+
+MAX_TOKENS = 10**9
+"""The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second, and no shape overflows."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
+Count = Annotated[int, Field(ge=0, le=MAX_TOKENS, strict=True)]
+Positive = Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True)]
+Scope = Literal["layer", "decoder", "lvlm"]
+Pass = Literal["forward", "train", "decode"]
+Dtype = Literal["float64", "float32", "bfloat16", "float16"]
+Logits = Literal["all", "text"]
+Source = Literal["measured", "predicted"]
+
+_MODEL = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+class Cell(BaseModel):
+    """One point of a sweep: what is run, never how it is measured. See DESIGN for each word.
+
+    ``pass`` is a keyword of Python, so the attribute is ``pass_``; documents say ``pass``.
+    """
+
+    model_config = _MODEL
+
+    model: Name = "mistral-7b-v0.3"
+    attention: Name = "s_attn"
+    kernel: Name = "sdpa"
+    scope: Scope = "layer"
+    pass_: Pass = Field(default="forward", alias="pass")
+    num_visual: Count
+    num_text: Count = 64
+    batch: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    dtype: Dtype = "bfloat16"
+    layout: str = "V,T"
+    logits: Logits = "all"
+    zero: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
+    world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    layer: Annotated[int, Field(ge=0, le=10_000, strict=True)] | None = None
+    """Which layer scope ``layer`` builds; None is the first with global attention."""
+    fold: bool = False
+    chunk: Positive | None = None
+    skip_last: bool = False
+    tiled: bool = False
+    checkpoint: bool = False
+    checkpoint_every: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    offload: bool = False
+    visual_positions: bool = False
+    compile: bool = False
+    memory_cap: Annotated[int, Field(ge=1, strict=True)] | Name | None = None
+    weights: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _himix_logits(cls, data: Any) -> Any:
+        # HiMix sends no visual token through the decoder, so its LM head only ever sees text.
+        if isinstance(data, dict) and data.get("attention") == "himix":
+            if data.get("logits") in (None, "text"):
+                return {**data, "logits": "text"}
+            raise ValueError("logits 'all': himix has no visual rows in its LM head; use 'text'")
+        return data
+
+    @field_validator("layout", mode="before")
+    @classmethod
+    def _layout(cls, value: Any) -> str:
+        parts = [p for p in re.split(r"[,\s]+", str(value).strip().upper()) if p]
+        alternates = all(a != b for a, b in zip(parts, parts[1:], strict=False))
+        if not parts or set(parts) - {"V", "T"} or not alternates or parts[-1] != "T":
+            raise ValueError("a layout alternates V and T and ends in T, such as V,T or T,V,T")
+        return ",".join(parts)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.num_visual + self.num_text == 0:
+            raise ValueError("num_visual and num_text are both 0: there is no token to compute")
+        if self.scope != "layer" and self.pass_ == "train" and self.num_text == 0:
+            raise ValueError("num_text 0: the loss of a training step needs at least 1 text token")
+        if self.checkpoint_every is not None and not self.checkpoint:
+            raise ValueError("checkpoint_every: needs checkpoint as well")
+        if self.layer is not None and self.scope != "layer":
+            raise ValueError(f"layer {self.layer}: only scope 'layer' builds a single layer")
+        return self
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that identify the cell on every machine and in every version.
+
+        Only fields that differ from their defaults are hashed, so a new field leaves old keys alone.
+        """
+        changed = self.model_dump(by_alias=True, exclude_defaults=True)
+        changed["num_visual"] = self.num_visual
+        text = json.dumps(changed, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def document(self) -> dict[str, Any]:
+        """All fields under their public names (``pass``, not ``pass_``), JSON-ready."""
+        return self.model_dump(by_alias=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with ``changes``, validated again."""
+        return type(self).model_validate({**self.document(), **changes})
+
+    @property
+    def title(self) -> str:
+        """A short human name: system, kernel and |V|, then every option that is switched on."""
+        words = [self.model, self.attention, self.kernel, self.scope, self.pass_, f"V={self.num_visual:,}"]
+        words += [name for name in OPTION_FLAGS if getattr(self, name)]
+        words += [f"chunk={self.chunk}"] if self.chunk else []
+        return " ".join(words)
+
+
+OPTION_FLAGS = (
+    "fold", "skip_last", "tiled", "checkpoint", "offload", "visual_positions", "compile",
+)  # fmt: skip
+"""The on/off fields of a cell."""
+
+
+class Protocol(BaseModel):
+    """How a cell is measured. Not part of its key: it changes how sure a number is, not what it means."""
+
+    model_config = _MODEL
+
+    min_samples: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 10
+    max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    memory_limit: Positive | Annotated[int, Field(ge=1, strict=True)] | None = None
+    """Bytes that the worker may allocate beyond what it holds once its imports are done."""
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
+    """Wall time after which a silent worker is ended and the cell recorded as ``timeout``."""
+
+
+class Point(BaseModel):
+    """A cell, whether to measure or predict it, on what, and how."""
+
+    model_config = _MODEL
+
+    cell: Cell
+    source: Source
+    device: Name
+    protocol: Protocol = Protocol()
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, (str, int, float, dict)) else value
+
+
+class Grid(BaseModel):
+    """A product of axes: every combination becomes a cell. ``options`` are partial cells laid over each.
+
+    ``options: [{attention: s_attn, kernel: eager}, {attention: d_attn, fold: true}]`` names systems that
+    are not a product of axes.
+    """
+
+    model_config = _MODEL
+
+    source: Source = "measured"
+    device: Name = "auto"
+    """Measured: auto (CUDA where there is one), cpu, cuda, cuda:N. Predicted: a device entry."""
+    visual: tuple[Count, ...] = Field(min_length=1)
+    models: tuple[Name, ...] = ("mistral-7b-v0.3",)
+    attentions: tuple[Name, ...] = ("s_attn",)
+    kernels: tuple[Name, ...] = ("sdpa",)
+    scopes: tuple[Scope, ...] = ("layer",)
+    passes: tuple[Pass, ...] = ("forward",)
+    text: tuple[Count, ...] = (64,)
+    batches: tuple[Positive, ...] = (1,)
+    dtypes: tuple[Dtype, ...] = ("bfloat16",)
+    options: tuple[dict[str, Any], ...] = ({},)
+    protocol: Protocol = Protocol()
+
+    @field_validator(
+        "visual", "models", "attentions", "kernels", "scopes", "passes", "text", "batches", "dtypes",
+        "options", mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return _as_tuple(value)
+
+    @model_validator(mode="after")
+    def _cells_are_valid(self) -> Self:
+        if not all((self.models, self.attentions, self.kernels, self.scopes, self.passes, self.text,
+                    self.batches, self.dtypes, self.options)):  # fmt: skip
+            raise ValueError("an axis is empty: every axis needs at least one value")
+        for _ in self.points():
+            pass
+        return self
+
+    def points(self) -> Iterator[Point]:
+        """Every point, |V| innermost, in the order that the axes are written."""
+        axes = product(
+            self.models, self.scopes, self.passes, self.dtypes, self.text, self.batches,
+            self.attentions, self.kernels, self.options, self.visual,
+        )  # fmt: skip
+        for model, scope, pass_, dtype, text, batch, attention, kernel, options, visual in axes:
+            fields = {
+                "model": model, "scope": scope, "pass": pass_, "dtype": dtype, "num_text": text,
+                "batch": batch, "attention": attention, "kernel": kernel, **options, "num_visual": visual,
+            }  # fmt: skip
+            cell = Cell.model_validate(fields)
+            yield Point(cell=cell, source=self.source, device=self.device, protocol=self.protocol)
+
+
+class Sweep(BaseModel):
+    """A named union of grids. Runs of the same name in one store and environment are continued."""
+
+    model_config = _MODEL
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    grids: tuple[Grid, ...] = Field(min_length=1)
+
+    def points(self) -> list[Point]:
+        """The points of all grids, each (key, source, device) once, in order."""
+        seen: dict[tuple[str, str, str], Point] = {}
+        for grid in self.grids:
+            for point in grid.points():
+                seen.setdefault((point.cell.key, point.source, point.device), point)
+        return list(seen.values())
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with ``changes``, validated again."""
+        return type(self).model_validate({**self.model_dump(by_alias=True), **changes})
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the document"
+    value = first.get("input")
+    shown = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
+    message = first["msg"].removeprefix("Value error, ")
+    more = error.error_count() - 1
+    return f"{where}{shown}: {message}" + (f" (and {more} more)" if more else "")
+
+
+def make_cell(**fields: Any) -> Cell:
+    """A Cell from public field names; raises RequestError, one line, where a value is wrong."""
+    try:
+        return Cell.model_validate(fields)
+    except ValidationError as error:
+        raise RequestError(_first_error(error)) from None
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read a YAML sweep: one grid at the top level, or ``grids:`` a list of them; ``name`` is optional.
+
+    Raises RequestError with the file, the line or the field, and what would be right.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RequestError(f"{path}: {line}not plain YAML: {problem}") from None
+    except RecursionError:
+        raise RequestError(f"{path}: nested too deeply to be a sweep") from None
+    if not isinstance(document, dict):
+        raise RequestError(f"{path}: a sweep is a mapping with at least 'visual: [256, 512]'")
+    fields = {str(k): v for k, v in document.items()}
+    name = fields.pop("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem) or "sweep")
+    grids = fields.pop("grids") if "grids" in fields else None
+    if grids is not None and fields:
+        raise RequestError(f"{path}: {sorted(fields)[0]}: belongs inside one of the grids")
+    try:
+        return Sweep.model_validate({"name": name, "grids": [fields] if grids is None else grids})
+    except ValidationError as error:
+        message = _first_error(error)
+        raise RequestError(f"{path}: {re.sub(r'^grids[.]0[.]', '', message)}") from None
+
+
+def geometric(start: int, stop: int, factor: int = 2) -> tuple[int, ...]:
+    """``start``, ``start * factor``, … up to and including ``stop``."""
+    if start < 1 or factor < 2:
+        raise ValueError("start must be at least 1 and factor at least 2")
+    values = []
+    while start <= stop:
+        values.append(start)
+        start *= factor
+    return tuple(values)
