@@ -50,6 +50,8 @@ for _name, _unit, _label, _convention in (
     ("time_s", "s", "Seconds per iteration", "median of whole iterations after warm-up"),
     ("time_q1_s", "s", "Time, first quartile", "of the same samples as time_s"),
     ("time_q3_s", "s", "Time, third quartile", "of the same samples as time_s"),
+    ("forward_s", "s", "Forward", "median, a train pass's forward alone"),
+    ("backward_s", "s", "Backward", "median, a train pass's backward alone"),
     ("num_samples", "1", "Timed iterations", "number of samples behind time_s"),
     ("bytes_moved", "B", "Bytes moved", "operator inputs read once and outputs written once, unfused"),
     ("mfu", "1", "MFU", "model_flops over time_s over the datasheet's dense bf16 peak"),

@@ -147,6 +147,8 @@ class Protocol(BaseModel):
 
     min_samples: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 10
     max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = 0.01
+    """Relative 95 % half-width of the median to reach; None takes ``min_samples`` and no more."""
     memory_limit: Positive | Annotated[int, Field(ge=1, strict=True)] | None = None
     """Bytes that the worker may allocate beyond what it holds once its imports are done."""
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0

@@ -1,0 +1,1 @@
+"""The thing under study: real decoder layers, attention systems and kernels."""

@@ -1,0 +1,79 @@
+"""D-Attn's identity check: full causal V2V, RoPE everywhere, α-weighting. Must equal S-Attn."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
+from workbench.lvlm.attention.decomposed import DecomposedLayer, visual_prefixes
+from workbench.lvlm.context import Context
+from workbench.lvlm.kernels import Branch
+from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+
+class FullLayer(DecomposedLayer):
+    """Both streams attend to themselves (causal) and to what stands before them in the other."""
+
+    rotate_visual = True
+
+    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
+        super().__init__(parts, context, index)
+        self.visual_prefixes = visual_prefixes(context.layout)
+        self.visual_scores = context.scores(parts, False, window_on_other=True)
+
+    def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        streams = {}
+        for name, x, tables in (
+            ("visual", visual, self.visual_tables),
+            ("text", text, self.text_tables),
+        ):
+            if x.shape[1]:
+                normed, (cos, sin) = self.parts.input_norm(x), tables
+                streams[name] = Branch(
+                    self.parts.rope(self.parts.query(normed), cos, sin),
+                    self.parts.rope(self.parts.key(normed), cos, sin),
+                    self.parts.value(normed),
+                )
+        if "visual" in streams:
+            visual = self._rows("visual", "text", visual, streams)
+        if "text" in streams:
+            text = self._rows("text", "visual", text, streams)
+        return visual, text
+
+    def _rows(self, own: str, other: str, x: Tensor, streams: dict[str, Branch]) -> Tensor:
+        prefixes = self.prefixes if own == "text" else self.visual_prefixes
+        scores = self.scores if own == "text" else self.visual_scores
+        mine = streams[own]
+        if other in streams and prefixes:
+            theirs = streams[other]
+            attended = self.kernel.merged(
+                mine, Branch(mine.q, theirs.k, theirs.v), prefixes, scores
+            )
+        else:
+            attended = self.kernel.own(mine, scores)
+        return self.parts.finish(x, self.parts.output(attended))
+
+
+class DAttnFull(System):
+    name = "d_attn_full"
+    label = "D-Attn full"
+    options = ()
+
+    def layer(self, parts: "LayerParts", context: Context, index: int) -> FullLayer:
+        return FullLayer(parts, context, index)
+
+    def pairs(self, layout: Layout, window: int | None) -> Pairs:
+        v, t = layout.num_visual, layout.num_text
+        across = sum(s.length * s.visual_before for s in layout.text_segments)
+        across += sum(s.length * s.text_before for s in layout.visual_segments)
+        return Pairs(v * v + t * t + across, causal_pairs(layout.length, window))
+
+    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
+        return cell.batch * (cell.num_visual + cell.num_text) * token_flops(parts)
+
+
+SYSTEMS.add("d_attn_full", DAttnFull())

@@ -1,0 +1,147 @@
+"""The shared pieces of every decomposed system: the V2V path, the T2V and T2T path, the merge.
+
+The visual stream of a diagonal system is token-wise: norm, k, v, W_o and MLP. It can run in chunks.
+"""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from workbench.lvlm.attention import Pairs, System, token_flops
+from workbench.lvlm.chunked import token_chunks
+from workbench.lvlm.context import Context
+from workbench.lvlm.kernels import Branch, Prefix, Scores
+from workbench.lvlm.layout import Layout, Segment, causal_pairs
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+
+def text_prefixes(layout: Layout) -> tuple[Prefix, ...]:
+    """Which visual tokens each run of text rows sees."""
+    return tuple(
+        Prefix(s.offset, s.offset + s.length, s.visual_before)
+        for s in layout.text_segments
+        if s.visual_before
+    )
+
+
+def visual_prefixes(layout: Layout) -> tuple[Prefix, ...]:
+    """Which text tokens each run of visual rows sees under a full V2V."""
+    return tuple(
+        Prefix(s.offset, s.offset + s.length, s.text_before)
+        for s in layout.visual_segments
+        if s.text_before
+    )
+
+
+class DecomposedLayer(nn.Module):
+    """D-Attn on the layer's own weights: diagonal V2V, T2V without RoPE, α-weighting."""
+
+    rotate_visual = False
+    """Whether T2V keeps RoPE (the biased variants)."""
+
+    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
+        super().__init__()
+        self.layer = parts.layer
+        self.parts = parts
+        self.kernel = context.kernel
+        self.fold, self.chunk = context.cell.fold, context.cell.chunk
+        self.only_keys = context.cell.skip_last and index == context.last
+        self.prefixes = text_prefixes(context.layout)
+        self.text_tables = context.rope(index, "text")
+        self.visual_tables = context.rope(index, "visual") if self.rotate_visual else None
+        self.scores = context.scores(parts, True, window_on_other=self.rotate_visual)
+
+    def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, V, D], [B, T, D] -> the same shapes."""
+        key = value = None
+        if visual.shape[1]:
+            visual, key, value = self.visual_stream(visual)
+        if text.shape[1]:
+            text = self.text_stream(text, key, value)
+        return visual, text
+
+    def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The visual output and the un-rotated keys and values [B, G, V, K] that text attends to."""
+        if self.chunk is None or visual.shape[1] <= self.chunk:
+            visual, key, value = self._tokens(visual)
+        else:
+            visual, key, value = token_chunks(
+                self._tokens, self.chunk, [visual], list(self.layer.parameters())
+            )
+        return visual, key.transpose(1, 2), value.transpose(1, 2)
+
+    def _tokens(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Token-wise: [B, n, D] -> output [B, n, D], key and value [B, n, G, K]."""
+        parts, x = self.parts, self.parts.input_norm(visual)
+        key, value = parts.key(x).transpose(1, 2), parts.value(x).transpose(1, 2)
+        if not self.only_keys:
+            visual = parts.finish(visual, self.diagonal(value))
+        return visual, key, value
+
+    def diagonal(self, value_bngk: Tensor) -> Tensor:
+        """V2V of eq. 2: W_o over the repeated values, [B, n, G, K] -> [B, n, D]."""
+        return self.parts.project_diagonal(value_bngk, self.fold)
+
+    def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
+        """Text rows: [B, T, D] -> [B, T, D]; key and value are None where there is no image."""
+        parts, x = self.parts, self.parts.input_norm(text)
+        q, (cos, sin) = parts.query(x), self.text_tables
+        q_rope = parts.rope(q, cos, sin)
+        own = Branch(q_rope, parts.rope(parts.key(x), cos, sin), parts.value(x))
+        if key is None or value is None or not self.prefixes:
+            attended = self.kernel.own(own, self.scores)
+        else:
+            if self.visual_tables is not None:
+                key = parts.rope(key, *self.visual_tables)
+            other = Branch(q_rope if self.rotate_visual else q, key, value)
+            attended = self.merge(own, other, self.scores)
+        return parts.finish(text, parts.output(attended))
+
+    def merge(self, own: Branch, other: Branch, scores: Scores) -> Tensor:
+        """T2T and T2V merged: [B, H, T, K]. α-weighting is one softmax over both."""
+        return self.kernel.merged(own, other, self.prefixes, scores)
+
+
+class Decomposed(System):
+    """Costs of a system with a diagonal V2V."""
+
+    layer_class: type[DecomposedLayer] = DecomposedLayer
+
+    def layer(self, parts: "LayerParts", context: Context, index: int) -> nn.Module:
+        return self.layer_class(parts, context, index)
+
+    def pairs(self, layout: Layout, window: int | None) -> Pairs:
+        cross = sum((p.stop - p.start) * p.length for p in text_prefixes(layout))
+        t = layout.num_text
+        return Pairs(t * t + cross, text_pairs(layout, window) + cross)
+
+    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
+        visual = token_flops(parts, q=False)
+        if cell.fold:
+            visual -= 2 * parts.hidden_size * parts.head_dim * (parts.num_heads - parts.num_kv_heads)
+        return cell.batch * (cell.num_visual * visual + cell.num_text * token_flops(parts))
+
+
+def text_pairs(layout: Layout, window: int | None) -> int:
+    """T2T pairs that causality and the window (by index in the sequence) allow."""
+    segments = layout.text_segments
+    return sum(
+        causal_pairs(row.length, window) if row is key else window_pairs(row, key, window)
+        for row in segments
+        for key in segments
+        if key.start <= row.start
+    )
+
+
+def window_pairs(row: Segment, key: Segment, window: int | None) -> int:
+    """Pairs of a row segment with an earlier key segment, at distances below the window."""
+    if window is None:
+        return row.length * key.length
+    gap = row.start - key.start - key.length + 1  # The smallest distance.
+    return sum(
+        min(row.length, key.length, d + 1, row.length + key.length - 1 - d)
+        for d in range(min(window - gap, row.length + key.length - 1))
+    )

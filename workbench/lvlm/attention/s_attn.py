@@ -1,0 +1,56 @@
+"""S-Attn, the baseline: the layer as transformers ships it, one causal sequence of all tokens."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
+from workbench.lvlm.chunked import Tiled
+from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+
+class SAttnLayer(nn.Module):
+    """The untouched layer; ``tiled`` wraps its MLP."""
+
+    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
+        super().__init__()
+        self.layer = parts.layer
+        self.tables = context.rope(index, "sequence")
+        self.mask = context.mask(parts.window)
+        if context.cell.tiled:
+            self.layer.mlp = Tiled(self.layer.mlp, TILE)
+
+    def forward(self, sequence: Tensor) -> tuple[Tensor]:
+        """[B, S, D] -> [B, S, D]."""
+        out = self.layer(
+            sequence, attention_mask=self.mask, position_embeddings=self.tables, position_ids=None
+        )
+        return (out,)
+
+
+class SAttn(System):
+    name = "s_attn"
+    label = "S-Attn"
+    decomposed = False
+    options = ("tiled",)
+
+    def layer(self, parts: "LayerParts", context: Context, index: int) -> nn.Module:
+        return SAttnLayer(parts, context, index)
+
+    def state(self, visual: Tensor, text: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+        return (layout.join(visual, text),)
+
+    def pairs(self, layout: Layout, window: int | None) -> Pairs:
+        n = layout.length
+        return Pairs(n * n, causal_pairs(n, window))
+
+    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
+        return cell.batch * (cell.num_visual + cell.num_text) * token_flops(parts)
+
+
+SYSTEMS.add("s_attn", SAttn())

@@ -1,0 +1,205 @@
+"""Cell -> Workload: the module, its inputs and one iteration. The only place where names are resolved.
+
+A predicted and a measured cell are built by the same code; they differ in how they are executed.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.context import Context
+from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.layout import Layout
+from workbench.lvlm.models import Resolved, resolve
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.weights import BLOCK, load_layers, materialise, randomise
+from workbench.registry import Registry
+from workbench.spec import Cell
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass
+class Workload:
+    """What one cell runs. ``step()`` is one iteration; nothing is allocated between iterations."""
+
+    cell: Cell
+    system: System
+    context: Context
+    module: nn.Module
+    inputs: list[Tensor]
+    forward: Callable[[], tuple[Tensor, ...]]
+    layers: list[tuple[LayerParts, int]]
+    """Parts of each distinct layer and how many layers are like it."""
+    upstream: list[Tensor] = field(default_factory=list)
+    """Gradients of the outputs, where a train pass has no loss of its own."""
+    guard: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    def run_forward(self) -> tuple[Tensor, ...]:
+        """The forward of this pass; gradients of the last iteration are dropped first."""
+        self.clear()
+        if self.cell.pass_ == "train":
+            return self.forward()
+        with torch.no_grad():
+            return self.forward()
+
+    def run_backward(self, outputs: tuple[Tensor, ...]) -> None:
+        """Gradients of every weight and of the inputs."""
+        differentiable = [o for o in outputs if o.requires_grad]
+        torch.autograd.backward(differentiable, self.upstream or None)
+
+    def step(self) -> None:
+        """One whole iteration."""
+        outputs = self.run_forward()
+        if self.cell.pass_ == "train":
+            self.run_backward(outputs)
+
+    def clear(self) -> None:
+        """Drop the gradients of weights and inputs."""
+        for tensor in (*self.module.parameters(), *self.inputs):
+            tensor.grad = None
+
+    def held(self) -> list[Tensor]:
+        """Every tensor that exists before the first iteration: weights, inputs, masks, tables."""
+        weights = [*self.module.parameters(), *self.module.buffers()]
+        return [*weights, *self.inputs, *self.upstream, *self.context.tensors()]
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the scope, tied ones once."""
+        return sum(p.numel() for p in self.module.parameters())
+
+
+Builder = Callable[[Cell, System, Context], Workload]
+SCOPES: Registry[Builder] = Registry("scope")
+
+
+def build(cell: Cell, device: torch.device | str = "cpu") -> Workload:
+    """The workload of a cell on a device; under FakeTensorMode nothing is allocated.
+
+    Raises RequestError for unknown names and options, Unsupported where the kernel cannot serve the
+    family (the reason names both).
+    """
+    check(cell)
+    model = resolve(cell.model)
+    system, kernel = SYSTEMS[cell.attention], KERNELS[cell.kernel]
+    model.config._attn_implementation = kernel.hf
+    context = Context(
+        cell=cell,
+        layout=Layout.of(cell),
+        kernel=kernel,
+        model=model,
+        device=torch.device(device),
+        dtype=DTYPES[cell.dtype],
+        last=model.config.num_hidden_layers - 1,
+    )
+    workload = SCOPES[cell.scope](cell, system, context)
+    workload.guard = kernel.context
+    return workload
+
+
+def check(cell: Cell) -> None:
+    """Raise RequestError for any name or option of the cell that cannot be, without building it."""
+    SYSTEMS[cell.attention].check(cell)
+    KERNELS[cell.kernel]
+    SCOPES[cell.scope]
+    try:
+        _ = Layout.of(cell).segments
+    except ValueError as error:
+        raise RequestError(f"layout: {error}") from None
+    model = resolve(cell.model)
+    if cell.layer is not None and cell.layer >= model.config.num_hidden_layers:
+        raise RequestError(
+            f"layer {cell.layer}: {cell.model} has {model.config.num_hidden_layers} layers, "
+            f"0 to {model.config.num_hidden_layers - 1}"
+        )
+
+
+def parts_of(model: Resolved, layer: nn.Module, system: System, context: Context) -> LayerParts:
+    """The parts of a layer, once the kernel has agreed to serve it."""
+    parts = model.family.parts(layer)
+    if system.decomposed:
+        context.kernel.refuse(parts, system.window_bites(context.layout, parts.window))
+    elif parts.softcap is not None and context.kernel.hf == "sdpa":
+        raise Unsupported(
+            f"kernel {context.kernel.name!r} has no soft-capping of scores, which "
+            f"{model.config.model_type} needs ({parts.softcap:g}); use eager or flex"
+        )
+    return parts
+
+
+def make_layer(model: Resolved, index: int, context: Context) -> nn.Module:
+    """One real layer on the context's device and dtype, with random or loaded weights."""
+    with torch.device("meta"):
+        layer = model.family.layer(model.config, index)
+    materialise(layer, context.device, context.dtype)
+    if context.cell.weights is None:
+        randomise(layer)
+    else:
+        load_layers(context.cell.weights, model, {index: layer})
+    return layer.train(context.cell.pass_ == "train")
+
+
+def random_tensor(shape: tuple[int, ...], context: Context, grad: bool = False) -> Tensor:
+    """Standard normal values of the context's dtype, repeating after BLOCK of them."""
+    count = math.prod(shape)
+    block = torch.randn(min(count, BLOCK), device=context.device).to(context.dtype)
+    if count > BLOCK:
+        block = block.repeat(-(-count // BLOCK))[:count].clone()
+    return block.view(shape).requires_grad_(grad)
+
+
+def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
+    model = context.model
+    index = model.global_layer if cell.layer is None else cell.layer
+    parts = parts_of(model, make_layer(model, index, context), system, context)
+    module = system.layer(parts, context, index)
+    if cell.checkpoint:
+        module = Checkpointed(module)
+    train, d = cell.pass_ == "train", parts.hidden_size
+    lengths = (
+        [cell.num_visual, cell.num_text]
+        if system.decomposed
+        else [cell.num_visual + cell.num_text]
+    )
+    inputs = [random_tensor((cell.batch, n, d), context, grad=train) for n in lengths]
+    upstream = [random_tensor(tuple(x.shape), context) for x in inputs] if train else []
+    return Workload(
+        cell=cell,
+        system=system,
+        context=context,
+        module=module,
+        inputs=inputs,
+        forward=lambda: module(*inputs),
+        layers=[(parts, 1)],
+        upstream=upstream,
+    )
+
+
+SCOPES.add("layer", _layer_scope)
+
+
+class Checkpointed(nn.Module):
+    """A module whose activations are recomputed in backward (torch's non-reentrant form)."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
+        if not torch.is_grad_enabled():
+            return self.inner(*state)
+        return torch.utils.checkpoint.checkpoint(
+            self.inner, *state, use_reentrant=False, preserve_rng_state=False
+        )

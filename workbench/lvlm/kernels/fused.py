@@ -1,0 +1,170 @@
+"""Fused attention over two streams without a mask over both: one fused call a segment, merged by LSE.
+
+For a softmax over the union of key sets i, ``lse = logaddexp_i(lse_i)`` and
+``out = Σ exp(lse_i − lse)·out_i``. The backward of each fused call only needs the probabilities
+``exp(s − lse)`` and ``delta = Σ grad·out``; given the **merged** out and lse it returns the exact
+gradients of the merged softmax. Working memory is O(rows + keys).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from workbench.errors import Unsupported
+from workbench.lvlm.kernels import Branch, Kernel, Prefix, Scores
+from workbench.lvlm.parts import LayerParts
+
+
+class Saved(NamedTuple):
+    """What a fused forward hands to its backward besides out and lse (seeds, offsets)."""
+
+    extra: tuple[Any, ...] = ()
+
+
+class Backend(Protocol):
+    """A fused kernel's forward and backward, GQA included. lse is [B, H, R] float32 or wider."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor, Saved]: ...
+
+    def backward(
+        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+        saved: Saved, causal: bool, scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]: ...  # fmt: skip
+
+
+class _Merged(torch.autograd.Function):
+    """One softmax over the own stream (causal) and visible prefixes of the other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, backend: Backend, prefixes: Sequence[Prefix], scale: float,
+        q: Tensor, k: Tensor, v: Tensor, q_other: Tensor, k_other: Tensor, v_other: Tensor,
+    ) -> Tensor:  # fmt: skip
+        out, lse, own_saved = backend.forward(q, k, v, True, scale)
+        saved = [own_saved]
+        for p in prefixes:
+            rows = slice(p.start, p.stop)
+            part, part_lse, part_saved = backend.forward(
+                _cut(q_other, p.start, p.stop), _cut(k_other, 0, p.length),
+                _cut(v_other, 0, p.length), False, scale,
+            )  # fmt: skip
+            saved.append(part_saved)
+            alpha = torch.sigmoid(part_lse - lse[:, :, rows]).unsqueeze(-1)
+            mixed = torch.lerp(_wide(out[:, :, rows]), _wide(part), _as(alpha, part))
+            merged_lse = torch.logaddexp(lse[:, :, rows], part_lse)
+            if p.stop - p.start == q.shape[2]:
+                out, lse = mixed.to(out.dtype), merged_lse
+            else:
+                out[:, :, rows], lse[:, :, rows] = mixed.to(out.dtype), merged_lse
+        ctx.save_for_backward(q, k, v, q_other, k_other, v_other, out, lse)
+        ctx.call = (backend, tuple(prefixes), scale, saved)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        q, k, v, q_other, k_other, v_other, out, lse = ctx.saved_tensors
+        backend, prefixes, scale, saved = ctx.call
+        d_own = backend.backward(grad, q, k, v, out, lse, saved[0], True, scale)
+        whole = len(prefixes) == 1 and _covers(prefixes[0], q_other, k_other)
+        d_other = None if whole else [torch.zeros_like(t) for t in (q_other, k_other, v_other)]
+        for p, part_saved in zip(prefixes, saved[1:], strict=True):
+            grads = backend.backward(
+                _cut(grad, p.start, p.stop), _cut(q_other, p.start, p.stop),
+                _cut(k_other, 0, p.length), _cut(v_other, 0, p.length),
+                _cut(out, p.start, p.stop), _cut(lse, p.start, p.stop), part_saved, False, scale,
+            )  # fmt: skip
+            if d_other is None:
+                return (None, None, None, *d_own, *grads)
+            d_other[0][:, :, p.start : p.stop] += grads[0]
+            d_other[1][:, :, : p.length] += grads[1]
+            d_other[2][:, :, : p.length] += grads[2]
+        return (None, None, None, *d_own, *(d_other or (None, None, None)))
+
+
+class _Single(torch.autograd.Function):
+    """One fused call: attention of all rows to all keys, or causal to their own stream."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, backend: Backend, causal: bool, scale: float, q: Tensor, k: Tensor, v: Tensor
+    ) -> Tensor:
+        out, lse, saved = backend.forward(q, k, v, causal, scale)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.call = (backend, causal, scale, saved)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        q, k, v, out, lse = ctx.saved_tensors
+        backend, causal, scale, saved = ctx.call
+        return (None, None, None, *backend.backward(grad, q, k, v, out, lse, saved, causal, scale))
+
+
+class Fused(Kernel):
+    """A kernel whose branches run on a fused backend."""
+
+    def backend(self, like: Tensor) -> Backend:
+        """The backend for tensors like this one; raises Unsupported where there is none."""
+        raise NotImplementedError
+
+    def refuse(self, parts: LayerParts, pairs_masked_by_window: bool) -> None:
+        family = parts.attention.config.model_type
+        if parts.softcap is not None:
+            raise Unsupported(
+                f"kernel {self.name!r} has no soft-capping of scores, which {family} needs "
+                f"({parts.softcap:g}); use eager or flex"
+            )
+        if pairs_masked_by_window:
+            raise Unsupported(
+                f"kernel {self.name!r} has no sliding window over two streams, which {family} "
+                f"needs ({parts.window} tokens); use eager or flex"
+            )
+
+    def own(self, branch: Branch, scores: Scores) -> Tensor:
+        return _Single.apply(self.backend(branch.q), True, scores.scale, *_tensors(branch))
+
+    def cross(self, branch: Branch, prefixes: Sequence[Prefix], scores: Scores) -> Tensor:
+        backend, pieces, row = self.backend(branch.q), [], 0
+        for p in prefixes:
+            if p.start > row:
+                pieces.append(torch.zeros_like(branch.q[:, :, row : p.start]))
+            q = _cut(branch.q, p.start, p.stop)
+            k, v = _cut(branch.k, 0, p.length), _cut(branch.v, 0, p.length)
+            pieces.append(_Single.apply(backend, False, scores.scale, q, k, v))
+            row = p.stop
+        if row < branch.q.shape[2]:
+            pieces.append(torch.zeros_like(branch.q[:, :, row:]))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 2)
+
+    def merged(
+        self, own: Branch, other: Branch, prefixes: Sequence[Prefix], scores: Scores
+    ) -> Tensor:
+        if not prefixes:
+            return self.own(own, scores)
+        return _Merged.apply(
+            self.backend(own.q), tuple(prefixes), scores.scale, *_tensors(own), *_tensors(other)
+        )
+
+
+def _tensors(branch: Branch) -> tuple[Tensor, Tensor, Tensor]:
+    return branch.q, branch.k, branch.v
+
+
+def _cut(x: Tensor, start: int, stop: int) -> Tensor:
+    return x if start == 0 and stop == x.shape[2] else x[:, :, start:stop]
+
+
+def _covers(p: Prefix, q: Tensor, k: Tensor) -> bool:
+    return p.start == 0 and p.stop == q.shape[2] and p.length == k.shape[2]
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _as(alpha: Tensor, like: Tensor) -> Tensor:
+    return alpha.to(torch.float64 if like.dtype == torch.float64 else torch.float32)

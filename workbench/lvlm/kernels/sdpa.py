@@ -1,0 +1,75 @@
+"""``sdpa``: torch's scaled_dot_product_attention with the back end of torch's own choice.
+
+The branches of a decomposed system call the fused operator of the device directly, because the public
+function does not return the log-sum-exp: flash attention on CUDA and on CPU.
+"""
+
+import torch
+from torch import Tensor
+
+from workbench.errors import Unsupported
+from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels.fused import Backend, Fused, Saved
+
+aten = torch.ops.aten
+
+
+class FlashCpu:
+    """torch's flash attention for CPU: float64, float32, bfloat16 and float16, GQA native."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor, Saved]:
+        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, causal, scale=scale
+        )
+        return out, lse, Saved()
+
+    def backward(
+        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+        saved: Saved, causal: bool, scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        return aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, q, k, v, out, lse, 0.0, causal, scale=scale
+        )
+
+
+class FlashCuda:
+    """FlashAttention 2 as torch ships it: bfloat16 and float16, head size up to 256, GQA native."""
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor, Saved]:
+        out, lse, cum_q, cum_k, max_q, max_k, seed, offset, _ = (
+            aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
+        )
+        return out, lse, Saved((cum_q, cum_k, max_q, max_k, seed, offset))
+
+    def backward(
+        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+        saved: Saved, causal: bool, scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        cum_q, cum_k, max_q, max_k, seed, offset = saved.extra
+        return aten._scaled_dot_product_flash_attention_backward(
+            grad, q, k, v, out, lse.contiguous(), cum_q, cum_k, max_q, max_k, 0.0, causal,
+            seed, offset, scale=scale,
+        )  # fmt: skip
+
+
+class Sdpa(Fused):
+    """The default kernel."""
+
+    name = "sdpa"
+    hf = "sdpa"
+
+    def backend(self, like: Tensor) -> Backend:
+        if like.device.type == "cpu":
+            return FlashCpu()
+        if like.dtype not in (torch.bfloat16, torch.float16):
+            raise Unsupported(
+                f"kernel 'sdpa' on CUDA: flash attention needs bfloat16 or float16, not {like.dtype}"
+            )
+        return FlashCuda()
+
+
+KERNELS.add("sdpa", Sdpa())

@@ -1,0 +1,121 @@
+"""Where the visual and the text tokens stand in the sequence.
+
+S = V + T tokens; a layout such as ``T,V,T`` splits each kind evenly over its segments, the remainder
+going to the first ones. Positions are indices in the whole sequence: the position under S-Attn.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from workbench.spec import Cell
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of tokens of one kind: ``start`` in the sequence, ``offset`` in its own stream."""
+
+    visual: bool
+    start: int
+    offset: int
+    length: int
+    visual_before: int
+    """Visual tokens earlier in the sequence: what a text row of this segment sees."""
+    text_before: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The segments of one sequence, all samples of the batch alike."""
+
+    num_visual: int
+    num_text: int
+    pattern: str = "V,T"
+
+    @classmethod
+    def of(cls, cell: Cell) -> "Layout":
+        """The layout that the cell asks for."""
+        return cls(cell.num_visual, cell.num_text, cell.layout)
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """Non-empty segments in sequence order."""
+        kinds = self.pattern.split(",")
+        shares = {
+            kind: _shares(total, kinds.count(kind))
+            for kind, total in (("V", self.num_visual), ("T", self.num_text))
+        }
+        used, segments = {"V": 0, "T": 0}, []
+        for kind in kinds:
+            length = shares[kind].pop(0) if shares[kind] else 0
+            if length:
+                segments.append(
+                    Segment(kind == "V", sum(used.values()), used[kind], length, used["V"], used["T"])
+                )
+                used[kind] += length
+        if used != {"V": self.num_visual, "T": self.num_text}:
+            missing = "visual" if used["V"] != self.num_visual else "text"
+            raise ValueError(f"layout {self.pattern!r} has no place for the {missing} tokens")
+        return tuple(segments)
+
+    @property
+    def length(self) -> int:
+        """S, the tokens of the whole sequence."""
+        return self.num_visual + self.num_text
+
+    @property
+    def text_segments(self) -> tuple[Segment, ...]:
+        return tuple(s for s in self.segments if not s.visual)
+
+    @property
+    def visual_segments(self) -> tuple[Segment, ...]:
+        return tuple(s for s in self.segments if s.visual)
+
+    @property
+    def image_first(self) -> bool:
+        """Whether no text stands before a visual token."""
+        return all(s.text_before == 0 for s in self.visual_segments)
+
+    def positions(self, visual: bool) -> Tensor:
+        """Sequence indices of one stream, int64 [V] or [T]."""
+        parts = [torch.arange(s.start, s.start + s.length) for s in self.segments if s.visual == visual]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+
+    def split(self, sequence: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, S, ...] -> the visual stream [B, V, ...] and the text stream [B, T, ...]."""
+        if len(self.segments) == 1 or self.image_first:
+            return sequence[:, : self.num_visual], sequence[:, self.num_visual :]
+        streams = []
+        for visual in (True, False):
+            parts = [
+                sequence[:, s.start : s.start + s.length]
+                for s in self.segments
+                if s.visual == visual
+            ]
+            streams.append(torch.cat(parts, 1) if parts else sequence[:, :0])
+        return streams[0], streams[1]
+
+    def join(self, visual: Tensor, text: Tensor) -> Tensor:
+        """The inverse of ``split``: [B, V, ...] and [B, T, ...] -> [B, S, ...]."""
+        parts = [
+            (visual if s.visual else text)[:, s.offset : s.offset + s.length] for s in self.segments
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _shares(total: int, count: int) -> list[int]:
+    base, extra = divmod(total, count) if count else (0, 0)
+    return [base + (i < extra) for i in range(count)]
+
+
+def causal_pairs(rows: int, window: int | None = None, first: int = 0) -> int:
+    """Query-key pairs of ``rows`` consecutive queries, the first at index ``first``, under causality.
+
+    A window w lets a query see itself and the w - 1 keys before it.
+    """
+    if window is None or first + rows <= window:
+        return rows * first + rows * (rows + 1) // 2
+    growing = max(0, min(rows, window - first))
+    return growing * first + growing * (growing + 1) // 2 + (rows - growing) * window

@@ -1,0 +1,135 @@
+"""Model families and the published configurations: one file a family.
+
+A family names the transformers module whose own configuration, layer and rotary classes are built, and
+says how the parts of a layer are found. A model is a family and the fields of its published config.
+transformers is imported when something is built, not before.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import RequestError, unknown_name
+from workbench.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedConfig
+
+    from workbench.lvlm.parts import LayerParts
+
+FAMILIES: "Registry[Family]" = Registry("model family", __name__)
+MODELS: "Registry[Model]" = Registry("model", __name__)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model type of transformers."""
+
+    model_type: str
+    """transformers' word for the text decoder's configuration, e.g. ``gemma3_text``."""
+    package: str
+    """The package under ``transformers.models``."""
+    prefix: str
+    """The prefix of its class names, e.g. ``Mistral``."""
+    parts: "Callable[[nn.Module], LayerParts]"
+    config_name: str = ""
+    lm_name: str = ""
+
+    def _class(self, name: str, module: str = "modeling") -> Any:
+        return getattr(import_module(f"transformers.models.{self.package}.{module}_{self.package}"), name)
+
+    def config(self, fields: dict[str, Any]) -> "PreTrainedConfig":
+        """The family's configuration with the published ``fields``."""
+        return self._class(self.config_name or f"{self.prefix}Config", "configuration")(**fields)
+
+    def layer(self, config: "PreTrainedConfig", index: int) -> "nn.Module":
+        """The real decoder layer of that index, uninitialised where the context is ``meta``."""
+        return self._class(f"{self.prefix}DecoderLayer")(config, index)
+
+    def norm(self, config: "PreTrainedConfig") -> "nn.Module":
+        """The final norm of the decoder."""
+        return self._class(f"{self.prefix}RMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
+
+    def rotary(self, config: "PreTrainedConfig") -> "nn.Module":
+        """The family's rotary embedding."""
+        return self._class(f"{self.prefix}RotaryEmbedding")(config)
+
+    def causal_lm(self) -> Any:
+        """The class that loads whole checkpoints (``from_pretrained``)."""
+        return self._class(self.lm_name or f"{self.prefix}ForCausalLM")
+
+    def cos_sin(
+        self, rotary: "nn.Module", like: "Tensor", positions: "torch.Tensor", layer_type: str
+    ) -> "tuple[Tensor, Tensor]":
+        """cos and sin [1, S, K] in the dtype of ``like`` for int64 positions [S]."""
+        return rotary(like, positions.unsqueeze(0))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A published model: its family, the fields of its configuration and where they were published."""
+
+    family: str
+    fields: dict[str, Any] = field(hash=False)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A name turned into a family and a ready configuration."""
+
+    name: str
+    family: Family
+    config: "PreTrainedConfig" = field(hash=False)
+
+    def layer_type(self, index: int) -> str:
+        """``full_attention`` or ``sliding_attention``, transformers' words."""
+        types = getattr(self.config, "layer_types", None)
+        return types[index] if types else "full_attention"
+
+    @property
+    def global_layer(self) -> int:
+        """The first layer that sees the whole sequence."""
+        count = self.config.num_hidden_layers
+        return next((i for i in range(count) if self.layer_type(i) == "full_attention"), 0)
+
+
+def resolve(name: str) -> Resolved:
+    """A catalogue name, a local folder with a config, or a hub id of a supported family.
+
+    Raises RequestError with near names, or with what the folder lacks.
+    """
+    if name in MODELS:
+        model = MODELS[name]
+        family = FAMILIES[model.family]
+        return Resolved(name, family, family.config(model.fields))
+    if "/" not in name and not Path(name).is_dir():
+        raise unknown_name("model", name, MODELS)
+    return _from_files(name)
+
+
+def _from_files(name: str) -> Resolved:
+    folder = Path(name)
+    if folder.is_absolute() or name.startswith("."):
+        if not folder.is_dir():
+            raise RequestError(f"model {name!r}: no such folder")
+        if not (folder / "config.json").is_file():
+            raise RequestError(f"model {name!r}: the folder has no config.json")
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RequestError(f"model {name!r}: its config cannot be loaded: {reason}") from None
+    for family in FAMILIES.values():
+        if family.model_type == config.model_type:
+            return Resolved(name, family, config)
+    known = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
+    raise RequestError(
+        f"model {name!r}: model_type {config.model_type!r} is not a supported family; known: {known}"
+    )

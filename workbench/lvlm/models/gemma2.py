@@ -1,0 +1,32 @@
+"""Gemma 2: four norms, soft-capped scores, every second layer under a sliding window."""
+
+from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
+from workbench.lvlm.parts import gemma_like
+
+FAMILIES.add("gemma2", Family("gemma2", "gemma2", "Gemma2", gemma_like))
+
+MODELS.add(
+    "gemma-2-9b",
+    Model(
+        "gemma2",
+        {
+            "vocab_size": 256000,
+            "hidden_size": 3584,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 42,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 256,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "max_position_embeddings": 8192,
+            "rms_norm_eps": 1e-6,
+            "query_pre_attn_scalar": 256,
+            "sliding_window": 4096,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            "tie_word_embeddings": True,
+        },
+        "config.json of google/gemma-2-9b",
+    ),
+)

@@ -1,0 +1,143 @@
+"""LayerParts: one view of any family's decoder layer, so that a system is written once for all.
+
+Shapes: B batch, S tokens, D hidden size, H query heads, G key/value heads, K head size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Rope = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LayerParts:
+    """The pieces of one decoder layer. Modules are the layer's own: nothing is copied."""
+
+    layer: nn.Module
+    attention: nn.Module
+    input_norm: nn.Module
+    post_attention_norm: nn.Module | None
+    """Applied to the attention output after W_o (Gemma); None where the family has none."""
+    mlp_norm: nn.Module
+    mlp: nn.Module
+    post_mlp_norm: nn.Module | None
+    q_norm: nn.Module | None
+    k_norm: nn.Module | None
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    softcap: float | None
+    window: int | None
+    rope: Rope
+    """(x [B, heads, S, K], cos, sin [B, S, K]) -> x rotated."""
+
+    def query(self, x_bsd: Tensor) -> Tensor:
+        """Un-rotated queries [B, H, S, K], QK-norm applied where the family has one."""
+        return self._heads(self.attention.q_proj(x_bsd), self.num_heads, self.q_norm)
+
+    def key(self, x_bsd: Tensor) -> Tensor:
+        """Un-rotated keys [B, G, S, K]."""
+        return self._heads(self.attention.k_proj(x_bsd), self.num_kv_heads, self.k_norm)
+
+    def value(self, x_bsd: Tensor) -> Tensor:
+        """Values [B, G, S, K]."""
+        return self._heads(self.attention.v_proj(x_bsd), self.num_kv_heads, None)
+
+    def output(self, a_bhsk: Tensor) -> Tensor:
+        """W_o over concatenated heads: [B, H, S, K] -> [B, S, D]."""
+        return self.attention.o_proj(a_bhsk.transpose(1, 2).flatten(2))
+
+    def project_diagonal(self, v_bsgk: Tensor, fold: bool) -> Tensor:
+        """``W_o · repeat_kv(v)``, D-Attn's V2V (eq. 2): [B, S, G, K] -> [B, S, D].
+
+        ``fold`` sums W_o over the query heads of each group first: exact up to rounding, and
+        H/G times fewer FLOPs for W_o.
+        """
+        o_proj, repeats = self.attention.o_proj, self.num_heads // self.num_kv_heads
+        if repeats == 1:
+            return o_proj(v_bsgk.flatten(2))
+        if fold:
+            w_dgrk = o_proj.weight.unflatten(1, (self.num_kv_heads, repeats, self.head_dim))
+            return F.linear(v_bsgk.flatten(2), w_dgrk.sum(2).flatten(1), o_proj.bias)
+        return o_proj(v_bsgk.unsqueeze(3).expand(-1, -1, -1, repeats, -1).flatten(2))
+
+    def finish(self, residual: Tensor, attention_out: Tensor) -> Tensor:
+        """Residual, norms and MLP after the attention output: [B, S, D] each."""
+        if self.post_attention_norm is not None:
+            attention_out = self.post_attention_norm(attention_out)
+        hidden = residual + attention_out
+        mlp_out = self.mlp(self.mlp_norm(hidden))
+        if self.post_mlp_norm is not None:
+            mlp_out = self.post_mlp_norm(mlp_out)
+        return hidden + mlp_out
+
+    def _heads(self, x_bsx: Tensor, heads: int, norm: nn.Module | None) -> Tensor:
+        x_bshk = x_bsx.unflatten(-1, (heads, self.head_dim))
+        if norm is not None:
+            x_bshk = norm(x_bshk)
+        return x_bshk.transpose(1, 2)
+
+
+def rotate_half(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:
+    """RoPE in the half-rotated form of Llama and its kin; x is [B, heads, S, K]."""
+    left, right = x.chunk(2, -1)
+    turned = torch.cat((-right, left), -1)
+    return x * cos_bsk.unsqueeze(1) + turned * sin_bsk.unsqueeze(1)
+
+
+def llama_like(layer: nn.Module, rope: Rope = rotate_half) -> LayerParts:
+    """Parts of a layer with two norms: Llama, Mistral, Qwen2 and Qwen2.5-VL."""
+    return _parts(layer, rope, None, layer.post_attention_layernorm, None)
+
+
+def gemma_like(layer: nn.Module, rope: Rope = rotate_half) -> LayerParts:
+    """Parts of a layer with four norms: Gemma 2 and 3."""
+    return _parts(
+        layer,
+        rope,
+        layer.post_attention_layernorm,
+        layer.pre_feedforward_layernorm,
+        layer.post_feedforward_layernorm,
+    )
+
+
+def _parts(
+    layer: nn.Module,
+    rope: Rope,
+    post_attention_norm: nn.Module | None,
+    mlp_norm: nn.Module,
+    post_mlp_norm: nn.Module | None,
+) -> LayerParts:
+    attention, config = layer.self_attn, layer.self_attn.config
+    return LayerParts(
+        layer=layer,
+        attention=attention,
+        input_norm=layer.input_layernorm,
+        post_attention_norm=post_attention_norm,
+        mlp_norm=mlp_norm,
+        mlp=layer.mlp,
+        post_mlp_norm=post_mlp_norm,
+        q_norm=getattr(attention, "q_norm", None),
+        k_norm=getattr(attention, "k_norm", None),
+        hidden_size=config.hidden_size,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=attention.head_dim,
+        scale=attention.scaling,
+        softcap=getattr(attention, "attn_logit_softcapping", None),
+        window=window_of(attention),
+        rope=rope,
+    )
+
+
+def window_of(attention: nn.Module) -> int | None:
+    """The sliding window of an attention module, None where it sees everything."""
+    if hasattr(attention, "sliding_window"):
+        return attention.sliding_window
+    return getattr(attention.config, "sliding_window", None)

@@ -1,0 +1,93 @@
+"""Weights of a layer or a decoder: random ones, or a checkpoint's."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import RequestError
+from workbench.lvlm.models import Resolved
+
+BLOCK = 1_000_003
+"""Random values drawn before they repeat; a prime, so that no matrix is made of equal rows."""
+
+
+def materialise(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Replace every meta parameter by an uninitialised one; tied parameters stay tied."""
+    made: dict[int, nn.Parameter] = {}
+    for child in module.modules():
+        for name, old in list(child.named_parameters(recurse=False)):
+            if id(old) not in made:
+                made[id(old)] = nn.Parameter(torch.empty(old.shape, device=device, dtype=dtype))
+            setattr(child, name, made[id(old)])
+
+
+def randomise(module: nn.Module, std: float = 0.02) -> None:
+    """Fill every parameter in place: matrices with N(0, std²), norms near 1, biases near 0.
+
+    Values repeat after a prime number of draws: drawing 218 million of them would take longer than
+    the measurement.
+    """
+    for name, parameter in module.named_parameters():
+        count = parameter.numel()
+        with torch.no_grad():
+            block = torch.randn(min(count, BLOCK), device=parameter.device) * std
+            if parameter.ndim == 1 and not name.endswith("bias"):
+                block = 1 + block
+            flat = parameter.view(-1)
+            block = block.to(parameter.dtype)
+            whole = count // len(block) * len(block)
+            flat[:whole].view(-1, len(block)).copy_(block.expand(whole // len(block), -1))
+            flat[whole:].copy_(block[: count - whole])
+
+
+def load_layers(source: str, model: Resolved, layers: Mapping[int, nn.Module]) -> None:
+    """Copy a checkpoint's weights into ``layers`` (index -> uninitialised layer).
+
+    ``source`` is a hub id or a folder. Raises RequestError for a checkpoint that cannot be read, lacks
+    a tensor or holds one of another shape.
+    """
+    tensors = read_checkpoint(source, model)
+    for index, layer in layers.items():
+        for name, parameter in layer.named_parameters():
+            copy_tensor(tensors, f"layers.{index}.{name}", parameter, source)
+
+
+def read_checkpoint(source: str, model: Resolved) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by their name inside the text model (``layers.0.…``)."""
+    folder = Path(source)
+    if (folder.is_absolute() or source.startswith(".")) and not (folder / "config.json").is_file():
+        raise RequestError(f"weights {source!r}: not a folder with a config.json")
+    try:
+        loaded, info = model.family.causal_lm().from_pretrained(
+            source, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RequestError(f"weights {source!r}: cannot be loaded: {reason}") from None
+    mismatched = sorted(str(m[0] if isinstance(m, tuple) else m) for m in info["mismatched_keys"])
+    for problem, names in (("missing", sorted(info["missing_keys"])), ("mis-shaped", mismatched)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise RequestError(
+                f"weights {source!r}: {problem} tensor {names[0]}{more}; expected a whole "
+                f"{model.config.model_type} checkpoint"
+            )
+    return {name.split("model.")[-1]: tensor for name, tensor in loaded.state_dict().items()}
+
+
+def copy_tensor(
+    tensors: Mapping[str, Tensor], name: str, parameter: nn.Parameter, source: str
+) -> None:
+    """Copy one tensor; raises RequestError where it is missing or of another shape."""
+    found = tensors.get(name)
+    if found is None:
+        raise RequestError(f"weights {source!r}: tensor {name} is missing")
+    if found.shape != parameter.shape:
+        raise RequestError(
+            f"weights {source!r}: tensor {name} is {tuple(found.shape)}, expected "
+            f"{tuple(parameter.shape)}"
+        )
+    with torch.no_grad():
+        parameter.copy_(found)

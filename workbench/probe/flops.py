@@ -1,0 +1,49 @@
+"""FLOPs of one operator from its shapes: torch's own formulas, and ours for fused attention.
+
+torch's counter knows no formula for SDPA on CPU and asserts under GQA, so every attention operator gets
+ours: a forward is 2 matmuls over all query-key pairs, a fused backward 5 (it recomputes the scores).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+
+MATMULS = {
+    aten._scaled_dot_product_flash_attention_for_cpu: 2,
+    aten._scaled_dot_product_flash_attention: 2,
+    aten._scaled_dot_product_efficient_attention: 2,
+    aten._scaled_dot_product_cudnn_attention: 2,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: 5,
+    aten._scaled_dot_product_flash_attention_backward: 5,
+    aten._scaled_dot_product_efficient_attention_backward: 5,
+    aten._scaled_dot_product_cudnn_attention_backward: 5,
+}
+"""Matmuls over the query-key pairs of each fused attention operator."""
+
+BATCHED = (aten.bmm, aten.baddbmm)
+"""Operators that only attention uses: linear layers of 3-D inputs run as mm or addmm."""
+
+
+def operator_flops(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    """FLOPs of one call, dense, 2 a multiply-add; 0 for an operator without matmuls."""
+    if packet in MATMULS:
+        q, k = _query_and_key(args, packet)
+        batch, heads, rows, size = q.shape
+        return MATMULS[packet] * 2 * batch * heads * rows * k.shape[2] * size
+    formula: Callable[..., int] | None = flop_registry.get(packet)
+    return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
+
+
+def is_attention(packet: Any) -> bool:
+    """Whether the operator multiplies queries with keys or probabilities with values."""
+    return packet in MATMULS or packet in BATCHED
+
+
+def _query_and_key(args: tuple[Any, ...], packet: Any) -> tuple[Tensor, Tensor]:
+    first = 1 if MATMULS[packet] == 5 else 0  # A backward's first argument is the gradient.
+    return args[first], args[first + 1]

@@ -1,0 +1,166 @@
+"""A cell on its device: what it costs, measured. Runs in a worker process, never in the coordinator."""
+
+import time
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.build import Workload, build
+from workbench.probe.environment import device_name, environment, resolve_device
+from workbench.probe.memory import cpu_peak_bytes, cuda_peak_bytes, is_out_of_memory
+from workbench.probe.predict import cap_bytes, counts
+from workbench.probe.timing import SLOW_S, Timing, iterate, sample, settle
+from workbench.probe.trace import trace as trace_cell
+from workbench.record import Record, Status
+from workbench.spec import Cell, Protocol
+
+
+def measure(
+    cell: Cell, device: str, protocol: Protocol, trace: Path | None = None
+) -> Record:
+    """Measure one cell on ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    The allocator's refusal gives status ``oom``, a kernel that cannot serve the family
+    ``unsupported``. Raises RequestError for what cannot be asked; any other fault is the caller's.
+    ``trace`` is a folder for a torch-profiler trace of one further iteration.
+    """
+    place = resolve_device(device)
+    record: dict[str, Any] = {
+        "cell": cell,
+        "source": "measured",
+        "device": device_name(place),
+        "environment": environment(place),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    clock = time.monotonic()
+    try:
+        counted = counts(trace_cell(cell))
+        with _cap(cell, place) as flags:
+            found = _run(cell, place, protocol, trace)
+    except Unsupported as error:
+        found = {"status": Status.UNSUPPORTED, "error": str(error), "flags": [f"unsupported: {error}"]}
+        counted, flags = {}, []
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        found = {"status": Status.OOM, "error": reason, "flags": [f"oom: {reason}"]}
+        flags = _cap_flags(cell)
+    metrics = {**counted, **found.pop("metrics", {})}
+    return Record(
+        **record,
+        **{**found, "flags": [*flags, *found["flags"]]},
+        metrics=metrics,
+        duration_s=time.monotonic() - clock,
+    )
+
+
+def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dict[str, Any]:
+    workload = build(cell, place)
+    if cell.compile:
+        workload.module.compile()
+    stop_at = time.monotonic() + protocol.max_seconds
+    with workload.guard():
+        timing, memory, flags = _iterations(workload, protocol, stop_at)
+        if folder is not None:
+            write_trace(workload, folder)
+    spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
+    metrics: dict[str, int | float | None] = {
+        **memory,
+        "time_s": median(timing.whole),
+        "time_q1_s": spread[0] if spread else None,
+        "time_q3_s": spread[2] if spread else None,
+        "num_samples": len(timing.whole),
+    }
+    if spread is None:
+        flags += ["time_q1_s: needs two samples", "time_q3_s: needs two samples"]
+    for phase in ("forward_s", "backward_s"):
+        if phase in timing.samples:
+            metrics[phase] = median(timing.samples[phase])
+    return {
+        "status": Status.OK,
+        "metrics": metrics,
+        "samples": timing.samples,
+        "flags": [*flags, *timing.flags],
+    }
+
+
+def _iterations(
+    workload: Workload, protocol: Protocol, stop_at: float
+) -> tuple[Timing, dict[str, int | float | None], list[str]]:
+    """Warm-up, a pass for memory, then the timed samples: nothing is tracked while the clock runs."""
+    first = iterate(workload)
+    if time.monotonic() >= stop_at:
+        cold = Timing()
+        cold.add(first)
+        why = f"--max-seconds {protocol.max_seconds:g} was over after the first iteration"
+        cold.flags += [f"no_warmup: {why}", f"few_samples: 1, {why}", f"peak_bytes: {why}"]
+        return cold, {"peak_bytes": None}, []
+    flags: list[str] = []
+    memory: dict[str, int | float | None]
+    if workload.context.device.type == "cuda":
+        allocated, reserved, retries = cuda_peak_bytes(workload)
+        memory = {"peak_bytes": allocated, "reserved_bytes": reserved}
+        if retries:
+            flags.append(f"retries: the allocator had to free its cache {retries} times")
+    else:
+        memory = {"peak_bytes": cpu_peak_bytes(workload)}
+
+    def run() -> dict[str, float]:
+        return iterate(workload)
+
+    typical = first["time_s"]
+    if protocol.precision is not None and typical <= SLOW_S:
+        typical = run()["time_s"]
+        if not settle(run, typical, stop_at):
+            flags.append("unsettled: warm-up windows never agreed within 2 %")
+    return sample(run, protocol, typical, stop_at), memory, flags
+
+
+def write_trace(workload: Workload, folder: Path) -> Path:
+    """One more iteration under torch's profiler; TensorBoard, Perfetto and Chrome open the file."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if workload.context.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{workload.cell.key}.pt.trace.json"
+    with torch.profiler.profile(activities=activities, record_shapes=True) as profiler:
+        workload.step()
+    profiler.export_chrome_trace(str(path))
+    return path
+
+
+def _cap_flags(cell: Cell) -> list[str]:
+    if cell.memory_cap is None:
+        return []
+    return [f"memory_cap: {cap_bytes(cell.memory_cap):,} bytes ({cell.memory_cap}) are emulated"]
+
+
+class _cap(AbstractContextManager[list[str]]):
+    """A smaller card emulated on this one; on the CPU the worker limits its own address space."""
+
+    def __init__(self, cell: Cell, place: str) -> None:
+        self.flags = _cap_flags(cell)
+        self.cell, self.place = cell, torch.device(place)
+
+    def __enter__(self) -> list[str]:
+        if self.cell.memory_cap is not None and self.place.type == "cuda":
+            cap = cap_bytes(self.cell.memory_cap)
+            card = torch.cuda.get_device_properties(self.place).total_memory
+            if cap > card:
+                raise RequestError(
+                    f"memory_cap {self.cell.memory_cap}: {cap:,} bytes, but the card has {card:,}"
+                )
+            torch.cuda.set_per_process_memory_fraction(cap / card, self.place)
+        return self.flags
+
+    def __exit__(self, *_: object) -> None:
+        if self.cell.memory_cap is not None and self.place.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, self.place)
+
+

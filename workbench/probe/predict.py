@@ -1,0 +1,118 @@
+"""A cell without its device: FLOPs, memory and roofline time from one pass over fake tensors."""
+
+import time
+from datetime import UTC, datetime
+
+from workbench.devices import DEVICES, Device, device
+from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.kernels import KERNELS
+from workbench.probe.environment import environment
+from workbench.probe.trace import Trace, trace
+from workbench.record import Record, Status
+from workbench.spec import Cell
+
+CUDA_GRANULE = 512
+"""Bytes to which torch's CUDA caching allocator rounds a request (c10/cuda, kMinBlockSize)."""
+
+
+def predict(cell: Cell, device_name: str) -> Record:
+    """Predict one cell on a named device.
+
+    A cell beyond the device's capacity has status ``oom`` and keeps its metrics. Raises RequestError
+    for unknown names; a kernel that cannot serve the family gives status ``unsupported``.
+    """
+    target = device(device_name)
+    started, clock = datetime.now(UTC), time.monotonic()
+    base = {
+        "cell": cell,
+        "source": "predicted",
+        "device": target.name,
+        "environment": environment("cpu"),
+        "started_at": started.isoformat(timespec="seconds"),
+    }
+    capacity, flags = capacity_of(cell, target)
+    try:
+        traced = trace(cell, CUDA_GRANULE if target.capacity_bytes is not None else 1)
+    except Unsupported as error:
+        return Record(
+            **base,
+            status=Status.UNSUPPORTED,
+            error=str(error),
+            flags=[f"unsupported: {error}"],
+            duration_s=time.monotonic() - clock,
+        )
+    seconds = roofline_seconds(cell, traced, target)
+    if seconds is None:
+        reason = target.sources["peak_flops"]
+        flags += [f"time_s: {reason}", f"mfu: {reason}"]
+    else:
+        flags.append("uncalibrated: time_s is the roofline's lower bound, not a measured efficiency")
+    peak = target.peak(cell.dtype)
+    fits = capacity is None or traced.peak_bytes <= capacity
+    return Record(
+        **base,
+        status=Status.OK if fits else Status.OOM,
+        error=None
+        if fits
+        else f"needs {traced.peak_bytes:,} bytes, the device gives {capacity:,}",
+        metrics={
+            **counts(traced),
+            "peak_bytes": traced.peak_bytes,
+            "gradient_bytes": traced.gradient_bytes,
+            "activation_bytes": traced.activation_bytes,
+            "time_s": seconds,
+            "mfu": traced.model_flops / seconds / peak if seconds and peak else None,
+        },
+        flags=flags,
+        details={"memory_by_kind": traced.by_kind, "capacity_bytes": capacity},
+        duration_s=time.monotonic() - clock,
+    )
+
+
+def counts(traced: Trace) -> dict[str, int | float | None]:
+    """The metrics that are counted, not measured: the same for a measured and a predicted cell."""
+    return {
+        "flops": traced.flops,
+        "flops_causal": traced.flops_causal,
+        "model_flops": traced.model_flops,
+        "params": traced.params,
+        "weight_bytes": traced.weight_bytes,
+        "bytes_moved": traced.bytes_moved,
+    }
+
+
+def roofline_seconds(cell: Cell, traced: Trace, target: Device) -> float | None:
+    """Sum over operators of the longer of computing and moving bytes; None without peaks.
+
+    A fused kernel skips the pairs that the causal mask hides; eager computes them all.
+    """
+    peak, bandwidth = target.peak(cell.dtype), target.bandwidth_bytes_per_s
+    if peak is None or bandwidth is None:
+        return None
+    attention = sum(op.flops * n for op, n in traced.operators.items() if op.attention)
+    hidden = traced.flops - traced.flops_causal
+    kept = 1.0 if not attention or KERNELS[cell.kernel].dense_mask else 1 - hidden / attention
+    return sum(
+        n * max(op.flops * (kept if op.attention else 1.0) / peak, op.bytes / bandwidth)
+        for op, n in traced.operators.items()
+    )
+
+
+def capacity_of(cell: Cell, target: Device) -> tuple[int | None, list[str]]:
+    """Bytes that the cell may allocate on the device, and a flag where a smaller card is emulated."""
+    capacity = target.capacity_bytes
+    if cell.memory_cap is None:
+        return capacity, []
+    cap = cap_bytes(cell.memory_cap)
+    smaller = cap if capacity is None else min(cap, capacity)
+    return smaller, [f"memory_cap: a card of {smaller:,} bytes is emulated ({cell.memory_cap})"]
+
+
+def cap_bytes(cap: int | str) -> int:
+    """A memory cap in bytes: a number, or the capacity of a device entry."""
+    if isinstance(cap, int):
+        return cap
+    capacity = DEVICES[cap].capacity_bytes
+    if capacity is None:
+        raise RequestError(f"memory_cap {cap!r}: this device has no fixed capacity; give bytes")
+    return capacity

@@ -1,0 +1,154 @@
+"""One pass over a workload on fake tensors: operators with their FLOPs and bytes, and every allocation.
+
+Storages are followed by weak references, so a view costs nothing and a tensor is freed when its last
+owner lets go, as on a real device.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from workbench.probe.flops import is_attention, operator_flops
+
+
+class Operator(NamedTuple):
+    """One operator call: what the roofline needs to know of it."""
+
+    name: str
+    flops: int
+    bytes: int
+    attention: bool
+
+
+@dataclass
+class Block:
+    """One storage: its size and when it was born and freed, counted in operator calls."""
+
+    bytes: int
+    born: int
+    died: int | None = None
+    kind: str = "working"
+
+    def alive(self, tick: int) -> bool:
+        return self.born <= tick and (self.died is None or self.died > tick)
+
+
+@dataclass
+class Tracker(TorchDispatchMode):
+    """Enter it inside FakeTensorMode, around one iteration.
+
+    ``granule`` rounds each allocation up, as the device's allocator does.
+    """
+
+    granule: int = 1
+    operators: Counter[Operator] = field(default_factory=Counter)
+    blocks: list[Block] = field(default_factory=list)
+    marks: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.tick = 0
+        self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
+
+    def hold(self, kind: str, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that exist before the iteration."""
+        for tensor in tensors:
+            self._follow(tensor).kind = kind
+
+    def label(self, kind: str, tensors: Iterable[Tensor]) -> None:
+        """Name the kind of storages made during the iteration, e.g. gradients."""
+        for tensor in tensors:
+            block = self._follow(tensor)
+            if block.kind == "working":
+                block.kind = kind
+
+    def mark(self, name: str) -> None:
+        """Remember this moment."""
+        self.marks[name] = self.tick
+
+    def peak(self) -> tuple[int, int]:
+        """The largest sum of live blocks, in bytes, and the moment it is first reached."""
+        changes: Counter[int] = Counter()
+        for block in self.blocks:
+            changes[block.born] += block.bytes
+            if block.died is not None:
+                changes[block.died] -= block.bytes
+        live = best = moment = 0
+        for tick in sorted(changes):
+            live += changes[tick]
+            if live > best:
+                best, moment = live, tick
+        return best, moment
+
+    def by_kind(self, moment: int) -> dict[str, int]:
+        """Live bytes at a moment by kind; what the forward leaves behind is ``activations``."""
+        end = self.marks.get("forward", -1)
+        sums: Counter[str] = Counter()
+        for block in self.blocks:
+            if block.alive(moment):
+                saved = block.kind == "working" and block.born <= end and block.alive(end)
+                sums["activations" if saved else block.kind] += block.bytes
+        return dict(sums)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        if not outputs:
+            return out
+        self.tick += 1
+        for tensor in outputs:
+            self._follow(tensor)
+        if not func.is_view:
+            packet = func.overloadpacket
+            inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+            moved = sum(map(extent, inputs)) + sum(map(extent, outputs))
+            flops = operator_flops(packet, args, kwargs, out)
+            name = str(packet).removeprefix("aten.")
+            self.operators[Operator(name, flops, moved, is_attention(packet))] += 1
+        return out
+
+    def _follow(self, tensor: Tensor) -> Block:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        known = self._known.get(key)
+        if known is not None and known[0]() is not None:
+            return known[1]
+        size = -(-storage.nbytes() // self.granule) * self.granule
+        block = Block(size, self.tick)
+        self.blocks.append(block)
+        self._known[key] = (weakref.ref(storage, lambda _, b=block: self._free(b)), block)
+        return block
+
+    def _free(self, block: Block) -> None:
+        # Freed before the next operator allocates.
+        block.died = self.tick + 1
+
+
+def extent(tensor: Tensor) -> int:
+    """Bytes that reading or writing the tensor touches: an expanded dimension is touched once."""
+    count = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        count *= size if stride or size == 0 else 1
+    return count * tensor.element_size()
+
+
+def total(operators: Counter[Operator], attention_only: bool = False) -> int:
+    """FLOPs of all calls."""
+    return sum(
+        op.flops * count for op, count in operators.items() if op.attention or not attention_only
+    )
+
+
+def storage_bytes(tensors: Iterable[Tensor], granule: int = 1) -> int:
+    """Bytes of distinct storages, each rounded up."""
+    sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    return sum(-(-size // granule) * granule for size in sizes.values())
