@@ -1,0 +1,294 @@
+"""The store: runs and their records in one SQLite file, the single truth of the workbench.
+
+Every row is its own transaction, so that a crash costs the cell in flight and no other. Several
+processes may write at once. The schema is described in docs/schema.md. Nothing here imports torch,
+and pandas only where a table is asked for.
+"""
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from workbench.errors import RequestError, unknown_name
+from workbench.record import Environment, Record, Status
+from workbench.store_claims import Owner, this_process
+from workbench.store_rows import COLUMNS, Identity, decode, dump, encode, load, unit_of, wide
+from workbench.store_schema import Mode, StoreError, connect, damaged, explained, transaction
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RunInfo", "Store", "StoreError", "version_token"]
+
+LEASE_S = 7200.0
+
+_DONE = ", ".join(f"'{status.value}'" for status in Status if status.done)
+
+_PUT = f"""
+    INSERT INTO records (run_id, {", ".join(COLUMNS)})
+    VALUES ({", ".join("?" * (1 + len(COLUMNS)))})
+    ON CONFLICT (run_id, key, source, device) DO UPDATE
+    SET {", ".join(f"{name} = excluded.{name}" for name in COLUMNS)}
+    WHERE status NOT IN ({_DONE})
+"""
+
+_RUNS = """
+    SELECT name, sweep, started_at, spec, environment,
+        (SELECT count(*) FROM records WHERE run_id = runs.id)
+    FROM runs ORDER BY id
+"""
+
+
+class RunInfo(NamedTuple):
+    """One run: a sweep in one environment, in the order that the runs were begun."""
+
+    id: str
+    sweep: str
+    started_at: str
+    """ISO 8601 in UTC."""
+    spec: dict[str, Any]
+    environment: Environment
+    num_records: int
+
+
+def version_token(path: str | Path) -> str:
+    """Changes whenever the store does; costs one look at the folder, for caches.
+
+    Raises RequestError where there is no such file. The file is not opened: closing it would drop
+    the locks that this process may hold on it.
+    """
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError) as error:
+        raise RequestError(f"store {str(path)!r}: {error}") from None
+    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+
+
+class Store:
+    """An open store: ``with Store.open(path, mode) as store``. One object serves one thread."""
+
+    def __init__(self, path: str | Path, mode: Mode = "r") -> None:
+        self.path, self.mode = Path(path), mode
+        self._connection = connect(self.path, mode)
+
+    @classmethod
+    def open(cls, path: str | Path, mode: Mode = "r") -> Self:
+        """Open an existing store for reading, or with ``"w"`` for writing, creating it if need be.
+
+        Raises RequestError, one line, for a path that is missing, a folder, not a store, of a
+        newer version or damaged; StoreError where it cannot be written.
+        """
+        return cls(path, mode)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._connection.close()
+
+    def begin_run(
+        self, sweep: str, spec: dict[str, Any], environment: Environment, new: bool = False,
+        run_id: str | None = None,
+    ) -> str:  # fmt: skip
+        """The run to add to: the newest of this sweep in this environment, or a new one.
+
+        ``new`` always starts another. ``run_id`` asks for exactly that run, created where the
+        store lacks it: the shards of one run agree on it. A continued run takes over ``spec``.
+        """
+        newest = (
+            "SELECT name FROM runs WHERE sweep = ? AND fingerprint = ? ORDER BY id DESC LIMIT 1"
+        )
+        now = datetime.now(UTC)
+        print_ = environment.fingerprint
+        with explained(self.path, self.mode), transaction(self._connection):
+            execute = self._connection.execute
+            if run_id is not None:
+                found = execute("SELECT name FROM runs WHERE name = ?", (run_id,)).fetchone()
+            else:
+                found = None if new else execute(newest, (sweep, print_)).fetchone()
+            if found is not None:
+                execute("UPDATE runs SET spec = ? WHERE name = ?", (dump(spec), found[0]))
+                return str(found[0])
+            name = run_id or f"{sweep}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+            execute(
+                "INSERT INTO runs (name, sweep, started_at, fingerprint, spec, environment)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (name, sweep, now.isoformat(timespec="seconds"), print_, dump(spec),
+                 environment.model_dump_json()),
+            )  # fmt: skip
+            return name
+
+    def add(self, run: str, record: Record) -> bool:
+        """Keep ``record``; on return it is on the disk. False where a done one was there already.
+
+        A record that is not done is replaced. The claim on the cell, if any, ends.
+        """
+        return self.add_many(run, (record,)) == 1
+
+    def add_many(self, run: str, records: Iterable[Record]) -> int:
+        """``add`` for many records in one transaction, all or none. Returns how many were kept."""
+        run_id, environment = self._run(run)
+        names: set[str] = set()
+        identities: list[Identity] = []
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for record in records:
+                row = encode(record, environment)
+                names.update(record.metrics)
+                if claims:
+                    identities.append(row[:3])
+                yield (run_id, *row)
+
+        with explained(self.path, self.mode), transaction(self._connection):
+            claims = self._connection.execute("SELECT count(*) FROM claims").fetchone()[0]
+            kept = self._connection.executemany(_PUT, rows()).rowcount
+            for identity in identities:
+                self._drop_claim(run_id, identity, None)
+            units = [(name, unit_of(name)) for name in names]
+            self._connection.executemany("INSERT OR IGNORE INTO units VALUES (?, ?)", units)
+        return kept
+
+    def claim(
+        self, run: str, identity: Identity, lease_s: float = LEASE_S, owner: Owner | None = None
+    ) -> bool:
+        """Whether the caller may run the cell: neither done nor held by another living process.
+
+        A claim ends with ``add``, ``release``, the end of its process (as far as this machine can
+        see it) or after ``lease_s`` seconds. Claiming again renews one's own.
+        """
+        run_id, _ = self._run(run)
+        now, owner = time.time(), owner or this_process()
+        where = "WHERE run_id = ? AND key = ? AND source = ? AND device = ?"
+        with explained(self.path, self.mode), transaction(self._connection):
+            execute = self._connection.execute
+            cell = (run_id, *identity)
+            if execute(f"SELECT 1 FROM records {where} AND status IN ({_DONE})", cell).fetchone():
+                return False
+            held = execute(
+                f"SELECT owner, claimed_at, expires_at FROM claims {where}", cell
+            ).fetchone()
+            if held is not None:
+                holder, begun, expires = Owner.parse(held[0]), held[1], held[2]
+                # A clock set back must not make a claim last longer than its lease.
+                expired = now >= expires or now < begun - (expires - begun)
+                if holder != owner and not expired and not holder.is_dead():
+                    return False
+            execute(
+                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*cell, str(owner), now, now + lease_s),
+            )
+            return True
+
+    def release(self, run: str, identity: Identity, owner: Owner | None = None) -> None:
+        """Give up one's own claim on a cell without a record."""
+        run_id, _ = self._run(run)
+        with explained(self.path, self.mode), transaction(self._connection):
+            self._drop_claim(run_id, identity, owner or this_process())
+
+    def _drop_claim(self, run_id: int, identity: Iterable[Any], owner: Owner | None) -> None:
+        self._connection.execute(
+            "DELETE FROM claims WHERE run_id = ? AND key = ? AND source = ? AND device = ?"
+            " AND owner = ifnull(?, owner)",
+            (run_id, *identity, None if owner is None else str(owner)),
+        )
+
+    def runs(self) -> list[RunInfo]:
+        """Every run, oldest first."""
+        found = []
+        for name, sweep, started_at, spec, environment, count in self._rows(_RUNS):
+            try:
+                facts = Environment.model_validate_json(environment)
+                found.append(RunInfo(name, sweep, started_at, load(spec), facts, count))
+            except ValueError as error:
+                raise damaged(self.path, f"run {name}: {error}") from None
+        return found
+
+    def identities(self, run: str) -> dict[Identity, Status]:
+        """How each cell of the run ended."""
+        run_id, _ = self._run(run)
+        rows = self._rows(
+            "SELECT key, source, device, status FROM records WHERE run_id = ?", (run_id,)
+        )
+        try:
+            return {(key, source, device): Status(status) for key, source, device, status in rows}
+        except ValueError as error:
+            raise damaged(self.path, str(error)) from None
+
+    def records(self, run: str | None = None) -> list[Record]:
+        """The records of one run or of all, in the order they were first added."""
+        return [record for _, record in self.items(run)]
+
+    def items(self, run: str | None = None) -> Iterator[tuple[str, Record]]:
+        """(run, record) of one run or of all, in the order they were first added."""
+        names = ", ".join(f"records.{name}" for name in COLUMNS)
+        query = f"SELECT runs.name, runs.environment, {names} {self._from(run)}"
+        for name, environment, *row in self._rows(query):
+            try:
+                yield name, decode(row, environment)
+            except ValueError as error:
+                raise damaged(self.path, str(error)) from None
+
+    def frame(
+        self, run: str | None = None, metrics: Iterable[str] | None = None
+    ) -> "pd.DataFrame":
+        """One row a record: run, sweep, key, source, device, status, started_at, duration_s, the
+        cell's fields under their public names, every metric (or those of ``metrics``),
+        num_samples, flags (a tuple of words), error.
+
+        Metrics are float64, NaN where not available; a metric that holds an integer beyond 63 bits
+        is a column of exact Python numbers.
+        """
+        import pandas as pd
+
+        head = ["run", "sweep", "key", "source", "device", "status", "started_at", "duration_s"]
+        rows = self._rows(
+            "SELECT runs.name, runs.sweep, key, source, device, status, records.started_at,"
+            f" duration_s, num_samples, num_visual, cell, metrics, flags, error {self._from(run)}"
+        )
+        try:
+            found = wide([row[len(head) :] for row in rows], metrics)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise damaged(self.path, str(error)) from None
+        first = pd.DataFrame([row[: len(head)] for row in rows], columns=head)
+        frame = pd.concat([first, pd.DataFrame(found)], axis=1)
+        return frame.astype({"duration_s": "float64"})
+
+    def check(self) -> list[str]:
+        """What is wrong with the file, in lines; empty for a sound store. Reads all of it."""
+        try:
+            lines = [row[0] for row in self._rows("PRAGMA integrity_check(20)") if row[0] != "ok"]
+            self.runs()
+            for _ in self.items():
+                pass
+        except RequestError as error:
+            return [str(error)]
+        return lines
+
+    def version_token(self) -> str:
+        """See the function of this name."""
+        return version_token(self.path)
+
+    def _from(self, run: str | None) -> str:
+        tables = "FROM records JOIN runs ON runs.id = records.run_id"
+        where = "" if run is None else f"WHERE run_id = {self._run(run)[0]}"
+        return f"{tables} {where} ORDER BY records.id"
+
+    def _run(self, name: str) -> tuple[int, Environment]:
+        rows = self._rows("SELECT id, environment FROM runs WHERE name = ?", (name,))
+        if not rows:
+            raise unknown_name("run", name, [run.id for run in self.runs()])
+        try:
+            return rows[0][0], Environment.model_validate_json(rows[0][1])
+        except ValueError as error:
+            raise damaged(self.path, f"run {name}: {error}") from None
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with explained(self.path, self.mode):
+            return self._connection.execute(query, values).fetchall()

@@ -1,0 +1,265 @@
+"""How a store file is opened: its schema, its version, and what each failure of SQLite means.
+
+A store is one SQLite file with a rollback journal and ``synchronous=FULL``: safe on network file
+systems, unlike WAL, and fast enough for one row a cell. Nothing in it is ever unpickled.
+"""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from workbench.errors import RequestError
+
+Mode = Literal["r", "w"]
+
+APPLICATION_ID = 0x56546F6B
+"""'VTok' in the file's header: what tells a store from any other SQLite file."""
+
+BUSY_TIMEOUT_S = 60.0
+
+STEPS = (
+    """
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        sweep TEXT NOT NULL,
+        started_at TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        spec TEXT NOT NULL,
+        environment TEXT NOT NULL
+    );
+    CREATE TABLE records (
+        id INTEGER PRIMARY KEY,
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        key TEXT NOT NULL,
+        source TEXT NOT NULL,
+        device TEXT NOT NULL,
+        status TEXT NOT NULL,
+        started_at TEXT NOT NULL,
+        duration_s REAL,
+        num_samples INTEGER NOT NULL,
+        num_visual INTEGER NOT NULL,
+        cell TEXT NOT NULL,
+        metrics TEXT NOT NULL,
+        flags TEXT NOT NULL,
+        error TEXT,
+        environment TEXT,
+        samples TEXT NOT NULL,
+        details TEXT NOT NULL,
+        UNIQUE (run_id, key, source, device)
+    );
+    CREATE TABLE units (name TEXT PRIMARY KEY, unit TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE claims (
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        key TEXT NOT NULL,
+        source TEXT NOT NULL,
+        device TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        claimed_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        PRIMARY KEY (run_id, key, source, device)
+    ) WITHOUT ROWID;
+    CREATE VIEW metrics AS
+        SELECT records.id AS record_id, each.key AS name, each.value AS value, units.unit AS unit
+        FROM records, json_each(records.metrics) AS each
+        LEFT JOIN units ON units.name = each.key;
+    """,
+)
+"""Step n takes a store from version n to n + 1; released steps are never edited, only added to.
+
+``records.metrics`` is one JSON object a record: numbers as JSON has them, integers beyond 63 bits
+as decimal text, null where a metric is not available. The view spreads it over rows.
+"""
+
+
+class StoreError(RuntimeError):
+    """The store could not be written or read though the request was right: disk full, locked."""
+
+
+def connect(path: Path, mode: Mode) -> sqlite3.Connection:
+    """Open ``path``; ``"w"`` creates it where missing and brings an older schema up to date.
+
+    Raises RequestError where the path is not a readable store of this version or an older one,
+    and StoreError where it cannot be written.
+    """
+    size = _size(path, mode)
+    if mode == "r" and size == 0:
+        # A writer that was killed before its first commit leaves an empty file: an empty store.
+        return _migrated(sqlite3.connect(":memory:", isolation_level=None))
+    with explained(path, mode):
+        return _reader(path) if mode == "r" else _writer(path)
+
+
+def _size(path: Path, mode: Mode) -> int | None:
+    """The file's size, None where it is to be created. Opens nothing: a FIFO would block."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if mode == "r":
+            raise RequestError(f"store {str(path)!r}: there is no such file") from None
+        if not path.parent.is_dir():
+            raise RequestError(f"store {str(path)!r}: its folder does not exist") from None
+        return None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RequestError(f"store {str(path)!r}: not a usable path: {reason}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise RequestError(f"store {str(path)!r}: is a folder; name a file such as workbench.db")
+    if not stat.S_ISREG(found.st_mode):
+        raise RequestError(f"store {str(path)!r}: is not a regular file")
+    return found.st_size
+
+
+def _open(path: Path, access: Literal["ro", "rw", "rwc"]) -> sqlite3.Connection:
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={access}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    # The file may come from a stranger: its schema may call no function with a side effect.
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    return connection
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    connection = _open(path, "ro")
+    try:
+        try:
+            version = _version(connection, path)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                raise
+            # A writer died within a commit: only a connection that may write can undo it.
+            with closing(_open(path, "rw")) as writer:
+                writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            version = _version(connection, path)
+        if version == len(STEPS):
+            return connection
+        memory = sqlite3.connect(":memory:", isolation_level=None)
+        connection.backup(memory)
+        connection.close()
+        return _migrated(memory)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _writer(path: Path) -> sqlite3.Connection:
+    connection = _open(path, "rwc")
+    try:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        with transaction(connection):
+            blank = not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            if not (blank and _header(connection) == (0, 0)):
+                _version(connection, path)
+            _migrated(connection)
+        damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise damaged(path, damage)
+        return connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, holding the write lock from the start so that what is read stays true."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _header(connection: sqlite3.Connection) -> tuple[int, int]:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return application, connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """The schema version of a store; RequestError where the file is none, or a newer one."""
+    application, version = _header(connection)
+    if application != APPLICATION_ID or version < 1:
+        raise RequestError(f"store {str(path)!r}: an SQLite file, but not one of the workbench's")
+    if version > len(STEPS):
+        raise RequestError(
+            f"store {str(path)!r}: schema version {version} is newer than this program, which "
+            f"knows up to {len(STEPS)}; update the workbench"
+        )
+    found = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL"))
+    triggers = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'")
+    if triggers.fetchone()[0] or any(found.get(k) != v for k, v in _objects(version).items()):
+        raise RequestError(f"store {str(path)!r}: its tables are not those of a store")
+    return version
+
+
+@cache
+def _objects(version: int) -> dict[str, str]:
+    """The tables and views of a version, by name, as SQLite spells them."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:
+        _migrated(memory, version)
+        return dict(memory.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL"))
+
+
+def _migrated(connection: sqlite3.Connection, to: int | None = None) -> sqlite3.Connection:
+    """Bring an empty or older store up to date, within the caller's transaction if any."""
+    target = len(STEPS) if to is None else to
+    version = _header(connection)[1]
+    if version < target:
+        for step in STEPS[version:target]:
+            for statement in step.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {target}")
+    return connection
+
+
+def damaged(path: Path, detail: str) -> RequestError:
+    """The error for a store whose pages or rows do not make sense, with the way out."""
+    line = " ".join(detail.split())[:200]
+    return RequestError(
+        f"store {str(path)!r}: damaged ({line}); save its readable rows into a new store with: "
+        f"workbench merge {path} -o NEW.db"
+    )
+
+
+@contextmanager
+def explained(path: Path, mode: Mode) -> Iterator[None]:
+    """SQLite's errors in one line: RequestError for a bad file, StoreError for the machine."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None and "decode to UTF-8" in str(error):
+            raise damaged(path, str(error)) from None
+        if code is None:
+            raise
+        raise _meaning(path, mode, code & 0xFF, str(error)) from error
+
+
+def _meaning(path: Path, mode: Mode, code: int, message: str) -> Exception:
+    shown = f"store {str(path)!r}"
+    if code == sqlite3.SQLITE_NOTADB:
+        return RequestError(f"{shown}: not a store: {message}")
+    if code == sqlite3.SQLITE_CORRUPT:
+        return damaged(path, message)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreError(f"{shown}: another program kept it locked for {BUSY_TIMEOUT_S:.0f} s")
+    if mode == "r":
+        return RequestError(f"{shown}: cannot be read: {message}")
+    kept = "every row acknowledged before is intact"
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return StoreError(f"{shown}: cannot be written, is the disk full? ({message}); {kept}")
+    return StoreError(
+        f"{shown}: cannot be written, is it or its folder read-only? ({message}); {kept}"
+    )
