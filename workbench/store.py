@@ -174,17 +174,23 @@ class Store:
             held = execute(
                 f"SELECT owner, claimed_at, expires_at FROM claims {where}", cell
             ).fetchone()
-            if held is not None:
-                holder, begun, expires = Owner.parse(held[0]), held[1], held[2]
-                # A clock set back must not make a claim last longer than its lease.
-                expired = now >= expires or now < begun - (expires - begun)
-                if holder != owner and not expired and not holder.is_dead():
-                    return False
+            if held is not None and not self._has_ended(held, now, owner):
+                return False
             execute(
                 "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (*cell, str(owner), now, now + lease_s),
             )
             return True
+
+    def _has_ended(self, held: tuple[str, float, float], now: float, owner: Owner) -> bool:
+        holder, begun, expires = held
+        try:
+            process = Owner.parse(holder)
+        except ValueError:
+            raise damaged(self.path, f"claim of {holder!r}") from None
+        # A clock set back must not make a claim last longer than its lease.
+        expired = now >= expires or now < begun - (expires - begun)
+        return process == owner or expired or process.is_dead()
 
     def release(self, run: str, identity: Identity, owner: Owner | None = None) -> None:
         """Give up one's own claim on a cell without a record."""

@@ -255,6 +255,11 @@ def _meaning(path: Path, mode: Mode, code: int, message: str) -> Exception:
         return damaged(path, message)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(f"{shown}: another program kept it locked for {BUSY_TIMEOUT_S:.0f} s")
+    if mode == "r" and code == sqlite3.SQLITE_READONLY:
+        return RequestError(
+            f"{shown}: a write to it was cut off, and undoing that needs write access; copy it "
+            "and its -journal file to a writable folder and open it there"
+        )
     if mode == "r":
         return RequestError(f"{shown}: cannot be read: {message}")
     kept = "every row acknowledged before is intact"
