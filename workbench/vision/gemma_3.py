@@ -14,8 +14,8 @@ class Gemma3(FrontEnd):
     """Each crop is resized to 896 × 896 and its 64 × 64 patches are averaged to 16 × 16."""
 
     source = (
-        "Gemma 3, arXiv 2503.19786 (vision encoder, pan and scan); the limits of pan and scan are the defaults of"
-        " Gemma3Processor in transformers"
+        "Gemma 3, arXiv 2503.19786; the limits of pan and scan are the defaults of Gemma3Processor"
+        " in transformers"
     )
     models = ("gemma-3", "gemma3")
 
