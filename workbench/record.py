@@ -3,7 +3,7 @@
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -120,3 +120,8 @@ class Record(BaseModel):
             "samples": self.samples,
             "environment": self.environment.model_dump(mode="json"),
         }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        """The inverse of ``document``; raises pydantic's ValidationError for anything else."""
+        return cls.model_validate({k: v for k, v in document.items() if k != "key"})

@@ -1,0 +1,92 @@
+"""The guard of a worker: a parent that ends it, and all that it started, once its coordinator is gone.
+
+A process that the kernel kills cannot clean up after itself, and a Python thread cannot run while a
+long operation holds the interpreter. So the worker forks first thing: the child works, and the parent,
+which holds nothing but its standard input, waits for the other end of that pipe to close.
+"""
+
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+from pathlib import Path
+from threading import Thread
+from typing import NoReturn
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl {option}")
+
+
+def fork_under_guard() -> None:
+    """Fork; return in the child, which dies with its parent. The parent never returns.
+
+    Call it before any thread is started. The child's descendants become the guard's when they are
+    orphaned, so that it finds them in whatever session they are.
+    """
+    guard = os.getpid()
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    worker = os.fork()
+    if worker:
+        _guard(worker)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != guard:
+        os._exit(1)
+
+
+def _guard(worker: int) -> NoReturn:
+    """Wait for the end of the worker or of the coordinator, end everything, leave as the worker did."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def on_hangup() -> None:
+        poll = select.poll()
+        poll.register(0, 0)  # no event but the hang-up: the worker reads the same pipe
+        poll.poll()
+        os.kill(worker, signal.SIGKILL)
+
+    Thread(target=on_hangup, daemon=True).start()
+    _, status = os.waitpid(worker, 0)
+    _end_orphans()
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _end_orphans() -> None:
+    while True:
+        for child in _children(os.getpid()):
+            os.kill(child, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:  # it ended while we looked
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(folder.name))
+    return found
+
+
+def offer_to_the_kernel() -> None:
+    """Make this process the kernel's first choice should memory run out all the same."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError as error:
+        print(f"oom_score_adj cannot be raised: {error}", file=sys.stderr)

@@ -1,0 +1,160 @@
+"""The child process that runs cells, one after another: ``python -m workbench.probe.worker``.
+
+It speaks JSON, one document a line: a request on standard input, its answer on standard output. The
+first line that it writes says that it is ready. ``client.py`` is the other end.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from workbench.probe.guard import fork_under_guard, offer_to_the_kernel
+
+TRACEBACK_LINES = 20
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    fork_under_guard()
+    offer_to_the_kernel()
+    # Libraries print: they get standard error, and children they start get no input of ours.
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    serve(requests, answers)
+
+
+def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer every request: ``{"do": …}`` to ``{"answer": …}`` or ``{"request_error": …}``."""
+    from workbench.probe.memory_limit import held_bytes
+
+    _start_threads()
+    base = held_bytes()
+
+    def run(request: dict[str, Any]) -> dict[str, Any]:
+        return _run(request, base)
+
+    tasks: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "run": run,
+        "check": _check,
+        "estimate": _estimate,
+    }
+    _write(answers, {"ready": os.getpid()})
+    for line in requests:
+        request = json.loads(line)
+        try:
+            answer = {"answer": tasks[request["do"]](request)}
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            answer = _failure(error)
+        _write(answers, answer)
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    from workbench.errors import RequestError
+
+    if isinstance(error, RequestError):
+        return {"request_error": str(error)}
+    return {"fault": _one_line(error), "traceback": _tail(error)}
+
+
+def _write(answers: IO[bytes], document: dict[str, Any]) -> None:
+    answers.write(json.dumps(document).encode() + b"\n")
+    answers.flush()
+
+
+def _start_threads() -> None:
+    """Let torch start its threads: once memory is limited, their stacks may not fit any more."""
+    import torch
+
+    a = torch.ones(512, 512)
+    (a @ a).exp().sum().item()
+
+
+def _run(request: dict[str, Any], base: int) -> dict[str, Any]:
+    """``{"point": …, "device": …, "limit": bytes or null, "trace": folder or null}`` -> a record."""
+    from workbench.errors import RequestError
+    from workbench.probe.environment import device_name, environment
+    from workbench.probe.measure import measure
+    from workbench.probe.memory_limit import limited
+    from workbench.probe.predict import predict
+    from workbench.record import Record, Status
+    from workbench.spec import Point
+
+    point, device, limit = (
+        Point.model_validate(request["point"]),
+        request["device"],
+        request["limit"],
+    )
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    try:
+        if point.source == "predicted":
+            record = predict(point.cell, device)
+        else:
+            trace = request.get("trace")
+            with limited(None if limit is None else base + limit):
+                record = measure(
+                    point.cell, device, point.protocol, Path(trace) if trace else None
+                )
+    except RequestError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault in a cell is a row, not the end of a sweep
+        measured = point.source == "measured"
+        record = Record(
+            cell=point.cell,
+            source=point.source,
+            device=device_name(device) if measured else device,
+            status=Status.ERROR,
+            error=_one_line(error),
+            flags=[f"error: {_one_line(error)}"],
+            details={"traceback": _tail(error), "cuda_fault": _is_cuda_fault(error)},
+            environment=environment(device if measured else "cpu"),
+            started_at=started,
+            duration_s=time.monotonic() - clock,
+        )
+    return record.document()
+
+
+def _check(request: dict[str, Any]) -> None:
+    """Raise RequestError for the first of ``{"cells": […]}`` that names what does not exist."""
+    from workbench.lvlm.build import check
+    from workbench.probe.predict import cap_bytes
+    from workbench.spec import Cell
+
+    for fields in request["cells"]:
+        cell = Cell.model_validate(fields)
+        check(cell)
+        if cell.memory_cap is not None:
+            cap_bytes(cell.memory_cap)
+
+
+def _estimate(request: dict[str, Any]) -> list[float]:
+    from workbench.probe.estimate import estimate
+    from workbench.spec import Point
+
+    return estimate([(Point.model_validate(p), device) for p, device in request["points"]])
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text:.300}" if text else type(error).__name__
+
+
+def _tail(error: BaseException) -> list[str]:
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return lines[-TRACEBACK_LINES:]
+
+
+def _is_cuda_fault(error: BaseException) -> bool:
+    """Whether the CUDA context may be lost, so that every later call in this process fails too."""
+    torch = sys.modules["torch"]
+    return isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error)
+
+
+if __name__ == "__main__":
+    main()
