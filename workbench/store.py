@@ -6,12 +6,12 @@ and pandas only where a table is asked for.
 """
 
 import secrets
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from workbench import store_claims as claims
 from workbench.errors import RequestError, unknown_name
 from workbench.record import Environment, Record, Status
 from workbench.store_claims import Owner, this_process
@@ -34,6 +34,12 @@ _PUT = f"""
     SET {", ".join(f"{name} = excluded.{name}" for name in COLUMNS)}
     WHERE status NOT IN ({_DONE})
 """
+
+_RUN = """
+    INTO runs (name, sweep, started_at, fingerprint, spec, environment) VALUES (?, ?, ?, ?, ?, ?)
+"""
+
+_UNIT = "INSERT OR IGNORE INTO units VALUES (?, ?)"
 
 _RUNS = """
     SELECT name, sweep, started_at, spec, environment,
@@ -117,13 +123,18 @@ class Store:
                 execute("UPDATE runs SET spec = ? WHERE name = ?", (dump(spec), found[0]))
                 return str(found[0])
             name = run_id or f"{sweep}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-            execute(
-                "INSERT INTO runs (name, sweep, started_at, fingerprint, spec, environment)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (name, sweep, now.isoformat(timespec="seconds"), print_, dump(spec),
-                 environment.model_dump_json()),
-            )  # fmt: skip
+            facts = environment.model_dump_json()
+            started_at = now.isoformat(timespec="seconds")
+            execute(f"INSERT {_RUN}", (name, sweep, started_at, print_, dump(spec), facts))
             return name
+
+    def adopt_run(self, run: RunInfo, units: Mapping[str, str]) -> None:
+        """Enter a run of another store under its own name, unless it is here; no records."""
+        facts = run.environment
+        row = (run.id, run.sweep, run.started_at, facts.fingerprint, dump(run.spec))
+        with explained(self.path, self.mode), transaction(self._connection):
+            self._connection.execute(f"INSERT OR IGNORE {_RUN}", (*row, facts.model_dump_json()))
+            self._connection.executemany(_UNIT, units.items())
 
     def add(self, run: str, record: Record) -> bool:
         """Keep ``record``; on return it is on the disk. False where a done one was there already.
@@ -142,17 +153,16 @@ class Store:
             for record in records:
                 row = encode(record, environment)
                 names.update(record.metrics)
-                if claims:
+                if claimed:
                     identities.append(row[:3])
                 yield (run_id, *row)
 
         with explained(self.path, self.mode), transaction(self._connection):
-            claims = self._connection.execute("SELECT count(*) FROM claims").fetchone()[0]
+            claimed = self._connection.execute("SELECT count(*) FROM claims").fetchone()[0]
             kept = self._connection.executemany(_PUT, rows()).rowcount
             for identity in identities:
-                self._drop_claim(run_id, identity, None)
-            units = [(name, unit_of(name)) for name in names]
-            self._connection.executemany("INSERT OR IGNORE INTO units VALUES (?, ?)", units)
+                claims.drop(self._connection, (run_id, *identity), None)
+            self._connection.executemany(_UNIT, [(name, unit_of(name)) for name in names])
         return kept
 
     def claim(
@@ -163,47 +173,21 @@ class Store:
         A claim ends with ``add``, ``release``, the end of its process (as far as this machine can
         see it) or after ``lease_s`` seconds. Claiming again renews one's own.
         """
-        run_id, _ = self._run(run)
-        now, owner = time.time(), owner or this_process()
-        where = "WHERE run_id = ? AND key = ? AND source = ? AND device = ?"
+        cell = (self._run(run)[0], *identity)
+        where = f"run_id = ? AND key = ? AND source = ? AND device = ? AND status IN ({_DONE})"
         with explained(self.path, self.mode), transaction(self._connection):
-            execute = self._connection.execute
-            cell = (run_id, *identity)
-            if execute(f"SELECT 1 FROM records {where} AND status IN ({_DONE})", cell).fetchone():
+            if self._connection.execute(f"SELECT 1 FROM records WHERE {where}", cell).fetchone():
                 return False
-            held = execute(
-                f"SELECT owner, claimed_at, expires_at FROM claims {where}", cell
-            ).fetchone()
-            if held is not None and not self._has_ended(held, now, owner):
-                return False
-            execute(
-                "INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*cell, str(owner), now, now + lease_s),
-            )
-            return True
-
-    def _has_ended(self, held: tuple[str, float, float], now: float, owner: Owner) -> bool:
-        holder, begun, expires = held
-        try:
-            process = Owner.parse(holder)
-        except ValueError:
-            raise damaged(self.path, f"claim of {holder!r}") from None
-        # A clock set back must not make a claim last longer than its lease.
-        expired = now >= expires or now < begun - (expires - begun)
-        return process == owner or expired or process.is_dead()
+            try:
+                return claims.take(self._connection, cell, lease_s, owner or this_process())
+            except ValueError as error:
+                raise damaged(self.path, f"a claim: {error}") from None
 
     def release(self, run: str, identity: Identity, owner: Owner | None = None) -> None:
         """Give up one's own claim on a cell without a record."""
-        run_id, _ = self._run(run)
+        cell = (self._run(run)[0], *identity)
         with explained(self.path, self.mode), transaction(self._connection):
-            self._drop_claim(run_id, identity, owner or this_process())
-
-    def _drop_claim(self, run_id: int, identity: Iterable[Any], owner: Owner | None) -> None:
-        self._connection.execute(
-            "DELETE FROM claims WHERE run_id = ? AND key = ? AND source = ? AND device = ?"
-            " AND owner = ifnull(?, owner)",
-            (run_id, *identity, None if owner is None else str(owner)),
-        )
+            claims.drop(self._connection, cell, owner or this_process())
 
     def runs(self) -> list[RunInfo]:
         """Every run, oldest first."""
@@ -266,13 +250,21 @@ class Store:
         frame = pd.concat([first, pd.DataFrame(found)], axis=1)
         return frame.astype({"duration_s": "float64"})
 
-    def check(self) -> list[str]:
-        """What is wrong with the file, in lines; empty for a sound store. Reads all of it."""
+    def units(self) -> dict[str, str]:
+        """The unit of every metric that the store ever held, empty for one without."""
+        return dict(self._rows("SELECT name, unit FROM units ORDER BY name"))
+
+    def check(self, rows: bool = True) -> list[str]:
+        """What is wrong with the file, in lines; empty for a sound store. Reads all of it.
+
+        Without ``rows`` only its pages are checked, not what the rows say.
+        """
         try:
             lines = [row[0] for row in self._rows("PRAGMA integrity_check(20)") if row[0] != "ok"]
-            self.runs()
-            for _ in self.items():
-                pass
+            if rows:
+                self.runs()
+                for _ in self.items():
+                    pass
         except RequestError as error:
             return [str(error)]
         return lines

@@ -2,9 +2,13 @@
 
 import os
 import socket
+import sqlite3
+import time
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+_CELL = "run_id = ? AND key = ? AND source = ? AND device = ?"
 
 
 class Owner(NamedTuple):
@@ -59,3 +63,31 @@ def this_process() -> Owner:
     """The owner that claims of the calling process carry. Needs Linux's /proc."""
     pid = os.getpid()
     return Owner(*_machine(), pid, _started(pid) or "")
+
+
+def take(
+    connection: sqlite3.Connection, cell: tuple[Any, ...], lease_s: float, owner: Owner
+) -> bool:
+    """Claim ``cell`` (run, key, source, device) in a transaction; False where another has it.
+
+    Raises ValueError where the claim in the store makes no sense.
+    """
+    now = time.time()
+    query = f"SELECT owner, claimed_at, expires_at FROM claims WHERE {_CELL}"
+    held = connection.execute(query, cell).fetchone()
+    if held is not None:
+        holder, claimed_at, expires_at = Owner.parse(held[0]), held[1], held[2]
+        # A clock set back must not make a claim last longer than its lease.
+        expired = now >= expires_at or now < claimed_at - (expires_at - claimed_at)
+        if not (holder == owner or expired or holder.is_dead()):
+            return False
+    row = (*cell, str(owner), now, now + lease_s)
+    connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    return True
+
+
+def drop(connection: sqlite3.Connection, cell: tuple[Any, ...], owner: Owner | None) -> None:
+    """End the claim on ``cell`` that ``owner`` holds, or whoever holds it."""
+    holder = None if owner is None else str(owner)
+    query = f"DELETE FROM claims WHERE {_CELL} AND owner = ifnull(?, owner)"
+    connection.execute(query, (*cell, holder))

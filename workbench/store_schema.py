@@ -82,6 +82,10 @@ class StoreError(RuntimeError):
     """The store could not be written or read though the request was right: disk full, locked."""
 
 
+class DamagedStore(RequestError):
+    """The file is no store, or one whose pages or rows make no sense; rows may be salvaged."""
+
+
 def connect(path: Path, mode: Mode) -> sqlite3.Connection:
     """Open ``path``; ``"w"`` creates it where missing and brings an older schema up to date.
 
@@ -199,7 +203,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     found = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL"))
     triggers = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'")
     if triggers.fetchone()[0] or any(found.get(k) != v for k, v in _objects(version).items()):
-        raise RequestError(f"store {str(path)!r}: its tables are not those of a store")
+        raise DamagedStore(f"store {str(path)!r}: its tables are not those of a store")
     return version
 
 
@@ -224,10 +228,10 @@ def _migrated(connection: sqlite3.Connection, to: int | None = None) -> sqlite3.
     return connection
 
 
-def damaged(path: Path, detail: str) -> RequestError:
+def damaged(path: Path, detail: str) -> DamagedStore:
     """The error for a store whose pages or rows do not make sense, with the way out."""
     line = " ".join(detail.split())[:200]
-    return RequestError(
+    return DamagedStore(
         f"store {str(path)!r}: damaged ({line}); save its readable rows into a new store with: "
         f"workbench merge {path} -o NEW.db"
     )
@@ -250,7 +254,7 @@ def explained(path: Path, mode: Mode) -> Iterator[None]:
 def _meaning(path: Path, mode: Mode, code: int, message: str) -> Exception:
     shown = f"store {str(path)!r}"
     if code == sqlite3.SQLITE_NOTADB:
-        return RequestError(f"{shown}: not a store: {message}")
+        return DamagedStore(f"{shown}: not a store: {message}")
     if code == sqlite3.SQLITE_CORRUPT:
         return damaged(path, message)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
