@@ -238,12 +238,14 @@ def add_slowly(path: Path) -> None:
         run = store.begin_run("demo", {}, ENV)
         for i in range(40):
             store.add(run, record(i))
-            time.sleep(0.01)
+            time.sleep(0.02)
 
 
 def test_readers_and_a_writer_do_not_disturb_each_other(tmp_path: Path) -> None:
     path, counts = tmp_path / "s.db", []
     begin(path)
+    with Store.open(path) as store:
+        assert store.frame().empty
     child = FORK.Process(target=add_slowly, args=(path,))
     child.start()
     while child.is_alive():
