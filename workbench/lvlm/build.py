@@ -168,12 +168,12 @@ def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
     if cell.checkpoint:
         module = Checkpointed(module)
     train, d = cell.pass_ == "train", parts.hidden_size
-    lengths = (
-        [cell.num_visual, cell.num_text]
+    shapes = (
+        [(cell.num_visual, system.visual_width(parts)), (cell.num_text, d)]
         if system.decomposed
-        else [cell.num_visual + cell.num_text]
+        else [(cell.num_visual + cell.num_text, d)]
     )
-    inputs = [random_tensor((cell.batch, n, d), context, grad=train) for n in lengths]
+    inputs = [random_tensor((cell.batch, *shape), context, grad=train) for shape in shapes]
     upstream = [random_tensor(tuple(x.shape), context) for x in inputs] if train else []
     return Workload(
         cell=cell,

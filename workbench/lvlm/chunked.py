@@ -36,9 +36,7 @@ class _Chunked(torch.autograd.Function):
         for start in range(0, length, chunk):
             parts = fn(*(x[:, start : start + chunk] for x in inputs))
             if outputs is None:
-                outputs = tuple(
-                    p.new_empty(p.shape[0], length, *p.shape[2:]) for p in parts
-                )
+                outputs = tuple(p.new_empty(p.shape[0], length, *p.shape[2:]) for p in parts)
             for whole, part in zip(outputs, parts, strict=True):
                 whole[:, start : start + chunk] = part
             del parts
@@ -51,8 +49,7 @@ class _Chunked(torch.autograd.Function):
         inputs, weights = ctx.saved_tensors[:num_inputs], ctx.saved_tensors[num_inputs:]
         wanted = ctx.needs_input_grad[3:]
         d_inputs = [
-            torch.empty_like(x) if want else None
-            for x, want in zip(inputs, wanted, strict=False)
+            torch.empty_like(x) if want else None for x, want in zip(inputs, wanted, strict=False)
         ]
         trained = [w for w, want in zip(weights, wanted[num_inputs:], strict=True) if want]
         sums: list[Tensor | None] = [None] * len(trained)
@@ -65,9 +62,7 @@ class _Chunked(torch.autograd.Function):
                 ]
                 outs = fn(*xs)
             sources = [x for x in xs if x.requires_grad] + trained
-            pairs = [
-                (o, g[:, rows]) for o, g in zip(outs, grads, strict=True) if o.requires_grad
-            ]
+            pairs = [(o, g[:, rows]) for o, g in zip(outs, grads, strict=True) if o.requires_grad]
             found = torch.autograd.grad(
                 [o for o, _ in pairs], sources, [g for _, g in pairs], allow_unused=True
             )

@@ -36,6 +36,7 @@ class Context:
     _tables: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
     _indices: dict[bool, Tensor] = field(default_factory=dict)
+    _kept: list[Tensor] = field(default_factory=list)
 
     def rope(self, index: int, stream: str) -> tuple[Tensor, Tensor]:
         """cos and sin [1, n, K] for ``stream`` (sequence, visual or text) at that layer."""
@@ -43,8 +44,10 @@ class Context:
         if (layer_type, stream) not in self._tables:
             if self._rotary is None:
                 self._rotary = self.model.family.rotary(self.model.config).to(self.device)
-            places = torch.arange(self.layout.length) if stream == "sequence" else (
-                self.layout.positions(visual=stream == "visual")
+            places = (
+                torch.arange(self.layout.length)
+                if stream == "sequence"
+                else (self.layout.positions(visual=stream == "visual"))
             )
             if self.positions is not None:
                 places = self.positions[..., places]
@@ -94,7 +97,12 @@ class Context:
         """Every mask, table and index made so far."""
         tables = [t for pair in self._tables.values() for t in pair]
         masks = [m for m in self._masks.values() if m is not None]
-        return [*tables, *masks, *self._indices.values()]
+        return [*tables, *masks, *self._indices.values(), *self._kept]
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """Count a system's own constant among the inputs; returns it."""
+        self._kept.append(tensor)
+        return tensor
 
     def _places(self, visual: bool) -> Tensor:
         if visual not in self._indices:

@@ -52,7 +52,9 @@ class Layout:
             length = shares[kind].pop(0) if shares[kind] else 0
             if length:
                 segments.append(
-                    Segment(kind == "V", sum(used.values()), used[kind], length, used["V"], used["T"])
+                    Segment(
+                        kind == "V", sum(used.values()), used[kind], length, used["V"], used["T"]
+                    )
                 )
                 used[kind] += length
         if used != {"V": self.num_visual, "T": self.num_text}:
@@ -80,7 +82,9 @@ class Layout:
 
     def positions(self, visual: bool) -> Tensor:
         """Sequence indices of one stream, int64 [V] or [T]."""
-        parts = [torch.arange(s.start, s.start + s.length) for s in self.segments if s.visual == visual]
+        parts = [
+            torch.arange(s.start, s.start + s.length) for s in self.segments if s.visual == visual
+        ]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
     def split(self, sequence: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +104,8 @@ class Layout:
     def join(self, visual: Tensor, text: Tensor) -> Tensor:
         """The inverse of ``split``: [B, V, ...] and [B, T, ...] -> [B, S, ...]."""
         parts = [
-            (visual if s.visual else text)[:, s.offset : s.offset + s.length] for s in self.segments
+            (visual if s.visual else text)[:, s.offset : s.offset + s.length]
+            for s in self.segments
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 

@@ -57,15 +57,17 @@ class System:
         """The layer of that index under this system: state -> state, real weights inside."""
         raise NotImplementedError
 
-    def state(
-        self, visual: "Tensor", text: "Tensor", layout: Layout
-    ) -> "tuple[Tensor, ...]":
+    def state(self, visual: "Tensor", text: "Tensor", layout: Layout) -> "tuple[Tensor, ...]":
         """The state that enters the first layer."""
         return visual, text
 
     def pairs(self, layout: Layout, window: int | None) -> Pairs:
         """Query-key pairs of one layer."""
         raise NotImplementedError
+
+    def visual_width(self, parts: "LayerParts") -> int:
+        """Width of a visual embedding that enters the first layer."""
+        return parts.hidden_size
 
     def window_bites(self, layout: Layout, window: int | None) -> bool:
         """Whether the window hides a pair that causality would show."""

@@ -96,9 +96,12 @@ class DecomposedLayer(nn.Module):
         else:
             if self.visual_tables is not None:
                 key = parts.rope(key, *self.visual_tables)
-            other = Branch(q_rope if self.rotate_visual else q, key, value)
-            attended = self.merge(own, other, self.scores)
+            attended = self.merge(own, self.other(q, q_rope, key, value), self.scores)
         return parts.finish(text, parts.output(attended))
+
+    def other(self, q: Tensor, q_rope: Tensor, key: Tensor, value: Tensor) -> Branch:
+        """The T2V branch: which queries meet the visual keys."""
+        return Branch(q_rope if self.rotate_visual else q, key, value)
 
     def merge(self, own: Branch, other: Branch, scores: Scores) -> Tensor:
         """T2T and T2V merged: [B, H, T, K]. α-weighting is one softmax over both."""
@@ -121,7 +124,9 @@ class Decomposed(System):
     def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
         visual = token_flops(parts, q=False)
         if cell.fold:
-            visual -= 2 * parts.hidden_size * parts.head_dim * (parts.num_heads - parts.num_kv_heads)
+            visual -= (
+                2 * parts.hidden_size * parts.head_dim * (parts.num_heads - parts.num_kv_heads)
+            )
         return cell.batch * (cell.num_visual * visual + cell.num_text * token_flops(parts))
 
 

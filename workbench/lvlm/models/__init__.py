@@ -40,7 +40,9 @@ class Family:
     lm_name: str = ""
 
     def _class(self, name: str, module: str = "modeling") -> Any:
-        return getattr(import_module(f"transformers.models.{self.package}.{module}_{self.package}"), name)
+        return getattr(
+            import_module(f"transformers.models.{self.package}.{module}_{self.package}"), name
+        )
 
     def config(self, fields: dict[str, Any]) -> "PreTrainedConfig":
         """The family's configuration with the published ``fields``."""

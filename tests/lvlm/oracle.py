@@ -1,0 +1,187 @@
+"""Naive float64 definitions that every fast path is held against.
+
+``masked_layer`` runs the real transformers layer under a dense mask with a float64 attention function
+registered through transformers' own interface (its ``eager`` fixes the softmax at float32).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from workbench.lvlm.layout import Layout
+from workbench.lvlm.parts import LayerParts
+
+NAME = "float64_oracle"
+
+
+def _attention(module, query, key, value, attention_mask, scaling, softcap=None, **_):
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    scores = query @ key.mT * scaling
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~attention_mask, float("-inf"))
+    return (torch.softmax(scores, -1) @ value).transpose(1, 2).contiguous(), None
+
+
+def _mask(*_, **__):
+    raise AssertionError("the oracle's mask is handed to the layer directly")
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, _mask)
+
+
+def visibility(layout: Layout, window: int | None, diagonal: bool) -> Tensor:
+    """[S, S] of bool: which keys a row sees, by position in the sequence."""
+    n = layout.length
+    visual = torch.zeros(n, dtype=torch.bool)
+    visual[layout.positions(visual=True)] = True
+    place = torch.arange(n)
+    seen = place[:, None] >= place[None, :]
+    if window is not None:
+        seen &= place[:, None] - place[None, :] < window
+    if diagonal:
+        seen &= ~visual[:, None] | torch.eye(n, dtype=torch.bool)
+    return seen
+
+
+def masked_layer(parts: LayerParts, sequence: Tensor, seen: Tensor, tables) -> Tensor:
+    """The real layer over [B, S, D] with rows seeing what ``seen`` [S, S] says."""
+    config = parts.attention.config
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        return parts.layer(sequence, attention_mask=seen[None, None], position_embeddings=tables)
+    finally:
+        config._attn_implementation = before
+
+
+def decomposed_layer(name, module, parts, layout, inputs, tables) -> tuple[Tensor, Tensor]:
+    """The definition of a debiased system (ATTENTION.md), row by row -> visual and text outputs."""
+    visual, text = inputs
+    v_in, residual = parts.input_norm(visual) if name != "himix" else visual, text
+    repeats = parts.num_heads // parts.num_kv_heads
+    key, value = _visual_keys(name, module, parts, v_in)
+    key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
+    merge = MERGES.get(name)
+    if name == "d_attn_cascade":
+        q = _split(module.cross.q_proj(parts.input_norm(text)), parts.num_heads)
+        xa = _rows(parts, layout, (q, key, value), None, merge=None)
+        out = module.cross.o_proj(xa.transpose(1, 2).flatten(2))
+        if parts.post_attention_norm is not None:
+            out = torch.cat(
+                [
+                    parts.post_attention_norm(out[:, i : i + 1])
+                    if _sees(layout, i)
+                    else out[:, i : i + 1]
+                    for i in range(out.shape[1])
+                ],
+                1,
+            )
+        residual = text + out
+    x = parts.input_norm(residual)
+    q = parts.query(x)
+    q_rope = parts.rope(q, *tables)
+    own = (
+        q_rope,
+        *(
+            y.repeat_interleave(repeats, 1)
+            for y in (parts.rope(parts.key(x), *tables), parts.value(x))
+        ),
+    )
+    other = None if name == "d_attn_cascade" else (q_rope if name == "himix" else q, key, value)
+    combine = None if merge is None else (lambda xa, sa: merge(module, xa, sa))
+    text_out = parts.finish(residual, parts.output(_rows(parts, layout, other, own, combine)))
+    if name == "himix":
+        return visual, text_out
+    diagonal = parts.value(v_in).repeat_interleave(repeats, 1)
+    return parts.finish(visual, parts.output(diagonal)), text_out
+
+
+def _visual_keys(name, module, parts, v_in):
+    if name == "himix":
+        x = v_in * torch.rsqrt(v_in.pow(2).mean(-1, keepdim=True) + 1e-6) * module.norm_img.weight
+        pair = module.k_proj_img(x), module.v_proj_img(x)
+    elif name == "d_attn_cascade":
+        pair = module.cross.k_proj(v_in), module.cross.v_proj(v_in)
+    else:
+        return parts.key(v_in), parts.value(v_in)
+    return tuple(_split(x, parts.num_kv_heads) for x in pair)
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _sees(layout: Layout, row: int) -> bool:
+    t_at, v_at = layout.positions(visual=False), layout.positions(visual=True)
+    return bool((v_at < t_at[row]).any())
+
+
+def _rows(parts, layout, other, own, merge) -> Tensor:
+    """Each text row over the visual (``other``) and text (``own``) keys that it sees: [B, H, T, K]."""
+    t_at, v_at = layout.positions(visual=False), layout.positions(visual=True)
+    rows = []
+    for row in range(len(t_at)):
+        pairs = []
+        if other is not None:
+            sees = v_at < t_at[row]
+            pairs.append(_branch(parts, other, row, sees))
+        if own is not None:
+            sees = t_at <= t_at[row]
+            if parts.window is not None:
+                sees &= t_at[row] - t_at < parts.window
+            pairs.append(_branch(parts, own, row, sees))
+        if merge is not None and pairs[0][0].shape[-1]:
+            rows.append(
+                merge(*(torch.softmax(s, -1).unsqueeze(2) @ v for s, v in pairs)).squeeze(2)
+            )
+            continue
+        scores = torch.cat([s for s, _ in pairs], -1)
+        values = torch.cat([v for _, v in pairs], 2)
+        weights = torch.softmax(scores, -1)
+        rows.append(torch.einsum("bhs,bhsk->bhk", weights, values))
+    return torch.stack(rows, 2) if rows else own[0]
+
+
+def _branch(parts, qkv, row, sees):
+    q, k, v = qkv
+    return _scores(parts, q[:, :, row], k[:, :, sees]), v[:, :, sees]
+
+
+MERGES = {
+    "d_attn_tanh": lambda module, xa, sa: sa + torch.tanh(module.gate) * xa,
+    "d_attn_sigmoid": lambda module, xa, sa: (
+        torch.sigmoid(module.gate) * xa + (1 - torch.sigmoid(module.gate)) * sa
+    ),
+    "d_attn_sum": lambda module, xa, sa: sa + xa,
+}
+"""System -> merge(its layer, XA, SA), where the branches have a softmax each."""
+
+
+def _scores(parts: LayerParts, q_bhk: Tensor, k_bhsk: Tensor) -> Tensor:
+    scores = torch.einsum("bhk,bhsk->bhs", q_bhk, k_bhsk) * parts.scale
+    return scores if parts.softcap is None else parts.softcap * torch.tanh(scores / parts.softcap)
+
+
+def widen_norms(module: nn.Module) -> None:
+    """Let every RMSNorm compute in its input's precision: transformers fixes it at float32.
+
+    Rounding to float32 would turn differences of 1e-16 between two exact paths into 1e-8.
+    """
+    for norm in module.modules():
+        if type(norm).__name__.endswith("RMSNorm"):
+            norm.forward = _rms_norm(norm)
+
+
+def _rms_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+    eps = getattr(norm, "eps", None) or norm.variance_epsilon
+    shift = 1.0 if type(norm).__name__.startswith("Gemma") else 0.0
+
+    def forward(x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (shift + norm.weight)
+
+    return forward

@@ -1,0 +1,58 @@
+"""The catalogue: published sizes, every family present, names resolved."""
+
+import pytest
+import torch
+
+from tests.small import FAMILY_NAMES, small_model
+from workbench.errors import RequestError
+from workbench.lvlm.models import FAMILIES, MODELS, resolve
+
+
+def test_every_family_has_a_small_model():
+    assert sorted(FAMILIES) == FAMILY_NAMES
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_published_configurations_build_real_layers(name):
+    model = resolve(name)
+    with torch.device("meta"):
+        layer = model.family.layer(model.config, model.global_layer)
+    parts = model.family.parts(layer)
+    assert parts.hidden_size == model.config.hidden_size
+    assert parts.attention.q_proj.out_features == parts.num_heads * parts.head_dim
+    assert parts.attention.k_proj.out_features == parts.num_kv_heads * parts.head_dim
+    assert MODELS[name].source.startswith(("config.json of", "text_config of"))
+
+
+def test_gemma_2_keeps_its_features():
+    model = resolve("gemma-2-9b")
+    with torch.device("meta"):
+        local, whole = (model.family.layer(model.config, i) for i in (0, 1))
+    assert model.family.parts(local).window == 4096
+    assert model.family.parts(whole).window is None
+    assert model.family.parts(whole).softcap == 50.0
+    assert model.global_layer == 1
+    assert model.family.parts(whole).post_mlp_norm is not None
+
+
+def test_an_unknown_model_lists_the_near_names():
+    with pytest.raises(RequestError, match=r"mistral-7b-v0\.3"):
+        resolve("mistral-7b-v0.4")
+
+
+def test_a_folder_without_a_config_is_named(tmp_path):
+    with pytest.raises(RequestError, match=r"no config\.json"):
+        resolve(str(tmp_path))
+    with pytest.raises(RequestError, match="no such folder"):
+        resolve("/nonexistent/folder")
+
+
+def test_a_folder_of_another_family_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(RequestError, match="'bert' is not a supported family"):
+        resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_local_folder_resolves_to_its_family(family, tmp_path):
+    assert resolve(small_model(family, tmp_path)).family is FAMILIES[family]

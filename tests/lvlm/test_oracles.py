@@ -1,0 +1,130 @@
+"""Every system on every family against its definition, forward and gradients, in float64."""
+
+import pytest
+import torch
+
+from tests.lvlm import oracle
+from tests.small import FAMILY_NAMES, small_model
+from workbench.errors import Unsupported
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.build import build
+from workbench.spec import make_cell
+
+TOLERANCE = 1e-9
+LAYOUTS = ("V,T", "T,V,T", "V,T,V,T")
+
+
+def relative(found, expected):
+    assert torch.isfinite(found).all()
+    return ((found - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+
+
+def small_workload(family, folder, system, kernel, **fields):
+    cell = make_cell(
+        model=small_model(family, folder),
+        attention=system,
+        kernel=kernel,
+        dtype="float64",
+        **{"pass": "train", "batch": 2, "num_visual": 33, "num_text": 9, **fields},
+    )
+    workload = build(cell)
+    oracle.widen_norms(workload.module)
+    if hasattr(workload.module, "gate"):
+        torch.nn.init.normal_(workload.module.gate)
+    return workload
+
+
+def oracle_outputs(workload):
+    """The definition's outputs for the workload's own inputs: (sequence) or (visual, text)."""
+    (parts, _), *_ = workload.layers
+    context, name = workload.context, workload.system.name
+    index = context.model.global_layer if workload.cell.layer is None else workload.cell.layer
+    if name in ("s_attn", "d_attn_full", "d_attn_biased"):
+        seen = oracle.visibility(context.layout, parts.window, name == "d_attn_biased")
+        inputs = workload.inputs
+        sequence = inputs[0] if name == "s_attn" else context.layout.join(*inputs)
+        out = oracle.masked_layer(parts, sequence, seen, context.rope(index, "sequence"))
+        return (out,) if name == "s_attn" else context.layout.split(out)
+    return oracle.decomposed_layer(
+        name, workload.module, parts, context.layout, workload.inputs, context.rope(index, "text")
+    )
+
+
+def assert_equal_to_oracle(workload, tolerance=TOLERANCE):
+    """Outputs and gradients of inputs and weights, by relative norm."""
+    with workload.guard():
+        outputs = workload.run_forward()
+        workload.run_backward(outputs)
+    leaves = [*workload.inputs, *workload.module.parameters()]
+    found = [x.grad for x in leaves]
+    expected = oracle_outputs(workload)
+    for out, want in zip(outputs, expected, strict=True):
+        assert relative(out, want) <= tolerance
+    used = [(o, g) for o, g in zip(expected, workload.upstream, strict=True) if o.requires_grad]
+    gradients = torch.autograd.grad(
+        [o for o, _ in used], leaves, [g for _, g in used], allow_unused=True
+    )
+    largest = max(g.norm().item() for g in gradients if g is not None)
+    for got, want in zip(found, gradients, strict=True):
+        if want is None or want.norm() <= 1e-12 * largest:
+            # A softmax over a single key has gradient 0, up to cancellation.
+            assert got is None or got.norm() <= 1e-12 * largest
+        else:
+            assert got is not None
+            assert relative(got, want) <= tolerance
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+@pytest.mark.parametrize("layer", [0, 1])
+def test_every_system_on_every_family(family, system, layer, tmp_path):
+    # Eager S-Attn is transformers' own, whose softmax is float32: sdpa is exact where it serves.
+    for kernel in ("eager", "sdpa"):
+        try:
+            workload = small_workload(family, tmp_path, system, kernel, layer=layer)
+        except Unsupported:
+            assert kernel == "sdpa"
+            assert family.startswith("gemma")
+            continue
+        eager_softmax = system == "s_attn" and kernel == "eager"
+        assert_equal_to_oracle(workload, 1e-5 if eager_softmax else TOLERANCE)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("visual", "text", "batch"), [(63, 7, 1), (0, 5, 3), (5, 1, 2), (1, 4, 1)]
+)
+def test_layouts_and_odd_lengths(family, system, layout, visual, text, batch, tmp_path):
+    kernel = "sdpa" if family == "mistral" else "eager"
+    workload = small_workload(
+        family, tmp_path, system, kernel,
+        layout=layout, num_visual=visual, num_text=text, batch=batch, layer=0,
+    )  # fmt: skip
+    eager_softmax = system == "s_attn" and kernel == "eager"
+    assert_equal_to_oracle(workload, 1e-5 if eager_softmax else TOLERANCE)
+
+
+@pytest.mark.parametrize("options", [{"fold": True}, {"chunk": 7}, {"fold": True, "chunk": 32}])
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_options_are_exact(family, options, tmp_path):
+    assert_equal_to_oracle(small_workload(family, tmp_path, "d_attn", "eager", **options))
+
+
+def test_checkpointing_changes_no_number(tmp_path):
+    assert_equal_to_oracle(small_workload("mistral", tmp_path, "d_attn", "sdpa", checkpoint=True))
+
+
+@pytest.mark.parametrize("system", ["d_attn", "d_attn_biased", "d_attn_full"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])
+def test_fast_kernels_in_working_precision(system, dtype, tolerance, tmp_path):
+    """The same random inputs in a lower precision, against float64."""
+    exact = small_workload("mistral", tmp_path, system, "sdpa", num_visual=129, num_text=17)
+    low = build(exact.cell.replace(dtype=dtype))
+    for a, b in zip(low.held(), exact.held(), strict=True):
+        if a.is_floating_point():
+            b.data.copy_(a.data.double())
+    with torch.no_grad():
+        for found, wanted in zip(low.forward(), exact.forward(), strict=True):
+            assert relative(found.double(), wanted) <= tolerance

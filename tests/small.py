@@ -1,0 +1,54 @@
+"""Small models of every family: real configurations and layers, a few thousand parameters."""
+
+from pathlib import Path
+
+from workbench.lvlm.models import FAMILIES, resolve
+
+SHARED = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+OWN = {
+    "mistral": {"head_dim": 8, "sliding_window": None},
+    "llama": {"num_key_value_heads": 4},
+    "gemma2": {
+        "head_dim": 16,
+        "sliding_window": 16,
+        "query_pre_attn_scalar": 16,
+        "attn_logit_softcapping": 5.0,
+        "final_logit_softcapping": 3.0,
+    },
+    "qwen2": {},
+    "gemma3": {
+        "head_dim": 16,
+        "sliding_window": 16,
+        "query_pre_attn_scalar": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    },
+    "qwen2_5_vl": {
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [2, 1, 1],
+        }
+    },
+}
+FAMILY_NAMES = sorted(OWN)
+
+
+def small_model(family: str, folder: Path, **fields: object) -> str:
+    """Write the config of a small model of that family; returns its name for a Cell."""
+    path = folder / family
+    FAMILIES[family].config({**SHARED, **OWN[family], **fields}).save_pretrained(path)
+    name = str(path)
+    assert resolve(name).family is FAMILIES[family]
+    return name

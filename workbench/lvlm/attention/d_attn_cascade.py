@@ -1,0 +1,88 @@
+"""D-Attn with a cross-attention module of its own, then self-attention (Table 3, Cascade).
+
+The module has q, k, v and o of the layer's sizes and no norm: 41,943,040 parameters a Mistral layer,
+the paper's 1.4 B in all. Its input is the layer's own input norm; its output joins the residual (after
+the family's post-attention norm, where it has one) before self-attention reads the text again.
+"""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.context import Context
+from workbench.lvlm.kernels import Branch
+from workbench.lvlm.weights import randomise
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+
+class CrossAttention(nn.Module):
+    """The decoupled module's projections."""
+
+    def __init__(self, parts: "LayerParts", context: Context) -> None:
+        super().__init__()
+        wide = parts.num_heads * parts.head_dim
+        narrow = parts.num_kv_heads * parts.head_dim
+        place = {"bias": False, "dtype": context.dtype, "device": context.device}
+        self.q_proj = nn.utils.skip_init(nn.Linear, parts.hidden_size, wide, **place)
+        self.k_proj = nn.utils.skip_init(nn.Linear, parts.hidden_size, narrow, **place)
+        self.v_proj = nn.utils.skip_init(nn.Linear, parts.hidden_size, narrow, **place)
+        self.o_proj = nn.utils.skip_init(nn.Linear, wide, parts.hidden_size, **place)
+        randomise(self)
+
+
+class CascadeLayer(DecomposedLayer):
+    """Text: cross-attention, residual, self-attention, residual, MLP."""
+
+    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
+        super().__init__(parts, context, index)
+        self.cross = CrossAttention(parts, context)
+
+    def _tokens(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts, x = self.parts, self.parts.input_norm(visual)
+        shape = (parts.num_kv_heads, parts.head_dim)
+        key = self.cross.k_proj(x).unflatten(-1, shape)
+        value = self.cross.v_proj(x).unflatten(-1, shape)
+        if not self.only_keys:
+            own_value = parts.value(x).transpose(1, 2)
+            visual = parts.finish(visual, self.diagonal(own_value))
+        return visual, key, value
+
+    def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
+        parts = self.parts
+        if key is not None and value is not None and self.prefixes:
+            q = self.cross.q_proj(parts.input_norm(text))
+            q_bhtk = q.unflatten(-1, (parts.num_heads, parts.head_dim)).transpose(1, 2)
+            seen = self.kernel.cross(Branch(q_bhtk, key, value), self.prefixes, self.scores)
+            out = self.cross.o_proj(seen.transpose(1, 2).flatten(2))
+            if parts.post_attention_norm is not None:
+                out = parts.post_attention_norm(out)
+            text = text + out
+        return super().text_stream(text, None, None)
+
+
+class DAttnCascade(Decomposed):
+    name = "d_attn_cascade"
+    label = "D-Attn cascade"
+    layer_class = CascadeLayer
+
+    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
+        narrow, wide = (
+            2 * parts.hidden_size * heads * parts.head_dim
+            for heads in (parts.num_kv_heads, parts.num_heads)
+        )
+        # The visual stream still needs its own v for the diagonal, but no k of its own.
+        visual = narrow * cell.num_visual
+        text = 2 * wide * cell.num_text if cell.num_visual else 0
+        return super().linear_flops(parts, cell) + cell.batch * (visual + text)
+
+    def extra_parameters(self, parts: "LayerParts") -> int:
+        heads = 2 * parts.num_heads + 2 * parts.num_kv_heads
+        return parts.hidden_size * parts.head_dim * heads
+
+
+SYSTEMS.add("d_attn_cascade", DAttnCascade())

@@ -1,0 +1,46 @@
+"""Shared by the merges that are not α: T2T and T2V with a softmax each, combined by a rule."""
+
+import torch
+from torch import Tensor, nn
+
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.context import Context
+from workbench.lvlm.kernels import Branch, Scores
+from workbench.lvlm.parts import LayerParts
+
+
+class TwoBranchLayer(DecomposedLayer):
+    """``combine`` says how; rows that see no visual token take SA alone."""
+
+    def __init__(self, parts: LayerParts, context: Context, index: int) -> None:
+        super().__init__(parts, context, index)
+        covered = sum(p.stop - p.start for p in self.prefixes)
+        self.sees: Tensor | None = None
+        if covered < context.layout.num_text:
+            sees = torch.zeros(context.layout.num_text, 1, dtype=context.dtype)
+            for p in self.prefixes:
+                sees[p.start : p.stop] = 1
+            self.sees = context.keep(sees.to(context.device))
+
+    def merge(self, own: Branch, other: Branch, scores: Scores) -> Tensor:
+        sa = self.kernel.own(own, scores)
+        return self.combine(sa, self.kernel.cross(other, self.prefixes, scores))
+
+    def combine(self, sa: Tensor, xa: Tensor) -> Tensor:
+        """SA and XA [B, H, T, K] -> [B, H, T, K]; XA is 0 where nothing is seen."""
+        return sa + xa
+
+
+class GatedLayer(TwoBranchLayer):
+    """One learned gate a layer, 0 at the start."""
+
+    def __init__(self, parts: LayerParts, context: Context, index: int) -> None:
+        super().__init__(parts, context, index)
+        self.gate = nn.Parameter(torch.zeros(1, dtype=context.dtype, device=context.device))
+
+
+class Gated(Decomposed):
+    """Costs of a gated system."""
+
+    def extra_parameters(self, parts: LayerParts) -> int:
+        return 1
