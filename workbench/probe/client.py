@@ -1,4 +1,4 @@
-"""The coordinator's end of a worker: cells go in, records come out, whatever happens to the child."""
+"""The coordinator's end of a worker: points go in, records come out, whatever it meets."""
 
 import json
 import os
@@ -10,8 +10,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import workbench
 from workbench.errors import RequestError
@@ -43,7 +42,7 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """One child process. ``ask`` raises WorkerEnded when it dies and TimeoutError when it is silent."""
+    """One child process. ``ask`` raises WorkerEnded if it dies, TimeoutError if it is silent."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -54,11 +53,8 @@ class Worker:
             env=_environment_variables(),
             start_new_session=True,
         )
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        self._to, self._from, self._noise = (
-            stream.fileno()
-            for stream in (self._process.stdin, self._process.stdout, self._process.stderr)
-        )
+        streams = (self._process.stdin, self._process.stdout, self._process.stderr)
+        self._to, self._from, self._noise = (_open(stream).fileno() for stream in streams)
         os.set_blocking(self._to, False)
         self._received, self._stderr = b"", b""
         try:
@@ -136,13 +132,16 @@ class Worker:
 
     def close(self) -> None:
         """End the worker and everything that it started. May be called again."""
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()  # its guard sees this and ends it
+        _open(self._process.stdin).close()  # its guard sees this and ends it
+        _open(self._process.stdout).close()
         if self._process.returncode is None:
             self._end()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        _open(self._process.stderr).close()
+
+
+def _open(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
 
 
 def _environment_variables() -> dict[str, str]:
@@ -155,7 +154,7 @@ def _environment_variables() -> dict[str, str]:
 
 
 class Client:
-    """Runs points in a worker that is re-used while cells succeed and replaced after any failure."""
+    """Runs points in a worker, re-used while cells succeed and replaced after any failure."""
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
@@ -163,12 +162,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -190,9 +184,7 @@ class Client:
 
     def estimate(self, points: list[tuple[Point, str]]) -> list[float]:
         """Seconds that each (point, resolved device) will take here: a forecast."""
-        asked = [
-            (point.model_dump(mode="json", by_alias=True), device) for point, device in points
-        ]
+        asked = [(_document(point), device) for point, device in points]
         return [float(seconds) for seconds in self._task("estimate", points=asked)]
 
     def _task(self, name: str, **request: Any) -> Any:
@@ -244,7 +236,7 @@ class Client:
             answer = worker.ask(
                 point.protocol.timeout_s,
                 do="run",
-                point=point.model_dump(mode="json", by_alias=True),
+                point=_document(point),
                 device=device,
                 limit=limit,
                 trace=None if trace is None else str(trace),
@@ -269,6 +261,10 @@ class Client:
         return _with_limit(record, point, limit)
 
 
+def _document(point: Point) -> dict[str, Any]:
+    return point.model_dump(mode="json", by_alias=True)
+
+
 def _cause(code: int, stderr: list[str], limit: int | None) -> tuple[Status, str]:
     """What the end of a worker means for its cell. A kill from outside is never an OOM."""
     if code < 0:
@@ -290,9 +286,7 @@ def _with_limit(record: Record, point: Point, limit: int | None) -> Record:
     asked = min(asked_limits(point), default=None)
     flags = list(record.flags)
     if asked is not None and asked > limit:
-        flags.append(
-            f"memory_limit: {limit:,} bytes, all that is free, not the {asked:,} asked for"
-        )
+        flags.append(f"memory_limit: {limit:,} bytes, 90 % of what is free, not {asked:,}")
     elif asked is not None or record.status is Status.OOM:
         flags.append(f"memory_limit: the worker could allocate {limit:,} bytes of host memory")
     details = {**record.details, "memory_limit_bytes": limit}

@@ -20,9 +20,9 @@ Placed = tuple[Point, str]
 def estimate(points: list[Placed]) -> list[float]:
     """Seconds for each point: predicted FLOPs over the rate of a plain matmul of this machine.
 
-    Points that differ in |V| alone share the predictions of three of them, since their FLOPs are a
-    quadratic of |V|. A prediction takes what predicting its like just took, a cell that will run out
-    of memory half an iteration, and what a kernel cannot serve next to nothing.
+    Points that differ in |V| alone share the predictions of three of them, since their FLOPs are
+    a quadratic of |V|. A prediction takes what predicting its like just took, a cell that will run
+    out of memory half an iteration, and what a kernel cannot serve next to nothing.
     """
     kinds: dict[tuple[str, str, str], list[Placed]] = {}
     for placed in points:

@@ -1,8 +1,8 @@
-"""The guard of a worker: a parent that ends it, and all that it started, once its coordinator is gone.
+"""The guard of a worker: a parent that ends it, and all it started, once its coordinator is gone.
 
-A process that the kernel kills cannot clean up after itself, and a Python thread cannot run while a
-long operation holds the interpreter. So the worker forks first thing: the child works, and the parent,
-which holds nothing but its standard input, waits for the other end of that pipe to close.
+A process that the kernel kills cannot clean up after itself, and a Python thread cannot run while
+a long operation holds the interpreter. So the worker forks first thing: the child works, and the
+parent waits for the other end of its standard input to close.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import resource
 import select
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import NoReturn
@@ -40,14 +41,15 @@ def fork_under_guard() -> None:
 
 
 def _guard(worker: int) -> NoReturn:
-    """Wait for the end of the worker or of the coordinator, end everything, leave as the worker did."""
+    """Wait for the worker or the coordinator to end, end the rest, leave as the worker did."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def on_hangup() -> None:
         poll = select.poll()
         poll.register(0, 0)  # no event but the hang-up: the worker reads the same pipe
         poll.poll()
-        os.kill(worker, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.kill(worker, signal.SIGKILL)
 
     Thread(target=on_hangup, daemon=True).start()
     _, status = os.waitpid(worker, 0)
@@ -55,7 +57,8 @@ def _guard(worker: int) -> NoReturn:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        if -code not in (signal.SIGKILL, signal.SIGSTOP):  # those two cannot be set
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
 

@@ -1,8 +1,8 @@
 """A ceiling on the host memory of a worker, so that a cell meets a real allocation failure.
 
-``RLIMIT_DATA`` counts private writable mappings: tensors, not shared libraries. Tried with torch 2.13
-on eager, fused and linear layers, forward and backward, it always ends in the CPU allocator's error or
-in MemoryError, never in a crash, provided that the threads of torch exist before.
+``RLIMIT_DATA`` counts private writable mappings: tensors, not shared libraries. Tried with torch
+2.13 on eager, fused and linear layers, forward and backward, it always ends in the CPU allocator's
+error or in MemoryError, never in a crash, provided that the threads of torch exist before.
 """
 
 import resource
@@ -21,8 +21,8 @@ SHARE_OF_FREE = 0.9
 def host_limit(point: Point, device: str) -> int | None:
     """Bytes that a measured cell may allocate on the host, None for a prediction or on CUDA.
 
-    The lowest of the protocol's limit, the cell's memory cap (which ``measure`` applies by itself on
-    CUDA) and 90 % of what is free: without the last a large cell would take the machine down.
+    The lowest of the protocol's limit, the cell's memory cap (which ``measure`` applies by itself
+    on CUDA) and 90 % of what is free: without the last a large cell would take the machine down.
     """
     if point.source != "measured" or device != "cpu":
         return None

@@ -1,7 +1,7 @@
 """The child process that runs cells, one after another: ``python -m workbench.probe.worker``.
 
-It speaks JSON, one document a line: a request on standard input, its answer on standard output. The
-first line that it writes says that it is ready. ``client.py`` is the other end.
+It speaks JSON, one document a line: a request on standard input, its answer on standard output.
+The first line that it writes says that it is ready. ``client.py`` is the other end.
 """
 
 import json
@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,16 +33,10 @@ def main() -> None:
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer every request: ``{"do": …}`` to ``{"answer": …}`` or ``{"request_error": …}``."""
-    from workbench.probe.memory_limit import held_bytes
-
-    _start_threads()
-    base = held_bytes()
-
-    def run(request: dict[str, Any]) -> dict[str, Any]:
-        return _run(request, base)
+    import torch  # noqa: F401 - ready means that the slow import is done
 
     tasks: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "run": run,
+        "run": _run,
         "check": _check,
         "estimate": _estimate,
     }
@@ -68,16 +63,27 @@ def _write(answers: IO[bytes], document: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _start_threads() -> None:
-    """Let torch start its threads: once memory is limited, their stacks may not fit any more."""
+@cache
+def _base_bytes() -> int:
+    """What this process holds before its first limited cell, once all that is lazy has happened.
+
+    Above all torch's threads: when memory is limited, their stacks may not fit any more.
+    """
     import torch
 
+    from workbench.probe.memory_limit import held_bytes
+    from workbench.probe.predict import predict
+    from workbench.spec import Cell
+
+    predict(Cell(num_visual=1), "cpu")
     a = torch.ones(512, 512)
-    (a @ a).exp().sum().item()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        (a @ a).exp().sum().item()
+    return held_bytes()
 
 
-def _run(request: dict[str, Any], base: int) -> dict[str, Any]:
-    """``{"point": …, "device": …, "limit": bytes or null, "trace": folder or null}`` -> a record."""
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    """``point``, ``device``, ``limit`` in bytes or null, ``trace`` folder or null -> a record."""
     from workbench.errors import RequestError
     from workbench.probe.environment import device_name, environment
     from workbench.probe.measure import measure
@@ -86,21 +92,16 @@ def _run(request: dict[str, Any], base: int) -> dict[str, Any]:
     from workbench.record import Record, Status
     from workbench.spec import Point
 
-    point, device, limit = (
-        Point.model_validate(request["point"]),
-        request["device"],
-        request["limit"],
-    )
+    point = Point.model_validate(request["point"])
+    device, limit, trace = request["device"], request["limit"], request["trace"]
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     try:
         if point.source == "predicted":
             record = predict(point.cell, device)
         else:
-            trace = request.get("trace")
-            with limited(None if limit is None else base + limit):
-                record = measure(
-                    point.cell, device, point.protocol, Path(trace) if trace else None
-                )
+            folder = Path(trace) if trace else None
+            with limited(None if limit is None else _base_bytes() + limit):
+                record = measure(point.cell, device, point.protocol, folder)
     except RequestError:
         raise
     except Exception as error:  # noqa: BLE001 - a fault in a cell is a row, not the end of a sweep
