@@ -91,6 +91,8 @@ def test_data_files_are_inside_the_package() -> None:
     assert (package / "devices.yaml").is_file()
 
 
+Make = Callable[..., subprocess.CompletedProcess[str]]
+
 STAND_IN = """#!/bin/sh
 # Takes the place of python3 on a fresh machine: "-c" asks its version, "-m venv" makes .venv.
 echo "$@" >> calls
