@@ -81,8 +81,7 @@ def test_the_commit_is_of_this_working_tree() -> None:
     head = subprocess.run(
         ["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
-    if head.returncode:
-        pytest.skip("this copy is not a git working tree")
+    # Empty where this copy of the code is no working tree.
     assert (commit() or "").removesuffix("-dirty") == head.stdout.strip()
 
 
