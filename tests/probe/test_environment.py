@@ -103,8 +103,22 @@ def test_words_for_devices() -> None:
     assert device_name("cpu") == "cpu"
 
 
-@pytest.mark.skipif(torch_build().cuda is not None, reason="this torch has CUDA")
-def test_cuda_without_a_cuda_build() -> None:
+@pytest.mark.gpu
+@pytest.mark.skipif(resolve_device("auto") == "cpu", reason="needs an NVIDIA GPU and CUDA's torch")
+def test_cuda_and_nvml_name_the_same_card() -> None:
+    import torch
+
+    card = torch.cuda.get_device_properties(0)
+    facts = environment("cuda")
+    assert facts.gpu == device_name("cuda:0") == card.name
+    assert facts.num_gpus == torch.cuda.device_count()
+    # NVML counts what the driver reserves as well.
+    assert facts.gpu_memory_bytes is not None
+    assert card.total_memory <= facts.gpu_memory_bytes < 1.05 * card.total_memory
+
+
+def test_cuda_without_a_cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "torch_build", lambda: module.TorchBuild("2.13.0+cpu", None))
     assert resolve_device("auto") == "cpu"
     with pytest.raises(RequestError, match=r"device 'cuda': torch .* has no CUDA; use cpu"):
         device_name("cuda")

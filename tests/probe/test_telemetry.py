@@ -4,6 +4,7 @@ import time
 import pytest
 
 from tests.probe.fake_nvml import FakeNvml
+from workbench.probe.environment import resolve_device
 from workbench.probe.nvml import Nvml
 from workbench.probe.telemetry import Snapshot, Telemetry
 
@@ -37,12 +38,30 @@ def test_a_cpu_has_reasons_instead_of_facts() -> None:
     assert telemetry.flags() == []
 
 
-@pytest.mark.skipif(Nvml().reason is None, reason="this machine has NVML")
+@pytest.mark.skipif(Nvml().reason is None, reason="this machine has a GPU")
 def test_a_machine_without_nvml() -> None:
     with Telemetry("cuda:0") as telemetry:
         pass
     assert telemetry.summary()["energy_j"] is None
     assert telemetry.summary()["reasons"]["energy_j"].startswith("NVML: ")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(resolve_device("auto") == "cpu", reason="needs an NVIDIA GPU and CUDA's torch")
+def test_a_real_card_at_work() -> None:
+    import torch
+
+    a_mk = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16)
+    with Telemetry("cuda", period_s=0.05) as telemetry:
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            a_mk @ a_mk
+            torch.cuda.synchronize()
+    summary = telemetry.summary()
+    assert summary["num_looks"] >= 10
+    for fact in ("energy_j", "power_w", "sm_clock_mhz"):
+        assert summary[fact] is None or summary[fact] > 0
+        assert (summary[fact] is None) == (fact in summary["reasons"])
 
 
 def test_a_card_that_nvml_does_not_list() -> None:
