@@ -18,10 +18,13 @@ REPORT ?= reports/latest
 
 install: .venv/.installed
 
+# A sweep in which a cell failed (exit 1) is reported all the same, and make fails afterwards.
 sweep: install
-	@$(BIN)/workbench sweep probes/default.py --store $(STORE)
-	@$(BIN)/workbench report $(STORE) -o $(REPORT)
-	@echo "dashboard:  $(BIN)/workbench dashboard $(STORE)"
+	@$(BIN)/workbench sweep probes/default.py --store $(STORE); swept=$$?; \
+	    test $$swept -le 1 || exit $$swept; \
+	    $(BIN)/workbench report $(STORE) -o $(REPORT) || exit; \
+	    echo "dashboard:  $(BIN)/workbench dashboard $(STORE)"; \
+	    exit $$swept
 
 test: install
 	@$(BIN)/python -m pytest -n 2

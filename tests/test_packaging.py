@@ -137,6 +137,20 @@ def test_make_installs_once(tmp_path: Path) -> None:
     assert (tmp_path / "calls").read_text() != calls
 
 
+@pytest.mark.parametrize(("swept", "reported"), [(0, True), (1, True), (2, False), (130, False)])
+def test_make_sweep_reports_what_there_is(tmp_path: Path, swept: int, reported: bool) -> None:
+    make = fresh(tmp_path)
+    assert make().returncode == 0
+    program = tmp_path / ".venv" / "bin" / "workbench"
+    program.write_text(f'#!/bin/sh\necho "$1" >> calls\ntest "$1" != sweep || exit {swept}\n')
+    program.chmod(0o755)
+    done = make("sweep")
+    assert (done.returncode == 0) == (swept == 0)
+    assert ("report" in (tmp_path / "calls").read_text().splitlines()) == reported
+    ending = done.stdout.strip().endswith("dashboard:  .venv/bin/workbench dashboard workbench.db")
+    assert ending == reported
+
+
 def test_make_says_what_to_install(tmp_path: Path) -> None:
     done = fresh(tmp_path, venv="exit 1")()
     assert done.returncode
