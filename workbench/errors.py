@@ -1,11 +1,15 @@
-"""The one exception a user's mistake raises; the command line turns it into one line and exit 2."""
+"""The exceptions that the command line turns into one line and an exit code."""
 
 from difflib import get_close_matches
 from collections.abc import Iterable
 
 
 class RequestError(ValueError):
-    """The request was wrong. The message names the field, the value and what would be right."""
+    """The request was wrong: exit 2. The message names the field, the value and what is right."""
+
+
+class Failure(RuntimeError):
+    """The request was right, but the work could not be done: exit 1. The message says why."""
 
 
 class Unsupported(RuntimeError):

@@ -265,6 +265,14 @@ def make_cell(**fields: Any) -> Cell:
         raise RequestError(_first_error(error)) from None
 
 
+def make_point(**fields: Any) -> Point:
+    """A Point from public field names; raises RequestError, one line, where a value is wrong."""
+    try:
+        return Point.model_validate(fields)
+    except ValidationError as error:
+        raise RequestError(_first_error(error).removeprefix("protocol.")) from None
+
+
 def load_sweep(path: Path) -> Sweep:
     """Read a YAML sweep: one grid at the top level, or ``grids:`` a list of them; ``name`` is optional.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from workbench.errors import RequestError
+from workbench.errors import Failure, RequestError
 
 Mode = Literal["r", "w"]
 
@@ -78,7 +78,7 @@ as decimal text, null where a metric is not available. The view spreads it over 
 """
 
 
-class StoreError(RuntimeError):
+class StoreError(Failure):
     """The store could not be written or read though the request was right: disk full, locked."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import workbench
-from workbench.errors import RequestError
+from workbench.errors import Failure, RequestError
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.memory_limit import asked_limits, host_limit
 from workbench.record import Record, Status
@@ -29,7 +29,7 @@ _ALLOCATION = re.compile(
 )
 
 
-class WorkerError(RuntimeError):
+class WorkerError(Failure):
     """The worker cannot be started, or failed at something that is not a cell."""
 
 
