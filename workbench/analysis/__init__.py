@@ -1,0 +1,24 @@
+"""DataFrame in, DataFrame out: fits, ratios, thresholds, comparison. No plotting, no files."""
+
+from workbench.analysis.compare import compare, environment_differences
+from workbench.analysis.fits import Fit, fit_curve
+from workbench.analysis.headline import headline
+from workbench.analysis.scaling import Scaling, fit, limits, oom_points, scaling
+from workbench.analysis.series import CONDITIONS, SUBJECT, series_label, series_name
+
+__all__ = [
+    "CONDITIONS",
+    "SUBJECT",
+    "Fit",
+    "Scaling",
+    "compare",
+    "environment_differences",
+    "fit",
+    "fit_curve",
+    "headline",
+    "limits",
+    "oom_points",
+    "scaling",
+    "series_label",
+    "series_name",
+]

@@ -1,0 +1,171 @@
+"""Each system against both S-Attn baselines, eager and best fused: reach, ratios at equal |V|."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.polynomial import Polynomial
+
+from workbench.analysis.fits import EXACT, Fit, fit_curve
+from workbench.analysis.series import CONDITIONS, SUBJECT, with_series
+from workbench.record import Status
+from workbench.stats import median_ratio
+
+BASELINE, EAGER = "s_attn", "eager"
+METRICS = ("time_s", "peak_bytes", "flops")
+
+Samples = Mapping[tuple[str, str, str, str], Sequence[float]]
+"""Seconds by (run, key, source, device)."""
+
+_GROUP = (*SUBJECT, *CONDITIONS, "source", "device")
+COLUMNS = [
+    *_GROUP, "series", "attention", "kernel", "max_visual", "fails_at", "baseline",
+    "baseline_series", "baseline_max_visual", "visual_ratio", "metric", "num_visual", "value",
+    "baseline_value", "ratio", "ratio_low", "ratio_high", "num_samples", "baseline_num_samples",
+    "crosses_at",
+]  # fmt: skip
+
+
+def headline(
+    frame: pd.DataFrame, metrics: Sequence[str] = METRICS, samples: Samples | None = None
+) -> pd.DataFrame:
+    """One row for each system, baseline (``eager``, ``fused``) and metric, within one subject, set
+    of conditions, source and device.
+
+    ``max_visual`` is the largest |V| that ran and ``visual_ratio`` that of the system over that
+    of the baseline; where ``fails_at`` is missing, the sweep ended before the memory did.
+    ``value`` and ``baseline_value`` are those at ``num_visual``, the largest |V| that both ran;
+    ``ratio`` is baseline over system: how many times less the system needs. ``samples`` give the
+    ratio of seconds its 95 % interval. From ``crosses_at`` on, the system's fitted curve is below
+    the baseline's; missing where the curves do not cross within the |V| of both.
+
+    The fused baseline is the S-Attn kernel other than eager that reaches furthest, and of those
+    the fastest.
+    """
+    rows = with_series(frame)
+    # A single layer has no logits, so a difference in that option is none there.
+    logits = rows["logits"].where(rows["scope"] != "layer", "all")
+    found: list[dict[str, Any]] = []
+    for _, group in rows.assign(logits=logits).groupby(list(_GROUP), dropna=False, sort=False):
+        found += _group(group, metrics, samples or {})
+    table = pd.DataFrame(found, columns=COLUMNS)
+    whole = ("max_visual", "fails_at", "baseline_max_visual", "num_visual")
+    return table.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> list[dict[str, Any]]:
+    systems = {str(name): _System(own) for name, own in group.groupby("series", sort=False)}
+    plain = [s for s in systems.values() if s.attention == BASELINE]
+    eager = [s for s in plain if s.kernel == EAGER]
+    fused = [s for s in plain if s.kernel != EAGER]
+    baselines = {
+        "eager": min(eager, key=_System.rank, default=None),
+        "fused": min(fused, key=_System.rank, default=None),
+    }
+    found = []
+    for system in systems.values():
+        for name, baseline in baselines.items():
+            if baseline is None or baseline is system or system.reach is None:
+                continue
+            facts = {
+                **group[list(_GROUP)].iloc[0].to_dict(),
+                "series": system.series,
+                "attention": system.attention,
+                "kernel": system.kernel,
+                "max_visual": system.reach,
+                "fails_at": system.fails_at,
+                "baseline": name,
+                "baseline_series": baseline.series,
+                "baseline_max_visual": baseline.reach,
+                "visual_ratio": _over(system.reach, baseline.reach),
+            }
+            found += [{**facts, **_against(system, baseline, m, samples)} for m in metrics]
+    return found
+
+
+class _System:
+    """The rows of one system within a group."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        first = rows.iloc[0]
+        self.series, self.attention, self.kernel = (
+            first["series"],
+            first["attention"],
+            first["kernel"],
+        )
+        self.rows = rows
+        self.ran = rows[rows["status"] == Status.OK.value]
+        self.reach = int(self.ran["num_visual"].max()) if len(self.ran) else None
+        beyond = rows.loc[rows["status"] == Status.OOM.value, "num_visual"]
+        beyond = beyond[beyond > (-1 if self.reach is None else self.reach)]
+        self.fails_at = int(beyond.min()) if len(beyond) else None
+
+    def rank(self) -> tuple[int, float, str]:
+        """Smallest for the best: reaches furthest, then fastest there, then by name."""
+        at = self.ran[self.ran["num_visual"] == self.reach]
+        seconds = at["time_s"].min() if len(at) else np.nan
+        return (-(self.reach or -1), np.inf if pd.isna(seconds) else seconds, self.series)
+
+    def curve(self, metric: str) -> tuple[Fit, float, float] | None:
+        """The fit of every value, also those predicted beyond the memory, and its range of |V|."""
+        rows = self.rows[self.rows[metric].notna()]
+        if rows["num_visual"].nunique() < 3:
+            return None
+        found = fit_curve(rows["num_visual"].tolist(), rows[metric].tolist())
+        return found, float(rows["num_visual"].min()), float(rows["num_visual"].max())
+
+
+def _against(system: _System, baseline: _System, metric: str, samples: Samples) -> dict[str, Any]:
+    ours, theirs = (s.ran[s.ran[metric].notna()] for s in (system, baseline))
+    shared = set(ours["num_visual"]) & set(theirs["num_visual"])
+    facts: dict[str, Any] = {"metric": metric, "crosses_at": _crossing(system, baseline, metric)}
+    if not shared:
+        return facts
+    at = max(shared)
+    # Of several runs of one cell the latest counts.
+    own, base = (rows[rows["num_visual"] == at].iloc[-1] for rows in (ours, theirs))
+    facts |= {
+        "num_visual": at,
+        "value": own[metric],
+        "baseline_value": base[metric],
+        "ratio": _over(base[metric], own[metric]),
+        "num_samples": own["num_samples"],
+        "baseline_num_samples": base["num_samples"],
+    }
+    theirs_s, ours_s = (samples.get(_identity(row), ()) for row in (base, own))
+    if metric == "time_s" and theirs_s and ours_s:
+        _, facts["ratio_low"], facts["ratio_high"] = median_ratio(theirs_s, ours_s)
+    return facts
+
+
+def _identity(row: pd.Series) -> tuple[str, str, str, str]:
+    return row["run"], row["key"], row["source"], row["device"]
+
+
+def _over(a: float | None, b: float | None) -> float | None:
+    return None if a is None or not b else float(a) / float(b)
+
+
+def _crossing(system: _System, baseline: _System, metric: str) -> float | None:
+    """The |V| from which on the system's curve is the lower one, within the range of both.
+
+    None unless the bands of the two curves are apart at both ends, in opposite order.
+    """
+    ours, theirs = system.curve(metric), baseline.curve(metric)
+    if ours is None or theirs is None:
+        return None
+    ends = [max(ours[1], theirs[1]), min(ours[2], theirs[2])]
+    our_low, our_high = ours[0].band(ends)
+    their_low, their_high = theirs[0].band(ends)
+    # The bands of exact counts have no width; only rounding keeps equal ones apart.
+    if not (our_low[0] > their_high[0] * (1 + EXACT) and our_high[1] < their_low[1] * (1 - EXACT)):
+        return None
+    difference = Polynomial(_terms(ours[0])) - Polynomial(_terms(theirs[0]))
+    roots = [complex(root) for root in difference.roots()]
+    # Above at one end and below at the other, a parabola passes zero once in between.
+    return next(root.real for root in roots if ends[0] <= root.real <= ends[1])
+
+
+def _terms(found: Fit) -> list[float]:
+    return [term for term in found.terms if term is not None]

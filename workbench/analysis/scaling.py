@@ -1,0 +1,119 @@
+"""Every line of a store over |V|: its points, its fitted curve, where it stops."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from workbench.analysis.fits import Fit, fit_curve
+from workbench.analysis.series import LINE, with_series
+from workbench.record import Status
+
+CURVE_POINTS = 96
+MIN_CURVE = 3
+"""Different |V| that a curve needs to be drawn."""
+
+_CURVE = [*LINE, "metric", "num_visual", "value", "low", "high"]
+_FITS = [*LINE, "metric", "num_points", "a", "a_low", "a_high", "b", "b_low", "b_high", "c",
+         "c_low", "c_high", "scatter", "shape", "note"]  # fmt: skip
+
+
+class Scaling(NamedTuple):
+    """One metric over |V|."""
+
+    points: pd.DataFrame
+    """The columns of LINE, then num_visual, value, status, num_samples, key, run."""
+    fits: pd.DataFrame
+    """One row a line: a, b, c with their 95 % intervals, scatter, shape, note."""
+    curves: pd.DataFrame
+    """The fitted curves and their 95 % bands at many |V|, within the range of the points."""
+
+
+def scaling(frame: pd.DataFrame, metric: str) -> Scaling:
+    """The lines of ``metric`` in a store's frame, one for each subject, condition, system, source
+    and device. Predicted cells beyond the device's memory keep their values and are points too.
+    """
+    rows = with_series(frame)
+    points = _valued(rows, metric).rename(columns={metric: "value"})
+    columns = [*LINE, "num_visual", "value", "status", "key", "run"]
+    counts = [] if metric == "num_samples" else ["num_samples"]
+    fits, curves = fit(rows, [metric])
+    return Scaling(points[columns + counts].reset_index(drop=True), fits, curves)
+
+
+def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The fits of every line and metric, and the curves to draw them by; see ``Scaling``."""
+    rows = with_series(frame)
+    fits: list[dict[str, Any]] = []
+    curves: list[pd.DataFrame] = []
+    for metric in metrics:
+        for line, group in lines(_valued(rows, metric)):
+            found = fit_curve(group["num_visual"].tolist(), group[metric].tolist())
+            facts = {**line, "metric": metric}
+            fits.append({**facts, **_described(found)})
+            if group["num_visual"].nunique() >= MIN_CURVE:
+                curves.append(_curve(facts, found, group["num_visual"]))
+    return (
+        pd.DataFrame(fits, columns=_FITS),
+        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=_CURVE),
+    )
+
+
+def lines(frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """The frame's lines: what is equal along each, and its rows by growing |V|."""
+    groups = frame.groupby(list(LINE), dropna=False, sort=False)
+    return [
+        (
+            dict(zip(LINE, group[list(LINE)].iloc[0], strict=True)),
+            group.sort_values("num_visual", kind="stable"),
+        )
+        for _, group in groups
+    ]
+
+
+def _valued(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    ended = rows["status"].isin([Status.OK.value, Status.OOM.value])
+    return rows[ended & rows[metric].notna()]
+
+
+def _described(found: Fit) -> dict[str, Any]:
+    facts: dict[str, Any] = {"num_points": found.num_points}
+    for name, term, interval in zip("abc", found.terms, found.intervals, strict=True):
+        low, high = interval or (None, None)
+        facts |= {name: term, f"{name}_low": low, f"{name}_high": high}
+    return {**facts, "scatter": found.scatter, "shape": found.shape, "note": found.note}
+
+
+def _curve(facts: dict[str, Any], found: Fit, num_visual: pd.Series) -> pd.DataFrame:
+    low, high = float(num_visual.min()), float(num_visual.max())
+    # Even on a logarithmic axis, where sweeps are drawn; a point at 0 has no place on it.
+    at = np.geomspace(low or min(1.0, high), high, CURVE_POINTS)
+    at = np.unique(np.concatenate([[low], at]))
+    below, above = found.band(at)
+    curve = {"num_visual": at, "value": found.values(at), "low": below, "high": above}
+    return pd.DataFrame({**{k: [v] * len(at) for k, v in facts.items()}, **curve})[_CURVE]
+
+
+def oom_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells that ran out of memory, or were predicted to, with the frame's columns."""
+    rows = with_series(frame)
+    found = rows[rows["status"] == Status.OOM.value]
+    return found.sort_values([*LINE[-5:], "num_visual"], kind="stable").reset_index(drop=True)
+
+
+def limits(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a line: the largest |V| that ran (``max_visual``), the smallest beyond it that ran
+    out of memory (``fails_at``), both nullable integers, and ``num_cells``.
+    """
+    found = []
+    for line, rows in lines(with_series(frame)):
+        largest = rows.loc[rows["status"] == Status.OK.value, "num_visual"].max()
+        beyond = rows.loc[rows["status"] == Status.OOM.value, "num_visual"]
+        if not pd.isna(largest):
+            beyond = beyond[beyond > largest]
+        found.append({
+            **line, "max_visual": largest, "fails_at": beyond.min(), "num_cells": len(rows),
+        })  # fmt: skip
+    table = pd.DataFrame(found, columns=[*LINE, "max_visual", "fails_at", "num_cells"])
+    return table.astype({"max_visual": "Int64", "fails_at": "Int64"})
