@@ -51,7 +51,8 @@ def headline(
         found += _group(group, metrics, samples or {})
     table = pd.DataFrame(found, columns=COLUMNS)
     whole = ("max_visual", "fails_at", "baseline_max_visual", "num_visual")
-    return table.astype(dict.fromkeys(whole, "Int64"))
+    real = ("visual_ratio", "ratio", "ratio_low", "ratio_high", "crosses_at")
+    return table.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64"))
 
 
 def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> list[dict[str, Any]]:
