@@ -1,0 +1,56 @@
+"""The ``workbench`` program: commands by name, and the exit code of each kind of failure."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from workbench.commands import cells, machine, stores, sweeps
+from workbench.commands.tokens import tokens
+from workbench.errors import Failure, RequestError
+
+EPILOG = "Exit codes: 0 done; 1 the work failed; 2 the request was wrong."
+
+app = typer.Typer(
+    name="workbench",
+    help="What does a visual token cost? Measure, predict, keep, report.",
+    epilog=EPILOG,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(sweeps.sweep)
+app.command()(cells.measure)
+app.command()(cells.predict)
+app.command()(stores.report)
+app.command()(stores.dashboard)
+app.command()(stores.export)
+app.command(name="list")(machine.list_)
+app.command()(tokens)
+app.command()(machine.doctor)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program. A user's mistake is one line on standard error and exit 2."""
+    try:
+        app(arguments)
+    except RequestError as error:
+        _leave(2, str(error))
+    except Failure as error:
+        _leave(1, str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "workbench":
+            raise
+        _leave(1, f"{error.name} is not installed; 'workbench doctor' says what mends it")
+    except KeyboardInterrupt:
+        _leave(130, "interrupted")
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    print(f"workbench: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

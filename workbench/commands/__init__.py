@@ -1,0 +1,1 @@
+"""The command line's commands. Nothing heavy is imported before a command runs."""

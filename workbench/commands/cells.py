@@ -1,0 +1,71 @@
+"""``predict`` and ``measure``: one cell."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.commands import show
+from workbench.commands.options import takes_cell
+
+if TYPE_CHECKING:
+    from workbench.record import Record
+    from workbench.spec import Cell
+
+TIMEOUT_S = 900.0
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@takes_cell
+def predict(
+    cell: "Cell",
+    device: Annotated[
+        str, typer.Option(help="A device entry, or a YAML file of one.")
+    ] = "h100-80gb",
+    json_: AsJson = False,
+) -> None:
+    """Predict one cell for a device that need not be here: FLOPs, peak memory, time."""
+    from workbench.probe.predict import predict as predict_cell
+
+    _finish(predict_cell(cell, device), json_)
+
+
+@takes_cell
+def measure(
+    cell: "Cell",
+    device: Annotated[
+        str, typer.Option(help="auto (CUDA where there is one), cpu, cuda or cuda:N.")
+    ] = "auto",
+    max_seconds: Annotated[float, typer.Option(help="Stop sampling after this long.")] = 60.0,
+    memory_limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Bytes that the cell may allocate on the CPU.", show_default="90 % of free"
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds until a silent cell is ended.", show_default=f"{TIMEOUT_S:g} or more"
+        ),
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Folder for a torch-profiler trace.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Measure one cell on this machine, in a process of its own."""
+    from workbench.probe.client import Client
+    from workbench.spec import make_point
+
+    if timeout is None:
+        timeout = max(TIMEOUT_S, 6 * max_seconds)
+    protocol = {"max_seconds": max_seconds, "memory_limit": memory_limit, "timeout_s": timeout}
+    point = make_point(cell=cell, source="measured", device=device, protocol=protocol)
+    with Client() as client:
+        _finish(client.run(point, trace), json_)
+
+
+def _finish(found: "Record", as_json: bool) -> None:
+    show.record(found, as_json)
+    if not found.status.done:
+        show.note(f"workbench: {found.status}: {found.error}")
+        raise typer.Exit(1)

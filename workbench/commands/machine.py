@@ -1,0 +1,116 @@
+"""``list`` and ``doctor``: what the workbench knows by name, and what this machine has."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from workbench.commands import show
+from workbench.commands.cells import AsJson
+from workbench.commands.sweeps import DEFAULT_STORE
+from workbench.errors import unknown_name
+
+Rows = list[dict[str, Any]]
+
+
+def _models(_: Path) -> Rows:
+    from workbench.lvlm.models import MODELS
+
+    return [{"name": n, "family": m.family, "source": m.source} for n, m in MODELS.items()]
+
+
+def _attentions(_: Path) -> Rows:
+    from workbench.lvlm.attention import SYSTEMS
+
+    return [{"name": name, "label": system.label} for name, system in SYSTEMS.items()]
+
+
+def _kernels(_: Path) -> Rows:
+    from workbench.lvlm.kernels import KERNELS
+
+    return [{"name": name, "transformers": kernel.hf} for name, kernel in KERNELS.items()]
+
+
+def _devices(_: Path) -> Rows:
+    from workbench.devices import DEVICES
+
+    return [
+        {
+            "name": name,
+            "label": device.label,
+            "bfloat16_flops": device.peak("bfloat16"),
+            "bandwidth_bytes_per_s": device.bandwidth_bytes_per_s,
+            "capacity_bytes": device.capacity_bytes,
+        }
+        for name, device in DEVICES.items()
+    ]
+
+
+def _metrics(_: Path) -> Rows:
+    from workbench.record import METRICS
+
+    return [{"name": name, **metric._asdict()} for name, metric in METRICS.items()]
+
+
+def _runs(store: Path) -> Rows:
+    from workbench.store import Store
+
+    with Store.open(store) as opened:
+        return [
+            {
+                "id": run.id,
+                "sweep": run.sweep,
+                "started_at": run.started_at,
+                "records": run.num_records,
+                "machine": run.environment.gpu or run.environment.cpu,
+            }
+            for run in opened.runs()
+        ]
+
+
+KINDS: dict[str, Callable[[Path], Rows]] = {
+    "models": _models,
+    "attentions": _attentions,
+    "kernels": _kernels,
+    "devices": _devices,
+    "metrics": _metrics,
+    "runs": _runs,
+}
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.")],
+    store: Annotated[Path, typer.Option(help="The store of the runs.")] = DEFAULT_STORE,
+    json_: AsJson = False,
+) -> None:
+    """List the names that other commands take, or the runs of a store."""
+    if kind not in KINDS:
+        raise unknown_name("list", kind, KINDS)
+    rows = KINDS[kind](store)
+    if json_:
+        show.emit(rows)
+    elif rows:
+        words = ((_word(value) for value in row.values()) for row in rows)
+        show.table([name.replace("_", " ") for name in rows[0]], [tuple(row) for row in words])
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def doctor(json_: AsJson = False) -> None:
+    """Say what this machine has, and what each missing thing costs."""
+    from workbench.probe.doctor import examine
+
+    findings = examine()
+    if json_:
+        show.emit([finding._asdict() for finding in findings])
+        return
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        print(f"{'ok' if finding.ok else '--'}  {finding.name.ljust(width)}  {finding.detail}")
+        if not finding.ok:
+            print(f"    {''.ljust(width)}  costs: {finding.cost_if_missing}; {finding.fix}")

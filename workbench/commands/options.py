@@ -1,0 +1,98 @@
+"""The options that describe a cell, once for every command that takes one."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from workbench.spec import Cell
+
+
+class CellOption(NamedTuple):
+    """An option of the command line and the field of the cell that it sets."""
+
+    flag: str
+    kind: type
+    field: str
+    help: str
+    default: str | bool | None = False
+    """The cell's own default, in words; False is off, None is a must."""
+
+    @property
+    def name(self) -> str:
+        """The name of the command's parameter: ``pass`` is a keyword."""
+        return self.flag.removeprefix("--").replace("-", "_").replace("pass", "pass_")
+
+    @property
+    def parameter(self) -> inspect.Parameter:
+        """The option as a parameter of a command; what is not given stays None or False."""
+        shown = self.default if isinstance(self.default, str) else False
+        option = typer.Option(self.flag, help=self.help, show_default=shown)
+        kind: Any = self.kind if self.kind is bool or self.default is None else self.kind | None
+        default = False if self.kind is bool else None
+        return inspect.Parameter(
+            self.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if self.default is None else default,
+            annotation=Annotated[kind, option],
+        )
+
+
+VISUAL = CellOption("--visual", int, "num_visual", "Number of visual tokens, |V|.", None)
+CELL_OPTIONS = (
+    CellOption("--model", str, "model", "A model name, a hub id or a folder.", "mistral-7b-v0.3"),
+    CellOption("--attention", str, "attention", "An attention system.", "s_attn"),
+    CellOption("--kernel", str, "kernel", "An attention kernel.", "sdpa"),
+    CellOption("--scope", str, "scope", "layer, decoder or lvlm.", "layer"),
+    CellOption("--pass", str, "pass", "forward, train or decode.", "forward"),
+    CellOption("--text", int, "num_text", "Number of text tokens, |T|.", "64"),
+    CellOption("--batch", int, "batch", "Samples in an iteration.", "1"),
+    CellOption("--dtype", str, "dtype", "float64, float32, bfloat16 or float16.", "bfloat16"),
+    CellOption("--layout", str, "layout", "Where images stand: V,T or T,V,T …", "V,T"),
+    CellOption("--logits", str, "logits", "Rows of the LM head: all or text.", "all"),
+    CellOption("--zero", int, "zero", "DeepSpeed ZeRO stage, 0 to 3.", "0"),
+    CellOption("--world-size", int, "world_size", "GPUs that share the states.", "1"),
+    CellOption("--layer", int, "layer", "Layer of scope layer.", "first with global attention"),
+    CellOption("--fold", bool, "fold", "D-Attn: output projection folded over query groups."),
+    CellOption("--chunk", int, "chunk", "D-Attn: visual stream in chunks of this many tokens."),
+    CellOption("--skip-last", bool, "skip_last", "D-Attn: no visual output of the last layer."),
+    CellOption("--tiled", bool, "tiled", "MLP and logits in tiles."),
+    CellOption("--checkpoint", bool, "checkpoint", "Gradient checkpointing of every layer."),
+    CellOption("--checkpoint-every", int, "checkpoint_every", "… of every so many layers."),
+    CellOption("--offload", bool, "offload", "Checkpointed activations on the host."),
+    CellOption("--visual-positions", bool, "visual_positions", "Learnable visual positions."),
+    CellOption("--compile", bool, "compile", "Through torch.compile."),
+    CellOption("--memory-cap", str, "memory_cap", "Emulate a card: bytes, or a device name."),
+    CellOption("--weights", str, "weights", "A hub id or a folder to load.", "random"),
+)
+
+
+def takes_cell(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` the cell's options; it gets the validated Cell as ``cell``."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "cell"]
+    options = (VISUAL, *CELL_OPTIONS)
+
+    @wraps(command)
+    def with_options(**values: Any) -> None:
+        given = {option.field: values.pop(option.name) for option in options}
+        command(cell=_cell(given), **values)
+
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    parameters = [*(option.parameter for option in options), *keyword_only]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_options
+
+
+def _cell(given: dict[str, Any]) -> "Cell":
+    from workbench.spec import make_cell
+
+    # What was not given is left to the cell, whose defaults may depend on other fields.
+    fields = {k: v for k, v in given.items() if v is not None and v is not False}
+    cap = fields.get("memory_cap")
+    if isinstance(cap, str) and cap.isdecimal():
+        fields["memory_cap"] = int(cap)
+    return make_cell(**fields)

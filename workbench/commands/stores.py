@@ -1,0 +1,80 @@
+"""``report``, ``dashboard``, ``export``, ``merge`` and ``compare``: what is done with stores."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.commands import show
+from workbench.commands.cells import AsJson
+from workbench.errors import RequestError
+
+REPORT_FOLDER = Path("reports/latest")
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store, such as workbench.db.")]
+
+
+def report(
+    store: StorePath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = REPORT_FOLDER,
+    no_images: Annotated[bool, typer.Option("--no-images", help="No PNG files.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """Write a store as a self-contained HTML page and as Markdown with pictures."""
+    from workbench.report import write_report
+
+    written = write_report(store, output, static_images=not no_images)
+    for line in written.notes:
+        show.note(line)
+    if json_:
+        show.emit(
+            {
+                "html": str(written.html),
+                "markdown": str(written.markdown),
+                "figures": [str(path) for path in written.figures],
+                "specs": [str(path) for path in written.specs],
+                "notes": list(written.notes),
+            }
+        )
+    else:
+        print(f"report:     {written.html}")
+
+
+def dashboard(
+    store: StorePath,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 8501,
+) -> None:
+    """Open the dashboard over a store, on this machine only."""
+    from workbench.store import Store
+
+    with Store.open(store):  # a store that cannot be read is refused here, not in the browser
+        pass
+    app = Path(__file__).resolve().parent.parent.parent / "app.py"
+    if not app.is_file():
+        raise RequestError(f"dashboard: {app} is missing; run it from a checkout of the project")
+    command = [
+        sys.executable, "-m", "streamlit", "run", str(app),
+        "--server.address=127.0.0.1", f"--server.port={port}", "--server.headless=true",
+        "--browser.gatherUsageStats=false", "--", str(store),
+    ]  # fmt: skip
+    # In place of this process, so that a signal meets the dashboard itself.
+    os.execv(sys.executable, command)
+
+
+def export(
+    store: StorePath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")],
+    json_: AsJson = False,
+) -> None:
+    """Write a store as CSV and Parquet tables."""
+    from workbench.export import export as write_tables
+
+    written = write_tables(store, output)
+    for line in written.notes:
+        show.note(line)
+    if json_:
+        show.emit({"files": [str(path) for path in written.files], "notes": written.notes})
+    else:
+        for path in written.files:
+            print(path)

@@ -1,0 +1,94 @@
+"""``sweep``: a probe or a YAML file into a store."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.commands import show
+from workbench.commands.cells import AsJson
+
+if TYPE_CHECKING:
+    from workbench.sweep.run import Forecast, Summary
+
+DEFAULT_STORE = Path("workbench.db")
+
+
+def sweep(
+    probe: Annotated[Path, typer.Argument(metavar="PROBE.py|SPEC.yaml", help="What to sweep.")],
+    store: Annotated[Path, typer.Option(help="The file that keeps the results.")] = DEFAULT_STORE,
+    new_run: Annotated[
+        bool, typer.Option("--new-run", help="Do not continue the newest run.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would run, and how long.")
+    ] = False,
+    json_: AsJson = False,
+) -> None:
+    """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
+    from workbench.sweep.plan import load_probe
+    from workbench.sweep.run import dry_run as forecast
+    from workbench.sweep.run import run_sweep
+
+    wanted = load_probe(probe)
+    if dry_run:
+        _show_forecast(forecast(wanted, store, new_run), json_)
+        return
+    summary = run_sweep(wanted, store, new_run)
+    if json_:
+        show.emit(summary.document())
+    _say_how_it_ended(summary, probe)
+    if summary.interrupted:
+        raise typer.Exit(130)
+    if summary.num_failed:
+        raise typer.Exit(1)
+
+
+def _say_how_it_ended(summary: "Summary", probe: Path) -> None:
+    counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items())
+    ran = f"{summary.num_ran} ran, {summary.num_held} were there already"
+    show.note(f"run {summary.run}: {summary.num_cells} cells ({ran}): {counts or 'none yet'}")
+    program = show.program()
+    again = f"{program} sweep {probe} --store {summary.store}"
+    if summary.interrupted:
+        show.note(f"interrupted; what ran is stored. To go on: {again}")
+        return
+    if summary.num_failed:
+        show.note(f"{summary.num_failed} cells did not end; to try them again: {again}")
+    show.note(f"report:     {program} report {summary.store} -o reports/latest")
+    show.note(f"dashboard:  {program} dashboard {summary.store}")
+
+
+def _show_forecast(cells: "list[Forecast]", as_json: bool) -> None:
+    from workbench.sweep.progress import duration
+
+    left = sum(cell.seconds for cell in cells if not cell.held)
+    if as_json:
+        rows = [
+            {
+                "cell": cell.task.point.cell.document(),
+                "key": cell.task.point.cell.key,
+                "source": cell.task.point.source,
+                "device": cell.task.device_name,
+                "held": cell.held,
+                "estimated_s": cell.seconds,
+            }
+            for cell in cells
+        ]
+        show.emit({"cells": rows, "estimated_s": left})
+        return
+    show.table(
+        ("source", "device", "cell", "estimate"),
+        (
+            (
+                cell.task.point.source,
+                cell.task.device_name,
+                cell.task.point.cell.title,
+                "held already" if cell.held else f"{cell.seconds:.1f} s",
+            )
+            for cell in cells
+        ),
+    )
+    todo = sum(not cell.held for cell in cells)
+    print(f"{todo} of {len(cells)} cells would run, about {duration(left)} on this machine")
+    print("An estimate: predicted FLOPs over the rate of a plain matmul here, and no start-up.")

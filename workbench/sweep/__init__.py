@@ -1,0 +1,1 @@
+"""Sweeps: the only place where probes meet the store."""

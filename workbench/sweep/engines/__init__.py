@@ -1,0 +1,1 @@
+"""Where the tasks of a sweep run: in workers of this machine, or of a cluster."""

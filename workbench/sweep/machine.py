@@ -1,0 +1,64 @@
+"""What a probe may ask of the machine, so that it can choose sizes that fit it.
+
+Which cells a probe has depends on what the machine is, never on how busy it is: a sweep that is
+continued has to come to the same ones.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from workbench.probe.environment import free_memory_bytes, num_threads, resolve_device
+from workbench.spec import Dtype
+
+
+class CpuSpeed(NamedTuple):
+    """The data type that the CPU multiplies fastest, and about how fast all its cores do."""
+
+    dtype: Dtype
+    flops_per_s: float
+
+
+# FLOP/s a core. Seen on two cores with torch 2.13: 129 GFLOP/s in float32 with AVX2 (and 21 in
+# bfloat16, which is emulated there), about 800 in bfloat16 with AMX. avx512_bf16 is not measured:
+# it multiplies two pairs where AVX-512 multiplies one.
+_SPEEDS: tuple[tuple[str, Dtype, float], ...] = (
+    ("amx_bf16", "bfloat16", 400e9),
+    ("avx512_bf16", "bfloat16", 129e9),
+    ("", "float32", 64.5e9),
+)
+
+
+def has_cuda() -> bool:
+    """Whether ``auto`` means a GPU here."""
+    return resolve_device("auto") == "cuda"
+
+
+def cpu_speed(cpuinfo: str | None = None) -> CpuSpeed:
+    """By the instructions that ``/proc/cpuinfo`` names: bfloat16 only where the CPU has it."""
+    text = Path("/proc/cpuinfo").read_text(errors="replace") if cpuinfo is None else cpuinfo
+    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    flags = {"", *(found[1].split() if found else ())}
+    dtype, rate = next((dtype, rate) for flag, dtype, rate in _SPEEDS if flag in flags)
+    return CpuSpeed(dtype, rate * num_threads())
+
+
+def memory_limit(at_most: int, share_of_free: float) -> int:
+    """Bytes for a worker. It is part of how a cell is measured, not of which cells there are."""
+    return min(at_most, int(share_of_free * free_memory_bytes()))
+
+
+def thinned(
+    sizes: Sequence[int], seconds: Callable[[int], float], budget_s: float
+) -> tuple[int, ...]:
+    """``sizes``, ascending, thinned until their seconds are within the budget; never none.
+
+    First every second one goes, which keeps the range, then the largest.
+    """
+    left = tuple(sizes)
+    if sum(map(seconds, left)) > budget_s:
+        left = left[::2]
+    while len(left) > 1 and sum(map(seconds, left)) > budget_s:
+        left = left[:-1]
+    return left

@@ -1,0 +1,111 @@
+"""Which points a sweep has to run: its file read, devices resolved, duplicates gone."""
+
+import runpy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.devices import DEVICES
+from workbench.devices import device as device_entry
+from workbench.errors import RequestError
+from workbench.probe.environment import device_name, resolve_device
+from workbench.spec import Cell, Point, Sweep, load_sweep
+
+Identity = tuple[str, str, str]
+"""A cell's key, the source and the record's device: what a store holds once a run."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A point and where it runs."""
+
+    point: Point
+    device: str
+    """The word for the worker: ``cpu``, ``cuda``, ``cuda:N``, or a device entry."""
+    device_name: str
+    """The record's device: the driver's name of the card, ``cpu``, or the entry's name."""
+
+    @property
+    def identity(self) -> Identity:
+        """What the store tells its record by."""
+        return self.point.cell.key, self.point.source, self.device_name
+
+
+def load_probe(path: Path) -> Sweep:
+    """The sweep of a ``.yaml`` file, or of a ``.py`` file that defines ``sweep()``.
+
+    Raises RequestError with the file, the line or the field, and what would be right.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return load_sweep(path)
+    if suffix != ".py":
+        raise RequestError(f"{path}: a sweep is a .yaml file, or a .py file that defines sweep()")
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file")
+    # Probes may build on their neighbours, as they can when Python runs them.
+    sys.path.insert(0, str(path.parent))
+    try:
+        defined = runpy.run_path(str(path), run_name="probe")
+        if not callable(defined.get("sweep")):
+            raise RequestError(f"{path}: defines no sweep(); a probe has 'def sweep() -> Sweep'")
+        found = defined["sweep"]()
+    except RequestError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the probe is the user's own code
+        raise RequestError(f"{path}: {_where(error, path)}{_what(error)}") from None
+    finally:
+        sys.path.remove(str(path.parent))
+    if not isinstance(found, Sweep):
+        raise RequestError(f"{path}: sweep() returned {type(found).__name__}, not a Sweep")
+    return found
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """The deepest line of the file itself."""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"line {line}: " if line else ""
+
+
+def _what(error: BaseException) -> str:
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {' '.join(message.split()):.300}"
+
+
+def plan(sweep: Sweep) -> list[Task]:
+    """The tasks of a sweep on this machine, each identity once, in the order of the sweep.
+
+    Raises RequestError for a device that does not exist or is not here.
+    """
+    places: dict[tuple[str, str], tuple[str, str]] = {}
+    tasks: dict[Identity, Task] = {}
+    for point in sweep.points():
+        asked = (point.source, point.device)
+        if asked not in places:
+            places[asked] = _place(*asked)
+        task = Task(point, *places[asked])
+        tasks.setdefault(task.identity, task)
+    return list(tasks.values())
+
+
+def _place(source: str, device: str) -> tuple[str, str]:
+    if source == "measured":
+        resolved = resolve_device(device)
+        return resolved, device_name(resolved)
+    if device == "auto":
+        choices = ", ".join(sorted(DEVICES))
+        raise RequestError(f"device 'auto': a prediction needs a device entry: {choices}")
+    return device, device_entry(device).name
+
+
+def kinds(tasks: list[Task]) -> list[Cell]:
+    """One cell for each set of names and options, whatever its |V|: enough to check names."""
+    found: dict[str, Cell] = {}
+    for task in tasks:
+        found.setdefault(task.point.cell.replace(num_visual=1).key, task.point.cell)
+    return list(found.values())
