@@ -236,6 +236,7 @@ def test_rows_from_a_stranger_are_data_only(path: Path) -> None:
     filled(path, record(1), record(2))
     hostile = {
         "metrics": ["[]", "{", '{"time_s": NaN}', '{"time_s": [1]}', '{"time_s": "x"}', "1],[2",
+                    '{"a": 1' + "0" * 400 + "}", '{"a": "1' + "0" * 400 + '"}', '{"a": 1e999}',
                     "[" * 100_000, b"\xff"],
         "cell": ['{"attention": 7}', '{"unknown_field": 1}', "null"],
         "flags": ["{", "3"],

@@ -244,11 +244,26 @@ class Store:
         )
         try:
             found = wide([row[len(head) :] for row in rows], metrics)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise damaged(self.path, str(error)) from None
         first = pd.DataFrame([row[: len(head)] for row in rows], columns=head)
         frame = pd.concat([first, pd.DataFrame(found)], axis=1)
         return frame.astype({"duration_s": "float64"})
+
+    def samples(
+        self, run: str | None = None, metric: str = "time_s"
+    ) -> dict[tuple[str, str, str, str], list[float]]:
+        """The raw samples of a metric by (run, key, source, device), where there are any."""
+        names = "runs.name, key, source, device, samples"
+        found = {}
+        for *identity, text in self._rows(f"SELECT {names} {self._from(run)}"):
+            try:
+                values = load(text).get(metric)
+            except (ValueError, AttributeError) as error:
+                raise damaged(self.path, f"samples of {identity}: {error}") from None
+            if values:
+                found[tuple(identity)] = values
+        return found
 
     def units(self) -> dict[str, str]:
         """The unit of every metric that the store ever held, empty for one without."""

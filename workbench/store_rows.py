@@ -78,8 +78,14 @@ def metrics_text(metrics: dict[str, int | float | None]) -> str:
 
 
 def exact(value: Any) -> int | float | None:
-    """A metric's value as it was recorded, from its form in the store."""
-    return int(value) if isinstance(value, str) else value
+    """A metric's value as it was recorded, from its form in the store.
+
+    Raises ValueError for text that is no integer, and for one that no float can stand in for.
+    """
+    number = int(value) if isinstance(value, str) else value
+    if isinstance(number, int) and number.bit_length() > 1000:
+        raise ValueError("an integer of more than 1000 bits")
+    return number
 
 
 def cell_fields(num_visual: int, text: str) -> dict[str, Any]:
@@ -166,6 +172,8 @@ def _metrics(values: Sequence[str], wanted: set[str] | None) -> "dict[str, pd.Se
     blank = dict.fromkeys(names)
     whole = (doc if doc.keys() >= blank.keys() else blank | doc for doc in documents)
     table = np.array(list(map(itemgetter(*names), whole)), dtype=np.float64)
+    if np.isinf(table).any():
+        raise ValueError("a metric is not finite")
     table = table.reshape(len(documents), len(names))
     return {name: pd.Series(table[:, i]) for i, name in enumerate(names)}
 

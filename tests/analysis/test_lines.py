@@ -65,8 +65,8 @@ def test_series_names(cell: dict, name: str, tmp_path: Path) -> None:
 
 def test_cells_that_differ_in_any_option_are_lines_of_their_own(tmp_path: Path) -> None:
     cells = [{}, {"fold": True}, {"chunk": 64}, {"num_text": 1}, {"batch": 2},
-             {"dtype": "float32"}, {"model": "gemma-2-9b"}, {"pass": "train"}, {"layer": 1}, {"memory_cap": 2**70},
-             {"memory_cap": "h100-80gb"}]  # fmt: skip
+             {"dtype": "float32"}, {"model": "gemma-2-9b"}, {"pass": "train"}, {"layer": 1},
+             {"memory_cap": 2**70}, {"memory_cap": "h100-80gb"}]  # fmt: skip
     records = [timed(1.0 + v, num_visual=v, **cell) for cell in cells for v in (64, 128, 256)]
     fits, curves = fit(frame_of(tmp_path, *records), ["time_s"])
     assert list(fits["num_points"]) == [3] * len(cells)

@@ -1,0 +1,154 @@
+"""A store as plain tables: CSV for everyone, Parquet where pyarrow is installed.
+
+docs/schema.md describes the columns. Values are exact: in CSV every number is written so that
+reading it gives the same number, integers of any size in full; in Parquet, which has no such
+integers, ``value`` is the nearest double and ``value_exact`` the number as text.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from workbench.errors import RequestError
+from workbench.record import Record
+from workbench.spec import Cell
+from workbench.store import Store, StoreError
+
+IDENTITY = ("run", "key", "source", "device")
+CELL = tuple(field.alias or name for name, field in Cell.model_fields.items())
+RECORDS = (*IDENTITY, "status", "started_at", *CELL, "duration_s", "num_samples", "flags", "error")
+METRICS = (*IDENTITY, "metric", "value", "unit")
+SAMPLES = (*IDENTITY, "metric", "index", "value")
+
+Rows = list[tuple[Any, ...]]
+
+
+class Export(NamedTuple):
+    """What was written."""
+
+    files: list[Path]
+    notes: list[str]
+    """What was left out and why, in lines."""
+
+
+def export(store_path: str | Path, folder: str | Path) -> Export:
+    """Write ``records``, ``metrics`` and ``samples`` of a store into ``folder``, creating it.
+
+    Each file appears whole or not at all. Raises RequestError where the store cannot be read or
+    the folder is a file, and StoreError where the folder cannot be written.
+    """
+    with Store.open(store_path) as store:
+        units = store.units()
+        items = list(store.items())
+    tables = {
+        "records": (RECORDS, [_record(run, record) for run, record in items]),
+        "metrics": (METRICS, [row for item in items for row in _metrics(*item, units)]),
+        "samples": (SAMPLES, [row for item in items for row in _samples(*item)]),
+    }
+    out = Path(folder)
+    files, notes = [], []
+    has_arrow = find_spec("pyarrow") is not None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, (columns, rows) in tables.items():
+            files.append(_csv(out / f"{name}.csv", columns, rows))
+            if has_arrow:
+                files.append(_parquet(out / f"{name}.parquet", name, columns, rows))
+    except FileExistsError:
+        raise RequestError(f"folder {str(out)!r}: is a file; name a folder") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(f"folder {str(out)!r}: cannot be written: {reason}") from error
+    if not has_arrow:
+        notes.append("no Parquet: pyarrow is missing; pip install pyarrow")
+    return Export(files, notes)
+
+
+def _identity(run: str, record: Record) -> tuple[str, str, str, str]:
+    return run, record.cell.key, record.source, record.device
+
+
+def _record(run: str, record: Record) -> tuple[Any, ...]:
+    cell = record.cell.document()
+    return (
+        *_identity(run, record),
+        record.status.value,
+        record.started_at,
+        *(cell[name] for name in CELL),
+        record.duration_s,
+        max(map(len, record.samples.values()), default=0),
+        "; ".join(record.flags),
+        record.error,
+    )
+
+
+def _metrics(run: str, record: Record, units: dict[str, str]) -> Iterator[tuple[Any, ...]]:
+    for name, value in record.metrics.items():
+        yield (*_identity(run, record), name, value, units.get(name, ""))
+
+
+def _samples(run: str, record: Record) -> Iterator[tuple[Any, ...]]:
+    for name, values in record.samples.items():
+        for index, value in enumerate(values):
+            yield (*_identity(run, record), name, index, value)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of ``path`` once it is complete."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    with _whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    return path
+
+
+def _parquet(path: Path, table: str, columns: Sequence[str], rows: Rows) -> Path:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    by_name = dict(
+        zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True)
+    )
+    types = {name: _arrow_type(name) for name in columns}
+    if table == "metrics":
+        by_name["value_exact"] = tuple(None if v is None else str(v) for v in by_name["value"])
+        by_name["value"] = tuple(None if v is None else float(v) for v in by_name["value"])
+        types["value_exact"] = pa.string()
+    schema = pa.schema(types.items())
+    text = {name for name, kind in types.items() if kind == pa.string()}
+    arrays = {
+        name: [None if v is None else str(v) for v in values] if name in text else list(values)
+        for name, values in by_name.items()
+    }
+    with _whole(path) as part:
+        parquet.write_table(pa.table(arrays, schema=schema), part)
+    return path
+
+
+def _arrow_type(column: str) -> Any:
+    """From the cell's own schema, so that an empty store gives the same columns as a full one."""
+    import pyarrow as pa
+
+    fixed = {"value": pa.float64(), "duration_s": pa.float64(), "index": pa.int64(),
+             "num_samples": pa.int64()}  # fmt: skip
+    field = Cell.model_json_schema()["properties"].get(column, {"type": "string"})
+    kinds = {kind.get("type") for kind in field.get("anyOf", [field])} - {"null"}
+    known = {"boolean": pa.bool_(), "integer": pa.int64()}
+    # A field that may be a number or a name, such as memory_cap, is text.
+    return fixed.get(column) or (
+        known.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
+    )
