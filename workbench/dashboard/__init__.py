@@ -1,0 +1,1 @@
+"""The dashboard's pages, one a file. Each exposes ``render()``; importing one draws nothing."""

@@ -1,0 +1,66 @@
+"""The controls that pages share. Each keeps its value in the URL under its key."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis import CONDITIONS, SUBJECT
+from workbench.report.view import value_counts, where
+
+LABELS = {
+    "model": "Model", "scope": "Scope", "pass": "Pass", "num_text": "Text tokens |T|",
+    "batch": "Batch", "dtype": "Data type", "layout": "Layout", "logits": "Logits on",
+    "zero": "ZeRO stage", "world_size": "World size", "layer": "Layer", "memory_cap": "Memory cap",
+    "weights": "Weights",
+}  # fmt: skip
+ORDER = {"scope": ("layer", "decoder", "lvlm"), "pass": ("forward", "train", "decode")}
+KEYS = {"num_text": "text"}
+"""Names in the URL that differ from the column's; they follow the command line's options."""
+
+
+def subject(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one model, scope and pass under equal conditions, as picked in the sidebar.
+
+    A control is drawn only where the store leaves a choice.
+    """
+    for column in SUBJECT:
+        frame = _pick(frame, column, always=True)
+    for column in CONDITIONS:
+        frame = _pick(frame, column, always=False)
+    return frame
+
+
+def _pick(frame: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
+    values = value_counts(frame, column)
+    if column in ORDER:
+        values.sort(key=ORDER[column].index)
+    names = {"none" if value is None else str(value): value for value in values}
+    if len(names) < 2 and not always:
+        return frame
+    key = KEYS.get(column, column)
+    with st.sidebar:
+        if column in ORDER and len(names) > 1:
+            name = st.segmented_control(
+                LABELS[column], list(names), default=next(iter(names)), required=True, key=key,
+                bind="query-params", width="stretch",
+            )  # fmt: skip
+        else:
+            name = st.selectbox(LABELS[column], list(names), key=key, bind="query-params")
+    return where(frame, {column: names[name]})
+
+
+def several(label: str, options: Sequence[str], key: str) -> list[str]:
+    """Pills of which all are on at first; none on means all, so that no figure is ever empty."""
+    if len(options) < 2:
+        return list(options)
+    picked = st.pills(label, list(options), selection_mode="multi", default=list(options), key=key,
+                      bind="query-params")  # fmt: skip
+    return list(picked or options)
+
+
+def one(label: str, options: Sequence[str], key: str, **more: Any) -> str:
+    """One of a few, the first one at first."""
+    return str(st.segmented_control(label, list(options), default=options[0], required=True,
+                                    key=key, bind="query-params", **more))  # fmt: skip

@@ -1,0 +1,147 @@
+"""What every page needs first: the chosen store, or help where there is none to show."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, inside, named_store
+from workbench.errors import RequestError
+from workbench.figures import THEMES, Look, Theme
+from workbench.report.text import markdown
+from workbench.report.view import all_looks, newest_of_each, prepared, samples_of
+from workbench.store import RunInfo, Store, StoreError, version_token
+
+Samples = dict[tuple[str, str, str, str], list[float]]
+STYLE = "<style>.stMainBlockContainer {padding-top: 3.2rem;} h1 {padding-top: 0;}</style>"
+REFRESH_S = 5.0
+FILL = "workbench sweep probes/default.py"
+
+
+@dataclass(frozen=True)
+class Data:
+    """One store as the pages see it: never empty."""
+
+    name: str
+    path: Path
+    frame: pd.DataFrame
+    """The store's columns and ``series``, newest record of each cell or of one run."""
+    runs: list[RunInfo]
+    looks: dict[str, Look]
+    """Of every series in the store, so that filters change no colour."""
+    samples: Samples
+    """Seconds of every timed cell by (run, key, source, device)."""
+
+
+def theme() -> Theme:
+    """The neutral colours of the theme that the reader has on."""
+    return THEMES[st.context.theme.type or "light"]
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo], Samples]:
+    """The whole store; ``token`` changes with it, which is what makes this cache valid."""
+    with Store.open(path) as store:
+        return prepared(store.frame()), store.runs(), samples_of(store)
+
+
+def data() -> Data:
+    """The store of the sidebar's picker; where there is nothing to show, help and the end."""
+    st.html(STYLE)
+    root, named = Path.cwd(), named_store(sys.argv[1:], os.environ.get(ENVIRONMENT_NAME))
+    found = choices(root, named)
+    wanted = st.query_params.get("store")
+    if wanted is not None and wanted not in found:
+        _not_found(root, wanted, list(found))
+    if not found:
+        _nothing_here(root)
+    with st.sidebar:
+        name = st.selectbox("Store", list(found), key="store", bind="query-params")
+    path = found[name]
+    try:
+        token = version_token(path)
+        frame, runs, samples = _read(str(path), token)
+    except (RequestError, StoreError) as error:
+        _broken(name, error)
+    _watch(str(path), token)
+    if frame.empty:
+        _empty(name)
+    looks = all_looks(frame)
+    chosen = _one_run(runs)
+    frame = newest_of_each(frame) if chosen is None else frame[frame["run"] == chosen]
+    return Data(name, path, frame, runs, looks, samples)
+
+
+def _one_run(runs: list[RunInfo]) -> str | None:
+    """The run that the reader picked, None for the newest record of each cell."""
+    if len(runs) < 2:
+        return None
+    newest_of_each = "newest of each cell"
+    options = [newest_of_each, *[run.id for run in reversed(runs)]]
+    with st.sidebar:
+        picked = st.selectbox("Run", options, key="run", bind="query-params")
+    return None if picked == newest_of_each else picked
+
+
+@st.fragment(run_every=REFRESH_S)
+def _watch(path: str, token: str) -> None:
+    """Draw the page again once a running sweep has added to the store."""
+    try:
+        now = version_token(path)
+    except RequestError:
+        now = ""
+    if now != token:
+        st.rerun()
+
+
+def _stop(title: str, text: str, kind: str = "info") -> None:
+    st.title(title)
+    {"info": st.info, "warning": st.warning, "error": st.error}[kind](text)
+    st.stop()
+
+
+def _nothing_here(root: Path) -> None:
+    _stop(
+        "No store yet",
+        f"There is no `.db` file in **{markdown(root.name or '/')}** or the folders below it. "
+        "A sweep makes one; on two CPU cores the default takes about four minutes:\n\n"
+        f"```\n{FILL}\n```\n\nThis page then needs one reload.",
+    )
+
+
+def _not_found(root: Path, wanted: str, names: list[str]) -> None:
+    try:
+        inside(root, wanted)
+        reason = "There is no such store here."
+    except RequestError:
+        reason = (
+            "A link can only name a store inside the folder in which the dashboard was started."
+        )
+    links = "\n".join(f"- {markdown(name)}" for name in names[:20]) or "- none"
+    st.title("This link leads nowhere")
+    st.error(f"**{markdown(wanted[:120])}**: {reason}")
+    st.markdown(f"Stores here:\n\n{links}")
+    if st.button("Open the newest store", type="primary", disabled=not names):
+        st.query_params.clear()
+        st.rerun()
+    st.stop()
+
+
+def _broken(name: str, error: Exception) -> None:
+    _stop(
+        "This store cannot be read",
+        f"{markdown(str(error))}\n\nPick another store on the left. If **{markdown(name)}** was "
+        "copied while a sweep wrote to it, copy it again once the sweep is over.",
+        "error",
+    )
+
+
+def _empty(name: str) -> None:
+    _stop(
+        "No records yet",
+        f"**{markdown(name)}** is a store, and nothing has been added to it. A sweep fills it, "
+        f"and this page follows while it runs:\n\n```\n{FILL} --store {name}\n```",
+    )

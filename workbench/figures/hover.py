@@ -1,0 +1,35 @@
+"""What a point says when the pointer rests on it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.figures.style import FAILURES, plain
+from workbench.figures.units import quantity
+from workbench.record import METRICS
+
+
+def hover(row: Mapping[Any, Any], metric: str) -> str:
+    """The cell, its value and how many samples stand behind it; store's names made plain."""
+    value, samples = row[metric], row.get("num_samples")
+    times = int(samples) if isinstance(samples, float) and samples > 0 else 0
+    lines = [
+        f"<b>{plain(row['series'])}</b>",
+        f"|V| = {row['num_visual']:,}, |T| = {row['num_text']:,}, batch {row['batch']:,}",
+        f"{plain(row['model'])}, {row['scope']}, {row['pass']}, {row['dtype']}",
+        f"{row['source']} on {plain(row['device'])}" if row["source"] == "measured"
+        else f"predicted for {plain(row['device'])}",
+    ]  # fmt: skip
+    if isinstance(value, (int, float)) and not math.isnan(value):
+        shown = quantity(value, METRICS[metric].unit)
+        lines.append(f"{METRICS[metric].label}: <b>{shown}</b>")
+    if times and metric == "time_s":
+        low, high = quantity(row["time_q1_s"], "s"), quantity(row["time_q3_s"], "s")
+        lines.append(f"median of {times} samples, quartiles {low} to {high}")
+    elif times:
+        lines.append(f"{times} timed iterations")
+    if row["status"] != "ok":
+        lines.append(f"<b>{FAILURES.get(str(row['status']), ('', row['status']))[1]}</b>")
+        if row.get("error"):
+            lines.append(plain(str(row["error"])[:120]))
+    return "<br>".join(lines)

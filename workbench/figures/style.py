@@ -1,0 +1,146 @@
+"""How figures look: colour is the system, shape the kernel, stroke and fill the source.
+
+The colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; shape and
+stroke carry the same facts once more, so that a black-and-white print loses nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from itertools import product
+
+import pandas as pd
+import plotly.graph_objects as go
+
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+PREFERRED = {
+    ("s_attn", True): ORANGE,
+    ("s_attn", False): VERMILLION,
+    ("d_attn", True): SKY,
+    ("d_attn", False): BLUE,
+    ("himix", True): GREEN,
+    ("himix", False): GREEN,
+}
+"""(attention, whether its kernel is eager) to colour; others take the next free one."""
+
+SPARE = (GREEN, PURPLE, SKY, ORANGE, BLUE, VERMILLION)
+SYMBOLS = {"eager": "square", "sdpa": "circle", "flash": "diamond", "flex": "triangle-up"}
+SPARE_SYMBOLS = ("circle", "diamond", "triangle-up", "square", "pentagon", "star", "hexagram",
+                 "triangle-left", "triangle-right", "bowtie")  # fmt: skip
+
+DASHES = {
+    "measured": ("solid", "longdash", "longdashdot"),
+    "predicted": ("dash", "dot", "dashdot"),
+}
+"""Strokes by source, one for each device of it."""
+
+FAILURES = {
+    "oom": ("x", "out of memory"),
+    "killed": ("triangle-down", "killed"),
+    "timeout": ("hourglass", "timed out"),
+    "error": ("star-diamond", "error"),
+}
+"""Status to symbol and words."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The neutral colours of one background."""
+
+    name: str
+    ink: str
+    muted: str
+    grid: str
+    paper: str
+    lift: float
+    """How far colours move towards white, so that the dark ones stand out from a dark ground."""
+
+    def shown(self, color: str) -> str:
+        """``#rrggbb`` as it is drawn on this ground."""
+        parts = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        return "#" + "".join(f"{round(p + (255 - p) * self.lift):02x}" for p in parts)
+
+
+LIGHT = Theme("light", "#1b1f24", "#5b6570", "#e3e6ea", "#ffffff", 0.0)
+DARK = Theme("dark", "#eef1f4", "#a6b0ba", "#333a42", "#191919", 0.2)
+THEMES = {theme.name: theme for theme in (LIGHT, DARK)}
+
+
+@dataclass(frozen=True)
+class Look:
+    """The colour and the symbol of one series."""
+
+    color: str
+    symbol: str
+
+
+def looks(series: Iterable[tuple[str, str, str]]) -> dict[str, Look]:
+    """The look of each (label, attention, kernel), no two alike while there are looks left.
+
+    It depends on the whole list, so pass all series of the store, not those on screen: a colour
+    must not change its meaning when another series is hidden.
+    """
+    given: dict[str, Look] = {}
+    for label, attention, kernel in sorted(set(series), key=_rank):
+        color = PREFERRED.get((attention, kernel == "eager"))
+        symbol = SYMBOLS.get(kernel, "circle")
+        used = set(given.values())
+        used_colors = {look.color for look in used}
+        if color is None:
+            color = next((c for c in SPARE if c not in used_colors), SPARE[0])
+        choices = [Look(color, s) for s in (symbol, *SPARE_SYMBOLS)]
+        choices += [Look(c, s) for c, s in product(SPARE, SPARE_SYMBOLS)]
+        given[label] = next((look for look in choices if look not in used), choices[0])
+    return given
+
+
+def _rank(entry: tuple[str, str, str]) -> tuple[bool, bool, tuple[str, str, str]]:
+    # Systems with a colour of their own choose first; the longest label is the most special.
+    label, attention, kernel = entry
+    return ((attention, kernel == "eager") not in PREFERRED, len(label) > 24, entry)
+
+
+def in_order(frame: pd.DataFrame) -> list[str]:
+    """The series of the frame, the S-Attn baselines first."""
+    rows = frame[["attention", "series"]].drop_duplicates().itertuples(index=False)
+    return [series for _, series in sorted(rows, key=lambda row: (row[0] != "s_attn", row[1]))]
+
+
+def tint(color: str, alpha: float) -> str:
+    """``#rrggbb`` as a CSS colour of that opacity."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def plain(text: object) -> str:
+    """A name from a store, made safe where plotly would read it as markup."""
+    return escape(str(text), quote=False)
+
+
+def layout(theme: Theme, **more: object) -> go.Layout:
+    """The layout that all figures share, on a transparent ground."""
+    base = go.Layout(
+        font={"family": '"Source Sans", "Helvetica Neue", Arial, sans-serif', "size": 14,
+              "color": theme.ink},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 64, "r": 16, "t": 48, "b": 56},
+        hoverlabel={"align": "left", "bgcolor": theme.paper, "bordercolor": theme.muted,
+                    "font": {"color": theme.ink, "size": 13}},
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top",
+                "font": {"size": 14}, "itemsizing": "trace", "itemwidth": 44},
+        hovermode="closest", dragmode="zoom", uirevision="keep",
+    )  # fmt: skip
+    return base.update(more)
+
+
+def axis(theme: Theme, **more: object) -> dict[str, object]:
+    """The axis that all figures share."""
+    return {
+        "gridcolor": theme.grid, "linecolor": theme.muted, "zeroline": False, "showline": True,
+        "ticks": "outside", "tickcolor": theme.muted, "ticklen": 4,
+        "tickfont": {"size": 13, "color": theme.ink},
+        "title": {"font": {"size": 14}, "standoff": 8},
+        **more,
+    }  # fmt: skip

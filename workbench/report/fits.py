@@ -1,0 +1,44 @@
+"""Fitted terms as a table of words with units."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from workbench.figures import in_order, quantity
+from workbench.record import METRICS
+
+COLUMNS = ("metric", "system", "source, device", "points", "shape",
+           "a, at |V| = 0", "b, per token", "c, per token²")  # fmt: skip
+TERMS = ("a", "b", "c")
+REFUTED = {"constant": ("b", "c"), "linear": ("c",)}
+"""The terms that each shape does without."""
+
+
+def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Columns and rows of the table of fits: each term with its 95 % interval and unit."""
+    metrics, systems = list(fits["metric"].unique()), in_order(fits)
+    rows = sorted(
+        fits.to_dict("records"),
+        key=lambda row: (metrics.index(row["metric"]), row["source"], row["device"],
+                         systems.index(row["series"])),
+    )  # fmt: skip
+    return COLUMNS, tuple(
+        (METRICS[row["metric"]].label, row["series"], f"{row['source']}, {row['device']}",
+         f"{row['num_points']:,}", row["shape"] or "not told", *(_term(row, t) for t in TERMS))
+        for row in rows
+    )  # fmt: skip
+
+
+def _term(row: Mapping[Any, Any], name: str) -> str:
+    """One term: '403 MFLOP (402 to 404)', and whether it can be told from zero."""
+    unit = METRICS[row["metric"]].unit
+    value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    if pd.isna(value):
+        return "too few points"
+    if name in REFUTED.get(row["shape"], ()):
+        bound = "" if pd.isna(high) or high <= 0 else f", at most {quantity(high, unit)}"
+        return f"none found{bound}"
+    if pd.isna(low):
+        return quantity(value, unit)
+    return f"{quantity(value, unit)} ({quantity(low, unit)} to {quantity(high, unit)})"

@@ -1,0 +1,119 @@
+"""Sentences computed from the frame: what a figure shows, and a fit in words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from workbench.analysis import CONDITIONS, SUBJECT
+from workbench.record import METRICS
+from workbench.report.text import listed
+
+SCOPES = {
+    "layer": "One decoder layer of {}",
+    "decoder": "The decoder of {} with LM head and loss",
+    "lvlm": "{} with vision tower, adapter and decoder",
+}
+PASSES = {"forward": "forward", "train": "training step", "decode": "decoding step"}
+LAYER_TRAIN = "forward and backward, no optimizer"
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 sample', '3 samples'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def spread(values: pd.Series, noun: str) -> str:
+    """'3 samples', or '3 to 10 samples' where the cells differ."""
+    low, high = int(values.min()), int(values.max())
+    return plural(high, noun) if low == high else f"{low:,} to {high:,} {noun}s"
+
+
+def setting(facts: dict[str, Any]) -> str:
+    """What was run: 'One decoder layer of mistral-7b-v0.3, forward, bfloat16, |T| = 64, …'."""
+    kind = PASSES[facts["pass"]]
+    if facts["scope"] == "layer" and facts["pass"] == "train":
+        kind = f"{kind} ({LAYER_TRAIN})"
+    words = [SCOPES[facts["scope"]].format(facts["model"]), kind, facts["dtype"],
+             f"|T| = {facts['num_text']:,}", f"batch {facts['batch']:,}"]  # fmt: skip
+    if facts["layout"] != "V,T":
+        words.append(f"layout {facts['layout']}")
+    if facts["scope"] != "layer":
+        words.append(f"logits of {facts['logits']} rows")
+    if facts["zero"]:
+        words.append(f"ZeRO {facts['zero']} over {facts['world_size']:,} ranks")
+    if facts["layer"] is not None:
+        words.append(f"layer {facts['layer']}")
+    if facts["memory_cap"] is not None:
+        words.append(f"memory capped at {facts['memory_cap']} (emulated)")
+    words.append(
+        f"weights {facts['weights']}" if facts["weights"] is not None else "random weights"
+    )
+    return ", ".join(words)
+
+
+def provenance(frame: pd.DataFrame) -> list[str]:
+    """One sentence a source and device: how many cells and samples, what was only predicted."""
+    found = []
+    for (source, device), rows in frame.groupby(["source", "device"]):
+        cells = plural(len(rows), "cell")
+        if source == "predicted":
+            found.append(f"Predicted for {device}: {cells}, computed from shapes and datasheet"
+                         " peaks; nothing ran.")  # fmt: skip
+            continue
+        timed = rows.loc[rows["time_s"].notna(), "num_samples"]
+        how = (
+            f", median of {spread(timed, 'sample')} each, bars are quartiles" if len(timed) else ""
+        )
+        found.append(f"Measured on {device}: {cells}{how}.")
+    return found
+
+
+def endings(frame: pd.DataFrame) -> str:
+    """How the cells ended: '20 ran, 3 out of memory (2 of them predicted), 1 killed'."""
+    words = {"ok": "ran", "oom": "out of memory", "killed": "killed", "timeout": "timed out",
+             "error": "failed with an error", "unsupported": "unsupported"}  # fmt: skip
+    parts = []
+    for status, word in words.items():
+        rows = frame[frame["status"] == status]
+        guessed = int((rows["source"] == "predicted").sum())
+        if status == "ok":
+            parts += [f"{len(rows) - guessed:,} ran"] if len(rows) > guessed else []
+            parts += [f"{guessed:,} predicted to fit"] if guessed else []
+        elif len(rows):
+            share = "predicted" if guessed == len(rows) else f"{guessed:,} of them predicted"
+            parts.append(f"{len(rows):,} {word}" + (f" ({share})" if guessed else ""))
+    return listed(parts)
+
+
+def conventions(metrics: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(label, unit, convention) of each metric."""
+    return [(METRICS[m].label, METRICS[m].unit, METRICS[m].convention) for m in metrics]
+
+
+def convention_line(metrics: Sequence[str]) -> str:
+    """The conventions of a figure's metrics in one sentence."""
+    return "; ".join(f"{label}: {how}" for label, _, how in conventions(metrics)) + "."
+
+
+def _reading(rows: pd.DataFrame) -> list[str]:
+    sources = set(rows["source"])
+    found = ["Lines are the fits with their 95 % bands."]
+    if sources == {"measured", "predicted"}:
+        found.append("Filled points and unbroken strokes are measured; hollow points and broken"
+                     " strokes are predicted.")  # fmt: skip
+    failed = rows["status"] == "oom"
+    if (failed & (rows["source"] == "measured")).any():
+        found.append("Out of memory when run: a cross in the band above the panel.")
+    if (failed & (rows["source"] == "predicted")).any():
+        found.append("Predicted beyond the card's memory: the point crossed out, at the value that"
+                     " an unlimited card would show.")  # fmt: skip
+    return found
+
+
+def figure_caption(rows: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """What a scaling figure of one subject shows, in sentences."""
+    facts = {key: None if pd.isna(value) else value for key, value in rows.iloc[0].items()
+             if key in (*SUBJECT, *CONDITIONS)}  # fmt: skip
+    return [f"{setting(facts)}.", *provenance(rows), f"Outcome: {endings(rows)}.",
+            *_reading(rows), convention_line(metrics)]  # fmt: skip
