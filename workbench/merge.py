@@ -1,0 +1,118 @@
+"""One store out of several: each record once, and of a damaged file whatever can still be read."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from workbench.errors import RequestError
+from workbench.record import Environment, Record
+from workbench.store import RunInfo, Store
+from workbench.store_rows import COLUMNS, decode, load
+from workbench.store_salvage import rows
+from workbench.store_schema import DamagedStore, StoreError
+
+_RUN_WIDTH, _RECORD_WIDTH = 7, 2 + len(COLUMNS)
+
+
+class Merged(NamedTuple):
+    """What a merge did."""
+
+    out: Path
+    num_runs: int
+    num_records: int
+    """Records in the merged store."""
+    num_added: int
+    """Records that this merge brought into it."""
+    notes: list[str]
+    """One line for each damaged input: what was saved, and that the file was left as it is."""
+
+
+class _Part(NamedTuple):
+    runs: list[RunInfo]
+    records: list[tuple[str, Record]]
+    units: dict[str, str]
+    note: str | None = None
+
+
+def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
+    """Unite ``inputs`` in ``out``, which is created, or added to where it is a store.
+
+    A (run, key, source, device) is kept once: a record that is done before one that is not, then
+    the one that was there first; of two that are not done the later. Inputs are only read.
+    Raises RequestError where an input is no store at all or ``out`` is a file of another kind,
+    and StoreError where ``out`` cannot be written.
+    """
+    target = Path(out)
+    if not inputs:
+        raise RequestError("merge: name at least one store")
+    # Everything is read before anything is written: a bad request leaves no file behind.
+    parts = [_read(Path(path)) for path in inputs]
+    runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.started_at)
+    units = {name: unit for part in parts for name, unit in part.units.items()}
+    with Store.open(target, "w") as store:
+        added = 0
+        for run in runs:
+            store.adopt_run(run, units)
+        for part in parts:
+            for run_id, records in _by_run(part.records):
+                added += store.add_many(run_id, records)
+        found = store.runs()
+    notes = [part.note for part in parts if part.note]
+    return Merged(target, len(found), sum(run.num_records for run in found), added, notes)
+
+
+def _by_run(items: Iterable[tuple[str, Record]]) -> list[tuple[str, list[Record]]]:
+    found: dict[str, list[Record]] = {}
+    for run, record in items:
+        found.setdefault(run, []).append(record)
+    return list(found.items())
+
+
+def _read(path: Path) -> _Part:
+    try:
+        with Store.open(path) as store:
+            if not store.check(rows=False):
+                return _Part(store.runs(), list(store.items()), store.units())
+    except DamagedStore:
+        pass
+    return _salvaged(path)
+
+
+def _salvaged(path: Path) -> _Part:
+    """The rows of a damaged store."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"store {str(path)!r}: cannot be read: {error.strerror}") from error
+    runs: dict[int, RunInfo] = {}
+    for rowid, row in rows(data, _RUN_WIDTH):
+        if all(isinstance(value, str) for value in row[1:]):
+            _, name, sweep, started_at, _, spec, environment = row
+            try:
+                facts = Environment.model_validate_json(environment)
+                runs[rowid] = RunInfo(name, sweep, started_at, load(spec), facts, 0)
+            except ValueError:
+                continue
+    found: list[tuple[str, Record]] = []
+    lost = 0
+    for _, (_, run_id, *values) in rows(data, _RECORD_WIDTH):
+        if run_id not in runs:
+            runs[run_id] = _unknown_run(data, run_id)
+        run = runs[run_id]
+        try:
+            found.append((run.id, decode(values, run.environment.model_dump_json())))
+        except ValueError:
+            lost += 1
+    if not found:
+        raise RequestError(f"store {str(path)!r}: no store, or damaged: no readable record in it")
+    number = len({(run, r.cell.key, r.source, r.device) for run, r in found})
+    note = f"{path}: damaged; {number} records saved, the file itself is left as it is"
+    note += f"; {lost} rows were there but made no sense" if lost else ""
+    return _Part(list(runs.values()), found, {}, note)
+
+
+def _unknown_run(data: bytes, run_id: int) -> RunInfo:
+    """What stands for a run whose own row is lost; named by the file's content."""
+    digest = hashlib.sha256(data).hexdigest()[:8]
+    return RunInfo(f"salvaged-{digest}-{run_id}", "salvaged", "", {}, Environment(), 0)
