@@ -18,7 +18,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.parts import LayerParts
-from workbench.lvlm.weights import BLOCK, load_layers, materialise, randomise
+from workbench.lvlm.weights import BLOCK, load_layers, randomise
 from workbench.registry import Registry
 from workbench.spec import Cell
 
@@ -42,6 +42,8 @@ class Workload:
     forward: Callable[[], tuple[Tensor, ...]]
     layers: list[tuple[LayerParts, int]]
     """Parts of each distinct layer and how many layers are like it."""
+    head_flops: int = 0
+    """Matmul FLOPs of a forward outside the layers."""
     upstream: list[Tensor] = field(default_factory=list)
     """Gradients of the outputs, where a train pass has no loss of its own."""
     guard: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -82,19 +84,23 @@ class Workload:
 
 
 Builder = Callable[[Cell, System, Context], Workload]
-SCOPES: Registry[Builder] = Registry("scope")
+SCOPES: Registry[Builder] = Registry("scope", "workbench.lvlm.scopes")
 
 
-def build(cell: Cell, device: torch.device | str = "cpu") -> Workload:
+def build(
+    cell: Cell, device: torch.device | str = "cpu", num_layers: int | None = None
+) -> Workload:
     """The workload of a cell on a device; under FakeTensorMode nothing is allocated.
 
     Raises RequestError for unknown names and options, Unsupported where the kernel cannot serve the
-    family (the reason names both).
+    family (the reason names both). ``num_layers`` builds only the first layers of a decoder.
     """
     check(cell)
     model = resolve(cell.model)
     system, kernel = SYSTEMS[cell.attention], KERNELS[cell.kernel]
     model.config._attn_implementation = kernel.hf
+    if num_layers is not None:
+        model = model.first_layers(num_layers)
     context = Context(
         cell=cell,
         layout=Layout.of(cell),
@@ -141,9 +147,7 @@ def parts_of(model: Resolved, layer: nn.Module, system: System, context: Context
 
 def make_layer(model: Resolved, index: int, context: Context) -> nn.Module:
     """One real layer on the context's device and dtype, with random or loaded weights."""
-    with torch.device("meta"):
-        layer = model.family.layer(model.config, index)
-    materialise(layer, context.device, context.dtype)
+    layer = context.create(lambda: model.family.layer(model.config, index))
     if context.cell.weights is None:
         randomise(layer)
     else:
@@ -158,36 +162,6 @@ def random_tensor(shape: tuple[int, ...], context: Context, grad: bool = False) 
     if count > BLOCK:
         block = block.repeat(-(-count // BLOCK))[:count].clone()
     return block.view(shape).requires_grad_(grad)
-
-
-def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
-    model = context.model
-    index = model.global_layer if cell.layer is None else cell.layer
-    parts = parts_of(model, make_layer(model, index, context), system, context)
-    module = system.layer(parts, context, index)
-    if cell.checkpoint:
-        module = Checkpointed(module)
-    train, d = cell.pass_ == "train", parts.hidden_size
-    shapes = (
-        [(cell.num_visual, system.visual_width(parts)), (cell.num_text, d)]
-        if system.decomposed
-        else [(cell.num_visual + cell.num_text, d)]
-    )
-    inputs = [random_tensor((cell.batch, *shape), context, grad=train) for shape in shapes]
-    upstream = [random_tensor(tuple(x.shape), context) for x in inputs] if train else []
-    return Workload(
-        cell=cell,
-        system=system,
-        context=context,
-        module=module,
-        inputs=inputs,
-        forward=lambda: module(*inputs),
-        layers=[(parts, 1)],
-        upstream=upstream,
-    )
-
-
-SCOPES.add("layer", _layer_scope)
 
 
 class Checkpointed(nn.Module):

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.lvlm.loops import alike
+
 TokenWise = Callable[..., tuple[Tensor, ...]]
 """(x [B, n, ...], …) -> (y [B, n, ...], …), each row depending on the same row of the inputs only."""
 
@@ -33,7 +35,7 @@ class _Chunked(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.call = (fn, chunk, num_inputs)
         length, outputs = inputs[0].shape[1], None
-        for start in range(0, length, chunk):
+        for start in alike(range(0, length, chunk)):
             parts = fn(*(x[:, start : start + chunk] for x in inputs))
             if outputs is None:
                 outputs = tuple(p.new_empty(p.shape[0], length, *p.shape[2:]) for p in parts)
@@ -44,16 +46,17 @@ class _Chunked(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         fn, chunk, num_inputs = ctx.call
-        inputs, weights = ctx.saved_tensors[:num_inputs], ctx.saved_tensors[num_inputs:]
+        saved = ctx.saved_tensors  # Under a checkpoint it can be read only once.
+        inputs, weights = saved[:num_inputs], saved[num_inputs:]
         wanted = ctx.needs_input_grad[3:]
         d_inputs = [
             torch.empty_like(x) if want else None for x, want in zip(inputs, wanted, strict=False)
         ]
         trained = [w for w, want in zip(weights, wanted[num_inputs:], strict=True) if want]
         sums: list[Tensor | None] = [None] * len(trained)
-        for start in range(0, inputs[0].shape[1], chunk):
+        for start in alike(range(0, inputs[0].shape[1], chunk)):
             rows = slice(start, start + chunk)
             with torch.enable_grad():
                 xs = [
@@ -100,5 +103,5 @@ class Tiled(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         if x.shape[1] <= self.tile:
             return self.inner(x)
-        weights = [w for w in self.inner.parameters()]
+        weights = list(self.inner.parameters())
         return token_chunks(lambda part: (self.inner(part),), self.tile, [x], weights)[0]

@@ -3,6 +3,7 @@
 Masks and tables are inputs: they are made once, before anything is counted or timed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +13,7 @@ from workbench.lvlm.kernels import Kernel, Scores
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.weights import Made, create
 from workbench.spec import Cell
 
 TILE = 4096
@@ -98,6 +100,10 @@ class Context:
         tables = [t for pair in self._tables.values() for t in pair]
         masks = [m for m in self._masks.values() if m is not None]
         return [*tables, *masks, *self._indices.values(), *self._kept]
+
+    def create(self, make: Callable[[], Made]) -> Made:
+        """A further module of the workload, uninitialised, on its device and in its dtype."""
+        return create(make, self.device, self.dtype)
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Count a system's own constant among the inputs; returns it."""

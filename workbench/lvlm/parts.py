@@ -5,6 +5,7 @@ Shapes: B batch, S tokens, D hidden size, H query heads, G key/value heads, K he
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ class LayerParts:
     """The pieces of one decoder layer. Modules are the layer's own: nothing is copied."""
 
     layer: nn.Module
-    attention: nn.Module
+    attention: Any
     input_norm: nn.Module
     post_attention_norm: nn.Module | None
     """Applied to the attention output after W_o (Gemma); None where the family has none."""
@@ -91,12 +92,12 @@ def rotate_half(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:
     return x * cos_bsk.unsqueeze(1) + turned * sin_bsk.unsqueeze(1)
 
 
-def llama_like(layer: nn.Module, rope: Rope = rotate_half) -> LayerParts:
+def llama_like(layer: Any, rope: Rope = rotate_half) -> LayerParts:
     """Parts of a layer with two norms: Llama, Mistral, Qwen2 and Qwen2.5-VL."""
     return _parts(layer, rope, None, layer.post_attention_layernorm, None)
 
 
-def gemma_like(layer: nn.Module, rope: Rope = rotate_half) -> LayerParts:
+def gemma_like(layer: Any, rope: Rope = rotate_half) -> LayerParts:
     """Parts of a layer with four norms: Gemma 2 and 3."""
     return _parts(
         layer,
@@ -108,7 +109,7 @@ def gemma_like(layer: nn.Module, rope: Rope = rotate_half) -> LayerParts:
 
 
 def _parts(
-    layer: nn.Module,
+    layer: Any,
     rope: Rope,
     post_attention_norm: nn.Module | None,
     mlp_norm: nn.Module,
@@ -136,7 +137,7 @@ def _parts(
     )
 
 
-def window_of(attention: nn.Module) -> int | None:
+def window_of(attention: Any) -> int | None:
     """The sliding window of an attention module, None where it sees everything."""
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window

@@ -1,7 +1,8 @@
 """Weights of a layer or a decoder: random ones, or a checkpoint's."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,17 @@ def materialise(module: nn.Module, device: torch.device, dtype: torch.dtype) -> 
             if id(old) not in made:
                 made[id(old)] = nn.Parameter(torch.empty(old.shape, device=device, dtype=dtype))
             setattr(child, name, made[id(old)])
+
+
+Made = TypeVar("Made", bound=nn.Module)
+
+
+def create(make: Callable[[], Made], device: torch.device, dtype: torch.dtype) -> Made:
+    """The module that ``make`` builds, uninitialised on that device: nothing is drawn twice."""
+    with torch.device("meta"):
+        module = make()
+    materialise(module, device, dtype)
+    return module
 
 
 def randomise(module: nn.Module, std: float = 0.02) -> None:
@@ -78,7 +90,7 @@ def read_checkpoint(source: str, model: Resolved) -> dict[str, Tensor]:
 
 
 def copy_tensor(
-    tensors: Mapping[str, Tensor], name: str, parameter: nn.Parameter, source: str
+    tensors: Mapping[str, Tensor], name: str, parameter: Tensor, source: str
 ) -> None:
     """Copy one tensor; raises RequestError where it is missing or of another shape."""
     found = tensors.get(name)

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported
@@ -23,7 +24,7 @@ def predict(cell: Cell, device_name: str) -> Record:
     """
     target = device(device_name)
     started, clock = datetime.now(UTC), time.monotonic()
-    base = {
+    base: dict[str, Any] = {
         "cell": cell,
         "source": "predicted",
         "device": target.name,
@@ -46,25 +47,26 @@ def predict(cell: Cell, device_name: str) -> Record:
         reason = target.sources["peak_flops"]
         flags += [f"time_s: {reason}", f"mfu: {reason}"]
     else:
-        flags.append("uncalibrated: time_s is the roofline's lower bound, not a measured efficiency")
+        flags.append(
+            "uncalibrated: time_s is the roofline's lower bound, not a measured efficiency"
+        )
     peak = target.peak(cell.dtype)
-    fits = capacity is None or traced.peak_bytes <= capacity
+    peak_bytes, moment = traced.timeline.peak()
+    fits = capacity is None or peak_bytes <= capacity
     return Record(
         **base,
         status=Status.OK if fits else Status.OOM,
-        error=None
-        if fits
-        else f"needs {traced.peak_bytes:,} bytes, the device gives {capacity:,}",
+        error=None if fits else f"needs {peak_bytes:,} bytes, the device gives {capacity:,}",
         metrics={
             **counts(traced),
-            "peak_bytes": traced.peak_bytes,
-            "gradient_bytes": traced.gradient_bytes,
-            "activation_bytes": traced.activation_bytes,
+            "peak_bytes": peak_bytes,
+            "gradient_bytes": traced.timeline.of_kind("gradients"),
+            "activation_bytes": saved_bytes(traced),
             "time_s": seconds,
             "mfu": traced.model_flops / seconds / peak if seconds and peak else None,
         },
         flags=flags,
-        details={"memory_by_kind": traced.by_kind, "capacity_bytes": capacity},
+        details={"memory_by_kind": traced.timeline.by_kind(moment), "capacity_bytes": capacity},
         duration_s=time.monotonic() - clock,
     )
 
@@ -76,9 +78,15 @@ def counts(traced: Trace) -> dict[str, int | float | None]:
         "flops_causal": traced.flops_causal,
         "model_flops": traced.model_flops,
         "params": traced.params,
-        "weight_bytes": traced.weight_bytes,
+        "weight_bytes": traced.timeline.of_kind("weights"),
         "bytes_moved": traced.bytes_moved,
     }
+
+
+def saved_bytes(traced: Trace) -> int:
+    """Activations that the forward of a train pass leaves for its backward."""
+    end = traced.timeline.forward_end
+    return traced.timeline.by_kind(end).get("activations", 0) if end >= 0 else 0
 
 
 def roofline_seconds(cell: Cell, traced: Trace, target: Device) -> float | None:

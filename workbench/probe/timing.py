@@ -107,11 +107,7 @@ def sample(
 
 def half_width(samples: list[float]) -> float | None:
     """Relative 95 % half-width of the median by order statistics; None below 6 samples."""
-    interval = median_interval(samples)
-    if interval is None:
-        return None
-    low, middle, high = interval
-    return (high - low) / 2 / middle
+    return median_interval(samples).relative_half_width
 
 
 def _precise(samples: list[float], precision: float) -> bool:
@@ -119,14 +115,10 @@ def _precise(samples: list[float], precision: float) -> bool:
     return sum(samples) >= MIN_TOTAL_S and width is not None and width <= precision
 
 
-def _unmet(
-    samples: list[float], needed: int, protocol: Protocol, precise: bool
-) -> list[str]:
+def _unmet(samples: list[float], needed: int, protocol: Protocol, precise: bool) -> list[str]:
     flags = []
     if len(samples) < needed:
-        flags.append(
-            f"few_samples: {len(samples)} of {needed} within {protocol.max_seconds:g} s"
-        )
+        flags.append(f"few_samples: {len(samples)} of {needed} within {protocol.max_seconds:g} s")
     if not precise:
         width = half_width(samples)
         reached = "unknown" if width is None else f"{width:.1%}"

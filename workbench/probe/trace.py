@@ -1,13 +1,24 @@
-"""A workload traced on fake tensors: FLOPs by convention, allocations, operators. Nothing is computed."""
+"""A workload traced on fake tensors: FLOPs by convention, allocations, operators.
+
+Nothing is computed. A decoder of many layers is composed from three units of them.
+"""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import lcm
+from typing import Any
 
+from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from workbench.errors import RequestError
 from workbench.lvlm.build import Workload, build
-from workbench.probe.tracker import Operator, Tracker, total
+from workbench.lvlm.loops import RUNNER
+from workbench.lvlm.models import resolve
+from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
+from workbench.probe.tracker import Operator, Timeline, Tracker, tally, total
 from workbench.spec import Cell
 
 
@@ -19,12 +30,7 @@ class Trace:
     flops_causal: int
     model_flops: int
     params: int
-    peak_bytes: int
-    by_kind: dict[str, int]
-    """Bytes alive at the peak: weights, inputs, activations, gradients, working."""
-    weight_bytes: int
-    gradient_bytes: int
-    activation_bytes: int
+    timeline: Timeline
     operators: Counter[Operator]
 
     @property
@@ -32,36 +38,30 @@ class Trace:
         return sum(op.bytes * count for op, count in self.operators.items())
 
 
-def trace(cell: Cell, granule: int = 1) -> Trace:
+@dataclass(frozen=True)
+class Plan:
+    """How a decoder is traced: ``traced`` layers stand for ``total``, units of ``unit`` layers."""
+
+    traced: int
+    total: int
+    unit: int
+
+    @property
+    def middles(self) -> int:
+        """How many middle units there really are."""
+        return 1 + (self.total - self.traced) // self.unit
+
+
+def trace(cell: Cell, granule: int = 1, compose: bool = True) -> Trace:
     """Trace one iteration of ``cell``; ``granule`` is the allocator's rounding in bytes.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
+    plan = plan_of(cell) if compose else None
     try:
         with FakeTensorMode():
-            workload = build(cell, "cpu")
-            tracker = run(workload, granule)
-            gradients = [p.grad for p in workload.module.parameters() if p.grad is not None]
-            tracker.label("gradients", gradients)
-            input_gradients = [x.grad for x in workload.inputs if x.grad is not None]
-            tracker.label("input gradients", input_gradients)
-            peak, moment = tracker.peak()
-            flops = total(tracker.operators)
-            end = tracker.marks.get("forward")
-            return Trace(
-                flops=flops,
-                flops_causal=flops - masked_flops(workload, tracker),
-                model_flops=forward_flops(workload) * (3 if cell.pass_ == "train" else 1),
-                params=workload.num_parameters,
-                peak_bytes=peak,
-                by_kind=tracker.by_kind(moment),
-                weight_bytes=sum(b.bytes for b in tracker.blocks if b.kind == "weights"),
-                gradient_bytes=sum(b.bytes for b in tracker.blocks if b.kind == "gradients"),
-                activation_bytes=(
-                    0 if end is None else tracker.by_kind(end).get("activations", 0)
-                ),
-                operators=tracker.operators,
-            )
+            workload = build(cell, "cpu", None if plan is None else plan.traced)
+            return _traced(workload, granule, plan)
     except (OverflowError, RuntimeError) as error:
         if "overflow" in str(error).lower() or "too large" in str(error).lower():
             raise RequestError(
@@ -70,27 +70,126 @@ def trace(cell: Cell, granule: int = 1) -> Trace:
         raise
 
 
-def run(workload: Workload, granule: int = 1) -> Tracker:
-    """One iteration under a tracker that knows what was there before."""
+def plan_of(cell: Cell) -> Plan | None:
+    """Three units and the remainder, where that is fewer layers than there are."""
+    if cell.scope == "layer":
+        return None
+    model = resolve(cell.model)
+    total_layers = model.config.num_hidden_layers
+    unit = lcm(model.period, (cell.checkpoint_every or 1) if cell.checkpoint else 1)
+    traced = UNITS * unit + total_layers % unit
+    return Plan(traced, total_layers, unit) if traced < total_layers else None
+
+
+def _traced(workload: Workload, granule: int, plan: Plan | None) -> Trace:
     tracker = Tracker(granule)
-    weights = [*workload.module.parameters()]
-    tracker.hold("weights", weights)
-    tracker.hold("inputs", (t for t in workload.held() if not any(t is w for w in weights)))
+    token = RUNNER.set(tracker.loop)
+    try:
+        with boundaries(workload, tracker, plan) as bounds:
+            end = run(workload, tracker)
+    finally:
+        RUNNER.reset(token)
+    parameters = [*workload.module.parameters()]
+    tracker.label("gradients", [p.grad for p in parameters if p.grad is not None])
+    tracker.label("input gradients", [x.grad for x in workload.inputs if x.grad is not None])
+    timeline = Timeline(tracker.blocks, tracker.calls, end)
+    params = workload.num_parameters
+    if plan is not None:
+        unit = units(workload, plan)[MIDDLE]
+        weights = [w for layer in unit for w in layer.parameters()]
+        held = [tracker.block_of(w) for w in weights]
+        timeline = repeat_middle(timeline, bounds.frozen(), plan.middles, held)
+        params += sum(w.numel() for w in weights) * (plan.middles - 1)
+        repeated = workload.layers[plan.unit : 2 * plan.unit]
+        workload.layers += [(parts, n * (plan.middles - 1)) for parts, n in repeated]
+    operators = tally(timeline.calls)
+    flops = total(operators)
+    return Trace(
+        flops=flops,
+        flops_causal=flops - masked_flops(workload, operators),
+        model_flops=forward_flops(workload) * (3 if workload.cell.pass_ == "train" else 1),
+        params=params,
+        timeline=timeline,
+        operators=operators,
+    )
+
+
+def run(workload: Workload, tracker: Tracker) -> int:
+    """One iteration under a tracker that knows what was there before; when the forward was over."""
+    weights = {id(w) for w in workload.module.parameters()}
+    tracker.hold("weights", workload.module.parameters())
+    tracker.hold("inputs", (t for t in workload.held() if id(t) not in weights))
+    end = -1
     with tracker, workload.guard():
         outputs = workload.run_forward()
         if workload.cell.pass_ == "train":
-            tracker.mark("forward")
+            end = tracker.tick
             workload.run_backward(outputs)
-    return tracker
+    return end
 
 
-def masked_flops(workload: Workload, tracker: Tracker) -> int:
+def units(workload: Workload, plan: Plan) -> list[list[nn.Module]]:
+    """The traced layers (or checkpointed groups) by unit; the last takes the remainder."""
+    layers: Any = workload.module.get_submodule("layers")
+    modules = list(layers)
+    grouped = workload.cell.checkpoint_every if workload.cell.checkpoint else None
+    size = plan.unit // (grouped or 1)
+    return [modules[:size], modules[size : 2 * size], modules[2 * size :]]
+
+
+class _Marks:
+    """Boundaries as they are met."""
+
+    def __init__(self) -> None:
+        self.forward = [-1] * UNITS
+        self.backward = [-1] * UNITS
+        self.head = -1
+
+    def frozen(self) -> Boundaries:
+        met = self.backward if self.backward[MIDDLE] >= 0 else []
+        return Boundaries(self.forward, self.head, met)
+
+
+@contextmanager
+def boundaries(workload: Workload, tracker: Tracker, plan: Plan | None) -> Iterator[_Marks]:
+    """Note when each unit's forward and backward begin."""
+    marks = _Marks()
+    if plan is None:
+        yield marks
+        return
+    handles = []
+    for number, unit in enumerate(units(workload, plan)):
+
+        def enter(_module: nn.Module, _inputs: Any, number: int = number) -> None:
+            marks.forward[number] = tracker.tick + 1
+
+        def leave(_module: nn.Module, _inputs: Any, output: Any, number: int = number) -> None:
+            if number == LAST:
+                marks.head = tracker.tick + 1
+            for tensor in output:
+                if isinstance(tensor, Tensor) and tensor.requires_grad:
+                    tensor.register_hook(lambda _: arrive(number))
+
+        def arrive(number: int) -> None:
+            if marks.backward[number] < 0:
+                marks.backward[number] = tracker.tick + 1
+
+        handles.append(unit[0].register_forward_pre_hook(enter))
+        handles.append(unit[-1].register_forward_hook(leave))
+    try:
+        yield marks
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
     """Attention FLOPs of pairs that the mask hides, exact.
 
-    Every pair of a workload costs the same in forward, backward and recomputation, so the masked share
-    of attention FLOPs is the masked share of pairs.
+    Every pair of a workload costs the same in forward, backward and recomputation, so the masked
+    share of attention FLOPs is the masked share of pairs.
     """
-    attention = total(tracker.operators, attention_only=True)
+    attention = total(operators, attention_only=True)
     if not attention:
         return 0
     dense = allowed = 0
@@ -105,6 +204,6 @@ def masked_flops(workload: Workload, tracker: Tracker) -> int:
 def forward_flops(workload: Workload) -> int:
     """The closed form of one forward; a backward without recomputation is twice that."""
     cell = workload.cell
-    return sum(
+    return workload.head_flops + sum(
         count * workload.system.forward_flops(parts, cell) for parts, count in workload.layers
     )

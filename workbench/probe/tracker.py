@@ -6,7 +6,7 @@ owner lets go, as on a real device.
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,6 +24,14 @@ class Operator(NamedTuple):
     flops: int
     bytes: int
     attention: bool
+
+
+class Call(NamedTuple):
+    """An operator at a moment, standing for ``times`` calls."""
+
+    tick: int
+    times: int
+    operator: Operator
 
 
 @dataclass
@@ -47,13 +55,13 @@ class Tracker(TorchDispatchMode):
     """
 
     granule: int = 1
-    operators: Counter[Operator] = field(default_factory=Counter)
+    calls: list[Call] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
-    marks: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()
         self.tick = 0
+        self.times = 1
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
 
     def hold(self, kind: str, tensors: Iterable[Tensor]) -> None:
@@ -68,33 +76,20 @@ class Tracker(TorchDispatchMode):
             if block.kind == "working":
                 block.kind = kind
 
-    def mark(self, name: str) -> None:
-        """Remember this moment."""
-        self.marks[name] = self.tick
+    def block_of(self, tensor: Tensor) -> Block:
+        """The block of a tensor's storage."""
+        return self._follow(tensor)
 
-    def peak(self) -> tuple[int, int]:
-        """The largest sum of live blocks, in bytes, and the moment it is first reached."""
-        changes: Counter[int] = Counter()
-        for block in self.blocks:
-            changes[block.born] += block.bytes
-            if block.died is not None:
-                changes[block.died] -= block.bytes
-        live = best = moment = 0
-        for tick in sorted(changes):
-            live += changes[tick]
-            if live > best:
-                best, moment = live, tick
-        return best, moment
-
-    def by_kind(self, moment: int) -> dict[str, int]:
-        """Live bytes at a moment by kind; what the forward leaves behind is ``activations``."""
-        end = self.marks.get("forward", -1)
-        sums: Counter[str] = Counter()
-        for block in self.blocks:
-            if block.alive(moment):
-                saved = block.kind == "working" and block.born <= end and block.alive(end)
-                sums["activations" if saved else block.kind] += block.bytes
-        return dict(sums)
+    def loop(self, steps: range) -> Iterator[int]:
+        """First, second and last of ``steps``; the second stands for all between (``lvlm.loops``)."""
+        if len(steps) <= 3:
+            yield from steps
+            return
+        yield steps[0]
+        before, self.times = self.times, self.times * (len(steps) - 2)
+        yield steps[1]
+        self.times = before
+        yield steps[-1]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -113,7 +108,9 @@ class Tracker(TorchDispatchMode):
             moved = sum(map(extent, inputs)) + sum(map(extent, outputs))
             flops = operator_flops(packet, args, kwargs, out)
             name = str(packet).removeprefix("aten.")
-            self.operators[Operator(name, flops, moved, is_attention(packet))] += 1
+            self.calls.append(
+                Call(self.tick, self.times, Operator(name, flops, moved, is_attention(packet)))
+            )
         return out
 
     def _follow(self, tensor: Tensor) -> Block:
@@ -125,12 +122,49 @@ class Tracker(TorchDispatchMode):
         size = -(-storage.nbytes() // self.granule) * self.granule
         block = Block(size, self.tick)
         self.blocks.append(block)
-        self._known[key] = (weakref.ref(storage, lambda _, b=block: self._free(b)), block)
+
+        def free(_: object) -> None:
+            block.died = self.tick + 1  # Before the next operator allocates.
+
+        self._known[key] = (weakref.ref(storage, free), block)
         return block
 
-    def _free(self, block: Block) -> None:
-        # Freed before the next operator allocates.
-        block.died = self.tick + 1
+
+class Timeline(NamedTuple):
+    """Everything that happened in one iteration, in operator calls."""
+
+    blocks: list[Block]
+    calls: list[Call]
+    forward_end: int
+    """The moment at which a train pass's forward is over; -1 for other passes."""
+
+    def peak(self) -> tuple[int, int]:
+        """The largest sum of live blocks, in bytes, and the moment it is first reached."""
+        changes: Counter[int] = Counter()
+        for block in self.blocks:
+            changes[block.born] += block.bytes
+            if block.died is not None:
+                changes[block.died] -= block.bytes
+        live = best = moment = 0
+        for tick in sorted(changes):
+            live += changes[tick]
+            if live > best:
+                best, moment = live, tick
+        return best, moment
+
+    def by_kind(self, moment: int) -> dict[str, int]:
+        """Live bytes at a moment by kind; what the forward leaves behind is ``activations``."""
+        end = self.forward_end
+        sums: Counter[str] = Counter()
+        for block in self.blocks:
+            if block.alive(moment):
+                saved = block.kind == "working" and block.born <= end and block.alive(end)
+                sums["activations" if saved else block.kind] += block.bytes
+        return dict(sums)
+
+    def of_kind(self, kind: str) -> int:
+        """Bytes of all blocks of a kind."""
+        return sum(block.bytes for block in self.blocks if block.kind == kind)
 
 
 def extent(tensor: Tensor) -> int:
@@ -139,6 +173,14 @@ def extent(tensor: Tensor) -> int:
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         count *= size if stride or size == 0 else 1
     return count * tensor.element_size()
+
+
+def tally(calls: Iterable[Call]) -> Counter[Operator]:
+    """How often each operator ran."""
+    counts: Counter[Operator] = Counter()
+    for call in calls:
+        counts[call.operator] += call.times
+    return counts
 
 
 def total(operators: Counter[Operator], attention_only: bool = False) -> int:

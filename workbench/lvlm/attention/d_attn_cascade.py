@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 class CrossAttention(nn.Module):
     """The decoupled module's projections."""
 
-    def __init__(self, parts: "LayerParts", context: Context) -> None:
+    def __init__(self, parts: "LayerParts") -> None:
         super().__init__()
         wide = parts.num_heads * parts.head_dim
         narrow = parts.num_kv_heads * parts.head_dim
-        place = {"bias": False, "dtype": context.dtype, "device": context.device}
-        self.q_proj = nn.utils.skip_init(nn.Linear, parts.hidden_size, wide, **place)
-        self.k_proj = nn.utils.skip_init(nn.Linear, parts.hidden_size, narrow, **place)
-        self.v_proj = nn.utils.skip_init(nn.Linear, parts.hidden_size, narrow, **place)
-        self.o_proj = nn.utils.skip_init(nn.Linear, wide, parts.hidden_size, **place)
-        randomise(self)
+        self.q_proj = nn.Linear(parts.hidden_size, wide, bias=False)
+        self.k_proj = nn.Linear(parts.hidden_size, narrow, bias=False)
+        self.v_proj = nn.Linear(parts.hidden_size, narrow, bias=False)
+        self.o_proj = nn.Linear(wide, parts.hidden_size, bias=False)
 
 
 class CascadeLayer(DecomposedLayer):
@@ -40,7 +38,8 @@ class CascadeLayer(DecomposedLayer):
 
     def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
         super().__init__(parts, context, index)
-        self.cross = CrossAttention(parts, context)
+        self.cross = context.create(lambda: CrossAttention(parts))
+        randomise(self.cross)
 
     def _tokens(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts, x = self.parts, self.parts.input_norm(visual)

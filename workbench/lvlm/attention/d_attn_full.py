@@ -26,13 +26,14 @@ class FullLayer(DecomposedLayer):
         self.visual_scores = context.scores(parts, False, window_on_other=True)
 
     def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.visual_tables is not None, "both streams are rotated"
         streams = {}
-        for name, x, tables in (
+        for name, x, (cos, sin) in (
             ("visual", visual, self.visual_tables),
             ("text", text, self.text_tables),
         ):
             if x.shape[1]:
-                normed, (cos, sin) = self.parts.input_norm(x), tables
+                normed = self.parts.input_norm(x)
                 streams[name] = Branch(
                     self.parts.rope(self.parts.query(normed), cos, sin),
                     self.parts.rope(self.parts.key(normed), cos, sin),

@@ -28,11 +28,10 @@ class HiMixLayer(DecomposedLayer):
 
     def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
         super().__init__(parts, context, index)
-        place = {"dtype": context.dtype, "device": context.device}
         narrow = parts.num_kv_heads * parts.head_dim
-        self.norm_img = nn.RMSNorm(ENCODER_WIDTH, eps=1e-6, **place)
-        self.k_proj_img = nn.utils.skip_init(nn.Linear, ENCODER_WIDTH, narrow, bias=False, **place)
-        self.v_proj_img = nn.utils.skip_init(nn.Linear, ENCODER_WIDTH, narrow, bias=False, **place)
+        self.norm_img = context.create(lambda: nn.RMSNorm(ENCODER_WIDTH, eps=1e-6))
+        self.k_proj_img = context.create(lambda: nn.Linear(ENCODER_WIDTH, narrow, bias=False))
+        self.v_proj_img = context.create(lambda: nn.Linear(ENCODER_WIDTH, narrow, bias=False))
         for module in (self.norm_img, self.k_proj_img, self.v_proj_img):
             randomise(module)
 

@@ -1,6 +1,6 @@
 """S-Attn, the baseline: the layer as transformers ships it, one causal sequence of all tokens."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ class SAttnLayer(nn.Module):
 
     def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
         super().__init__()
-        self.layer = parts.layer
+        self.layer: Any = parts.layer
         self.tables = context.rope(index, "sequence")
         self.mask = context.mask(parts.window)
         if context.cell.tiled:

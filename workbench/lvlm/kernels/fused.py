@@ -65,7 +65,7 @@ class _Merged(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         q, k, v, q_other, k_other, v_other, out, lse = ctx.saved_tensors
         backend, prefixes, scale, saved = ctx.call
         d_own = backend.backward(grad, q, k, v, out, lse, saved[0], True, scale)
@@ -98,7 +98,7 @@ class _Single(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         backend, causal, scale, saved = ctx.call
         return (None, None, None, *backend.backward(grad, q, k, v, out, lse, saved, causal, scale))

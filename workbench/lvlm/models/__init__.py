@@ -6,6 +6,7 @@ transformers is imported when something is built, not before.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +39,12 @@ class Family:
     parts: "Callable[[nn.Module], LayerParts]"
     config_name: str = ""
     lm_name: str = ""
+    scaled_embeddings: bool = False
+    """Whether text embeddings are multiplied by the root of the hidden size (Gemma)."""
+
+    def embed_scale(self, config: "PreTrainedConfig") -> float:
+        """The factor of the text embeddings."""
+        return config.hidden_size**0.5 if self.scaled_embeddings else 1.0
 
     def _class(self, name: str, module: str = "modeling") -> Any:
         return getattr(
@@ -93,6 +100,24 @@ class Resolved:
         types = getattr(self.config, "layer_types", None)
         return types[index] if types else "full_attention"
 
+    def first_layers(self, count: int) -> "Resolved":
+        """The same model with its first ``count`` layers only."""
+        config = deepcopy(self.config)
+        config.num_hidden_layers = count
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:count]
+        return Resolved(self.name, self.family, config)
+
+    @property
+    def period(self) -> int:
+        """After how many layers the kinds of layers repeat."""
+        kinds = [self.layer_type(i) for i in range(self.config.num_hidden_layers)]
+        return next(
+            p
+            for p in range(1, len(kinds) + 1)
+            if all(kinds[i] == kinds[i - p] for i in range(p, len(kinds)))
+        )
+
     @property
     def global_layer(self) -> int:
         """The first layer that sees the whole sequence."""
@@ -124,10 +149,13 @@ def _from_files(name: str) -> Resolved:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name).get_text_config()
+        whole = AutoConfig.from_pretrained(name)
+        config = whole.get_text_config()
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(f"model {name!r}: its config cannot be loaded: {reason}") from None
+    if not hasattr(config, "tie_word_embeddings"):  # Some text configs leave it to the whole.
+        config.tie_word_embeddings = getattr(whole, "tie_word_embeddings", False)
     for family in FAMILIES.values():
         if family.model_type == config.model_type:
             return Resolved(name, family, config)

@@ -3,7 +3,7 @@
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import gemma_like
 
-FAMILIES.add("gemma2", Family("gemma2", "gemma2", "Gemma2", gemma_like))
+FAMILIES.add("gemma2", Family("gemma2", "gemma2", "Gemma2", gemma_like, scaled_embeddings=True))
 
 MODELS.add(
     "gemma-2-9b",

@@ -19,7 +19,15 @@ class Gemma3(Family):
 
 
 FAMILIES.add(
-    "gemma3", Gemma3("gemma3_text", "gemma3", "Gemma3", gemma_like, config_name="Gemma3TextConfig")
+    "gemma3",
+    Gemma3(
+        "gemma3_text",
+        "gemma3",
+        "Gemma3",
+        gemma_like,
+        config_name="Gemma3TextConfig",
+        scaled_embeddings=True,
+    ),
 )
 
 MODELS.add(

@@ -4,6 +4,8 @@ Without an image grid (random visual embeddings) the three positions of a token 
 index in the sequence; M-RoPE is then ordinary RoPE.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ class Qwen25VL(Family):
         return rotary(like, rows.unsqueeze(1))
 
 
-def parts(layer: nn.Module) -> LayerParts:
+def parts(layer: Any) -> LayerParts:
     """Releases of transformers differ in where they merge the three sections; both are served."""
     section = layer.self_attn.config.rope_parameters["mrope_section"]
 

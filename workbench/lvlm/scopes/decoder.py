@@ -1,0 +1,172 @@
+"""Scope ``decoder``: embedding, every layer, final norm, LM head and, in training, the loss on text."""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workbench.errors import RequestError
+from workbench.lvlm.attention import System
+from workbench.lvlm.build import (
+    SCOPES,
+    Checkpointed,
+    Workload,
+    make_layer,
+    parts_of,
+    random_tensor,
+)
+from workbench.lvlm.chunked import token_chunks
+from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.weights import copy_tensor, randomise, read_checkpoint
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+
+class Decoder(nn.Module):
+    """A whole language model around one attention system.
+
+    Visual embeddings [B, V, W] enter beside text ids [B, T]; W is the hidden size, HiMix's encoder width.
+    """
+
+    def __init__(self, cell: Cell, system: System, context: Context) -> None:
+        super().__init__()
+        config, model = context.model.config, context.model
+        self.cell, self.system, self.layout = cell, system, context.layout
+        vocab, width = config.vocab_size, config.hidden_size
+        self.embed_scale = model.family.embed_scale(config)
+        self.softcap = getattr(config, "final_logit_softcapping", None)
+        self.embed_tokens = context.create(lambda: nn.Embedding(vocab, width))
+        self.parts: list[LayerParts] = []
+        blocks: list[nn.Module] = []
+        for index in range(config.num_hidden_layers):
+            parts = parts_of(model, make_layer(model, index, context), system, context)
+            self.parts.append(parts)
+            blocks.append(system.layer(parts, context, index))
+        self.layers = nn.ModuleList(grouped(blocks, cell))
+        self.norm = context.create(lambda: model.family.norm(config))
+        self.lm_head = context.create(lambda: nn.Linear(width, vocab, bias=False))
+        if getattr(config, "tie_word_embeddings", False):
+            self.lm_head.weight = self.embed_tokens.weight
+        if cell.weights is None:
+            for module in (self.embed_tokens, self.norm, self.lm_head):
+                randomise(module)
+        else:
+            self._load(cell.weights, context)
+        self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
+
+    def forward(self, visual: Tensor, ids: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Logits [B, rows, vocab], or the mean loss of text tokens where ``targets`` [B, T] are given."""
+        text = self.embed_tokens(ids)
+        if self.embed_scale != 1.0:
+            text = text * self.embed_scale
+        state = self.system.state(visual, text, self.layout)
+        for layer in self.layers:
+            state = layer(*state)
+        hidden = self.norm(self._rows(state))
+        if targets is None:
+            return self._logits(hidden)
+        if self.cell.tiled:
+            return self._tiled_loss(hidden, targets)
+        logits = self._logits(hidden)
+        if logits.shape[1] != targets.shape[1]:
+            logits = logits[:, self.text_rows]
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def _rows(self, state: tuple[Tensor, ...]) -> Tensor:
+        """Hidden states that reach the LM head: all rows in sequence order, or text rows."""
+        if self.system.text_only or (self.system.decomposed and self.cell.logits == "text"):
+            return state[1]
+        sequence = self.layout.join(*state) if self.system.decomposed else state[0]
+        return sequence[:, self.text_rows] if self.cell.logits == "text" else sequence
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = self.lm_head(hidden)
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+    def _tiled_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The LM head and its loss in tiles of tokens; rows that are not text have target -100."""
+        if hidden.shape[1] != targets.shape[1]:
+            whole = targets.new_full(hidden.shape[:2], -100)
+            whole[:, self.text_rows] = targets
+            targets = whole
+
+        def losses(rows: Tensor, wanted: Tensor) -> tuple[Tensor]:
+            flat = self._logits(rows).float().flatten(0, 1)
+            each = F.cross_entropy(flat, wanted.flatten(), ignore_index=-100, reduction="none")
+            return (each.view(wanted.shape),)
+
+        (each,) = token_chunks(losses, TILE, [hidden, targets], [self.lm_head.weight])
+        return each.sum() / self.layout.num_text / targets.shape[0]
+
+    def _load(self, source: str, context: Context) -> None:
+        tensors = read_checkpoint(source, context.model)
+        copy_tensor(tensors, "embed_tokens.weight", self.embed_tokens.weight, source)
+        copy_tensor(tensors, "norm.weight", self.norm.get_parameter("weight"), source)
+        if self.lm_head.weight is not self.embed_tokens.weight:
+            copy_tensor(tensors, "lm_head.weight", self.lm_head.weight, source)
+
+
+def grouped(blocks: list[nn.Module], cell: Cell) -> list[nn.Module]:
+    """The layers, each or every ``checkpoint_every`` of them under one checkpoint."""
+    if not cell.checkpoint:
+        return blocks
+    size = cell.checkpoint_every or 1
+    return [
+        Checkpointed(blocks[i] if size == 1 else Run(blocks[i : i + size]))
+        for i in range(0, len(blocks), size)
+    ]
+
+
+class Run(nn.Module):
+    """Consecutive layers as one module."""
+
+    def __init__(self, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
+        for block in self.blocks:
+            state = block(*state)
+        return state
+
+
+def _decoder_scope(cell: Cell, system: System, context: Context) -> Workload:
+    if cell.skip_last and cell.logits == "all":
+        raise RequestError("skip_last: needs logits 'text', or visual logits would be missing")
+    decoder, train = Decoder(cell, system, context), cell.pass_ == "train"
+    shape = (cell.batch, cell.num_visual, system.visual_width(decoder.parts[0]))
+    visual = random_tensor(shape, context, grad=train)
+    vocab = context.model.config.vocab_size
+    ids, targets = (
+        torch.randint(vocab, (cell.batch, cell.num_text), device=context.device) for _ in range(2)
+    )
+
+    def forward() -> tuple[Tensor, ...]:
+        return (decoder(visual, ids, targets if train else None),)
+
+    return Workload(
+        cell=cell,
+        system=system,
+        context=context,
+        module=decoder,
+        inputs=[visual, ids, *([targets] if train else [])],
+        forward=forward,
+        layers=[(parts, 1) for parts in decoder.parts],
+        head_flops=2
+        * cell.batch
+        * context.model.config.hidden_size
+        * vocab
+        * (
+            cell.num_text
+            if system.text_only or cell.logits == "text"
+            else cell.num_visual + cell.num_text
+        ),
+    )
+
+
+SCOPES.add("decoder", _decoder_scope)

@@ -1,0 +1,45 @@
+"""Scope ``layer``: one real decoder layer; a train pass is forward and backward, no optimizer."""
+
+from workbench.lvlm.attention import System
+from workbench.lvlm.build import (
+    SCOPES,
+    Checkpointed,
+    Workload,
+    make_layer,
+    parts_of,
+    random_tensor,
+)
+from workbench.lvlm.context import Context
+from workbench.spec import Cell
+
+
+def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
+    model = context.model
+    index = model.global_layer if cell.layer is None else cell.layer
+    parts = parts_of(model, make_layer(model, index, context), system, context)
+    module = system.layer(parts, context, index)
+    if cell.checkpoint:
+        module = Checkpointed(module)
+    train, d = cell.pass_ == "train", parts.hidden_size
+    shapes = (
+        [(cell.num_visual, system.visual_width(parts)), (cell.num_text, d)]
+        if system.decomposed
+        else [(cell.num_visual + cell.num_text, d)]
+    )
+    inputs = [random_tensor((cell.batch, *shape), context, grad=train) for shape in shapes]
+    upstream = [random_tensor(tuple(x.shape), context) for x in inputs] if train else []
+    return Workload(
+        cell=cell,
+        system=system,
+        context=context,
+        module=module,
+        inputs=inputs,
+        forward=lambda: module(*inputs),
+        layers=[(parts, 1)],
+        upstream=upstream,
+    )
+
+
+SCOPES.add("layer", _layer_scope)
+
+
