@@ -46,6 +46,7 @@ for _name, _unit, _label, _convention in (
     ("device_bytes", "B", "Whole-card memory", "used bytes of the card by NVML after the iterations"),
     ("weight_bytes", "B", "Weights", "bytes of parameters and buffers"),
     ("gradient_bytes", "B", "Gradients", "bytes of gradients of weights"),
+    ("optimizer_bytes", "B", "Optimizer states", "of one rank: moments and float32 master weights"),
     ("activation_bytes", "B", "Saved activations", "held from forward to backward, inputs excluded"),
     ("time_s", "s", "Seconds per iteration", "median of whole iterations after warm-up"),
     ("time_q1_s", "s", "Time, first quartile", "of the same samples as time_s"),

@@ -8,6 +8,8 @@ from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels import KERNELS
 from workbench.probe.environment import environment
+from workbench.probe.peak import predicted_peak
+from workbench.probe.states import check_states, has_optimizer, states
 from workbench.probe.trace import Trace, trace
 from workbench.record import Record, Status
 from workbench.spec import Cell
@@ -19,10 +21,12 @@ CUDA_GRANULE = 512
 def predict(cell: Cell, device_name: str) -> Record:
     """Predict one cell on a named device.
 
-    A cell beyond the device's capacity has status ``oom`` and keeps its metrics. Raises RequestError
-    for unknown names; a kernel that cannot serve the family gives status ``unsupported``.
+    A cell beyond the device's capacity has status ``oom`` and keeps its metrics. Raises
+    RequestError for unknown names; a kernel that cannot serve the family gives status
+    ``unsupported``.
     """
     target = device(device_name)
+    check_states(cell)
     started, clock = datetime.now(UTC), time.monotonic()
     base: dict[str, Any] = {
         "cell": cell,
@@ -50,23 +54,26 @@ def predict(cell: Cell, device_name: str) -> Record:
         flags.append(
             "uncalibrated: time_s is the roofline's lower bound, not a measured efficiency"
         )
-    peak = target.peak(cell.dtype)
-    peak_bytes, moment = traced.timeline.peak()
-    fits = capacity is None or peak_bytes <= capacity
+    rate = target.peak(cell.dtype)
+    peak = predicted_peak(cell, traced)
+    fits = capacity is None or peak.total <= capacity
     return Record(
         **base,
         status=Status.OK if fits else Status.OOM,
-        error=None if fits else f"needs {peak_bytes:,} bytes, the device gives {capacity:,}",
+        error=None if fits else f"needs {peak.total:,} bytes, the device gives {capacity:,}",
         metrics={
             **counts(traced),
-            "peak_bytes": peak_bytes,
-            "gradient_bytes": traced.timeline.of_kind("gradients"),
+            "peak_bytes": peak.total,
+            "gradient_bytes": (
+                peak.states.gradients if peak.states else traced.timeline.of_kind("gradients")
+            ),
             "activation_bytes": saved_bytes(traced),
             "time_s": seconds,
-            "mfu": traced.model_flops / seconds / peak if seconds and peak else None,
+            "mfu": traced.model_flops / seconds / rate if seconds and rate else None,
+            "optimizer_bytes": peak.states.optimizer if peak.states else 0,
         },
         flags=flags,
-        details={"memory_by_kind": traced.timeline.by_kind(moment), "capacity_bytes": capacity},
+        details={"memory_by_kind": peak.by_kind, "capacity_bytes": capacity},
         duration_s=time.monotonic() - clock,
     )
 
@@ -100,14 +107,19 @@ def roofline_seconds(cell: Cell, traced: Trace, target: Device) -> float | None:
     attention = sum(op.flops * n for op, n in traced.operators.items() if op.attention)
     hidden = traced.flops - traced.flops_causal
     kept = 1.0 if not attention or KERNELS[cell.kernel].dense_mask else 1 - hidden / attention
-    return sum(
+    step = 0.0
+    if has_optimizer(cell):
+        # AdamW reads and writes its states and the weights once and reads the gradients.
+        held = states(cell, traced.params)
+        step = (2 * held.optimizer + 2 * held.weights + held.gradients) / bandwidth
+    return step + sum(
         n * max(op.flops * (kept if op.attention else 1.0) / peak, op.bytes / bandwidth)
         for op, n in traced.operators.items()
     )
 
 
 def capacity_of(cell: Cell, target: Device) -> tuple[int | None, list[str]]:
-    """Bytes that the cell may allocate on the device, and a flag where a smaller card is emulated."""
+    """Bytes that the cell may allocate, and a flag where a smaller card is emulated."""
     capacity = target.capacity_bytes
     if cell.memory_cap is None:
         return capacity, []
