@@ -15,7 +15,18 @@ from workbench import store_claims as claims
 from workbench.errors import RequestError, unknown_name
 from workbench.record import Environment, Record, Status
 from workbench.store_claims import Owner, this_process
-from workbench.store_rows import COLUMNS, Identity, decode, dump, encode, load, unit_of, wide
+from workbench.store_rows import (
+    COLUMNS,
+    FRAME_COLUMNS,
+    Identity,
+    decode,
+    dump,
+    encode,
+    load,
+    unit_of,
+    wide,
+    without_collector,
+)
 from workbench.store_schema import Mode, StoreError, connect, damaged, explained, transaction
 
 if TYPE_CHECKING:
@@ -24,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["RunInfo", "Store", "StoreError", "version_token"]
 
 LEASE_S = 7200.0
+
+_RUN_WORDS = ("run", "sweep")
 
 _DONE = ", ".join(f"'{status.value}'" for status in Status if status.done)
 
@@ -112,20 +125,20 @@ class Store:
             "SELECT name FROM runs WHERE sweep = ? AND fingerprint = ? ORDER BY id DESC LIMIT 1"
         )
         now = datetime.now(UTC)
-        print_ = environment.fingerprint
+        fingerprint = environment.fingerprint
         with explained(self.path, self.mode), transaction(self._connection):
             execute = self._connection.execute
             if run_id is not None:
                 found = execute("SELECT name FROM runs WHERE name = ?", (run_id,)).fetchone()
             else:
-                found = None if new else execute(newest, (sweep, print_)).fetchone()
+                found = None if new else execute(newest, (sweep, fingerprint)).fetchone()
             if found is not None:
                 execute("UPDATE runs SET spec = ? WHERE name = ?", (dump(spec), found[0]))
                 return str(found[0])
             name = run_id or f"{sweep}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
             facts = environment.model_dump_json()
             started_at = now.isoformat(timespec="seconds")
-            execute(f"INSERT {_RUN}", (name, sweep, started_at, print_, dump(spec), facts))
+            execute(f"INSERT {_RUN}", (name, sweep, started_at, fingerprint, dump(spec), facts))
             return name
 
     def adopt_run(self, run: RunInfo, units: Mapping[str, str]) -> None:
@@ -237,18 +250,23 @@ class Store:
         """
         import pandas as pd
 
-        head = ["run", "sweep", "key", "source", "device", "status", "started_at", "duration_s"]
-        rows = self._rows(
-            "SELECT runs.name, runs.sweep, key, source, device, status, records.started_at,"
-            f" duration_s, num_samples, num_visual, cell, metrics, flags, error {self._from(run)}"
-        )
+        with without_collector():
+            return pd.DataFrame(self._wide(run, metrics))
+
+    def _wide(self, run: str | None, metrics: Iterable[str] | None) -> "dict[str, pd.Series]":
+        import pandas as pd
+
+        runs = {row[0]: row[1:] for row in self._rows("SELECT id, name, sweep FROM runs")}
+        picked = ", ".join(f"records.{name}" for name in FRAME_COLUMNS)
+        rows = self._rows(f"SELECT run_id, {picked} {self._from(run)}")
+        run_ids, *columns = zip(*rows, strict=True) if rows else ((),) * (1 + len(FRAME_COLUMNS))
         try:
-            found = wide([row[len(head) :] for row in rows], metrics)
+            found = wide(dict(zip(FRAME_COLUMNS, columns, strict=True)), metrics)
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise damaged(self.path, str(error)) from None
-        first = pd.DataFrame([row[: len(head)] for row in rows], columns=head)
-        frame = pd.concat([first, pd.DataFrame(found)], axis=1)
-        return frame.astype({"duration_s": "float64"})
+        words = {word: pd.Series([runs[i][at] for i in run_ids], dtype="str")
+                 for at, word in enumerate(_RUN_WORDS)}  # fmt: skip
+        return words | found
 
     def samples(
         self, run: str | None = None, metric: str = "time_s"

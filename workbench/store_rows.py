@@ -1,8 +1,7 @@
 """A Record as a row of the store and back, and many rows as one wide table; values stay exact."""
 
 import gc
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from operator import itemgetter
@@ -25,13 +24,19 @@ COLUMNS = (
     "cell", "metrics", "flags", "error", "environment", "samples", "details",
 )  # fmt: skip
 
+_WORDS = ("key", "source", "device", "status", "started_at")
+FRAME_COLUMNS = (
+    *_WORDS, "duration_s", "num_samples", "num_visual", "cell", "metrics", "flags", "error",
+)  # fmt: skip
+"""What ``wide`` needs of a record."""
+
 FIELDS = {name: field.alias or name for name, field in Cell.model_fields.items()}
 """The fields of a cell and their public names."""
 
 load = partial(from_json, allow_inf_nan=False)
 """JSON of a row. Raises ValueError; integers of any size and floats come back exactly."""
 
-_LONG = re.compile(r"\d{19}")
+_EXACT = 2**63
 
 
 def dump(value: Any) -> str:
@@ -70,11 +75,12 @@ def encode(record: Record, run_environment: Environment) -> tuple[Any, ...]:
 
 def metrics_text(metrics: dict[str, int | float | None]) -> str:
     """Metrics as JSON; integers beyond 63 bits as decimal text, which every reader keeps exact."""
-    text = dump(metrics)
-    if not _LONG.search(text):
-        return text
-    beyond = {k: str(v) for k, v in metrics.items() if isinstance(v, int) and abs(v) >= 2**63}
-    return dump({**metrics, **beyond})
+    beyond = {
+        name: str(value)
+        for name, value in metrics.items()
+        if value.__class__ is int and not -_EXACT <= value < _EXACT
+    }
+    return dump({**metrics, **beyond} if beyond else metrics)
 
 
 def exact(value: Any) -> int | float | None:
@@ -123,27 +129,26 @@ def decode(row: Sequence[Any], run_environment: str) -> Record:
 
 
 def wide(
-    rows: Sequence[Sequence[Any]], metrics: Iterable[str] | None = None
+    columns: Mapping[str, Sequence[Any]], metrics: Iterable[str] | None = None
 ) -> "dict[str, pd.Series]":
-    """Columns of ``frame`` from (num_samples, num_visual, cell, metrics, flags, error) a record.
+    """The columns of ``frame``, but those of the run, from the FRAME_COLUMNS of every record.
 
     Metrics are float64; one that holds an integer beyond 63 bits is a column of Python numbers.
-    Raises ValueError where a row makes no sense.
+    Raises ValueError, TypeError, AttributeError or OverflowError where a row makes no sense.
     """
     import pandas as pd
 
-    num_samples, num_visual, cells, values, flags, errors = (
-        zip(*rows, strict=True) if rows else ((),) * 6
-    )
-    columns = _metrics(values, None if metrics is None else set(metrics))
-    counted = pd.Series(num_samples, dtype="float64")
-    known = columns.get("num_samples")
-    columns["num_samples"] = counted if known is None else known.fillna(counted)
-    columns |= _cells(num_visual, cells)
-    texts, words = _once(flags, lambda text: tuple(map(str, load(text))))
-    columns["flags"] = pd.Series(words, dtype=object).take(texts).reset_index(drop=True)
-    columns["error"] = pd.Series(errors, dtype=object)
-    return columns
+    found = {name: pd.Series(columns[name], dtype="str") for name in _WORDS}
+    found["duration_s"] = pd.Series(columns["duration_s"], dtype="float64")
+    found |= _metrics(columns["metrics"], None if metrics is None else set(metrics))
+    counted = pd.Series(columns["num_samples"], dtype="float64")
+    known = found.get("num_samples")
+    found["num_samples"] = counted if known is None else known.fillna(counted)
+    found |= _cells(columns["num_visual"], columns["cell"])
+    texts, words = _once(columns["flags"], lambda text: tuple(map(str, load(text))))
+    found["flags"] = pd.Series(words, dtype=object).take(texts).reset_index(drop=True)
+    found["error"] = pd.Series(columns["error"], dtype=object)
+    return found
 
 
 def _once(texts: Sequence[str], parse: Any) -> tuple[Any, list[Any]]:
@@ -160,8 +165,7 @@ def _metrics(values: Sequence[str], wanted: set[str] | None) -> "dict[str, pd.Se
 
     # One long document is parsed in a fraction of the time that its parts would take one by one.
     text = f"[{','.join(values)}]"
-    with _without_collector():
-        documents = load(text)
+    documents = load(text)
     if len(documents) != len(values):
         raise ValueError("a row holds more than one document")
     extra = sorted(set().union(*documents) - set(METRICS))
@@ -169,9 +173,13 @@ def _metrics(values: Sequence[str], wanted: set[str] | None) -> "dict[str, pd.Se
     if ':"' in text or not names:
         objects = {name: [exact(doc.get(name)) for doc in documents] for name in names}
         return {name: _numbers(column) for name, column in objects.items()}
-    blank = dict.fromkeys(names)
-    whole = (doc if doc.keys() >= blank.keys() else blank | doc for doc in documents)
-    table = np.array(list(map(itemgetter(*names), whole)), dtype=np.float64)
+    chosen = itemgetter(*names)
+    try:
+        rows = list(map(chosen, documents))
+    except KeyError:
+        blank = dict.fromkeys(names)
+        rows = [chosen(blank | doc) for doc in documents]
+    table = np.array(rows, dtype=np.float64)
     if np.isinf(table).any():
         raise ValueError("a metric is not finite")
     table = table.reshape(len(documents), len(names))
@@ -179,7 +187,7 @@ def _metrics(values: Sequence[str], wanted: set[str] | None) -> "dict[str, pd.Se
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Pause Python's cycle collector: it would walk the new, acyclic objects again and again."""
     enabled = gc.isenabled()
     gc.disable()

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.polynomial import Polynomial
 
 from workbench.analysis.fits import EXACT, Fit, fit_curve
-from workbench.analysis.series import CONDITIONS, SUBJECT, with_series
+from workbench.analysis.series import CONDITIONS, SUBJECT, group_codes, with_series
 from workbench.record import Status
 from workbench.stats import median_ratio
 
@@ -47,7 +47,8 @@ def headline(
     # A single layer has no logits, so a difference in that option is none there.
     logits = rows["logits"].where(rows["scope"] != "layer", "all")
     found: list[dict[str, Any]] = []
-    for _, group in rows.assign(logits=logits).groupby(list(_GROUP), dropna=False, sort=False):
+    rows = rows.assign(logits=logits)
+    for _, group in rows.groupby(group_codes(rows, _GROUP)):
         found += _group(group, metrics, samples or {})
     table = pd.DataFrame(found, columns=COLUMNS)
     whole = ("max_visual", "fails_at", "baseline_max_visual", "num_visual")

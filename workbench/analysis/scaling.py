@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.fits import Fit, fit_curve
-from workbench.analysis.series import LINE, with_series
+from workbench.analysis.series import LINE, group_codes, with_series
 from workbench.record import Status
 
 CURVE_POINTS = 96
@@ -62,7 +62,7 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
 
 def lines(frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """The frame's lines: what is equal along each, and its rows by growing |V|."""
-    groups = frame.groupby(list(LINE), dropna=False, sort=False)
+    groups = frame.groupby(group_codes(frame, LINE))
     return [
         (
             dict(zip(LINE, group[list(LINE)].iloc[0], strict=True)),
