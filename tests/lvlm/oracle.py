@@ -1,7 +1,8 @@
 """Naive float64 definitions that every fast path is held against.
 
-``masked_layer`` runs the real transformers layer under a dense mask with a float64 attention function
-registered through transformers' own interface (its ``eager`` fixes the softmax at float32).
+``masked_layer`` runs the real transformers layer under a dense mask with a float64 attention
+function registered through transformers' own interface (its ``eager`` fixes the softmax at
+float32).
 """
 
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def masked_layer(parts: LayerParts, sequence: Tensor, seen: Tensor, tables) -> T
 
 
 def decomposed_layer(name, module, parts, layout, inputs, tables) -> tuple[Tensor, Tensor]:
-    """The definition of a debiased system (ATTENTION.md), row by row -> visual and text outputs."""
+    """The definition of a debiased system, row by row -> visual and text outputs."""
     visual, text = inputs
     v_in, residual = parts.input_norm(visual) if name != "himix" else visual, text
     repeats = parts.num_heads // parts.num_kv_heads
@@ -122,7 +123,7 @@ def _sees(layout: Layout, row: int) -> bool:
 
 
 def _rows(parts, layout, other, own, merge) -> Tensor:
-    """Each text row over the visual (``other``) and text (``own``) keys that it sees: [B, H, T, K]."""
+    """Each text row over the visual (``other``) and text (``own``) keys it sees: [B, H, T, K]."""
     t_at, v_at = layout.positions(visual=False), layout.positions(visual=True)
     rows = []
     for row in range(len(t_at)):

@@ -1,4 +1,4 @@
-"""Cell -> Workload: the module, its inputs and one iteration. The only place where names are resolved.
+"""Cell -> Workload: the module, its inputs and one iteration. Names are resolved only here.
 
 A predicted and a measured cell are built by the same code; they differ in how they are executed.
 """
@@ -92,8 +92,8 @@ def build(
 ) -> Workload:
     """The workload of a cell on a device; under FakeTensorMode nothing is allocated.
 
-    Raises RequestError for unknown names and options, Unsupported where the kernel cannot serve the
-    family (the reason names both). ``num_layers`` builds only the first layers of a decoder.
+    Raises RequestError for unknown names and options, Unsupported where the kernel cannot serve
+    the family (the reason names both). ``num_layers`` builds only the first layers of a decoder.
     """
     check(cell)
     model = resolve(cell.model)
@@ -116,7 +116,7 @@ def build(
 
 
 def check(cell: Cell) -> None:
-    """Raise RequestError for any name or option of the cell that cannot be, without building it."""
+    """Raise RequestError for any name or option of the cell that cannot be; builds nothing."""
     SYSTEMS[cell.attention].check(cell)
     KERNELS[cell.kernel]
     SCOPES[cell.scope]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workbench.lvlm.loops import alike
 
 TokenWise = Callable[..., tuple[Tensor, ...]]
-"""(x [B, n, ...], …) -> (y [B, n, ...], …), each row depending on the same row of the inputs only."""
+"""(x [B, n, ...], …) -> (y [B, n, ...], …), each row depending on that row of the inputs only."""
 
 
 def token_chunks(

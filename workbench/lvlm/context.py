@@ -62,8 +62,8 @@ class Context:
     def mask(self, window: int | None) -> Tensor | None:
         """The mask that transformers' layer needs with this kernel: [1, 1, S, S], or None.
 
-        Additive in the model's dtype for eager, as transformers makes it, boolean for SDPA. None is
-        causal for every kernel but eager.
+        Additive in the model's dtype for eager, as transformers makes it, boolean for SDPA. None
+        is causal for every kernel but eager.
         """
         n = self.layout.length
         window = None if window is None or window >= n else window

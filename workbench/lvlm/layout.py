@@ -1,7 +1,8 @@
 """Where the visual and the text tokens stand in the sequence.
 
-S = V + T tokens; a layout such as ``T,V,T`` splits each kind evenly over its segments, the remainder
-going to the first ones. Positions are indices in the whole sequence: the position under S-Attn.
+S = V + T tokens; a layout such as ``T,V,T`` splits each kind evenly over its segments, the
+remainder going to the first ones. Positions are indices in the whole sequence: the position under
+S-Attn.
 """
 
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _shares(total: int, count: int) -> list[int]:
 
 
 def causal_pairs(rows: int, window: int | None = None, first: int = 0) -> int:
-    """Query-key pairs of ``rows`` consecutive queries, the first at index ``first``, under causality.
+    """Causal query-key pairs of ``rows`` consecutive queries, the first at index ``first``.
 
     A window w lets a query see itself and the w - 1 keys before it.
     """

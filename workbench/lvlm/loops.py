@@ -1,4 +1,4 @@
-"""Loops whose iterations cost the same, so that a tracer may run one of them and count it n times."""
+"""Loops whose iterations cost the same: a tracer may run one of them and count it n times."""
 
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar

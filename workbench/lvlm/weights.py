@@ -57,8 +57,8 @@ def randomise(module: nn.Module, std: float = 0.02) -> None:
 def load_layers(source: str, model: Resolved, layers: Mapping[int, nn.Module]) -> None:
     """Copy a checkpoint's weights into ``layers`` (index -> uninitialised layer).
 
-    ``source`` is a hub id or a folder. Raises RequestError for a checkpoint that cannot be read, lacks
-    a tensor or holds one of another shape.
+    ``source`` is a hub id or a folder. Raises RequestError for a checkpoint that cannot be read,
+    lacks a tensor or holds one of another shape.
     """
     tensors = read_checkpoint(source, model)
     for index, layer in layers.items():
@@ -89,9 +89,7 @@ def read_checkpoint(source: str, model: Resolved) -> dict[str, Tensor]:
     return {name.split("model.")[-1]: tensor for name, tensor in loaded.state_dict().items()}
 
 
-def copy_tensor(
-    tensors: Mapping[str, Tensor], name: str, parameter: Tensor, source: str
-) -> None:
+def copy_tensor(tensors: Mapping[str, Tensor], name: str, parameter: Tensor, source: str) -> None:
     """Copy one tensor; raises RequestError where it is missing or of another shape."""
     found = tensors.get(name)
     if found is None:

@@ -1,8 +1,9 @@
 """A decoder of n layers from a traced one of three units of layers: first, middle and last.
 
-A unit is the smallest run of layers that repeats (Gemma's local and global layers, a group under one
-checkpoint). The middle unit's stretch of the timeline, forward and backward, is repeated; blocks keep
-their place relative to the stretch in which they are born and freed. Equal to tracing every layer.
+A unit is the smallest run of layers that repeats (Gemma's local and global layers, a group under
+one checkpoint). The middle unit's stretch of the timeline, forward and backward, is repeated;
+blocks keep their place relative to the stretch in which they are born and freed. Equal to tracing
+every layer.
 """
 
 from bisect import bisect_right
@@ -23,7 +24,7 @@ class Boundaries:
     """Of the three units."""
     head: int
     backward: Sequence[int]
-    """Of the three units, by unit: the last unit's comes first in time. Empty without a backward."""
+    """By unit: the last unit's comes first in time. Empty without a backward."""
 
 
 def repeat_middle(

@@ -1,7 +1,8 @@
 """FLOPs of one operator from its shapes: torch's own formulas, and ours for fused attention.
 
-torch's counter knows no formula for SDPA on CPU and asserts under GQA, so every attention operator gets
-ours: a forward is 2 matmuls over all query-key pairs, a fused backward 5 (it recomputes the scores).
+torch's counter knows no formula for SDPA on CPU and asserts under GQA, so every attention operator
+gets ours: a forward is 2 matmuls over all query-key pairs, a fused backward 5 (it recomputes the
+scores).
 """
 
 from collections.abc import Callable

@@ -123,6 +123,7 @@ def _unmet(samples: list[float], needed: int, protocol: Protocol, precise: bool)
         width = half_width(samples)
         reached = "unknown" if width is None else f"{width:.1%}"
         flags.append(
-            f"imprecise: 95 % half-width of the median is {reached}, asked {protocol.precision:.1%}"
+            f"imprecise: 95 % half-width of the median is {reached}, "
+            f"asked {protocol.precision:.1%}"
         )
     return flags

@@ -115,7 +115,7 @@ def _traced(workload: Workload, granule: int, plan: Plan | None) -> Trace:
 
 
 def run(workload: Workload, tracker: Tracker) -> int:
-    """One iteration under a tracker that knows what was there before; when the forward was over."""
+    """One iteration under a tracker that knows what was there before; the forward's end."""
     weights = {id(w) for w in workload.module.parameters()}
     tracker.hold("weights", workload.module.parameters())
     tracker.hold("inputs", (t for t in workload.held() if id(t) not in weights))

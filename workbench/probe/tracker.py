@@ -1,7 +1,7 @@
-"""One pass over a workload on fake tensors: operators with their FLOPs and bytes, and every allocation.
+"""One pass over a workload on fake tensors: operators, their FLOPs and bytes, allocations.
 
-Storages are followed by weak references, so a view costs nothing and a tensor is freed when its last
-owner lets go, as on a real device.
+Storages are followed by weak references, so a view costs nothing and a tensor is freed when its
+last owner lets go, as on a real device.
 """
 
 import weakref
@@ -81,7 +81,7 @@ class Tracker(TorchDispatchMode):
         return self._follow(tensor)
 
     def loop(self, steps: range) -> Iterator[int]:
-        """First, second and last of ``steps``; the second stands for all between (``lvlm.loops``)."""
+        """First, second and last of ``steps``; the second stands for all between."""
         if len(steps) <= 3:
             yield from steps
             return

@@ -1,7 +1,7 @@
 """Attention systems by name: one file each, written once for every family on top of LayerParts.
 
-A layer of a system maps a state to a state. The state of S-Attn is the sequence [B, S, D]; that of a
-decomposed system is the visual stream [B, V, D] and the text stream [B, T, D].
+A layer of a system maps a state to a state. The state of S-Attn is the sequence [B, S, D]; that of
+a decomposed system is the visual stream [B, V, D] and the text stream [B, T, D].
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 """D-Attn with a cross-attention module of its own, then self-attention (Table 3, Cascade).
 
-The module has q, k, v and o of the layer's sizes and no norm: 41,943,040 parameters a Mistral layer,
-the paper's 1.4 B in all. Its input is the layer's own input norm; its output joins the residual (after
-the family's post-attention norm, where it has one) before self-attention reads the text again.
+The module has q, k, v and o of the layer's sizes and no norm: 41,943,040 parameters a Mistral
+layer, the paper's 1.4 B in all. Its input is the layer's own input norm; its output joins the
+residual (after the family's post-attention norm, where it has one) before self-attention reads the
+text again.
 """
 
 from typing import TYPE_CHECKING

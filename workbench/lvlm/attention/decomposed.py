@@ -1,6 +1,7 @@
 """The shared pieces of every decomposed system: the V2V path, the T2V and T2T path, the merge.
 
-The visual stream of a diagonal system is token-wise: norm, k, v, W_o and MLP. It can run in chunks.
+The visual stream of a diagonal system is token-wise: norm, k, v, W_o and MLP. It can run in
+chunks.
 """
 
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ class DecomposedLayer(nn.Module):
         return visual, text
 
     def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The visual output and the un-rotated keys and values [B, G, V, K] that text attends to."""
+        """The visual output, and un-rotated keys and values [B, G, V, K] that text attends to."""
         if self.chunk is None or visual.shape[1] <= self.chunk:
             visual, key, value = self._tokens(visual)
         else:

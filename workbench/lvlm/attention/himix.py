@@ -1,7 +1,8 @@
 """HiMix (arXiv 2501.10318): only text goes through the decoder.
 
-Visual embeddings keep the encoder's width and are never updated. Each layer norms them and projects
-keys and values of its own; text queries (RoPE on text q and k only) attend to [K_v ; K_t] in one softmax.
+Visual embeddings keep the encoder's width and are never updated. Each layer norms them and
+projects keys and values of its own; text queries (RoPE on text q and k only) attend to [K_v ; K_t]
+in one softmax.
 """
 
 from typing import TYPE_CHECKING

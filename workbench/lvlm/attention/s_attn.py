@@ -23,7 +23,7 @@ class SAttnLayer(nn.Module):
         self.tables = context.rope(index, "sequence")
         self.mask = context.mask(parts.window)
         if context.cell.tiled:
-            self.layer.mlp = Tiled(self.layer.mlp, TILE)
+            self.layer.mlp = Tiled(parts.mlp, TILE)
 
     def forward(self, sequence: Tensor) -> tuple[Tensor]:
         """[B, S, D] -> [B, S, D]."""

@@ -1,7 +1,7 @@
-"""Attention kernels by name: how S-Attn's real layer is told which one to run, and the same kernel as
-one or several attention branches whose log-sum-exps are merged.
+"""Attention kernels by name: for S-Attn's real layer, and for branches merged by log-sum-exp.
 
-Shapes: q [B, H, R, K], k and v [B, G, C, K] (never repeated by the caller), lse [B, H, R] float32 or wider.
+Shapes: q [B, H, R, K], k and v [B, G, C, K] (never repeated by the caller), lse [B, H, R] in
+float32 or wider.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Scores:
-    """How scores are formed: multiplied by ``scale``, soft-capped, kept inside a window of positions."""
+    """How scores are formed: times ``scale``, soft-capped, kept inside a window of positions."""
 
     scale: float
     softcap: float | None = None
@@ -47,7 +47,7 @@ class Scores:
     rows: "Tensor | None" = None
     """Positions of the query rows, int64 [R]; only read under a window."""
     other: "Tensor | None" = None
-    """Positions of the other stream's keys; None where the window does not apply to that branch."""
+    """Positions of the other stream's keys; None where the window does not apply to it."""
 
 
 class Kernel:
@@ -59,10 +59,10 @@ class Kernel:
     dense_mask = False
     """Whether the real layer must be handed an explicit causal mask."""
     backward_matmuls = 5
-    """Matmuls of a backward: 4 with stored probabilities, 5 where a fused kernel recomputes them."""
+    """Matmuls of a backward: 4 with stored probabilities, 5 where a kernel recomputes them."""
 
     def refuse(self, parts: "LayerParts", pairs_masked_by_window: bool) -> None:
-        """Raise Unsupported, naming the kernel and the feature, where it cannot serve the layer."""
+        """Raise Unsupported, naming kernel and feature, where it cannot serve the layer."""
 
     def context(self) -> AbstractContextManager[object]:
         """Entered around whole iterations, so that recomputation meets the same kernel."""
@@ -79,5 +79,5 @@ class Kernel:
     def merged(
         self, own: Branch, other: Branch, prefixes: Sequence[Prefix], scores: Scores
     ) -> "Tensor":
-        """One softmax over own (causal) and the visible prefix of other: α-weighting, eq. 4 to 9."""
+        """One softmax over own (causal) and the visible prefix of other: eq. 4 to 9."""
         raise NotImplementedError

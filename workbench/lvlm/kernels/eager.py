@@ -3,7 +3,7 @@
 Serves every feature (soft-cap, window, float64); memory grows with rows times keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -89,7 +89,12 @@ def _weigh(s: Tensor, v: Tensor) -> Tensor:
     return torch.matmul(weights, _repeat(v, s.shape[1]))
 
 
-def _by_rows(q: Tensor, prefixes: Sequence[Prefix], seeing, blind) -> Tensor:  # type: ignore[no-untyped-def]
+def _by_rows(
+    q: Tensor,
+    prefixes: Sequence[Prefix],
+    seeing: Callable[[Prefix], Tensor],
+    blind: Callable[[int, int], Tensor],
+) -> Tensor:
     """Concatenates ``seeing(prefix)`` and, for rows that see nothing, ``blind(start, stop)``."""
     pieces, row = [], 0
     for p in prefixes:

@@ -1,4 +1,4 @@
-"""Fused attention over two streams without a mask over both: one fused call a segment, merged by LSE.
+"""Fused attention over two streams: one fused call a segment, merged by log-sum-exp, no mask.
 
 For a softmax over the union of key sets i, ``lse = logaddexp_i(lse_i)`` and
 ``out = Σ exp(lse_i − lse)·out_i``. The backward of each fused call only needs the probabilities
@@ -31,9 +31,17 @@ class Backend(Protocol):
     ) -> tuple[Tensor, Tensor, Saved]: ...
 
     def backward(
-        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
-        saved: Saved, causal: bool, scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]: ...  # fmt: skip
+        self,
+        grad: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        saved: Saved,
+        causal: bool,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 class _Merged(torch.autograd.Function):
@@ -41,17 +49,28 @@ class _Merged(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, backend: Backend, prefixes: Sequence[Prefix], scale: float,
-        q: Tensor, k: Tensor, v: Tensor, q_other: Tensor, k_other: Tensor, v_other: Tensor,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        backend: Backend,
+        prefixes: Sequence[Prefix],
+        scale: float,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        q_other: Tensor,
+        k_other: Tensor,
+        v_other: Tensor,
+    ) -> Tensor:
         out, lse, own_saved = backend.forward(q, k, v, True, scale)
         saved = [own_saved]
         for p in prefixes:
             rows = slice(p.start, p.stop)
             part, part_lse, part_saved = backend.forward(
-                _cut(q_other, p.start, p.stop), _cut(k_other, 0, p.length),
-                _cut(v_other, 0, p.length), False, scale,
-            )  # fmt: skip
+                _cut(q_other, p.start, p.stop),
+                _cut(k_other, 0, p.length),
+                _cut(v_other, 0, p.length),
+                False,
+                scale,
+            )
             saved.append(part_saved)
             alpha = torch.sigmoid(part_lse - lse[:, :, rows]).unsqueeze(-1)
             mixed = torch.lerp(_wide(out[:, :, rows]), _wide(part), _as(alpha, part))
@@ -73,10 +92,16 @@ class _Merged(torch.autograd.Function):
         d_other = None if whole else [torch.zeros_like(t) for t in (q_other, k_other, v_other)]
         for p, part_saved in zip(prefixes, saved[1:], strict=True):
             grads = backend.backward(
-                _cut(grad, p.start, p.stop), _cut(q_other, p.start, p.stop),
-                _cut(k_other, 0, p.length), _cut(v_other, 0, p.length),
-                _cut(out, p.start, p.stop), _cut(lse, p.start, p.stop), part_saved, False, scale,
-            )  # fmt: skip
+                _cut(grad, p.start, p.stop),
+                _cut(q_other, p.start, p.stop),
+                _cut(k_other, 0, p.length),
+                _cut(v_other, 0, p.length),
+                _cut(out, p.start, p.stop),
+                _cut(lse, p.start, p.stop),
+                part_saved,
+                False,
+                scale,
+            )
             if d_other is None:
                 return (None, None, None, *d_own, *grads)
             d_other[0][:, :, p.start : p.stop] += grads[0]

@@ -1,7 +1,7 @@
 """``sdpa``: torch's scaled_dot_product_attention with the back end of torch's own choice.
 
-The branches of a decomposed system call the fused operator of the device directly, because the public
-function does not return the log-sum-exp: flash attention on CUDA and on CPU.
+The branches of a decomposed system call the fused operator of the device directly, because the
+public function does not return the log-sum-exp: flash attention on CUDA and on CPU.
 """
 
 import torch
@@ -26,16 +26,24 @@ class FlashCpu:
         return out, lse, Saved()
 
     def backward(
-        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
-        saved: Saved, causal: bool, scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        grad: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        saved: Saved,
+        causal: bool,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         return aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, q, k, v, out, lse, 0.0, causal, scale=scale
         )
 
 
 class FlashCuda:
-    """FlashAttention 2 as torch ships it: bfloat16 and float16, head size up to 256, GQA native."""
+    """FlashAttention 2 as torch ships it: bfloat16, float16, head size up to 256, GQA native."""
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
@@ -46,14 +54,35 @@ class FlashCuda:
         return out, lse, Saved((cum_q, cum_k, max_q, max_k, seed, offset))
 
     def backward(
-        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
-        saved: Saved, causal: bool, scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        grad: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        saved: Saved,
+        causal: bool,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         cum_q, cum_k, max_q, max_k, seed, offset = saved.extra
         return aten._scaled_dot_product_flash_attention_backward(
-            grad, q, k, v, out, lse.contiguous(), cum_q, cum_k, max_q, max_k, 0.0, causal,
-            seed, offset, scale=scale,
-        )  # fmt: skip
+            grad,
+            q,
+            k,
+            v,
+            out,
+            lse.contiguous(),
+            cum_q,
+            cum_k,
+            max_q,
+            max_k,
+            0.0,
+            causal,
+            seed,
+            offset,
+            scale=scale,
+        )
 
 
 class Sdpa(Fused):
@@ -67,7 +96,8 @@ class Sdpa(Fused):
             return FlashCpu()
         if like.dtype not in (torch.bfloat16, torch.float16):
             raise Unsupported(
-                f"kernel 'sdpa' on CUDA: flash attention needs bfloat16 or float16, not {like.dtype}"
+                "kernel 'sdpa' on CUDA: flash attention needs bfloat16 or float16, "
+                f"not {like.dtype}"
             )
         return FlashCuda()
 

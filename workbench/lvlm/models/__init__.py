@@ -1,8 +1,8 @@
 """Model families and the published configurations: one file a family.
 
-A family names the transformers module whose own configuration, layer and rotary classes are built, and
-says how the parts of a layer are found. A model is a family and the fields of its published config.
-transformers is imported when something is built, not before.
+A family names the transformers module whose own configuration, layer and rotary classes are built,
+and says how the parts of a layer are found. A model is a family and the fields of its published
+config. transformers is imported when something is built, not before.
 """
 
 from collections.abc import Callable
@@ -80,7 +80,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Model:
-    """A published model: its family, the fields of its configuration and where they were published."""
+    """A published model: its family, its configuration's fields and where they were published."""
 
     family: str
     fields: dict[str, Any] = field(hash=False)
@@ -161,5 +161,6 @@ def _from_files(name: str) -> Resolved:
             return Resolved(name, family, config)
     known = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
     raise RequestError(
-        f"model {name!r}: model_type {config.model_type!r} is not a supported family; known: {known}"
+        f"model {name!r}: model_type {config.model_type!r} is not a supported family; "
+        f"known: {known}"
     )

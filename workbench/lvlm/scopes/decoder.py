@@ -1,4 +1,4 @@
-"""Scope ``decoder``: embedding, every layer, final norm, LM head and, in training, the loss on text."""
+"""Scope ``decoder``: embedding, every layer, final norm, LM head and, in training, the loss."""
 
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Decoder(nn.Module):
     """A whole language model around one attention system.
 
-    Visual embeddings [B, V, W] enter beside text ids [B, T]; W is the hidden size, HiMix's encoder width.
+    Visual embeddings [B, V, W] enter beside text ids [B, T]; W is the hidden size, for HiMix the
+    encoder's width.
     """
 
     def __init__(self, cell: Cell, system: System, context: Context) -> None:
@@ -58,7 +59,7 @@ class Decoder(nn.Module):
         self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
 
     def forward(self, visual: Tensor, ids: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits [B, rows, vocab], or the mean loss of text tokens where ``targets`` [B, T] are given."""
+        """Logits [B, rows, vocab], or the mean loss of text tokens, given ``targets`` [B, T]."""
         text = self.embed_tokens(ids)
         if self.embed_scale != 1.0:
             text = text * self.embed_scale

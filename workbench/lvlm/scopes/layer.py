@@ -41,5 +41,3 @@ def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
 
 
 SCOPES.add("layer", _layer_scope)
-
-
