@@ -13,12 +13,16 @@ CELL = make_cell(num_visual=64)
 ID = (CELL.key, "measured", "cpu")
 
 
-def frame(
+def row(
     status: str = "ok", source: str = "measured", num_visual: int = 64, **metrics: object
-) -> pd.DataFrame:
+) -> dict:
     cell = make_cell(num_visual=num_visual)
     facts = {"run": "r", "key": cell.key, "source": source, "device": "cpu", "status": status}
-    return pd.DataFrame([{**dict.fromkeys(METRICS), **facts, **cell.document(), **metrics}])
+    return {**dict.fromkeys(METRICS), **facts, **cell.document(), **metrics}
+
+
+def frame(*args: str, **facts: object) -> pd.DataFrame:
+    return pd.DataFrame([row(*args, **facts)])
 
 
 def noisy(median: float, n: int, seed: int, noise: float = 0.01) -> list[float]:
@@ -27,8 +31,7 @@ def noisy(median: float, n: int, seed: int, noise: float = 0.01) -> list[float]:
 
 
 def verdicts(ratio: float, n: int = 30, trials: int = 200) -> list[str]:
-    cells = [frame(num_visual=v, time_s=1.0) for v in range(1, trials + 1)]
-    both = pd.concat(cells, ignore_index=True)
+    both = pd.DataFrame([row(num_visual=v, time_s=1.0) for v in range(1, trials + 1)])
     ids = list(zip(both["key"], both["source"], both["device"], strict=True))
     old = {key: noisy(1.0, n, 2 * seed) for seed, key in enumerate(ids)}
     new = {key: noisy(ratio, n, 2 * seed + 1) for seed, key in enumerate(ids)}
