@@ -308,7 +308,8 @@ class Store:
 
     def _from(self, run: str | None) -> str:
         tables = "FROM records JOIN runs ON runs.id = records.run_id"
-        where = "" if run is None else f"WHERE run_id = {self._run(run)[0]}"
+        # The sign keeps SQLite off the index by run, which would have it sort whole rows by id.
+        where = "" if run is None else f"WHERE +run_id = {self._run(run)[0]}"
         return f"{tables} {where} ORDER BY records.id"
 
     def _run(self, name: str) -> tuple[int, Environment]:

@@ -126,6 +126,8 @@ def _open(path: Path, access: Literal["ro", "rw", "rwc"]) -> sqlite3.Connection:
     # The file may come from a stranger: its schema may call no function with a side effect.
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
+    # A full /tmp is no reason to fail.
+    connection.execute("PRAGMA temp_store = MEMORY")
     return connection
 
 
