@@ -6,6 +6,7 @@ from typing import NoReturn
 import typer
 
 from workbench.commands import cells, machine, stores, sweeps
+from workbench.commands.compare import compare
 from workbench.commands.tokens import tokens
 from workbench.errors import Failure, RequestError
 
@@ -26,6 +27,7 @@ app.command()(cells.predict)
 app.command()(stores.report)
 app.command()(stores.dashboard)
 app.command()(stores.export)
+app.command()(compare)
 app.command(name="list")(machine.list_)
 app.command()(tokens)
 app.command()(machine.doctor)

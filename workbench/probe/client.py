@@ -246,7 +246,7 @@ class Client:
             record = failed(Status.TIMEOUT, f"no answer within {point.protocol.timeout_s:g} s")
         except WorkerEnded as end:
             self.close()
-            record = failed(*_cause(end.code, worker.stderr, limit))
+            record = failed(*cause(end.code, worker.stderr, limit))
         except BaseException:
             self.close()
             raise
@@ -265,7 +265,7 @@ def _document(point: Point) -> dict[str, Any]:
     return point.model_dump(mode="json", by_alias=True)
 
 
-def _cause(code: int, stderr: list[str], limit: int | None) -> tuple[Status, str]:
+def cause(code: int, stderr: list[str], limit: int | None) -> tuple[Status, str]:
     """What the end of a worker means for its cell. A kill from outside is never an OOM."""
     if code < 0:
         name = signal.Signals(-code).name

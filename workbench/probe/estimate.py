@@ -49,7 +49,8 @@ class Forecast:
     @classmethod
     def of(cls, members: list[Placed]) -> "Forecast":
         """Predict the smallest, the largest and one between; one will do for predicted points."""
-        by_size = sorted(members, key=lambda placed: placed[0].cell.num_visual)
+        sizes = {placed[0].cell.num_visual: placed for placed in members}
+        by_size = [sizes[size] for size in sorted(sizes)]
         chosen = {0, len(by_size) // 2, len(by_size) - 1}
         if members[0][0].source == "predicted":
             chosen = {0}

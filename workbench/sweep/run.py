@@ -1,6 +1,7 @@
 """A sweep, run: skip what the store holds, run the rest, keep every record at once."""
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,15 @@ def main_device(tasks: list[Task]) -> str:
     return next((task.device for task in tasks if task.point.source == "measured"), "cpu")
 
 
-def dry_run(sweep: Sweep, path: Path, new_run: bool = False) -> list[Forecast]:
+def dry_run(
+    sweep: Sweep, path: Path, new_run: bool = False, client: Client | None = None
+) -> list[Forecast]:
     """What ``run_sweep`` would do, and how long it would take. Nothing is written."""
     tasks = plan(sweep)
     held = {} if new_run else _held(sweep, path, main_device(tasks))
-    with Client() as client:
-        client.check(kinds(tasks))
-        seconds = client.estimate([(task.point, task.device) for task in tasks])
+    with _ours(client) as worker:
+        worker.check(kinds(tasks))
+        seconds = worker.estimate([(task.point, task.device) for task in tasks])
     return [
         Forecast(task, spent, _is_done(held, task))
         for task, spent in zip(tasks, seconds, strict=True)
@@ -96,26 +99,33 @@ def _is_done(held: dict[Identity, Status], task: Task) -> bool:
     return status is not None and status.done
 
 
-def run_sweep(sweep: Sweep, path: Path, new_run: bool = False) -> Summary:
+def _ours(client: Client | None) -> AbstractContextManager[Client]:
+    """A client that ends with the block, unless the caller lends one."""
+    return Client() if client is None else nullcontext(client)
+
+
+def run_sweep(
+    sweep: Sweep, path: Path, new_run: bool = False, client: Client | None = None
+) -> Summary:
     """Run what the store at ``path`` lacks of ``sweep``, one transaction a record.
 
     Cells that ended as killed, timeout or error are run again. Every name is checked before the
     store is touched; raises RequestError, StoreError or WorkerError. An interrupt ends the cell in
-    flight and no more: the summary says so.
+    flight and no more: the summary says so. ``client`` lends a warm worker.
     """
     tasks = plan(sweep)
     device = main_device(tasks)
     held = {} if new_run else _held(sweep, path, device)
     unknown = [task for task in tasks if not _is_done(held, task)]
     summary = Summary(sweep.name, path, len(tasks))
-    with Client() as client:
+    with _ours(client) as worker:
         if unknown:
-            client.check(kinds(unknown))
+            worker.check(kinds(unknown))
         with Store.open(path, "w") as store:
             spec = sweep.model_dump(mode="json", by_alias=True)
             summary.run = store.begin_run(sweep.name, spec, environment(device), new_run)
             try:
-                _run_tasks(tasks, client, store, summary)
+                _run_tasks(tasks, worker, store, summary)
             except KeyboardInterrupt:
                 summary.interrupted = True
             kept = store.identities(summary.run)

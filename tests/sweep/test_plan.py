@@ -1,0 +1,98 @@
+"""What a sweep file may hold, and what a sweep comes to on this machine."""
+
+from pathlib import Path
+
+import pytest
+
+from workbench.errors import RequestError
+from workbench.spec import Grid, Sweep
+from workbench.sweep.plan import kinds, load_probe, plan
+
+PROBE = "from workbench.spec import Grid, Sweep\ndef sweep():\n    return "
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_yaml_and_python_make_the_same_sweep(tmp_path: Path) -> None:
+    yaml = written(tmp_path, "a.yaml", "name: a\nvisual: [1, 2]\nattentions: [s_attn, d_attn]\n")
+    grid = "Grid(visual=(1, 2), attentions=('s_attn', 'd_attn'))"
+    python = written(tmp_path, "a.py", f"{PROBE}Sweep(name='a', grids=({grid},))\n")
+    assert load_probe(yaml) == load_probe(python)
+
+
+def test_a_probe_may_build_on_its_neighbour(tmp_path: Path) -> None:
+    written(tmp_path, "one_neighbour.py", f"{PROBE}Sweep(name='n', grids=(Grid(visual=(3,)),))\n")
+    text = "import one_neighbour\ndef sweep():\n    return one_neighbour.sweep()\n"
+    assert load_probe(written(tmp_path, "b.py", text)).name == "n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.yaml", "visual: [1, 2", "line 1: not plain YAML"),
+        ("b.yaml", "visual: [-5]\nmodels: [mistral-7b-v0.3]\n", "visual.0 -5: Input should be"),
+        ("c.yaml", "!!python/object/apply:os.system ['touch pwned']\n", "not plain YAML"),
+        ("d.yaml", "", "a sweep is a mapping"),
+        ("e.yaml", "[]", "a sweep is a mapping"),
+        ("g.yaml", "\x00\x01\x02", "not plain YAML"),
+        ("h.yaml", "visual: 1e400\n", "visual"),
+        ("i.yaml", "models: {a: 1}\n", "visual"),
+        ("j.yaml", "unknown_field: 3\n", "visual"),
+        ("k.yaml", "visual: 3\noptions: [{fold: maybe}]\n", "fold"),
+        ("l.py", "def sweep(:\n", "line 1: SyntaxError"),
+        ("m.py", "x = 1\n", "defines no sweep()"),
+        ("n.py", "def sweep():\n    return 1 / 0\n", "line 2: ZeroDivisionError"),
+        ("o.py", "def sweep():\n    return 3\n", "returned int, not a Sweep"),
+        ("p.py", "raise SystemExit('bye')\n", "line 1: SystemExit: bye"),
+        ("q.py", f"{PROBE}Grid(visual=(-1,))\n", "line 3: ValidationError"),
+        ("r.txt", "visual: 3\n", ".yaml file, or a .py file"),
+        ("s.yaml", "visual: 3\ndevice: auto\nsource: guessed\n", "source 'guessed'"),
+    ],
+)
+def test_a_malformed_sweep_is_one_line(tmp_path: Path, name: str, text: str, says: str) -> None:
+    path = written(tmp_path, name, text)
+    with pytest.raises(RequestError) as caught:
+        load_probe(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "missing.py"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match=name):
+        load_probe(tmp_path / name)
+
+
+def test_a_plan_has_each_identity_once() -> None:
+    fields = {"visual": (4, 8), "attentions": ("s_attn", "d_attn")}
+    sweep = Sweep(
+        name="s",
+        grids=(
+            Grid(device="cpu", **fields),
+            Grid(device="cpu", visual=(8, 16)),
+            Grid(source="predicted", device="h100-80gb", **fields),
+        ),
+    )
+    tasks = plan(sweep)
+    assert len({task.identity for task in tasks}) == len(tasks) == 9
+    assert {task.device_name for task in tasks} == {"cpu", "h100-80gb"}
+    assert [cell.attention for cell in kinds(tasks)] == ["s_attn", "d_attn"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"source": "predicted"}, "device 'auto': a prediction needs a device entry: a100"),
+        ({"source": "predicted", "device": "h1000"}, "did you mean h100-80gb"),
+        ({"device": "tpu"}, "auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_device_that_cannot_be(fields: dict[str, str], says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        plan(Sweep(name="s", grids=(Grid(visual=(4,), **fields),)))

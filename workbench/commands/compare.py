@@ -1,0 +1,108 @@
+"""``compare``: a run against an earlier one, cell by cell."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from workbench.commands import show
+from workbench.commands.cells import AsJson
+from workbench.errors import RequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.record import Environment
+
+SLOWER_BY = 0.05
+
+
+class Side(NamedTuple):
+    """One run, as the comparison needs it."""
+
+    run: str
+    environment: "Environment"
+    frame: "pd.DataFrame"
+    samples: dict[tuple[str, str, str], list[float]]
+
+
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The store of before.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The store of after.")],
+    old_run: Annotated[str | None, typer.Option(help="A run of OLD, not the newest.")] = None,
+    new_run: Annotated[str | None, typer.Option(help="A run of NEW, not the newest.")] = None,
+    metric: Annotated[str, typer.Option(help="What to compare.")] = "time_s",
+    threshold: Annotated[
+        float, typer.Option(min=0, help="A cell slower by more than this share is exit 1.")
+    ] = SLOWER_BY,
+    across: Annotated[
+        bool, typer.Option("--across", help="Compare though the environments differ.")
+    ] = False,
+    json_: AsJson = False,
+) -> None:
+    """Compare two runs cell by cell: faster, slower, the same, or too uncertain to tell."""
+    from workbench.analysis import compare as compare_runs
+    from workbench.analysis import environment_differences
+    from workbench.record import METRICS
+
+    _ = METRICS[metric]
+    before, after = _side(old, old_run, metric, "OLD"), _side(new, new_run, metric, "NEW")
+    if (before.run, old.resolve()) == (after.run, new.resolve()):
+        raise RequestError(f"run {before.run}: both sides are this run; name --old-run")
+    different = environment_differences(before.environment, after.environment)
+    if different and not across:
+        facts = "; ".join(different)
+        raise RequestError(f"the environments differ ({facts}); --across compares all the same")
+    found = compare_runs(before.frame, after.frame, before.samples, after.samples, metric)
+    worse = found[(found["verdict"] == "slower") & ~(found["ratio"] <= 1 + threshold)]
+    rows = found.astype(object).where(found.notna(), None).to_dict("records")
+    if json_:
+        show.emit(
+            {
+                "old": before.run,
+                "new": after.run,
+                "metric": metric,
+                "environment": different,
+                "regressions": len(worse),
+                "cells": rows,
+            }
+        )
+    else:
+        _print(rows, different)
+    if len(worse):
+        show.note(f"{len(worse)} cells are worse by more than {threshold:.0%}")
+        raise typer.Exit(1)
+
+
+def _side(path: Path, run: str | None, metric: str, name: str) -> Side:
+    from workbench.errors import unknown_name
+    from workbench.store import Store
+
+    with Store.open(path) as store:
+        runs = {info.id: info for info in store.runs()}
+        if not runs:
+            raise RequestError(f"{name} {path}: holds no run")
+        if run is None:
+            run = next(reversed(runs))
+        if run not in runs:
+            raise unknown_name("run", run, runs)
+        samples = {
+            (record.cell.key, str(record.source), record.device): record.samples[metric]
+            for record in store.records(run)
+            if metric in record.samples
+        }
+        return Side(run, runs[run].environment, store.frame(run), samples)
+
+
+def _print(rows: list[dict[str, Any]], different: list[str]) -> None:
+    for line in different:
+        show.note(f"differs: {line}")
+    cells = []
+    for row in rows:
+        ratio, low, high = row["ratio"], row["low"], row["high"]
+        shown = "n/a" if ratio is None else f"{ratio:.3f}"
+        if low is not None and high is not None and low != high:
+            shown += f" [{low:.3f}, {high:.3f}]"
+        what = f"{row['model']} {row['series']} {row['pass']} V={row['num_visual']:,}"
+        cells.append((row["verdict"], shown, row["source"], what, row["note"] or ""))
+    show.table(("verdict", "new / old", "source", "cell", "note"), cells)
