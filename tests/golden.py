@@ -133,6 +133,9 @@ CONTENTS = {
 }
 
 
+BROKEN = ("damaged", "not_a_store")
+
+
 def build(path: Path, kind: str) -> Path:
     """Write the golden store ``kind`` to ``path``; 'damaged', 'not_a_store' are broken files."""
     if kind == "not_a_store":

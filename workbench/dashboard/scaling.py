@@ -8,7 +8,7 @@ from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.shell import Data, data, theme
 from workbench.figures import SCALING_METRICS, Axes, in_order, scaling
 from workbench.report.fits import fit_rows
-from workbench.report.sentences import answers
+from workbench.report.sentences import answers, pairs
 from workbench.report.text import markdown
 from workbench.report.view import capacities
 from workbench.report.words import figure_caption
@@ -40,7 +40,9 @@ def render() -> None:
     st.plotly_chart(figure, theme=None, width="stretch", key="scaling", config={
         "displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": "scaling"},
     })  # fmt: skip
-    st.caption(" ".join(markdown(sentence) for sentence in figure_caption(rows, metrics)))
+    st.caption(
+        " ".join(markdown(sentence) for sentence in figure_caption(rows, metrics, len(curves) > 0))
+    )
     _say(store, rows)
     _terms(fits[fits["metric"].isin(metrics)])
 
@@ -60,15 +62,17 @@ def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes]:
 
 def _say(store: Data, rows: pd.DataFrame) -> None:
     st.subheader("In words")
-    st.markdown("\n".join(f"- {markdown(line)}" for line in answers(rows, store.samples)))
+    said = answers(rows, pairs(rows, store.samples))
+    st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in said))
 
 
 def _terms(fits: pd.DataFrame) -> None:
     st.subheader("The fitted terms: a + b·|V| + c·|V|²")
     columns, cells = fit_rows(fits)
     st.dataframe(
-        pd.DataFrame(list(cells), columns=list(columns)), hide_index=True, width="stretch"
-    )
+        pd.DataFrame(list(cells), columns=list(columns)),
+        hide_index=True, width="stretch", height="content",
+    )  # fmt: skip
     st.caption(
         "Least squares weighted by 1/y², so that every point counts by its relative error; in "
         "parentheses the 95 % interval. The shape is the smallest that the points do not refute."

@@ -60,12 +60,12 @@ def named_store(arguments: Sequence[str], environment: str | None) -> Path | Non
 
 def choices(root: Path, named: Path | None) -> dict[str, Path]:
     """What the picker offers: the name in the URL to the file. The named store comes first."""
-    found = {name: root / name for name in stores_under(root)}
-    if named is None:
-        return found
-    place = named.resolve()
-    if place.is_dir():
+    place = None if named is None else named.resolve()
+    if place is not None and place.is_dir():
         return {name: place / name for name in stores_under(place)}
+    found = {name: root / name for name in stores_under(root)}
+    if place is None:
+        return found
     if place.is_relative_to(root.resolve()):
         name = place.relative_to(root.resolve()).as_posix()
         return {name: place, **found}

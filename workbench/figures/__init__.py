@@ -3,7 +3,7 @@
 from workbench.figures.panel import Axes
 from workbench.figures.scaling import SCALING_METRICS, scaling
 from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks
-from workbench.figures.units import quantity
+from workbench.figures.units import interval, quantity
 
 __all__ = [
     "DARK",
@@ -14,6 +14,7 @@ __all__ = [
     "Look",
     "Theme",
     "in_order",
+    "interval",
     "looks",
     "quantity",
     "scaling",

@@ -1,19 +1,25 @@
-"""One metric's axes, and what is drawn between them."""
+"""One metric over |V|: its axes, and what is drawn between them.
+
+Everything is built as plain dictionaries: plotly checks a figure once, at the end, which is ten
+times faster than adding trace after trace.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
-import plotly.graph_objects as go
+from typing import Any
 
 from workbench.figures.hover import hover
 from workbench.figures.style import FAILURES, Look, Theme, axis, plain, tint
 from workbench.figures.units import AXIS_UNITS
 from workbench.record import METRICS
 
-FAR_LOG, FAR_LINEAR = 40.0, 2.0
 VISUAL_TITLE = "visual tokens |V|"
+FAR_LOG, FAR_LINEAR = 40.0, 2.0
+"""A capacity beyond so many times the largest value would squeeze the points into a line."""
+
+Row = Mapping[str, Any]
+Trace = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -26,175 +32,229 @@ class Axes:
 
 @dataclass(frozen=True)
 class Line:
+    """One system from one source on one device: its cells by growing |V|."""
+
     series: str
-    look: Look
     source: str
+    device: str
+    look: Look
     dash: str
+    rows: Sequence[Row]
 
     @property
     def symbol(self) -> str:
+        """Filled where measured, hollow where predicted."""
         return self.look.symbol + ("" if self.source == "measured" else "-open")
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A fitted curve and its band, in base units."""
+
+    num_visual: Sequence[float]
+    value: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def known(value: Any) -> bool:
+    """Whether a cell has that metric."""
+    return value is not None and value == value
+
+
 class Panel:
-    """One metric's axes, and what is drawn between them."""
+    """One metric's part of a figure: ``traces``, two axes, ``annotations`` and ``shapes``."""
 
     def __init__(
-        self, figure: go.Figure, column: int, metric: str, theme: Theme, axes: Axes, labels: int
-    ) -> None:
-        self.figure, self.column, self.metric = figure, column, metric
-        self.theme, self.axes, self.labels = theme, axes, labels
+        self, column: int, metric: str, theme: Theme, axes: Axes, domain: tuple[float, float],
+        labels: int,
+    ) -> None:  # fmt: skip
+        self.metric, self.theme, self.axes, self.domain = metric, theme, axes, domain
+        self.suffix, self.labels = ("" if column == 1 else str(column)), labels
         self.unit, self.base = AXIS_UNITS.get(METRICS[metric].unit, (METRICS[metric].unit, 1.0))
-        self.slots: dict[str, float] = {}
+        self.traces: list[Trace] = []
+        self.annotations: list[dict[str, Any]] = []
+        self.shapes: list[dict[str, Any]] = []
+        self.x_axis: dict[str, Any] = {}
+        self.y_axis: dict[str, Any] = {}
+        self._slots: dict[str, float] = {}
 
-    def add(self, trace: go.Scatter) -> None:
-        self.figure.add_trace(trace, row=1, col=self.column)
+    def _add(self, **trace: Any) -> None:
+        place = {"xaxis": f"x{self.suffix}", "yaxis": f"y{self.suffix}"}
+        self.traces.append({"type": "scatter", "showlegend": False, **place, **trace})
 
-    def frame_axes(self, frame: pd.DataFrame, capacities: Mapping[str, int]) -> None:
+    def _values(self, rows: Sequence[Row]) -> list[float]:
+        return [row[self.metric] / self.base for row in rows]
+
+    def frame_axes(self, lines: Sequence[Line], capacities: Mapping[str, int]) -> None:
         """Fix the ranges, so that the strip of failures is above everything else."""
-        values = [v for v in frame[self.metric].dropna() / self.base if v > 0]
-        visual = [v for v in frame["num_visual"] if v > 0] or [1]
-        # A capacity far above every point would squeeze them into a line.
+        rows = [row for line in lines for row in line.rows]
+        values = [v for v in self._values([r for r in rows if known(r[self.metric])]) if v > 0]
         far = max(values, default=0.0) * (FAR_LOG if self.axes.log_y else FAR_LINEAR)
-        known = {name: bytes_ / self.base for name, bytes_ in capacities.items()}
-        shown = {name: value for name, value in known.items() if value <= far}
-        failed = frame[frame["status"].isin(list(FAILURES)) & frame[self.metric].isna()]
-        names = sorted(failed["series"].unique())
-        top = max([*values, *shown.values()], default=1.0)
-        low = min(values, default=top / 10)
-        strip = 0.06 + 0.045 * len(names) if names else 0.05
-        if self.axes.log_y:
-            span = max(math.log10(top / low), 0.5)
-            bottom, inner = math.log10(low) - 0.06 * span, math.log10(top) + 0.03 * span
-            height = (inner - bottom) / (1 - strip) * strip
-            limits = [bottom, inner + height]
-        else:
-            inner = top * 1.03
-            height = inner / (1 - strip) * strip
-            limits = [0.0, inner + height]
+        shown = {name: size / self.base for name, size in capacities.items()}
+        shown = {name: size for name, size in shown.items() if size <= far}
+        names = [line.series for line in lines if any(map(self._has_failed, line.rows))]
+        names = list(dict.fromkeys(names))
+        inner, limits = self._limits(values, max([*values, *shown.values()], default=1.0), names)
         for place, name in enumerate(names, start=1):
-            at = inner + height * place / (len(names) + 0.6)
-            self.slots[name] = 10**at if self.axes.log_y else at
-        x_axis = _visual_axis(visual, self.axes.log_x, self.labels)
-        kind = "log" if self.axes.log_y else "linear"
-        title = METRICS[self.metric].label + (f" ({self.unit})" if self.unit else "")
-        ticks = {"dtick": 1} if self.axes.log_y and limits[1] - limits[0] > 2 else {"nticks": 7}
-        self.figure.update_xaxes(**axis(self.theme), **x_axis, row=1, col=self.column)
-        self.figure.update_xaxes(title_text=VISUAL_TITLE, row=1, col=self.column)
-        self.figure.update_yaxes(
-            **axis(self.theme, type=kind, range=limits, tickformat=",.6~g", **ticks),
-            row=1, col=self.column,
+            at = inner + (limits[1] - inner) * place / (len(names) + 0.6)
+            self._slots[name] = 10**at if self.axes.log_y else at
+        visual = [row["num_visual"] for row in rows if row["num_visual"] > 0] or [1]
+        self.x_axis = axis(
+            self.theme, VISUAL_TITLE, domain=self.domain, anchor=f"y{self.suffix}",
+            **_visual_axis(visual, self.axes.log_x, self.labels),
         )  # fmt: skip
-        self._title(title)
+        self.y_axis = axis(
+            self.theme, "", anchor=f"x{self.suffix}", range=limits,
+            type="log" if self.axes.log_y else "linear",
+            **(_log_ticks if self.axes.log_y else _linear_ticks)(*limits),
+        )  # fmt: skip
+        self._title()
         if names:
             self._shade(inner, limits[1])
         for device, capacity in sorted(shown.items()):
             self._capacity(device, capacity)
 
-    def _write(self, text: str, y: float, **more: object) -> None:
-        """Words at the left edge of the panel, at ``y`` in the axis' own terms."""
-        suffix = "" if self.column == 1 else str(self.column)
-        self.figure.add_annotation(
-            text=text, xref=f"x{suffix} domain", yref=f"y{suffix}", x=0.012, y=y,
-            xanchor="left", showarrow=False,
-            font={"size": 12, "color": self.theme.muted}, **more,
-        )  # fmt: skip
+    def _has_failed(self, row: Row) -> bool:
+        return row["status"] in FAILURES and not known(row[self.metric])
 
-    def _title(self, text: str) -> None:
-        suffix = "" if self.column == 1 else str(self.column)
-        self.figure.add_annotation(
-            text=f"<b>{plain(text)}</b>", xref=f"x{suffix} domain", yref="paper", x=0, y=1,
-            xanchor="left", yanchor="bottom", yshift=8, showarrow=False, font={"size": 15},
-        )  # fmt: skip
+    def _limits(
+        self, values: Sequence[float], top: float, names: Sequence[str]
+    ) -> tuple[float, list[float]]:
+        """Where the strip begins, and the whole range; exponents on a logarithmic axis."""
+        strip = 0.06 + 0.045 * len(names) if names else 0.05
+        if not self.axes.log_y:
+            inner = top * 1.03
+            return inner, [0.0, inner / (1 - strip)]
+        low = min(values, default=top / 10)
+        span = max(math.log10(top / low), 0.5)
+        bottom, inner = math.log10(low) - 0.06 * span, math.log10(top) + 0.03 * span
+        return inner, [bottom, inner + (inner - bottom) / (1 - strip) * strip]
+
+    def _write(self, text: str, y: float, **more: Any) -> None:
+        """Words at the left edge of the panel, at ``y`` in the axis' own terms."""
+        self.annotations.append({
+            "text": text, "xref": f"x{self.suffix} domain", "yref": f"y{self.suffix}", "x": 0.012,
+            "y": y, "xanchor": "left", "showarrow": False,
+            "font": {"size": 12, "color": self.theme.muted}, **more,
+        })  # fmt: skip
+
+    def _title(self) -> None:
+        text = METRICS[self.metric].label + (f" ({self.unit})" if self.unit else "")
+        self.annotations.append({
+            "text": f"<b>{plain(text)}</b>", "xref": f"x{self.suffix} domain", "yref": "paper",
+            "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 8,
+            "showarrow": False, "font": {"size": 15},
+        })  # fmt: skip
+
+    def _shape(self, low: float, high: float, **more: Any) -> None:
+        self.shapes.append({
+            "xref": f"x{self.suffix} domain", "x0": 0, "x1": 1, "yref": f"y{self.suffix}",
+            "y0": low, "y1": high, **more,
+        })  # fmt: skip
 
     def _shade(self, low: float, high: float) -> None:
         ends = [10**low, 10**high] if self.axes.log_y else [low, high]
-        self.figure.add_hrect(
-            y0=ends[0], y1=ends[1], fillcolor=tint(self.theme.muted, 0.12), line_width=0,
-            layer="below", row=1, col=self.column, exclude_empty_subplots=False,
-        )  # fmt: skip
+        self._shape(*ends, type="rect", layer="below", line={"width": 0},
+                    fillcolor=tint(self.theme.muted, 0.12))  # fmt: skip
         self._write("did not run", high, yanchor="top")
 
     def _capacity(self, device: str, capacity: float) -> None:
-        self.figure.add_hline(
-            y=capacity, line={"color": self.theme.muted, "width": 1.5, "dash": "dot"},
-            row=1, col=self.column, exclude_empty_subplots=False,
-        )  # fmt: skip
+        line = {"color": self.theme.muted, "width": 1.5, "dash": "dot"}
+        self._shape(capacity, capacity, type="line", line=line)
         # An annotation on a logarithmic axis is placed by the exponent, a shape by the value.
         y = math.log10(capacity) if self.axes.log_y else capacity
         self._write(f"{plain(device)} has {capacity:.1f} GiB", y, yanchor="bottom")
 
-    def draw_curve(self, line: Line, fitted: pd.DataFrame) -> None:
-        if fitted.empty:
-            return
-        rows = fitted.sort_values("num_visual")
-        x = rows["num_visual"].tolist()
+    def draw(self, line: Line, curve: Curve | None) -> None:
+        """The line's curve with its band, its points, and its failures."""
+        if curve is not None:
+            self._curve(line, curve)
+        valued = [row for row in line.rows if known(row[self.metric])]
+        if valued:
+            self._points(line, valued, joined=curve is None)
+        beyond = [row for row in valued if row["status"] == "oom"]
+        if beyond:
+            look = {
+                "symbol": "x-thin",
+                "size": 12,
+                "line": {"width": 1.8, "color": self.theme.ink},
+            }
+            self._marks(line, beyond, self._values(beyond), look)
+        for status, (symbol, _) in FAILURES.items():
+            failed = [r for r in line.rows if r["status"] == status and self._has_failed(r)]
+            if failed:
+                look = {"symbol": symbol, "size": 10, "color": line.look.color,
+                        "line": {"width": 0.8, "color": self.theme.paper}}  # fmt: skip
+                self._marks(line, failed, [self._slots[line.series]] * len(failed), look)
+
+    def _curve(self, line: Line, curve: Curve) -> None:
+        x = list(curve.num_visual)
         # A band that dips below zero would vanish from a logarithmic axis with its line.
-        floor = rows["value"].min() / self.base * 1e-3
-        low = (rows["low"] / self.base).clip(lower=floor).tolist()
-        high = (rows["high"] / self.base).clip(lower=floor).tolist()
-        self.add(go.Scatter(
-            x=x + x[::-1], y=high + low[::-1], fill="toself",
-            fillcolor=tint(line.look.color, 0.18),
-            line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False,
-            legendgroup=plain(line.series),
-        ))  # fmt: skip
-        self.add(go.Scatter(
-            x=x, y=(rows["value"] / self.base).tolist(), mode="lines", hoverinfo="skip",
-            line={"color": line.look.color, "width": 2.2, "dash": line.dash}, showlegend=False,
-            legendgroup=plain(line.series),
-        ))  # fmt: skip
+        floor = min(curve.value) / self.base * 1e-3
+        low = [max(v / self.base, floor) if known(v) else None for v in curve.low]
+        high = [max(v / self.base, floor) if known(v) else None for v in curve.high]
+        group = {"legendgroup": plain(line.series), "hoverinfo": "skip", "mode": "lines"}
+        if None not in low:
+            self._add(x=x + x[::-1], y=high + low[::-1], fill="toself", line={"width": 0},
+                      fillcolor=tint(line.look.color, 0.18), **group)  # fmt: skip
+        self._add(x=x, y=[v / self.base for v in curve.value], **group,
+                  line={"color": line.look.color, "width": 2.2, "dash": line.dash})  # fmt: skip
 
-    def draw_points(self, line: Line, rows: pd.DataFrame, joined: bool) -> None:
-        rows = rows[rows[self.metric].notna()].sort_values("num_visual")
-        if rows.empty:
-            return
-        values = (rows[self.metric] / self.base).astype(float)
-        bars = None
-        if self.metric == "time_s" and rows["time_q1_s"].notna().any():
-            bars = {
+    def _points(self, line: Line, rows: Sequence[Row], joined: bool) -> None:
+        values = self._values(rows)
+        more: dict[str, Any] = {}
+        if self.metric == "time_s" and any(known(row["time_q1_s"]) for row in rows):
+            ends = [(row["time_q1_s"], row["time_q3_s"]) for row in rows]
+            more["error_y"] = {
                 "type": "data", "symmetric": False, "thickness": 1.4, "width": 4,
-                "array": (rows["time_q3_s"].fillna(rows["time_s"]) - rows["time_s"]).tolist(),
-                "arrayminus": (rows["time_s"] - rows["time_q1_s"].fillna(rows["time_s"])).tolist(),
+                "array": [hi - v if known(hi) else 0.0
+                          for v, (_, hi) in zip(values, ends, strict=True)],
+                "arrayminus": [v - lo if known(lo) else 0.0
+                               for v, (lo, _) in zip(values, ends, strict=True)],
             }  # fmt: skip
-        self.add(go.Scatter(
-            x=rows["num_visual"].tolist(), y=values.tolist(), error_y=bars,
-            mode="lines+markers" if joined else "markers",
-            line={"color": line.look.color, "width": 1, "dash": line.dash},
-            marker={"color": line.look.color, "symbol": line.symbol, "size": 9,
-                    "line": {"width": 1.6 if line.source == "predicted" else 0.8,
-                             "color": line.look.color if line.source == "predicted"
-                             else self.theme.paper}},
-            customdata=[hover(row, self.metric) for row in rows.to_dict("records")],
-            hovertemplate="%{customdata}<extra></extra>",
-            name=plain(line.series), legendgroup=plain(line.series), showlegend=False,
-        ))  # fmt: skip
-        beyond = rows[rows["status"] == "oom"]
-        if len(beyond):
-            self._marks(line, beyond, (beyond[self.metric] / self.base).tolist(), "oom")
+        measured = line.source == "measured"
+        edge = {"width": 0.8, "color": self.theme.paper} if measured else {
+            "width": 1.6, "color": line.look.color,
+        }  # fmt: skip
+        marker = {"color": line.look.color, "symbol": line.symbol, "size": 9, "line": edge}
+        stroke = {"color": line.look.color, "width": 1, "dash": line.dash}
+        self._add(
+            x=[row["num_visual"] for row in rows], y=values, marker=marker, line=stroke, **more,
+            mode="lines+markers" if joined else "markers", **self._hover(line, rows),
+        )  # fmt: skip
 
-    def draw_failures(self, line: Line, rows: pd.DataFrame) -> None:
-        for status in FAILURES:
-            failed = rows[(rows["status"] == status) & rows[self.metric].isna()]
-            if len(failed):
-                self._marks(line, failed, [self.slots[line.series]] * len(failed), status)
+    def _marks(
+        self, line: Line, rows: Sequence[Row], y: Sequence[float], marker: dict[str, Any]
+    ) -> None:
+        self._add(x=[row["num_visual"] for row in rows], y=list(y), mode="markers",
+                  cliponaxis=False, marker=marker, **self._hover(line, rows))  # fmt: skip
 
-    def _marks(self, line: Line, rows: pd.DataFrame, y: list[float], status: str) -> None:
-        symbol = FAILURES[status][0]
-        valued = rows[self.metric].notna().any()
-        self.add(go.Scatter(
-            x=rows["num_visual"].tolist(), y=y, mode="markers", cliponaxis=False,
-            marker={"symbol": "x-thin" if valued else symbol, "size": 12 if valued else 10,
-                    "color": line.look.color,
-                    "line": {"width": 1.8 if valued else 0.8,
-                             "color": self.theme.ink if valued else self.theme.paper}},
-            customdata=[hover(row, self.metric) for row in rows.to_dict("records")],
-            hovertemplate="%{customdata}<extra></extra>",
-            legendgroup=plain(line.series), showlegend=False,
-        ))  # fmt: skip
+    def _hover(self, line: Line, rows: Sequence[Row]) -> dict[str, Any]:
+        return {
+            "customdata": [hover(row, self.metric) for row in rows],
+            "hovertemplate": "%{customdata}<extra></extra>",
+            "name": plain(line.series), "legendgroup": plain(line.series),
+        }  # fmt: skip
 
 
-def _visual_axis(visual: Sequence[float], log: bool, labels: int) -> dict[str, object]:
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Powers of ten, or 1, 2, 5 where those are few; exponents in, values out."""
+    steps = (1,) if high - low > 2.3 else (1, 2, 5)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    at = [step * 10.0**power for power in powers for step in steps]
+    at = [value for value in at if low <= math.log10(value) <= high]
+    if len(at) < 3:
+        return {"nticks": 7, "tickformat": ",.6~g"}
+    words = [f"{v:,.0f}" if v >= 1 else f"{v:.12f}".rstrip("0") for v in at]
+    return {"tickvals": at, "ticktext": words}
+
+
+def _linear_ticks(low: float, high: float) -> dict[str, Any]:
+    return {"nticks": 7, "tickformat": ",.4~f" if high - low > 0.01 else ",.4~g"}
+
+
+def _visual_axis(visual: Sequence[float], log: bool, labels: int) -> dict[str, Any]:
     low, high = min(visual), max(visual)
     if not log:
         return {"type": "linear", "range": [0, high * 1.04], "tickformat": "~s", "nticks": 6}

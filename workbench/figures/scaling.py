@@ -5,13 +5,18 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from workbench.figures.panel import Axes, Line, Panel
+from workbench.figures.panel import Axes, Curve, Line, Panel
 from workbench.figures.style import DASHES, FAILURES, Look, Theme, in_order, layout, plain
 
 SCALING_METRICS = ("flops", "peak_bytes", "time_s")
 LOG_LOG = Axes()
+GAP = 0.075
+"""Between two panels, as a share of the figure's width."""
+
+COLUMNS = ("series", "source", "device", "attention", "kernel", "status", "error", "model",
+           "scope", "pass", "dtype", "num_visual", "num_text", "batch", "num_samples",
+           "time_q1_s", "time_q3_s")  # fmt: skip
 
 
 def scaling(
@@ -31,67 +36,90 @@ def scaling(
     stands on a strip above the panel, for it has no value; a predicted one beyond the card's
     memory keeps its value and is crossed.
     """
-    figure = make_subplots(cols=len(metrics), horizontal_spacing=0.075)
-    strokes = _strokes(frame)
-    for column, metric in enumerate(metrics, start=1):
-        panel = Panel(figure, column, metric, theme, axes, labels=10 if len(metrics) == 1 else 5)
-        panel.frame_axes(frame, (capacities or {}) if metric == "peak_bytes" else {})
-        for (series, source, device), rows in _groups(frame):
-            look = Look(theme.shown(looks[str(series)].color), looks[str(series)].symbol)
-            line = Line(str(series), look, str(source), strokes[source, device])
-            fitted = curves[
-                (curves["metric"] == metric)
-                & (curves["series"] == series)
-                & (curves["source"] == source)
-                & (curves["device"] == device)
-            ]
-            panel.draw_curve(line, fitted)
-            panel.draw_points(line, rows, joined=fitted.empty)
-            panel.draw_failures(line, rows)
-    _legend(figure, frame, looks, strokes, theme)
-    figure.update_layout(layout(theme, height=470))
-    return figure
+    lines = _lines(frame[[*COLUMNS, *metrics]], looks, theme)
+    fitted = _curves(curves)
+    here = {line.device for line in lines}
+    near = {name: size for name, size in (capacities or {}).items() if name in here}
+    width = (1 - GAP * (len(metrics) - 1)) / len(metrics)
+    panels = []
+    for place, metric in enumerate(metrics):
+        start = place * (width + GAP)
+        panel = Panel(place + 1, metric, theme, axes, (start, min(start + width, 1.0)),
+                      labels=10 if len(metrics) == 1 else 5)  # fmt: skip
+        panel.frame_axes(lines, near if metric == "peak_bytes" else {})
+        for line in lines:
+            panel.draw(line, fitted.get((metric, line.series, line.source, line.device)))
+        panels.append(panel)
+    return go.Figure({
+        "data": [trace for panel in panels for trace in panel.traces] + _legend(lines, theme),
+        "layout": layout(
+            theme, height=470,
+            annotations=[each for panel in panels for each in panel.annotations],
+            shapes=[each for panel in panels for each in panel.shapes],
+            **{f"xaxis{panel.suffix}": panel.x_axis for panel in panels},
+            **{f"yaxis{panel.suffix}": panel.y_axis for panel in panels},
+        ),
+    })  # fmt: skip
 
 
-def _groups(frame: pd.DataFrame) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
-    keys = ["series", "source", "device"]
-    place = {name: at for at, name in enumerate(in_order(frame))}
-    found = list(frame.groupby(keys))
-    return sorted(found, key=lambda each: (place[each[0][0]], each[0]))
-
-
-def _strokes(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """A stroke for each (source, device): solid ones are measured, broken ones predicted."""
-    found = {}
-    for source, rows in frame.groupby("source"):
+def _lines(frame: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) -> list[Line]:
+    """The lines of the frame, baselines first, with a stroke for each source and device."""
+    strokes: dict[tuple[str, str], str] = {}
+    for source, devices in frame.groupby("source")["device"].unique().items():
         kinds = DASHES[str(source)]
-        for place, device in enumerate(sorted(rows["device"].unique())):
-            found[str(source), str(device)] = kinds[place % len(kinds)]
-    return found
+        for place, device in enumerate(sorted(devices)):
+            strokes[str(source), device] = kinds[place % len(kinds)]
+    order = {name: place for place, name in enumerate(in_order(frame))}
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in frame.sort_values("num_visual", kind="stable").to_dict("records"):
+        facts = {str(name): value for name, value in row.items()}
+        found.setdefault((row["series"], row["source"], row["device"]), []).append(facts)
+    keys = sorted(found, key=lambda key: (order[key[0]], key[1:]))
+    return [
+        Line(series, source, device, _shown(looks[series], theme), strokes[source, device],
+             found[series, source, device])
+        for series, source, device in keys
+    ]  # fmt: skip
 
 
-def _legend(figure: go.Figure, frame: pd.DataFrame, looks: Mapping[str, Look],
-            strokes: Mapping[tuple[str, str], str], theme: Theme) -> None:  # fmt: skip
+def _shown(look: Look, theme: Theme) -> Look:
+    return Look(theme.shown(look.color), look.symbol)
+
+
+def _curves(curves: pd.DataFrame) -> dict[tuple[str, ...], Curve]:
+    groups = curves.groupby(["metric", "series", "source", "device"], sort=False)
+    return {
+        tuple(map(str, key)): Curve(
+            rows["num_visual"].tolist(), rows["value"].tolist(), rows["low"].tolist(),
+            rows["high"].tolist(),
+        )
+        for key, rows in groups[["num_visual", "value", "low", "high"]]
+    }  # fmt: skip
+
+
+def _legend(lines: Sequence[Line], theme: Theme) -> list[dict[str, Any]]:
     """One entry a series, one a source and device, one a kind of failure: three separate codes."""
+    entries = []
 
-    def entry(name: str, group: str, mode: str, **more: object) -> None:
-        figure.add_trace(
-            go.Scatter(x=[None], y=[None], name=name, legendgroup=group, mode=mode, **more),
-            row=1, col=1,
-        )  # fmt: skip
+    def entry(name: str, group: str, mode: str, marker: Any, line: Any = None) -> None:
+        entries.append({"type": "scatter", "x": [None], "y": [None], "name": name, "mode": mode,
+                        "legendgroup": group, "marker": marker, "line": line})  # fmt: skip
 
-    for series in in_order(frame):
-        look = Look(theme.shown(looks[series].color), looks[series].symbol)
-        entry(plain(series), plain(series), "markers+lines",
-              marker={"color": look.color, "symbol": look.symbol, "size": 10},
-              line={"color": look.color, "width": 2.2})  # fmt: skip
+    looks = {line.series: line.look for line in lines}
+    for series, look in looks.items():
+        marker = {"color": look.color, "symbol": look.symbol, "size": 10}
+        stroke = {"color": look.color, "width": 2.2}
+        entry(plain(series), plain(series), "markers+lines", marker, stroke)
+    strokes = {(line.source, line.device): line.dash for line in lines}
     for (source, device), dash in sorted(strokes.items()):
         symbol = "circle" if source == "measured" else "circle-open"
         words = f"{source}, {plain(device)}"
-        entry(words, f"source {words}", "markers+lines",
-              marker={"color": theme.ink, "symbol": symbol, "size": 9},
-              line={"color": theme.ink, "width": 2, "dash": dash})  # fmt: skip
+        marker = {"color": theme.ink, "symbol": symbol, "size": 9}
+        stroke = {"color": theme.ink, "width": 2, "dash": dash}
+        entry(words, f"source {words}", "markers+lines", marker, stroke)
+    ended = {row["status"] for line in lines for row in line.rows}
     for status, (symbol, words) in FAILURES.items():
-        if (frame["status"] == status).any():
-            entry(words, f"status {status}", "markers",
-                  marker={"color": theme.ink, "symbol": symbol, "size": 10})  # fmt: skip
+        if status in ended:
+            marker = {"color": theme.ink, "symbol": symbol, "size": 10}
+            entry(words, f"status {status}", "markers", marker)
+    return entries

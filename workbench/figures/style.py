@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from itertools import product
+from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -119,28 +119,28 @@ def plain(text: object) -> str:
     return escape(str(text), quote=False)
 
 
-def layout(theme: Theme, **more: object) -> go.Layout:
+def layout(theme: Theme, **more: Any) -> dict[str, Any]:
     """The layout that all figures share, on a transparent ground."""
-    base = go.Layout(
-        font={"family": '"Source Sans", "Helvetica Neue", Arial, sans-serif', "size": 14,
-              "color": theme.ink},
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 64, "r": 16, "t": 48, "b": 56},
-        hoverlabel={"align": "left", "bgcolor": theme.paper, "bordercolor": theme.muted,
-                    "font": {"color": theme.ink, "size": 13}},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top",
-                "font": {"size": 14}, "itemsizing": "trace", "itemwidth": 44},
-        hovermode="closest", dragmode="zoom", uirevision="keep",
-    )  # fmt: skip
-    return base.update(more)
+    return {
+        "font": {"family": '"Source Sans", "Helvetica Neue", Arial, sans-serif', "size": 14,
+                 "color": theme.ink},
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 64, "r": 16, "t": 48, "b": 56},
+        "hoverlabel": {"align": "left", "bgcolor": theme.paper, "bordercolor": theme.muted,
+                       "font": {"color": theme.ink, "size": 13}},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top",
+                   "font": {"size": 14}, "itemsizing": "trace", "itemwidth": 44},
+        "hovermode": "closest", "dragmode": "zoom", "uirevision": "keep",
+        **more,
+    }  # fmt: skip
 
 
-def axis(theme: Theme, **more: object) -> dict[str, object]:
+def axis(theme: Theme, title: str, **more: Any) -> dict[str, Any]:
     """The axis that all figures share."""
     return {
+        "title": {"text": title, "font": {"size": 14}, "standoff": 8},
         "gridcolor": theme.grid, "linecolor": theme.muted, "zeroline": False, "showline": True,
         "ticks": "outside", "tickcolor": theme.muted, "ticklen": 4,
         "tickfont": {"size": 13, "color": theme.ink},
-        "title": {"font": {"size": 14}, "standoff": 8},
         **more,
     }  # fmt: skip

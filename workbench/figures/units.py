@@ -21,12 +21,22 @@ def digits(value: float, significant: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _prefixed(value: float, steps: tuple[tuple[float, str], ...], significant: int) -> str:
-    for factor, prefix in steps:
-        if abs(value) >= factor * (1 - 5 * 10 ** -(significant + 1)):
-            return f"{digits(value / factor, significant)} {prefix}"
-    factor, prefix = steps[-1]
-    return f"{digits(value / factor, significant)} {prefix}"
+def _prefix(value: float, unit: str, significant: int) -> tuple[float, str]:
+    """The factor and the prefixed unit in which ``value`` reads best."""
+    if unit == "1":
+        return 1.0, ""
+    if value == 0 or (unit == "B" and abs(value) < 2**10):
+        return 1.0, unit
+    steps: tuple[tuple[float, str], ...]
+    if unit == "B":
+        steps = _BINARY
+    elif unit == "s" or abs(value) < 1:
+        # Kiloseconds are nobody's unit, and the axis is in seconds.
+        steps = tuple((factor, prefix + unit) for factor, prefix in _SMALL)
+    else:
+        steps = tuple((factor, prefix + unit) for factor, prefix in _SI)
+    round_up = 1 - 5 * 10 ** -(significant + 1)
+    return next((step for step in steps if abs(value) >= step[0] * round_up), steps[-1])
 
 
 def quantity(value: float | None, unit: str, significant: int = 3) -> str:
@@ -36,17 +46,14 @@ def quantity(value: float | None, unit: str, significant: int = 3) -> str:
     """
     if value is None or math.isnan(value):
         return "n/a"
-    if unit == "1":
-        whole = float(value).is_integer() and abs(value) < 1e15
-        return f"{int(value):,}" if whole else digits(value, significant)
-    if value == 0:
-        return f"0 {unit}"
-    if unit == "B":
-        if abs(value) < 2**10:
-            return f"{digits(value, significant)} B"
-        return _prefixed(value, _BINARY, significant)
-    steps = _SMALL if abs(value) < 1 else _SI
-    if unit == "s":
-        # Kiloseconds are nobody's unit, and the axis is in seconds.
-        steps = _SMALL
-    return _prefixed(value, steps, significant) + unit
+    if unit == "1" and float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    factor, name = _prefix(value, unit, significant)
+    return f"{digits(value / factor, significant)} {name}".rstrip()
+
+
+def interval(value: float, low: float, high: float, unit: str, significant: int = 3) -> str:
+    """'4.07 ms (3.9 to 4.2)': all three in the unit that suits ``value``."""
+    factor, name = _prefix(value, unit, significant)
+    ends = " to ".join(digits(end / factor, significant) for end in (low, high))
+    return f"{digits(value / factor, significant)} {name}".rstrip() + f" ({ends})"

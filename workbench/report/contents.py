@@ -23,6 +23,7 @@ from workbench.report.sentences import (
     answers,
     at_place,
     pairs,
+    pairs_at,
     place,
     places,
     reach_columns,
@@ -146,13 +147,13 @@ def _section(title: str, number: int, facts: dict[str, Any], rows: pd.DataFrame,
         scaling(rows, curves, looks, theme, capacities=capacities(rows, runs))
         for theme in (LIGHT, DARK)
     )
-    tables = []
+    tables, compared = [], pairs(rows, samples)
     for source, device in places(rows):
         here, name = at_place(rows, source, device), place(source, device)
         tables.append(
             Table(f"How far each system went, {name}", reach_columns(source), reach_rows(here))
         )
-        against = against_rows(pairs(here, samples))
+        against = against_rows(pairs_at(compared, source, device))
         if against:
             tables.append(Table(
                 f"Against both S-Attn baselines, {name}", AGAINST, against,
@@ -170,10 +171,10 @@ def _section(title: str, number: int, facts: dict[str, Any], rows: pd.DataFrame,
     return Section(
         title=title,
         slug=f"{number:02d}-{slug}",
-        answers=tuple(answers(rows, samples)),
+        answers=tuple(answers(rows, compared)),
         figure=figure,
         dark=dark,
-        caption=tuple(words.figure_caption(rows, SCALING_METRICS)),
+        caption=tuple(words.figure_caption(rows, SCALING_METRICS, len(curves) > 0)),
         tables=tuple(tables),
     )  # fmt: skip
 

@@ -5,12 +5,16 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.figures import in_order, quantity
+from workbench.figures import in_order, interval, quantity
 from workbench.record import METRICS
 
 COLUMNS = ("metric", "system", "source, device", "points", "shape",
            "a, at |V| = 0", "b, per token", "c, per token²")  # fmt: skip
 TERMS = ("a", "b", "c")
+EXACT = 1e-9
+"""Relative scatter below which a curve is exact, and a bound on a missing term mere rounding."""
+EXACT_DIGITS = 6
+"""Digits of a term whose interval is narrower than they can show."""
 REFUTED = {"constant": ("b", "c"), "linear": ("c",)}
 """The terms that each shape does without."""
 
@@ -25,7 +29,8 @@ def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
     )  # fmt: skip
     return COLUMNS, tuple(
         (METRICS[row["metric"]].label, row["series"], f"{row['source']}, {row['device']}",
-         f"{row['num_points']:,}", row["shape"] or "not told", *(_term(row, t) for t in TERMS))
+         f"{row['num_points']:,}", "not told" if pd.isna(row["shape"]) else row["shape"],
+         *(_term(row, name) for name in TERMS))
         for row in rows
     )  # fmt: skip
 
@@ -37,8 +42,11 @@ def _term(row: Mapping[Any, Any], name: str) -> str:
     if pd.isna(value):
         return "too few points"
     if name in REFUTED.get(row["shape"], ()):
-        bound = "" if pd.isna(high) or high <= 0 else f", at most {quantity(high, unit)}"
+        nothing = pd.isna(high) or high <= 0 or row["scatter"] < EXACT
+        bound = "" if nothing else f", at most {quantity(high, unit)}"
         return f"none found{bound}"
     if pd.isna(low):
         return quantity(value, unit)
-    return f"{quantity(value, unit)} ({quantity(low, unit)} to {quantity(high, unit)})"
+    if quantity(low, unit, EXACT_DIGITS) == quantity(high, unit, EXACT_DIGITS):
+        return quantity(value, unit, EXACT_DIGITS)
+    return interval(value, low, high, unit)

@@ -5,16 +5,20 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import headline, limits
+from workbench.analysis import CONDITIONS, SUBJECT, headline, limits
 from workbench.figures import in_order, quantity
 from workbench.report.text import listed
 
 Row = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], ...]
 
+HEADLINE_METRICS = ("time_s", "peak_bytes", "flops")
 BASELINES = {"eager": "S-Attn with the eager kernel", "fused": "S-Attn with a fused kernel"}
 AGAINST = ("system", "against", "at |V|", "s/it", "baseline's s/it", "times as fast",
            "times less memory", "times fewer FLOPs")  # fmt: skip
+NEEDED = (*SUBJECT, *CONDITIONS, "series", "attention", "kernel", "source", "device", "run",
+          "key", "status", "num_visual", "num_samples", *HEADLINE_METRICS)  # fmt: skip
+"""What the comparison reads: a narrow frame is much quicker to take apart."""
 SAME = 0.005
 """Ratios this close to 1 are called the same."""
 
@@ -41,13 +45,23 @@ def at_place(frame: pd.DataFrame, source: str, device: str) -> pd.DataFrame:
 
 def pairs(frame: pd.DataFrame, samples: Mapping[Any, Sequence[float]]) -> list[dict[str, Row]]:
     """Each system with each baseline: rows of ``analysis.headline`` by metric, legend order."""
-    table = headline(frame, samples=samples)
-    found: dict[tuple[str, str], dict[str, Row]] = {}
+    table = headline(frame[list(NEEDED)], samples=samples)
+    found: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in table.to_dict("records"):
         facts = {str(name): value for name, value in row.items()}
-        found.setdefault((row["series"], row["baseline"]), {})[row["metric"]] = facts
+        key = (row["source"], row["device"], row["series"], row["baseline"])
+        found.setdefault(key, {})[row["metric"]] = facts
     order = in_order(frame)
-    return [found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[1]))]
+    keys = sorted(found, key=lambda key: (*key[:2], order.index(key[2]), key[3]))
+    return [found[key] for key in keys]
+
+
+def pairs_at(found: Sequence[dict[str, Row]], source: str, device: str) -> list[dict[str, Row]]:
+    """The pairs of one source and device."""
+    return [
+        pair for pair in found
+        if (pair["time_s"]["source"], pair["time_s"]["device"]) == (source, device)
+    ]  # fmt: skip
 
 
 def reach_columns(source: str) -> tuple[str, ...]:
@@ -97,12 +111,16 @@ def _figure(ratio: float) -> str:
     return f"{ratio:,.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}"
 
 
-def answers(frame: pd.DataFrame, samples: Mapping[Any, Sequence[float]]) -> list[str]:
-    """What a frame of one subject says of its systems, place by place, in sentences."""
+def answers(frame: pd.DataFrame, compared: Sequence[dict[str, Row]]) -> list[str]:
+    """What a frame of one subject says of its systems, place by place, in sentences.
+
+    ``compared`` are its ``pairs``.
+    """
     found: list[str] = []
     for source, device in places(frame):
         rows = at_place(frame, source, device)
-        found += _compared(rows, pairs(rows, samples), place(source, device))
+        here = pairs_at(compared, source, device)
+        found += _compared(rows, here, place(source, device))
         found.append(_reached(rows, place(source, device)))
     return found
 
@@ -176,11 +194,14 @@ def _reached(rows: pd.DataFrame, where: str) -> str:
              if not pd.isna(row["fails_at"])]  # fmt: skip
     if not ended:
         top = rows.loc[rows["status"] == "ok", "num_visual"].max()
-        reach = "" if pd.isna(top) else f", which ends at |V| = {int(top):,}"
-        return f"No system met the memory's end in this sweep{reach} ({where})."
+        reach = "" if pd.isna(top) else f" up to |V| = {int(top):,}, where this sweep ends"
+        return f"No system ran out of memory{reach} ({where})."
     reached: dict[int, list[str]] = {}
     for row in table:
         if pd.isna(row["fails_at"]) and not pd.isna(row["max_visual"]):
             reached.setdefault(int(row["max_visual"]), []).append(row["series"])
-    rest = "".join(f"; not up to |V| = {top:,}: {listed(names)}" for top, names in reached.items())
+    still = RAN[str(rows["source"].iloc[0])]
+    rest = "".join(
+        f"; {listed(names)} still {still} at |V| = {top:,}" for top, names in reached.items()
+    )
     return f"Out of memory: {listed(ended)}{rest} ({where})."

@@ -96,9 +96,9 @@ def convention_line(metrics: Sequence[str]) -> str:
     return "; ".join(f"{label}: {how}" for label, _, how in conventions(metrics)) + "."
 
 
-def _reading(rows: pd.DataFrame) -> list[str]:
+def _reading(rows: pd.DataFrame, has_fits: bool) -> list[str]:
     sources = set(rows["source"])
-    found = ["Lines are the fits with their 95 % bands."]
+    found = ["Lines are the fits with their 95 % bands."] if has_fits else []
     if sources == {"measured", "predicted"}:
         found.append("Filled points and unbroken strokes are measured; hollow points and broken"
                      " strokes are predicted.")  # fmt: skip
@@ -111,9 +111,9 @@ def _reading(rows: pd.DataFrame) -> list[str]:
     return found
 
 
-def figure_caption(rows: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+def figure_caption(rows: pd.DataFrame, metrics: Sequence[str], has_fits: bool) -> list[str]:
     """What a scaling figure of one subject shows, in sentences."""
     facts = {key: None if pd.isna(value) else value for key, value in rows.iloc[0].items()
              if key in (*SUBJECT, *CONDITIONS)}  # fmt: skip
     return [f"{setting(facts)}.", *provenance(rows), f"Outcome: {endings(rows)}.",
-            *_reading(rows), convention_line(metrics)]  # fmt: skip
+            *_reading(rows, has_fits), convention_line(metrics)]  # fmt: skip

@@ -1,0 +1,140 @@
+"""The dashboard and a report in a real browser: drawn, linked, quiet, and nothing leaves."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from workbench.report import write_report
+from workbench.report.images import browser as chromium
+
+HINT = "no Chromium; on Debian and Ubuntu: apt-get install chromium"
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(chromium() is None, reason=HINT)]
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update"]  # fmt: skip
+PLOT = ".js-plotly-plot"
+
+
+@pytest.fixture(scope="module")
+def address(stores: Path) -> Iterator[str]:
+    """A dashboard started as the README says, in the folder of the golden stores."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), f"--server.port={port}"]
+    server = subprocess.Popen(
+        command, cwd=stores, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                if urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).read() == b"ok":
+                    break
+            except OSError:
+                time.sleep(0.25)
+        else:
+            server.kill()
+            pytest.fail(f"the dashboard did not start: {server.communicate()[0]}")
+        assert listens_on_loopback_only(port)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def listens_on_loopback_only(port: int) -> bool:
+    """Whether no socket of every interface listens on ``port`` (Linux: /proc/net)."""
+    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    places = [line.split()[1].split(":") for table in tables for line in table]
+    return not any(int(at, 16) == port and set(where) == {"0"} for where, at in places)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def tab(running: Browser) -> Iterator[Page]:
+    """A tab that fails the test on an error in the console or a request to another machine."""
+    page = running.new_page(viewport={"width": 1440, "height": 1000})
+    faults: list[str] = []
+    page.on("console", lambda m: faults.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
+    page.on("request", lambda r: None if is_local(r.url) else faults.append(f"left: {r.url}"))
+    yield page
+    page.close()
+    assert faults == []
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("data:", "blob:", "file:")) or urlsplit(url).hostname == "127.0.0.1"
+
+
+def layout(page: Page, path: str) -> object:
+    return page.evaluate(f"document.querySelector('{PLOT}')._fullLayout.{path}")
+
+
+def query(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
+
+
+def test_the_page_draws_its_points(address: str, tab: Page) -> None:
+    tab.goto(f"{address}/?store=like_default.db")
+    expect(tab.get_by_text("FLOPs executed (TFLOP)")).to_be_visible(timeout=30_000)
+    assert tab.locator(f"{PLOT} .scatterlayer .point").count() > 100
+    expect(tab.get_by_text("Measured on cpu: 24 cells")).to_be_visible()
+
+
+def test_a_toggle_changes_the_axis_and_the_url_and_the_link_restores_both(
+    address: str, tab: Page
+) -> None:
+    tab.goto(f"{address}/?store=like_default.db&metric=time&pass=train")
+    expect(tab.get_by_text("Seconds per iteration (s)")).to_be_visible(timeout=30_000)
+    assert tab.get_by_text("FLOPs executed (TFLOP)").count() == 0
+    assert layout(tab, "xaxis.type") == "log"
+    tab.get_by_role("radiogroup", name="|V| axis").get_by_text("linear").click()
+    tab.wait_for_function(
+        f"document.querySelector('{PLOT}')._fullLayout.xaxis.type === 'linear'", timeout=15_000
+    )
+    assert query(tab) == {
+        "store": ["like_default.db"], "metric": ["time"], "pass": ["train"], "x": ["linear"],
+    }  # fmt: skip
+    link = tab.url
+    tab.goto("about:blank")
+    tab.goto(link)
+    expect(tab.get_by_text("Seconds per iteration (s)")).to_be_visible(timeout=30_000)
+    assert (layout(tab, "xaxis.type"), layout(tab, "yaxis.type")) == ("linear", "log")
+
+
+def test_hostile_names_are_shown_and_never_run(address: str, tab: Page) -> None:
+    tab.goto(f"{address}/?store=hostile.db")
+    expect(tab.get_by_text("FLOPs executed (TFLOP)")).to_be_visible(timeout=30_000)
+    assert tab.locator(f"{PLOT} text", has_text="<script>alert(1)</script>").count() > 0
+
+
+def test_a_report_opens_from_the_disk_and_draws_in_either_theme(
+    stores: Path, tmp_path: Path, tab: Page
+) -> None:
+    files = write_report(stores / "hostile.db", tmp_path, static_images=False)
+    for theme, ink in (("light", "#1b1f24"), ("dark", "#eef1f4")):
+        tab.emulate_media(color_scheme="light" if theme == "light" else "dark")
+        tab.goto(files.html.as_uri())
+        expect(tab.locator(f"{PLOT} .scatterlayer .point").first).to_be_visible(timeout=30_000)
+        assert layout(tab, "font.color") == ink
+    assert re.search(r"<script>alert\(1\)", tab.inner_text("h2"))

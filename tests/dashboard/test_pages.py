@@ -1,0 +1,139 @@
+"""Every page over every kind of store, run by Streamlit without a browser."""
+
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from tests import golden
+from workbench import dashboard
+
+APP = Path(__file__).resolve().parents[2] / "app.py"
+PAGES = sorted(
+    found.name
+    for found in iter_modules(dashboard.__path__)
+    if hasattr(import_module(f"workbench.dashboard.{found.name}"), "render")
+)
+READABLE = ("one_cell", "like_default", "all_statuses", "measured_only", "predicted_only",
+            "nothing_ran", "hostile")  # fmt: skip
+
+
+def page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
+    """The page as a reader meets it who opens the dashboard in ``folder``."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    monkeypatch.delenv("WORKBENCH_STORE", raising=False)
+    code = f"from workbench.dashboard import {name}\n{name}.render()\n"
+    test = AppTest.from_string(code, default_timeout=60)
+    for key, value in query.items():
+        test.query_params[key] = value
+    return test.run()
+
+
+def words(test: AppTest) -> str:
+    parts = [*test.title, *test.markdown, *test.caption, *test.info, *test.error, *test.warning]
+    return "\n".join(str(part.value) for part in parts)
+
+
+@pytest.mark.parametrize("kind", READABLE)
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_draws_every_store(
+    name: str, kind: str, stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page(name, stores, monkeypatch, store=f"{kind}.db")
+    assert not test.exception
+    assert len(test.title) == 1
+    assert not test.error
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    ("kind", "title", "help_"),
+    [
+        ("empty", "No records yet", "workbench sweep probes/default.py --store empty.db"),
+        ("damaged", "This store cannot be read", "damaged"),
+        ("not_a_store", "This store cannot be read", "not a store"),
+    ],
+)
+def test_every_page_has_a_state_for_what_it_cannot_show(
+    name: str, kind: str, title: str, help_: str, stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page(name, stores, monkeypatch, store=f"{kind}.db")
+    assert not test.exception
+    assert [part.value for part in test.title] == [title]
+    assert help_ in words(test)
+
+
+def test_without_any_store_the_page_says_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page("scaling", tmp_path, monkeypatch)
+    assert not test.exception
+    assert "workbench sweep probes/default.py" in words(test)
+
+
+@pytest.mark.parametrize("store", ["../secret.db", "/etc/passwd", "gone.db"])
+def test_a_link_to_no_store_here_lists_those_that_are(
+    store: str, stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page("scaling", stores, monkeypatch, store=store)
+    assert not test.exception
+    assert test.title[0].value == "This link leads nowhere"
+    assert "like_default.db" in words(test)
+    assert ("inside the folder" in words(test)) == (store != "gone.db")
+
+
+def test_a_link_restores_the_view(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = {"store": "like_default.db", "pass": "train", "metric": "time", "y": "linear",
+            "source": "measured"}  # fmt: skip
+    test = page("scaling", stores, monkeypatch, **view)
+    for key, value in view.items():
+        assert test.get_by_key(key).value == value
+    assert "training step" in words(test)
+    assert "Measured on cpu" in words(test)
+    assert "Predicted for" not in words(test)
+
+
+def test_a_wrong_value_in_a_link_falls_back(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = page("scaling", stores, monkeypatch, store="like_default.db", model="../x", y="cubic")
+    assert not test.exception
+    assert test.get_by_key("model").value == "mistral-7b-v0.3"
+    assert test.get_by_key("y").value == "log"
+
+
+def test_names_from_a_store_are_text(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = page("scaling", stores, monkeypatch, store="hostile.db")
+    assert "<script" not in words(test)
+    assert "[l](" not in words(test)
+
+
+def test_the_newest_record_of_each_cell_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.store import Store
+
+    with Store.open(tmp_path / "two.db", mode="w") as store:
+        for environment, samples in ((golden.LAPTOP, 3), (golden.NODE, 7)):
+            run = store.begin_run("s", {"name": "s"}, environment)
+            store.add(run, golden.record(num_visual=64, samples=samples))
+    test = page("scaling", tmp_path, monkeypatch)
+    assert "1 cell, median of 7 samples" in words(test)
+    older = test.get_by_key("run").options[-1]
+    test.get_by_key("run").set_value(older).run()
+    assert "1 cell, median of 3 samples" in words(test)
+
+
+def test_the_entry_draws_its_first_page(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stores)
+    monkeypatch.setattr("sys.argv", ["app.py", str(stores / "one_cell.db")])
+    test = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert not test.exception
+    assert test.get_by_key("store").value == "one_cell.db"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    source = APP.read_text(encoding="utf-8")
+    for name in PAGES:
+        assert f"{name}.render" in source

@@ -1,0 +1,207 @@
+"""Figures hold the numbers, in units, and each code (colour, shape, stroke) means one thing."""
+
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from tests import golden
+from workbench.analysis import fit
+from workbench.figures import DARK, LIGHT, SCALING_METRICS, Axes, in_order, looks, scaling
+from workbench.report.view import all_looks, prepared
+from workbench.store import Store
+
+GIB = 2.0**30
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    folder = tmp_path_factory.mktemp("golden")
+    found = {}
+    for kind in ("like_default", "all_statuses", "one_cell", "hostile"):
+        with Store.open(golden.build(folder / f"{kind}.db", kind)) as store:
+            found[kind] = prepared(store.frame())
+    return found
+
+
+def drawn(frame: pd.DataFrame, **more: Any) -> go.Figure:
+    curves = fit(frame, SCALING_METRICS)[1]
+    return scaling(frame, curves, all_looks(frame), more.pop("theme", LIGHT), **more)
+
+
+def traces(figure: go.Figure, column: int, mode: str) -> list[go.Scatter]:
+    axis = "x" if column == 1 else f"x{column}"
+    return [t for t in figure.data if t.xaxis == axis and t.mode == mode and t.x[0] is not None]
+
+
+def forward(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    frame = frames["like_default"]
+    return frame[frame["pass"] == "forward"]
+
+
+def test_every_value_is_drawn_once_in_the_axis_unit(frames: dict[str, pd.DataFrame]) -> None:
+    frame = forward(frames)
+    figure = drawn(frame)
+    for column, (metric, base) in enumerate(
+        zip(SCALING_METRICS, (1e12, GIB, 1.0), strict=True), start=1
+    ):
+        points = [t for t in traces(figure, column, "markers") if "x" not in t.marker.symbol]
+        values = sorted(value for trace in points for value in trace.y)
+        assert values == pytest.approx(sorted(frame[metric].dropna() / base))
+
+
+def test_measured_and_predicted_differ_in_fill_and_stroke(
+    frames: dict[str, pd.DataFrame],
+) -> None:
+    frame = forward(frames)
+    for source, hollow, dash in (("measured", False, "solid"), ("predicted", True, "dash")):
+        figure = drawn(frame[frame["source"] == source])
+        lines = [t for t in traces(figure, 3, "lines") if t.fill is None]
+        assert {t.line.dash for t in lines} == {dash}
+        points = [t for t in traces(figure, 3, "markers") if not t.marker.symbol.startswith("x")]
+        assert {t.marker.symbol.endswith("-open") for t in points} == {hollow}
+
+
+def test_two_devices_of_one_source_have_strokes_of_their_own() -> None:
+    cells = [golden.record("predicted", device, num_visual=v)
+             for device in ("h100-80gb", "cpu") for v in (256, 512, 1024, 2048)]  # fmt: skip
+    figure = drawn(frame_of(cells))
+    lines = [t.line.dash for t in traces(figure, 1, "lines") if t.fill is None]
+    assert sorted(lines) == ["dash", "dot"]
+
+
+def frame_of(records: list[Any]) -> pd.DataFrame:
+    rows = [
+        {"run": "r", "key": r.cell.key, "source": r.source, "device": r.device, "error": r.error,
+         "status": str(r.status), "flags": tuple(r.flags), **r.cell.document(),
+         **dict.fromkeys(("time_q1_s", "time_q3_s", "num_samples")), **r.metrics}
+        for r in records
+    ]  # fmt: skip
+    return prepared(pd.DataFrame(rows))
+
+
+def test_quartiles_are_the_error_bars(frames: dict[str, pd.DataFrame]) -> None:
+    frame = forward(frames)
+    frame = frame[(frame["source"] == "measured") & (frame["attention"] == "d_attn")]
+    (points,) = traces(drawn(frame), 3, "markers")
+    rows = frame.sort_values("num_visual")
+    low = [y - d for y, d in zip(points.y, points.error_y.arrayminus, strict=True)]
+    high = [y + d for y, d in zip(points.y, points.error_y.array, strict=True)]
+    assert low == pytest.approx(list(rows["time_q1_s"]))
+    assert high == pytest.approx(list(rows["time_q3_s"]))
+
+
+@pytest.mark.parametrize("axes", [Axes(), Axes(log_x=False, log_y=False)])
+def test_a_measured_failure_stands_above_every_value_and_inside_the_axis(
+    frames: dict[str, pd.DataFrame], axes: Axes
+) -> None:
+    frame = frames["all_statuses"]
+    figure = drawn(frame, axes=axes)
+    end = figure.layout.yaxis.range[1]
+    end = 10**end if axes.log_y else end
+    failed = {t.marker.symbol: t for t in traces(figure, 1, "markers") if t.cliponaxis is False}
+    assert set(failed) == {"x", "triangle-down", "hourglass", "star-diamond"}
+    for trace in failed.values():
+        assert frame["flops"].max() / 1e12 < trace.y[0] < end
+    assert [t.x[0] for t in failed.values()] == [8192, 9216, 10240, 11264]
+    assert "killed" in failed["triangle-down"].customdata[0]
+    assert "signal 9" in failed["triangle-down"].customdata[0]
+
+
+def test_a_predicted_oom_is_crossed_at_its_value(frames: dict[str, pd.DataFrame]) -> None:
+    frame = forward(frames)
+    beyond = frame[(frame["source"] == "predicted") & (frame["status"] == "oom")]
+    (crosses,) = [t for t in traces(drawn(frame), 2, "markers") if t.marker.symbol == "x-thin"]
+    assert list(crosses.x) == sorted(beyond["num_visual"])
+    assert list(crosses.y) == pytest.approx(sorted(beyond["peak_bytes"] / GIB))
+
+
+def test_the_band_encloses_its_line(frames: dict[str, pd.DataFrame]) -> None:
+    frame = forward(frames)
+    figure = drawn(frame[(frame["source"] == "measured") & (frame["attention"] == "d_attn")])
+    band, line = traces(figure, 3, "lines")
+    assert band.fill == "toself"
+    half = len(band.x) // 2
+    upper, lower = band.y[:half], band.y[half:][::-1]
+    for low, middle, high in zip(lower, line.y, upper, strict=True):
+        assert low < middle < high
+
+
+def test_the_capacity_is_drawn_where_it_is_near(frames: dict[str, pd.DataFrame]) -> None:
+    frame = forward(frames)
+
+    def words(**capacities: int) -> list[str]:
+        named = {name.replace("_", "-"): value for name, value in capacities.items()}
+        found = drawn(frame, capacities=named).layout.annotations
+        return [a.text for a in found if " has " in a.text]
+
+    assert words(h100_80gb=int(78.6 * GIB)) == ["h100-80gb has 78.6 GiB"]
+    assert words(h100_80gb=10**18) == []
+
+
+def test_hover_tells_the_cell_and_the_samples(frames: dict[str, pd.DataFrame]) -> None:
+    frame = forward(frames)
+    measured = frame[(frame["source"] == "measured") & (frame["attention"] == "d_attn")]
+    (points,) = traces(drawn(measured), 3, "markers")
+    text = points.customdata[0]
+    for words in ("D-Attn · sdpa", "|V| = 64, |T| = 64, batch 1", "measured on cpu",
+                  "mistral-7b-v0.3, layer, forward, bfloat16", "median of 3 samples"):  # fmt: skip
+        assert words in text
+
+
+def test_names_from_a_store_are_text(frames: dict[str, pd.DataFrame]) -> None:
+    figure = drawn(frames["hostile"])
+    everything = [t.name for t in figure.data if t.name] + [
+        text for t in figure.data if t.customdata is not None for text in t.customdata
+    ]
+    assert all("<script" not in text and "<b>&amp;" not in text for text in everything)
+    assert any("&lt;script&gt;" in text for text in everything)
+    # plotly fills templates once: braces in a name are data, never a template.
+    assert {t.hovertemplate for t in figure.data if t.hovertemplate} == {
+        "%{customdata}<extra></extra>"
+    }
+
+
+def test_no_two_series_look_alike_and_filters_change_nothing() -> None:
+    systems = ["s_attn", "d_attn", "himix", "d_attn_sum", "d_attn_tanh", "d_attn_biased"]
+    kernels = ["eager", "sdpa", "flash", "flex", "cudnn"]
+    series = [(f"{a} {k}", a, k) for a in systems for k in kernels]
+    found = looks(series)
+    assert len(set(found.values())) == len(series)
+    assert looks(reversed(series)) == found
+    assert found["s_attn sdpa"].color == "#D55E00"
+    assert found["d_attn sdpa"].color == "#0072B2"
+
+
+def test_baselines_come_first(frames: dict[str, pd.DataFrame]) -> None:
+    assert in_order(frames["like_default"]) == [
+        "S-Attn · eager", "S-Attn · sdpa", "D-Attn · sdpa",
+    ]  # fmt: skip
+
+
+def test_one_point_is_enough_for_a_figure(frames: dict[str, pd.DataFrame]) -> None:
+    figure = drawn(frames["one_cell"], theme=DARK, metrics=("time_s",))
+    (points,) = [t for t in figure.data if t.x[0] is not None]
+    assert points.x == (256,)
+    assert figure.layout.font.color == DARK.ink
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2 contrast ratio of two colours."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+def test_words_are_legible_on_their_ground(theme: Any) -> None:
+    assert contrast(theme.ink, theme.paper) > 7
+    assert contrast(theme.muted, theme.paper) > 4.5
+    for color in ("#D55E00", "#0072B2", "#009E73"):
+        assert contrast(theme.shown(color), theme.paper) > 3

@@ -1,0 +1,46 @@
+"""Numbers as people read them."""
+
+import math
+
+import pytest
+
+from workbench.figures.units import digits, interval, quantity
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (1.2345e13, "FLOP", "12.3 TFLOP"),
+        (402_653_184, "FLOP", "403 MFLOP"),
+        (16_384, "FLOP", "16.4 kFLOP"),
+        (3.6e9, "B", "3.35 GiB"),
+        (1023, "B", "1,023 B"),
+        (1024, "B", "1 KiB"),
+        (0.0123, "s", "12.3 ms"),
+        (1234.5, "s", "1,234 s"),
+        (0.99999, "s", "1 s"),
+        (2.3e-9, "s", "2.3 ns"),
+        (-0.0042, "s", "-4.2 ms"),
+        (0, "B", "0 B"),
+        (131_072.0, "1", "131,072"),
+        (0.4567, "1", "0.457"),
+        (None, "s", "n/a"),
+        (math.nan, "B", "n/a"),
+        (2**70, "B", "1.07e+09 TiB"),
+    ],
+)
+def test_quantity_picks_the_prefix_that_reads_best(
+    value: float | None, unit: str, shown: str
+) -> None:
+    assert quantity(value, unit) == shown
+
+
+def test_an_interval_is_in_the_unit_of_its_value() -> None:
+    assert interval(0.00407, 0.0009, 0.0042, "s") == "4.07 ms (0.9 to 4.2)"
+    assert interval(0.0, -1.0, 1.0, "FLOP") == "0 FLOP (-1 to 1)"
+
+
+@pytest.mark.parametrize("value", [0.000123456, 0.0999999, 9.9999, 12345.678, 999_999.0])
+def test_digits_keeps_three_significant_ones(value: float) -> None:
+    assert float(digits(value).replace(",", "")) == pytest.approx(value, rel=5e-3)
+    assert "e" not in digits(value)
