@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS
-from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_prefixes
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
+from workbench.lvlm.layout import Layout
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
@@ -77,7 +78,7 @@ class DAttnCascade(Decomposed):
         )
         # The visual stream still needs its own v for the diagonal, but no k of its own.
         visual = narrow * cell.num_visual
-        text = 2 * wide * cell.num_text if cell.num_visual else 0
+        text = 2 * wide * cell.num_text if text_prefixes(Layout.of(cell)) else 0
         return super().linear_flops(parts, cell) + cell.batch * (visual + text)
 
     def extra_parameters(self, parts: "LayerParts") -> int:
