@@ -7,6 +7,7 @@ import typer
 
 from workbench.commands import cells, machine, stores, sweeps
 from workbench.commands.compare import compare
+from workbench.commands.limits import limit
 from workbench.commands.tokens import tokens
 from workbench.errors import Failure, RequestError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(sweeps.sweep)
 app.command()(cells.measure)
 app.command()(cells.predict)
+app.command()(limit)
 app.command()(stores.report)
 app.command()(stores.dashboard)
 app.command()(stores.export)

@@ -1,4 +1,4 @@
-"""A cell on its device: what it costs, measured. Runs in a worker process, never in the coordinator."""
+"""A cell on its device, measured. Runs in a worker process, never in the coordinator."""
 
 import time
 from contextlib import AbstractContextManager
@@ -20,9 +20,7 @@ from workbench.record import Record, Status
 from workbench.spec import Cell, Protocol
 
 
-def measure(
-    cell: Cell, device: str, protocol: Protocol, trace: Path | None = None
-) -> Record:
+def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = None) -> Record:
     """Measure one cell on ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     The allocator's refusal gives status ``oom``, a kernel that cannot serve the family
@@ -43,7 +41,11 @@ def measure(
         with _cap(cell, place) as flags:
             found = _run(cell, place, protocol, trace)
     except Unsupported as error:
-        found = {"status": Status.UNSUPPORTED, "error": str(error), "flags": [f"unsupported: {error}"]}
+        found = {
+            "status": Status.UNSUPPORTED,
+            "error": str(error),
+            "flags": [f"unsupported: {error}"],
+        }
         counted, flags = {}, []
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -93,7 +95,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
 def _iterations(
     workload: Workload, protocol: Protocol, stop_at: float
 ) -> tuple[Timing, dict[str, int | float | None], list[str]]:
-    """Warm-up, a pass for memory, then the timed samples: nothing is tracked while the clock runs."""
+    """Warm-up, a pass for memory, then the samples: nothing is tracked while the clock runs."""
     first = iterate(workload)
     if time.monotonic() >= stop_at:
         cold = Timing()
@@ -123,7 +125,7 @@ def _iterations(
 
 
 def write_trace(workload: Workload, folder: Path) -> Path:
-    """One more iteration under torch's profiler; TensorBoard, Perfetto and Chrome open the file."""
+    """One more iteration under torch's profiler, for TensorBoard, Perfetto and Chrome."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if workload.context.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -162,5 +164,3 @@ class _cap(AbstractContextManager[list[str]]):
     def __exit__(self, *_: object) -> None:
         if self.cell.memory_cap is not None and self.place.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0, self.place)
-
-

@@ -49,5 +49,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error)
     return isinstance(error, RuntimeError) and any(
         sign in text
-        for sign in ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
+        for sign in (
+            "can't allocate memory",
+            "not enough memory",
+            "std::bad_alloc",
+            "out of memory",
+        )
     )

@@ -1,4 +1,4 @@
-"""The predicted peak of one rank: the traced timeline, with model states as they are really held."""
+"""The predicted peak of one rank: the traced timeline, and model states as they are held."""
 
 from dataclasses import dataclass
 
@@ -27,8 +27,8 @@ class Peak:
 def predicted_peak(cell: Cell, traced: Trace) -> Peak:
     """Peak of a cell.
 
-    Without an optimizer it is the timeline's own. With one, the optimizer's states are there all the
-    time; under ZeRO, weights and gradients are what ``states`` says instead of whole.
+    Without an optimizer it is the timeline's own. With one, the optimizer's states are there all
+    the time; under ZeRO, weights and gradients are what ``states`` says instead of whole.
     """
     if not has_optimizer(cell):
         total, moment = traced.timeline.peak()

@@ -63,6 +63,7 @@ def predict(cell: Cell, device_name: str) -> Record:
         error=None if fits else f"needs {peak.total:,} bytes, the device gives {capacity:,}",
         metrics={
             **counts(traced),
+            **({"weight_bytes": peak.states.weights} if peak.states else {}),
             "peak_bytes": peak.total,
             "gradient_bytes": (
                 peak.states.gradients if peak.states else traced.timeline.of_kind("gradients")

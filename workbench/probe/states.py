@@ -1,7 +1,8 @@
 """Bytes of model states in training: weights, gradients, AdamW, under ZeRO 0 to 3.
 
-Mixed precision as deepspeed's bf16 lays it out: weights and gradients in the cell's dtype, and float32
-master weights, first and second moments (12 bytes a parameter). A float32 cell needs no master copy.
+Mixed precision as deepspeed's bf16 lays it out: weights and gradients in the cell's dtype, and
+float32 master weights, first and second moments (12 bytes a parameter). A float32 cell needs no
+master copy.
 ZeRO's working buffers are deepspeed's defaults (docs/config-json, zero_optimization):
 ``reduce_bucket_size`` 5e8 elements, and for stage 3 ``stage3_max_live_parameters`` 1e9 gathered
 elements; neither exceeds the parameters there are.
@@ -23,6 +24,7 @@ class States:
 
     weights: int
     gradients: int
+    """Of a whole backward."""
     optimizer: int
     buffers: int
     """Gathered parameters and the gradient bucket of ZeRO."""

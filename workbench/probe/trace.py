@@ -4,20 +4,21 @@ Nothing is computed. A decoder of many layers is composed from three units of th
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import lcm
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 
 from workbench.errors import RequestError
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.models import resolve
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
+from workbench.probe.shapes import shapes_only
 from workbench.probe.tracker import Operator, Timeline, Tracker, tally, total
 from workbench.spec import Cell
 
@@ -52,15 +53,22 @@ class Plan:
         return 1 + (self.total - self.traced) // self.unit
 
 
-def trace(cell: Cell, granule: int = 1, compose: bool = True) -> Trace:
+World = Callable[[], AbstractContextManager[str]]
+
+
+def trace(cell: Cell, granule: int = 1, compose: bool = True, world: World = shapes_only) -> Trace:
     """Trace one iteration of ``cell``; ``granule`` is the allocator's rounding in bytes.
+
+    ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
+    are made of.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
     plan = plan_of(cell) if compose else None
     try:
-        with FakeTensorMode():
-            workload = build(cell, "cpu", None if plan is None else plan.traced)
+        with world() as device:
+            with torch.device(device):
+                workload = build(cell, device, None if plan is None else plan.traced)
             return _traced(workload, granule, plan)
     except (OverflowError, RuntimeError) as error:
         if "overflow" in str(error).lower() or "too large" in str(error).lower():
