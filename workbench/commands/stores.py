@@ -78,3 +78,23 @@ def export(
     else:
         for path in written.files:
             print(path)
+
+
+def merge(
+    stores: Annotated[
+        list[Path], typer.Argument(metavar="STORE...", help="Stores, damaged ones too.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The store of them all.")],
+    json_: AsJson = False,
+) -> None:
+    """Unite several stores in one; of a damaged one whatever can be read."""
+    from workbench.merge import merge as unite
+
+    merged = unite(stores, output)
+    for line in merged.notes:
+        show.note(line)
+    if json_:
+        show.emit({**merged._asdict(), "out": str(merged.out)})
+    else:
+        added = f"{merged.num_added:,} added"
+        print(f"{merged.out}: {merged.num_runs} runs, {merged.num_records:,} records ({added})")

@@ -1,0 +1,352 @@
+"""The contract of the command line: documents, exit codes, one line for a mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.small import small_model
+from workbench import cli
+from workbench.commands.options import CELL_OPTIONS
+from workbench.record import METRICS, Environment, Record, Status
+from workbench.spec import Cell, make_cell
+from workbench.store import Store
+
+HEAVY = ("torch", "transformers", "pandas", "plotly", "pydantic", "rich", "yaml", "sqlite3")
+
+
+class Answer:
+    """What one call of the program came to."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *words: object) -> None:
+        self.code = 0
+        try:
+            cli.main([str(word) for word in words])
+        except SystemExit as end:
+            self.code = int(end.code or 0)
+        self.out, self.err = capsys.readouterr()
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on standard output."""
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom workbench.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as end: assert not end.code\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "Exit codes: 0 done; 1 the work failed; 2 the request was wrong." in done.stdout
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [c.name or c.callback.__name__ for c in cli.app.registered_commands]  # type: ignore[union-attr]
+    assert len(commands) >= 9
+    for command in commands:
+        answer = Answer(capsys, command, "--help")
+        assert answer.code == 0
+        assert f" {command} [OPTIONS]" in answer.out
+
+
+def test_the_options_of_a_cell_are_its_fields() -> None:
+    fields = {f.alias or name: f for name, f in Cell.model_fields.items()}
+    options = {option.field: option for option in CELL_OPTIONS}
+    assert {*options, "num_visual"} == set(fields)
+    for name, option in options.items():
+        default = fields[name].default
+        if option.kind is bool:
+            assert default is False
+        elif isinstance(option.default, str) and default is not None:
+            assert option.default == str(default)
+        else:
+            assert default is None
+
+
+def test_predict_prints_the_contract_s_document(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "predict --model mistral-7b-v0.3 --attention d_attn --kernel sdpa --scope layer"
+        " --pass train --visual 0 --text 5 --batch 2 --dtype float32 --checkpoint --fold"
+        " --device h200-141gb --json"
+    )
+    answer = Answer(capsys, *words.split())
+    assert (answer.code, answer.err) == (0, "")
+    found = answer.document
+    cell = make_cell(
+        attention="d_attn", num_visual=0, num_text=5, batch=2, dtype="float32", fold=True,
+        checkpoint=True, **{"pass": "train"},
+    )  # fmt: skip
+    assert found["cell"] == cell.document()
+    assert found["key"] == cell.key
+    assert (found["source"], found["device"], found["status"]) == (
+        "predicted", "h200-141gb", "ok",
+    )  # fmt: skip
+    metrics = found["metrics"]
+    assert isinstance(metrics["flops"], int)
+    assert isinstance(metrics["peak_bytes"], int)
+    assert metrics["params"] == 218_112_000
+    assert metrics["time_s"] > 0
+    assert isinstance(found["flags"], list)
+    assert found["environment"]["python"]
+
+
+def test_flops_of_one_token_are_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Answer(capsys, "predict", "--visual", 0, "--text", 1, "--json").document
+    assert found["metrics"]["flops"] == 436_207_616 + 16_384
+
+
+def test_a_predicted_oom_is_done_and_keeps_its_metrics(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = Answer(capsys, "predict", "--visual", 10**6, "--memory-cap", 10**9, "--json")
+    assert answer.code == 0
+    assert answer.document["status"] == "oom"
+    assert answer.document["metrics"]["flops"] > 1e16
+    assert answer.document["cell"]["memory_cap"] == 10**9
+
+
+def test_what_is_unsupported_is_done_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("predict", "--model", "gemma-2-9b", "--visual", 9)
+    answer = Answer(capsys, *words, "--json")
+    assert answer.code == 0
+    assert answer.document["status"] == "unsupported"
+    assert answer.document["metrics"]["time_s"] is None
+    assert "soft-cap" in answer.document["error"]
+    assert "unsupported" in Answer(capsys, *words).out
+
+
+def test_people_get_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(capsys, "predict", "--visual", 1024)
+    assert answer.code == 0
+    assert "predicted on h100-80gb: ok" in answer.out
+    assert "FLOPs executed" in answer.out
+    assert "494 GFLOP" in answer.out
+    assert "MiB" in answer.out
+
+
+def test_measure_runs_a_cell(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = small_model("mistral", tmp_path)
+    words = ("measure", "--model", model, "--visual", 8, "--text", 2, "--dtype", "float32")
+    limits = ("--device", "cpu", "--max-seconds", 1, "--memory-limit", 2**30)
+    answer = Answer(capfd, *words, *limits, "--trace", tmp_path / "traces", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    found = answer.document
+    assert (found["source"], found["device"], found["status"]) == ("measured", "cpu", "ok")
+    assert found["metrics"]["time_s"] > 0
+    assert found["metrics"]["peak_bytes"] > 0
+    assert found["metrics"]["num_samples"] == len(found["samples"]["time_s"])
+    assert found["details"]["memory_limit_bytes"] == 2**30
+    (trace,) = (tmp_path / "traces").iterdir()
+    assert "traceEvents" in json.loads(trace.read_text())
+
+
+def test_a_measurement_that_fails_is_exit_1(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = small_model("mistral", tmp_path)
+    answer = Answer(capfd, "measure", "--model", model, "--visual", 8, "--device", "cpu",
+                    "--timeout", 0.001, "--json")  # fmt: skip
+    assert answer.code == 1
+    assert answer.document["status"] == "timeout"
+    assert answer.err == "workbench: timeout: no answer within 0.001 s\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("predict --model mistral-7b-v0.4 --visual 9", "did you mean mistral-7b-v0.3"),
+        ("predict --attention dattn --visual 9", "did you mean d_attn"),
+        ("predict --kernel sdpaa --visual 9", "did you mean sdpa"),
+        ("predict --device h1000 --visual 9", "did you mean h100-80gb"),
+        ("predict --memory-cap h1000 --visual 9", "did you mean h100-80gb"),
+        ("predict --visual -1", "num_visual -1: Input should be greater than or equal to 0"),
+        ("predict --visual 9 --scope world", "scope 'world': Input should be 'layer'"),
+        ("predict --visual 9 --pass sideways", "pass 'sideways': Input should be 'forward'"),
+        ("predict --visual 0 --text 0", "there is no token to compute"),
+        ("predict --visual 9 --attention himix --logits all", "use 'text'"),
+        ("predict --visual 9 --chunk 0", "chunk 0"),
+        ("measure --visual 9 --device tpu", "a measurement runs on auto, cpu, cuda or cuda:N"),
+        ("measure --visual 9 --max-seconds -1", "max_seconds -1.0"),
+        ("list planets", "list 'planets' is unknown; known: attentions"),
+        ("list runs --store no.db", "no.db"),
+        ("sweep missing.yaml", "missing.yaml"),
+        ("sweep missing.py", "missing.py: no such file"),
+        ("report no.db", "no.db"),
+        ("dashboard no.db", "no.db"),
+        ("export no.db -o out", "no.db"),
+        ("merge no.db -o out.db", "no.db"),
+        ("compare no.db no.db", "no.db"),
+        ("compare no.db no.db --metric speed", "metric 'speed' is unknown"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = Answer(capsys, *words.split())
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("workbench: ")
+    assert answer.err.count("\n") == 1
+    assert says in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["predict --visual many", "predict", "predict --visual 9 --dtype2 x", "fly", "list", "sweep"],
+)
+def test_what_the_parser_refuses_is_exit_2(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    answer = Answer(capsys, *words.split())
+    assert answer.code == 2
+    assert "Usage: " in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_missing_package_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "workbench.analysis", raising=False)
+    monkeypatch.delitem(sys.modules, "workbench.analysis.compare", raising=False)
+    answer = Answer(capsys, "compare", "a.db", "b.db")
+    assert answer.code == 1
+    assert answer.err == (
+        "workbench: pandas is not installed; 'workbench doctor' says what mends it\n"
+    )
+
+
+@pytest.mark.parametrize("kind", ["models", "attentions", "kernels", "devices", "metrics"])
+def test_lists_name_what_the_registries_hold(
+    capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    rows = Answer(capsys, "list", kind, "--json").document
+    names = [row["name"] for row in rows]
+    assert len(set(names)) == len(names)
+    known = {
+        "models": "mistral-7b-v0.3", "attentions": "d_attn", "kernels": "eager",
+        "devices": "h100-80gb", "metrics": "flops",
+    }  # fmt: skip
+    assert known[kind] in names
+    lines = Answer(capsys, "list", kind).out.splitlines()
+    assert len(lines) == 1 + len(rows)
+    assert {line.split()[0] for line in lines[1:]} == set(names)
+
+
+def test_doctor_is_a_document(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(capsys, "doctor", "--json")
+    assert answer.code == 0
+    assert {"python", "torch", "gpu"} <= {finding["name"] for finding in answer.document}
+
+
+def filled(path: Path, seconds: float, torch: str = "2.13.0") -> str:
+    """A store with one measured cell of eight samples."""
+    record = Record(
+        cell=make_cell(num_visual=64), source="measured", device="cpu", status=Status.OK,
+        metrics=dict.fromkeys(METRICS) | {"time_s": seconds, "flops": 2**70},
+        samples={"time_s": [seconds * (1 + i / 1000) for i in range(8)]},
+        started_at="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    with Store.open(path, "w") as store:
+        run = store.begin_run("s", {"name": "s", "grids": []}, Environment(torch=torch))
+        assert store.add(run, record)
+    return run
+
+
+def test_runs_are_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = filled(tmp_path / "a.db", 1.0)
+    (row,) = Answer(capsys, "list", "runs", "--store", tmp_path / "a.db", "--json").document
+    assert (row["id"], row["sweep"], row["records"]) == (run, "s", 1)
+
+
+def test_export_names_its_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    filled(tmp_path / "a.db", 1.0)
+    answer = Answer(capsys, "export", tmp_path / "a.db", "-o", tmp_path / "out")
+    assert answer.code == 0
+    assert str(tmp_path / "out" / "records.csv") in answer.out.splitlines()
+    assert str(2**70) in (tmp_path / "out" / "metrics.csv").read_text()
+
+
+def test_merge_says_what_it_holds(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in "ab":
+        filled(tmp_path / f"{name}.db", 1.0)
+    words = ("merge", tmp_path / "a.db", tmp_path / "b.db", "-o", tmp_path / "c.db")
+    found = Answer(capsys, *words, "--json").document
+    assert (found["out"], found["num_runs"], found["num_records"]) == (
+        str(tmp_path / "c.db"), 2, 2,
+    )  # fmt: skip
+    assert "2 runs, 2 records (0 added)" in Answer(capsys, *words).out
+
+
+def test_compare_tells_slower_from_faster(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    old, new, odd = (tmp_path / f"{name}.db" for name in ("old", "new", "odd"))
+    run = filled(old, 1.0)
+    filled(new, 1.5)
+    filled(odd, 1.5, torch="2.11.0")
+    slower = Answer(capsys, "compare", old, new, "--json")
+    assert slower.code == 1
+    assert slower.document["regressions"] == 1
+    assert [cell["verdict"] for cell in slower.document["cells"]] == ["slower"]
+    assert Answer(capsys, "compare", old, new, "--threshold", 0.6).code == 0
+    faster = Answer(capsys, "compare", new, old)
+    assert faster.code == 0
+    assert "faster" in faster.out
+    refused = Answer(capsys, "compare", old, odd)
+    assert refused.code == 2
+    assert "torch: 2.13.0 -> 2.11.0" in refused.err
+    assert Answer(capsys, "compare", odd, old, "--across").code == 0
+    assert Answer(capsys, "compare", old, old).code == 2
+    assert "is unknown" in Answer(capsys, "compare", old, new, "--old-run", "x" + run).err
+
+
+def test_a_report_ends_by_naming_its_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spec = tmp_path / "s.yaml"
+    spec.write_text("name: s\nvisual: [256, 512, 1024, 2048]\nattentions: [s_attn, d_attn]\n"
+                    "source: predicted\ndevice: h100-80gb\n")  # fmt: skip
+    store = tmp_path / "s.db"
+    dry = Answer(capsys, "sweep", spec, "--store", store, "--dry-run", "--json")
+    assert len(dry.document["cells"]) == 8
+    assert not store.exists()
+    swept = Answer(capsys, "sweep", spec, "--store", store, "--json")
+    assert swept.code == 0
+    assert swept.document["counts"] == {"ok": 8}
+    assert f"workbench dashboard {store}" in swept.err
+    told = Answer(capsys, "report", store, "-o", tmp_path / "out", "--no-images")
+    assert told.code == 0
+    assert told.out.splitlines()[-1].endswith(str(tmp_path / "out" / "report.html"))
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_an_empty_store_has_nothing_to_report(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with Store.open(tmp_path / "s.db", "w"):
+        pass
+    answer = Answer(capsys, "report", tmp_path / "s.db", "-o", tmp_path / "out")
+    assert answer.code == 1
+    assert answer.err.startswith("workbench: ")
+
+
+def test_the_program_runs_as_a_module(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "sweep", "missing.yaml"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("workbench: missing.yaml: ")
