@@ -71,7 +71,17 @@ def record(source: str = "measured", device: str = "cpu", status: Status | None 
         samples={"time_s": values} if values else {}, error=error,
         environment=NODE if device == "NVIDIA H200" else LAPTOP,
         started_at="2025-01-01T12:00:00Z", duration_s=1.0,
+        details=details(source, peak, LIMIT[device]),
     )  # fmt: skip
+
+
+def details(source: str, peak: int, limit: int) -> dict[str, object]:
+    """What stands beside the metrics of a record."""
+    if source == "measured":
+        return {"memory_limit_bytes": limit}
+    kinds = {"weights": 436_224_000, "inputs": 1_000_000}
+    kinds["working"] = peak - sum(kinds.values())
+    return {"memory_by_kind": kinds, "capacity_bytes": limit}
 
 
 SYSTEMS = (

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import CONDITIONS, SUBJECT
-from workbench.report.view import value_counts, where
+from workbench.analysis import SUBJECT
+from workbench.report.view import splitting, value_counts, where
 
 LABELS = {
     "model": "Model", "scope": "Scope", "pass": "Pass", "num_text": "Text tokens |T|",
@@ -27,7 +27,7 @@ def subject(frame: pd.DataFrame) -> pd.DataFrame:
     """
     for column in SUBJECT:
         frame = _pick(frame, column, always=True)
-    for column in CONDITIONS:
+    for column in splitting(frame):
         frame = _pick(frame, column, always=False)
     return frame
 

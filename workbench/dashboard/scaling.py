@@ -35,7 +35,13 @@ def render() -> None:
         return
     fits, curves = fit(rows, SCALING_METRICS)
     figure = scaling(
-        rows, curves, store.looks, theme(), metrics, axes, capacities(rows, store.runs)
+        rows,
+        curves,
+        store.looks,
+        theme(),
+        metrics,
+        axes,
+        capacities(rows, store.runs, store.details),
     )
     st.plotly_chart(figure, theme=None, width="stretch", key="scaling", config={
         "displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": "scaling"},
@@ -62,7 +68,7 @@ def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes]:
 
 def _say(store: Data, rows: pd.DataFrame) -> None:
     st.subheader("In words")
-    said = answers(rows, pairs(rows, store.samples))
+    said = answers(rows, pairs(rows, store.details.samples))
     st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in said))
 
 

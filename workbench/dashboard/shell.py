@@ -12,10 +12,9 @@ from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, inside, named_
 from workbench.errors import RequestError
 from workbench.figures import THEMES, Look, Theme
 from workbench.report.text import markdown
-from workbench.report.view import all_looks, newest_of_each, prepared, samples_of
+from workbench.report.view import Details, all_looks, details_of, newest_of_each, prepared
 from workbench.store import RunInfo, Store, StoreError, version_token
 
-Samples = dict[tuple[str, str, str, str], list[float]]
 STYLE = "<style>.stMainBlockContainer {padding-top: 3.2rem;} h1 {padding-top: 0;}</style>"
 REFRESH_S = 5.0
 FILL = "workbench sweep probes/default.py"
@@ -32,8 +31,7 @@ class Data:
     runs: list[RunInfo]
     looks: dict[str, Look]
     """Of every series in the store, so that filters change no colour."""
-    samples: Samples
-    """Seconds of every timed cell by (run, key, source, device)."""
+    details: Details
 
 
 def theme() -> Theme:
@@ -42,10 +40,10 @@ def theme() -> Theme:
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
-def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo], Samples]:
+def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo], Details]:
     """The whole store; ``token`` changes with it, which is what makes this cache valid."""
     with Store.open(path) as store:
-        return prepared(store.frame()), store.runs(), samples_of(store)
+        return prepared(store.frame()), store.runs(), details_of(store)
 
 
 def data() -> Data:
@@ -63,7 +61,7 @@ def data() -> Data:
     path = found[name]
     try:
         token = version_token(path)
-        frame, runs, samples = _read(str(path), token)
+        frame, runs, details = _read(str(path), token)
     except (RequestError, StoreError) as error:
         _broken(name, error)
     _watch(str(path), token)
@@ -72,7 +70,7 @@ def data() -> Data:
     looks = all_looks(frame)
     chosen = _one_run(runs)
     frame = newest_of_each(frame) if chosen is None else frame[frame["run"] == chosen]
-    return Data(name, path, frame, runs, looks, samples)
+    return Data(name, path, frame, runs, looks, details)
 
 
 def _one_run(runs: list[RunInfo]) -> str | None:

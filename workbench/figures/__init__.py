@@ -2,7 +2,7 @@
 
 from workbench.figures.panel import Axes
 from workbench.figures.scaling import SCALING_METRICS, scaling
-from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks
+from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks, place_names
 from workbench.figures.units import interval, quantity
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "in_order",
     "interval",
     "looks",
+    "place_names",
     "quantity",
     "scaling",
 ]

@@ -7,7 +7,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.panel import Axes, Curve, Line, Panel
-from workbench.figures.style import DASHES, FAILURES, Look, Theme, in_order, layout, plain
+from workbench.figures.style import (
+    DASHES,
+    FAILURES,
+    Look,
+    Theme,
+    in_order,
+    layout,
+    place_names,
+    plain,
+)
 
 SCALING_METRICS = ("flops", "peak_bytes", "time_s")
 LOG_LOG = Axes()
@@ -50,8 +59,9 @@ def scaling(
         for line in lines:
             panel.draw(line, fitted.get((metric, line.series, line.source, line.device)))
         panels.append(panel)
+    legend = _legend(lines, place_names(frame), theme)
     return go.Figure({
-        "data": [trace for panel in panels for trace in panel.traces] + _legend(lines, theme),
+        "data": [trace for panel in panels for trace in panel.traces] + legend,
         "layout": layout(
             theme, height=470,
             annotations=[each for panel in panels for each in panel.annotations],
@@ -97,7 +107,9 @@ def _curves(curves: pd.DataFrame) -> dict[tuple[str, ...], Curve]:
     }  # fmt: skip
 
 
-def _legend(lines: Sequence[Line], theme: Theme) -> list[dict[str, Any]]:
+def _legend(
+    lines: Sequence[Line], names: Mapping[tuple[str, str], str], theme: Theme
+) -> list[dict[str, Any]]:
     """One entry a series, one a source and device, one a kind of failure: three separate codes."""
     entries = []
 
@@ -113,7 +125,7 @@ def _legend(lines: Sequence[Line], theme: Theme) -> list[dict[str, Any]]:
     strokes = {(line.source, line.device): line.dash for line in lines}
     for (source, device), dash in sorted(strokes.items()):
         symbol = "circle" if source == "measured" else "circle-open"
-        words = f"{source}, {plain(device)}"
+        words = f"{source}, {plain(names[source, device])}"
         marker = {"color": theme.ink, "symbol": symbol, "size": 9}
         stroke = {"color": theme.ink, "width": 2, "dash": dash}
         entry(words, f"source {words}", "markers+lines", marker, stroke)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis import CONDITIONS
+
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
@@ -106,6 +108,20 @@ def in_order(frame: pd.DataFrame) -> list[str]:
     """The series of the frame, the S-Attn baselines first."""
     rows = frame[["attention", "series"]].drop_duplicates().itertuples(index=False)
     return [series for _, series in sorted(rows, key=lambda row: (row[0] != "s_attn", row[1]))]
+
+
+def place_names(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Each (source, device) to its name: the device, and the conditions that are its own."""
+    conditions = [name for name in CONDITIONS if frame[name].nunique(dropna=False) > 1]
+    found = {}
+    for (source, device), rows in frame.groupby(["source", "device"]):
+        words = [str(device)]
+        for name in conditions:
+            values = rows[name].unique()
+            if len(values) == 1 and not pd.isna(values[0]):
+                words.append(str(values[0]) if name == "dtype" else f"{name} {values[0]}")
+        found[str(source), str(device)] = ", ".join(words)
+    return found
 
 
 def tint(color: str, alpha: float) -> str:

@@ -30,18 +30,18 @@ from workbench.report.sentences import (
     reach_rows,
 )  # fmt: skip
 from workbench.report.view import (
+    Details,
     all_looks,
     capacities,
+    details_of,
     newest_of_each,
     prepared,
-    samples_of,
     subjects,
     where,
 )  # fmt: skip
 from workbench.store import RunInfo, Store
 
 FILL = "workbench sweep probes/default.py --store {}"
-Samples = Mapping[tuple[str, str, str, str], Sequence[float]]
 MOST_ENDINGS = 200
 """Rows of the table of cells that did not run; beyond it only their number is told."""
 
@@ -94,7 +94,7 @@ def contents(path: Path) -> Contents:
     """Everything a report says. Raises NothingToReport, RequestError or StoreError."""
     with Store.open(path) as store:
         whole, runs = store.frame(), store.runs()
-        samples = samples_of(store)
+        details = details_of(store)
     if whole.empty:
         raise NothingToReport(f"{path}: no records yet; fill it with: {FILL.format(path)}")
     frame = newest_of_each(prepared(whole))
@@ -109,7 +109,7 @@ def contents(path: Path) -> Contents:
     shown = [(f, rows) for f, rows in found if rows[list(SCALING_METRICS)].notna().any(axis=None)]
     titles = _titles([facts for facts, _ in shown])
     sections = tuple(
-        _section(title, number, facts, rows, runs, looks, samples)
+        _section(title, number, facts, rows, runs, looks, details)
         for number, (title, (facts, rows)) in enumerate(zip(titles, shown, strict=True), start=1)
     )
     used = [run for run in runs if run.num_records]
@@ -141,13 +141,13 @@ def _titles(facts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _section(title: str, number: int, facts: dict[str, Any], rows: pd.DataFrame,
              runs: Sequence[RunInfo], looks: Mapping[str, Look],
-             samples: Samples) -> Section:  # fmt: skip
+             details: Details) -> Section:  # fmt: skip
     fits, curves = fit(rows, SCALING_METRICS)
     figure, dark = (
-        scaling(rows, curves, looks, theme, capacities=capacities(rows, runs))
+        scaling(rows, curves, looks, theme, capacities=capacities(rows, runs, details))
         for theme in (LIGHT, DARK)
     )
-    tables, compared = [], pairs(rows, samples)
+    tables, compared = [], pairs(rows, details.samples)
     for source, device in places(rows):
         here, name = at_place(rows, source, device), place(source, device)
         tables.append(

@@ -1,7 +1,7 @@
 """What the dashboard and the report both need between a store's frame and a figure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -29,13 +29,37 @@ def newest_of_each(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop_duplicates(["key", "source", "device"], keep="last")
 
 
-def samples_of(store: Store) -> dict[tuple[str, str, str, str], list[float]]:
-    """Seconds of every timed cell by (run, key, source, device)."""
-    return {
-        (run, record.cell.key, record.source, record.device): record.samples["time_s"]
-        for run, record in store.items()
-        if record.samples.get("time_s")
-    }
+Identity = tuple[str, str, str, str]
+CAPACITIES = ("capacity_bytes", "memory_limit_bytes")
+
+
+class Details(NamedTuple):
+    """What records hold beside their metrics, by (run, key, source, device)."""
+
+    samples: dict[Identity, list[float]]
+    """Seconds of every timed cell."""
+    capacity: dict[Identity, int]
+    """Bytes that the cell could have: the card's, or the limit that its worker was given."""
+    memory: dict[Identity, dict[str, int]]
+    """Bytes of the peak by kind."""
+
+
+def details_of(store: Store) -> Details:
+    """The details of every record of a store."""
+    found = Details({}, {}, {})
+    for run, record in store.items():
+        identity = (run, record.cell.key, record.source, record.device)
+        if record.samples.get("time_s"):
+            found.samples[identity] = record.samples["time_s"]
+        capacity = next((record.details[n] for n in CAPACITIES if record.details.get(n)), None)
+        if isinstance(capacity, int):
+            found.capacity[identity] = capacity
+        kinds = record.details.get("memory_by_kind")
+        if isinstance(kinds, dict):
+            found.memory[identity] = {
+                str(name): size for name, size in kinds.items() if isinstance(size, int)
+            }
+    return found
 
 
 def value_counts(frame: pd.DataFrame, column: str) -> list[Any]:
@@ -52,36 +76,40 @@ def where(frame: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
     return frame[keep]
 
 
+def splitting(frame: pd.DataFrame) -> list[str]:
+    """The conditions that vary along one subject's cells of one source and device.
+
+    Figures are drawn apart by these. A condition that only tells two devices apart, such as the
+    data type of a CPU beside that of a card, is named with the device instead.
+    """
+    groups = frame.groupby([*SUBJECT, "source", "device"], dropna=False)
+    counts = groups[list(CONDITIONS)].nunique(dropna=False)
+    return [name for name in CONDITIONS if (counts[name] > 1).any()]
+
+
 def subjects(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every combination of subject and conditions that the frame holds, in its order."""
-    columns = [*SUBJECT, *CONDITIONS]
+    """Every combination of subject and splitting conditions that the frame holds, in its order."""
+    columns = [*SUBJECT, *splitting(frame)]
     rows = frame[columns].drop_duplicates().to_dict("records")
     return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in rows]
 
 
-def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo]) -> dict[str, int]:
-    """Bytes that a process can have, by device name, where that is known.
+def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo], details: Details) -> dict[str, int]:
+    """Bytes that a process can have, by device name, where all of its cells agree on them.
 
-    Predicted: the device entry. Measured: the card as its driver reports it, or the memory limit
-    that the sweep gave its workers.
+    As the records say; else the device entry of a prediction, or the card as its driver reports it.
     """
     found: dict[str, int] = {}
-    for name in frame.loc[frame["source"] == "predicted", "device"].unique():
-        capacity = DEVICES[name].capacity_bytes if name in DEVICES else None
-        if capacity:
-            found[name] = capacity
-    measured = frame[frame["source"] == "measured"]
-    for run in runs:
-        devices = measured.loc[measured["run"] == run.id, "device"].unique()
-        protocols = [
-            grid.get("protocol") or {}
-            for grid in run.spec.get("grids", [])
-            if grid.get("source") == "measured"
-        ]
-        limits = {int(p["memory_limit"]) for p in protocols if p.get("memory_limit")}
-        for name in devices:
-            if len(limits) == 1:
-                found[name] = next(iter(limits))
-            elif run.environment.gpu_memory_bytes and name == run.environment.gpu:
-                found[name] = run.environment.gpu_memory_bytes
+    environments = {run.id: run.environment for run in runs}
+    for device, rows in frame.groupby("device"):
+        identities = rows[["run", "key", "source", "device"]].itertuples(index=False, name=None)
+        sizes = {details.capacity.get(identity) for identity in identities} - {None}
+        if not sizes and (rows["source"] == "predicted").all() and device in DEVICES:
+            sizes = {DEVICES[str(device)].capacity_bytes}
+        if not sizes:
+            cards = [environments[run] for run in rows["run"].unique()]
+            sizes = {card.gpu_memory_bytes for card in cards if card.gpu == device}
+        size = next(iter(sizes), None)
+        if len(sizes) == 1 and size is not None:
+            found[str(device)] = size
     return found

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis import CONDITIONS, SUBJECT
+from workbench.figures import place_names
 from workbench.record import METRICS
 from workbench.report.text import listed
 
@@ -29,43 +30,55 @@ def spread(values: pd.Series, noun: str) -> str:
     return plural(high, noun) if low == high else f"{low:,} to {high:,} {noun}s"
 
 
-def setting(facts: dict[str, Any]) -> str:
-    """What was run: 'One decoder layer of mistral-7b-v0.3, forward, bfloat16, |T| = 64, …'."""
+def setting(rows: pd.DataFrame) -> str:
+    """What was run: 'One decoder layer of mistral-7b-v0.3, forward, bfloat16, |T| = 64, …'.
+
+    A condition that differs between devices is left to ``provenance``.
+    """
+    unique = {name: rows[name].unique() for name in (*SUBJECT, *CONDITIONS)}
+    facts: dict[str, Any] = {
+        name: None if pd.isna(found[0]) else found[0]
+        for name, found in unique.items()
+        if len(found) == 1
+    }
     kind = PASSES[facts["pass"]]
     if facts["scope"] == "layer" and facts["pass"] == "train":
         kind = f"{kind} ({LAYER_TRAIN})"
-    words = [SCOPES[facts["scope"]].format(facts["model"]), kind, facts["dtype"],
-             f"|T| = {facts['num_text']:,}", f"batch {facts['batch']:,}"]  # fmt: skip
-    if facts["layout"] != "V,T":
+    words = [SCOPES[facts["scope"]].format(facts["model"]), kind]
+    words += [f"{facts['dtype']}"] if "dtype" in facts else []
+    words += [f"|T| = {facts['num_text']:,}"] if "num_text" in facts else []
+    words += [f"batch {facts['batch']:,}"] if "batch" in facts else []
+    if facts.get("layout", "V,T") != "V,T":
         words.append(f"layout {facts['layout']}")
-    if facts["scope"] != "layer":
+    if facts["scope"] != "layer" and "logits" in facts:
         words.append(f"logits of {facts['logits']} rows")
-    if facts["zero"]:
-        words.append(f"ZeRO {facts['zero']} over {facts['world_size']:,} ranks")
-    if facts["layer"] is not None:
-        words.append(f"layer {facts['layer']}")
-    if facts["memory_cap"] is not None:
+    if facts.get("zero"):
+        words.append(f"ZeRO {facts['zero']} over {facts.get('world_size', 1):,} ranks")
+    if facts.get("layer") is not None:
+        words.append(f"layer {int(facts['layer'])}")
+    if facts.get("memory_cap") is not None:
         words.append(f"memory capped at {facts['memory_cap']} (emulated)")
-    words.append(
-        f"weights {facts['weights']}" if facts["weights"] is not None else "random weights"
-    )
+    if "weights" in facts:
+        real = facts["weights"]
+        words.append("random weights" if real is None else f"weights {real}")
     return ", ".join(words)
 
 
 def provenance(frame: pd.DataFrame) -> list[str]:
     """One sentence a source and device: how many cells and samples, what was only predicted."""
-    found = []
+    found, names = [], place_names(frame)
     for (source, device), rows in frame.groupby(["source", "device"]):
+        name = names[str(source), str(device)]
         cells = plural(len(rows), "cell")
         if source == "predicted":
-            found.append(f"Predicted for {device}: {cells}, computed from shapes and datasheet"
+            found.append(f"Predicted for {name}: {cells}, computed from shapes and datasheet"
                          " peaks; nothing ran.")  # fmt: skip
             continue
         timed = rows.loc[rows["time_s"].notna(), "num_samples"]
         how = (
             f", median of {spread(timed, 'sample')} each, bars are quartiles" if len(timed) else ""
         )
-        found.append(f"Measured on {device}: {cells}{how}.")
+        found.append(f"Measured on {name}: {cells}{how}.")
     return found
 
 
@@ -113,7 +126,5 @@ def _reading(rows: pd.DataFrame, has_fits: bool) -> list[str]:
 
 def figure_caption(rows: pd.DataFrame, metrics: Sequence[str], has_fits: bool) -> list[str]:
     """What a scaling figure of one subject shows, in sentences."""
-    facts = {key: None if pd.isna(value) else value for key, value in rows.iloc[0].items()
-             if key in (*SUBJECT, *CONDITIONS)}  # fmt: skip
-    return [f"{setting(facts)}.", *provenance(rows), f"Outcome: {endings(rows)}.",
+    return [f"{setting(rows)}.", *provenance(rows), f"Outcome: {endings(rows)}.",
             *_reading(rows, has_fits), convention_line(metrics)]  # fmt: skip
