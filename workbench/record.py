@@ -53,6 +53,7 @@ for _name, _unit, _label, _convention in (
     ("time_q3_s", "s", "Time, third quartile", "of the same samples as time_s"),
     ("forward_s", "s", "Forward", "median, a train pass's forward alone"),
     ("backward_s", "s", "Backward", "median, a train pass's backward alone"),
+    ("optimizer_s", "s", "Optimizer step", "median, a train pass's optimizer step alone"),
     ("num_samples", "1", "Timed iterations", "number of samples behind time_s"),
     ("bytes_moved", "B", "Bytes moved", "operator inputs read once and outputs written once, unfused"),
     ("mfu", "1", "MFU", "model_flops over time_s over the datasheet's dense bf16 peak"),

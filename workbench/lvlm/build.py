@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
+from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS, System
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
+from workbench.lvlm.optimizer import MasterAdamW
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.weights import BLOCK, load_layers, randomise
 from workbench.registry import Registry
@@ -46,6 +48,8 @@ class Workload:
     """Matmul FLOPs of a forward outside the layers."""
     upstream: list[Tensor] = field(default_factory=list)
     """Gradients of the outputs, where a train pass has no loss of its own."""
+    optimizer: MasterAdamW | None = None
+    """Only where the iteration ends in an optimizer step and is really run."""
     guard: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def run_forward(self) -> tuple[Tensor, ...]:
@@ -61,11 +65,18 @@ class Workload:
         differentiable = [o for o in outputs if o.requires_grad]
         torch.autograd.backward(differentiable, self.upstream or None)
 
+    def run_optimizer(self) -> None:
+        """The optimizer step, where the scope has one."""
+        if self.optimizer is not None:
+            self.optimizer.step()
+
     def step(self) -> None:
         """One whole iteration."""
         outputs = self.run_forward()
         if self.cell.pass_ == "train":
             self.run_backward(outputs)
+            del outputs
+            self.run_optimizer()
 
     def clear(self) -> None:
         """Drop the gradients of weights and inputs."""
@@ -75,7 +86,8 @@ class Workload:
     def held(self) -> list[Tensor]:
         """Every tensor that exists before the first iteration: weights, inputs, masks, tables."""
         weights = [*self.module.parameters(), *self.module.buffers()]
-        return [*weights, *self.inputs, *self.upstream, *self.context.tensors()]
+        states = [] if self.optimizer is None else self.optimizer.tensors()
+        return [*weights, *self.inputs, *self.upstream, *self.context.tensors(), *states]
 
     @property
     def num_parameters(self) -> int:
@@ -98,7 +110,7 @@ def build(
     check(cell)
     model = resolve(cell.model)
     system, kernel = SYSTEMS[cell.attention], KERNELS[cell.kernel]
-    model.config._attn_implementation = kernel.hf
+    model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
     if num_layers is not None:
         model = model.first_layers(num_layers)
     context = Context(
@@ -135,13 +147,9 @@ def check(cell: Cell) -> None:
 def parts_of(model: Resolved, layer: nn.Module, system: System, context: Context) -> LayerParts:
     """The parts of a layer, once the kernel has agreed to serve it."""
     parts = model.family.parts(layer)
-    if system.decomposed:
-        context.kernel.refuse(parts, system.window_bites(context.layout, parts.window))
-    elif parts.softcap is not None and context.kernel.hf == "sdpa":
-        raise Unsupported(
-            f"kernel {context.kernel.name!r} has no soft-capping of scores, which "
-            f"{model.config.model_type} needs ({parts.softcap:g}); use eager or flex"
-        )
+    bites = system.window_bites(context.layout, parts.window)
+    context.kernel.refuse(parts, system.decomposed, bites)
+    context.require(parts, system.decomposed)
     return parts
 
 

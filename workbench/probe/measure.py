@@ -12,8 +12,10 @@ import torch
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
 from workbench.probe.environment import device_name, environment, resolve_device
+from workbench.lvlm.optimizer import MasterAdamW
 from workbench.probe.memory import cpu_peak_bytes, cuda_peak_bytes, is_out_of_memory
 from workbench.probe.predict import cap_bytes, counts
+from workbench.probe.states import has_optimizer
 from workbench.probe.timing import SLOW_S, Timing, iterate, sample, settle
 from workbench.probe.trace import trace as trace_cell
 from workbench.record import Record, Status
@@ -63,7 +65,13 @@ def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = No
 
 
 def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dict[str, Any]:
+    if cell.zero:
+        raise RequestError(
+            f"zero {cell.zero}: one process has nobody to share with; predict it, or give --zero 0"
+        )
     workload = build(cell, place)
+    if has_optimizer(cell):
+        workload.optimizer = MasterAdamW(workload.module.parameters())
     if cell.compile:
         workload.module.compile()
     stop_at = time.monotonic() + protocol.max_seconds
@@ -81,7 +89,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
     }
     if spread is None:
         flags += ["time_q1_s: needs two samples", "time_q3_s: needs two samples"]
-    for phase in ("forward_s", "backward_s"):
+    for phase in ("forward_s", "backward_s", "optimizer_s"):
         if phase in timing.samples:
             metrics[phase] = median(timing.samples[phase])
     return {

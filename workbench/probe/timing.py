@@ -48,26 +48,37 @@ def iterate(workload: Workload) -> dict[str, float]:
     if not train:
         return {"time_s": middle - start}
     workload.run_backward(outputs)
+    del outputs
+    stepping = time.perf_counter()
+    workload.run_optimizer()
     end = time.perf_counter()
-    return {"time_s": end - start, "forward_s": middle - start, "backward_s": end - middle}
+    return _phases(workload, end - start, middle - start, stepping - middle, end - stepping)
 
 
 def _iterate_cuda(workload: Workload) -> dict[str, float]:
     train = workload.cell.pass_ == "train"
-    events = [cuda.Event(enable_timing=True) for _ in range(3)]
+    events = [cuda.Event(enable_timing=True) for _ in range(4)]
     events[0].record()
     outputs = workload.run_forward()
     events[1].record()
     if train:
         workload.run_backward(outputs)
+    del outputs
     events[2].record()
+    workload.run_optimizer()
+    events[3].record()
     cuda.synchronize(workload.context.device)
-    whole, forward, backward = (
-        events[a].elapsed_time(events[b]) / 1e3 for a, b in ((0, 2), (0, 1), (1, 2))
+    whole, forward, backward, stepping = (
+        events[a].elapsed_time(events[b]) / 1e3 for a, b in ((0, 3), (0, 1), (1, 2), (2, 3))
     )
-    if not train:
-        return {"time_s": whole}
-    return {"time_s": whole, "forward_s": forward, "backward_s": backward}
+    return _phases(workload, whole, forward, backward, stepping) if train else {"time_s": whole}
+
+
+def _phases(
+    workload: Workload, whole: float, forward: float, backward: float, stepping: float
+) -> dict[str, float]:
+    times = {"time_s": whole, "forward_s": forward, "backward_s": backward}
+    return times if workload.optimizer is None else {**times, "optimizer_s": stepping}
 
 
 def settle(run: Callable[[], dict[str, float]], typical_s: float, stop_at: float) -> bool:
