@@ -39,8 +39,11 @@ class Progress:
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
             self._bar = _bar()
-            self._row = self._bar.add_task("", total=self.total, completed=self.done, left="")
+            self._row = self._bar.add_task(
+                "starting", total=self.total, completed=self.done, left=""
+            )
             self._bar.start()
+            self._bar.refresh()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,7 +63,7 @@ class Progress:
         """A task starts."""
         self._since = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._row, description=_title(task), left=self._left())
+            self._bar.update(self._row, description=_title(task), left=self._left(), refresh=True)
 
     def end(self, task: Task, record: Record) -> None:
         """A task has its record."""
@@ -69,7 +72,7 @@ class Progress:
         self._expected += self._forecast.pop(task.identity, 0.0)
         self._spent += spent
         if self._bar is not None:
-            self._bar.update(self._row, completed=self.done, left=self._left())
+            self._bar.update(self._row, completed=self.done, left=self._left(), refresh=True)
             if record.status.done:
                 return
         self.say(f"[{self.done}/{self.total}] {_title(task)}: {_outcome(record)}{self._left()}")
@@ -98,6 +101,7 @@ def _bar() -> "Bar":
         MofNCompleteColumn(),
         TextColumn("{task.description}{task.fields[left]}", markup=False),
         console=Console(stderr=True),
+        auto_refresh=False,  # drawing would take time from what is being measured
     )
 
 
