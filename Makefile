@@ -36,7 +36,7 @@ check: install
 	$(BIN)/lint-imports
 
 bench: install
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.benchmarks
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

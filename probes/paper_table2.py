@@ -1,7 +1,7 @@
 """Table 2 of the D-Attn paper, predicted: one training step at 9k and at 74k visual tokens.
 
-Mistral 7B, gradient checkpointing, ZeRO-3 over 32 H100 80 GB. The paper states neither the text length
-nor the micro-batch; 400 text tokens and one sample a GPU are assumed, logits on text rows.
+Mistral 7B, gradient checkpointing, ZeRO-3 over 32 H100 80 GB. The paper states neither the text
+length nor the micro-batch; 400 text tokens, one sample a GPU and logits on text rows are assumed.
 """
 
 import sys

@@ -1,0 +1,101 @@
+"""``python -m tests.benchmarks``: every figure with its target, one line each; always exit 0.
+
+A target that is missed on this machine is said, not hidden, and fails nothing: timings belong to
+the machine that ran them.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.benchmarks import store
+from workbench.probe.limit import predicted_limit
+from workbench.probe.measure import measure
+from workbench.probe.predict import predict
+from workbench.spec import Protocol, make_cell
+from workbench.sweep.machine import cpu_speed
+
+
+class Figure(NamedTuple):
+    """A measured figure and the most it should be."""
+
+    name: str
+    value: float
+    target: float
+    unit: str
+
+
+TRAINING = {
+    "scope": "decoder", "pass": "train", "num_text": 400, "checkpoint": True, "zero": 3,
+    "world_size": 32,
+}  # fmt: skip
+
+
+def seconds(run) -> float:  # type: ignore[no-untyped-def]
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def help_time() -> Iterator[Figure]:
+    command = [sys.executable, "-m", "workbench.cli", "--help"]
+    times = sorted(
+        seconds(lambda: subprocess.run(command, capture_output=True, check=True)) for _ in range(5)
+    )
+    yield Figure("workbench --help", times[2], 0.3, "s")
+
+
+def prediction() -> Iterator[Figure]:
+    layer = make_cell(num_visual=131_072, **{"pass": "train"})
+    predict(layer, "h100-80gb")  # Imports.
+    for kernel in ("eager", "sdpa"):
+        cell = layer.replace(kernel=kernel)
+        name = f"predict one layer's step, |V| = 131,072, {kernel}"
+        yield Figure(name, seconds(lambda c=cell: predict(c, "h100-80gb")), 1.0, "s")
+    for visual in (74_000, 10_000_000):
+        cell = make_cell(num_visual=visual, attention="d_attn", **TRAINING)
+        name = f"predict a 32-layer step, |V| = {visual:,}"
+        yield Figure(name, seconds(lambda c=cell: predict(c, "h100-80gb")), 0.5, "s")
+    for attention, kernel in (("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa")):
+        cell = make_cell(num_visual=0, attention=attention, kernel=kernel, **TRAINING)
+        name = f"limit of a 32-layer step, {attention} {kernel}"
+        yield Figure(name, seconds(lambda c=cell: predicted_limit(c, "h100-80gb")), 2.0, "s")
+
+
+def cpu_ratios() -> Iterator[Figure]:
+    """D-Attn folded over S-Attn in one run, in the data type that this CPU multiplies fastest."""
+    dtype, _ = cpu_speed()
+    sizes = ((4096, 0.7), (16_384, 0.42)) if dtype == "bfloat16" else ((4096, 0.7),)
+    protocol = Protocol(min_samples=3, precision=None, max_seconds=120)
+    for visual, target in sizes:
+        times = []
+        for system in ({"attention": "s_attn"}, {"attention": "d_attn", "fold": True}):
+            cell = make_cell(num_visual=visual, dtype=dtype, **system)
+            times.append(measure(cell, "cpu", protocol).metrics["time_s"])
+        name = f"d_attn --fold over s_attn, forward on CPU, {dtype}, |V| = {visual:,}"
+        yield Figure(name, times[1] / times[0], target, "x")
+
+
+def stores() -> Iterator[Figure]:
+    times = store.measure()
+    for name, limit in store.LIMITS.items():
+        yield Figure(f"store of {store.NUM_ROWS:,} metric rows, {name}", times[name], limit, "s")
+
+
+def main() -> None:
+    missed = []
+    for group in (help_time, prediction, cpu_ratios, stores):
+        for figure in group():
+            met = figure.value <= figure.target
+            mark = "met" if met else "MISSED"
+            print(f"{mark:8}{figure.value:8.3f} {figure.unit} of {figure.target:g}  {figure.name}",
+                  flush=True)  # fmt: skip
+            missed += [] if met else [figure.name]
+    print(json.dumps({"missed": missed}))
+
+
+if __name__ == "__main__":
+    main()
