@@ -5,11 +5,13 @@ Masks and tables are inputs: they are made once, before anything is counted or t
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.kernels import Kernel, Scores
+from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.parts import LayerParts
@@ -36,7 +38,8 @@ class Context:
     """Positions other than sequence indices (M-RoPE), int64 [S] or [3, S]."""
     _rotary: nn.Module | None = None
     _tables: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    _masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    _masks: dict[int | None, Any] = field(default_factory=dict)
+    _required: set[tuple[bool, bool]] = field(default_factory=set)
     _indices: dict[bool, Tensor] = field(default_factory=dict)
     _kept: list[Tensor] = field(default_factory=list)
 
@@ -59,26 +62,22 @@ class Context:
             )
         return self._tables[layer_type, stream]
 
-    def mask(self, window: int | None) -> Tensor | None:
-        """The mask that transformers' layer needs with this kernel: [1, 1, S, S], or None.
-
-        Additive in the model's dtype for eager, as transformers makes it, boolean for SDPA. None
-        is causal for every kernel but eager.
-        """
-        n = self.layout.length
-        window = None if window is None or window >= n else window
-        if not self.kernel.dense_mask and window is None:
-            return None
+    def mask(self, window: int | None) -> Any:
+        """The mask that transformers' layer needs with this kernel, or None."""
+        window = None if window is None or window >= self.layout.length else window
         if window not in self._masks:
-            seen = torch.ones(n, n, dtype=torch.bool, device=self.device).tril_()
-            if window is not None:
-                seen = seen.triu_(1 - window)
-            if self.kernel.dense_mask:
-                low = torch.finfo(self.dtype).min
-                mask = torch.zeros(n, n, dtype=self.dtype, device=self.device)
-                seen = mask.masked_fill_(~seen, low)
-            self._masks[window] = seen[None, None]
+            like = torch.empty(0, dtype=self.dtype, device=self.device)
+            self._masks[window] = self.kernel.mask(self.layout.length, window, like)
         return self._masks[window]
+
+    def require(self, parts: LayerParts, decomposed: bool) -> None:
+        """Raise Unsupported, with the reason, where the device refuses the kernel."""
+        kind = (parts.window is None, decomposed)
+        if kind in self._required or tracing(self.device):
+            return
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        self.kernel.require(parts, decomposed, like, self.cell.pass_ == "train")
+        self._required.add(kind)
 
     def scores(self, parts: LayerParts, text_rows: bool, window_on_other: bool) -> Scores:
         """How the two branches of a decomposed layer form their scores."""
@@ -98,8 +97,8 @@ class Context:
     def tensors(self) -> list[Tensor]:
         """Every mask, table and index made so far."""
         tables = [t for pair in self._tables.values() for t in pair]
-        masks = [m for m in self._masks.values() if m is not None]
-        return [*tables, *masks, *self._indices.values(), *self._kept]
+        masks = [m for mask in self._masks.values() for m in mask_tensors(mask)]
+        return [*tables, *self._indices.values(), *self._kept, *masks]
 
     def create(self, make: Callable[[], Made]) -> Made:
         """A further module of the workload, uninitialised, on its device and in its dtype."""
@@ -114,3 +113,10 @@ class Context:
         if visual not in self._indices:
             self._indices[visual] = self.layout.positions(visual).to(self.device)
         return self._indices[visual]
+
+
+def mask_tensors(mask: Any) -> list[Tensor]:
+    """The tensors of a mask: itself, or a block mask's tables."""
+    if mask is None or isinstance(mask, Tensor):
+        return [] if mask is None else [mask]
+    return [x for x in mask.as_tuple() if isinstance(x, Tensor)]

@@ -107,7 +107,7 @@ def roofline_seconds(cell: Cell, traced: Trace, target: Device) -> float | None:
         return None
     attention = sum(op.flops * n for op, n in traced.operators.items() if op.attention)
     hidden = traced.flops - traced.flops_causal
-    kept = 1.0 if not attention or KERNELS[cell.kernel].dense_mask else 1 - hidden / attention
+    kept = 1.0 if not attention or KERNELS[cell.kernel].every_pair else 1 - hidden / attention
     step = 0.0
     if has_optimizer(cell):
         # AdamW reads and writes its states and the weights once and reads the gradients.

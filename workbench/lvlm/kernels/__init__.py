@@ -6,8 +6,10 @@ float32 or wider.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from workbench.registry import Registry
 
@@ -48,28 +50,68 @@ class Scores:
     """Positions of the query rows, int64 [R]; only read under a window."""
     other: "Tensor | None" = None
     """Positions of the other stream's keys; None where the window does not apply to it."""
+    causal: bool = True
+    """Whether own rows and own keys are the same tokens; False for a row against a cache."""
+    made: dict[object, Any] = field(default_factory=dict, compare=False)
+    """What a kernel makes once from these scores (block masks)."""
 
 
 class Kernel:
-    """One way of computing attention. Backward FLOPs per pair follow ``backward_matmuls``."""
+    """One way of computing attention."""
 
     name: str
     hf: str
     """transformers' word for it (``attn_implementation``)."""
     dense_mask = False
     """Whether the real layer must be handed an explicit causal mask."""
-    backward_matmuls = 5
-    """Matmuls of a backward: 4 with stored probabilities, 5 where a kernel recomputes them."""
+    every_pair = False
+    """Whether pairs that the mask hides are computed too."""
 
-    def refuse(self, parts: "LayerParts", pairs_masked_by_window: bool) -> None:
-        """Raise Unsupported, naming kernel and feature, where it cannot serve the layer."""
+    def implementation(self, traced: bool) -> str:
+        """What the real layer's configuration is given as ``attn_implementation``.
+
+        ``traced`` says that tensors are shapes only, for a prediction.
+        """
+        return self.hf
+
+    def traced_as(self) -> str | None:
+        """One sentence where a prediction does not trace this kernel's own operators."""
+        return None
+
+    def mask(self, tokens: int, window: int | None, like: "Tensor") -> Any:
+        """The causal mask that the real layer is handed, or None where none is needed.
+
+        Additive in the dtype of ``like`` for eager, as transformers makes it, boolean for SDPA:
+        [1, 1, S, S].
+        """
+        if not self.dense_mask and window is None:
+            return None
+        seen = torch.ones(tokens, tokens, dtype=torch.bool, device=like.device).tril_()
+        if window is not None:
+            seen = seen.triu_(1 - window)
+        if self.dense_mask:
+            mask = torch.zeros(tokens, tokens, dtype=like.dtype, device=like.device)
+            seen = mask.masked_fill_(~seen, torch.finfo(like.dtype).min)
+        return seen[None, None]
+
+    def refuse(self, parts: "LayerParts", decomposed: bool, window_bites: bool) -> None:
+        """Raise Unsupported, naming kernel and feature, where it cannot serve the layer.
+
+        ``window_bites`` says whether the layer's window hides a pair that causality shows.
+        """
+
+    def require(self, parts: "LayerParts", decomposed: bool, like: "Tensor", train: bool) -> None:
+        """Raise Unsupported where the device of ``like`` refuses its dtype or the layer's heads.
+
+        Never called for a prediction, which is made for another device.
+        """
 
     def context(self) -> AbstractContextManager[object]:
         """Entered around whole iterations, so that recomputation meets the same kernel."""
         return nullcontext()
 
     def own(self, branch: Branch, scores: Scores) -> "Tensor":
-        """Causal attention of a stream to itself; R == C. Returns [B, H, R, K]."""
+        """Attention of a stream to itself, causal where ``scores`` says so: [B, H, R, K]."""
         raise NotImplementedError
 
     def cross(self, branch: Branch, prefixes: Sequence[Prefix], scores: Scores) -> "Tensor":

@@ -17,13 +17,13 @@ class Eager(Kernel):
     name = "eager"
     hf = "eager"
     dense_mask = True
-    backward_matmuls = 4
+    every_pair = True
 
     def own(self, branch: Branch, scores: Scores) -> Tensor:
         return _weigh(_own_scores(branch, scores), branch.v)
 
     def cross(self, branch: Branch, prefixes: Sequence[Prefix], scores: Scores) -> Tensor:
-        return _by_rows(
+        return by_rows(
             branch.q,
             prefixes,
             lambda p: _weigh(_other_scores(branch, p, scores), branch.v[:, :, : p.length]),
@@ -34,23 +34,23 @@ class Eager(Kernel):
         self, own: Branch, other: Branch, prefixes: Sequence[Prefix], scores: Scores
     ) -> Tensor:
         s_own = _own_scores(own, scores)
-        lse_own, out_own = torch.logsumexp(_wide(s_own), -1), _weigh(s_own, own.v)
+        lse_own, out_own = torch.logsumexp(wide(s_own), -1), _weigh(s_own, own.v)
 
         def merge(p: Prefix) -> Tensor:
             s_other = _other_scores(other, p, scores)
-            lse_other = torch.logsumexp(_wide(s_other), -1)
+            lse_other = torch.logsumexp(wide(s_other), -1)
             alpha = torch.sigmoid(lse_other - lse_own[:, :, p.start : p.stop]).unsqueeze(-1)
             out_other = _weigh(s_other, other.v[:, :, : p.length])
             rows = out_own[:, :, p.start : p.stop]
             return rows + alpha.to(rows.dtype) * (out_other - rows)
 
-        return _by_rows(own.q, prefixes, merge, lambda start, stop: out_own[:, :, start:stop])
+        return by_rows(own.q, prefixes, merge, lambda start, stop: out_own[:, :, start:stop])
 
 
 KERNELS.add("eager", Eager())
 
 
-def _wide(scores: Tensor) -> Tensor:
+def wide(scores: Tensor) -> Tensor:
     return scores if scores.dtype == torch.float64 else scores.float()
 
 
@@ -67,11 +67,14 @@ def _scores(q: Tensor, k: Tensor, scores: Scores) -> Tensor:
 
 
 def _own_scores(branch: Branch, scores: Scores) -> Tensor:
-    s, n = _scores(branch.q, branch.k, scores), branch.q.shape[2]
-    hidden = torch.ones(n, n, dtype=torch.bool, device=s.device).triu(1)
+    s, hidden = _scores(branch.q, branch.k, scores), None
+    if scores.causal:
+        n = branch.q.shape[2]
+        hidden = torch.ones(n, n, dtype=torch.bool, device=s.device).triu(1)
     if scores.window is not None and scores.rows is not None:
-        hidden = hidden | (scores.rows[:, None] - scores.rows[None, :] >= scores.window)
-    return s.masked_fill(hidden, float("-inf"))
+        far = scores.rows[:, None] - scores.rows[None, :] >= scores.window
+        hidden = far if hidden is None else hidden | far
+    return s if hidden is None else s.masked_fill(hidden, float("-inf"))
 
 
 def _other_scores(branch: Branch, p: Prefix, scores: Scores) -> Tensor:
@@ -85,11 +88,11 @@ def _other_scores(branch: Branch, p: Prefix, scores: Scores) -> Tensor:
 
 
 def _weigh(s: Tensor, v: Tensor) -> Tensor:
-    weights = torch.softmax(_wide(s), -1).to(v.dtype)
+    weights = torch.softmax(wide(s), -1).to(v.dtype)
     return torch.matmul(weights, _repeat(v, s.shape[1]))
 
 
-def _by_rows(
+def by_rows(
     q: Tensor,
     prefixes: Sequence[Prefix],
     seeing: Callable[[Prefix], Tensor],

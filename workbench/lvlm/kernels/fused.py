@@ -45,13 +45,14 @@ class Backend(Protocol):
 
 
 class _Merged(torch.autograd.Function):
-    """One softmax over the own stream (causal) and visible prefixes of the other."""
+    """One softmax over the own stream and visible prefixes of the other."""
 
     @staticmethod
     def forward(
         ctx: Any,
         backend: Backend,
         prefixes: Sequence[Prefix],
+        causal: bool,
         scale: float,
         q: Tensor,
         k: Tensor,
@@ -60,7 +61,7 @@ class _Merged(torch.autograd.Function):
         k_other: Tensor,
         v_other: Tensor,
     ) -> Tensor:
-        out, lse, own_saved = backend.forward(q, k, v, True, scale)
+        out, lse, own_saved = backend.forward(q, k, v, causal, scale)
         saved = [own_saved]
         for p in prefixes:
             rows = slice(p.start, p.stop)
@@ -80,14 +81,14 @@ class _Merged(torch.autograd.Function):
             else:
                 out[:, :, rows], lse[:, :, rows] = mixed.to(out.dtype), merged_lse
         ctx.save_for_backward(q, k, v, q_other, k_other, v_other, out, lse)
-        ctx.call = (backend, tuple(prefixes), scale, saved)
+        ctx.call = (backend, tuple(prefixes), causal, scale, saved)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         q, k, v, q_other, k_other, v_other, out, lse = ctx.saved_tensors
-        backend, prefixes, scale, saved = ctx.call
-        d_own = backend.backward(grad, q, k, v, out, lse, saved[0], True, scale)
+        backend, prefixes, causal, scale, saved = ctx.call
+        d_own = backend.backward(grad, q, k, v, out, lse, saved[0], causal, scale)
         whole = len(prefixes) == 1 and _covers(prefixes[0], q_other, k_other)
         d_other = None if whole else [torch.zeros_like(t) for t in (q_other, k_other, v_other)]
         for p, part_saved in zip(prefixes, saved[1:], strict=True):
@@ -103,11 +104,11 @@ class _Merged(torch.autograd.Function):
                 scale,
             )
             if d_other is None:
-                return (None, None, None, *d_own, *grads)
+                return (None, None, None, None, *d_own, *grads)
             d_other[0][:, :, p.start : p.stop] += grads[0]
             d_other[1][:, :, : p.length] += grads[1]
             d_other[2][:, :, : p.length] += grads[2]
-        return (None, None, None, *d_own, *(d_other or (None, None, None)))
+        return (None, None, None, None, *d_own, *(d_other or (None, None, None)))
 
 
 class _Single(torch.autograd.Function):
@@ -136,21 +137,22 @@ class Fused(Kernel):
         """The backend for tensors like this one; raises Unsupported where there is none."""
         raise NotImplementedError
 
-    def refuse(self, parts: LayerParts, pairs_masked_by_window: bool) -> None:
+    def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:
         family = parts.attention.config.model_type
         if parts.softcap is not None:
             raise Unsupported(
                 f"kernel {self.name!r} has no soft-capping of scores, which {family} needs "
                 f"({parts.softcap:g}); use eager or flex"
             )
-        if pairs_masked_by_window:
+        if decomposed and window_bites:
             raise Unsupported(
                 f"kernel {self.name!r} has no sliding window over two streams, which {family} "
                 f"needs ({parts.window} tokens); use eager or flex"
             )
 
     def own(self, branch: Branch, scores: Scores) -> Tensor:
-        return _Single.apply(self.backend(branch.q), True, scores.scale, *_tensors(branch))
+        backend = self.backend(branch.q)
+        return _Single.apply(backend, scores.causal, scores.scale, *_tensors(branch))
 
     def cross(self, branch: Branch, prefixes: Sequence[Prefix], scores: Scores) -> Tensor:
         backend, pieces, row = self.backend(branch.q), [], 0
@@ -171,7 +173,12 @@ class Fused(Kernel):
         if not prefixes:
             return self.own(own, scores)
         return _Merged.apply(
-            self.backend(own.q), tuple(prefixes), scores.scale, *_tensors(own), *_tensors(other)
+            self.backend(own.q),
+            tuple(prefixes),
+            scores.causal,
+            scores.scale,
+            *_tensors(own),
+            *_tensors(other),
         )
 
 

@@ -92,11 +92,11 @@ class Sdpa(Fused):
     hf = "sdpa"
 
     def backend(self, like: Tensor) -> Backend:
-        if like.device.type == "cpu":
+        if like.device.type in ("cpu", "meta"):
             return FlashCpu()
         if like.dtype not in (torch.bfloat16, torch.float16):
             raise Unsupported(
-                "kernel 'sdpa' on CUDA: flash attention needs bfloat16 or float16, "
+                f"kernel {self.name!r} on CUDA: flash attention needs bfloat16 or float16, "
                 f"not {like.dtype}"
             )
         return FlashCuda()

@@ -1,0 +1,240 @@
+"""``flex``: torch's FlexAttention, the only fused kernel with soft-capping and windows.
+
+S-Attn through transformers. The branches of other systems each return their log-sum-exp and are
+merged in plain torch: autograd goes through it. torch has no backward for this kernel on a CPU.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+
+from workbench.errors import Unsupported
+from workbench.lvlm.kernels import KERNELS, Branch, Kernel, Prefix, Scores
+from workbench.lvlm.kernels.eager import by_rows, wide
+from workbench.lvlm.kernels.modelled import SHAPES, register, sentence, tracing
+from workbench.lvlm.kernels.sdpa import FlashCpu
+from workbench.lvlm.parts import LayerParts
+
+BLOCK = 128
+"""Rows and columns of a block of the mask: torch's default."""
+
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class Flex(Kernel):
+    """Hidden blocks are skipped; blocks on an edge of the mask are computed and masked."""
+
+    name = "flex"
+    hf = "flex_attention"
+
+    def implementation(self, traced: bool) -> str:
+        if not traced:
+            return self.hf
+        register()
+        return SHAPES
+
+    def traced_as(self) -> str | None:
+        return sentence(self.name)
+
+    def mask(self, tokens: int, window: int | None, like: Tensor) -> Any:
+        places = torch.arange(tokens, device=like.device)
+        return block_mask(places, places, window, causal_mod(window))
+
+    def require(self, parts: LayerParts, decomposed: bool, like: Tensor, train: bool) -> None:
+        if train and like.device.type == "cpu":
+            raise Unsupported(
+                "kernel 'flex' cannot train on a CPU: torch's FlexAttention has no backward "
+                "there; use eager"
+            )
+
+    def own(self, branch: Branch, scores: Scores) -> Tensor:
+        return _attend(branch, scores, _own_mask(branch, scores))[0]
+
+    def cross(self, branch: Branch, prefixes: Sequence[Prefix], scores: Scores) -> Tensor:
+        return by_rows(
+            branch.q,
+            prefixes,
+            lambda p: _seen(branch, p, scores)[0],
+            lambda start, stop: torch.zeros_like(branch.q[:, :, start:stop]),
+        )
+
+    def merged(
+        self, own: Branch, other: Branch, prefixes: Sequence[Prefix], scores: Scores
+    ) -> Tensor:
+        out, lse = _attend(own, scores, _own_mask(own, scores))
+
+        def merge(p: Prefix) -> Tensor:
+            part, part_lse = _seen(other, p, scores)
+            rows = out[:, :, p.start : p.stop]
+            alpha = torch.sigmoid(part_lse - lse[:, :, p.start : p.stop]).unsqueeze(-1)
+            mixed = torch.lerp(wide(rows), wide(part), alpha.to(wide(rows).dtype))
+            return mixed.to(rows.dtype)
+
+        return by_rows(own.q, prefixes, merge, lambda start, stop: out[:, :, start:stop])
+
+
+KERNELS.add("flex", Flex())
+
+
+def causal_mod(window: int | None) -> MaskMod:
+    """Which keys a row of the same tokens sees."""
+
+    def causal(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return row >= column
+
+    if window is None:
+        return causal
+    width = window
+
+    def near(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return (row >= column) & (row - column < width)
+
+    return near
+
+
+def placed_mod(rows: Tensor, columns: Tensor, window: int) -> MaskMod:
+    """Which keys a row sees by their positions in the sequence."""
+
+    def near(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        distance = rows[row] - columns[column]
+        return (distance >= 0) & (distance < window)
+
+    return near
+
+
+def block_mask(rows: Tensor, columns: Tensor, window: int | None, mod: MaskMod) -> BlockMask:
+    """The block mask of ``mod``, whose rows and keys stand at increasing positions [R] and [C].
+
+    torch's own constructor evaluates every pair; here each block is decided by its corners.
+    """
+    first_row, last_row = _corners(rows)
+    first_column, last_column = _corners(columns)
+    nearest = first_row[:, None] - last_column[None, :]
+    farthest = last_row[:, None] - first_column[None, :]
+    some, full = farthest >= 0, nearest >= 0
+    if window is not None:
+        some, full = some & (nearest < window), full & (farthest < window)
+    # Where the last block reaches beyond the tokens, the kernel needs the mask's own bounds.
+    full = full & _whole(rows)[:, None] & _whole(columns)[None, :]
+    return BlockMask.from_kv_blocks(
+        *_ordered(some & ~full),
+        *_ordered(full),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=mod,
+        seq_lengths=(len(rows), len(columns)),
+    )
+
+
+def _corners(places: Tensor) -> tuple[Tensor, Tensor]:
+    starts = torch.arange(0, len(places), BLOCK, device=places.device)
+    return places[starts], places[(starts + BLOCK - 1).clamp_max(len(places) - 1)]
+
+
+def _whole(places: Tensor) -> Tensor:
+    starts = torch.arange(0, len(places), BLOCK, device=places.device)
+    return starts + BLOCK <= len(places)
+
+
+def _ordered(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks a row of blocks has, and which, theirs first: int32 [1, 1, n(, m)]."""
+    order = torch.argsort(blocks.to(torch.int8), dim=-1, descending=True, stable=True)
+    return blocks.sum(-1).to(torch.int32)[None, None], order.to(torch.int32)[None, None]
+
+
+def _own_mask(branch: Branch, scores: Scores) -> BlockMask | None:
+    if tracing(branch.q.device):
+        return None
+    if not scores.causal:
+        return None
+    if scores.window is None or scores.rows is None:
+        places = torch.arange(branch.q.shape[2], device=branch.q.device)
+        mod, window = causal_mod(None), None
+    else:
+        places, window = scores.rows, scores.window
+        mod = placed_mod(places, places, window)
+    return _made(scores, "own", lambda: block_mask(places, places, window, mod))
+
+
+def _seen(other: Branch, p: Prefix, scores: Scores) -> tuple[Tensor, Tensor]:
+    """One run of rows over its prefix: output [B, H, n, K] and log-sum-exp [B, H, n]."""
+    branch = Branch(
+        other.q[:, :, p.start : p.stop], other.k[:, :, : p.length], other.v[:, :, : p.length]
+    )
+    mask, window = None, scores.window
+    if tracing(other.q.device):
+        window = None  # The stand-in reads no mask.
+    if window is not None and scores.rows is not None and scores.other is not None:
+        rows, columns = scores.rows[p.start : p.stop], scores.other[: p.length]
+        mod = placed_mod(rows, columns, window)
+        mask = _made(scores, p, lambda: block_mask(rows, columns, window, mod))
+    return _attend(branch, scores, mask, causal=False)
+
+
+def _made(scores: Scores, key: object, make: Callable[[], BlockMask]) -> BlockMask:
+    if key not in scores.made:
+        scores.made[key] = make()
+    return scores.made[key]
+
+
+def _attend(
+    branch: Branch, scores: Scores, mask: BlockMask | None, causal: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Output [B, H, R, K] and log-sum-exp [B, H, R] of one branch."""
+    if tracing(branch.q.device):
+        return _Modelled.apply(causal and scores.causal, scores.scale, *_tensors(branch))
+    run = flex_attention if branch.q.device.type == "cpu" else compiled()
+    out, extra = run(
+        *_tensors(branch),
+        score_mod=None if scores.softcap is None else softcap_mod(scores.softcap),
+        block_mask=mask,
+        scale=scores.scale,
+        enable_gqa=branch.q.shape[1] != branch.k.shape[1],
+        return_aux=AuxRequest(lse=True),
+    )
+    return out, extra.lse
+
+
+@cache
+def compiled() -> Any:
+    """flex_attention compiled: without it, torch materialises the scores."""
+    return torch.compile(flex_attention)
+
+
+@cache
+def softcap_mod(cap: float) -> Any:
+    """Gemma 2's soft-capping; one function a value, so that it is compiled once."""
+
+    def capped(score: Tensor, _b: Tensor, _h: Tensor, _row: Tensor, _column: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return capped
+
+
+def _tensors(branch: Branch) -> tuple[Tensor, Tensor, Tensor]:
+    return branch.q, branch.k, branch.v
+
+
+class _Modelled(torch.autograd.Function):
+    """A branch of a prediction: flash attention's shapes, with a log-sum-exp in the graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, causal: bool, scale: float, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        out, lse, _ = FlashCpu().forward(q, k, v, causal, scale)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.call = (causal, scale)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _grad_lse: Tensor) -> tuple[Any, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        causal, scale = ctx.call
+        grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, q, k, v, out, lse, 0.0, causal, scale=scale
+        )
+        return None, None, *grads
