@@ -12,7 +12,13 @@ from workbench.record import Status
 from workbench.spec import Protocol, make_cell
 
 ONCE = Protocol(min_samples=1, precision=None)
-WIDE = {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 997}
+WIDE = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "vocab_size": 997,
+}
 
 
 def error(cell):
