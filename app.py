@@ -5,13 +5,36 @@ from pathlib import Path
 import streamlit as st
 
 from workbench import dashboard
-from workbench.dashboard import scaling
+from workbench.dashboard import (
+    compare,
+    memory,
+    overview,
+    roofline,
+    runs,
+    scaling,
+    thresholds,
+    validation,
+)  # fmt: skip
 
 # A named icon would be fetched from outside; a file of our own is not.
 ICON = Path(dashboard.__file__).with_name("icon.svg")
 
 st.set_page_config(page_title="Visual-token workbench", page_icon=ICON, layout="wide")
 pages = [
+    st.Page(overview.render, title="Overview", icon=":material/dashboard:", default=True),
     st.Page(scaling.render, title="Scaling", icon=":material/show_chart:", url_path="scaling"),
+    st.Page(
+        thresholds.render,
+        title="Thresholds",
+        icon=":material/vertical_align_top:",
+        url_path="thresholds",
+    ),
+    st.Page(memory.render, title="Memory", icon=":material/memory:", url_path="memory"),
+    st.Page(roofline.render, title="Roofline", icon=":material/roofing:", url_path="roofline"),
+    st.Page(
+        validation.render, title="Validation", icon=":material/fact_check:", url_path="validation"
+    ),
+    st.Page(compare.render, title="Compare", icon=":material/compare_arrows:", url_path="compare"),
+    st.Page(runs.render, title="Runs", icon=":material/table_rows:", url_path="runs"),
 ]
 st.navigation(pages).run()

@@ -131,6 +131,27 @@ def hostile() -> list[Record]:
     return found
 
 
+def two_runs() -> list[Record]:
+    """The same cells before and after a change that made D-Attn a fifth slower."""
+    found = []
+    for visual in (256, 1024, 4096):
+        for system in SYSTEMS:
+            found.append(record(**system, num_visual=visual, samples=12))
+    return found
+
+
+def slower(before: Record) -> Record:
+    """The record with every second a fifth longer, where it is D-Attn's."""
+    factor = 1.2 if before.cell.attention == "d_attn" else 1.0
+    seconds = {
+        name: value * factor
+        for name, value in before.metrics.items()
+        if name.startswith("time") and value is not None
+    }
+    samples = {"time_s": [value * factor for value in before.samples["time_s"]]}
+    return before.model_copy(update={"metrics": before.metrics | seconds, "samples": samples})
+
+
 CONTENTS = {
     "empty": list,
     "one_cell": lambda: [record(attention="d_attn", num_visual=256)],
@@ -140,6 +161,7 @@ CONTENTS = {
     "predicted_only": lambda: [r for r in like_default() if r.source == "predicted"],
     "nothing_ran": lambda: [record(status=Status.KILLED, error="signal 9", num_visual=64)],
     "hostile": hostile,
+    "two_runs": two_runs,
 }
 
 
@@ -163,4 +185,8 @@ def build(path: Path, kind: str) -> Path:
             run = store.begin_run(sweep.name, sweep.model_dump(mode="json", by_alias=True), LAPTOP)
             for one in records:
                 store.add(run, one)
+        if kind == "two_runs":
+            run = store.begin_run(sweep.name, sweep.model_dump(mode="json", by_alias=True), NODE)
+            for one in records:
+                store.add(run, slower(one))
     return path

@@ -17,7 +17,7 @@ PAGES = sorted(
     if hasattr(import_module(f"workbench.dashboard.{found.name}"), "render")
 )
 READABLE = ("one_cell", "like_default", "all_statuses", "measured_only", "predicted_only",
-            "nothing_ran", "hostile")  # fmt: skip
+            "nothing_ran", "hostile", "two_runs")  # fmt: skip
 
 
 def page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:

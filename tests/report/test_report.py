@@ -117,9 +117,12 @@ def test_the_headline_is_what_the_records_say(
     memory = base.metrics["peak_bytes"] / ours.metrics["peak_bytes"]
     flops = base.metrics["flops"] / ours.metrics["flops"]
     words = Page(written["like_default"].html.read_text(encoding="utf-8")).words
-    sentence = re.search(r"At \|V\| = 4,096, the largest that both ran, D-Attn · sdpa is[^.]*"
-                         r"([\d.]+)× as fast as S-Attn · eager \(([\d.]+) s against ([\d.]+) s\),"
-                         r" with ([\d.]+)× less peak memory and ([\d.]+)× fewer FLOPs", words)  # fmt: skip
+    sentence = re.search(
+        r"At \|V\| = 4,096, the largest that both ran, D-Attn · sdpa is[^.]*"
+        r"([\d.]+)× as fast as S-Attn · eager \(([\d.]+) s against ([\d.]+) s\),"
+        r" with ([\d.]+)× less peak memory and ([\d.]+)× fewer FLOPs",
+        words,
+    )
     assert sentence
     told = [float(number) for number in re.findall(r"([\d.]+)[×s ]", sentence[0])]
     for value in (seconds, ours.metrics["time_s"], base.metrics["time_s"], memory, flops):

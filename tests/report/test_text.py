@@ -19,7 +19,8 @@ def shown(source: str) -> str:
 @pytest.mark.parametrize(
     "text",
     [
-        HOSTILE, "a_b_c", "_x_", "__init__", "- list", "+ list", "1. list", "# head", "=====", "---",
+        HOSTILE, "a_b_c", "_x_", "__init__", "- list", "+ list", "1. list", "# head", "=====",
+        "---",
         "> quote", "a | b", "`code`", "~~gone~~", "![i](u)", "<img src=x onerror=alert(1)>",
         "&copy;", "back\\slash\\| end", "https://example.com", "x@example.com", "[a]: b", "$x$",
         "mistral-7b-v0.3", "S-Attn · sdpa · chunk 16,384",

@@ -5,7 +5,7 @@ import streamlit as st
 
 from workbench.analysis import fit
 from workbench.dashboard.controls import one, several, subject
-from workbench.dashboard.shell import Data, data, theme
+from workbench.dashboard.shell import Data, data, show, theme
 from workbench.figures import SCALING_METRICS, Axes, in_order, scaling
 from workbench.report.fits import fit_rows
 from workbench.report.sentences import answers, pairs
@@ -34,21 +34,10 @@ def render() -> None:
         )
         return
     fits, curves = fit(rows, SCALING_METRICS)
-    figure = scaling(
-        rows,
-        curves,
-        store.looks,
-        theme(),
-        metrics,
-        axes,
-        capacities(rows, store.runs, store.details),
-    )
-    st.plotly_chart(figure, theme=None, width="stretch", key="scaling", config={
-        "displaylogo": False, "toImageButtonOptions": {"format": "svg", "filename": "scaling"},
-    })  # fmt: skip
-    st.caption(
-        " ".join(markdown(sentence) for sentence in figure_caption(rows, metrics, len(curves) > 0))
-    )
+    near = capacities(rows, store.runs, store.details)
+    show(scaling(rows, curves, store.looks, theme(), metrics, axes, near), "scaling")
+    caption = figure_caption(rows, metrics, len(curves) > 0)
+    st.caption(" ".join(markdown(sentence) for sentence in caption))
     _say(store, rows)
     _terms(fits[fits["metric"].isin(metrics)])
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, inside, named_store
@@ -39,6 +40,13 @@ def theme() -> Theme:
     return THEMES[st.context.theme.type or "light"]
 
 
+def show(figure: go.Figure, name: str) -> None:
+    """Draw a figure; the camera in its corner saves it as SVG under ``name``."""
+    camera = {"format": "svg", "filename": name}
+    config = {"displaylogo": False, "toImageButtonOptions": camera}
+    st.plotly_chart(figure, theme=None, width="stretch", key=f"figure {name}", config=config)
+
+
 @st.cache_data(show_spinner=False, max_entries=4)
 def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo], Details]:
     """The whole store; ``token`` changes with it, which is what makes this cache valid."""
@@ -46,8 +54,11 @@ def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo], Details]:
         return prepared(store.frame()), store.runs(), details_of(store)
 
 
-def data() -> Data:
-    """The store of the sidebar's picker; where there is nothing to show, help and the end."""
+def data(choose_run: bool = True) -> Data:
+    """The store of the sidebar's picker; where there is nothing to show, help and the end.
+
+    Without ``choose_run`` the frame holds every record of every run.
+    """
     st.html(STYLE)
     root, named = Path.cwd(), named_store(sys.argv[1:], os.environ.get(ENVIRONMENT_NAME))
     found = choices(root, named)
@@ -56,8 +67,7 @@ def data() -> Data:
         _not_found(root, wanted, list(found))
     if not found:
         _nothing_here(root)
-    with st.sidebar:
-        name = st.selectbox("Store", list(found), key="store", bind="query-params")
+    name = _picked(wanted, list(found))
     path = found[name]
     try:
         token = version_token(path)
@@ -68,9 +78,28 @@ def data() -> Data:
     if frame.empty:
         _empty(name)
     looks = all_looks(frame)
-    chosen = _one_run(runs)
-    frame = newest_of_each(frame) if chosen is None else frame[frame["run"] == chosen]
+    if choose_run:
+        chosen = _one_run(runs)
+        frame = newest_of_each(frame) if chosen is None else frame[frame["run"] == chosen]
     return Data(name, path, frame, runs, looks, details)
+
+
+def _picked(wanted: str | None, names: list[str]) -> str:
+    """The store that the link or the reader picked; the link names it even where it is the first.
+
+    A widget bound to the link would leave its first choice out of it, and the link would show
+    another store once a newer one is there.
+    """
+    before, now = (st.session_state.get(key) for key in ("store of this session", "store"))
+    if wanted is not None and wanted != before:
+        now = wanted
+    # Said again in every run: a widget on another page would start from its first choice.
+    st.session_state["store"] = now if now in names else names[0]
+    with st.sidebar:
+        name = str(st.selectbox("Store", names, key="store"))
+    st.session_state["store of this session"] = name
+    st.query_params["store"] = name
+    return name
 
 
 def _one_run(runs: list[RunInfo]) -> str | None:

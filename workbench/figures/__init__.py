@@ -1,8 +1,12 @@
 """DataFrame in, plotly figure out. Nothing here reads or writes anything."""
 
+from workbench.figures.agreement import agreement
+from workbench.figures.memory import memory
 from workbench.figures.panel import Axes
+from workbench.figures.roofline import roofline
 from workbench.figures.scaling import SCALING_METRICS, scaling
 from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks, place_names
+from workbench.figures.thresholds import thresholds
 from workbench.figures.units import interval, quantity
 
 __all__ = [
@@ -13,10 +17,14 @@ __all__ = [
     "Axes",
     "Look",
     "Theme",
+    "agreement",
     "in_order",
     "interval",
     "looks",
+    "memory",
     "place_names",
     "quantity",
+    "roofline",
     "scaling",
+    "thresholds",
 ]

@@ -102,7 +102,7 @@ class Panel:
         visual = [row["num_visual"] for row in rows if row["num_visual"] > 0] or [1]
         self.x_axis = axis(
             self.theme, VISUAL_TITLE, domain=self.domain, anchor=f"y{self.suffix}",
-            **_visual_axis(visual, self.axes.log_x, self.labels),
+            **visual_axis(visual, self.axes.log_x, self.labels),
         )  # fmt: skip
         self.y_axis = axis(
             self.theme, "", anchor=f"x{self.suffix}", range=limits,
@@ -254,7 +254,7 @@ def _linear_ticks(low: float, high: float) -> dict[str, Any]:
     return {"nticks": 7, "tickformat": ",.4~f" if high - low > 0.01 else ",.4~g"}
 
 
-def _visual_axis(visual: Sequence[float], log: bool, labels: int) -> dict[str, Any]:
+def visual_axis(visual: Sequence[float], log: bool, labels: int) -> dict[str, Any]:
     low, high = min(visual), max(visual)
     if not log:
         return {"type": "linear", "range": [0, high * 1.04], "tickformat": "~s", "nticks": 6}

@@ -35,6 +35,18 @@ def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
     )  # fmt: skip
 
 
+def per_token(row: Mapping[Any, Any]) -> str:
+    """The linear and, where there is one, the quadratic term: '4.1 ms + 166 ns·|V|'."""
+    unit = METRICS[row["metric"]].unit
+    if pd.isna(row["shape"]):
+        return "too few points"
+    linear = quantity(row["b"], unit)
+    if "c" in REFUTED.get(row["shape"], ()):
+        return linear
+    # The derivative of c·|V|² is 2c·|V|: what one more token costs when |V| are there.
+    return f"{linear} + {quantity(2 * row['c'], unit)}·|V|"
+
+
 def _term(row: Mapping[Any, Any], name: str) -> str:
     """One term: '403 MFLOP (402 to 404)', and whether it can be told from zero."""
     unit = METRICS[row["metric"]].unit

@@ -11,6 +11,8 @@ from workbench.report.text import listed
 
 Row = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], ...]
+Pair = Mapping[str, Row]
+"""A system with a baseline: rows of ``analysis.headline`` by metric."""
 
 HEADLINE_METRICS = ("time_s", "peak_bytes", "flops")
 BASELINES = {"eager": "S-Attn with the eager kernel", "fused": "S-Attn with a fused kernel"}
@@ -43,7 +45,7 @@ def at_place(frame: pd.DataFrame, source: str, device: str) -> pd.DataFrame:
     return frame[(frame["source"] == source) & (frame["device"] == device)]
 
 
-def pairs(frame: pd.DataFrame, samples: Mapping[Any, Sequence[float]]) -> list[dict[str, Row]]:
+def pairs(frame: pd.DataFrame, samples: Mapping[Any, Sequence[float]]) -> list[Pair]:
     """Each system with each baseline: rows of ``analysis.headline`` by metric, legend order."""
     table = headline(frame[list(NEEDED)], samples=samples)
     found: dict[tuple[str, ...], dict[str, Row]] = {}
@@ -56,7 +58,7 @@ def pairs(frame: pd.DataFrame, samples: Mapping[Any, Sequence[float]]) -> list[d
     return [found[key] for key in keys]
 
 
-def pairs_at(found: Sequence[dict[str, Row]], source: str, device: str) -> list[dict[str, Row]]:
+def pairs_at(found: Sequence[Pair], source: str, device: str) -> list[Pair]:
     """The pairs of one source and device."""
     return [
         pair for pair in found
@@ -80,13 +82,13 @@ def reach_rows(rows: pd.DataFrame) -> Rows:
     )  # fmt: skip
 
 
-def against_rows(found: Sequence[dict[str, Row]]) -> Rows:
+def against_rows(found: Sequence[Pair]) -> Rows:
     """Each system against each baseline; the columns are ``AGAINST``."""
     return tuple(
         (pair["time_s"]["series"], pair["time_s"]["baseline_series"],
          _count(pair["time_s"]["num_visual"], "none in common"),
          quantity(pair["time_s"]["value"], "s"), quantity(pair["time_s"]["baseline_value"], "s"),
-         _times(pair["time_s"]), _times(pair["peak_bytes"]), _times(pair["flops"]))
+         times(pair["time_s"]), times(pair["peak_bytes"]), times(pair["flops"]))
         for pair in found
     )  # fmt: skip
 
@@ -95,7 +97,7 @@ def _count(value: Any, missing: str) -> str:
     return missing if pd.isna(value) else f"{int(value):,}"
 
 
-def _times(row: Row) -> str:
+def times(row: Row) -> str:
     """'1.98× (1.90 to 2.07)'."""
     if pd.isna(row["ratio"]):
         return "n/a"
@@ -106,12 +108,22 @@ def _times(row: Row) -> str:
     )
 
 
+def reach_ratio(row: Row, baseline_ended: bool) -> str:
+    """How many times as many visual tokens fit: 'at least 2.00×' where the sweep ended first."""
+    if pd.isna(row["visual_ratio"]):
+        return "n/a"
+    if not baseline_ended:
+        return "not told"
+    bound = "at least " if pd.isna(row["fails_at"]) else ""
+    return f"{bound}{_figure(row['visual_ratio'])}×"
+
+
 def _figure(ratio: float) -> str:
     """Three digits of a ratio: 1.00, 37.1, 251."""
     return f"{ratio:,.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}"
 
 
-def answers(frame: pd.DataFrame, compared: Sequence[dict[str, Row]]) -> list[str]:
+def answers(frame: pd.DataFrame, compared: Sequence[Pair]) -> list[str]:
     """What a frame of one subject says of its systems, place by place, in sentences.
 
     ``compared`` are its ``pairs``.
@@ -125,7 +137,7 @@ def answers(frame: pd.DataFrame, compared: Sequence[dict[str, Row]]) -> list[str
     return found
 
 
-def _compared(rows: pd.DataFrame, found: Sequence[dict[str, Row]], where: str) -> Iterator[str]:
+def _compared(rows: pd.DataFrame, found: Sequence[Pair], where: str) -> Iterator[str]:
     candidates = [name for name in in_order(rows) if (
         rows.loc[rows["series"] == name, "attention"] != "s_attn").all()]  # fmt: skip
     if not candidates:
@@ -139,7 +151,7 @@ def _compared(rows: pd.DataFrame, found: Sequence[dict[str, Row]], where: str) -
             yield _pair(pair, where)
 
 
-def _pair(pair: dict[str, Row], where: str) -> str:
+def _pair(pair: Pair, where: str) -> str:
     time = pair["time_s"]
     system, baseline = time["series"], time["baseline_series"]
     if pd.isna(time["num_visual"]):
@@ -163,8 +175,8 @@ def _pair(pair: dict[str, Row], where: str) -> str:
 def _speed(row: Row) -> str:
     """'1.98× as fast as', or that the samples do not say which is faster."""
     if not pd.isna(row["ratio_low"]) and row["ratio_low"] <= 1 <= row["ratio_high"]:
-        return f"as fast as far as the samples tell, {_times(row)}, as"
-    return f"{_times(row)} as fast as"
+        return f"as fast as far as the samples tell, {times(row)}, as"
+    return f"{times(row)} as fast as"
 
 
 def _amount(row: Row, less: str, more: str, same: str) -> str:

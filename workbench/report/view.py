@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from workbench.analysis import CONDITIONS, SUBJECT, series_label
-from workbench.devices import DEVICES
+from workbench.devices import DEVICES, Device
 from workbench.figures import Look, looks
 from workbench.store import RunInfo, Store
 
@@ -97,7 +97,7 @@ def subjects(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo], details: Details) -> dict[str, int]:
     """Bytes that a process can have, by device name, where all of its cells agree on them.
 
-    As the records say; else the device entry of a prediction, or the card as its driver reports it.
+    As the records say; else the device entry of a prediction, or the card as its driver says.
     """
     found: dict[str, int] = {}
     environments = {run.id: run.environment for run in runs}
@@ -113,3 +113,33 @@ def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo], details: Details) -
         if len(sizes) == 1 and size is not None:
             found[str(device)] = size
     return found
+
+
+COUNTED = {"weights": "weight_bytes", "gradients": "gradient_bytes",
+           "activations": "activation_bytes"}  # fmt: skip
+"""Kinds of a measured peak that have a metric of their own."""
+
+
+def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
+    """The peak of each cell by kind: system, source, device, num_visual, kind, bytes.
+
+    As the record tells; else the kinds that have a metric, and the rest of the peak as one.
+    """
+    found = []
+    for row in frame[frame["peak_bytes"].notna()].to_dict("records"):
+        kinds = details.memory.get((row["run"], row["key"], row["source"], row["device"]))
+        if kinds is None:
+            sizes = {kind: row[name] for kind, name in COUNTED.items()}
+            kinds = {kind: int(size) for kind, size in sizes.items() if not pd.isna(size)}
+            kinds["rest of the peak"] = max(int(row["peak_bytes"]) - sum(kinds.values()), 0)
+        facts = {"system": row["series"], "source": row["source"], "device": row["device"],
+                 "num_visual": row["num_visual"]}  # fmt: skip
+        found += [{**facts, "kind": kind, "bytes": size} for kind, size in kinds.items()]
+    columns = ["system", "source", "device", "num_visual", "kind", "bytes"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def same_card(entry: Device, driver: str) -> bool:
+    """Whether the driver's name of a card, such as 'NVIDIA H200', is that of a device entry."""
+    words = driver.split()
+    return len(words) > 1 and words[:2] == entry.label.split()[:2]

@@ -1,0 +1,56 @@
+"""The command of a record asks for exactly its cell."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from workbench.report.command import cell_of, command_of
+from workbench.spec import Cell, make_cell
+from workbench.store import Store
+
+
+def test_every_cell_comes_back_from_the_frame(stores: Path) -> None:
+    with Store.open(stores / "hostile.db") as store:
+        cells = {record.cell.key: record.cell for record in store.records()}
+        for row in store.frame().to_dict("records"):
+            assert cell_of(row) == cells[row["key"]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "source", "device", "command"),
+    [
+        ({"num_visual": 256}, "measured", "cpu", "workbench measure --visual 256 --device cpu"),
+        (
+            {"num_visual": 74_000, "num_text": 400, "attention": "d_attn", "checkpoint": True,
+             "zero": 3, "world_size": 32, "chunk": 4096, "pass": "train"},
+            "predicted", "h100-80gb",
+            "workbench predict --visual 74000 --attention d_attn --pass train --text 400 --zero 3"
+            " --world-size 32 --chunk 4096 --checkpoint --device h100-80gb",
+        ),
+        ({"num_visual": 1}, "measured", "NVIDIA H200",
+         "workbench measure --visual 1 --device cuda"),
+        ({"num_visual": 1, "model": "a b; rm -rf $HOME"}, "measured", "cpu",
+         "workbench measure --visual 1 --model 'a b; rm -rf $HOME' --device cpu"),
+    ],
+)  # fmt: skip
+def test_the_options_are_those_of_the_command_line(
+    fields: dict[str, object], source: str, device: str, command: str
+) -> None:
+    assert command_of(make_cell(**fields), source, device) == command
+
+
+def test_every_option_exists() -> None:
+    """Every field of a cell has an option of that name."""
+    from typer.main import get_command
+
+    from workbench.cli import app
+
+    names = {name for each in get_command(app).commands["measure"].params for name in each.opts}
+    fields = {f.alias or name for name, f in Cell.model_fields.items()}
+    for field in fields:
+        words = shlex.split(command_of(make_cell(num_visual=1), "measured", "cpu"))
+        assert all(re.fullmatch(r"--[a-z-]+", w) for w in words if w.startswith("--"))
+        option = {"num_visual": "visual", "num_text": "text"}.get(field, field)
+        assert f"--{option.replace('_', '-')}" in names

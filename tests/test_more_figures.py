@@ -1,0 +1,118 @@
+"""Thresholds, memory, agreement and roofline show what the frame says."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import golden
+from workbench.analysis import limits
+from workbench.figures import LIGHT, agreement, memory, roofline, thresholds
+from workbench.report.validation import both_sources
+from workbench.report.view import (
+    Details,
+    all_looks,
+    capacities,
+    details_of,
+    memory_kinds,
+    newest_of_each,
+    prepared,
+)
+from workbench.store import RunInfo, Store
+
+GIB = 2.0**30
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, list[RunInfo], Details]:
+    path: Path = tmp_path_factory.mktemp("golden") / "s.db"
+    with Store.open(golden.build(path, "like_default")) as store:
+        frame = newest_of_each(prepared(store.frame()))
+        return frame[frame["pass"] == "forward"], store.runs(), details_of(store)
+
+
+def test_a_bracket_runs_from_the_last_that_ran_to_the_first_that_did_not(held) -> None:
+    frame = held[0]
+    figure = thresholds(limits(frame), all_looks(frame), LIGHT)
+    bars = {t.y[0]: list(t.x) for t in figure.data if t.mode == "lines"}
+    assert bars == {
+        "S-Attn · eager  <i>measured, cpu</i>": [4096, 8192],
+        "S-Attn · eager  <i>predicted, h100-80gb</i>": [16384, 65536],
+    }
+    arrows = [t for t in figure.data if t.mode != "lines" and t.marker.symbol == "triangle-right"]
+    assert sorted(t.x[0] for t in arrows) == [8192, 8192, 131072, 131072]
+    assert list(figure.layout.yaxis.categoryarray)[-1].startswith("S-Attn · eager  <i>measured")
+
+
+def test_capacities_are_those_of_the_records(held) -> None:
+    assert capacities(*held) == {
+        "cpu": golden.LIMIT["cpu"],
+        "h100-80gb": golden.LIMIT["h100-80gb"],
+    }
+    frame, runs, _ = held
+    predicted = frame[frame["source"] == "predicted"]
+    # Without details the device entry stands, and a CPU's limit is not known.
+    assert capacities(predicted, runs, Details({}, {}, {}))["h100-80gb"] > 78 * GIB
+    measured = frame[frame["source"] == "measured"]
+    assert capacities(measured, runs, Details({}, {}, {})) == {}
+
+
+def test_the_stack_adds_up_to_the_peak(held) -> None:
+    frame, runs, details = held
+    rows = frame[(frame["attention"] == "d_attn")]
+    kinds = memory_kinds(rows, details)
+    total = kinds.groupby(["source", "num_visual"])["bytes"].sum()
+    peaks = rows.groupby(["source", "num_visual"])["peak_bytes"].sum()
+    assert total.to_dict() == pytest.approx(peaks.to_dict())
+    figure = memory(kinds, capacities(frame, runs, details), LIGHT)
+    assert len({t.xaxis for t in figure.data}) == 2
+    shown = sum(t.y[-1] for t in figure.data if t.xaxis == "x2" and len(t.y))
+    assert shown == pytest.approx(rows[rows["source"] == "predicted"]["peak_bytes"].max() / GIB)
+
+
+def test_memory_ends_soon_after_the_card_does(held) -> None:
+    frame, runs, details = held
+    rows = frame[(frame["series"] == "S-Attn · eager") & (frame["source"] == "predicted")]
+    figure = memory(memory_kinds(rows, details), capacities(rows, runs, details), LIGHT)
+    assert figure.layout.yaxis.range[1] == pytest.approx(1.6 * 78)
+    assert "capacity 78.0 GiB" in [a.text for a in figure.layout.annotations]
+
+
+def test_agreement_compares_cells_that_have_both(held) -> None:
+    frame = held[0]
+    pairs = both_sources(frame)
+    # Bytes and FLOPs depend on shapes alone; seconds on a CPU say nothing of an H100.
+    assert set(pairs["metric"]) == {"flops", "peak_bytes"}
+    assert pairs["ratio"].to_numpy() == pytest.approx(1.0)
+    assert set(pairs["num_visual"]) == {256, 1024, 4096}
+    figure = agreement(pairs, all_looks(frame), LIGHT, "predicted over measured", 0.02)
+    assert sum(len(t.x) for t in figure.data) == len(pairs)
+
+
+def test_seconds_are_compared_where_the_card_is_the_same() -> None:
+    cells = {"num_visual": 256, "attention": "d_attn"}
+    rows = []
+    for record, device in (
+        (golden.record("measured", "NVIDIA H200", **cells), "NVIDIA H200"),
+        (golden.record("predicted", "h100-80gb", **cells), "h200-141gb"),
+    ):
+        rows.append({"key": record.cell.key, "source": record.source, "device": device,
+                     "status": "ok", "series": "s", "num_visual": 256,
+                     **dict.fromkeys(("time_q1_s", "time_q3_s")), **record.metrics})  # fmt: skip
+    pairs = both_sources(pd.DataFrame(rows)).set_index("metric")
+    row = pairs.loc["time_s"]
+    assert row["low"] < row["ratio"] < row["high"]
+
+
+def test_roofline_counts_what_the_kernel_does(held) -> None:
+    frame = held[0]
+    rows = frame[frame["source"] == "predicted"].assign(flops_causal=lambda f: f["flops"] / 2)
+    figure = roofline(rows, all_looks(frame), LIGHT, (1e15, 2e12))
+    by_name = {t.name: t for t in figure.data}
+    for name, share in (("S-Attn · eager", 1.0), ("S-Attn · sdpa", 0.5)):
+        own = rows[rows["series"] == name].sort_values("num_visual")
+        expected = share * own["flops"] / own["time_s"] / 1e12
+        assert list(by_name[name].y) == pytest.approx(list(expected))
+    (roof,) = [t for t in figure.data if t.mode == "lines"]
+    assert list(roof.y)[1:] == [1000.0, 1000.0]
+    assert roof.x[1] == pytest.approx(500)

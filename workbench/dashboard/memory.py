@@ -1,0 +1,38 @@
+"""Memory: where the bytes of the peak go, by kind, against the card's capacity."""
+
+import streamlit as st
+
+from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.shell import data, show, theme
+from workbench.figures import in_order, memory
+from workbench.report.sentences import at_place, place, places
+from workbench.report.text import markdown
+from workbench.report.view import capacities, memory_kinds
+from workbench.report.words import setting
+
+MOST = 4
+"""Panels that a screen has room for."""
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("Where do the bytes go?")
+    rows = subject(store.frame)
+    here = {place(*each): each for each in places(rows)}
+    with st.container(horizontal=True, gap="medium"):
+        where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
+        log_x = one("|V| axis", ("linear", "log"), "memory_x") == "log"
+    rows = at_place(rows, *here[where])
+    systems = several("Systems", in_order(rows), "systems")[:MOST]
+    rows = rows[rows["series"].isin(systems)]
+    kinds = memory_kinds(rows, store.details)
+    if kinds.empty:
+        st.info("No cell here has a peak that is told by kind; predicted cells do.")
+        return
+    near = capacities(rows, store.runs, store.details)
+    show(memory(kinds, near, theme(), log_x), "memory")
+    st.caption(markdown(
+        f"{setting(rows)}, {where}. Bytes at the moment of the peak, device context excluded."
+        " The bands of a measured cell are those that it counted; the rest of its peak is one."
+    ))  # fmt: skip

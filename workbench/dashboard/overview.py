@@ -1,0 +1,144 @@
+"""Overview: what is in the store, and the four figures that decide, beside the paper's claim."""
+
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis import fit, limits
+from workbench.dashboard.controls import one, subject
+from workbench.dashboard.shell import Data, data, show, theme
+from workbench.figures import in_order, quantity, scaling
+from workbench.report.fits import per_token
+from workbench.report.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
+from workbench.report.sentences import (
+    BASELINES,
+    Pair,
+    Row,
+    answers,
+    at_place,
+    pairs,
+    pairs_at,
+    place,
+    places,
+    reach_ratio,
+    times,
+)
+from workbench.report.text import listed, markdown
+from workbench.report.words import endings, figure_caption, plural
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("What does a visual token cost?")
+    st.markdown(_held(store))
+    rows = subject(store.frame)
+    here = {place(*each): each for each in places(rows)}
+    candidates = [name for name in in_order(rows) if _is_candidate(rows, name)]
+    with st.container(horizontal=True, gap="medium"):
+        where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
+        system = st.selectbox(
+            "System", candidates or in_order(rows), key="system", bind="query-params"
+        )
+    rows = at_place(rows, *here[where])
+    compared = pairs(rows, store.details.samples)
+    _cards(rows, str(system), [p for p in compared if p["time_s"]["series"] == system])
+    _claim()
+    if rows["time_s"].isna().all():
+        st.info("No cell here has a time. **Runs** lists each with its reason.")
+        return
+    curves = fit(rows, ("time_s",))[1]
+    show(scaling(rows, curves, store.looks, theme(), ("time_s",)), "overview")
+    caption = figure_caption(rows, ("time_s",), len(curves) > 0)
+    st.caption(" ".join(markdown(sentence) for sentence in caption))
+    said = answers(rows, pairs_at(compared, *here[where]))
+    st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in said))
+
+
+def _is_candidate(rows: pd.DataFrame, name: str) -> bool:
+    return bool((rows.loc[rows["series"] == name, "attention"] != "s_attn").all())
+
+
+def _held(store: Data) -> str:
+    """One line on the store."""
+    frame = store.frame
+    models = listed([markdown(name) for name in sorted(frame["model"].unique())])
+    return (
+        f"**{markdown(store.name)}** holds {plural(len(frame), 'cell')} of {models}"
+        f" under {plural(frame['series'].nunique(), 'system')}"
+        f" from {plural(frame['run'].nunique(), 'run')}: {endings(frame)}."
+    )
+
+
+def _cards(rows: pd.DataFrame, system: str, own: Sequence[Pair]) -> None:
+    """Four figures of one system, each against both baselines."""
+    against = {pair["time_s"]["baseline"]: pair for pair in own}
+    lacking = [("n/a", f"{words} is missing") for name, words in BASELINES.items()
+               if name not in against]  # fmt: skip
+    first, second, third, fourth = st.columns(4)
+    with first:
+        ended = set(limits(rows).dropna(subset=["fails_at"])["series"])
+        reach = [_reach(pair["time_s"], ended) for pair in own]
+        _card("Visual tokens that fit", [*reach, *lacking])
+    with second:
+        speed = [(times(pair["time_s"]), _at(pair)) for pair in own]
+        _card("Speed at equal |V|", [*speed, *lacking])
+    with third:
+        _card("One more visual token", _terms(rows, system))
+    with fourth:
+        _card("MFU at the largest |V|", [
+            (_mfu(rows, name), f"{name}") for name in [system, *_baselines(own)][:3]
+        ])  # fmt: skip
+
+
+def _reach(row: Row, ended: Collection[str]) -> tuple[str, str]:
+    baseline = row["baseline_series"]
+    if baseline in ended:
+        return reach_ratio(row, True), f"vs {baseline}"
+    return reach_ratio(row, False), f"{baseline} met no limit up to {row['baseline_max_visual']:,}"
+
+
+def _at(pair: Pair) -> str:
+    row = pair["time_s"]
+    return f"vs {row['baseline_series']}" + (
+        "" if pd.isna(row["num_visual"]) else f" at |V| = {row['num_visual']:,}"
+    )
+
+
+def _baselines(own: Sequence[Pair]) -> list[str]:
+    return list(dict.fromkeys(pair["time_s"]["baseline_series"] for pair in own))
+
+
+def _terms(rows: pd.DataFrame, system: str) -> list[tuple[str, str]]:
+    """The linear and quadratic terms of the system's time and of the fused baseline's."""
+    fits = fit(rows, ("time_s",))[0]
+    found = [(per_token(row), str(row["series"])) for row in fits.to_dict("records")]
+    found.sort(key=lambda each: each[1] != system)
+    return found[:3] or [("n/a", "no timed cell")]
+
+
+def _mfu(rows: pd.DataFrame, name: str) -> str:
+    own = rows[(rows["series"] == name) & rows["mfu"].notna() & (rows["status"] == "ok")]
+    if own.empty:
+        return "n/a"
+    best = own.sort_values("num_visual")["mfu"].iloc[-1]
+    return f"{100 * best:.1f} %"
+
+
+def _card(title: str, lines: Sequence[tuple[str, str]]) -> None:
+    """A large figure with its meaning, then smaller ones."""
+    with st.container(border=True, height="stretch"):
+        st.markdown(f"**{markdown(title)}**")
+        for place_, (figure, meaning) in enumerate(lines):
+            size = "###" if place_ == 0 else "#####"
+            st.markdown(f"{size} {markdown(figure)}\n{markdown(meaning)}")
+
+
+def _claim() -> None:
+    st.caption(markdown(
+        f"Published, not measured here ({PAPER}): {D_ATTN.system} reaches {D_ATTN.max_visual:,}"
+        f" visual tokens against {S_ATTN.max_visual:,} ({VISUAL_RATIO:.1f}×) and takes"
+        f" {quantity(D_ATTN.seconds, 's', 4)} against {quantity(S_ATTN.seconds, 's', 4)}"
+        f" ({SPEED_RATIO:.1f}×); {SETTING}."
+    ))  # fmt: skip

@@ -1,0 +1,114 @@
+"""Runs: every record in a table to filter, with its reasons and the command that repeats it."""
+
+import pandas as pd
+import streamlit as st
+
+from workbench.dashboard.controls import several
+from workbench.dashboard.shell import data
+from workbench.figures import quantity
+from workbench.record import METRICS
+from workbench.report.command import cell_of, command_of
+from workbench.report.text import markdown
+from workbench.report.words import plural
+
+SHOWN = {
+    "status": "status", "source": "source", "device": "device", "model": "model",
+    "scope": "scope", "pass": "pass", "series": "system", "num_visual": "|V|",
+    "flops": "TFLOP", "peak_bytes": "peak, GiB", "time_s": "s/it", "num_samples": "samples",
+    "flags": "flags", "error": "reason", "started_at": "begun", "run": "run",
+}  # fmt: skip
+SCALE = {"flops": 1e12, "peak_bytes": 2.0**30}
+MOST = 5_000
+"""Rows that are sent to the browser; the downloads hold all."""
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("Runs")
+    rows = store.frame
+    with st.container(horizontal=True, gap="medium"):
+        statuses = several("Status", sorted(rows["status"].unique()), "status")
+        sources = several("Source", sorted(rows["source"].unique()), "source_of_runs")
+    words = st.text_input("Containing", key="containing", bind="query-params",
+                          placeholder="a model, a system, a device, a flag …")  # fmt: skip
+    rows = rows[rows["status"].isin(statuses) & rows["source"].isin(sources)]
+    rows = _containing(rows, str(words or ""))
+    st.caption(f"{plural(len(rows), 'record')} of {plural(store.frame['run'].nunique(), 'run')}"
+               + (f"; the first {MOST:,} are shown" if len(rows) > MOST else ""))  # fmt: skip
+    if rows.empty:
+        st.info("No record matches. Clear the filter to see all.")
+        return
+    event = st.dataframe(
+        _table(rows.head(MOST)), hide_index=True, width="stretch", height=420, key="records",
+        on_select="rerun", selection_mode="single-row", column_config=_columns(),
+    )  # fmt: skip
+    _downloads(rows)
+    chosen = event.selection.rows
+    if chosen:
+        _one(rows.iloc[chosen[0]])
+    else:
+        st.caption("Tick a record for its flags, its metrics and the command that repeats it.")
+
+
+def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
+    """The rows in whose text every word occurs."""
+    text = rows["flags"].map(" ".join) + " " + rows["error"].fillna("").astype(str)
+    for name in ("model", "series", "device", "status", "scope", "pass", "run"):
+        text = text + " " + rows[name].astype(str)
+    keep = pd.Series(True, index=rows.index)
+    for word in words.lower().split():
+        keep &= text.str.lower().str.contains(word, regex=False)
+    return rows[keep]
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    table = rows[list(SHOWN)].copy()
+    for name, size in SCALE.items():
+        table[name] = pd.to_numeric(table[name]) / size
+    table["flags"] = table["flags"].map("; ".join)
+    return table.rename(columns=SHOWN)
+
+
+def _columns() -> dict[str, object]:
+    number = st.column_config.NumberColumn
+    return {
+        "|V|": number(format="localized"), "TFLOP": number(format="%.4g"),
+        "peak, GiB": number(format="%.4g"), "s/it": number(format="%.4g"),
+        "samples": number(format="%d"),
+    }  # fmt: skip
+
+
+def _downloads(rows: pd.DataFrame) -> None:
+    flat = rows.assign(flags=rows["flags"].map("; ".join))
+    with st.container(horizontal=True):
+        st.download_button("CSV", lambda: flat.to_csv(index=False).encode(), "records.csv",
+                           "text/csv", icon=":material/download:", on_click="ignore")  # fmt: skip
+        st.download_button("Parquet", lambda: _parquet(flat), "records.parquet",
+                           "application/vnd.apache.parquet", icon=":material/download:",
+                           on_click="ignore")  # fmt: skip
+
+
+def _parquet(flat: pd.DataFrame) -> bytes:
+    # Columns of mixed Python objects have no Parquet type; as text they keep what they say.
+    mixed = dict.fromkeys(flat.select_dtypes("object").columns, "str")
+    return bytes(flat.astype(mixed).to_parquet(index=False))
+
+
+def _one(row: pd.Series) -> None:
+    """Everything about one record."""
+    st.subheader(f"{markdown(row['series'])} at |V| = {row['num_visual']:,}")
+    left, right = st.columns([3, 2])
+    with left:
+        st.code(command_of(cell_of(row.to_dict()), row["source"], row["device"]), language="bash",
+                wrap_lines=True)  # fmt: skip
+        if isinstance(row["error"], str):
+            st.warning(markdown(row["error"]))
+        for flag in row["flags"]:
+            st.markdown(f"- {markdown(flag)}")
+    with right:
+        known = [(metric.label, quantity(row[name], metric.unit, 4), metric.convention)
+                 for name, metric in METRICS.items()
+                 if name in row and not pd.isna(row[name])]  # fmt: skip
+        st.dataframe(pd.DataFrame(known, columns=["metric", "value", "convention"]),
+                     hide_index=True, width="stretch")  # fmt: skip

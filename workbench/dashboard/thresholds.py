@@ -1,0 +1,45 @@
+"""Thresholds: where each system runs out of memory, as a bracket, by kernel and device."""
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis import limits
+from workbench.dashboard.controls import subject
+from workbench.dashboard.shell import data, show, theme
+from workbench.figures import thresholds
+from workbench.report.sentences import places, reach_columns, reach_rows
+from workbench.report.text import markdown
+from workbench.report.words import setting
+
+TOLERANCE = 0.01
+"""A threshold is known where its bracket is no wider than this share."""
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("Where does the memory end?")
+    rows = subject(store.frame)
+    found = limits(rows)
+    show(thresholds(found, store.looks, theme()), "thresholds")
+    st.caption(markdown(
+        f"{setting(rows)}. A bar runs from the largest |V| that ran, or was predicted to fit, to"
+        " the smallest that was out of memory; an arrow stands where the sweep ended first. Killed"
+        " and failed cells are no thresholds."
+    ))  # fmt: skip
+    wide = _wide(found)
+    if wide:
+        st.info(
+            f"{wide} of the brackets are wider than {TOLERANCE:.0%}, as a sweep leaves them;"
+            " `workbench limit` narrows one by bisection."
+        )
+    for source, device in places(rows):
+        here = rows[(rows["source"] == source) & (rows["device"] == device)]
+        st.markdown(f"**{source.capitalize()}, {markdown(device)}**")
+        table = pd.DataFrame(list(reach_rows(here)), columns=list(reach_columns(source)))
+        st.dataframe(table, hide_index=True, width="stretch")
+
+
+def _wide(found: pd.DataFrame) -> int:
+    both = found.dropna(subset=["max_visual", "fails_at"])
+    return int((both["fails_at"] > both["max_visual"] * (1 + TOLERANCE)).sum())

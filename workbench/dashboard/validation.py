@@ -1,0 +1,49 @@
+"""Validation: what was predicted beside what was measured, for cells that have both."""
+
+import pandas as pd
+import streamlit as st
+
+from workbench.dashboard.controls import several
+from workbench.dashboard.shell import data, show, theme
+from workbench.figures import agreement, in_order
+from workbench.record import METRICS
+from workbench.report.text import markdown
+from workbench.report.validation import TOLERANCE, both_sources
+from workbench.report.words import plural
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("Can the predictions be trusted?")
+    pairs = both_sources(store.frame)
+    if pairs.empty:
+        st.info(
+            "No cell of this store is both measured and predicted. Predict a measured one, with "
+            "the same options and data type, and both stand here: **Runs** shows the command of "
+            "each cell, and `workbench predict` takes the same options as `workbench measure`."
+        )
+        return
+    order = [name for name in in_order(store.frame) if name in set(pairs["series"])]
+    systems = several("Systems", order, "systems")
+    pairs = pairs[pairs["series"].isin(systems)]
+    title = "predicted over measured"
+    show(agreement(pairs, store.looks, theme(), title, TOLERANCE), "validation")
+    st.caption(
+        f"{plural(pairs['key'].nunique(), 'cell')}. The grey band is {TOLERANCE:.0%} about equal. "
+        "FLOPs and bytes are compared whatever the device, for they depend on shapes; seconds "
+        "only where the prediction is for the card that was measured. Bars: measured quartiles."
+    )
+    pairs = pairs.assign(metric=pairs["metric"].map(lambda name: METRICS[name].label))
+    summary = pairs.groupby(["metric", "series"])["ratio"].agg(["count", "min", "median", "max"])
+    st.dataframe(_rounded(summary.reset_index()), hide_index=True, width="stretch")
+    worst = pairs.assign(off=(pairs["ratio"] - 1).abs()).sort_values("off").iloc[-1]
+    st.markdown(
+        f"Furthest off: {markdown(worst['series'])} at |V| = {worst['num_visual']:,},"
+        f" {markdown(worst['metric'])} predicted at {worst['ratio']:.3g} times the measured."
+        .replace("|V|", "\\|V\\|")
+    )  # fmt: skip
+
+
+def _rounded(summary: pd.DataFrame) -> pd.DataFrame:
+    return summary.round({"min": 4, "median": 4, "max": 4})

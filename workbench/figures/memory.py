@@ -1,0 +1,113 @@
+"""Where the bytes go: the peak by kind, stacked over |V|, one panel a system."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.figures.panel import VISUAL_TITLE, visual_axis
+from workbench.figures.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    YELLOW,
+    Theme,
+    axis,
+    layout,
+    plain,
+    tint,
+)  # fmt: skip
+from workbench.figures.units import quantity
+
+GIB = 2.0**30
+GAP = 0.03
+FAR = 1.6
+"""Times the capacity at which the axis ends."""
+KINDS = {
+    "weights": (BLUE, ""), "gradients": (PURPLE, "/"), "optimizer": (GREEN, "x"),
+    "inputs": (SKY, "."), "activations": (ORANGE, "\\"), "working": (VERMILLION, "-"),
+}  # fmt: skip
+"""Kind to colour and hatching, from the bottom of the stack up; other kinds follow."""
+OTHER = (YELLOW, "+")
+
+
+def memory(
+    kinds: pd.DataFrame, capacities: Mapping[str, int], theme: Theme, log_x: bool = True
+) -> go.Figure:
+    """``kinds``: system, source, device, num_visual, kind, bytes; one panel a system and place."""
+    keys = ["system", "source", "device"]
+    groups = list(kinds.groupby(keys, sort=False))
+    names = sorted(kinds["kind"].unique(), key=lambda kind: (_place(kind), kind))
+    width = (1 - GAP * (len(groups) - 1)) / len(groups)
+    top = kinds.groupby([*keys, "num_visual"])["bytes"].sum().max() / GIB * 1.08
+    limit = max((capacities.get(str(key[2]), 0) for key, _ in groups), default=0) / GIB
+    if limit:
+        # What is far beyond the card would flatten what fits into it.
+        top = min(top, FAR * limit)
+    parts: dict[str, Any] = {"annotations": [], "shapes": []}
+    traces = []
+    for column, ((system, source, device), rows) in enumerate(groups, start=1):
+        suffix = "" if column == 1 else str(column)
+        start = (column - 1) * (width + GAP)
+        for kind in names:
+            own = rows[rows["kind"] == kind].sort_values("num_visual")
+            traces.append(_area(kind, own, suffix, theme, showlegend=column == 1))
+        parts[f"xaxis{suffix}"] = axis(
+            theme, VISUAL_TITLE, domain=[start, min(start + width, 1.0)], anchor=f"y{suffix}",
+            **visual_axis(list(rows["num_visual"]) or [1], log_x, 4 if len(groups) > 1 else 10),
+        )  # fmt: skip
+        parts[f"yaxis{suffix}"] = axis(
+            theme, "GiB" if column == 1 else "", anchor=f"x{suffix}", range=[0, top],
+            showticklabels=column == 1, tickformat=",",
+        )  # fmt: skip
+        parts["annotations"].append({
+            "text": f"<b>{plain(system)}</b><br>{source}, {plain(device)}", "x": 0, "y": 1,
+            "xref": f"x{suffix} domain", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
+            "align": "left", "showarrow": False, "yshift": 6, "font": {"size": 13},
+        })  # fmt: skip
+        _capacity(parts, suffix, capacities.get(str(device)), top, theme)
+    return go.Figure({"data": traces, "layout": layout(
+        theme, height=480, margin={"l": 64, "r": 16, "t": 64, "b": 56}, **parts
+    )})  # fmt: skip
+
+
+def _place(kind: str) -> int:
+    return list(KINDS).index(kind) if kind in KINDS else len(KINDS)
+
+
+def _area(
+    kind: str, rows: pd.DataFrame, suffix: str, theme: Theme, showlegend: bool
+) -> dict[str, Any]:
+    color, hatch = KINDS.get(kind, OTHER)
+    color = theme.shown(color)
+    return {
+        "type": "scatter", "x": rows["num_visual"].tolist(), "y": (rows["bytes"] / GIB).tolist(),
+        "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "stackgroup": f"one{suffix}",
+        "name": plain(kind), "legendgroup": plain(kind), "showlegend": showlegend,
+        "mode": "lines", "line": {"color": color, "width": 1.5}, "fillcolor": tint(color, 0.55),
+        "fillpattern": {"shape": hatch, "fgcolor": tint(color, 0.9), "size": 8, "solidity": 0.2,
+                        "bgcolor": tint(color, 0.45)},
+        "customdata": [quantity(size, "B") for size in rows["bytes"]],
+        "hovertemplate": f"<b>{plain(kind)}</b> %{{customdata}}<br>|V| = %{{x:,}}<extra></extra>",
+    }  # fmt: skip
+
+
+def _capacity(
+    parts: dict[str, Any], suffix: str, capacity: int | None, top: float, theme: Theme
+) -> None:
+    if capacity is None or capacity / GIB > top:
+        return
+    y = capacity / GIB
+    parts["shapes"].append({
+        "type": "line", "xref": f"x{suffix} domain", "x0": 0, "x1": 1, "yref": f"y{suffix}",
+        "y0": y, "y1": y, "line": {"color": theme.ink, "width": 1.5, "dash": "dot"},
+    })  # fmt: skip
+    parts["annotations"].append({
+        "text": f"capacity {y:.1f} GiB", "xref": f"x{suffix} domain", "yref": f"y{suffix}",
+        "x": 0.02, "y": y, "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+        "font": {"size": 12, "color": theme.ink},
+    })  # fmt: skip

@@ -1,0 +1,84 @@
+"""Every cell on its card's roofline: FLOP/s over FLOPs a byte, under the datasheet's lines."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.figures.panel import known
+from workbench.figures.style import Look, Theme, axis, in_order, layout, plain
+from workbench.figures.units import quantity
+
+TERA = 1e12
+
+
+def roofline(
+    frame: pd.DataFrame,
+    looks: Mapping[str, Look],
+    theme: Theme,
+    ceilings: tuple[float, float] | None,
+) -> go.Figure:
+    """``frame``: one source and device, ``series`` and ``dtype`` set; cells without time or bytes
+    are left out. ``ceilings``: FLOP/s and bytes/s, None where no datasheet has them.
+    """
+    rows = frame[frame["time_s"].notna() & frame["bytes_moved"].notna() & (frame["time_s"] > 0)]
+    # A fused kernel skips the pairs that the mask forbids; eager computes them all.
+    counted = rows["flops_causal"].where(rows["kernel"] != "eager").fillna(rows["flops"])
+    rows = rows.assign(
+        flops=counted,
+        intensity=counted / rows["bytes_moved"],
+        rate=counted / rows["time_s"] / TERA,
+    )
+    traces = [
+        _points(series, rows[rows["series"] == series], looks[series], theme)
+        for series in in_order(rows)
+    ]
+    low, high = rows["intensity"].min() / 2, rows["intensity"].max() * 2
+    if ceilings is not None:
+        peak, bandwidth = ceilings
+        ridge = peak / bandwidth
+        low, high = min(low, ridge / 4), max(high, ridge * 4)
+        traces.append({
+            "type": "scatter", "x": [low, ridge, high], "mode": "lines", "hoverinfo": "skip",
+            "y": [low * bandwidth / TERA, peak / TERA, peak / TERA],
+            "name": f"datasheet: {quantity(peak, 'FLOP')}/s, {bandwidth / 1e12:.2f} TB/s",
+            "line": {"color": theme.ink, "width": 2, "dash": "dot"},
+        })  # fmt: skip
+    return go.Figure({"data": traces, "layout": layout(
+        theme, height=520,
+        xaxis=axis(theme, "FLOPs a byte moved", type="log", dtick=1,
+                   range=[math.log10(low), math.log10(high)]),
+        yaxis=axis(theme, "TFLOP/s", type="log", dtick=1, tickformat=",.6~g"),
+    )})  # fmt: skip
+
+
+def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[str, Any]:
+    rows = rows.sort_values("num_visual")
+    color = theme.shown(look.color)
+    # The way from few tokens to many: small points first.
+    spread = max(math.log2(max(rows["num_visual"].max(), 2)), 1)
+    sizes = [7 + 9 * math.log2(max(v, 1)) / spread for v in rows["num_visual"]]
+    open_ = "" if (rows["source"] == "measured").all() else "-open"
+    return {
+        "type": "scatter", "x": rows["intensity"].tolist(), "y": rows["rate"].tolist(),
+        "mode": "lines+markers", "name": plain(series),
+        "line": {"color": color, "width": 1}, "customdata": [_words(r) for r in
+                                                            rows.to_dict("records")],
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "marker": {"color": color, "symbol": look.symbol + open_, "size": sizes,
+                   "line": {"width": 1.4, "color": color if open_ else theme.paper}},
+    }  # fmt: skip
+
+
+def _words(row: Mapping[Any, Any]) -> str:
+    lines = [
+        f"<b>{plain(row['series'])}</b>", f"|V| = {row['num_visual']:,}",
+        f"{row['intensity']:,.0f} FLOPs a byte", f"{row['rate']:,.1f} TFLOP/s",
+        f"{quantity(row['flops'], 'FLOP')}, {quantity(row['bytes_moved'], 'B')} moved,"
+        f" {quantity(row['time_s'], 's')}",
+    ]  # fmt: skip
+    if known(row.get("mfu")):
+        lines.append(f"MFU {100 * row['mfu']:.1f} %")
+    return "<br>".join(lines)

@@ -1,0 +1,85 @@
+"""Where each system runs out of memory: from the last |V| that ran to the first that did not."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from workbench.figures.panel import VISUAL_TITLE, visual_axis
+from workbench.figures.style import Look, Theme, axis, in_order, layout, plain
+
+ROOM = 0.3
+ROW_HEIGHT, FRAME_HEIGHT = 42, 130
+
+
+def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) -> go.Figure:
+    """One row a line of ``analysis.limits``, grouped by source and device.
+
+    The bar goes from the largest |V| that ran to the smallest that ran out of memory; a row
+    without such an end has an arrow, for its limit lies beyond the sweep.
+    """
+    order = {name: place for place, name in enumerate(in_order(limits))}
+    rows = sorted(
+        limits.to_dict("records"),
+        key=lambda row: (row["source"], row["device"], order[row["series"]]),
+    )
+    names = [f"{plain(r['series'])}  <i>{r['source']}, {plain(r['device'])}</i>" for r in rows]
+    ends = [v for r in rows for v in (r["max_visual"], r["fails_at"]) if not pd.isna(v) and v > 0]
+    traces = []
+    for name, row in zip(names, rows, strict=True):
+        look = looks[row["series"]]
+        traces += _row(name, row, theme.shown(look.color), theme)
+    return go.Figure({
+        "data": traces,
+        "layout": layout(
+            theme, height=FRAME_HEIGHT + ROW_HEIGHT * len(rows), showlegend=False,
+            xaxis=axis(theme, VISUAL_TITLE, **_with_room(visual_axis(ends or [1], True, 10))),
+            yaxis=axis(theme, "", type="category", automargin=True, showgrid=False,
+                       categoryorder="array", categoryarray=names[::-1]),
+        ),
+    })  # fmt: skip
+
+
+def _with_room(x_axis: dict[str, Any]) -> dict[str, Any]:
+    """The axis with room on the right for the words behind the last point."""
+    low, high = x_axis["range"]
+    return {**x_axis, "range": [low, high + ROOM * (high - low)]}
+
+
+def _row(name: str, row: Mapping[Any, Any], color: str, theme: Theme) -> list[dict[str, Any]]:
+    ran, failed = row["max_visual"], row["fails_at"]
+    words = _words(row)
+    found: list[dict[str, Any]] = []
+
+    def add(x: list[Any], text: str, **more: Any) -> None:
+        found.append({"type": "scatter", "x": x, "y": [name] * len(x), "hovertemplate":
+                      "%{customdata}<extra></extra>", "customdata": [words] * len(x),
+                      "text": [text] * len(x), **more})  # fmt: skip
+
+    if not pd.isna(ran) and not pd.isna(failed):
+        add([ran, failed], "", mode="lines", line={"color": color, "width": 10})
+    if not pd.isna(ran):
+        open_ended = pd.isna(failed)
+        symbol = "triangle-right" if open_ended else "circle"
+        text = f"  {ran:,} and more" if open_ended else ""
+        add([ran], text, mode="markers+text", textposition="middle right",
+            textfont={"color": theme.muted},
+            marker={"symbol": symbol, "size": 14, "color": color})  # fmt: skip
+    if not pd.isna(failed):
+        text = f"  {ran:,} to {failed:,}" if not pd.isna(ran) else f"  below {failed:,}"
+        add([failed], text, mode="markers+text", textposition="middle right",
+            textfont={"color": theme.muted},
+            marker={"symbol": "x", "size": 11, "color": color,
+                    "line": {"width": 1, "color": theme.paper}})  # fmt: skip
+    return found
+
+
+def _words(row: Mapping[Any, Any]) -> str:
+    ran, failed = row["max_visual"], row["fails_at"]
+    lines = [f"<b>{plain(row['series'])}</b>", f"{row['source']}, {plain(row['device'])}"]
+    lines.append("no cell ran" if pd.isna(ran) else f"largest |V| that ran: {ran:,}")
+    lines.append(
+        "no cell ran out of memory" if pd.isna(failed) else f"out of memory at {failed:,}"
+    )
+    return "<br>".join(lines)
