@@ -103,6 +103,12 @@ def test_flops_of_one_token_are_exact(capsys: pytest.CaptureFixture[str]) -> Non
     assert found["metrics"]["flops"] == 436_207_616 + 16_384
 
 
+def test_a_limit_is_asked_without_a_size(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Answer(capsys, "limit", "--device", "a100-40gb", "--json").document
+    assert found["max_visual"] < found["fails_at"] <= 1.01 * found["max_visual"] + 1
+    assert Answer(capsys, "limit", "--visual", 9).code == 2
+
+
 def test_a_predicted_oom_is_done_and_keeps_its_metrics(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

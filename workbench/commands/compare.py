@@ -55,7 +55,8 @@ def compare(
         raise RequestError(f"the environments differ ({facts}); --across compares all the same")
     found = compare_runs(before.frame, after.frame, before.samples, after.samples, metric)
     worse = found[(found["verdict"] == "slower") & ~(found["ratio"] <= 1 + threshold)]
-    rows = found.astype(object).where(found.notna(), None).to_dict("records")
+    plain = found.astype(object).where(found.notna(), None)
+    rows = [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
     if json_:
         show.emit(
             {

@@ -6,13 +6,13 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
-from workbench.commands.options import takes_cell
+from workbench.commands.options import takes_cell_of_any_size
 
 if TYPE_CHECKING:
     from workbench.spec import Cell
 
 
-@takes_cell
+@takes_cell_of_any_size
 def limit(
     cell: "Cell",
     device: Annotated[

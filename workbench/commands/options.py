@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from workbench.spec import Cell
 
 
+Command = Callable[..., None]
+
+
 class CellOption(NamedTuple):
     """An option of the command line and the field of the cell that it sets."""
 
@@ -70,15 +73,25 @@ CELL_OPTIONS = (
 )
 
 
-def takes_cell(command: Callable[..., None]) -> Callable[..., None]:
+def takes_cell(command: Command) -> Command:
     """Give ``command`` the cell's options; it gets the validated Cell as ``cell``."""
+    return _with_options(command, (VISUAL, *CELL_OPTIONS), {})
+
+
+def takes_cell_of_any_size(command: Command) -> Command:
+    """As ``takes_cell`` without ``--visual``, for what is asked of every |V|."""
+    return _with_options(command, CELL_OPTIONS, {VISUAL.field: 1})
+
+
+def _with_options(
+    command: Command, options: tuple[CellOption, ...], fixed: dict[str, Any]
+) -> Command:
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "cell"]
-    options = (VISUAL, *CELL_OPTIONS)
 
     @wraps(command)
     def with_options(**values: Any) -> None:
         given = {option.field: values.pop(option.name) for option in options}
-        command(cell=_cell(given), **values)
+        command(cell=_cell({**given, **fixed}), **values)
 
     keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     parameters = [*(option.parameter for option in options), *keyword_only]
