@@ -183,10 +183,8 @@ def build(path: Path, kind: str) -> Path:
     with Store.open(path, mode="w") as store:
         if kind != "empty":
             run = store.begin_run(sweep.name, sweep.model_dump(mode="json", by_alias=True), LAPTOP)
-            for one in records:
-                store.add(run, one)
+            store.add_many(run, records)
         if kind == "two_runs":
             run = store.begin_run(sweep.name, sweep.model_dump(mode="json", by_alias=True), NODE)
-            for one in records:
-                store.add(run, slower(one))
+            store.add_many(run, [slower(one) for one in records])
     return path

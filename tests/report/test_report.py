@@ -155,11 +155,10 @@ def test_the_commands_reproduce_the_sweep(stores: Path, written: dict[str, Repor
 
 
 def test_two_reports_differ_in_the_stamp_only(stores: Path) -> None:
-    path = stores / "like_default.db"
+    path = stores / "two_runs.db"
     first, second = contents(path), contents(path)
-    assert html(first, "@STAMP@") == html(second, "@STAMP@")
-    assert markdown_text(first, "@STAMP@") == markdown_text(second, "@STAMP@")
     assert html(first, "@STAMP@").replace("@STAMP@", "later") == html(second, "later")
+    assert markdown_text(first, "@STAMP@") == markdown_text(second, "@STAMP@")
 
 
 @pytest.mark.parametrize("kind", ["empty", "nothing_ran"])

@@ -1,4 +1,4 @@
-"""Golden stores, built once a session."""
+"""What several folders of tests share: golden stores, built once a session."""
 
 from pathlib import Path
 
