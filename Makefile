@@ -14,6 +14,7 @@ REPORT ?= reports/latest
 	@echo "installing into .venv (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[all,dev]'
+	@$(BIN)/python -m compileall -q workbench
 	@touch $@
 
 install: .venv/.installed

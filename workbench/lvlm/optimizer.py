@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-HYPER = {"lr": 2e-6, "betas": (0.9, 0.95), "eps": 1e-5, "weight_decay": 0.0}
+LR, BETAS, EPS, WEIGHT_DECAY = 2e-6, (0.9, 0.95), 1e-5, 0.0
 """Table 7 of the D-Attn paper: Mistral, stages 2 and 3."""
 
 
@@ -22,7 +22,12 @@ class MasterAdamW:
             p if p.element_size() >= 4 else p.detach().float().requires_grad_()
             for p in self.parameters
         ]
-        self.optimizers = [torch.optim.AdamW([m], foreach=False, **HYPER) for m in self.masters]
+        self.optimizers = [
+            torch.optim.AdamW(
+                [m], lr=LR, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY, foreach=False
+            )
+            for m in self.masters
+        ]
         for optimizer, master in zip(self.optimizers, self.masters, strict=True):
             optimizer.state[master] = {
                 "step": torch.tensor(0.0),

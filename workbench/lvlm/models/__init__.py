@@ -5,7 +5,8 @@ and says how the parts of a layer are found. A model is a family and the fields 
 config. transformers is imported when something is built, not before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -24,6 +25,23 @@ if TYPE_CHECKING:
 
 FAMILIES: "Registry[Family]" = Registry("model family", __name__)
 MODELS: "Registry[Model]" = Registry("model", __name__)
+
+
+@contextmanager
+def _without_scipy() -> Iterator[None]:
+    """Every model file imports the losses of object detection, and those scipy.optimize.
+
+    No decoder uses them, and the import takes as long as a prediction: transformers is told, while
+    it imports, that there is no scipy.
+    """
+    import transformers.utils as utils
+
+    asked = utils.is_scipy_available
+    utils.is_scipy_available = lambda: False
+    try:
+        yield
+    finally:
+        utils.is_scipy_available = asked
 
 
 @dataclass(frozen=True)
@@ -47,9 +65,10 @@ class Family:
         return config.hidden_size**0.5 if self.scaled_embeddings else 1.0
 
     def _class(self, name: str, module: str = "modeling") -> Any:
-        return getattr(
-            import_module(f"transformers.models.{self.package}.{module}_{self.package}"), name
-        )
+        with _without_scipy():
+            return getattr(
+                import_module(f"transformers.models.{self.package}.{module}_{self.package}"), name
+            )
 
     def config(self, fields: dict[str, Any]) -> "PreTrainedConfig":
         """The family's configuration with the published ``fields``."""
