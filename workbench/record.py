@@ -55,6 +55,7 @@ for _name, _unit, _label, _convention in (
     ("backward_s", "s", "Backward", "median, a train pass's backward alone"),
     ("optimizer_s", "s", "Optimizer step", "median, a train pass's optimizer step alone"),
     ("num_samples", "1", "Timed iterations", "number of samples behind time_s"),
+    ("kv_cache_bytes", "B", "KV cache", "keys and values of all tokens, before a decoded one"),
     ("bytes_moved", "B", "Bytes moved", "operator inputs read once and outputs written once, unfused"),
     ("mfu", "1", "MFU", "model_flops over time_s over the datasheet's dense bf16 peak"),
 ):

@@ -3,7 +3,6 @@
 A predicted and a measured cell are built by the same code; they differ in how they are executed.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.optimizer import MasterAdamW
 from workbench.lvlm.parts import LayerParts
-from workbench.lvlm.weights import BLOCK, load_layers, randomise
+from workbench.lvlm.weights import load_layers, randomise
 from workbench.registry import Registry
 from workbench.spec import Cell
 
@@ -90,6 +89,12 @@ class Workload:
         return [*weights, *self.inputs, *self.upstream, *self.context.tensors(), *states]
 
     @property
+    def kv_cache_bytes(self) -> int:
+        """Keys and values of every layer after all tokens: before the new one in a decode pass."""
+        elements = sum(n * self.system.cache_elements(p, self.cell) for p, n in self.layers)
+        return elements * self.context.dtype.itemsize
+
+    @property
     def num_parameters(self) -> int:
         """Parameters of the scope, tied ones once."""
         return sum(p.numel() for p in self.module.parameters())
@@ -147,7 +152,9 @@ def check(cell: Cell) -> None:
 def parts_of(model: Resolved, layer: nn.Module, system: System, context: Context) -> LayerParts:
     """The parts of a layer, once the kernel has agreed to serve it."""
     parts = model.family.parts(layer)
-    bites = system.window_bites(context.layout, parts.window)
+    # A decode step's cache holds only what its token sees: there is nothing left to mask.
+    decode = context.cell.pass_ == "decode"
+    bites = not decode and system.window_bites(context.layout, parts.window)
     context.kernel.refuse(parts, system.decomposed, bites)
     context.require(parts, system.decomposed)
     return parts
@@ -165,11 +172,7 @@ def make_layer(model: Resolved, index: int, context: Context) -> nn.Module:
 
 def random_tensor(shape: tuple[int, ...], context: Context, grad: bool = False) -> Tensor:
     """Standard normal values of the context's dtype, repeating after BLOCK of them."""
-    count = math.prod(shape)
-    block = torch.randn(min(count, BLOCK), device=context.device).to(context.dtype)
-    if count > BLOCK:
-        block = block.repeat(-(-count // BLOCK))[:count].clone()
-    return block.view(shape).requires_grad_(grad)
+    return context.random(shape).requires_grad_(grad)
 
 
 class Checkpointed(nn.Module):

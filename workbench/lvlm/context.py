@@ -3,6 +3,7 @@
 Masks and tables are inputs: they are made once, before anything is counted or timed.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.parts import LayerParts
-from workbench.lvlm.weights import Made, create
+from workbench.lvlm.weights import BLOCK, Made, create
 from workbench.spec import Cell
 
 TILE = 4096
@@ -44,18 +45,12 @@ class Context:
     _kept: list[Tensor] = field(default_factory=list)
 
     def rope(self, index: int, stream: str) -> tuple[Tensor, Tensor]:
-        """cos and sin [1, n, K] for ``stream`` (sequence, visual or text) at that layer."""
+        """cos and sin [1, n, K] at that layer for sequence, visual, text, or the next token."""
         layer_type = self.model.layer_type(index)
         if (layer_type, stream) not in self._tables:
             if self._rotary is None:
                 self._rotary = self.model.family.rotary(self.model.config).to(self.device)
-            places = (
-                torch.arange(self.layout.length)
-                if stream == "sequence"
-                else (self.layout.positions(visual=stream == "visual"))
-            )
-            if self.positions is not None:
-                places = self.positions[..., places]
+            places = self._positions(stream)
             like = torch.empty(0, dtype=self.dtype, device=self.device)
             self._tables[layer_type, stream] = self.model.family.cos_sin(
                 self._rotary, like, places.to(self.device), layer_type
@@ -108,6 +103,29 @@ class Context:
         """Count a system's own constant among the inputs; returns it."""
         self._kept.append(tensor)
         return tensor
+
+    def random(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal values, repeating after BLOCK of them."""
+        count = math.prod(shape)
+        block = torch.randn(min(count, BLOCK), device=self.device).to(self.dtype)
+        if count > BLOCK:
+            block = block.repeat(-(-count // BLOCK))[:count].clone()
+        return block.view(shape)
+
+    def cache(self, parts: LayerParts, tokens: int) -> Tensor:
+        """Keys or values of ``tokens`` cached tokens, random: [B, G, n, K]."""
+        return self.random((self.cell.batch, parts.num_kv_heads, tokens, parts.head_dim))
+
+    def _positions(self, stream: str) -> Tensor:
+        if stream == "next":
+            last = self.layout.length if self.positions is None else self.positions.max() + 1
+            return torch.tensor([int(last)])
+        places = (
+            torch.arange(self.layout.length)
+            if stream == "sequence"
+            else self.layout.positions(visual=stream == "visual")
+        )
+        return places if self.positions is None else self.positions[..., places]
 
     def _places(self, visual: bool) -> Tensor:
         if visual not in self._indices:

@@ -81,6 +81,12 @@ class Layout:
         """Whether no text stands before a visual token."""
         return all(s.text_before == 0 for s in self.visual_segments)
 
+    def num_last(self, visual: bool, window: int | None) -> int:
+        """How many tokens of one stream the next token of the sequence sees."""
+        first = 0 if window is None else self.length + 1 - window
+        segments = (s for s in self.segments if s.visual == visual)
+        return sum(max(0, s.start + s.length - max(s.start, first)) for s in segments)
+
     def positions(self, visual: bool) -> Tensor:
         """Sequence indices of one stream, int64 [V] or [T]."""
         parts = [

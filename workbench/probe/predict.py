@@ -88,6 +88,7 @@ def counts(traced: Trace) -> dict[str, int | float | None]:
         "params": traced.params,
         "weight_bytes": traced.timeline.of_kind("weights"),
         "bytes_moved": traced.bytes_moved,
+        **({} if traced.kv_cache_bytes is None else {"kv_cache_bytes": traced.kv_cache_bytes}),
     }
 
 

@@ -31,6 +31,8 @@ class Trace:
     flops_causal: int
     model_flops: int
     params: int
+    kv_cache_bytes: int | None
+    """What a prefill leaves and a decode step reads; None for a train pass."""
     timeline: Timeline
     operators: Counter[Operator]
 
@@ -105,7 +107,8 @@ def _traced(workload: Workload, granule: int, plan: Plan | None) -> Trace:
     if plan is not None:
         unit = units(workload, plan)[MIDDLE]
         weights = [w for layer in unit for w in layer.parameters()]
-        held = [tracker.block_of(w) for w in weights]
+        caches = [cache for layer in unit for cache in layer.buffers()]
+        held = [tracker.block_of(t) for t in (*weights, *caches)]
         timeline = repeat_middle(timeline, bounds.frozen(), plan.middles, held)
         params += sum(w.numel() for w in weights) * (plan.middles - 1)
         repeated = workload.layers[plan.unit : 2 * plan.unit]
@@ -117,6 +120,7 @@ def _traced(workload: Workload, granule: int, plan: Plan | None) -> Trace:
         flops_causal=flops - masked_flops(workload, operators),
         model_flops=forward_flops(workload) * (3 if workload.cell.pass_ == "train" else 1),
         params=params,
+        kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
         timeline=timeline,
         operators=operators,
     )
@@ -204,6 +208,8 @@ def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
     for parts, count in workload.layers:
         pairs = workload.system.pairs(workload.context.layout, parts.window)
         dense, allowed = dense + count * pairs.dense, allowed + count * pairs.allowed
+    if workload.cell.pass_ == "decode":
+        return 0  # A cache holds only what its token sees.
     hidden, rest = divmod(attention * (dense - allowed), dense)
     assert rest == 0, "attention FLOPs are a multiple of the dense pairs"
     return hidden

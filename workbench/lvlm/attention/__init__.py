@@ -32,6 +32,14 @@ class Pairs:
     allowed: int
 
 
+@dataclass(frozen=True)
+class Cached:
+    """Tokens in one layer's cache that the next token sees, by stream."""
+
+    visual: int
+    text: int
+
+
 class System:
     """One attention system. Subclasses say how a layer runs and what it costs."""
 
@@ -50,6 +58,8 @@ class System:
                     f"{option}: {self.name} has no such option; it has "
                     f"{', '.join(self.options) or 'none of ' + ', '.join(STREAM_OPTIONS)}"
                 )
+            if getattr(cell, option) and cell.pass_ == "decode":
+                raise RequestError(f"{option}: a decode step is one token and has no use for it")
         if cell.skip_last and cell.scope == "layer":
             raise RequestError("skip_last: a single layer has no last layer; use scope decoder")
 
@@ -81,11 +91,29 @@ class System:
         """Parameters that one layer has beyond the family's own."""
         return 0
 
+    def cached(self, layout: Layout, window: int | None) -> Cached:
+        """Tokens whose keys and values one layer's cache holds after ``layout``."""
+        return Cached(*(layout.num_last(visual, window) for visual in (True, False)))
+
+    def token_flops(self, parts: "LayerParts", cached: Cached) -> int:
+        """Matmul FLOPs of one decoded token of one sample outside the attention pairs."""
+        return token_flops(parts)
+
     def forward_flops(self, parts: "LayerParts", cell: Cell) -> int:
         """Closed form of one layer's forward, dense: 2·m·n·k a matmul, 4·K·H a pair."""
-        pairs = self.pairs(Layout.of(cell), parts.window).dense
-        per_pair = 4 * parts.num_heads * parts.head_dim
+        layout, per_pair = Layout.of(cell), 4 * parts.num_heads * parts.head_dim
+        if cell.pass_ == "decode":
+            cached = self.cached(layout, parts.window)
+            pairs = cached.visual + cached.text + 1
+            return cell.batch * (self.token_flops(parts, cached) + per_pair * pairs)
+        pairs = self.pairs(layout, parts.window).dense
         return self.linear_flops(parts, cell) + cell.batch * per_pair * pairs
+
+    def cache_elements(self, parts: "LayerParts", cell: Cell) -> int:
+        """Elements of one layer's keys and values after all tokens of the cell, whole batch."""
+        cached = self.cached(Layout.of(cell), parts.window)
+        width = 2 * parts.num_kv_heads * parts.head_dim
+        return cell.batch * width * (cached.visual + cached.text)
 
 
 def token_flops(parts: "LayerParts", q: bool = True, kv: bool = True, rest: bool = True) -> int:

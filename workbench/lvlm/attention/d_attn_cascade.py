@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention import SYSTEMS, Cached, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_prefixes
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
@@ -38,8 +38,8 @@ class CrossAttention(nn.Module):
 class CascadeLayer(DecomposedLayer):
     """Text: cross-attention, residual, self-attention, residual, MLP."""
 
-    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
-        super().__init__(parts, context, index)
+    def __init__(self, system: System, parts: "LayerParts", context: Context, index: int) -> None:
+        super().__init__(system, parts, context, index)
         self.cross = context.create(lambda: CrossAttention(parts))
         randomise(self.cross)
 
@@ -80,6 +80,10 @@ class DAttnCascade(Decomposed):
         visual = narrow * cell.num_visual
         text = 2 * wide * cell.num_text if text_prefixes(Layout.of(cell)) else 0
         return super().linear_flops(parts, cell) + cell.batch * (visual + text)
+
+    def token_flops(self, parts: "LayerParts", cached: Cached) -> int:
+        wide = 2 * parts.hidden_size * parts.num_heads * parts.head_dim
+        return token_flops(parts) + (2 * wide if cached.visual else 0)
 
     def extra_parameters(self, parts: "LayerParts") -> int:
         heads = 2 * parts.num_heads + 2 * parts.num_kv_heads

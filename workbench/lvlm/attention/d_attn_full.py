@@ -20,12 +20,14 @@ class FullLayer(DecomposedLayer):
 
     rotate_visual = True
 
-    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
-        super().__init__(parts, context, index)
+    def __init__(self, system: System, parts: "LayerParts", context: Context, index: int) -> None:
+        super().__init__(system, parts, context, index)
+        if self.decode:
+            return
         self.visual_prefixes = visual_prefixes(context.layout)
         self.visual_scores = context.scores(parts, False, window_on_other=True)
 
-    def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         assert self.visual_tables is not None, "both streams are rotated"
         streams = {}
         for name, x, (cos, sin) in (
@@ -65,7 +67,7 @@ class DAttnFull(System):
     options = ()
 
     def layer(self, parts: "LayerParts", context: Context, index: int) -> FullLayer:
-        return FullLayer(parts, context, index)
+        return FullLayer(self, parts, context, index)
 
     def pairs(self, layout: Layout, window: int | None) -> Pairs:
         v, t = layout.num_visual, layout.num_text

@@ -4,11 +4,13 @@ The visual stream of a diagonal system is token-wise: norm, k, v, W_o and MLP. I
 chunks.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import Pairs, System, token_flops
+from workbench.lvlm.attention import Cached, Pairs, System, token_flops
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
@@ -40,22 +42,59 @@ def visual_prefixes(layout: Layout) -> tuple[Prefix, ...]:
 class DecomposedLayer(nn.Module):
     """D-Attn on the layer's own weights: diagonal V2V, T2V without RoPE, α-weighting."""
 
+    visual_keys: Tensor
+    visual_values: Tensor
+    text_keys: Tensor
+    text_values: Tensor
+
     rotate_visual = False
     """Whether T2V keeps RoPE (the biased variants)."""
 
-    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
+    def __init__(self, system: System, parts: "LayerParts", context: Context, index: int) -> None:
         super().__init__()
+        self.system = system
         self.layer = parts.layer
         self.parts = parts
         self.kernel = context.kernel
         self.fold, self.chunk = context.cell.fold, context.cell.chunk
         self.only_keys = context.cell.skip_last and index == context.last
+        self.visual_tables: tuple[Tensor, Tensor] | None = None
+        self.decode = context.cell.pass_ == "decode"
+        if self.decode:
+            self._hold(context, index)
+            return
+        self.num_rows = context.layout.num_text
         self.prefixes = text_prefixes(context.layout)
         self.text_tables = context.rope(index, "text")
-        self.visual_tables = context.rope(index, "visual") if self.rotate_visual else None
+        if self.rotate_visual:
+            self.visual_tables = context.rope(index, "visual")
         self.scores = context.scores(parts, True, window_on_other=self.rotate_visual)
 
-    def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def _hold(self, context: Context, index: int) -> None:
+        """One text row against a cache of the tokens that it sees.
+
+        Text keys are rotated. Visual keys are rotated only where T2V keeps RoPE; visual keys and
+        values are never repeated.
+        """
+        cached = self.system.cached(context.layout, self.parts.window)
+        self.num_rows = 1
+        self.prefixes = (Prefix(0, 1, cached.visual),) if cached.visual else ()
+        self.text_tables = context.rope(index, "next")
+        self.scores = Scores(self.parts.scale, self.parts.softcap, causal=False)
+        for stream, tokens in (("visual", cached.visual), ("text", cached.text)):
+            for name in ("keys", "values"):
+                held = context.cache(self.parts, tokens)
+                self.register_buffer(f"{stream}_{name}", held, persistent=False)
+
+    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
+        """[B, V, D], [B, T, D] -> the same shapes; the text alone [B, 1, D] in a decode step."""
+        if self.decode:
+            (token,) = state
+            return (self.text_stream(token, self.visual_keys, self.visual_values),)
+        visual, text = state
+        return self.streams(visual, text)
+
+    def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """[B, V, D], [B, T, D] -> the same shapes."""
         key = value = None
         if visual.shape[1]:
@@ -91,7 +130,11 @@ class DecomposedLayer(nn.Module):
         parts, x = self.parts, self.parts.input_norm(text)
         q, (cos, sin) = parts.query(x), self.text_tables
         q_rope = parts.rope(q, cos, sin)
-        own = Branch(q_rope, parts.rope(parts.key(x), cos, sin), parts.value(x))
+        own_key, own_value = parts.rope(parts.key(x), cos, sin), parts.value(x)
+        if self.decode:
+            own_key = torch.cat((self.text_keys, own_key), 2)
+            own_value = torch.cat((self.text_values, own_value), 2)
+        own = Branch(q_rope, own_key, own_value)
         if key is None or value is None or not self.prefixes:
             attended = self.kernel.own(own, self.scores)
         else:
@@ -115,7 +158,13 @@ class Decomposed(System):
     layer_class: type[DecomposedLayer] = DecomposedLayer
 
     def layer(self, parts: "LayerParts", context: Context, index: int) -> nn.Module:
-        return self.layer_class(parts, context, index)
+        return self.layer_class(self, parts, context, index)
+
+    def cached(self, layout: Layout, window: int | None) -> Cached:
+        found = super().cached(layout, window)
+        if self.layer_class.rotate_visual:
+            return found
+        return replace(found, visual=layout.num_visual)  # No distance without RoPE, no window.
 
     def pairs(self, layout: Layout, window: int | None) -> Pairs:
         cross = sum((p.stop - p.start) * p.length for p in text_prefixes(layout))

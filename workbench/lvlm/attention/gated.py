@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from workbench.lvlm.attention import System
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
@@ -12,12 +13,12 @@ from workbench.lvlm.parts import LayerParts
 class TwoBranchLayer(DecomposedLayer):
     """``combine`` says how; rows that see no visual token take SA alone."""
 
-    def __init__(self, parts: LayerParts, context: Context, index: int) -> None:
-        super().__init__(parts, context, index)
+    def __init__(self, system: System, parts: LayerParts, context: Context, index: int) -> None:
+        super().__init__(system, parts, context, index)
         covered = sum(p.stop - p.start for p in self.prefixes)
         self.sees: Tensor | None = None
-        if covered < context.layout.num_text:
-            sees = torch.zeros(context.layout.num_text, 1, dtype=context.dtype)
+        if covered < self.num_rows:
+            sees = torch.zeros(self.num_rows, 1, dtype=context.dtype)
             for p in self.prefixes:
                 sees[p.start : p.stop] = 1
             self.sees = context.keep(sees.to(context.device))
@@ -34,8 +35,8 @@ class TwoBranchLayer(DecomposedLayer):
 class GatedLayer(TwoBranchLayer):
     """One learned gate a layer, 0 at the start."""
 
-    def __init__(self, parts: LayerParts, context: Context, index: int) -> None:
-        super().__init__(parts, context, index)
+    def __init__(self, system: System, parts: LayerParts, context: Context, index: int) -> None:
+        super().__init__(system, parts, context, index)
         self.gate = nn.Parameter(torch.zeros(1, dtype=context.dtype, device=context.device))
 
 

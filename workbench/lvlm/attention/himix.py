@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention import SYSTEMS, System
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import Context
@@ -27,8 +27,8 @@ ENCODER_WIDTH = 1152
 class HiMixLayer(DecomposedLayer):
     """Text alone is updated; the visual state passes through unchanged."""
 
-    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
-        super().__init__(parts, context, index)
+    def __init__(self, system: System, parts: "LayerParts", context: Context, index: int) -> None:
+        super().__init__(system, parts, context, index)
         narrow = parts.num_kv_heads * parts.head_dim
         self.norm_img = context.create(lambda: nn.RMSNorm(ENCODER_WIDTH, eps=1e-6))
         self.k_proj_img = context.create(lambda: nn.Linear(ENCODER_WIDTH, narrow, bias=False))

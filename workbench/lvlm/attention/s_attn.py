@@ -33,6 +33,36 @@ class SAttnLayer(nn.Module):
         return (out,)
 
 
+class SAttnDecode(nn.Module):
+    """The untouched layer over one token and transformers' own cache of rotated keys."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
+        super().__init__()
+        self.layer: Any = parts.layer
+        self.tables = context.rope(index, "next")
+        cached = SYSTEMS["s_attn"].cached(context.layout, parts.window)
+        for name in ("keys", "values"):
+            held = context.cache(parts, cached.visual + cached.text)
+            self.register_buffer(name, held, persistent=False)
+
+    def forward(self, token: Tensor) -> tuple[Tensor]:
+        """[B, 1, D] -> [B, 1, D]."""
+        from workbench.lvlm.held_cache import HeldCache
+
+        out = self.layer(
+            token,
+            attention_mask=None,
+            position_embeddings=self.tables,
+            position_ids=None,
+            past_key_values=HeldCache(self.keys, self.values),
+            use_cache=True,
+        )
+        return (out,)
+
+
 class SAttn(System):
     name = "s_attn"
     label = "S-Attn"
@@ -40,6 +70,8 @@ class SAttn(System):
     options = ("tiled",)
 
     def layer(self, parts: "LayerParts", context: Context, index: int) -> nn.Module:
+        if context.cell.pass_ == "decode":
+            return SAttnDecode(parts, context, index)
         return SAttnLayer(parts, context, index)
 
     def state(self, visual: Tensor, text: Tensor, layout: Layout) -> tuple[Tensor, ...]:

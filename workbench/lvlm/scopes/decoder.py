@@ -58,15 +58,18 @@ class Decoder(nn.Module):
             self._load(cell.weights, context)
         self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
 
-    def forward(self, visual: Tensor, ids: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits [B, rows, vocab], or the mean loss of text tokens, given ``targets`` [B, T]."""
+    def forward(self, visual: Tensor | None, ids: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Logits [B, rows, vocab], or the mean loss of text tokens, given ``targets`` [B, T].
+
+        A decode step has no ``visual``: its ids [B, 1] meet the layers' caches.
+        """
         text = self.embed_tokens(ids)
         if self.embed_scale != 1.0:
             text = text * self.embed_scale
-        state = self.system.state(visual, text, self.layout)
+        state = (text,) if visual is None else self.system.state(visual, text, self.layout)
         for layer in self.layers:
             state = layer(*state)
-        hidden = self.norm(self._rows(state))
+        hidden = self.norm(state[0] if visual is None else self._rows(state))
         if targets is None:
             return self._logits(hidden)
         if self.cell.tiled:
@@ -140,6 +143,8 @@ def _decoder_scope(cell: Cell, system: System, context: Context) -> Workload:
     if cell.skip_last and cell.logits == "all":
         raise RequestError("skip_last: needs logits 'text', or visual logits would be missing")
     decoder, train = Decoder(cell, system, context), cell.pass_ == "train"
+    if cell.pass_ == "decode":
+        return _decode_step(cell, system, context, decoder)
     shape = (cell.batch, cell.num_visual, system.visual_width(decoder.parts[0]))
     visual = random_tensor(shape, context, grad=train)
     vocab = context.model.config.vocab_size
@@ -167,6 +172,21 @@ def _decoder_scope(cell: Cell, system: System, context: Context) -> Workload:
             if system.text_only or cell.logits == "text"
             else cell.num_visual + cell.num_text
         ),
+    )
+
+
+def _decode_step(cell: Cell, system: System, context: Context, decoder: Decoder) -> Workload:
+    config = context.model.config
+    ids = torch.randint(config.vocab_size, (cell.batch, 1), device=context.device)
+    return Workload(
+        cell=cell,
+        system=system,
+        context=context,
+        module=decoder,
+        inputs=[ids],
+        forward=lambda: (decoder(None, ids),),
+        layers=[(parts, 1) for parts in decoder.parts],
+        head_flops=2 * cell.batch * config.hidden_size * config.vocab_size,
     )
 
 

@@ -20,6 +20,17 @@ def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
     module = system.layer(parts, context, index)
     if cell.checkpoint:
         module = Checkpointed(module)
+    if cell.pass_ == "decode":
+        token = random_tensor((cell.batch, 1, parts.hidden_size), context)
+        return Workload(
+            cell=cell,
+            system=system,
+            context=context,
+            module=module,
+            inputs=[token],
+            forward=lambda: module(token),
+            layers=[(parts, 1)],
+        )
     train, d = cell.pass_ == "train", parts.hidden_size
     shapes = (
         [(cell.num_visual, system.visual_width(parts)), (cell.num_text, d)]
