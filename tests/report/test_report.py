@@ -139,7 +139,7 @@ def test_what_is_missing_is_said(written: dict[str, ReportFiles]) -> None:
     assert "that both ran" not in words("predicted_only")
     assert "Nothing here was predicted" in words("measured_only")
     assert "Not compared against S-Attn with the eager kernel or" in words("one_cell")
-    assert "Lines are the fits" not in words("one_cell")
+    assert "Lines with a band" not in words("one_cell")
     statuses = words("all_statuses")
     for reason in ("signal 9", "no answer within 900 s", "boom", "soft-capping"):
         assert reason in statuses

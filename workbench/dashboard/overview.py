@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import fit, limits
+from workbench.analysis import limits
 from workbench.dashboard.controls import one, subject
 from workbench.dashboard.shell import Data, data, show, theme
 from workbench.figures import in_order, quantity, scaling
@@ -17,7 +17,6 @@ from workbench.report.sentences import (
     Row,
     answers,
     at_place,
-    pairs,
     pairs_at,
     place,
     places,
@@ -42,15 +41,15 @@ def render() -> None:
             "System", candidates or in_order(rows), key="system", bind="query-params"
         )
     rows = at_place(rows, *here[where])
-    compared = pairs(rows, store.details.samples)
-    _cards(rows, str(system), [p for p in compared if p["time_s"]["series"] == system])
+    compared = store.pairs(rows)
+    fits, curves = store.fit(rows, ("time_s",))
+    _cards(rows, fits, str(system), [p for p in compared if p["time_s"]["series"] == system])
     _claim()
     if rows["time_s"].isna().all():
         st.info("No cell here has a time. **Runs** lists each with its reason.")
         return
-    curves = fit(rows, ("time_s",))[1]
     show(scaling(rows, curves, store.looks, theme(), ("time_s",)), "overview")
-    caption = figure_caption(rows, ("time_s",), len(curves) > 0)
+    caption = figure_caption(rows, ("time_s",), bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     said = answers(rows, pairs_at(compared, *here[where]))
     st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in said))
@@ -71,7 +70,7 @@ def _held(store: Data) -> str:
     )
 
 
-def _cards(rows: pd.DataFrame, system: str, own: Sequence[Pair]) -> None:
+def _cards(rows: pd.DataFrame, fits: pd.DataFrame, system: str, own: Sequence[Pair]) -> None:
     """Four figures of one system, each against both baselines."""
     against = {pair["time_s"]["baseline"]: pair for pair in own}
     lacking = [("n/a", f"{words} is missing") for name, words in BASELINES.items()
@@ -85,7 +84,7 @@ def _cards(rows: pd.DataFrame, system: str, own: Sequence[Pair]) -> None:
         speed = [(times(pair["time_s"]), _at(pair)) for pair in own]
         _card("Speed at equal |V|", [*speed, *lacking])
     with third:
-        _card("One more visual token", _terms(rows, system))
+        _card("One more visual token", _terms(fits, system))
     with fourth:
         _card("MFU at the largest |V|", [
             (_mfu(rows, name), f"{name}") for name in [system, *_baselines(own)][:3]
@@ -110,9 +109,8 @@ def _baselines(own: Sequence[Pair]) -> list[str]:
     return list(dict.fromkeys(pair["time_s"]["baseline_series"] for pair in own))
 
 
-def _terms(rows: pd.DataFrame, system: str) -> list[tuple[str, str]]:
+def _terms(fits: pd.DataFrame, system: str) -> list[tuple[str, str]]:
     """The linear and quadratic terms of the system's time and of the fused baseline's."""
-    fits = fit(rows, ("time_s",))[0]
     found = [(per_token(row), str(row["series"])) for row in fits.to_dict("records")]
     found.sort(key=lambda each: each[1] != system)
     return found[:3] or [("n/a", "no timed cell")]

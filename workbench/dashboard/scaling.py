@@ -3,12 +3,11 @@
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import fit
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.shell import Data, data, show, theme
 from workbench.figures import SCALING_METRICS, Axes, in_order, scaling
 from workbench.report.fits import fit_rows
-from workbench.report.sentences import answers, pairs
+from workbench.report.sentences import answers
 from workbench.report.text import markdown
 from workbench.report.view import capacities
 from workbench.report.words import figure_caption
@@ -33,10 +32,10 @@ def render() -> None:
             "None of these cells has a figure: nothing ran. **Runs** lists each with its reason."
         )
         return
-    fits, curves = fit(rows, SCALING_METRICS)
+    fits, curves = store.fit(rows, SCALING_METRICS)
     near = capacities(rows, store.runs, store.details)
     show(scaling(rows, curves, store.looks, theme(), metrics, axes, near), "scaling")
-    caption = figure_caption(rows, metrics, len(curves) > 0)
+    caption = figure_caption(rows, metrics, bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     _say(store, rows)
     _terms(fits[fits["metric"].isin(metrics)])
@@ -57,7 +56,7 @@ def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes]:
 
 def _say(store: Data, rows: pd.DataFrame) -> None:
     st.subheader("In words")
-    said = answers(rows, pairs(rows, store.details.samples))
+    said = answers(rows, store.pairs(rows))
     st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in said))
 
 

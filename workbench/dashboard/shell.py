@@ -1,7 +1,9 @@
 """What every page needs first: the chosen store, or help where there is none to show."""
 
+import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from workbench.analysis import fit
 from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, inside, named_store
 from workbench.errors import RequestError
 from workbench.figures import THEMES, Look, Theme
+from workbench.report.sentences import Pair, pairs
 from workbench.report.text import markdown
 from workbench.report.view import Details, all_looks, details_of, newest_of_each, prepared
 from workbench.store import RunInfo, Store, StoreError, version_token
@@ -32,7 +36,25 @@ class Data:
     runs: list[RunInfo]
     looks: dict[str, Look]
     """Of every series in the store, so that filters change no colour."""
-    details: Details
+    token: str
+
+    @property
+    def details(self) -> Details:
+        """Samples, capacities and bytes by kind of every record."""
+        return _read_details(str(self.path), self.token)
+
+    def _identity(self, rows: pd.DataFrame) -> tuple[str, ...]:
+        # The rows of a frame that is always the same for one version of one store.
+        kept = hashlib.sha256(rows.index.to_numpy().tobytes()).hexdigest()
+        return str(self.path), self.token, kept
+
+    def fit(self, rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """``analysis.fit`` of some of the frame's rows, done once."""
+        return _fitted(self._identity(rows), tuple(metrics), rows)
+
+    def pairs(self, rows: pd.DataFrame) -> list[Pair]:
+        """``sentences.pairs`` of some of the frame's rows, done once."""
+        return _paired(self._identity(rows), rows, self)
 
 
 def theme() -> Theme:
@@ -47,11 +69,31 @@ def show(figure: go.Figure, name: str) -> None:
     st.plotly_chart(figure, theme=None, width="stretch", key=f"figure {name}", config=config)
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
-def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo], Details]:
+# A resource is shared, not copied for each reader: nothing may change a frame in place.
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo]]:
     """The whole store; ``token`` changes with it, which is what makes this cache valid."""
     with Store.open(path) as store:
-        return prepared(store.frame()), store.runs(), details_of(store)
+        return prepared(store.frame()), store.runs()
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _read_details(path: str, token: str) -> Details:
+    """What the frame leaves out: slower to read, so only where a page needs it."""
+    with Store.open(path) as store:
+        return details_of(store)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _fitted(
+    identity: tuple[str, ...], metrics: tuple[str, ...], _rows: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return fit(_rows, metrics)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _paired(identity: tuple[str, ...], _rows: pd.DataFrame, _store: "Data") -> list[Pair]:
+    return pairs(_rows, _store.details.samples)
 
 
 def data(choose_run: bool = True) -> Data:
@@ -71,7 +113,7 @@ def data(choose_run: bool = True) -> Data:
     path = found[name]
     try:
         token = version_token(path)
-        frame, runs, details = _read(str(path), token)
+        frame, runs = _read(str(path), token)
     except (RequestError, StoreError) as error:
         _broken(name, error)
     _watch(str(path), token)
@@ -81,7 +123,7 @@ def data(choose_run: bool = True) -> Data:
     if choose_run:
         chosen = _one_run(runs)
         frame = newest_of_each(frame) if chosen is None else frame[frame["run"] == chosen]
-    return Data(name, path, frame, runs, looks, details)
+    return Data(name, path, frame, runs, looks, token)
 
 
 def _picked(wanted: str | None, names: list[str]) -> str:

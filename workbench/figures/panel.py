@@ -167,7 +167,13 @@ class Panel:
         self._write(f"{plain(device)} has {capacity:.1f} GiB", y, yanchor="bottom")
 
     def draw(self, line: Line, curve: Curve | None) -> None:
-        """The line's curve with its band, its points, and its failures."""
+        """The line's curve with its band, its points, and its failures.
+
+        A curve without a band goes through every point by force: it says nothing, and the points
+        are joined instead.
+        """
+        if curve is not None and not known(curve.low[0]):
+            curve = None
         if curve is not None:
             self._curve(line, curve)
         valued = [row for row in line.rows if known(row[self.metric])]
@@ -191,13 +197,12 @@ class Panel:
     def _curve(self, line: Line, curve: Curve) -> None:
         x = list(curve.num_visual)
         # A band that dips below zero would vanish from a logarithmic axis with its line.
-        floor = min(curve.value) / self.base * 1e-3
-        low = [max(v / self.base, floor) if known(v) else None for v in curve.low]
-        high = [max(v / self.base, floor) if known(v) else None for v in curve.high]
+        floor = min((v for v in curve.value if v > 0), default=self.base) / self.base * 1e-3
+        low = [max(v / self.base, floor) for v in curve.low]
+        high = [max(v / self.base, floor) for v in curve.high]
         group = {"legendgroup": plain(line.series), "hoverinfo": "skip", "mode": "lines"}
-        if None not in low:
-            self._add(x=x + x[::-1], y=high + low[::-1], fill="toself", line={"width": 0},
-                      fillcolor=tint(line.look.color, 0.18), **group)  # fmt: skip
+        self._add(x=x + x[::-1], y=high + low[::-1], fill="toself", line={"width": 0},
+                  fillcolor=tint(line.look.color, 0.18), **group)  # fmt: skip
         self._add(x=x, y=[v / self.base for v in curve.value], **group,
                   line={"color": line.look.color, "width": 2.2, "dash": line.dash})  # fmt: skip
 

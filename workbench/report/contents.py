@@ -147,6 +147,7 @@ def _section(title: str, number: int, facts: dict[str, Any], rows: pd.DataFrame,
         scaling(rows, curves, looks, theme, capacities=capacities(rows, runs, details))
         for theme in (LIGHT, DARK)
     )
+    banded = bool(curves["low"].notna().any())
     tables, compared = [], pairs(rows, details.samples)
     for source, device in places(rows):
         here, name = at_place(rows, source, device), place(source, device)
@@ -174,7 +175,7 @@ def _section(title: str, number: int, facts: dict[str, Any], rows: pd.DataFrame,
         answers=tuple(answers(rows, compared)),
         figure=figure,
         dark=dark,
-        caption=tuple(words.figure_caption(rows, SCALING_METRICS, len(curves) > 0)),
+        caption=tuple(words.figure_caption(rows, SCALING_METRICS, banded)),
         tables=tuple(tables),
     )  # fmt: skip
 

@@ -192,10 +192,12 @@ def _amount(row: Row, less: str, more: str, same: str) -> str:
 def _certainty(row: Row) -> str:
     if row["source"] == "predicted" or pd.isna(row["num_samples"]):
         return ""
-    few = int(min(row["num_samples"], row["baseline_num_samples"]))
+    counts = sorted({int(row["num_samples"]), int(row["baseline_num_samples"])})
+    how = f"medians of {' and '.join(map(str, counts))} samples"
+    how = "one sample of each" if counts == [1] else how
     if pd.isna(row["ratio_low"]):
-        return f", medians of at least {few} samples, too few for an interval"
-    return f", medians of at least {few} samples with the 95 % interval of their ratio"
+        return f", {how}, too few for an interval"
+    return f", {how} with the 95 % interval of their ratio"
 
 
 def _reached(rows: pd.DataFrame, where: str) -> str:

@@ -1,5 +1,8 @@
 """Predicted beside measured: the cells that have both, as ratios."""
 
+import math
+from functools import cache
+
 import pandas as pd
 
 from workbench.devices import DEVICES
@@ -16,27 +19,29 @@ def both_sources(frame: pd.DataFrame) -> pd.DataFrame:
 
     ``low`` and ``high`` take the measured quartiles for the median; NaN where there are none.
     """
-    measured = frame[(frame["source"] == "measured") & (frame["status"] == "ok")]
-    predicted = frame[frame["source"] == "predicted"]
+    needed = ["key", "series", "num_visual", "device", "time_q1_s", "time_q3_s", *METRICS]
+    measured = frame.loc[(frame["source"] == "measured") & (frame["status"] == "ok"), needed]
+    predicted = frame.loc[frame["source"] == "predicted", ["key", "device", *METRICS]]
     both = measured.merge(predicted, on="key", suffixes=("", "_predicted"))
+    devices = list(zip(both["device_predicted"], both["device"], strict=True))
+    same = pd.Series([_same(entry, driver) for entry, driver in devices], dtype=bool)
+    note = both["device"] + " measured, " + both["device_predicted"] + " predicted"
     found = []
-    for row in both.to_dict("records"):
-        for metric in METRICS:
-            value, guess = row[metric], row[f"{metric}_predicted"]
-            if pd.isna(value) or pd.isna(guess) or not value:
-                continue
-            if metric == "time_s" and not _same(row["device_predicted"], row["device"]):
-                continue
-            quartiles = metric == "time_s" and not pd.isna(row["time_q1_s"])
-            found.append({
-                "metric": metric, "series": row["series"], "key": row["key"],
-                "num_visual": row["num_visual"], "ratio": guess / value,
-                "low": guess / row["time_q3_s"] if quartiles else None,
-                "high": guess / row["time_q1_s"] if quartiles else None,
-                "note": f"{row['device']} measured, {row['device_predicted']} predicted",
-            })  # fmt: skip
-    return pd.DataFrame(found, columns=COLUMNS).astype({"low": "float64", "high": "float64"})
+    for metric in METRICS:
+        guess = both[f"{metric}_predicted"]
+        timed = metric == "time_s"
+        ratios = both[["series", "key", "num_visual"]].assign(
+            metric=metric,
+            ratio=guess / both[metric],
+            low=guess / both["time_q3_s"] if timed else math.nan,
+            high=guess / both["time_q1_s"] if timed else math.nan,
+            note=note,
+        )
+        keep = guess.notna() & (both[metric] > 0) & (same | (not timed))
+        found.append(ratios[keep][COLUMNS])
+    return pd.concat(found, ignore_index=True)
 
 
+@cache
 def _same(entry: str, driver: str) -> bool:
     return entry == driver or (entry in DEVICES and same_card(DEVICES[entry], driver))

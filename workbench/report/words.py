@@ -111,7 +111,7 @@ def convention_line(metrics: Sequence[str]) -> str:
 
 def _reading(rows: pd.DataFrame, has_fits: bool) -> list[str]:
     sources = set(rows["source"])
-    found = ["Lines are the fits with their 95 % bands."] if has_fits else []
+    found = ["Lines with a band are fits; the band is their 95 % interval."] if has_fits else []
     if sources == {"measured", "predicted"}:
         found.append("Filled points and unbroken strokes are measured; hollow points and broken"
                      " strokes are predicted.")  # fmt: skip
