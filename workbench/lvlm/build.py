@@ -19,7 +19,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.optimizer import MasterAdamW
 from workbench.lvlm.parts import LayerParts
-from workbench.lvlm.weights import load_layers, randomise
+from workbench.lvlm.weights import check_source, copy_layer, randomise
 from workbench.registry import Registry
 from workbench.spec import Cell
 
@@ -128,6 +128,7 @@ def build(
         last=model.config.num_hidden_layers - 1,
     )
     workload = SCOPES[cell.scope](cell, system, context)
+    context.loaded = None  # Copied: a second set of weights would be measured too.
     workload.guard = kernel.context
     return workload
 
@@ -141,6 +142,8 @@ def check(cell: Cell) -> None:
         _ = Layout.of(cell).segments
     except ValueError as error:
         raise RequestError(f"layout: {error}") from None
+    if cell.weights is not None:
+        check_source(cell.weights)
     model = resolve(cell.model)
     if cell.layer is not None and cell.layer >= model.config.num_hidden_layers:
         raise RequestError(
@@ -163,10 +166,11 @@ def parts_of(model: Resolved, layer: nn.Module, system: System, context: Context
 def make_layer(model: Resolved, index: int, context: Context) -> nn.Module:
     """One real layer on the context's device and dtype, with random or loaded weights."""
     layer = context.create(lambda: model.family.layer(model.config, index))
-    if context.cell.weights is None:
+    checkpoint = context.checkpoint()
+    if checkpoint is None:
         randomise(layer)
     else:
-        load_layers(context.cell.weights, model, {index: layer})
+        copy_layer(checkpoint, index, layer, str(context.cell.weights))
     return layer.train(context.cell.pass_ == "train")
 
 

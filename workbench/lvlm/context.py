@@ -16,7 +16,7 @@ from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.parts import LayerParts
-from workbench.lvlm.weights import BLOCK, Made, create
+from workbench.lvlm.weights import BLOCK, Made, create, read_checkpoint
 from workbench.spec import Cell
 
 TILE = 4096
@@ -37,6 +37,7 @@ class Context:
     """Index of the last layer."""
     positions: Tensor | None = None
     """Positions other than sequence indices (M-RoPE), int64 [S] or [3, S]."""
+    loaded: dict[str, Tensor] | None = None
     _rotary: nn.Module | None = None
     _tables: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _masks: dict[int | None, Any] = field(default_factory=dict)
@@ -98,6 +99,14 @@ class Context:
     def create(self, make: Callable[[], Made]) -> Made:
         """A further module of the workload, uninitialised, on its device and in its dtype."""
         return create(make, self.device, self.dtype)
+
+    def checkpoint(self) -> dict[str, Tensor] | None:
+        """The cell's checkpoint, read once; None for random weights and for predictions."""
+        if self.cell.weights is None or tracing(self.device):
+            return None
+        if self.loaded is None:
+            self.loaded = read_checkpoint(self.cell.weights, self.model)
+        return self.loaded
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Count a system's own constant among the inputs; returns it."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from workbench.errors import RequestError
@@ -54,30 +55,23 @@ def randomise(module: nn.Module, std: float = 0.02) -> None:
             flat[whole:].copy_(block[: count - whole])
 
 
-def load_layers(source: str, model: Resolved, layers: Mapping[int, nn.Module]) -> None:
-    """Copy a checkpoint's weights into ``layers`` (index -> uninitialised layer).
+def read_checkpoint(source: str, model: Resolved) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by their name inside the text model (``layers.0.…``).
 
     ``source`` is a hub id or a folder. Raises RequestError for a checkpoint that cannot be read,
     lacks a tensor or holds one of another shape.
     """
-    tensors = read_checkpoint(source, model)
-    for index, layer in layers.items():
-        for name, parameter in layer.named_parameters():
-            copy_tensor(tensors, f"layers.{index}.{name}", parameter, source)
-
-
-def read_checkpoint(source: str, model: Resolved) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by their name inside the text model (``layers.0.…``)."""
-    folder = Path(source)
-    if (folder.is_absolute() or source.startswith(".")) and not (folder / "config.json").is_file():
-        raise RequestError(f"weights {source!r}: not a folder with a config.json")
+    check_source(source)
     try:
         loaded, info = model.family.causal_lm().from_pretrained(
             source, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(f"weights {source!r}: cannot be loaded: {reason}") from None
+        raise RequestError(
+            f"weights {source!r}: cannot be loaded: {reason}; expected config.json and "
+            f"model.safetensors of a {model.config.model_type} model"
+        ) from None
     mismatched = sorted(str(m[0] if isinstance(m, tuple) else m) for m in info["mismatched_keys"])
     for problem, names in (("missing", sorted(info["missing_keys"])), ("mis-shaped", mismatched)):
         if names:
@@ -87,6 +81,26 @@ def read_checkpoint(source: str, model: Resolved) -> dict[str, Tensor]:
                 f"{model.config.model_type} checkpoint"
             )
     return {name.split("model.")[-1]: tensor for name, tensor in loaded.state_dict().items()}
+
+
+def check_source(source: str) -> None:
+    """Raise RequestError for a local folder that holds no checkpoint; a hub id is not asked."""
+    folder = Path(source)
+    local = folder.is_absolute() or source.startswith(".") or folder.exists()
+    if not local:
+        return
+    if not (folder / "config.json").is_file():
+        raise RequestError(f"weights {source!r}: not a folder with a config.json")
+    if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        raise RequestError(
+            f"weights {source!r}: the folder has no weights; expected model.safetensors"
+        )
+
+
+def copy_layer(tensors: Mapping[str, Tensor], index: int, layer: nn.Module, source: str) -> None:
+    """Copy one layer's weights; raises RequestError as ``copy_tensor`` does."""
+    for name, parameter in layer.named_parameters():
+        copy_tensor(tensors, f"layers.{index}.{name}", parameter, source)
 
 
 def copy_tensor(tensors: Mapping[str, Tensor], name: str, parameter: Tensor, source: str) -> None:

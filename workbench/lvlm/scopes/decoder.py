@@ -18,7 +18,7 @@ from workbench.lvlm.build import (
 )
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
-from workbench.lvlm.weights import copy_tensor, randomise, read_checkpoint
+from workbench.lvlm.weights import copy_tensor, randomise
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -51,11 +51,12 @@ class Decoder(nn.Module):
         self.lm_head = context.create(lambda: nn.Linear(width, vocab, bias=False))
         if getattr(config, "tie_word_embeddings", False):
             self.lm_head.weight = self.embed_tokens.weight
-        if cell.weights is None:
+        checkpoint = context.checkpoint()
+        if checkpoint is None:
             for module in (self.embed_tokens, self.norm, self.lm_head):
                 randomise(module)
         else:
-            self._load(cell.weights, context)
+            self._load(checkpoint, str(cell.weights))
         self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
 
     def forward(self, visual: Tensor | None, ids: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -107,8 +108,7 @@ class Decoder(nn.Module):
         (each,) = token_chunks(losses, TILE, [hidden, targets], [self.lm_head.weight])
         return each.sum() / self.layout.num_text / targets.shape[0]
 
-    def _load(self, source: str, context: Context) -> None:
-        tensors = read_checkpoint(source, context.model)
+    def _load(self, tensors: dict[str, Tensor], source: str) -> None:
         copy_tensor(tensors, "embed_tokens.weight", self.embed_tokens.weight, source)
         copy_tensor(tensors, "norm.weight", self.norm.get_parameter("weight"), source)
         if self.lm_head.weight is not self.embed_tokens.weight:
