@@ -1,0 +1,63 @@
+"""Pictures of the dashboard: ``python -m tests.pictures STORE.db docs/pictures``."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from workbench.report.images import browser
+
+APP = Path(__file__).resolve().parents[1] / "app.py"
+SIZE = {"width": 1440, "height": 930}
+PICTURES = {
+    "dashboard.png": ("scaling", "light"),
+    "dashboard-overview.png": ("", "dark"),
+}
+"""File to page and theme."""
+
+
+def main(store: Path, folder: Path) -> None:
+    """Take each picture over ``store``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), f"--server.port={port}",
+               "--", store.name]  # fmt: skip
+    server = subprocess.Popen(command, cwd=store.resolve().parent, stdout=subprocess.DEVNULL)
+    try:
+        _wait(f"{address}/_stcore/health")
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
+            for name, (page, theme) in PICTURES.items():
+                tab = chromium.new_page(
+                    viewport=SIZE, color_scheme="dark" if theme == "dark" else "light"
+                )
+                tab.goto(f"{address}/{page}")
+                tab.locator(".js-plotly-plot .point").first.wait_for(timeout=60_000)
+                tab.wait_for_timeout(2_000)
+                tab.screenshot(path=folder / name)
+            chromium.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait(url: str) -> None:
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(url, timeout=2)
+        except OSError:
+            time.sleep(0.25)
+        else:
+            return
+    raise SystemExit("the dashboard did not start")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
