@@ -1,4 +1,7 @@
-"""Pictures of the dashboard: ``python -m tests.pictures STORE.db docs/pictures``."""
+"""Pictures of the dashboard: ``python -m tests.pictures STORE.db docs/pictures [QUERY]``.
+
+QUERY is the end of a link, such as ``pass=train&source=predicted``.
+"""
 
 import socket
 import subprocess
@@ -20,7 +23,7 @@ PICTURES = {
 """File to page and theme."""
 
 
-def main(store: Path, folder: Path) -> None:
+def main(store: Path, folder: Path, query: str = "") -> None:
     """Take each picture over ``store``."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
@@ -38,7 +41,7 @@ def main(store: Path, folder: Path) -> None:
                 tab = chromium.new_page(
                     viewport=SIZE, color_scheme="dark" if theme == "dark" else "light"
                 )
-                tab.goto(f"{address}/{page}")
+                tab.goto(f"{address}/{page}?{query}")
                 tab.locator(".js-plotly-plot .point").first.wait_for(timeout=60_000)
                 tab.wait_for_timeout(2_000)
                 tab.screenshot(path=folder / name)
@@ -60,4 +63,4 @@ def _wait(url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
