@@ -9,6 +9,7 @@ from workbench.commands import cells, machine, stores, sweeps
 from workbench.commands.compare import compare
 from workbench.commands.limits import limit
 from workbench.commands.tokens import tokens
+from workbench.commands.validate import validate
 from workbench.errors import Failure, RequestError
 
 EPILOG = "Exit codes: 0 done; 1 the work failed; 2 the request was wrong."
@@ -32,6 +33,7 @@ app.command()(stores.export)
 app.command()(stores.merge)
 app.command()(compare)
 app.command(name="list")(machine.list_)
+app.command()(validate)
 app.command()(tokens)
 app.command()(machine.doctor)
 

@@ -1,0 +1,116 @@
+"""How far predictions are from what was measured, record by record of a store."""
+
+import re
+from collections.abc import Iterable
+from statistics import median
+from typing import Any, NamedTuple
+
+from workbench.devices import DEVICES
+from workbench.errors import RequestError
+from workbench.probe.predict import predict
+from workbench.record import Record, Status
+from workbench.store import Store
+
+COMPARED = ("flops", "peak_bytes", "time_s")
+"""Metrics that are both measured and predicted."""
+
+
+class Error(NamedTuple):
+    """One metric of one measured cell beside its prediction for the same device."""
+
+    key: str
+    attention: str
+    kernel: str
+    num_visual: int
+    device: str
+    metric: str
+    measured: float
+    predicted: float
+
+    @property
+    def relative(self) -> float:
+        """(predicted − measured) / measured."""
+        return (self.predicted - self.measured) / self.measured
+
+
+class Summary(NamedTuple):
+    """Relative errors of one metric under one system."""
+
+    metric: str
+    attention: str
+    num_cells: int
+    median: float
+    """Of the absolute errors."""
+    worst: float
+    bias: float
+    """The median signed error: below 0, predictions are too low."""
+
+
+def entry_of(device: str) -> str:
+    """The device entry of a driver's name (``NVIDIA H200``), or ``cpu``.
+
+    Raises RequestError where not exactly one entry's label has every word of the name.
+    """
+    if device in DEVICES:
+        return device
+    fits = [name for name, entry in DEVICES.items() if _words(device) <= _words(entry.label)]
+    if len(fits) != 1:
+        raise RequestError(
+            f"device {device!r}: {len(fits)} entries fit it; name one of {', '.join(DEVICES)}"
+        )
+    return fits[0]
+
+
+def _words(name: str) -> set[str]:
+    return set(re.sub(r"(\d+)GB", r"\1 GB", name).replace("-", " ").split())
+
+
+def validate(records: Iterable[Record], device: str | None = None) -> list[Error]:
+    """Predict every measured record that ended ``ok``; ``device`` overrides the entry's name."""
+    errors = []
+    for record in records:
+        if record.source != "measured" or record.status != Status.OK:
+            continue
+        name = device or entry_of(record.device)
+        predicted = predict(record.cell, name)
+        for metric in COMPARED:
+            pair = record.metrics.get(metric), predicted.metrics.get(metric)
+            if pair[0] and pair[1] is not None:
+                cell = record.cell
+                errors.append(
+                    Error(
+                        cell.key, cell.attention, cell.kernel, cell.num_visual, name, metric,
+                        float(pair[0]), float(pair[1]),
+                    )
+                )  # fmt: skip
+    return errors
+
+
+def summarise(errors: Iterable[Error]) -> list[Summary]:
+    """Median, worst and bias by metric and system."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for error in errors:
+        groups.setdefault((error.metric, error.attention), []).append(error.relative)
+    return [
+        Summary(
+            metric,
+            attention,
+            len(found),
+            median(map(abs, found)),
+            max(map(abs, found)),
+            median(found),
+        )
+        for (metric, attention), found in sorted(groups.items())
+    ]
+
+
+def validation(path: Any, run: str | None = None, device: str | None = None) -> dict[str, Any]:
+    """The JSON document of ``workbench validate``."""
+    with Store.open(path) as store:
+        records = store.records(run)
+    errors = validate(records, device)
+    return {
+        "store": str(path),
+        "summary": [row._asdict() for row in summarise(errors)],
+        "cells": [{**error._asdict(), "relative": error.relative} for error in errors],
+    }
