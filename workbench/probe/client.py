@@ -280,14 +280,14 @@ def cause(code: int, stderr: list[str], limit: int | None) -> tuple[Status, str]
 
 
 def _with_limit(record: Record, point: Point, limit: int | None) -> Record:
-    """Say under which ceiling of host memory a cell ran, where one was asked for or was met."""
+    """Keep the ceiling of host memory, and flag it where it was met or is not the one asked for."""
     if limit is None:
         return record
     asked = min(asked_limits(point), default=None)
     flags = list(record.flags)
     if asked is not None and asked > limit:
         flags.append(f"memory_limit: {limit:,} bytes, 90 % of what is free, not {asked:,}")
-    elif asked is not None or record.status is Status.OOM:
+    elif record.status is Status.OOM:
         flags.append(f"memory_limit: the worker could allocate {limit:,} bytes of host memory")
     details = {**record.details, "memory_limit_bytes": limit}
     return record.model_copy(update={"flags": flags, "details": details})
