@@ -161,6 +161,7 @@ def descendants(pid: int) -> list[int]:
     return found + [below for child in found for below in descendants(child)]
 
 
+@pytest.mark.slow
 def test_killed_then_interrupted_then_two_at_once(model: str, tmp_path: Path) -> None:
     """One sweep's life: nothing lost, nothing twice, and nobody left behind."""
     store, path = tmp_path / "s.db", spec(tmp_path, model, NUM_CELLS)

@@ -280,7 +280,7 @@ def cause(code: int, stderr: list[str], limit: int | None) -> tuple[Status, str]
 
 
 def _with_limit(record: Record, point: Point, limit: int | None) -> Record:
-    """Keep the ceiling of host memory, and flag it where it was met or is not the one asked for."""
+    """Keep the ceiling of host memory; flag it where it was met or is not the one asked for."""
     if limit is None:
         return record
     asked = min(asked_limits(point), default=None)
