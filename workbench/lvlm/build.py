@@ -45,6 +45,12 @@ class Workload:
     """Parts of each distinct layer and how many layers are like it."""
     head_flops: int = 0
     """Matmul FLOPs of a forward outside the layers."""
+    outside_flops: dict[str, int] = field(default_factory=dict)
+    """Matmul FLOPs of a forward of what stands before the decoder, by part: tower, adapter."""
+    leaf_flops: int = 0
+    """Those of ``outside_flops`` whose input needs no gradient: a backward has them once."""
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    """The parts that parameters, FLOPs and time are split into, where there are several."""
     upstream: list[Tensor] = field(default_factory=list)
     """Gradients of the outputs, where a train pass has no loss of its own."""
     optimizer: MasterAdamW | None = None
@@ -142,6 +148,10 @@ def check(cell: Cell) -> None:
         _ = Layout.of(cell).segments
     except ValueError as error:
         raise RequestError(f"layout: {error}") from None
+    if cell.visual_positions and cell.scope != "lvlm":
+        raise RequestError(
+            f"visual_positions: scope {cell.scope} has no visual embeddings to learn; use lvlm"
+        )
     if cell.weights is not None:
         check_source(cell.weights)
     model = resolve(cell.model)

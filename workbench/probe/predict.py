@@ -11,6 +11,7 @@ from workbench.probe.environment import environment
 from workbench.probe.peak import predicted_peak
 from workbench.probe.states import check_states, has_optimizer, states
 from workbench.probe.trace import Trace, trace
+from workbench.probe.tracker import causal_attention
 from workbench.record import Record, Status
 from workbench.spec import Cell
 
@@ -74,7 +75,8 @@ def predict(cell: Cell, device_name: str) -> Record:
             "optimizer_bytes": peak.states.optimizer if peak.states else 0,
         },
         flags=flags,
-        details={"memory_by_kind": peak.by_kind, "capacity_bytes": capacity},
+        details={"memory_by_kind": peak.by_kind, "capacity_bytes": capacity}
+        | ({"parts": parts_of(cell, traced, target)} if traced.params_by_part else {}),
         duration_s=time.monotonic() - clock,
     )
 
@@ -103,21 +105,44 @@ def roofline_seconds(cell: Cell, traced: Trace, target: Device) -> float | None:
 
     A fused kernel skips the pairs that the causal mask hides; eager computes them all.
     """
-    peak, bandwidth = target.peak(cell.dtype), target.bandwidth_bytes_per_s
-    if peak is None or bandwidth is None:
+    parts = operator_seconds(cell, traced, target)
+    bandwidth = target.bandwidth_bytes_per_s
+    if parts is None or bandwidth is None:
         return None
-    attention = sum(op.flops * n for op, n in traced.operators.items() if op.attention)
-    hidden = traced.flops - traced.flops_causal
-    kept = 1.0 if not attention or KERNELS[cell.kernel].every_pair else 1 - hidden / attention
     step = 0.0
     if has_optimizer(cell):
         # AdamW reads and writes its states and the weights once and reads the gradients.
         held = states(cell, traced.params)
         step = (2 * held.optimizer + 2 * held.weights + held.gradients) / bandwidth
-    return step + sum(
-        n * max(op.flops * (kept if op.attention else 1.0) / peak, op.bytes / bandwidth)
-        for op, n in traced.operators.items()
-    )
+    return step + sum(parts.values())
+
+
+def operator_seconds(cell: Cell, traced: Trace, target: Device) -> dict[str, float] | None:
+    """The roofline's seconds of all operators by part of the model; None without peaks."""
+    peak, bandwidth = target.peak(cell.dtype), target.bandwidth_bytes_per_s
+    if peak is None or bandwidth is None:
+        return None
+    attention = causal_attention(traced.operators)
+    hidden = traced.flops - traced.flops_causal
+    kept = 1.0 if not attention or KERNELS[cell.kernel].every_pair else 1 - hidden / attention
+    seconds: dict[str, float] = {}
+    for op, n in traced.operators.items():
+        share = kept if op.attention and op.part == "decoder" else 1.0
+        longer = max(op.flops * share / peak, op.bytes / bandwidth)
+        seconds[op.part] = seconds.get(op.part, 0.0) + n * longer
+    return seconds
+
+
+def parts_of(cell: Cell, traced: Trace, target: Device) -> dict[str, dict[str, int | float]]:
+    """Parameters, FLOPs and roofline seconds of tower, adapter and decoder, if there are any."""
+    seconds = operator_seconds(cell, traced, target)
+    found: dict[str, dict[str, int | float]] = {}
+    for part, params in traced.params_by_part.items():
+        flops = sum(op.flops * n for op, n in traced.operators.items() if op.part == part)
+        found[part] = {"params": params, "flops": flops}
+        if seconds is not None:
+            found[part]["time_s"] = seconds.get(part, 0.0)
+    return found
 
 
 def capacity_of(cell: Cell, target: Device) -> tuple[int | None, list[str]]:

@@ -19,7 +19,7 @@ from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.models import resolve
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
 from workbench.probe.shapes import shapes_only
-from workbench.probe.tracker import Operator, Timeline, Tracker, tally, total
+from workbench.probe.tracker import Operator, Timeline, Tracker, causal_attention, tally, total
 from workbench.spec import Cell
 
 
@@ -31,6 +31,8 @@ class Trace:
     flops_causal: int
     model_flops: int
     params: int
+    params_by_part: dict[str, int]
+    """Of tower, adapter and decoder, where a cell has them."""
     kv_cache_bytes: int | None
     """What a prefill leaves and a decode step reads; None for a train pass."""
     timeline: Timeline
@@ -118,8 +120,9 @@ def _traced(workload: Workload, granule: int, plan: Plan | None) -> Trace:
     return Trace(
         flops=flops,
         flops_causal=flops - masked_flops(workload, operators),
-        model_flops=forward_flops(workload) * (3 if workload.cell.pass_ == "train" else 1),
+        model_flops=model_flops(workload),
         params=params,
+        params_by_part=params_by_part(workload, params),
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
         timeline=timeline,
         operators=operators,
@@ -132,12 +135,40 @@ def run(workload: Workload, tracker: Tracker) -> int:
     tracker.hold("weights", workload.module.parameters())
     tracker.hold("inputs", (t for t in workload.held() if id(t) not in weights))
     end = -1
-    with tracker, workload.guard():
+    with parts_named(workload, tracker), tracker, workload.guard():
         outputs = workload.run_forward()
         if workload.cell.pass_ == "train":
             end = tracker.tick
             workload.run_backward(outputs)
     return end
+
+
+@contextmanager
+def parts_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
+    """Tell the tracker which part runs: by module in forward, by its output's gradient after."""
+    handles = []
+    for name, module in workload.modules.items():
+        if name == "decoder":
+            continue
+
+        def enter(_module: nn.Module, _inputs: Any, name: str = name) -> None:
+            tracker.part = name
+
+        def leave(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
+            tracker.part = "decoder"
+            tensor = output if isinstance(output, Tensor) else output[0]
+            if tensor.requires_grad:
+                tensor.register_hook(lambda _: setattr(tracker, "part", name))
+
+        handles += [
+            module.register_forward_pre_hook(enter),
+            module.register_forward_hook(leave),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def units(workload: Workload, plan: Plan) -> list[list[nn.Module]]:
@@ -201,7 +232,7 @@ def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
     Every pair of a workload costs the same in forward, backward and recomputation, so the masked
     share of attention FLOPs is the masked share of pairs.
     """
-    attention = total(operators, attention_only=True)
+    attention = causal_attention(operators)
     if not attention:
         return 0
     dense = allowed = 0
@@ -215,9 +246,28 @@ def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
     return hidden
 
 
+def params_by_part(workload: Workload, params: int) -> dict[str, int]:
+    """Parameters of each part; the decoder's are the rest, and empty where there is one part."""
+    if not workload.modules:
+        return {}
+    sizes = {
+        name: sum(p.numel() for p in module.parameters())
+        for name, module in workload.modules.items()
+        if name != "decoder"
+    }
+    return {**sizes, "decoder": params - sum(sizes.values())}
+
+
+def model_flops(workload: Workload) -> int:
+    """The closed form of an iteration; a backward is two forwards, one where no input needs it."""
+    forward = forward_flops(workload)
+    return forward if workload.cell.pass_ != "train" else 3 * forward - workload.leaf_flops
+
+
 def forward_flops(workload: Workload) -> int:
     """The closed form of one forward; a backward without recomputation is twice that."""
     cell = workload.cell
-    return workload.head_flops + sum(
+    outside = workload.head_flops + sum(workload.outside_flops.values())
+    return outside + sum(
         count * workload.system.forward_flops(parts, cell) for parts, count in workload.layers
     )

@@ -24,6 +24,8 @@ class Operator(NamedTuple):
     flops: int
     bytes: int
     attention: bool
+    part: str = "decoder"
+    """Which part of the model ran it: tower, adapter or decoder."""
 
 
 class Call(NamedTuple):
@@ -62,6 +64,7 @@ class Tracker(TorchDispatchMode):
         super().__init__()
         self.tick = 0
         self.times = 1
+        self.part = "decoder"
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
 
     def hold(self, kind: str, tensors: Iterable[Tensor]) -> None:
@@ -109,7 +112,11 @@ class Tracker(TorchDispatchMode):
             flops = operator_flops(packet, args, kwargs, out)
             name = str(packet).removeprefix("aten.")
             self.calls.append(
-                Call(self.tick, self.times, Operator(name, flops, moved, is_attention(packet)))
+                Call(
+                    self.tick,
+                    self.times,
+                    Operator(name, flops, moved, is_attention(packet), self.part),
+                )
             )
         return out
 
@@ -183,10 +190,17 @@ def tally(calls: Iterable[Call]) -> Counter[Operator]:
     return counts
 
 
-def total(operators: Counter[Operator], attention_only: bool = False) -> int:
+def total(operators: Counter[Operator]) -> int:
     """FLOPs of all calls."""
+    return sum(op.flops * count for op, count in operators.items())
+
+
+def causal_attention(operators: Counter[Operator]) -> int:
+    """FLOPs over the decoder's query-key pairs; a tower's attention hides none of its own."""
     return sum(
-        op.flops * count for op, count in operators.items() if op.attention or not attention_only
+        op.flops * count
+        for op, count in operators.items()
+        if op.attention and op.part == "decoder"
     )
 
 

@@ -140,9 +140,14 @@ class Run(nn.Module):
 
 
 def _decoder_scope(cell: Cell, system: System, context: Context) -> Workload:
+    return decoder_workload(cell, system, context, Decoder(cell, system, context))
+
+
+def decoder_workload(cell: Cell, system: System, context: Context, decoder: Decoder) -> Workload:
+    """The workload of a decoder over random visual embeddings; raises RequestError."""
     if cell.skip_last and cell.logits == "all":
         raise RequestError("skip_last: needs logits 'text', or visual logits would be missing")
-    decoder, train = Decoder(cell, system, context), cell.pass_ == "train"
+    train = cell.pass_ == "train"
     if cell.pass_ == "decode":
         return _decode_step(cell, system, context, decoder)
     shape = (cell.batch, cell.num_visual, system.visual_width(decoder.parts[0]))

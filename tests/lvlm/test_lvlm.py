@@ -1,0 +1,110 @@
+"""Scope lvlm: the published tower, the adapter, and how a model's cost splits into its parts."""
+
+import pytest
+import torch
+
+from tests.small import small_model
+from workbench.errors import RequestError
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.build import build
+from workbench.lvlm.scopes import lvlm
+from workbench.probe.predict import predict
+from workbench.probe.trace import trace
+from workbench.spec import make_cell
+
+TOWER = 428_225_600
+"""Parameters of transformers' SigLIP vision model under the published configuration."""
+
+
+def small_cell(folder, **fields):
+    return make_cell(
+        model=small_model("mistral", folder), dtype="float32",
+        **{"scope": "lvlm", "num_visual": 729, "num_text": 7, "kernel": "eager", **fields},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+@pytest.mark.parametrize("pass_", ["forward", "train"])
+def test_costs_are_the_closed_forms_of_the_parts(system, pass_, tmp_path):
+    cell = small_cell(tmp_path, attention=system, batch=2, **{"pass": pass_})
+    found = trace(cell)
+    decoder = trace(cell.replace(scope="decoder"))
+    outside = {}
+    for op, count in found.operators.items():
+        outside[op.part] = outside.get(op.part, 0) + op.flops * count
+    assert outside["decoder"] == decoder.flops
+    assert found.flops == sum(outside.values())
+    # 2 images: patches, then 27 layers of q, k, v, o, MLP and attention over 729 tokens.
+    patches = 2 * 2 * 729 * 1152 * 588
+    layers = 27 * 2 * 729 * (2 * (4 * 1152**2 + 2 * 1152 * 4304) + 4 * 729 * 1152)
+    adapter = 0 if system == "himix" else 2 * 2 * 729 * 32 * (1152 + 32)
+    times = 3 if pass_ == "train" else 1
+    expected = times * (patches + layers + adapter) - (pass_ == "train") * patches
+    assert found.model_flops - decoder.model_flops == expected
+    assert found.flops_causal - decoder.flops_causal == found.flops - decoder.flops
+    if pass_ == "forward":
+        assert outside["tower"] == patches + layers
+        assert found.flops == found.model_flops
+
+
+def test_parameters_of_the_parts(tmp_path):
+    found = trace(small_cell(tmp_path)).params_by_part
+    decoder = trace(small_cell(tmp_path, scope="decoder")).params
+    adapter = 1152 + 1152 * 32 + 32 + 32 * 32 + 32
+    assert found == {"tower": TOWER, "adapter": adapter, "decoder": decoder}
+    himix = trace(small_cell(tmp_path, attention="himix")).params_by_part
+    assert "adapter" not in himix
+
+
+def test_visual_positions_are_one_vector_a_token(tmp_path):
+    plain, learned = (
+        trace(small_cell(tmp_path, attention="d_attn", visual_positions=on))
+        for on in (False, True)
+    )
+    assert learned.params - plain.params == 729 * 32
+    assert learned.flops == plain.flops
+
+
+def test_a_prediction_splits_the_papers_model():
+    cell = make_cell(scope="lvlm", attention="d_attn", num_visual=7290, logits="text")
+    record = predict(cell, "h100-80gb")
+    parts = record.details["parts"]
+    assert parts["tower"]["params"] == TOWER
+    assert parts["decoder"]["params"] == 7_248_023_552
+    assert sum(p["flops"] for p in parts.values()) == record.metrics["flops"]
+    assert sum(p["params"] for p in parts.values()) == record.metrics["params"]
+    assert sum(p["time_s"] for p in parts.values()) == pytest.approx(record.metrics["time_s"])
+
+
+def test_pixels_reach_the_logits(tmp_path, monkeypatch):
+    monkeypatch.setitem(lvlm.SIGLIP, "num_hidden_layers", 2)  # Enough, and quick.
+    workload = build(small_cell(tmp_path, attention="d_attn", num_visual=1458))
+    assert workload.inputs[0].shape == (2, 3, 384, 384)
+    (first,) = workload.run_forward()
+    assert first.shape == (1, 1465, 97)
+    assert torch.isfinite(first).all()
+    workload.inputs[0][1] += 1.0
+    (second,) = workload.run_forward()
+    assert torch.equal(first[:, :729], second[:, :729])
+    assert not torch.equal(first[:, 729:], second[:, 729:])
+
+
+def test_no_image_is_the_decoder_alone(tmp_path):
+    found = trace(small_cell(tmp_path, num_visual=0))
+    assert found.flops == trace(small_cell(tmp_path, num_visual=0, scope="decoder")).flops
+
+
+def test_a_decode_step_leaves_the_tower_alone(tmp_path):
+    fields = {"pass": "decode"}
+    found = trace(small_cell(tmp_path, **fields))
+    assert found.flops == trace(small_cell(tmp_path, scope="decoder", **fields)).flops
+
+
+def test_a_broken_number_of_tokens_names_its_neighbours(tmp_path):
+    with pytest.raises(RequestError, match=r"1000: .* 729 tokens an image; .* 729 and 1458"):
+        build(small_cell(tmp_path, num_visual=1000))
+
+
+def test_visual_positions_need_the_scope(tmp_path):
+    with pytest.raises(RequestError, match="visual_positions: scope decoder"):
+        build(small_cell(tmp_path, scope="decoder", visual_positions=True))
