@@ -30,7 +30,9 @@ def test_thinning_keeps_the_range_first() -> None:
     sizes = (1, 2, 4, 8, 16)
     assert thinned(sizes, float, 31) == sizes
     assert thinned(sizes, float, 30) == (1, 4, 16)
-    assert thinned(sizes, float, 20) == (1, 4)
+    assert thinned(sizes, float, 20) == (1, 2, 4, 8)
+    assert thinned(sizes, float, 10) == (1, 2, 4)
+    assert thinned(sizes, float, 6) == (1, 2)
     assert thinned(sizes, float, 0) == (1,)
 
 

@@ -104,6 +104,13 @@ def _iterations(
     workload: Workload, protocol: Protocol, stop_at: float
 ) -> tuple[Timing, dict[str, int | float | None], list[str]]:
     """Warm-up, a pass for memory, then the samples: nothing is tracked while the clock runs."""
+    memory: dict[str, int | float | None]
+    if protocol.precision is None and workload.context.device.type == "cpu":
+        # A fixed number of samples: the pass for memory is their warm-up.
+        start = time.monotonic()
+        memory = {"peak_bytes": cpu_peak_bytes(workload)}
+        typical = time.monotonic() - start
+        return sample(lambda: iterate(workload), protocol, typical, stop_at), memory, []
     first = iterate(workload)
     if time.monotonic() >= stop_at:
         cold = Timing()
@@ -112,7 +119,6 @@ def _iterations(
         cold.flags += [f"no_warmup: {why}", f"few_samples: 1, {why}", f"peak_bytes: {why}"]
         return cold, {"peak_bytes": None}, []
     flags: list[str] = []
-    memory: dict[str, int | float | None]
     if workload.context.device.type == "cuda":
         allocated, reserved, retries = cuda_peak_bytes(workload)
         memory = {"peak_bytes": allocated, "reserved_bytes": reserved}

@@ -54,11 +54,13 @@ def thinned(
 ) -> tuple[int, ...]:
     """``sizes``, ascending, thinned until their seconds are within the budget; never none.
 
-    First every second one goes, which keeps the range, then the largest.
+    Every second one goes first, which keeps the range, as long as three sizes remain: fewer fit no
+    curve. Then the largest goes, and so on.
     """
-    left = tuple(sizes)
-    if sum(map(seconds, left)) > budget_s:
-        left = left[::2]
-    while len(left) > 1 and sum(map(seconds, left)) > budget_s:
-        left = left[:-1]
-    return left
+    for stop in range(len(sizes), 0, -1):
+        whole = tuple(sizes[:stop])
+        for left in (whole, whole[::2]):
+            enough = len(left) >= min(3, stop)
+            if enough and sum(map(seconds, left)) <= budget_s:
+                return left
+    return tuple(sizes[:1])
