@@ -11,8 +11,8 @@ import torch
 
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
-from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.lvlm.optimizer import MasterAdamW
+from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.memory import cpu_peak_bytes, cuda_peak_bytes, is_out_of_memory
 from workbench.probe.predict import cap_bytes, counts
 from workbench.probe.states import has_optimizer
