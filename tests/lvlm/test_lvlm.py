@@ -108,3 +108,11 @@ def test_a_broken_number_of_tokens_names_its_neighbours(tmp_path):
 def test_visual_positions_need_the_scope(tmp_path):
     with pytest.raises(RequestError, match="visual_positions: scope decoder"):
         build(small_cell(tmp_path, scope="decoder", visual_positions=True))
+
+
+def test_checkpointing_reaches_the_tower(tmp_path):
+    fields = {"attention": "d_attn", "pass": "train"}
+    plain, saved = (trace(small_cell(tmp_path, checkpoint=on, **fields)) for on in (False, True))
+    assert saved.timeline.peak()[0] < plain.timeline.peak()[0]
+    assert saved.flops > plain.flops
+    assert saved.model_flops == plain.model_flops

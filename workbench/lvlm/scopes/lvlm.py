@@ -89,7 +89,10 @@ def make_tower(context: Context) -> Any:
     tower.embeddings.position_ids = torch.arange(TOKENS, device=context.device)[None]
     randomise(tower)
     if context.cell.checkpoint:
-        tower.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        # Releases of transformers differ in the name.
+        old = "gradient_checkpointing_enable"
+        enable = getattr(tower, "activation_checkpointing_enable", None) or getattr(tower, old)
+        enable({"use_reentrant": False, "preserve_rng_state": False})
     return tower.train(context.cell.pass_ == "train")
 
 
