@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.devices import DEVICES, DTYPES, FIGURES, device, load_device_file
+from workbench.devices import DEVICES, DTYPES, FIGURES, device, entry_of, load_device_file
 from workbench.errors import RequestError
 
 CARDS = [name for name in DEVICES if name != "cpu"]
@@ -120,3 +120,25 @@ def test_a_faulty_file_names_the_field(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"absent\.yaml: cannot be read"):
         device(str(tmp_path / "absent.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("cpu", "cpu"),
+        ("NVIDIA H200", "h200-141gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-80gb"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090-24gb"),
+        ("NVIDIA L40S", "l40s-48gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb"),
+        ("NVIDIA B200", "b200-192gb"),
+    ],
+)
+def test_names_of_drivers(name, entry):
+    assert entry_of(name) == entry
+
+
+def test_an_unknown_card_lists_the_entries():
+    with pytest.raises(RequestError, match="h100-80gb"):
+        entry_of("NVIDIA T4")

@@ -30,7 +30,7 @@ PINS = dict(
 )
 PINNED = {re.sub("[-_.]+", "-", name).lower(): version for name, version in PINS.items()}
 IMPORT_NAMES = {"pyyaml": "yaml", "nvidia-ml-py": "pynvml", "pillow": "PIL"}
-BROUGHT_ALONG = {"numpy", "pydantic_core", "click"}
+BROUGHT_ALONG = {"numpy", "pydantic_core", "click", "safetensors"}
 """What a requirement of ours cannot be without."""
 OPTIONAL = {"deepspeed", "flash_attn", "flash_attn_interface"}
 """What is used where somebody installed it."""

@@ -1,3 +1,3 @@
-"""What does a visual token cost? Probes, predictions and scaling analysis for vision-language models."""
+"""What does a visual token cost? Probes and scaling analysis for vision-language models."""
 
 __version__ = "0.1.0"

@@ -155,3 +155,22 @@ def device(name: str) -> Device:
     if name not in DEVICES and Path(name).suffix.lower() in (".yaml", ".yml"):
         return load_device_file(Path(name))
     return DEVICES[name]
+
+
+def entry_of(device: str) -> str:
+    """The device entry of a driver's name (``NVIDIA H200``), or ``cpu``.
+
+    Raises RequestError where not exactly one entry's label has every word of the name.
+    """
+    if device in DEVICES:
+        return device
+    fits = [name for name, entry in DEVICES.items() if _words(device) <= _words(entry.label)]
+    if len(fits) != 1:
+        raise RequestError(
+            f"device {device!r}: {len(fits)} entries fit it; name one of {', '.join(DEVICES)}"
+        )
+    return fits[0]
+
+
+def _words(name: str) -> set[str]:
+    return set(re.sub(r"(\d+)GB", r"\1 GB", name).replace("-", " ").split())

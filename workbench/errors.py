@@ -1,7 +1,7 @@
 """The exceptions that the command line turns into one line and an exit code."""
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class RequestError(ValueError):

@@ -23,7 +23,7 @@ class Status(StrEnum):
 
     @property
     def done(self) -> bool:
-        """Whether the cell is finished, so that a resumed sweep skips it and the exit code is 0."""
+        """Whether the cell is finished: a resumed sweep skips it and the exit code is 0."""
         return self in (Status.OK, Status.OOM, Status.UNSUPPORTED)
 
 
@@ -38,16 +38,41 @@ class Metric(NamedTuple):
 METRICS: Registry[Metric] = Registry("metric")
 for _name, _unit, _label, _convention in (
     ("flops", "FLOP", "FLOPs executed", "dense count, multiply-add = 2, recomputation included"),
-    ("flops_causal", "FLOP", "FLOPs, allowed pairs", "as flops, query-key pairs under the mask only"),
-    ("model_flops", "FLOP", "Model FLOPs", "dense count without any recomputation; numerator of MFU"),
+    (
+        "flops_causal",
+        "FLOP",
+        "FLOPs, allowed pairs",
+        "as flops, query-key pairs under the mask only",
+    ),
+    (
+        "model_flops",
+        "FLOP",
+        "Model FLOPs",
+        "dense count without any recomputation; numerator of MFU",
+    ),
     ("params", "1", "Parameters", "of the scope, tied weights once"),
     ("peak_bytes", "B", "Peak memory", "peak of allocated bytes, device context excluded"),
     ("reserved_bytes", "B", "Reserved memory", "peak that the caching allocator held, CUDA only"),
-    ("device_bytes", "B", "Whole-card memory", "used bytes of the card by NVML after the iterations"),
+    (
+        "device_bytes",
+        "B",
+        "Whole-card memory",
+        "used bytes of the card by NVML after the iterations",
+    ),
     ("weight_bytes", "B", "Weights", "bytes of parameters and buffers"),
     ("gradient_bytes", "B", "Gradients", "bytes of gradients of weights"),
-    ("optimizer_bytes", "B", "Optimizer states", "of one rank: moments and float32 master weights"),
-    ("activation_bytes", "B", "Saved activations", "held from forward to backward, inputs excluded"),
+    (
+        "optimizer_bytes",
+        "B",
+        "Optimizer states",
+        "of one rank: moments and float32 master weights",
+    ),
+    (
+        "activation_bytes",
+        "B",
+        "Saved activations",
+        "held from forward to backward, inputs excluded",
+    ),
     ("time_s", "s", "Seconds per iteration", "median of whole iterations after warm-up"),
     ("time_q1_s", "s", "Time, first quartile", "of the same samples as time_s"),
     ("time_q3_s", "s", "Time, third quartile", "of the same samples as time_s"),
@@ -56,7 +81,18 @@ for _name, _unit, _label, _convention in (
     ("optimizer_s", "s", "Optimizer step", "median, a train pass's optimizer step alone"),
     ("num_samples", "1", "Timed iterations", "number of samples behind time_s"),
     ("kv_cache_bytes", "B", "KV cache", "keys and values of all tokens, before a decoded one"),
-    ("bytes_moved", "B", "Bytes moved", "operator inputs read once and outputs written once, unfused"),
+    (
+        "bytes_moved",
+        "B",
+        "Bytes moved",
+        "operator inputs read once and outputs written once, unfused",
+    ),
+    (
+        "mfu_causal",
+        "1",
+        "MFU, allowed pairs",
+        "as mfu, without the pairs that the mask hides: a fused kernel skips them",
+    ),
     ("mfu", "1", "MFU", "model_flops over time_s over the datasheet's dense bf16 peak"),
 ):
     METRICS.add(_name, Metric(_unit, _label, _convention))
@@ -85,8 +121,11 @@ class Environment(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """What must agree for a run to be continued: everything but the host's name and the commit."""
-        facts = self.model_dump(exclude={"host", "commit"})
+        """What must agree for a run to be continued.
+
+        The host's name and the commit need not, nor the memory, which some machines grow.
+        """
+        facts = self.model_dump(exclude={"host", "commit", "memory_bytes"})
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

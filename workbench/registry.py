@@ -1,4 +1,4 @@
-"""One small registry: a second entry of the same name raises, an unknown name lists the choices."""
+"""One small registry: a second entry of a name raises, an unknown name lists the choices."""
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -6,7 +6,6 @@ from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
 from workbench.errors import unknown_name
-
 
 T = TypeVar("T")
 

@@ -1,14 +1,14 @@
 """The vocabulary of a request: a Cell is one point, a Sweep is the grid of cells to visit.
 
-Types and ranges are checked here; names (models, systems, kernels, devices) are opaque words that the
-torch half resolves. Nothing here imports torch.
+Types and ranges are checked here; names (models, systems, kernels, devices) are opaque words that
+the torch half resolves. Nothing here imports torch.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,7 +26,7 @@ from pydantic import (
 from workbench.errors import RequestError
 
 MAX_TOKENS = 10**9
-"""The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second, and no shape overflows."""
+"""The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
 Count = Annotated[int, Field(ge=0, le=MAX_TOKENS, strict=True)]
@@ -89,7 +89,7 @@ class Cell(BaseModel):
     @classmethod
     def _layout(cls, value: Any) -> str:
         parts = [p for p in re.split(r"[,\s]+", str(value).strip().upper()) if p]
-        alternates = all(a != b for a, b in zip(parts, parts[1:], strict=False))
+        alternates = all(a != b for a, b in pairwise(parts))
         if not parts or set(parts) - {"V", "T"} or not alternates or parts[-1] != "T":
             raise ValueError("a layout alternates V and T and ends in T, such as V,T or T,V,T")
         return ",".join(parts)
@@ -110,7 +110,7 @@ class Cell(BaseModel):
     def key(self) -> str:
         """16 hex digits that identify the cell on every machine and in every version.
 
-        Only fields that differ from their defaults are hashed, so a new field leaves old keys alone.
+        Only fields that differ from their defaults are hashed: a new field leaves old keys alone.
         """
         changed = self.model_dump(by_alias=True, exclude_defaults=True)
         changed["num_visual"] = self.num_visual
@@ -128,7 +128,8 @@ class Cell(BaseModel):
     @property
     def title(self) -> str:
         """A short human name: system, kernel and |V|, then every option that is switched on."""
-        words = [self.model, self.attention, self.kernel, self.scope, self.pass_, f"V={self.num_visual:,}"]
+        words = [self.model, self.attention, self.kernel, self.scope, self.pass_]
+        words.append(f"V={self.num_visual:,}")
         words += [name for name in OPTION_FLAGS if getattr(self, name)]
         words += [f"chunk={self.chunk}"] if self.chunk else []
         return " ".join(words)
@@ -141,7 +142,7 @@ OPTION_FLAGS = (
 
 
 class Protocol(BaseModel):
-    """How a cell is measured. Not part of its key: it changes how sure a number is, not what it means."""
+    """How a cell is measured. Not part of its key: it changes how sure a number is, no more."""
 
     model_config = _MODEL
 
@@ -171,10 +172,10 @@ def _as_tuple(value: Any) -> Any:
 
 
 class Grid(BaseModel):
-    """A product of axes: every combination becomes a cell. ``options`` are partial cells laid over each.
+    """A product of axes: every combination becomes a cell.
 
-    ``options: [{attention: s_attn, kernel: eager}, {attention: d_attn, fold: true}]`` names systems that
-    are not a product of axes.
+    ``options`` are partial cells laid over each combination. ``options: [{attention: s_attn,
+    kernel: eager}, {attention: d_attn, fold: true}]`` names systems that are no product of axes.
     """
 
     model_config = _MODEL
@@ -195,34 +196,51 @@ class Grid(BaseModel):
     protocol: Protocol = Protocol()
 
     @field_validator(
-        "visual", "models", "attentions", "kernels", "scopes", "passes", "text", "batches", "dtypes",
-        "options", mode="before",
-    )  # fmt: skip
+        "visual",
+        "models",
+        "attentions",
+        "kernels",
+        "scopes",
+        "passes",
+        "text",
+        "batches",
+        "dtypes",
+        "options",
+        mode="before",
+    )
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return _as_tuple(value)
 
     @model_validator(mode="after")
     def _cells_are_valid(self) -> Self:
-        if not all((self.models, self.attentions, self.kernels, self.scopes, self.passes, self.text,
-                    self.batches, self.dtypes, self.options)):  # fmt: skip
+        if not all(self.axes()):
             raise ValueError("an axis is empty: every axis needs at least one value")
         for _ in self.points():
             pass
         return self
 
+    def axes(self) -> tuple[tuple[Any, ...], ...]:
+        """The axes, outermost first."""
+        return (
+            self.models,
+            self.scopes,
+            self.passes,
+            self.dtypes,
+            self.text,
+            self.batches,
+            self.attentions,
+            self.kernels,
+            self.options,
+            self.visual,
+        )
+
     def points(self) -> Iterator[Point]:
         """Every point, |V| innermost, in the order that the axes are written."""
-        axes = product(
-            self.models, self.scopes, self.passes, self.dtypes, self.text, self.batches,
-            self.attentions, self.kernels, self.options, self.visual,
-        )  # fmt: skip
-        for model, scope, pass_, dtype, text, batch, attention, kernel, options, visual in axes:
-            fields = {
-                "model": model, "scope": scope, "pass": pass_, "dtype": dtype, "num_text": text,
-                "batch": batch, "attention": attention, "kernel": kernel, **options, "num_visual": visual,
-            }  # fmt: skip
-            cell = Cell.model_validate(fields)
+        names = ("model", "scope", "pass", "dtype", "num_text", "batch", "attention", "kernel")
+        for *values, options, visual in product(*self.axes()):
+            named = dict(zip(names, values, strict=True))
+            cell = Cell.model_validate({**named, **options, "num_visual": visual})
             yield Point(cell=cell, source=self.source, device=self.device, protocol=self.protocol)
 
 
@@ -274,7 +292,7 @@ def make_point(**fields: Any) -> Point:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Read a YAML sweep: one grid at the top level, or ``grids:`` a list of them; ``name`` is optional.
+    """Read a YAML sweep: one grid at the top level, or a list of them; ``name`` is optional.
 
     Raises RequestError with the file, the line or the field, and what would be right.
     """

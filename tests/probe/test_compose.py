@@ -20,8 +20,8 @@ CASES = [
 
 @pytest.mark.parametrize(("family", "fields"), CASES, ids=lambda c: str(c).replace("'", ""))
 def test_composing_equals_tracing_all_layers(family, fields, tmp_path):
-    layers = {"gemma2": 8, "gemma3": 7}.get(family, 8 if "checkpoint_every" in fields else 5)
-    kinds = ["sliding_attention", "full_attention"] * 4
+    layers = {"gemma2": 8, "gemma3": 9}.get(family, 8 if "checkpoint_every" in fields else 5)
+    kinds = ["sliding_attention", "full_attention"] * 5
     extra = {"layer_types": kinds[:layers]} if family == "gemma3" else {}
     cell = make_cell(
         model=small_model(family, tmp_path, num_hidden_layers=layers, **extra),

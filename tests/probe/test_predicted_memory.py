@@ -1,4 +1,4 @@
-"""Predicted peak memory against the CPU allocator's own events, on layers and small whole models."""
+"""Predicted peak memory against the CPU allocator's events, on layers and small whole models."""
 
 from statistics import median
 

@@ -148,6 +148,10 @@ def check(cell: Cell) -> None:
         _ = Layout.of(cell).segments
     except ValueError as error:
         raise RequestError(f"layout: {error}") from None
+    if cell.offload:
+        raise RequestError(
+            "offload: checkpoints on the host are neither run nor predicted yet; leave it out"
+        )
     if cell.visual_positions and cell.scope != "lvlm":
         raise RequestError(
             f"visual_positions: scope {cell.scope} has no visual embeddings to learn; use lvlm"

@@ -1,4 +1,4 @@
-"""AdamW in mixed precision: float32 master weights and moments beside weights of a lower precision."""
+"""AdamW in mixed precision: float32 master weights and moments beside narrower weights."""
 
 from collections.abc import Iterable
 
@@ -12,8 +12,8 @@ LR, BETAS, EPS, WEIGHT_DECAY = 2e-6, (0.9, 0.95), 1e-5, 0.0
 class MasterAdamW:
     """torch's AdamW on master weights, one parameter at a time.
 
-    12 bytes a parameter below float32 (master, two moments), else two moments of its own precision;
-    the float32 copy of a gradient exists for one parameter at a time.
+    12 bytes a parameter below float32 (master, two moments), else two moments of its own
+    precision; the float32 copy of a gradient exists for one parameter at a time.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 
+from workbench.devices import DEVICES, entry_of
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.optimizer import MasterAdamW
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.memory import cpu_peak_bytes, cuda_peak_bytes, is_out_of_memory
-from workbench.probe.predict import cap_bytes, counts
+from workbench.probe.predict import cap_bytes, counts, utilisation
 from workbench.probe.states import has_optimizer
 from workbench.probe.timing import SLOW_S, Timing, iterate, sample, settle
+from workbench.probe.trace import Trace
 from workbench.probe.trace import trace as trace_cell
 from workbench.record import Record, Status
 from workbench.spec import Cell, Protocol
@@ -39,7 +41,8 @@ def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = No
     }
     clock = time.monotonic()
     try:
-        counted = counts(trace_cell(cell))
+        traced = trace_cell(cell)
+        counted = counts(traced)
         with _cap(cell, place) as flags:
             found = _run(cell, place, protocol, trace)
     except Unsupported as error:
@@ -56,12 +59,28 @@ def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = No
         found = {"status": Status.OOM, "error": reason, "flags": [f"oom: {reason}"]}
         flags = _cap_flags(cell)
     metrics = {**counted, **found.pop("metrics", {})}
+    if found["status"] == Status.OK:
+        found["flags"] += _utilisation(cell, record["device"], traced, metrics)
     return Record(
         **record,
         **{**found, "flags": [*flags, *found["flags"]]},
         metrics=metrics,
         duration_s=time.monotonic() - clock,
     )
+
+
+def _utilisation(
+    cell: Cell, name: str, traced: Trace, metrics: dict[str, int | float | None]
+) -> list[str]:
+    """Adds MFU against the datasheet's peak; returns the reason where there is none."""
+    try:
+        entry = DEVICES[entry_of(name)]
+    except RequestError as error:
+        reason, rate = str(error), None
+    else:
+        reason, rate = entry.sources["peak_flops"], entry.peak(cell.dtype)
+    metrics.update(utilisation(traced, metrics["time_s"], rate))
+    return [] if rate else [f"{metric}: {reason}" for metric in ("mfu", "mfu_causal")]
 
 
 def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dict[str, Any]:

@@ -50,11 +50,14 @@ def predict(cell: Cell, device_name: str) -> Record:
     seconds = roofline_seconds(cell, traced, target)
     if seconds is None:
         reason = target.sources["peak_flops"]
-        flags += [f"time_s: {reason}", f"mfu: {reason}"]
+        flags += [f"{name}: {reason}" for name in ("time_s", "mfu", "mfu_causal")]
     else:
         flags.append(
             "uncalibrated: time_s is the roofline's lower bound, not a measured efficiency"
         )
+    modelled = KERNELS[cell.kernel].traced_as()
+    flags += [f"modelled: {modelled}"] if modelled else []
+    flags += ["compile: predicted as the operators that eager mode runs"] if cell.compile else []
     rate = target.peak(cell.dtype)
     peak = predicted_peak(cell, traced)
     fits = capacity is None or peak.total <= capacity
@@ -71,7 +74,7 @@ def predict(cell: Cell, device_name: str) -> Record:
             ),
             "activation_bytes": saved_bytes(traced),
             "time_s": seconds,
-            "mfu": traced.model_flops / seconds / rate if seconds and rate else None,
+            **utilisation(traced, seconds, rate),
             "optimizer_bytes": peak.states.optimizer if peak.states else 0,
         },
         flags=flags,
@@ -91,6 +94,18 @@ def counts(traced: Trace) -> dict[str, int | float | None]:
         "weight_bytes": traced.timeline.of_kind("weights"),
         "bytes_moved": traced.bytes_moved,
         **({} if traced.kv_cache_bytes is None else {"kv_cache_bytes": traced.kv_cache_bytes}),
+    }
+
+
+def utilisation(
+    traced: Trace, seconds: float | None, rate: float | None
+) -> dict[str, int | float | None]:
+    """MFU by both counts; None without a time or a peak in FLOP/s."""
+    if not seconds or not rate:
+        return {"mfu": None, "mfu_causal": None}
+    return {
+        "mfu": traced.model_flops / seconds / rate,
+        "mfu_causal": traced.model_flops_causal / seconds / rate,
     }
 
 

@@ -30,6 +30,8 @@ class Trace:
     flops: int
     flops_causal: int
     model_flops: int
+    model_flops_causal: int
+    """model_flops without the pairs that the mask hides."""
     params: int
     params_by_part: dict[str, int]
     """Of tower, adapter and decoder, where a cell has them."""
@@ -121,6 +123,7 @@ def _traced(workload: Workload, granule: int, plan: Plan | None) -> Trace:
         flops=flops,
         flops_causal=flops - masked_flops(workload, operators),
         model_flops=model_flops(workload),
+        model_flops_causal=model_flops(workload) - hidden_model_flops(workload),
         params=params,
         params_by_part=params_by_part(workload, params),
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
@@ -262,6 +265,19 @@ def model_flops(workload: Workload) -> int:
     """The closed form of an iteration; a backward is two forwards, one where no input needs it."""
     forward = forward_flops(workload)
     return forward if workload.cell.pass_ != "train" else 3 * forward - workload.leaf_flops
+
+
+def hidden_model_flops(workload: Workload) -> int:
+    """The share of model_flops that belongs to pairs under the mask."""
+    cell, layout = workload.cell, workload.context.layout
+    if cell.pass_ == "decode":
+        return 0
+    hidden = 0
+    for parts, count in workload.layers:
+        pairs = workload.system.pairs(layout, parts.window)
+        per_pair = 4 * parts.num_heads * parts.head_dim
+        hidden += count * cell.batch * per_pair * (pairs.dense - pairs.allowed)
+    return hidden * (3 if cell.pass_ == "train" else 1)
 
 
 def forward_flops(workload: Workload) -> int:

@@ -1,12 +1,10 @@
 """How far predictions are from what was measured, record by record of a store."""
 
-import re
 from collections.abc import Iterable
 from statistics import median
 from typing import Any, NamedTuple
 
-from workbench.devices import DEVICES
-from workbench.errors import RequestError
+from workbench.devices import entry_of
 from workbench.probe.predict import predict
 from workbench.record import Record, Status
 from workbench.store import Store
@@ -44,25 +42,6 @@ class Summary(NamedTuple):
     worst: float
     bias: float
     """The median signed error: below 0, predictions are too low."""
-
-
-def entry_of(device: str) -> str:
-    """The device entry of a driver's name (``NVIDIA H200``), or ``cpu``.
-
-    Raises RequestError where not exactly one entry's label has every word of the name.
-    """
-    if device in DEVICES:
-        return device
-    fits = [name for name, entry in DEVICES.items() if _words(device) <= _words(entry.label)]
-    if len(fits) != 1:
-        raise RequestError(
-            f"device {device!r}: {len(fits)} entries fit it; name one of {', '.join(DEVICES)}"
-        )
-    return fits[0]
-
-
-def _words(name: str) -> set[str]:
-    return set(re.sub(r"(\d+)GB", r"\1 GB", name).replace("-", " ").split())
 
 
 def validate(records: Iterable[Record], device: str | None = None) -> list[Error]:
