@@ -14,7 +14,7 @@ from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.optimizer import MasterAdamW
 from workbench.probe.environment import device_name, environment, resolve_device
-from workbench.probe.memory import cpu_peak_bytes, cuda_peak_bytes, is_out_of_memory
+from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.predict import cap_bytes, counts, utilisation
 from workbench.probe.states import has_optimizer
 from workbench.probe.timing import SLOW_S, Timing, iterate, sample, settle
@@ -100,7 +100,12 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
             write_trace(workload, folder)
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
     metrics: dict[str, int | float | None] = {
-        **memory,
+        "peak_bytes": None if memory is None else memory.peak,
+        **(
+            {}
+            if memory is None or memory.reserved is None
+            else {"reserved_bytes": memory.reserved}
+        ),
         "time_s": median(timing.whole),
         "time_q1_s": spread[0] if spread else None,
         "time_q3_s": spread[2] if spread else None,
@@ -115,19 +120,21 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
         "status": Status.OK,
         "metrics": metrics,
         "samples": timing.samples,
+        "details": {}
+        if memory is None
+        else {"attention_operators": list(memory.attention_operators)},
         "flags": [*flags, *timing.flags],
     }
 
 
 def _iterations(
     workload: Workload, protocol: Protocol, stop_at: float
-) -> tuple[Timing, dict[str, int | float | None], list[str]]:
+) -> tuple[Timing, Memory | None, list[str]]:
     """Warm-up, a pass for memory, then the samples: nothing is tracked while the clock runs."""
-    memory: dict[str, int | float | None]
     if protocol.precision is None and workload.context.device.type == "cpu":
         # A fixed number of samples: the pass for memory is their warm-up.
         start = time.monotonic()
-        memory = {"peak_bytes": cpu_peak_bytes(workload)}
+        memory = memory_pass(workload)
         typical = time.monotonic() - start
         return sample(lambda: iterate(workload), protocol, typical, stop_at), memory, []
     first = iterate(workload)
@@ -136,15 +143,11 @@ def _iterations(
         cold.add(first)
         why = f"--max-seconds {protocol.max_seconds:g} was over after the first iteration"
         cold.flags += [f"no_warmup: {why}", f"few_samples: 1, {why}", f"peak_bytes: {why}"]
-        return cold, {"peak_bytes": None}, []
+        return cold, None, []
     flags: list[str] = []
-    if workload.context.device.type == "cuda":
-        allocated, reserved, retries = cuda_peak_bytes(workload)
-        memory = {"peak_bytes": allocated, "reserved_bytes": reserved}
-        if retries:
-            flags.append(f"retries: the allocator had to free its cache {retries} times")
-    else:
-        memory = {"peak_bytes": cpu_peak_bytes(workload)}
+    memory = memory_pass(workload)
+    if memory.retries:
+        flags.append(f"retries: the allocator had to free its cache {memory.retries} times")
 
     def run() -> dict[str, float]:
         return iterate(workload)

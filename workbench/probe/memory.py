@@ -1,17 +1,59 @@
-"""Peak memory of one iteration, measured in a pass of its own."""
+"""Peak memory of one iteration, measured in a pass of its own that also sees which kernels run."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 from torch import cuda
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.lvlm.build import Workload
+from workbench.probe.flops import is_attention
 from workbench.probe.tracker import storage_bytes
 
 
-def cpu_peak_bytes(workload: Workload) -> int:
-    """Peak of allocated bytes on the CPU: what is held before, plus the allocator's own events."""
+@dataclass(frozen=True)
+class Memory:
+    """What one iteration took, in bytes; what the CPU does not have is None."""
+
+    peak: int
+    reserved: int | None
+    retries: int
+    """Times that the CUDA allocator had to free its cache."""
+    attention_operators: tuple[str, ...]
+    """The operators that multiplied queries with keys: which kernel really ran."""
+
+
+class _Seen(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if is_attention(func.overloadpacket):
+            self.names.add(str(func.overloadpacket).removeprefix("aten."))
+        return func(*args, **(kwargs or {}))
+
+
+def memory_pass(workload: Workload) -> Memory:
+    """One iteration, tracked; gradients of the last one are dropped first."""
     workload.clear()
+    seen = _Seen()
+    # A compiled module does not meet its own graph under a dispatch mode.
+    watch: AbstractContextManager[object] = nullcontext() if workload.cell.compile else seen
+    if workload.context.device.type == "cuda":
+        peak, reserved, retries = _cuda(workload, watch)
+        return Memory(peak, reserved, retries, tuple(sorted(seen.names)))
+    return Memory(_cpu(workload, watch), None, 0, tuple(sorted(seen.names)))
+
+
+def _cpu(workload: Workload, watch: AbstractContextManager[object]) -> int:
+    """What is held before, plus the allocator's own events."""
     held = storage_bytes(workload.held())
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler, watch:
         workload.step()
     assert profiler.profiler is not None, "the profiler ran"
     events = [
@@ -26,14 +68,13 @@ def cpu_peak_bytes(workload: Workload) -> int:
     return held + best
 
 
-def cuda_peak_bytes(workload: Workload) -> tuple[int, int, int]:
-    """Peak of allocated bytes, of reserved bytes, and allocation retries on the CUDA device."""
+def _cuda(workload: Workload, watch: AbstractContextManager[object]) -> tuple[int, int, int]:
     device = workload.context.device
-    workload.clear()
     cuda.synchronize(device)
     cuda.reset_peak_memory_stats(device)
     retries = cuda.memory_stats(device).get("num_alloc_retries", 0)
-    workload.step()
+    with watch:
+        workload.step()
     cuda.synchronize(device)
     return (
         cuda.max_memory_allocated(device),
