@@ -115,7 +115,7 @@ def fresh(
 
     def make(*goals: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["make", f"PYTHON={python}", *goals],
+            ["make", "--no-print-directory", f"PYTHON={python}", *goals],
             cwd=folder, capture_output=True, text=True, check=False,
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ from workbench.store import Store
 from workbench.sweep.plan import plan
 from workbench.sweep.run import dry_run, run_sweep
 
-NUM_CELLS = 40
+NUM_CELLS = 90
 QUICK = Protocol(min_samples=1, precision=None, max_seconds=1.0)
 
 
@@ -130,7 +130,7 @@ def spec(folder: Path, model: str, num_cells: int) -> Path:
     sizes = list(range(64, 64 + num_cells))
     path.write_text(
         f"models: {model}\nvisual: {sizes}\ndevice: cpu\ndtypes: float32\n"
-        "protocol: {min_samples: 1, precision: null}\n"
+        "protocol: {min_samples: 20, precision: null}\n"
     )
     return path
 
