@@ -14,7 +14,8 @@ from workbench.spec import MAX_TOKENS, Cell
 
 WIDTH = 0.01
 """Relative width of the bracket."""
-START = 2048
+START = 65_536
+"""The first guess: far enough for a line from |V| = 0 to point at a large card's threshold."""
 
 
 @dataclass(frozen=True)
