@@ -1,5 +1,7 @@
 """The ``workbench`` program: commands by name, and the exit code of each kind of failure."""
 
+import atexit
+import os
 import sys
 from typing import NoReturn
 
@@ -39,7 +41,26 @@ app.command()(machine.doctor)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program. A user's mistake is one line on standard error and exit 2."""
+    """Run the program, or with ``arguments`` one command of it inside another program."""
+    if arguments is not None:
+        _run(arguments)
+        return
+    code: int | str | None = 0
+    try:
+        _run(None)
+    except SystemExit as leaving:
+        code = leaving.code
+    if "torch" in sys.modules and not isinstance(code, str):
+        # Taking torch's modules apart takes a second, as long as a prediction; nothing needs it.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+    raise SystemExit(code)
+
+
+def _run(arguments: list[str] | None) -> None:
+    """A user's mistake is one line on standard error and exit 2."""
     try:
         app(arguments)
     except RequestError as error:

@@ -139,6 +139,8 @@ def start(path: Path, store: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "workbench.cli", "sweep", str(path), "--store", str(store)],
         stderr=subprocess.PIPE, text=True,
+        # A test run in the background ignores interrupts, and its children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
