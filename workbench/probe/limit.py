@@ -7,7 +7,7 @@ from typing import Any
 from workbench.devices import device
 from workbench.errors import RequestError
 from workbench.probe.peak import Peak, predicted_peak
-from workbench.probe.predict import CUDA_GRANULE, capacity_of
+from workbench.probe.predict import capacity_of, granule_of
 from workbench.probe.states import check_states
 from workbench.probe.trace import trace
 from workbench.spec import MAX_TOKENS, Cell
@@ -48,7 +48,7 @@ def predicted_limit(cell: Cell, device_name: str) -> Limit:
         raise RequestError(
             f"device {target.name!r}: has no fixed capacity; give --memory-cap BYTES"
         )
-    granule = CUDA_GRANULE if target.capacity_bytes is not None else 1
+    granule = granule_of(target)
     peaks: dict[int, Peak] = {}
 
     def need(num_visual: int) -> int:

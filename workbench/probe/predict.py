@@ -38,7 +38,7 @@ def predict(cell: Cell, device_name: str) -> Record:
     }
     capacity, flags = capacity_of(cell, target)
     try:
-        traced = trace(cell, CUDA_GRANULE if target.capacity_bytes is not None else 1)
+        traced = trace(cell, granule_of(target))
     except Unsupported as error:
         return Record(
             **base,
@@ -82,6 +82,11 @@ def predict(cell: Cell, device_name: str) -> Record:
         | ({"parts": parts_of(cell, traced, target)} if traced.params_by_part else {}),
         duration_s=time.monotonic() - clock,
     )
+
+
+def granule_of(target: Device) -> int:
+    """The rounding of an allocation: CUDA's caching allocator for a card, none for the CPU."""
+    return CUDA_GRANULE if target.capacity_bytes is not None else 1
 
 
 def counts(traced: Trace) -> dict[str, int | float | None]:

@@ -74,7 +74,7 @@ class _Merged(torch.autograd.Function):
             )
             saved.append(part_saved)
             alpha = torch.sigmoid(part_lse - lse[:, :, rows]).unsqueeze(-1)
-            mixed = torch.lerp(_wide(out[:, :, rows]), _wide(part), _as(alpha, part))
+            mixed = torch.lerp(_wide(out[:, :, rows]), _wide(part), alpha)
             merged_lse = torch.logaddexp(lse[:, :, rows], part_lse)
             if p.stop - p.start == q.shape[2]:
                 out, lse = mixed.to(out.dtype), merged_lse
@@ -196,7 +196,3 @@ def _covers(p: Prefix, q: Tensor, k: Tensor) -> bool:
 
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
-
-
-def _as(alpha: Tensor, like: Tensor) -> Tensor:
-    return alpha.to(torch.float64 if like.dtype == torch.float64 else torch.float32)
