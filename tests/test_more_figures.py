@@ -10,10 +10,10 @@ from workbench.analysis import limits
 from workbench.figures import LIGHT, agreement, memory, roofline, thresholds
 from workbench.report.validation import both_sources
 from workbench.report.view import (
+    CAPACITIES,
     Details,
     all_looks,
     capacities,
-    details_of,
     memory_kinds,
     newest_of_each,
     prepared,
@@ -27,8 +27,8 @@ GIB = 2.0**30
 def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, list[RunInfo], Details]:
     path: Path = tmp_path_factory.mktemp("golden") / "s.db"
     with Store.open(golden.build(path, "like_default")) as store:
-        frame = newest_of_each(prepared(store.frame()))
-        return frame[frame["pass"] == "forward"], store.runs(), details_of(store)
+        frame = newest_of_each(prepared(store.frame(details=CAPACITIES)))
+        return frame[frame["pass"] == "forward"], store.runs(), Details(path)
 
 
 def test_a_bracket_runs_from_the_last_that_ran_to_the_first_that_did_not(held) -> None:
@@ -45,16 +45,16 @@ def test_a_bracket_runs_from_the_last_that_ran_to_the_first_that_did_not(held) -
 
 
 def test_capacities_are_those_of_the_records(held) -> None:
-    assert capacities(*held) == {
+    assert capacities(*held[:2]) == {
         "cpu": golden.LIMIT["cpu"],
         "h100-80gb": golden.LIMIT["h100-80gb"],
     }
     frame, runs, _ = held
-    predicted = frame[frame["source"] == "predicted"]
     # Without details the device entry stands, and a CPU's limit is not known.
-    assert capacities(predicted, runs, Details({}, {}, {}))["h100-80gb"] > 78 * GIB
-    measured = frame[frame["source"] == "measured"]
-    assert capacities(measured, runs, Details({}, {}, {})) == {}
+    untold = frame.assign(**dict.fromkeys(CAPACITIES, float("nan")))
+    predicted = untold[untold["source"] == "predicted"]
+    assert capacities(predicted, runs)["h100-80gb"] > 78 * GIB
+    assert capacities(untold[untold["source"] == "measured"], runs) == {}
 
 
 def test_the_stack_adds_up_to_the_peak(held) -> None:
@@ -64,7 +64,7 @@ def test_the_stack_adds_up_to_the_peak(held) -> None:
     total = kinds.groupby(["source", "num_visual"])["bytes"].sum()
     peaks = rows.groupby(["source", "num_visual"])["peak_bytes"].sum()
     assert total.to_dict() == pytest.approx(peaks.to_dict())
-    figure = memory(kinds, capacities(frame, runs, details), LIGHT)
+    figure = memory(kinds, capacities(frame, runs), LIGHT)
     assert len({t.xaxis for t in figure.data}) == 2
     shown = sum(t.y[-1] for t in figure.data if t.xaxis == "x2" and len(t.y))
     assert shown == pytest.approx(rows[rows["source"] == "predicted"]["peak_bytes"].max() / GIB)
@@ -73,7 +73,7 @@ def test_the_stack_adds_up_to_the_peak(held) -> None:
 def test_memory_ends_soon_after_the_card_does(held) -> None:
     frame, runs, details = held
     rows = frame[(frame["series"] == "S-Attn · eager") & (frame["source"] == "predicted")]
-    figure = memory(memory_kinds(rows, details), capacities(rows, runs, details), LIGHT)
+    figure = memory(memory_kinds(rows, details), capacities(rows, runs), LIGHT)
     assert figure.layout.yaxis.range[1] == pytest.approx(1.6 * 78)
     assert "capacity 78.0 GiB" in [a.text for a in figure.layout.annotations]
 

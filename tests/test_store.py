@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import golden
 from workbench import store_schema
 from workbench.errors import RequestError
 from workbench.record import Environment, Record, Status
@@ -285,3 +286,27 @@ def test_the_file_is_no_less_private_than_the_umask(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644 & ~umask
+
+
+def test_some_records_are_found_by_their_identities(tmp_path: Path) -> None:
+    made = [golden.record(num_visual=v) for v in (64, 128, 256)]
+    with Store.open(tmp_path / "s.db", "w") as store:
+        run = store.begin_run("s", {}, golden.LAPTOP)
+        store.add_many(run, made)
+        wanted = [(run, one.cell.key, one.source, one.device) for one in made]
+        nowhere = (run, "0" * 16, "measured", "cpu")
+        found = store.some([wanted[2], nowhere, wanted[0]])
+    assert found == {wanted[2]: made[2], wanted[0]: made[0]}
+
+
+def test_a_frame_takes_numbers_out_of_details(tmp_path: Path) -> None:
+    details = [{"a": 2**40}, {"a": "text", "b": 1.5}, {}]
+    made = [
+        golden.record(num_visual=64 * 2**i).model_copy(update={"details": each})
+        for i, each in enumerate(details)
+    ]
+    with Store.open(tmp_path / "s.db", "w") as store:
+        store.add_many(store.begin_run("s", {}, golden.LAPTOP), made)
+        frame = store.frame(details=("a", "b"))
+    assert frame["a"].fillna(-1).tolist() == [2**40, -1, -1]
+    assert frame["b"].fillna(-1).tolist() == [-1, 1.5, -1]

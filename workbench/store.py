@@ -6,7 +6,7 @@ and pandas only where a table is asked for.
 """
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -32,9 +32,12 @@ from workbench.store_schema import Mode, StoreError, connect, damaged, explained
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RunInfo", "Store", "StoreError", "version_token"]
+__all__ = ["RecordId", "RunInfo", "Store", "StoreError", "version_token"]
 
 LEASE_S = 7200.0
+
+RecordId = tuple[str, str, str, str]
+"""(run, cell key, source, device): what a record is within its store."""
 
 _RUN_WORDS = ("run", "sweep")
 
@@ -238,12 +241,32 @@ class Store:
             except ValueError as error:
                 raise damaged(self.path, str(error)) from None
 
+    def some(self, identities: Iterable[RecordId]) -> dict[RecordId, Record]:
+        """The records of those of ``identities`` that the store holds, each found by its index."""
+        names = ", ".join(f"records.{name}" for name in COLUMNS)
+        query = (
+            f"SELECT runs.environment, {names} FROM records JOIN runs ON runs.id = records.run_id"
+            " WHERE runs.name = ? AND key = ? AND source = ? AND records.device = ?"
+        )
+        found = {}
+        for identity in identities:
+            for environment, *row in self._rows(query, identity):
+                try:
+                    found[identity] = decode(row, environment)
+                except ValueError as error:
+                    raise damaged(self.path, str(error)) from None
+        return found
+
     def frame(
-        self, run: str | None = None, metrics: Iterable[str] | None = None
+        self,
+        run: str | None = None,
+        metrics: Iterable[str] | None = None,
+        details: Sequence[str] = (),
     ) -> "pd.DataFrame":
         """One row a record: run, sweep, key, source, device, status, started_at, duration_s, the
         cell's fields under their public names, every metric (or those of ``metrics``),
-        num_samples, flags (a tuple of words), error.
+        num_samples, flags (a tuple of words), error; then a column for each name of ``details``
+        with the number that the record's details hold under it.
 
         Metrics are float64, NaN where not available; a metric that holds an integer beyond 63 bits
         is a column of exact Python numbers.
@@ -251,17 +274,26 @@ class Store:
         import pandas as pd
 
         with without_collector():
-            return pd.DataFrame(self._wide(run, metrics))
+            return pd.DataFrame(self._wide(run, metrics, details))
 
-    def _wide(self, run: str | None, metrics: Iterable[str] | None) -> "dict[str, pd.Series]":
+    def _wide(
+        self, run: str | None, metrics: Iterable[str] | None, details: Sequence[str]
+    ) -> "dict[str, pd.Series]":
         import pandas as pd
 
         runs = {row[0]: row[1:] for row in self._rows("SELECT id, name, sweep FROM runs")}
-        picked = ", ".join(f"records.{name}" for name in FRAME_COLUMNS)
-        rows = self._rows(f"SELECT run_id, {picked} {self._from(run)}")
-        run_ids, *columns = zip(*rows, strict=True) if rows else ((),) * (1 + len(FRAME_COLUMNS))
+        picked = [f"records.{name}" for name in FRAME_COLUMNS]
+        # SQLite takes the numbers out: decoding all details would take longer than all the rest.
+        picked += [f"json_extract(records.details, '$.{name}')" for name in details]
+        names = (*FRAME_COLUMNS, *details)
+        rows = self._rows(f"SELECT run_id, {', '.join(picked)} {self._from(run)}")
+        run_ids, *columns = zip(*rows, strict=True) if rows else ((),) * (1 + len(names))
+        values = dict(zip(names, columns, strict=True))
         try:
-            found = wide(dict(zip(FRAME_COLUMNS, columns, strict=True)), metrics)
+            found = wide(values, metrics)
+            for name in details:
+                numbers = pd.to_numeric(pd.Series(values[name], dtype=object), errors="coerce")
+                found[name] = numbers.astype("float64")
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise damaged(self.path, str(error)) from None
         words = {word: pd.Series([runs[i][at] for i in run_ids], dtype="str")
@@ -270,7 +302,7 @@ class Store:
 
     def samples(
         self, run: str | None = None, metric: str = "time_s"
-    ) -> dict[tuple[str, str, str, str], list[float]]:
+    ) -> dict[RecordId, list[float]]:
         """The raw samples of a metric by (run, key, source, device), where there are any."""
         names = "runs.name, key, source, device, samples"
         found = {}

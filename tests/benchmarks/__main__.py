@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tests.benchmarks import store
+from tests.benchmarks import dashboard, store
 from workbench.probe.limit import predicted_limit
 from workbench.probe.measure import measure
 from workbench.probe.predict import predict
@@ -85,9 +85,15 @@ def stores() -> Iterator[Figure]:
         yield Figure(f"store of {store.NUM_ROWS:,} metric rows, {name}", times[name], limit, "s")
 
 
+def pages() -> Iterator[Figure]:
+    for found in dashboard.times():
+        name = f"dashboard over {dashboard.NUM_METRIC_ROWS:,} metric rows, {found.name}"
+        yield Figure(name, found.seconds, found.limit, "s")
+
+
 def main() -> None:
     missed = []
-    for group in (help_time, prediction, cpu_ratios, stores):
+    for group in (help_time, prediction, cpu_ratios, stores, pages):
         for figure in group():
             met = figure.value <= figure.target
             mark = "met" if met else "MISSED"

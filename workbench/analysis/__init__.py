@@ -2,19 +2,21 @@
 
 from workbench.analysis.compare import compare, environment_differences
 from workbench.analysis.fits import Fit, fit_curve
-from workbench.analysis.headline import headline
+from workbench.analysis.headline import Samples, headline
 from workbench.analysis.scaling import Scaling, fit, limits, oom_points, scaling
-from workbench.analysis.series import CONDITIONS, SUBJECT, series_label, series_name
+from workbench.analysis.series import CONDITIONS, SUBJECT, group_codes, series_label, series_name
 
 __all__ = [
     "CONDITIONS",
     "SUBJECT",
     "Fit",
+    "Samples",
     "Scaling",
     "compare",
     "environment_differences",
     "fit",
     "fit_curve",
+    "group_codes",
     "headline",
     "limits",
     "oom_points",

@@ -66,13 +66,14 @@ class Fit:
         return sum(term is not None for term in self.terms)
 
 
-def fit_curve(num_visual: Sequence[int], values: Sequence[int | float]) -> Fit:
+def fit_curve(
+    num_visual: Sequence[int] | np.ndarray, values: Sequence[int | float] | np.ndarray
+) -> Fit:
     """Fit the curve through (|V|, value) points; raises ValueError for none, or unequal lengths.
 
     Integers of any size are taken; values of zero weigh as much as the smallest other value.
     """
-    x = np.array([float(v) for v in num_visual])
-    y = np.array([float(v) for v in values])
+    x, y = np.asarray(num_visual, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if not len(x) or len(x) != len(y):
         raise ValueError(f"a curve needs points: got {len(x)} |V| and {len(y)} values")
     weight = _weights(y)

@@ -1,7 +1,7 @@
 """Each system against both S-Attn baselines, eager and best fused: reach, ratios at equal |V|."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,17 @@ from workbench.stats import median_ratio
 BASELINE, EAGER = "s_attn", "eager"
 METRICS = ("time_s", "peak_bytes", "flops")
 
-Samples = Mapping[tuple[str, str, str, str], Sequence[float]]
-"""Seconds by (run, key, source, device)."""
+Identity = tuple[str, str, str, str]
+"""(run, key, source, device)."""
+
+
+class Samples(Protocol):
+    """Seconds of a cell; a mapping does, or what looks them up one by one."""
+
+    def get(self, key: Identity, default: Sequence[float], /) -> Sequence[float]:
+        """The samples of a cell, ``default`` where there are none."""
+        ...
+
 
 _GROUP = (*SUBJECT, *CONDITIONS, "source", "device")
 COLUMNS = [
@@ -97,6 +106,7 @@ class _System:
             first["kernel"],
         )
         self.rows = rows
+        self._curves: dict[str, tuple[Fit, float, float] | None] = {}
         self.ran = rows[rows["status"] == Status.OK.value]
         self.reach = int(self.ran["num_visual"].max()) if len(self.ran) else None
         beyond = rows.loc[rows["status"] == Status.OOM.value, "num_visual"]
@@ -111,11 +121,16 @@ class _System:
 
     def curve(self, metric: str) -> tuple[Fit, float, float] | None:
         """The fit of every value, also those predicted beyond the memory, and its range of |V|."""
+        if metric not in self._curves:
+            self._curves[metric] = self._fitted(metric)
+        return self._curves[metric]
+
+    def _fitted(self, metric: str) -> tuple[Fit, float, float] | None:
         rows = self.rows[self.rows[metric].notna()]
-        if rows["num_visual"].nunique() < 3:
+        at = rows["num_visual"].to_numpy()
+        if len(np.unique(at)) < 3:
             return None
-        found = fit_curve(rows["num_visual"].tolist(), rows[metric].tolist())
-        return found, float(rows["num_visual"].min()), float(rows["num_visual"].max())
+        return fit_curve(at, rows[metric].to_numpy()), float(at.min()), float(at.max())
 
 
 def _against(system: _System, baseline: _System, metric: str, samples: Samples) -> dict[str, Any]:

@@ -44,12 +44,13 @@ def scaling(frame: pd.DataFrame, metric: str) -> Scaling:
 
 def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The fits of every line and metric, and the curves to draw them by; see ``Scaling``."""
-    rows = with_series(frame)
+    # Narrow: to take a wide table apart line by line costs as much as all of the fits.
+    rows = with_series(frame)[[*LINE, "num_visual", "status", *metrics]]
     fits: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
     for metric in metrics:
         for line, group in lines(_valued(rows, metric)):
-            found = fit_curve(group["num_visual"].tolist(), group[metric].tolist())
+            found = fit_curve(group["num_visual"].to_numpy(), group[metric].to_numpy())
             facts = {**line, "metric": metric}
             fits.append({**facts, **_described(found)})
             if group["num_visual"].nunique() >= MIN_CURVE:
@@ -107,7 +108,8 @@ def limits(frame: pd.DataFrame) -> pd.DataFrame:
     out of memory (``fails_at``), both nullable integers, and ``num_cells``.
     """
     found = []
-    for line, rows in lines(with_series(frame)):
+    narrow = with_series(frame)[[*LINE, "num_visual", "status"]]
+    for line, rows in lines(narrow):
         largest = rows.loc[rows["status"] == Status.OK.value, "num_visual"].max()
         beyond = rows.loc[rows["status"] == Status.OOM.value, "num_visual"]
         if not pd.isna(largest):

@@ -1,7 +1,5 @@
 """Compare: two runs cell by cell, only what differs, with the interval of each ratio."""
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
@@ -71,11 +69,7 @@ def _compared(store: Data, old: str, new: str, metric: str) -> pd.DataFrame:
     frames, samples = [], []
     for run in (old, new):
         frames.append(store.frame[store.frame["run"] == run])
-        samples.append(_samples(store, run) if metric == "time_s" else {})
+        timed = store.samples(run) if metric == "time_s" else {}
+        samples.append({identity[1:]: values for identity, values in timed.items()})
     found = compare(frames[0], frames[1], samples[0], samples[1], metric, TOLERANCE)
     return found.astype({"ratio": "float64", "low": "float64", "high": "float64"})
-
-
-def _samples(store: Data, run: str) -> dict[Any, list[float]]:
-    return {identity[1:]: values for identity, values in store.details.samples.items()
-            if identity[0] == run}  # fmt: skip

@@ -3,7 +3,8 @@
 import streamlit as st
 
 from workbench.dashboard.controls import one, several, subject
-from workbench.dashboard.shell import data, show, theme
+from workbench.dashboard.shell import data, say_thinned, show, theme
+from workbench.dashboard.thin import thin
 from workbench.figures import in_order, memory
 from workbench.report.sentences import at_place, place, places
 from workbench.report.text import markdown
@@ -12,6 +13,8 @@ from workbench.report.words import setting
 
 MOST = 4
 """Panels that a screen has room for."""
+PANEL_WEIGHT = 5
+"""Bands that a peak is stacked of: a cell is that many points."""
 
 
 def render() -> None:
@@ -26,12 +29,14 @@ def render() -> None:
     rows = at_place(rows, *here[where])
     systems = several("Systems", in_order(rows), "systems")[:MOST]
     rows = rows[rows["series"].isin(systems)]
-    kinds = memory_kinds(rows, store.details)
+    drawn = thin(rows, ("peak_bytes",), PANEL_WEIGHT)
+    kinds = memory_kinds(drawn, store.details)
     if kinds.empty:
         st.info("No cell here has a peak that is told by kind; predicted cells do.")
         return
-    near = capacities(rows, store.runs, store.details)
+    near = capacities(rows, store.runs)
     show(memory(kinds, near, theme(), log_x), "memory")
+    say_thinned(drawn, rows)
     st.caption(markdown(
         f"{setting(rows)}, {where}. Bytes at the moment of the peak, device context excluded."
         " The bands of a measured cell are those that it counted; the rest of its peak is one."

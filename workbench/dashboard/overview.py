@@ -7,7 +7,8 @@ import streamlit as st
 
 from workbench.analysis import limits
 from workbench.dashboard.controls import one, subject
-from workbench.dashboard.shell import Data, data, show, theme
+from workbench.dashboard.shell import Data, data, say_thinned, show, theme
+from workbench.dashboard.thin import thin
 from workbench.figures import in_order, quantity, scaling
 from workbench.report.fits import per_token
 from workbench.report.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
@@ -50,7 +51,9 @@ def render() -> None:
     if rows["time_s"].isna().all():
         st.info("No cell here has a time. **Runs** lists each with its reason.")
         return
-    show(scaling(rows, curves, store.looks, theme(), ("time_s",)), "overview")
+    drawn = thin(rows, ("time_s",))
+    show(scaling(drawn, curves, store.looks, theme(), ("time_s",)), "overview")
+    say_thinned(drawn, rows)
     caption = figure_caption(rows, ("time_s",), bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     said = answers(rows, pairs_at(compared, *here[where]))

@@ -4,7 +4,8 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import one, several, subject
-from workbench.dashboard.shell import data, show, theme
+from workbench.dashboard.shell import data, say_thinned, show, theme
+from workbench.dashboard.thin import thin
 from workbench.devices import DEVICES
 from workbench.figures import in_order, roofline
 from workbench.report.sentences import at_place, place, places
@@ -27,7 +28,9 @@ def render() -> None:
         st.info("No cell here has both a time and the bytes that it moved.")
         return
     ceilings, words = _ceilings(rows)
-    show(roofline(rows, store.looks, theme(), ceilings), "roofline")
+    drawn = thin(rows, ("time_s",))
+    show(roofline(drawn, store.looks, theme(), ceilings), "roofline")
+    say_thinned(drawn, rows)
     st.caption(markdown(
         f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel has to"
         " do: all pairs for eager, the allowed ones for the others. Bytes are operator inputs read"

@@ -4,7 +4,8 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import one, several, subject
-from workbench.dashboard.shell import Data, data, show, theme
+from workbench.dashboard.shell import Data, data, say_thinned, show, theme
+from workbench.dashboard.thin import thin
 from workbench.figures import SCALING_METRICS, Axes, in_order, scaling
 from workbench.report.fits import fit_rows
 from workbench.report.sentences import answers
@@ -33,8 +34,10 @@ def render() -> None:
         )
         return
     fits, curves = store.fit(rows, SCALING_METRICS)
-    near = capacities(rows, store.runs, store.details)
-    show(scaling(rows, curves, store.looks, theme(), metrics, axes, near), "scaling")
+    near = capacities(rows, store.runs)
+    drawn = thin(rows, metrics, len(metrics))
+    show(scaling(drawn, curves, store.looks, theme(), metrics, axes, near), "scaling")
+    say_thinned(drawn, rows)
     caption = figure_caption(rows, metrics, bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     _say(store, rows)

@@ -17,8 +17,8 @@ from workbench.errors import RequestError
 from workbench.figures import THEMES, Look, Theme
 from workbench.report.sentences import Pair, pairs
 from workbench.report.text import markdown
-from workbench.report.view import Details, all_looks, details_of, newest_of_each, prepared
-from workbench.store import RunInfo, Store, StoreError, version_token
+from workbench.report.view import CAPACITIES, Details, all_looks, newest_of_each, prepared
+from workbench.store import RecordId, RunInfo, Store, StoreError, version_token
 
 STYLE = "<style>.stMainBlockContainer {padding-top: 3.2rem;} h1 {padding-top: 0;}</style>"
 REFRESH_S = 5.0
@@ -40,8 +40,12 @@ class Data:
 
     @property
     def details(self) -> Details:
-        """Samples, capacities and bytes by kind of every record."""
-        return _read_details(str(self.path), self.token)
+        """What records hold beside their metrics, of the cells that are asked for."""
+        return _details(str(self.path), self.token)
+
+    def samples(self, run: str) -> dict[RecordId, list[float]]:
+        """The seconds of every timed cell of a run."""
+        return _samples(str(self.path), self.token, run)
 
     def _identity(self, rows: pd.DataFrame) -> tuple[str, ...]:
         # The rows of a frame that is always the same for one version of one store.
@@ -69,19 +73,32 @@ def show(figure: go.Figure, name: str) -> None:
     st.plotly_chart(figure, theme=None, width="stretch", key=f"figure {name}", config=config)
 
 
+def say_thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """One line where a figure leaves points out."""
+    if len(drawn) < len(rows):
+        st.caption(
+            f"{len(drawn):,} of {len(rows):,} cells are drawn, the ends and extremes of each line;"
+            " fits, tables and downloads hold all."
+        )
+
+
 # A resource is shared, not copied for each reader: nothing may change a frame in place.
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo]]:
-    """The whole store; ``token`` changes with it, which is what makes this cache valid."""
+    """What every page needs; ``token`` changes with the store, which keeps this cache valid."""
     with Store.open(path) as store:
-        return prepared(store.frame()), store.runs()
+        return prepared(store.frame(details=CAPACITIES)), store.runs()
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _read_details(path: str, token: str) -> Details:
-    """What the frame leaves out: slower to read, so only where a page needs it."""
+def _details(path: str, token: str) -> Details:
+    return Details(Path(path))
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _samples(path: str, token: str, run: str) -> dict[RecordId, list[float]]:
     with Store.open(path) as store:
-        return details_of(store)
+        return store.samples(run)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -93,7 +110,7 @@ def _fitted(
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _paired(identity: tuple[str, ...], _rows: pd.DataFrame, _store: "Data") -> list[Pair]:
-    return pairs(_rows, _store.details.samples)
+    return pairs(_rows, _store.details)
 
 
 def data(choose_run: bool = True) -> Data:

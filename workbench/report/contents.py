@@ -30,10 +30,10 @@ from workbench.report.sentences import (
     reach_rows,
 )  # fmt: skip
 from workbench.report.view import (
+    CAPACITIES,
     Details,
     all_looks,
     capacities,
-    details_of,
     newest_of_each,
     prepared,
     subjects,
@@ -93,8 +93,8 @@ class Contents:
 def contents(path: Path) -> Contents:
     """Everything a report says. Raises NothingToReport, RequestError or StoreError."""
     with Store.open(path) as store:
-        whole, runs = store.frame(), store.runs()
-        details = details_of(store)
+        whole, runs = store.frame(details=CAPACITIES), store.runs()
+    details = Details(path)
     if whole.empty:
         raise NothingToReport(f"{path}: no records yet; fill it with: {FILL.format(path)}")
     frame = newest_of_each(prepared(whole))
@@ -144,11 +144,11 @@ def _section(title: str, number: int, facts: dict[str, Any], rows: pd.DataFrame,
              details: Details) -> Section:  # fmt: skip
     fits, curves = fit(rows, SCALING_METRICS)
     figure, dark = (
-        scaling(rows, curves, looks, theme, capacities=capacities(rows, runs, details))
+        scaling(rows, curves, looks, theme, capacities=capacities(rows, runs))
         for theme in (LIGHT, DARK)
     )
     banded = bool(curves["low"].notna().any())
-    tables, compared = [], pairs(rows, details.samples)
+    tables, compared = [], pairs(rows, details)
     for source, device in places(rows):
         here, name = at_place(rows, source, device), place(source, device)
         tables.append(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import CONDITIONS, SUBJECT, headline, limits
+from workbench.analysis import CONDITIONS, SUBJECT, Samples, headline, limits
 from workbench.figures import in_order, quantity
 from workbench.report.text import listed
 
@@ -45,7 +45,7 @@ def at_place(frame: pd.DataFrame, source: str, device: str) -> pd.DataFrame:
     return frame[(frame["source"] == source) & (frame["device"] == device)]
 
 
-def pairs(frame: pd.DataFrame, samples: Mapping[Any, Sequence[float]]) -> list[Pair]:
+def pairs(frame: pd.DataFrame, samples: Samples) -> list[Pair]:
     """Each system with each baseline: rows of ``analysis.headline`` by metric, legend order."""
     table = headline(frame[list(NEEDED)], samples=samples)
     found: dict[tuple[str, ...], dict[str, Row]] = {}

@@ -1,18 +1,20 @@
 """What the dashboard and the report both need between a store's frame and a figure."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from workbench.analysis import CONDITIONS, SUBJECT, series_label
 from workbench.devices import DEVICES, Device
 from workbench.figures import Look, looks
-from workbench.store import RunInfo, Store
+from workbench.record import Record
+from workbench.store import RecordId, RunInfo, Store
 
 
 def prepared(frame: pd.DataFrame) -> pd.DataFrame:
-    """The store's frame with ``series``, the name of the line that each record belongs to."""
+    """``Store.frame(details=CAPACITIES)`` with ``series``, the name of each record's line."""
     # A single layer has no logits: that option is no difference between two layers.
     logits = frame["logits"].where(frame["scope"] != "layer", "all")
     return frame.assign(series=series_label(frame) if len(frame) else "", logits=logits)
@@ -29,43 +31,42 @@ def newest_of_each(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop_duplicates(["key", "source", "device"], keep="last")
 
 
-Identity = tuple[str, str, str, str]
 CAPACITIES = ("capacity_bytes", "memory_limit_bytes")
+"""Details that say what a cell could have: the card's bytes, or the limit of its worker."""
 
 
-class Details(NamedTuple):
-    """What records hold beside their metrics, by (run, key, source, device)."""
+class Details:
+    """What records hold beside their metrics, read from the store for the cells asked for."""
 
-    samples: dict[Identity, list[float]]
-    """Seconds of every timed cell."""
-    capacity: dict[Identity, int]
-    """Bytes that the cell could have: the card's, or the limit that its worker was given."""
-    memory: dict[Identity, dict[str, int]]
-    """Bytes of the peak by kind."""
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: dict[RecordId, Record] = {}
 
+    def some(self, identities: Iterable[RecordId]) -> dict[RecordId, Record]:
+        """The records of (run, key, source, device)."""
+        wanted = list(identities)
+        missing = [identity for identity in wanted if identity not in self._held]
+        if missing:
+            with Store.open(self._path) as store:
+                self._held |= store.some(missing)
+        return {identity: self._held[identity] for identity in wanted if identity in self._held}
 
-def details_of(store: Store) -> Details:
-    """The details of every record of a store."""
-    found = Details({}, {}, {})
-    for run, record in store.items():
-        identity = (run, record.cell.key, record.source, record.device)
-        if record.samples.get("time_s"):
-            found.samples[identity] = record.samples["time_s"]
-        capacity = next((record.details[n] for n in CAPACITIES if record.details.get(n)), None)
-        if isinstance(capacity, int):
-            found.capacity[identity] = capacity
-        kinds = record.details.get("memory_by_kind")
-        if isinstance(kinds, dict):
-            found.memory[identity] = {
-                str(name): size for name, size in kinds.items() if isinstance(size, int)
-            }
-    return found
+    def get(self, key: RecordId, default: Sequence[float] = (), /) -> Sequence[float]:
+        """The seconds of a cell's iterations, as ``analysis.headline`` asks for them."""
+        found = self.some([key]).get(key)
+        return default if found is None else found.samples.get("time_s", default)
 
 
 def value_counts(frame: pd.DataFrame, column: str) -> list[Any]:
     """The values of a column, the most frequent first; None for what is not set."""
     counts = frame[column].value_counts(dropna=False)
     return [None if pd.isna(value) else value for value in counts.index]
+
+
+def identities(frame: pd.DataFrame) -> list[RecordId]:
+    """(run, key, source, device) of every row."""
+    columns = [frame[name].tolist() for name in ("run", "key", "source", "device")]
+    return list(zip(*columns, strict=True))
 
 
 def where(frame: pd.DataFrame, facts: Mapping[str, Any]) -> pd.DataFrame:
@@ -94,24 +95,29 @@ def subjects(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in rows]
 
 
-def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo], details: Details) -> dict[str, int]:
+def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo]) -> dict[str, int]:
     """Bytes that a process can have, by device name, where all of its cells agree on them.
 
-    As the records say; else the device entry of a prediction, or the card as its driver says.
+    As the records say (CAPACITIES are columns of ``frame``); else the device entry of a
+    prediction, or the card as its driver says.
     """
     found: dict[str, int] = {}
     environments = {run.id: run.environment for run in runs}
     for device, rows in frame.groupby("device"):
-        identities = rows[["run", "key", "source", "device"]].itertuples(index=False, name=None)
-        sizes = {details.capacity.get(identity) for identity in identities} - {None}
+        said = rows[CAPACITIES[0]].fillna(rows[CAPACITIES[1]])
+        sizes = {int(size) for size in said.dropna().unique()}
         if not sizes and (rows["source"] == "predicted").all() and device in DEVICES:
-            sizes = {DEVICES[str(device)].capacity_bytes}
+            size = DEVICES[str(device)].capacity_bytes
+            sizes = set() if size is None else {size}
         if not sizes:
             cards = [environments[run] for run in rows["run"].unique()]
-            sizes = {card.gpu_memory_bytes for card in cards if card.gpu == device}
-        size = next(iter(sizes), None)
-        if len(sizes) == 1 and size is not None:
-            found[str(device)] = size
+            sizes = {
+                card.gpu_memory_bytes
+                for card in cards
+                if card.gpu == device and card.gpu_memory_bytes is not None
+            }
+        if len(sizes) == 1:
+            found[str(device)] = sizes.pop()
     return found
 
 
@@ -126,9 +132,13 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
     As the record tells; else the kinds that have a metric, and the rest of the peak as one.
     """
     found = []
-    for row in frame[frame["peak_bytes"].notna()].to_dict("records"):
-        kinds = details.memory.get((row["run"], row["key"], row["source"], row["device"]))
-        if kinds is None:
+    rows = frame[frame["peak_bytes"].notna()]
+    records = details.some(identities(rows))
+    for identity, row in zip(identities(rows), rows.to_dict("records"), strict=True):
+        told = records[identity].details.get("memory_by_kind")
+        kinds = told if isinstance(told, dict) else {}
+        kinds = {str(kind): size for kind, size in kinds.items() if isinstance(size, int)}
+        if not kinds:
             sizes = {kind: row[name] for kind, name in COUNTED.items()}
             kinds = {kind: int(size) for kind, size in sizes.items() if not pd.isna(size)}
             kinds["rest of the peak"] = max(int(row["peak_bytes"]) - sum(kinds.values()), 0)

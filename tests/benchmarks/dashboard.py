@@ -1,0 +1,106 @@
+"""How fast the dashboard answers over a store of a million metric rows.
+
+Limits: the first page 2 s, any interaction 0.5 s, a figure 2 MB, on two cores.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import golden
+from workbench.record import Record
+from workbench.store import Store
+
+NUM_RECORDS = 60_000
+NUM_METRIC_ROWS = 1_000_000
+MODELS = ("mistral-7b-v0.3", "gemma-2-9b", "llama-3.1-8b", "qwen2-7b")
+FIRST_S, INTERACTION_S, FIGURE_BYTES = 2.0, 0.5, 2_000_000
+PAGES = ("overview", "scaling", "thresholds", "memory", "roofline", "validation", "runs")
+TURNS = {
+    "overview": {"pass": "train"}, "scaling": {"model": "qwen2-7b"},
+    "thresholds": {"pass": "train"}, "memory": {"memory_x": "log"}, "runs": {"containing": "h100"},
+}  # fmt: skip
+"""A control of a page and another choice."""
+
+
+class Time(NamedTuple):
+    """Seconds of one thing, and what they should be at most."""
+
+    name: str
+    seconds: float
+    limit: float
+
+
+def records(count: int, num_metrics: int) -> Iterator[Record]:
+    """Cells of several models and passes, measured and predicted, with as many metrics."""
+    combinations = [
+        (model, pass_, system)
+        for model in MODELS
+        for pass_ in ("forward", "train")
+        for system in golden.SYSTEMS
+    ]
+    for place in range(count):
+        model, pass_, system = combinations[place % len(combinations)]
+        source = ("measured", "cpu") if place // len(combinations) % 2 else (
+            "predicted", "h100-80gb",
+        )  # fmt: skip
+        visual = 64 + 4 * (place // len(combinations))
+        cell = {**system, "model": model, "pass": pass_, "num_visual": visual}
+        made = golden.record(*source, **cell)
+        more = {f"more_{i}": place + i for i in range(num_metrics - len(made.metrics))}
+        yield made.model_copy(update={"metrics": made.metrics | more})
+
+
+def build(path: Path, count: int = NUM_RECORDS) -> None:
+    """A store of that many records."""
+    with Store.open(path, "w") as store:
+        run = store.begin_run("bench", {"name": "bench"}, golden.LAPTOP)
+        store.add_many(run, records(count, -(-NUM_METRIC_ROWS // NUM_RECORDS)))
+
+
+def measure(path: Path) -> Iterator[Time]:
+    """Each page drawn for the first time, then again with one control changed.
+
+    Raises AssertionError where a page fails or a figure is larger than it may be.
+    """
+    from streamlit.testing.v1 import AppTest
+
+    from workbench.dashboard import overview  # noqa: F401  Imports are the server's, not a page's.
+
+    before, argv = Path.cwd(), sys.argv
+    os.chdir(path.parent)
+    sys.argv = ["app.py"]
+    try:
+        for place, name in enumerate(PAGES):
+            code = f"from workbench.dashboard import {name}\n{name}.render()\n"
+            test = AppTest.from_string(code, default_timeout=120)
+            test.query_params["store"] = path.name
+            yield Time(f"{name}, first look", _run(test), INTERACTION_S if place else FIRST_S)
+            for key, value in TURNS.get(name, {}).items():
+                test.get_by_key(key).set_value(value)
+            yield Time(f"{name}, a control changed", _run(test), INTERACTION_S)
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+
+
+def _run(test) -> float:  # type: ignore[no-untyped-def]
+    start = time.perf_counter()
+    test.run()
+    took = time.perf_counter() - start
+    assert not test.exception, test.exception
+    for chart in test.get("plotly_chart"):
+        assert len(chart.proto.spec) < FIGURE_BYTES
+    return took
+
+
+def times() -> Iterator[Time]:
+    """``measure`` over a store in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "million.db"
+        build(path)
+        yield from measure(path)

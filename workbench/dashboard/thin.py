@@ -1,0 +1,49 @@
+"""Fewer points for a figure that would draw more than a screen can show or a browser can carry."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from tsdownsample import MinMaxLTTBDownsampler
+
+from workbench.analysis import group_codes
+
+MOST_POINTS = 2_000
+"""Of a whole figure: with what each says under the pointer, about 1 MB."""
+LEAST = 12
+"""Points that every line keeps, however many lines there are."""
+
+_GROUP = ("model", "series", "source", "device", "status")
+
+
+def thin(rows: pd.DataFrame, metrics: Sequence[str], panels: int = 1) -> pd.DataFrame:
+    """The rows that show how ``metrics`` run over |V|: the ends and extremes of each line.
+
+    A row is drawn once in each of ``panels``. Lines that are short enough stay whole; so does
+    every kind of ending, each for itself. The rows stay in their order.
+    """
+    if len(rows) * panels <= MOST_POINTS:
+        return rows
+    codes = group_codes(rows, _GROUP)
+    each = max(MOST_POINTS // ((codes.max() + 1) * panels * len(metrics)), LEAST)
+    keep = np.zeros(len(rows), dtype=bool)
+    for group in (np.flatnonzero(codes == code) for code in range(codes.max() + 1)):
+        for metric in metrics:
+            keep[_chosen(rows, group, metric, each)] = True
+    return rows[keep]
+
+
+def _chosen(rows: pd.DataFrame, group: np.ndarray, metric: str, count: int) -> np.ndarray:
+    """Positions of ``count`` rows of a group, or all where it has no more."""
+    at = rows["num_visual"].to_numpy()[group]
+    group = group[np.argsort(at, kind="stable")]
+    values = pd.to_numeric(rows[metric].iloc[group]).to_numpy(dtype=np.float64)
+    known = group[np.isfinite(values)]
+    if len(known) <= count:
+        # Cells without a value stand in a strip: any choice that keeps both ends will do.
+        return group[np.unique(np.linspace(0, len(group) - 1, count).astype(int))]
+    # Even in the logarithm, in which |V| is mostly drawn.
+    x = np.log1p(rows["num_visual"].to_numpy()[known].astype(np.float64))
+    y = np.ascontiguousarray(values[np.isfinite(values)])
+    found = MinMaxLTTBDownsampler().downsample(x, y, n_out=count)
+    return known[found]
