@@ -23,12 +23,16 @@ from workbench.registry import Registry
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 """The data types whose peak every card states; ``tf32`` may stand beside them."""
 
+OPTIONAL = ("host_bandwidth_bytes_per_s", "blas_workspace_bytes")
+"""Figures that a card's file may leave out; a prediction then says what it leaves out."""
+
 FIGURES = (
     "peak_flops",
     "bandwidth_bytes_per_s",
     "memory_bytes",
     "total_bytes",
     "context_bytes",
+    *OPTIONAL,
 )
 """The fields that need a source each."""
 
@@ -69,6 +73,8 @@ class Device(BaseModel):
     total_bytes: Bytes | None
     memory_bytes: Bytes | None
     context_bytes: Bytes | None
+    host_bandwidth_bytes_per_s: Rate | None = None
+    blas_workspace_bytes: Bytes | None = None
     sources: dict[str, str]
 
     @model_validator(mode="after")
@@ -130,8 +136,8 @@ def _read(path: Path) -> dict[str, Any]:
 def load_device_file(path: Path) -> Device:
     """A user's own card from YAML, with the fields of an entry of ``devices.yaml``.
 
-    ``name``, ``label``, ``memory_bytes`` and ``sources`` are optional. Raises RequestError with
-    the file, the field and what would be right.
+    ``name``, ``label``, ``memory_bytes``, ``sources`` and the figures of OPTIONAL may be left out.
+    Raises RequestError with the file, the field and what would be right.
     """
     fields = _read(path)
     for needed in ("peak_flops", "bandwidth_bytes_per_s", "total_bytes", "context_bytes"):
@@ -142,6 +148,9 @@ def load_device_file(path: Path) -> Device:
         raise RequestError(f"{path}: sources: a mapping from figure to source is needed")
     defaults = {"name": path.stem, "label": path.stem, "memory_bytes": fields["total_bytes"]}
     named = {**dict.fromkeys(FIGURES, str(path)), **sources}
+    for figure in OPTIONAL:
+        if fields.get(figure) is None:
+            named[figure] = f"{path} does not state it"
     return _make(str(path), {**defaults, **fields, "sources": named})
 
 

@@ -73,6 +73,12 @@ for _name, _unit, _label, _convention in (
         "Saved activations",
         "held from forward to backward, inputs excluded",
     ),
+    (
+        "offload_bytes",
+        "B",
+        "Offloaded activations",
+        "on the host when the forward is over; not in peak_bytes, but on a CPU",
+    ),
     ("time_s", "s", "Seconds per iteration", "median of whole iterations after warm-up"),
     ("time_q1_s", "s", "Time, first quartile", "of the same samples as time_s"),
     ("time_q3_s", "s", "Time, third quartile", "of the same samples as time_s"),

@@ -10,6 +10,7 @@ from tests.small import FAMILY_NAMES, small_model
 from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
+from workbench.probe.allocator import CARD
 from workbench.probe.trace import trace
 from workbench.spec import make_cell
 
@@ -164,7 +165,7 @@ def test_a_composed_decoder_counts_every_layers_cache(tmp_path):
         model=small_model("mistral", tmp_path, num_hidden_layers=6), scope="decoder",
         kernel="eager", num_visual=33, num_text=9, **DECODE,
     )  # fmt: skip
-    composed, whole = trace(cell, 512), trace(cell, 512, compose=False)
+    composed, whole = trace(cell, CARD), trace(cell, CARD, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
     assert composed.operators == whole.operators
     assert composed.kv_cache_bytes == whole.kv_cache_bytes

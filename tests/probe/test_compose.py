@@ -3,6 +3,7 @@
 import pytest
 
 from tests.small import FAMILY_NAMES, small_model
+from workbench.probe.allocator import CARD
 from workbench.probe.trace import plan_of, trace
 from workbench.spec import make_cell
 
@@ -15,6 +16,8 @@ CASES = [
     ("mistral", {"attention": "d_attn", "checkpoint": True, "chunk": 8}),
     ("mistral", {"attention": "s_attn", "checkpoint": True, "checkpoint_every": 2}),
     ("mistral", {"attention": "s_attn", "pass": "forward"}),
+    ("mistral", {"attention": "s_attn", "checkpoint": True, "offload": True}),
+    ("gemma3", {"attention": "d_attn", "checkpoint": True, "offload": True}),
 ]
 
 
@@ -31,10 +34,10 @@ def test_composing_equals_tracing_all_layers(family, fields, tmp_path):
         **{"pass": "train", "num_visual": 33, "num_text": 9, **fields},
     )
     assert plan_of(cell) is not None
-    composed, whole = trace(cell, 512), trace(cell, 512, compose=False)
+    composed, whole = trace(cell, CARD), trace(cell, CARD, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
     assert composed.operators == whole.operators
-    for name in ("flops", "flops_causal", "model_flops", "params"):
+    for name in ("flops", "flops_causal", "model_flops", "params", "offload_bytes"):
         assert getattr(composed, name) == getattr(whole, name)
     kinds_composed = composed.timeline.by_kind(composed.timeline.peak()[1])
     assert kinds_composed == whole.timeline.by_kind(whole.timeline.peak()[1])

@@ -17,6 +17,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
+from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import MasterAdamW
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.weights import check_source, copy_layer, randomise
@@ -132,6 +133,7 @@ def build(
         device=torch.device(device),
         dtype=DTYPES[cell.dtype],
         last=model.config.num_hidden_layers - 1,
+        offload=Offload(torch.device(device), int(system.text_only)) if cell.offload else None,
     )
     workload = SCOPES[cell.scope](cell, system, context)
     context.loaded = None  # Copied: a second set of weights would be measured too.
@@ -149,9 +151,7 @@ def check(cell: Cell) -> None:
     except ValueError as error:
         raise RequestError(f"layout: {error}") from None
     if cell.offload:
-        raise RequestError(
-            "offload: checkpoints on the host are neither run nor predicted yet; leave it out"
-        )
+        check_offload(cell)
     if cell.visual_positions and cell.scope != "lvlm":
         raise RequestError(
             f"visual_positions: scope {cell.scope} has no visual embeddings to learn; use lvlm"
@@ -163,6 +163,19 @@ def check(cell: Cell) -> None:
         raise RequestError(
             f"layer {cell.layer}: {cell.model} has {model.config.num_hidden_layers} layers, "
             f"0 to {model.config.num_hidden_layers - 1}"
+        )
+
+
+def check_offload(cell: Cell) -> None:
+    """Raise RequestError where there are no checkpointed activations to take away."""
+    if cell.pass_ != "train":
+        raise RequestError(f"offload: pass {cell.pass_} keeps nothing for a backward; use train")
+    if not cell.checkpoint:
+        raise RequestError("offload: moves what checkpoints keep; needs checkpoint as well")
+    if cell.scope == "layer":
+        raise RequestError(
+            "offload: a single layer's inputs are held from outside, so nothing could leave the "
+            "device; use scope decoder or lvlm"
         )
 
 
@@ -194,15 +207,19 @@ def random_tensor(shape: tuple[int, ...], context: Context, grad: bool = False) 
 
 
 class Checkpointed(nn.Module):
-    """A module whose activations are recomputed in backward (torch's non-reentrant form)."""
+    """A module whose activations are recomputed in backward (torch's non-reentrant form).
 
-    def __init__(self, inner: nn.Module) -> None:
+    Its inputs, which are kept for that, wait on the host where there is an ``offload``.
+    """
+
+    def __init__(self, inner: nn.Module, offload: Offload | None = None) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.offload = inner, offload
 
     def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
         if not torch.is_grad_enabled():
             return self.inner(*state)
-        return torch.utils.checkpoint.checkpoint(
-            self.inner, *state, use_reentrant=False, preserve_rng_state=False
-        )
+        with nullcontext() if self.offload is None else self.offload.boundary(state):
+            return torch.utils.checkpoint.checkpoint(
+                self.inner, *state, use_reentrant=False, preserve_rng_state=False
+            )

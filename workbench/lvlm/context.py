@@ -15,6 +15,7 @@ from workbench.lvlm.kernels import Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
+from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.weights import BLOCK, Made, create, read_checkpoint
 from workbench.spec import Cell
@@ -38,6 +39,8 @@ class Context:
     positions: Tensor | None = None
     """Positions other than sequence indices (M-RoPE), int64 [S] or [3, S]."""
     loaded: dict[str, Tensor] | None = None
+    offload: Offload | None = None
+    """Where checkpointed activations wait, if not on the device."""
     _rotary: nn.Module | None = None
     _tables: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
     _masks: dict[int | None, Any] = field(default_factory=dict)

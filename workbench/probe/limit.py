@@ -6,8 +6,9 @@ from typing import Any
 
 from workbench.devices import device
 from workbench.errors import RequestError
+from workbench.probe.allocator import allocator_of
 from workbench.probe.peak import Peak, predicted_peak
-from workbench.probe.predict import capacity_of, granule_of
+from workbench.probe.predict import capacity_of
 from workbench.probe.states import check_states
 from workbench.probe.trace import trace
 from workbench.spec import MAX_TOKENS, Cell
@@ -48,13 +49,13 @@ def predicted_limit(cell: Cell, device_name: str) -> Limit:
         raise RequestError(
             f"device {target.name!r}: has no fixed capacity; give --memory-cap BYTES"
         )
-    granule = granule_of(target)
+    allocator = allocator_of(target)
     peaks: dict[int, Peak] = {}
 
     def need(num_visual: int) -> int:
         if num_visual not in peaks:
             point = cell.replace(num_visual=num_visual)
-            peaks[num_visual] = predicted_peak(point, trace(point, granule))
+            peaks[num_visual] = predicted_peak(point, trace(point, allocator))
         return peaks[num_visual].total
 
     fits, fails = bracket(need, capacity)

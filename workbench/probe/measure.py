@@ -111,6 +111,8 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
         "time_q3_s": spread[2] if spread else None,
         "num_samples": len(timing.whole),
     }
+    if workload.context.offload is not None:
+        metrics["offload_bytes"] = workload.context.offload.most_bytes
     if spread is None:
         flags += ["time_q1_s: needs two samples", "time_q3_s: needs two samples"]
     for phase in ("forward_s", "backward_s", "optimizer_s"):

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from workbench.probe.states import ITEM, States, has_optimizer, states
 from workbench.probe.trace import Trace
-from workbench.probe.tracker import Timeline
 from workbench.spec import Cell
 
 STATE_KINDS = ("weights", "gradients")
@@ -41,11 +40,7 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
         if sum(stepping.values()) > total:
             kinds, total = stepping, sum(stepping.values())
         return Peak(total + held.optimizer, {**kinds, "optimizer": held.optimizer}, held)
-    rest = Timeline(
-        [b for b in traced.timeline.blocks if b.kind not in STATE_KINDS],
-        traced.timeline.calls,
-        traced.timeline.forward_end,
-    )
+    rest = traced.timeline.without(*STATE_KINDS)
     total, moment = rest.peak()
     kinds = {
         "weights": held.weights,

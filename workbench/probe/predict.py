@@ -7,16 +7,15 @@ from typing import Any
 from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels import KERNELS
+from workbench.probe.allocator import allocator_of
 from workbench.probe.environment import environment
 from workbench.probe.peak import predicted_peak
 from workbench.probe.states import check_states, has_optimizer, states
 from workbench.probe.trace import Trace, trace
 from workbench.probe.tracker import causal_attention
+from workbench.probe.transfer import transfer
 from workbench.record import Record, Status
 from workbench.spec import Cell
-
-CUDA_GRANULE = 512
-"""Bytes to which torch's CUDA caching allocator rounds a request (c10/cuda, kMinBlockSize)."""
 
 
 def predict(cell: Cell, device_name: str) -> Record:
@@ -38,7 +37,7 @@ def predict(cell: Cell, device_name: str) -> Record:
     }
     capacity, flags = capacity_of(cell, target)
     try:
-        traced = trace(cell, granule_of(target))
+        traced = trace(cell, allocator_of(target))
     except Unsupported as error:
         return Record(
             **base,
@@ -47,7 +46,11 @@ def predict(cell: Cell, device_name: str) -> Record:
             flags=[f"unsupported: {error}"],
             duration_s=time.monotonic() - clock,
         )
+    moved, said = transfer(traced, target)
+    flags += said
     seconds = roofline_seconds(cell, traced, target)
+    if moved is not None:
+        seconds = moved.beside(seconds)
     if seconds is None:
         reason = target.sources["peak_flops"]
         flags += [f"{name}: {reason}" for name in ("time_s", "mfu", "mfu_causal")]
@@ -76,17 +79,14 @@ def predict(cell: Cell, device_name: str) -> Record:
             "time_s": seconds,
             **utilisation(traced, seconds, rate),
             "optimizer_bytes": peak.states.optimizer if peak.states else 0,
+            **({} if moved is None else {"offload_bytes": traced.offload_bytes}),
         },
         flags=flags,
         details={"memory_by_kind": peak.by_kind, "capacity_bytes": capacity}
+        | ({} if moved is None else {"offload": moved.document()})
         | ({"parts": parts_of(cell, traced, target)} if traced.params_by_part else {}),
         duration_s=time.monotonic() - clock,
     )
-
-
-def granule_of(target: Device) -> int:
-    """The rounding of an allocation: CUDA's caching allocator for a card, none for the CPU."""
-    return CUDA_GRANULE if target.capacity_bytes is not None else 1
 
 
 def counts(traced: Trace) -> dict[str, int | float | None]:

@@ -17,6 +17,8 @@ from workbench.errors import RequestError
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.models import resolve
+from workbench.lvlm.offload import WATCH
+from workbench.probe.allocator import HOST, Allocator
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
 from workbench.probe.shapes import shapes_only
 from workbench.probe.tracker import Operator, Timeline, Tracker, causal_attention, tally, total
@@ -37,7 +39,10 @@ class Trace:
     """Of tower, adapter and decoder, where a cell has them."""
     kv_cache_bytes: int | None
     """What a prefill leaves and a decode step reads; None for a train pass."""
+    offload_bytes: int | None
+    """What waits on the host when the forward is over; None where nothing is offloaded."""
     timeline: Timeline
+    """Of the device's memory. On a CPU the host is that memory, and what waits there is in it."""
     operators: Counter[Operator]
 
     @property
@@ -62,8 +67,10 @@ class Plan:
 World = Callable[[], AbstractContextManager[str]]
 
 
-def trace(cell: Cell, granule: int = 1, compose: bool = True, world: World = shapes_only) -> Trace:
-    """Trace one iteration of ``cell``; ``granule`` is the allocator's rounding in bytes.
+def trace(
+    cell: Cell, allocator: Allocator = HOST, compose: bool = True, world: World = shapes_only
+) -> Trace:
+    """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
 
     ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
     are made of.
@@ -75,7 +82,7 @@ def trace(cell: Cell, granule: int = 1, compose: bool = True, world: World = sha
         with world() as device:
             with torch.device(device):
                 workload = build(cell, device, None if plan is None else plan.traced)
-            return _traced(workload, granule, plan)
+            return _traced(workload, allocator, plan)
     except (OverflowError, RuntimeError) as error:
         if "overflow" in str(error).lower() or "too large" in str(error).lower():
             raise RequestError(
@@ -95,14 +102,15 @@ def plan_of(cell: Cell) -> Plan | None:
     return Plan(traced, total_layers, unit) if traced < total_layers else None
 
 
-def _traced(workload: Workload, granule: int, plan: Plan | None) -> Trace:
-    tracker = Tracker(granule)
-    token = RUNNER.set(tracker.loop)
+def _traced(workload: Workload, allocator: Allocator, plan: Plan | None) -> Trace:
+    tracker = Tracker(allocator)
+    runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
     try:
         with boundaries(workload, tracker, plan) as bounds:
             end = run(workload, tracker)
     finally:
-        RUNNER.reset(token)
+        RUNNER.reset(runner)
+        WATCH.reset(watch)
     parameters = [*workload.module.parameters()]
     tracker.label("gradients", [p.grad for p in parameters if p.grad is not None])
     tracker.label("input gradients", [x.grad for x in workload.inputs if x.grad is not None])
@@ -127,7 +135,8 @@ def _traced(workload: Workload, granule: int, plan: Plan | None) -> Trace:
         params=params,
         params_by_part=params_by_part(workload, params),
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
-        timeline=timeline,
+        offload_bytes=timeline.of_kind("offloaded") if workload.cell.offload else None,
+        timeline=timeline.without("offloaded") if allocator.card else timeline,
         operators=operators,
     )
 

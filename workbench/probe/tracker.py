@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from workbench.lvlm.offload import TO_HOST
+from workbench.probe.allocator import HOST, Allocator
 from workbench.probe.flops import is_attention, operator_flops
 
 
@@ -51,12 +53,9 @@ class Block:
 
 @dataclass
 class Tracker(TorchDispatchMode):
-    """Enter it inside FakeTensorMode, around one iteration.
+    """Enter it inside FakeTensorMode, around one iteration."""
 
-    ``granule`` rounds each allocation up, as the device's allocator does.
-    """
-
-    granule: int = 1
+    allocator: Allocator = HOST
     calls: list[Call] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
@@ -82,6 +81,16 @@ class Tracker(TorchDispatchMode):
     def block_of(self, tensor: Tensor) -> Block:
         """The block of a tensor's storage."""
         return self._follow(tensor)
+
+    def moved(self, direction: str, tensor: Tensor) -> None:
+        """The last operator copied ``tensor`` to the host or from it: ``lvlm.offload`` says so."""
+        call, size = self.calls[-1], extent(tensor)
+        copied = Operator(direction, 0, size, False, call.operator.part)
+        self.calls[-1] = call._replace(operator=copied)
+        if direction == TO_HOST:
+            block = self._follow(tensor)
+            block.kind = "offloaded"
+            block.bytes = tensor.untyped_storage().nbytes()  # The host rounds by its own rule.
 
     def loop(self, steps: range) -> Iterator[int]:
         """First, second and last of ``steps``; the second stands for all between."""
@@ -126,8 +135,7 @@ class Tracker(TorchDispatchMode):
         known = self._known.get(key)
         if known is not None and known[0]() is not None:
             return known[1]
-        size = -(-storage.nbytes() // self.granule) * self.granule
-        block = Block(size, self.tick)
+        block = Block(self.allocator.rounded(storage.nbytes()), self.tick)
         self.blocks.append(block)
 
         def free(_: object) -> None:
@@ -168,6 +176,10 @@ class Timeline(NamedTuple):
                 saved = block.kind == "working" and block.born <= end and block.alive(end)
                 sums["activations" if saved else block.kind] += block.bytes
         return dict(sums)
+
+    def without(self, *kinds: str) -> "Timeline":
+        """The same iteration, as if blocks of these kinds were somewhere else."""
+        return self._replace(blocks=[b for b in self.blocks if b.kind not in kinds])
 
     def of_kind(self, kind: str) -> int:
         """Bytes of all blocks of a kind."""

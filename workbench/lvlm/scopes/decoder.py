@@ -18,6 +18,7 @@ from workbench.lvlm.build import (
 )
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.offload import Offload
 from workbench.lvlm.weights import copy_tensor, randomise
 from workbench.spec import Cell
 
@@ -46,7 +47,7 @@ class Decoder(nn.Module):
             parts = parts_of(model, make_layer(model, index, context), system, context)
             self.parts.append(parts)
             blocks.append(system.layer(parts, context, index))
-        self.layers = nn.ModuleList(grouped(blocks, cell))
+        self.layers = nn.ModuleList(grouped(blocks, cell, context.offload))
         self.norm = context.create(lambda: model.family.norm(config))
         self.lm_head = context.create(lambda: nn.Linear(width, vocab, bias=False))
         if getattr(config, "tie_word_embeddings", False):
@@ -115,13 +116,13 @@ class Decoder(nn.Module):
             copy_tensor(tensors, "lm_head.weight", self.lm_head.weight, source)
 
 
-def grouped(blocks: list[nn.Module], cell: Cell) -> list[nn.Module]:
+def grouped(blocks: list[nn.Module], cell: Cell, offload: Offload | None) -> list[nn.Module]:
     """The layers, each or every ``checkpoint_every`` of them under one checkpoint."""
     if not cell.checkpoint:
         return blocks
     size = cell.checkpoint_every or 1
     return [
-        Checkpointed(blocks[i] if size == 1 else Run(blocks[i : i + size]))
+        Checkpointed(blocks[i] if size == 1 else Run(blocks[i : i + size]), offload)
         for i in range(0, len(blocks), size)
     ]
 
