@@ -14,7 +14,7 @@ import pytest
 
 from tests.small import small_model
 from workbench.errors import RequestError
-from workbench.probe.client import Client, Worker, WorkerError, cause
+from workbench.probe.client import Client, WorkerError, cause
 from workbench.probe.environment import total_memory_bytes
 from workbench.probe.memory_limit import host_limit
 from workbench.record import Record, Status
@@ -291,4 +291,4 @@ def test_a_worker_that_cannot_start_says_why(
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so is missing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(WorkerError, match=r"cannot start: ImportError: libcudart.so is missing"):
-        Worker()
+        _ = Client().worker

@@ -59,9 +59,10 @@ def test_a_second_sweep_only_does_what_is_left(model: str, client: Client, tmp_p
     assert done.num_failed == 0
     more = first.replace(grids=(*first.grids, predicted(model, 16)))
     rows = dry_run(more, path, client=client)
-    assert [row.held for row in rows] == [True] * 4 + [False]
-    assert all(row.seconds > 0 for row in rows)
-    assert not any(row.held for row in dry_run(more, path, new_run=True, client=client))
+    assert [row.held for row in rows.cells] == [True] * 4 + [False]
+    assert all(row.seconds > 0 for row in rows.cells)
+    assert rows.seconds == rows.wall_s == rows.cells[-1].seconds
+    assert not any(row.held for row in dry_run(more, path, new_run=True, client=client).cells)
     assert len(held(path)) == 4
     again = run_sweep(more, path, client=client)
     assert (again.run, again.num_held, again.num_ran) == (done.run, 4, 1)

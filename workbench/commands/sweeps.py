@@ -9,7 +9,7 @@ from workbench.commands import show
 from workbench.commands.cells import AsJson
 
 if TYPE_CHECKING:
-    from workbench.sweep.run import Forecast, Summary
+    from workbench.sweep.run import DryRun, Summary
 
 DEFAULT_STORE = Path("workbench.db")
 
@@ -23,6 +23,10 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run, and how long.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Workers on this machine.", show_default="one a GPU; one on a CPU"),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
@@ -32,9 +36,9 @@ def sweep(
 
     wanted = load_probe(probe)
     if dry_run:
-        _show_forecast(forecast(wanted, store, new_run), json_)
+        _show_forecast(forecast(wanted, store, new_run, workers=workers), json_)
         return
-    summary = run_sweep(wanted, store, new_run)
+    summary = run_sweep(wanted, store, new_run, workers=workers)
     if json_:
         show.emit(summary.document())
     _say_how_it_ended(summary, probe)
@@ -59,23 +63,23 @@ def _say_how_it_ended(summary: "Summary", probe: Path) -> None:
     show.note(f"dashboard:  {program} dashboard {summary.store}")
 
 
-def _show_forecast(cells: "list[Forecast]", as_json: bool) -> None:
+def _show_forecast(found: "DryRun", as_json: bool) -> None:
     from workbench.sweep.progress import duration
 
-    left = sum(cell.seconds for cell in cells if not cell.held)
     if as_json:
         rows = [
             {
                 "cell": cell.task.point.cell.document(),
-                "key": cell.task.point.cell.key,
+                "key": cell.task.identity[0],
                 "source": cell.task.point.source,
                 "device": cell.task.device_name,
                 "held": cell.held,
                 "estimated_s": cell.seconds,
             }
-            for cell in cells
+            for cell in found.cells
         ]
-        show.emit({"cells": rows, "estimated_s": left})
+        totals = {"estimated_s": found.seconds, "workers": found.workers, "wall_s": found.wall_s}
+        show.emit({"cells": rows, **totals})
         return
     show.table(
         ("source", "device", "cell", "estimate"),
@@ -86,9 +90,12 @@ def _show_forecast(cells: "list[Forecast]", as_json: bool) -> None:
                 cell.task.point.cell.title,
                 "held already" if cell.held else f"{cell.seconds:.1f} s",
             )
-            for cell in cells
+            for cell in found.cells
         ),
     )
-    todo = sum(not cell.held for cell in cells)
-    print(f"{todo} of {len(cells)} cells would run, about {duration(left)} on this machine")
+    todo = sum(not cell.held for cell in found.cells)
+    print(
+        f"{todo} of {len(found.cells)} cells would run, about {duration(found.wall_s)} "
+        f"on {found.workers} worker{'s' * (found.workers != 1)}"
+    )
     print("An estimate: predicted FLOPs over the rate of a plain matmul here, and no start-up.")

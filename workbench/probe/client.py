@@ -14,8 +14,9 @@ from typing import IO, Any, Self
 
 import workbench
 from workbench.errors import Failure, RequestError
-from workbench.probe.environment import device_name, environment, resolve_device
-from workbench.probe.memory_limit import asked_limits, host_limit
+from workbench.probe.environment import device_name, resolve_device
+from workbench.probe.memory_limit import SHARE_OF_FREE, asked_limits, host_limit
+from workbench.probe.seat import WHOLE_MACHINE, Seat
 from workbench.record import Record, Status
 from workbench.spec import Cell, Point
 
@@ -41,16 +42,24 @@ class WorkerEnded(Exception):
         self.code = code
 
 
-class Worker:
-    """One child process. ``ask`` raises WorkerEnded if it dies, TimeoutError if it is silent."""
+class Interrupted(Exception):
+    """Another thread called ``Client.interrupt``: nobody waits for the answer any more."""
 
-    def __init__(self) -> None:
+
+class Worker:
+    """One child process. ``ask`` raises WorkerEnded if it dies, TimeoutError if it is silent.
+
+    ``stop`` is a file descriptor: whoever waits gets Interrupted once it can be read.
+    """
+
+    def __init__(self, seat: Seat, stop: int) -> None:
+        self._stop = stop
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "workbench.probe.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment_variables(),
+            env={**_environment_variables(), **seat.variables},
             start_new_session=True,
         )
         streams = (self._process.stdin, self._process.stdout, self._process.stderr)
@@ -81,6 +90,7 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(self._from, selectors.EVENT_READ)
             selector.register(self._noise, selectors.EVENT_READ)
+            selector.register(self._stop, selectors.EVENT_READ)
             if request:
                 selector.register(self._to, selectors.EVENT_WRITE)
             while b"\n" not in self._received:
@@ -89,6 +99,8 @@ class Worker:
                 if not events and left <= 0:
                     raise TimeoutError(f"no answer within {timeout_s:g} s")
                 for key, _ in events:
+                    if key.fd == self._stop:
+                        raise Interrupted
                     if key.fd == self._to:
                         request = self._send(request)
                         if not request:
@@ -154,16 +166,30 @@ def _environment_variables() -> dict[str, str]:
 
 
 class Client:
-    """Runs points in a worker, re-used while cells succeed and replaced after any failure."""
+    """Runs points in a worker, re-used while cells succeed and replaced after any failure.
 
-    def __init__(self) -> None:
+    ``seat`` is what the worker gets of the machine. One thread at a time calls a client; any other
+    may ``interrupt`` it, which ends it for good.
+    """
+
+    def __init__(self, seat: Seat = WHOLE_MACHINE) -> None:
+        self.seat = seat
         self._worker: Worker | None = None
+        self._stop, self._stopping = os.pipe()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        os.close(self._stop)
+        os.close(self._stopping)
+
+    def interrupt(self) -> None:
+        """End the worker and let the thread that waits for it raise Interrupted."""
+        os.write(self._stopping, b"!")
 
     def close(self) -> None:
         """End the worker, if there is one."""
@@ -175,7 +201,7 @@ class Client:
     def worker(self) -> Worker:
         """The worker that is warm, or a new one."""
         if self._worker is None:
-            self._worker = Worker()
+            self._worker = Worker(self.seat, self._stop)
         return self._worker
 
     def check(self, cells: list[Cell]) -> None:
@@ -213,7 +239,7 @@ class Client:
 
     def _run_once(self, point: Point, trace: Path | None) -> Record:
         device = resolve_device(point.device) if point.source == "measured" else point.device
-        limit = host_limit(point, device)
+        limit = host_limit(point, device, self.seat.share)
         worker = self.worker
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
 
@@ -227,7 +253,7 @@ class Client:
                 error=error,
                 flags=[f"{status}: {error}"],
                 details={"stderr": worker.stderr[-20:]} if worker.stderr else {},
-                environment=environment(device if measured else "cpu"),
+                environment=self.seat.environment(device if measured else "cpu"),
                 started_at=started,
                 duration_s=time.monotonic() - clock,
             )
@@ -258,7 +284,7 @@ class Client:
             record = Record.from_document(answer["answer"])
         if record.source == "measured" and record.status not in (Status.OK, Status.UNSUPPORTED):
             self.close()
-        return _with_limit(record, point, limit)
+        return _with_limit(record, point, limit, self.seat.share)
 
 
 def _document(point: Point) -> dict[str, Any]:
@@ -279,14 +305,15 @@ def cause(code: int, stderr: list[str], limit: int | None) -> tuple[Status, str]
     return Status.ERROR, f"{reason}: {stderr[-1]}" if stderr else reason
 
 
-def _with_limit(record: Record, point: Point, limit: int | None) -> Record:
+def _with_limit(record: Record, point: Point, limit: int | None, share: float) -> Record:
     """Keep the ceiling of host memory; flag it where it was met or is not the one asked for."""
     if limit is None:
         return record
     asked = min(asked_limits(point), default=None)
     flags = list(record.flags)
     if asked is not None and asked > limit:
-        flags.append(f"memory_limit: {limit:,} bytes, 90 % of what is free, not {asked:,}")
+        part = f"{SHARE_OF_FREE * share:.0%} of what is free"
+        flags.append(f"memory_limit: {limit:,} bytes, {part}, not {asked:,}")
     elif record.status is Status.OOM:
         flags.append(f"memory_limit: the worker could allocate {limit:,} bytes of host memory")
     details = {**record.details, "memory_limit_bytes": limit}

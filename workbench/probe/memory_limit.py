@@ -18,15 +18,16 @@ SHARE_OF_FREE = 0.9
 """What a cell may take of the memory that is free when it starts, whatever its limit says."""
 
 
-def host_limit(point: Point, device: str) -> int | None:
+def host_limit(point: Point, device: str, share: float = 1.0) -> int | None:
     """Bytes that a measured cell may allocate on the host, None for a prediction or on CUDA.
 
     The lowest of the protocol's limit, the cell's memory cap (which ``measure`` applies by itself
     on CUDA) and 90 % of what is free: without the last a large cell would take the machine down.
+    Of the last a worker takes its ``share``, since others may start their cells just then.
     """
     if point.source != "measured" or device != "cpu":
         return None
-    return min([int(SHARE_OF_FREE * free_memory_bytes()), *asked_limits(point)])
+    return min([int(share * SHARE_OF_FREE * free_memory_bytes()), *asked_limits(point)])
 
 
 def asked_limits(point: Point) -> list[int]:

@@ -28,13 +28,13 @@ class Progress:
     is unknown without a forecast.
     """
 
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.done = total, done
+    def __init__(self, total: int, done: int, workers: int = 1) -> None:
+        self.total, self.done, self.workers = total, done, workers
         self._forecast: dict[Identity, float] = {}
         self._spent = self._expected = 0.0
         self._bar: Bar | None = None
         self._row: Any = None
-        self._since = time.monotonic()
+        self._since: dict[Identity, float] = {}
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -61,14 +61,14 @@ class Progress:
 
     def begin(self, task: Task) -> None:
         """A task starts."""
-        self._since = time.monotonic()
+        self._since[task.identity] = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._row, description=_title(task), left=self._left(), refresh=True)
 
     def end(self, task: Task, record: Record) -> None:
         """A task has its record."""
         self.done += 1
-        spent = time.monotonic() - self._since
+        spent = time.monotonic() - self._since.pop(task.identity)
         self._expected += self._forecast.pop(task.identity, 0.0)
         self._spent += spent
         if self._bar is not None:
@@ -87,7 +87,7 @@ class Progress:
     def _left(self) -> str:
         if not self._expected or not self._forecast:
             return ""
-        left = sum(self._forecast.values()) * self._spent / self._expected
+        left = sum(self._forecast.values()) * self._spent / self._expected / self.workers
         return f", about {duration(left)} left"
 
 

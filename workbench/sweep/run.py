@@ -1,19 +1,21 @@
 """A sweep, run: skip what the store holds, run the rest, keep every record at once."""
 
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workbench.probe.client import Client, WorkerError
-from workbench.probe.environment import environment
-from workbench.record import Status
+from workbench.probe.seat import Seat
+from workbench.record import Environment, Status
 from workbench.spec import Sweep
 from workbench.store import Store
 from workbench.sweep.engines.local import run_local
 from workbench.sweep.plan import Identity, Task, kinds, plan
 from workbench.sweep.progress import Progress
+from workbench.sweep.schedule import longest_first, wall_seconds
+from workbench.sweep.workers import seats
 
 LEASE_SLACK_S = 600.0
 """What a claim lasts beyond twice the time-out of its cell: workers have to start, too."""
@@ -33,6 +35,7 @@ class Summary:
     counts: dict[str, int] = field(default_factory=dict)
     """Cells of this sweep in the store, by status."""
     interrupted: bool = False
+    num_workers: int = 1
 
     @property
     def num_failed(self) -> int:
@@ -46,6 +49,7 @@ class Summary:
             "store": str(self.store),
             "run": self.run,
             "cells": self.num_cells,
+            "workers": self.num_workers,
             "held": self.num_held,
             "ran": self.num_ran,
             "counts": self.counts,
@@ -62,34 +66,59 @@ class Forecast:
     held: bool
 
 
+@dataclass(frozen=True)
+class DryRun:
+    """Every task of a sweep with its forecast, and how many workers would share them."""
+
+    cells: list[Forecast]
+    workers: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all that is left to run, one task after another."""
+        return sum(cell.seconds for cell in self.cells if not cell.held)
+
+    @property
+    def wall_s(self) -> float:
+        """Until the last worker would end."""
+        left = (cell.seconds for cell in self.cells if not cell.held)
+        return wall_seconds(left, self.workers)
+
+
 def main_device(tasks: list[Task]) -> str:
     """The device whose facts the run's environment states: the first that is measured."""
     return next((task.device for task in tasks if task.point.source == "measured"), "cpu")
 
 
 def dry_run(
-    sweep: Sweep, path: Path, new_run: bool = False, client: Client | None = None
-) -> list[Forecast]:
+    sweep: Sweep,
+    path: Path,
+    new_run: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
+) -> DryRun:
     """What ``run_sweep`` would do, and how long it would take. Nothing is written."""
     tasks = plan(sweep)
-    held = {} if new_run else _held(sweep, path, main_device(tasks))
-    with _ours(client) as worker:
+    places = seats(tasks, workers)
+    held = {} if new_run else _held(sweep, path, places[0].environment(main_device(tasks)))
+    with ExitStack() as stack:
+        worker = _clients(places[:1], client, stack)[0]
         worker.check(kinds(tasks))
         seconds = worker.estimate([(task.point, task.device) for task in tasks])
-    return [
+    cells = [
         Forecast(task, spent, _is_done(held, task))
         for task, spent in zip(tasks, seconds, strict=True)
     ]
+    return DryRun(cells, len(places))
 
 
-def _held(sweep: Sweep, path: Path, device: str) -> dict[Identity, Status]:
+def _held(sweep: Sweep, path: Path, facts: Environment) -> dict[Identity, Status]:
     """What the run that would be continued holds; nothing where there is no store yet."""
     if not path.exists():
         return {}
-    wanted = environment(device).fingerprint
     with Store.open(path) as store:
         for run in reversed(store.runs()):
-            if run.sweep == sweep.name and run.environment.fingerprint == wanted:
+            if run.sweep == sweep.name and run.environment.fingerprint == facts.fingerprint:
                 return store.identities(run.id)
     return {}
 
@@ -99,33 +128,42 @@ def _is_done(held: dict[Identity, Status], task: Task) -> bool:
     return status is not None and status.done
 
 
-def _ours(client: Client | None) -> AbstractContextManager[Client]:
-    """A client that ends with the block, unless the caller lends one."""
-    return Client() if client is None else nullcontext(client)
+def _clients(places: list[Seat], lent: Client | None, stack: ExitStack) -> list[Client]:
+    """A client a seat, each of which ends with ``stack``; the first may be lent by the caller."""
+    own = places if lent is None else places[1:]
+    clients = [stack.enter_context(Client(place)) for place in own]
+    return clients if lent is None else [lent, *clients]
 
 
 def run_sweep(
-    sweep: Sweep, path: Path, new_run: bool = False, client: Client | None = None
+    sweep: Sweep,
+    path: Path,
+    new_run: bool = False,
+    client: Client | None = None,
+    workers: int | None = None,
 ) -> Summary:
     """Run what the store at ``path`` lacks of ``sweep``, one transaction a record.
 
     Cells that ended as killed, timeout or error are run again. Every name is checked before the
-    store is touched; raises RequestError, StoreError or WorkerError. An interrupt ends the cell in
-    flight and no more: the summary says so. ``client`` lends a warm worker.
+    store is touched; raises RequestError, StoreError or WorkerError. An interrupt ends the cells
+    in flight and no more: the summary says so. ``client`` lends a warm worker; ``workers`` is
+    explained at ``seats``.
     """
     tasks = plan(sweep)
-    device = main_device(tasks)
-    held = {} if new_run else _held(sweep, path, device)
+    places = seats(tasks, workers)
+    facts = places[0].environment(main_device(tasks))
+    held = {} if new_run else _held(sweep, path, facts)
     unknown = [task for task in tasks if not _is_done(held, task)]
-    summary = Summary(sweep.name, path, len(tasks))
-    with _ours(client) as worker:
+    summary = Summary(sweep.name, path, len(tasks), num_workers=len(places))
+    with ExitStack() as stack:
+        clients = _clients(places[: max(1, len(unknown))], client, stack)
         if unknown:
-            worker.check(kinds(unknown))
+            clients[0].check(kinds(unknown))
         with Store.open(path, "w") as store:
             spec = sweep.model_dump(mode="json", by_alias=True)
-            summary.run = store.begin_run(sweep.name, spec, environment(device), new_run)
+            summary.run = store.begin_run(sweep.name, spec, facts, new_run)
             try:
-                _run_tasks(tasks, worker, store, summary)
+                _run_tasks(tasks, clients, store, summary)
             except KeyboardInterrupt:
                 summary.interrupted = True
             kept = store.identities(summary.run)
@@ -134,13 +172,13 @@ def run_sweep(
     return summary
 
 
-def _run_tasks(tasks: list[Task], client: Client, store: Store, summary: Summary) -> None:
+def _run_tasks(tasks: list[Task], clients: list[Client], store: Store, summary: Summary) -> None:
     assert summary.run is not None
     run = summary.run
     held = store.identities(run)
     todo = [task for task in tasks if not _is_done(held, task)]
     summary.num_held = len(tasks) - len(todo)
-    progress = Progress(len(tasks), summary.num_held)
+    progress = Progress(len(tasks), summary.num_held, len(clients))
 
     def claim(task: Task) -> bool:
         lease_s = 2 * task.point.protocol.timeout_s + LEASE_SLACK_S
@@ -156,12 +194,26 @@ def _run_tasks(tasks: list[Task], client: Client, store: Store, summary: Summary
         return done
 
     with progress:
+        if len(clients) > 1:
+            progress.say(_staffing(clients))
         if todo:
-            progress.expect(_forecast(todo, client, progress))
-        for task, record in run_local(todo, client, claim, settled):
-            store.add(run, record)
-            summary.num_ran += 1
-            progress.end(task, record)
+            forecast = _forecast(todo, clients[0], progress)
+            progress.expect(forecast)
+            if len(clients) > 1 and forecast:
+                todo = longest_first(todo, [forecast[task.identity] for task in todo])
+        with closing(run_local(todo, clients, claim, settled)) as records:
+            for task, record in records:
+                store.add(run, record)
+                summary.num_ran += 1
+                progress.end(task, record)
+
+
+def _staffing(clients: list[Client]) -> str:
+    seat = clients[0].seat
+    each = [] if seat.gpu is None else ["a GPU each"]
+    if seat.threads is not None:
+        each.append(f"{seat.threads} thread{'s' * (seat.threads != 1)} each")
+    return f"{len(clients)} workers, {', '.join(each)}"
 
 
 def _forecast(todo: list[Task], client: Client, progress: Progress) -> dict[Identity, float]:

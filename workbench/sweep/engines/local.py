@@ -1,7 +1,9 @@
-"""One task after another in a worker process of this machine."""
+"""The tasks of a sweep in worker processes of this machine, each on one task at a time."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from workbench.probe.client import Client
 from workbench.record import Record
@@ -13,23 +15,40 @@ RETRY_S = 1.0
 
 def run_local(
     tasks: Iterable[Task],
-    client: Client,
+    clients: Sequence[Client],
     claim: Callable[[Task], bool],
     settled: Callable[[Task], bool],
-) -> Iterator[tuple[Task, Record]]:
+) -> Generator[tuple[Task, Record], None, None]:
     """Yield each task with its record. Two sweeps on one store share the work between them.
 
     ``claim`` says whether the task is ours to run now; one that another sweep holds is looked at
-    again later, until it is ``settled`` there or its holder is gone.
+    again later, until it is ``settled`` there or its holder is gone. Both are called in the
+    caller's thread. Closing the iterator ends the cells in flight.
     """
-    waiting = list(tasks)
-    while waiting:
-        held = []
-        for task in waiting:
-            if claim(task):
-                yield task, client.run(task.point)
-            elif not settled(task):
-                held.append(task)
-        if len(held) == len(waiting):
-            time.sleep(RETRY_S)
-        waiting = held
+    waiting, held = deque(tasks), list[Task]()
+    idle = list(clients)
+    running: dict[Future[Record], tuple[Task, Client]] = {}
+    with ThreadPoolExecutor(len(clients)) as pool:
+        try:
+            while waiting or held or running:
+                while idle and waiting:
+                    task = waiting.popleft()
+                    if claim(task):
+                        client = idle.pop(0)  # the first is warm: it made the forecast
+                        running[pool.submit(client.run, task.point)] = task, client
+                    elif not settled(task):
+                        held.append(task)
+                if running:
+                    ended, _ = wait(running, RETRY_S if held and idle else None, FIRST_COMPLETED)
+                else:
+                    ended = set()
+                    time.sleep(RETRY_S if held else 0)
+                if not waiting:
+                    waiting, held = deque(held), []
+                for future in ended:
+                    task, client = running.pop(future)
+                    idle.append(client)
+                    yield task, future.result()
+        finally:
+            for _, client in running.values():
+                client.interrupt()
