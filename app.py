@@ -9,6 +9,7 @@ from workbench.dashboard import (
     compare,
     memory,
     overview,
+    planner,
     roofline,
     runs,
     scaling,
@@ -34,6 +35,7 @@ pages = [
     st.Page(
         validation.render, title="Validation", icon=":material/fact_check:", url_path="validation"
     ),
+    st.Page(planner.render, title="Planner", icon=":material/calculate:", url_path="planner"),
     st.Page(compare.render, title="Compare", icon=":material/compare_arrows:", url_path="compare"),
     st.Page(runs.render, title="Runs", icon=":material/table_rows:", url_path="runs"),
 ]

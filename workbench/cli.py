@@ -8,6 +8,7 @@ from typing import NoReturn
 import typer
 
 from workbench.commands import cells, machine, stores, sweeps
+from workbench.commands.ask import ask
 from workbench.commands.compare import compare
 from workbench.commands.limits import limit
 from workbench.commands.tokens import tokens
@@ -29,6 +30,7 @@ app.command()(sweeps.sweep)
 app.command()(cells.measure)
 app.command()(cells.predict)
 app.command()(limit)
+app.command()(ask)
 app.command()(stores.report)
 app.command()(stores.dashboard)
 app.command()(stores.export)

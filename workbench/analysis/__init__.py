@@ -4,7 +4,14 @@ from workbench.analysis.compare import compare, environment_differences
 from workbench.analysis.fits import Fit, fit_curve
 from workbench.analysis.headline import Samples, headline
 from workbench.analysis.scaling import Scaling, fit, limits, oom_points, scaling
-from workbench.analysis.series import CONDITIONS, SUBJECT, group_codes, series_label, series_name
+from workbench.analysis.series import (
+    CONDITIONS,
+    SUBJECT,
+    attention_name,
+    group_codes,
+    series_label,
+    series_name,
+)
 
 __all__ = [
     "CONDITIONS",
@@ -12,6 +19,7 @@ __all__ = [
     "Fit",
     "Samples",
     "Scaling",
+    "attention_name",
     "compare",
     "environment_differences",
     "fit",

@@ -143,6 +143,14 @@ def data(choose_run: bool = True) -> Data:
     return Data(name, path, frame, runs, looks, token)
 
 
+def keep_store() -> None:
+    """The sidebar's picker on a page that needs no store, so that the others find it again."""
+    found = choices(Path.cwd(), named_store(sys.argv[1:], os.environ.get(ENVIRONMENT_NAME)))
+    if found:
+        wanted = st.query_params.get("store")
+        _picked(wanted if wanted in found else None, list(found))
+
+
 def _picked(wanted: str | None, names: list[str]) -> str:
     """The store that the link or the reader picked; the link names it even where it is the first.
 

@@ -2,7 +2,7 @@
 
 from workbench.figures.agreement import agreement
 from workbench.figures.memory import memory
-from workbench.figures.panel import Axes
+from workbench.figures.panel import TOKENS, Axes, Reading
 from workbench.figures.roofline import roofline
 from workbench.figures.scaling import SCALING_METRICS, scaling
 from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks, place_names
@@ -14,8 +14,10 @@ __all__ = [
     "LIGHT",
     "SCALING_METRICS",
     "THEMES",
+    "TOKENS",
     "Axes",
     "Look",
+    "Reading",
     "Theme",
     "agreement",
     "in_order",

@@ -14,7 +14,17 @@ from workbench.figures.style import FAILURES, Look, Theme, axis, plain, tint
 from workbench.figures.units import AXIS_UNITS
 from workbench.record import METRICS
 
+
+@dataclass(frozen=True)
+class Reading:
+    """A unit in which |V| is read: its name, and the tokens of one."""
+
+    title: str
+    tokens: float
+
+
 VISUAL_TITLE = "visual tokens |V|"
+TOKENS = Reading(VISUAL_TITLE, 1)
 FAR_LOG, FAR_LINEAR = 40.0, 2.0
 """A capacity beyond so many times the largest value would squeeze the points into a line."""
 
@@ -67,8 +77,9 @@ class Panel:
 
     def __init__(
         self, column: int, metric: str, theme: Theme, axes: Axes, domain: tuple[float, float],
-        labels: int,
+        labels: int, reading: Reading = TOKENS,
     ) -> None:  # fmt: skip
+        self.reading = reading
         self.metric, self.theme, self.axes, self.domain = metric, theme, axes, domain
         self.suffix, self.labels = ("" if column == 1 else str(column)), labels
         self.unit, self.base = AXIS_UNITS.get(METRICS[metric].unit, (METRICS[metric].unit, 1.0))
@@ -101,8 +112,8 @@ class Panel:
             self._slots[name] = 10**at if self.axes.log_y else at
         visual = [row["num_visual"] for row in rows if row["num_visual"] > 0] or [1]
         self.x_axis = axis(
-            self.theme, VISUAL_TITLE, domain=self.domain, anchor=f"y{self.suffix}",
-            **visual_axis(visual, self.axes.log_x, self.labels),
+            self.theme, self.reading.title, domain=self.domain, anchor=f"y{self.suffix}",
+            **visual_axis(visual, self.axes.log_x, self.labels, self.reading),
         )  # fmt: skip
         self.y_axis = axis(
             self.theme, "", anchor=f"x{self.suffix}", range=limits,
@@ -259,16 +270,35 @@ def _linear_ticks(low: float, high: float) -> dict[str, Any]:
     return {"nticks": 7, "tickformat": ",.4~f" if high - low > 0.01 else ",.4~g"}
 
 
-def visual_axis(visual: Sequence[float], log: bool, labels: int) -> dict[str, Any]:
+def visual_axis(
+    visual: Sequence[float], log: bool, labels: int, reading: Reading = TOKENS
+) -> dict[str, Any]:
+    """The axis of |V| over ``visual``, its labels in the units of ``reading``."""
     low, high = min(visual), max(visual)
     if not log:
-        return {"type": "linear", "range": [0, high * 1.04], "tickformat": "~s", "nticks": 6}
+        ends = {"type": "linear", "range": [0, high * 1.04]}
+        if reading == TOKENS:
+            return {**ends, "tickformat": "~s", "nticks": 6}
+        step = _step(high / reading.tokens / 6)
+        units = [step * i for i in range(int(high / reading.tokens / step) + 2)]
+        return {**ends, **_labels(units, reading)}
     span = max(math.log10(high / low), 0.3)
-    first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
+    first = math.floor(math.log2(low / reading.tokens))
+    last = math.ceil(math.log2(high / reading.tokens))
     # Sweeps double |V|, so powers of two are where the points are.
     step = max(1, math.ceil((last - first) / labels))
-    at = [2**power for power in range(first, last + 1, step)]
     return {
-        "type": "log", "tickvals": at, "ticktext": [f"{v:,}" for v in at],
+        "type": "log", **_labels([2.0**power for power in range(first, last + 1, step)], reading),
         "range": [math.log10(low) - 0.05 * span, math.log10(high) + 0.05 * span],
     }  # fmt: skip
+
+
+def _step(rough: float) -> float:
+    """The next 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return power * next(each for each in (1, 2, 5, 10) if each * power >= rough)
+
+
+def _labels(units: Sequence[float], reading: Reading) -> dict[str, Any]:
+    words = [f"{v:,.0f}" if v >= 1 and float(v).is_integer() else f"{v:,.3g}" for v in units]
+    return {"tickvals": [v * reading.tokens for v in units], "ticktext": words}

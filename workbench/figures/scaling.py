@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.figures.panel import Axes, Curve, Line, Panel
+from workbench.figures.panel import TOKENS, Axes, Curve, Line, Panel, Reading
 from workbench.figures.style import (
     DASHES,
     FAILURES,
@@ -36,14 +36,15 @@ def scaling(
     metrics: Sequence[str] = SCALING_METRICS,
     axes: Axes = LOG_LOG,
     capacities: Mapping[str, int] | None = None,
+    reading: Reading = TOKENS,
 ) -> go.Figure:
     """One panel a metric, side by side, over |V|.
 
     ``frame``: the store's columns and ``series``, the name of each line, for one subject.
     ``curves``: series, source, device, metric, num_visual, value, low, high, in base units.
-    ``capacities``: bytes by device, drawn into the panel of ``peak_bytes``. A cell that failed
-    stands on a strip above the panel, for it has no value; a predicted one beyond the card's
-    memory keeps its value and is crossed.
+    ``reading``: the unit of the axis of |V|. ``capacities``: bytes by device, drawn into the panel
+    of ``peak_bytes``. A cell that failed stands on a strip above the panel, for it has no value; a
+    predicted one beyond the card's memory keeps its value and is crossed.
     """
     lines = _lines(frame[[*COLUMNS, *metrics]], looks, theme)
     fitted = _curves(curves)
@@ -54,7 +55,7 @@ def scaling(
     for place, metric in enumerate(metrics):
         start = place * (width + GAP)
         panel = Panel(place + 1, metric, theme, axes, (start, min(start + width, 1.0)),
-                      labels=10 if len(metrics) == 1 else 5)  # fmt: skip
+                      labels=10 if len(metrics) == 1 else 5, reading=reading)  # fmt: skip
         panel.frame_axes(lines, near if metric == "peak_bytes" else {})
         for line in lines:
             panel.draw(line, fitted.get((metric, line.series, line.source, line.device)))

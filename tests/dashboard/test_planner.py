@@ -1,0 +1,130 @@
+"""The planner: its predictor in a process of its own, its advice, its page."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.dashboard.test_pages import page, words
+from workbench.dashboard.plan import Ask, advice, cost, fits, larger_cards, peak_of, systems
+from workbench.dashboard.predictor import Predictor
+from workbench.errors import Failure
+from workbench.spec import Cell, make_cell
+
+CARD = "h100-80gb"
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from workbench.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Iterator[Predictor]:
+    found = Predictor()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def ask(predictor: Predictor) -> Ask:
+    def asked(do: str, cell: Cell) -> dict[str, object]:
+        fields = cell.model_dump(mode="json", by_alias=True)
+        return predictor.ask({"do": do, "cell": fields, "device": CARD})
+
+    return asked
+
+
+def test_it_answers_as_the_commands_do(predictor: Predictor) -> None:
+    from workbench.probe.predict import predict
+
+    cell = {"num_visual": 4096, "attention": "d_attn"}
+    answer = predictor.ask({"do": "predict", "cell": cell, "device": CARD})
+    assert answer["metrics"] == predict(make_cell(**cell), CARD).document()["metrics"]
+    assert "s_attn" in predictor.ask({"do": "names"})["attentions"]
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ({"do": "predict", "cell": {"num_visual": -1}, "device": CARD}, "num_visual -1"),
+        ({"do": "predict", "cell": {"num_visual": 1}, "device": "abacus"}, "abacus"),
+        ({"do": "predict", "cell": {"num_visual": 1, "kernel": "x"}, "device": CARD}, "'x'"),
+        ({"do": "limit", "cell": [], "device": CARD}, "an object"),
+        ({"do": "exec", "cell": "import os"}, "one of predict, limit, names"),
+    ],
+)
+def test_a_wrong_question_is_one_line(predictor: Predictor, question: dict, said: str) -> None:
+    error = predictor.ask(question)["error"]
+    assert said in error
+    assert "\n" not in error
+
+
+def test_without_torch_it_says_so() -> None:
+    lacking = Predictor([sys.executable, "-c", WITHOUT_TORCH, "ask"])
+    with pytest.raises(Failure, match="torch is not installed"):
+        lacking.ask({"do": "names"})
+
+
+def test_a_silent_predictor_is_ended_and_started_again() -> None:
+    code = "import sys, time; print('{}', flush=True); sys.stdin.readline(); time.sleep(60)"
+    silent = Predictor([sys.executable, "-c", code], answer_s=0.2)
+    for _ in range(2):
+        with pytest.raises(Failure, match=r"no answer within 0\.2 s"):
+            silent.ask({"do": "names"})
+
+
+def test_what_does_not_fit_is_told_what_would(ask: Ask) -> None:
+    """Each line of advice is a cell that the predictor says fits."""
+    cell = make_cell(
+        num_visual=32_768, scope="decoder", logits="text", attention="s_attn", kernel="eager",
+        **{"pass": "forward"},
+    )  # fmt: skip
+    answer = ask("predict", cell)
+    assert not fits(answer)
+    found = list(advice(cell, answer, ask))
+    assert found[0].startswith("a fused kernel (`--kernel sdpa`): peak ")
+    assert fits(ask("predict", cell.replace(kernel="sdpa")))
+    need = peak_of(answer) or 0
+    assert (f"`{larger_cards(need, CARD)[0]}`" in found[-1]) if larger_cards(need, CARD) else True
+
+
+def test_training_states_are_spread_over_cards(ask: Ask) -> None:
+    cell = make_cell(num_visual=512, scope="decoder", logits="text", **{"pass": "train"})
+    answer = ask("predict", cell)
+    assert not fits(answer)  # 7 billion parameters: 16 bytes each before any activation.
+    (line,) = [line for line in advice(cell, answer, ask) if line.startswith("ZeRO 3 over")]
+    assert "ZeRO 3 over 2 GPUs" in line
+    assert fits(ask("predict", cell.replace(zero=3, world_size=2)))
+
+
+def test_both_baselines_stand_beside_every_system() -> None:
+    assert systems(["s_attn", "d_attn"], "sdpa") == [
+        ("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa"),
+    ]  # fmt: skip
+
+
+def test_cost_is_only_what_the_reader_s_price_makes() -> None:
+    assert cost(36.0, 2.0, 32, 1_000) == pytest.approx(640.0)
+    assert cost(36.0, None, 32, 1_000) is None
+    assert cost(None, 2.0, 32, 1_000) is None
+
+
+def test_a_link_restores_the_plan(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = {
+        "store": "like_default.db", "look_at": "tokens", "visual": "4096", "pass": "forward",
+        "model": "llama-3.2-1b", "device": "a100-40gb", "price": "3.5", "attentions": "D-Attn",
+    }  # fmt: skip
+    test = page("planner", stores, monkeypatch, **link)
+    assert not test.exception
+    assert "4,096 visual tokens" in words(test)
+    assert "**D-Attn** · sdpa" in words(test)
+    assert "HiMix" not in words(test)
+    assert "for 1,000 iterations" in words(test)
+    test.get_by_key("price").set_value(None).run()
+    assert "for 1,000 iterations" not in words(test)
+
+
+def test_no_folder_of_stores_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = page(
+        "planner", tmp_path, monkeypatch, look_at="tokens", visual="64", attentions="HiMix"
+    )
+    assert not test.exception
+    assert "fits" in words(test)

@@ -1,0 +1,165 @@
+"""What the planner asks and how it reads the answers. No Streamlit here, and no torch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from workbench.devices import DEVICES
+from workbench.spec import Cell
+
+Answer = Mapping[str, Any]
+Ask = Callable[[str, Cell], Answer]
+"""What to do (predict, limit) and the cell to the answer's document."""
+
+CHUNK = 4096
+MOST_GPUS = 1024
+
+
+class System(NamedTuple):
+    """An attention system with a kernel."""
+
+    attention: str
+    kernel: str
+
+
+def systems(attentions: list[str], kernel: str) -> list[System]:
+    """Each system with the chosen kernel, S-Attn with the eager one too: both baselines."""
+    found = []
+    for attention in attentions:
+        if attention == "s_attn" and kernel != "eager":
+            found.append(System(attention, "eager"))
+        found.append(System(attention, kernel))
+    return found
+
+
+class Remedy(NamedTuple):
+    """A change to a cell, in words."""
+
+    words: str
+    cell: Cell
+
+
+def remedies(cell: Cell) -> Iterator[Remedy]:
+    """Single changes that may let a cell fit, the cheapest first."""
+    changes: list[tuple[str, dict[str, Any]]] = []
+    train = cell.pass_ == "train"
+    if cell.kernel == "eager":
+        changes.append(("a fused kernel (`--kernel sdpa`)", {"kernel": "sdpa"}))
+    if cell.logits == "all":
+        changes.append(("logits of text rows only (`--logits text`)", {"logits": "text"}))
+    if not cell.tiled:
+        changes.append(("MLP and logits in tiles (`--tiled`)", {"tiled": True}))
+    if train and not cell.checkpoint:
+        changes.append(("gradient checkpointing (`--checkpoint`)", {"checkpoint": True}))
+    if cell.chunk is None and cell.attention.startswith("d_attn"):
+        changes.append((f"visual stream in chunks (`--chunk {CHUNK}`)", {"chunk": CHUNK}))
+    if train and not cell.offload:
+        changes.append((
+            "checkpoints on the host (`--checkpoint --offload`)",
+            {"checkpoint": True, "offload": True},
+        ))  # fmt: skip
+    yield from _valid(cell, changes)
+
+
+def together(cell: Cell) -> Cell:
+    """The cell with every change of ``remedies`` at once that does not rule out another."""
+    for remedy in list(remedies(cell)):
+        changed = remedy.cell.model_dump(by_alias=True, exclude_defaults=True)
+        try:
+            cell = cell.replace(**{k: v for k, v in changed.items() if k != "num_visual"})
+        except ValueError:
+            continue
+    return cell
+
+
+def _valid(cell: Cell, changes: list[tuple[str, dict[str, Any]]]) -> Iterator[Remedy]:
+    for words, change in changes:
+        try:
+            yield Remedy(words, cell.replace(**change))
+        except ValueError:
+            continue  # HiMix, for one, has no other logits.
+
+
+def fits(answer: Answer) -> bool:
+    """Whether a prediction fits its device."""
+    return answer.get("status") == "ok"
+
+
+def peak_of(answer: Answer) -> int | None:
+    """Bytes of a prediction's peak."""
+    found = answer.get("metrics", {}).get("peak_bytes")
+    return None if found is None else int(found)
+
+
+def sharded(cell: Cell, ask: Ask) -> Remedy | None:
+    """The fewest GPUs, doubling, over which ZeRO 3 makes a training step fit."""
+    if cell.pass_ != "train" or cell.scope == "layer":
+        return None
+    gpus = 2 * max(cell.world_size, 1)
+    if cell.zero != 3 and cell.world_size > 1:
+        gpus = cell.world_size
+    most = cell.replace(zero=3, world_size=MOST_GPUS)
+    if gpus > MOST_GPUS or not fits(ask("predict", most)):
+        return None
+    while gpus < MOST_GPUS and not fits(ask("predict", most.replace(world_size=gpus))):
+        gpus *= 2
+    words = f"ZeRO 3 over {gpus:,} GPUs (`--zero 3 --world-size {gpus}`)"
+    return Remedy(words, most.replace(world_size=gpus))
+
+
+def larger_cards(peak_bytes: int, device: str) -> list[str]:
+    """Devices other than ``device`` whose memory holds so many bytes, the smallest first."""
+    room = {n: d.capacity_bytes for n, d in DEVICES.items() if d.capacity_bytes and n != device}
+    return sorted((n for n, size in room.items() if size >= peak_bytes), key=room.__getitem__)
+
+
+def advice(cell: Cell, answer: Answer, ask: Ask) -> Iterator[str]:
+    """What would have to change for a cell that does not fit, each change predicted to fit."""
+    found = False
+    for remedy in remedies(cell):
+        changed = ask("predict", remedy.cell)
+        if fits(changed):
+            found = True
+            yield f"{remedy.words}: peak {_gib(peak_of(changed))}"
+    spread = sharded(cell, ask)
+    if spread is not None:
+        found = True
+        yield f"{spread.words}: peak {_gib(peak_of(ask('predict', spread.cell)))}"
+    if not found:
+        everything = together(cell)
+        changed = ask("predict", everything)
+        if everything != cell and fits(changed):
+            found = True
+            yield f"all memory options together (`{_options(everything)}`): peak " + _gib(
+                peak_of(changed)
+            )
+        else:
+            spread = sharded(everything, ask)
+            if spread is not None:
+                found = True
+                yield f"all memory options together and {spread.words}"
+    peak = peak_of(answer)
+    cards = [] if peak is None else larger_cards(peak, str(answer.get("device")))
+    if cards:
+        yield f"as it is on {' or '.join(f'`{name}`' for name in cards)}"
+    elif not found:
+        yield "no option and no card here makes it fit: fewer visual tokens are needed"
+
+
+def _gib(size: int | None) -> str:
+    return "n/a" if size is None else f"{size / 2**30:,.1f} GiB"
+
+
+def _options(cell: Cell) -> str:
+    words = []
+    for name in ("kernel", "logits", "tiled", "checkpoint", "offload", "chunk"):
+        value = getattr(cell, name)
+        if value != Cell.model_fields[name].default:
+            words.append(f"--{name}" if value is True else f"--{name} {value}")
+    return " ".join(words)
+
+
+def cost(seconds: float | None, price: float | None, gpus: int, count: int) -> float | None:
+    """Price of ``count`` iterations on ``gpus`` cards at ``price`` an hour of one."""
+    if seconds is None or price is None:
+        return None
+    return seconds / 3600 * price * gpus * count

@@ -1,0 +1,213 @@
+"""Planner: will it fit, how long does it take, what does it cost; each system side by side."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from workbench.analysis import attention_name
+from workbench.dashboard.controls import one
+from workbench.dashboard.plan import Answer, System, advice, cost, fits, peak_of, systems
+from workbench.dashboard.predictor import Predictor
+from workbench.dashboard.shell import STYLE, keep_store
+from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
+from workbench.devices import DEVICES
+from workbench.errors import Failure, RequestError
+from workbench.figures import quantity
+from workbench.report.text import markdown
+from workbench.report.words import plural
+from workbench.spec import MAX_TOKENS, Cell, make_cell
+
+MODEL, DEVICE = "mistral-7b-v0.3", "h100-80gb"
+FIRST_SYSTEMS = ("s_attn", "d_attn", "himix")
+PASSES = {"train": "a training step", "forward": "a prefill", "decode": "one decoded token"}
+COUNT = 1_000
+"""Iterations of which the cost is told."""
+
+
+@st.cache_resource(show_spinner=False)
+def _predictor() -> Predictor:
+    return Predictor()
+
+
+@st.cache_data(show_spinner=False, max_entries=4096)
+def _asked(question: str) -> Answer:
+    """The answer to one question, kept: the same cell always has the same prediction."""
+    return _predictor().ask(json.loads(question))
+
+
+def _ask(do: str, cell: Cell, device: str) -> Answer:
+    fields = cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    fields["num_visual"] = 1 if do == "limit" else cell.num_visual
+    return _asked(json.dumps({"do": do, "cell": fields, "device": device}, sort_keys=True))
+
+
+def render() -> None:
+    """Draw the page."""
+    st.html(STYLE)
+    keep_store()
+    st.title("Will it fit, and what does it cost?")
+    try:
+        names = _asked(json.dumps({"do": "names"}))
+    except Failure as error:
+        st.warning(f"{markdown(error)}. Predictions need torch: `pip install torch transformers`.")
+        return
+    chosen = _choose(names)
+    if chosen is None:
+        return
+    cell, device, price, seen, picked = chosen
+    place = "one card" if cell.world_size == 1 else f"each of {cell.world_size:,} cards"
+    st.markdown(markdown(
+        f"{cell.num_visual:,} visual tokens: {seen.said(cell.num_visual)}."
+        f" Predicted for {PASSES[cell.pass_]} on {place}, logits of {cell.logits} rows: nothing"
+        " is measured here."
+    ))  # fmt: skip
+    try:
+        _side_by_side(cell, device, price, seen, picked)
+    except Failure as error:
+        st.error(markdown(error))
+
+
+def _choose(names: Answer) -> tuple[Cell, str, float | None, Eye, list[System]] | None:
+    """The controls and what they ask for; None, with its line, where that is impossible."""
+    first, second, third = st.columns(3, gap="medium")
+    with first:
+        models = sorted(names["models"])
+        model = st.selectbox("Model", models, index=models.index(MODEL), key="model",
+                             bind="query-params")  # fmt: skip
+        cards = [name for name, card in DEVICES.items() if card.capacity_bytes]
+        device = st.selectbox("Card", cards, index=cards.index(DEVICE), key="device",
+                              bind="query-params")  # fmt: skip
+        pass_ = one("For", list(PASSES), "pass")
+    with second:
+        given = one("Look at", ("images", "video", "tokens"), "look_at")
+        count = _amount(given)
+        seen = eye(str(model), with_fps=given == "video")
+    with third:
+        options = _options(pass_)
+        price = st.number_input(
+            "Price of a card for an hour", 0.0, None, None, key="price", bind="query-params",
+            placeholder="what your provider charges", format="%g",
+        )  # fmt: skip
+    attentions = sorted(names["attentions"], key=lambda n: (n != "s_attn", n))
+    picked = st.pills(
+        "Systems", attentions, selection_mode="multi", default=list(FIRST_SYSTEMS),
+        format_func=attention_name, key="attentions", bind="query-params",
+    )  # fmt: skip
+    kernel = st.segmented_control("Kernel", [k for k in names["kernels"] if k != "eager"],
+                                  default="sdpa", required=True, key="kernel",
+                                  bind="query-params")  # fmt: skip
+    if seen is None:
+        return None
+    visual = {
+        "tokens": lambda: int(count),
+        "images": lambda: int(count) * seen.per_image,
+        "video": lambda: seen.of_minutes(count),
+    }[given]()
+    if visual > MAX_TOKENS:
+        st.error(f"{visual:,} visual tokens: at most {MAX_TOKENS:,} make a cell.")
+        return None
+    try:
+        cell = make_cell(
+            model=model, num_visual=visual, **{"pass": pass_}, **options,
+            logits="text" if pass_ == "train" else "all",
+        )  # fmt: skip
+    except RequestError as error:
+        st.error(markdown(error))
+        return None
+    return cell, str(device), price, seen, systems(list(picked or FIRST_SYSTEMS), str(kernel))
+
+
+def _amount(given: str) -> float:
+    if given == "images":
+        return st.number_input("Images", 1, 1_000_000, 64, key="images", bind="query-params")
+    if given == "video":
+        return st.number_input("Minutes", 0.01, float(MOST_MINUTES), 10.0, key="minutes",
+                               bind="query-params", format="%g")  # fmt: skip
+    return st.number_input("Visual tokens |V|", 0, MAX_TOKENS, 74_000, key="visual",
+                           bind="query-params")  # fmt: skip
+
+
+def _options(pass_: str) -> dict[str, Any]:
+    left, right = st.columns(2)
+    with left:
+        batch = st.number_input("Batch", 1, 4096, 1, key="batch", bind="query-params")
+        text = st.number_input("Text tokens |T|", 1, 1_000_000, 400, key="text",
+                               bind="query-params")  # fmt: skip
+    found: dict[str, Any] = {"scope": "decoder", "batch": int(batch), "num_text": int(text)}
+    with right:
+        tower = st.toggle("Vision tower too", key="tower", bind="query-params",
+                          help="Scope lvlm: SigLIP, the adapter and the decoder")  # fmt: skip
+        if tower:
+            found["scope"] = "lvlm"
+        if pass_ == "train":
+            found["checkpoint"] = st.toggle("Checkpointing", True, key="checkpoint",
+                                            bind="query-params")  # fmt: skip
+            zero = st.selectbox("ZeRO stage", (0, 1, 2, 3), index=3, key="zero",
+                                bind="query-params")  # fmt: skip
+            gpus = st.number_input("Cards", 1, 1_000_000, 32, key="cards", bind="query-params")
+            found |= {"zero": int(zero or 0), "world_size": int(gpus)}
+    return found
+
+
+def _side_by_side(
+    cell: Cell, device: str, price: float | None, seen: Eye, picked: Sequence[System]
+) -> None:
+    """A column for each system: the predictions of all first, then what takes longer."""
+    columns = st.columns(len(picked), border=True)
+    shown = []
+    for system, column in zip(picked, columns, strict=True):
+        fields = {"attention": system.attention, "kernel": system.kernel}
+        if system.attention == "himix":
+            fields["logits"] = "text"
+        own = cell.replace(**fields)
+        with column:
+            st.markdown(f"**{attention_name(system.attention)}** · {system.kernel}")
+            answer = _ask("predict", own, device)
+            _verdict(own, answer, price)
+            shown.append((own, answer, st.empty(), st.container()))
+    for own, answer, place, more in shown:
+        if "error" not in answer or answer.get("status"):
+            with place:
+                _largest(_ask("limit", own, device), seen)
+        if answer.get("status") == "oom":
+            with more:
+                st.markdown("**To make it fit**")
+                for line in advice(own, answer, lambda do, each: _ask(do, each, device)):
+                    st.markdown(f"- {line}")
+
+
+def _verdict(cell: Cell, answer: Answer, price: float | None) -> None:
+    status = answer.get("status")
+    if status not in ("ok", "oom"):
+        st.markdown(":orange-badge[:material/block: cannot run]")
+        st.markdown(markdown(answer.get("error") or "no answer"))
+        return
+    st.markdown(":green-badge[:material/check: fits]" if fits(answer)
+                else ":red-badge[:material/close: does not fit]")  # fmt: skip
+    peak, capacity = peak_of(answer), answer["details"].get("capacity_bytes")
+    if peak is not None and capacity:
+        st.progress(min(peak / capacity, 1.0))
+        st.markdown(f"peak **{quantity(peak, 'B')}** of {quantity(capacity, 'B')}")
+    seconds = answer["metrics"].get("time_s")
+    bound = any(str(flag).startswith("uncalibrated") for flag in answer["flags"])
+    words = "at least " if bound else ""
+    st.markdown(f"{words}**{quantity(seconds, 's')}** for {plural(cell.batch, 'sample')}"
+                + ("" if cell.world_size == 1 else " on each card"))  # fmt: skip
+    paid = cost(seconds, price, cell.world_size, COUNT)
+    if paid is not None:
+        st.markdown(f"{words}**{paid:,.2f}** for {COUNT:,} iterations")
+
+
+def _largest(answer: Answer, seen: Eye) -> None:
+    if "error" in answer:
+        st.caption(f"Largest that fits: {markdown(answer['error'])}")
+    elif answer["max_visual"] is None:
+        st.markdown("Nothing fits, not even without an image.")
+    else:
+        largest = answer["max_visual"]
+        st.markdown(markdown(
+            f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)});"
+            f" then {answer['stopped_by']} stop it"
+        ))  # fmt: skip

@@ -1,0 +1,115 @@
+"""The predictor in a process of its own: the dashboard itself never loads torch. No Streamlit."""
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from workbench.errors import Failure
+
+COMMAND = (sys.executable, "-m", "workbench.cli", "ask")
+START_S = 120.0
+"""Until torch is loaded, also on a busy machine."""
+ANSWER_S = 60.0
+"""For one question: the slowest prediction takes a few seconds."""
+
+Question = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Predictor:
+    """``workbench ask`` as long as it answers in time; started when it is first asked.
+
+    One object serves many threads, one question at a time.
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND, answer_s: float = ANSWER_S) -> None:
+        self._command, self._answer_s = tuple(command), answer_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._said: list[str] = []
+
+    def ask(self, question: Question) -> Answer:
+        """The answer's document; {"error": LINE} where the request was wrong.
+
+        Raises Failure, one line, where there is no predictor (no torch), it ended or is too slow;
+        the next question starts another.
+        """
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            process = self._process
+            assert process is not None
+            assert process.stdin is not None
+            try:
+                process.stdin.write(json.dumps(question) + "\n")
+                process.stdin.flush()
+            except OSError:
+                raise self._ended() from None
+            return self._read(self._answer_s)
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+
+    def _start(self) -> None:
+        self.close()
+        self._answers, self._said = queue.Queue(), []
+        pipe = subprocess.PIPE
+        self._process = process = subprocess.Popen(
+            self._command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+        )
+        for work, place in ((_lines, self._answers), (_last_words, self._said)):
+            threading.Thread(target=work, args=(process, place), daemon=True).start()
+        self._read(START_S)
+
+    def _read(self, timeout_s: float) -> Answer:
+        try:
+            line = self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            self.close()
+            raise Failure(f"the predictor gave no answer within {timeout_s:g} s") from None
+        if line is None:
+            raise self._ended()
+        try:
+            found = json.loads(line)
+        except ValueError:
+            self.close()
+            raise Failure("the predictor's answer is not JSON") from None
+        return dict(found)
+
+    def _ended(self) -> Failure:
+        assert self._process is not None
+        code = self._process.wait()
+        # The thread that reads its last words may be a moment behind.
+        deadline = time.monotonic() + 1.0
+        while not self._said and time.monotonic() < deadline:
+            time.sleep(0.01)
+        said = self._said[-1].removeprefix("workbench: ") if self._said else f"exit code {code}"
+        self.close()
+        return Failure(f"the predictor did not run: {said[:300]}")
+
+
+def _lines(process: subprocess.Popen[str], place: "queue.Queue[str | None]") -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        place.put(line)
+    place.put(None)
+
+
+def _last_words(process: subprocess.Popen[str], place: list[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.strip():
+            place[:] = [line.strip()]
