@@ -61,6 +61,14 @@ class Cell(BaseModel):
     logits: Logits = "all"
     zero: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
     world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    """Micro-batches of ``batch`` samples that one optimizer step adds up."""
+    frozen: str | None = None
+    """Parts of scope ``lvlm`` that are not trained, such as ``decoder,tower``."""
+    offload_optimizer: bool = False
+    """The optimizer's states and its step on the host (ZeRO 1 to 3)."""
+    ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    """Ranks that share one sequence (DeepSpeed-Ulysses)."""
     layer: Annotated[int, Field(ge=0, le=10_000, strict=True)] | None = None
     """Which layer scope ``layer`` builds; None is the first with global attention."""
     fold: bool = False
@@ -94,6 +102,22 @@ class Cell(BaseModel):
             raise ValueError("a layout alternates V and T and ends in T, such as V,T or T,V,T")
         return ",".join(parts)
 
+    @field_validator("frozen", mode="before")
+    @classmethod
+    def _frozen(cls, value: Any) -> str | None:
+        names = value if isinstance(value, (list, tuple)) else str(value or "").split(",")
+        return ",".join(sorted({str(name).strip() for name in names} - {""})) or None
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """The names in ``frozen``."""
+        return tuple(self.frozen.split(",")) if self.frozen else ()
+
+    @property
+    def optimizes(self) -> bool:
+        """Whether an iteration ends in an optimizer step."""
+        return self.pass_ == "train" and self.scope != "layer"
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.num_visual + self.num_text == 0:
@@ -104,6 +128,20 @@ class Cell(BaseModel):
             raise ValueError("checkpoint_every: needs checkpoint as well")
         if self.layer is not None and self.scope != "layer":
             raise ValueError(f"layer {self.layer}: only scope 'layer' builds a single layer")
+        if self.accumulate > 1 and not self.optimizes:
+            raise ValueError(
+                f"accumulate {self.accumulate}: only a train pass of scope decoder or lvlm ends "
+                "in an optimizer step"
+            )
+        if self.frozen and not (self.optimizes and self.scope == "lvlm"):
+            raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
+        if self.offload_optimizer and not self.zero:
+            raise ValueError("offload_optimizer: needs ZeRO; give --zero 1, 2 or 3")
+        if self.world_size % self.ulysses:
+            raise ValueError(
+                f"ulysses {self.ulysses}: does not divide world_size {self.world_size}; the ranks "
+                "that share a sequence are among those that share the states"
+            )
         return self
 
     @property
@@ -136,7 +174,8 @@ class Cell(BaseModel):
 
 
 OPTION_FLAGS = (
-    "fold", "skip_last", "tiled", "checkpoint", "offload", "visual_positions", "compile",
+    "fold", "skip_last", "tiled", "checkpoint", "offload", "offload_optimizer",
+    "visual_positions", "compile",
 )  # fmt: skip
 """The on/off fields of a cell."""
 

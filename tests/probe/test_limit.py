@@ -5,7 +5,7 @@ import pytest
 from workbench.errors import RequestError
 from workbench.probe.limit import bracket, predicted_limit
 from workbench.probe.predict import predict
-from workbench.probe.states import states
+from workbench.probe.states import Parameter, states
 from workbench.record import Status
 from workbench.spec import make_cell
 
@@ -51,14 +51,22 @@ def test_nothing_fits_a_tiny_cap():
     assert (found.max_visual, found.fails_at, found.stopped_by) == (None, 0, "weights")
 
 
+ONE = [Parameter("decoder", 10**9)]
+
+
 def test_zero_shards_as_it_says():
     cell = make_cell(num_visual=8, scope="decoder", world_size=4, **{"pass": "train"})
-    whole = states(cell, 10**9)
-    assert whole.total == 16 * 10**9
-    assert states(cell.replace(zero=1), 10**9).optimizer == 3 * 10**9
-    assert states(cell.replace(zero=2), 10**9).gradients == 5 * 10**8
-    assert states(cell.replace(zero=3), 10**9).weights == 5 * 10**8
-    assert states(cell.replace(zero=3, dtype="float32"), 10**9).optimizer == 2 * 10**9
+    whole = states(cell, ONE)
+    # Several ranks reduce their gradients in buckets of 5e8 elements.
+    assert whole.total - whole.buffers == 16 * 10**9
+    assert whole.buffers == 10**9
+    assert states(cell.replace(zero=1), ONE).optimizer == 3 * 10**9
+    # A stage-2 rank keeps the gradients of every parameter that its part touches.
+    assert states(cell.replace(zero=2), ONE).gradients == 2 * 10**9
+    four = [Parameter("decoder", 25 * 10**7)] * 4
+    assert states(cell.replace(zero=2), four).gradients == 5 * 10**8
+    assert states(cell.replace(zero=3), ONE).weights == 5 * 10**8
+    assert states(cell.replace(zero=3, dtype="float32"), ONE).optimizer == 3 * 10**9
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from workbench.spec import OPTION_FLAGS
+from workbench.spec import OPTION_FLAGS, Cell
 
 SUBJECT = ("model", "scope", "pass")
 """What a figure is about."""
 
-CONDITIONS = ("num_text", "batch", "dtype", "layout", "logits", "zero", "world_size", "layer",
-              "memory_cap", "weights")  # fmt: skip
+CONDITIONS = ("num_text", "batch", "dtype", "layout", "logits", "zero", "world_size", "accumulate",
+              "frozen", "layer", "memory_cap", "weights")  # fmt: skip
 """What must be equal for two cells to be compared; the rest of a cell is its system and |V|."""
 
-SIZED_OPTIONS = ("chunk", "checkpoint_every")
+SIZED_OPTIONS = ("chunk", "checkpoint_every", "ulysses")
 SYSTEM = ("attention", "kernel", *OPTION_FLAGS, *SIZED_OPTIONS)
 """The fields that ``series`` names."""
 
@@ -39,7 +39,7 @@ def series_name(row: Mapping[str, Any]) -> str:
     words = [attention_name(str(row["attention"])), str(row["kernel"])]
     words += [flag.replace("_", " ") for flag in OPTION_FLAGS if row[flag]]
     for option in SIZED_OPTIONS:
-        if not pd.isna(row[option]):
+        if not pd.isna(row[option]) and row[option] != Cell.model_fields[option].default:
             words.append(f"{option.replace('_', ' ')} {int(row[option]):,}")
     return " · ".join(words)
 

@@ -18,7 +18,7 @@ from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
-from workbench.lvlm.optimizer import MasterAdamW
+from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.weights import check_source, copy_layer, randomise
 from workbench.registry import Registry
@@ -82,6 +82,8 @@ class Workload:
         if self.cell.pass_ == "train":
             self.run_backward(outputs)
             del outputs
+            for _ in range(self.cell.accumulate - 1):
+                self.run_backward(self.forward())
             self.run_optimizer()
 
     def clear(self) -> None:
@@ -100,6 +102,35 @@ class Workload:
         """Keys and values of every layer after all tokens: before the new one in a decode pass."""
         elements = sum(n * self.system.cache_elements(p, self.cell) for p, n in self.layers)
         return elements * self.context.dtype.itemsize
+
+    @property
+    def hyper(self) -> Hyper:
+        """How the cell's optimizer is set."""
+        return hyper(self.cell, self.context.model.family.model_type)
+
+    def part_of(self) -> dict[int, str]:
+        """The part of each parameter, by its id; what is of no part goes with the adapter."""
+        if not self.modules:
+            return {id(p): "decoder" for p in self.module.parameters()}
+        parts = {id(p): "adapter" for p in self.module.parameters()}
+        for name, module in self.modules.items():
+            parts.update((id(p), name) for p in module.parameters())
+        return parts
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters that are trained, by part, in the order in which the module has them."""
+        parts = self.part_of()
+        groups: dict[str, list[nn.Parameter]] = {}
+        for parameter in self.module.parameters():
+            if parameter.requires_grad:
+                groups.setdefault(parts[id(parameter)], []).append(parameter)
+        return groups
+
+    def make_optimizer(self) -> MasterAdamW:
+        """AdamW over the parameters that are trained."""
+        found = self.hyper
+        groups = [(found.rates[part], list_) for part, list_ in self.groups().items()]
+        return MasterAdamW(groups, found)
 
     @property
     def num_parameters(self) -> int:
@@ -136,9 +167,23 @@ def build(
         offload=Offload(torch.device(device), int(system.text_only)) if cell.offload else None,
     )
     workload = SCOPES[cell.scope](cell, system, context)
+    freeze(workload)
     context.loaded = None  # Copied: a second set of weights would be measured too.
     workload.guard = kernel.context
     return workload
+
+
+def freeze(workload: Workload) -> None:
+    """Take the cell's ``frozen`` parts out of training; raises RequestError for unknown parts."""
+    frozen = workload.cell.frozen_parts
+    for name in frozen:
+        if name not in workload.modules:
+            raise RequestError(
+                f"frozen {name}: the parts of this model are {', '.join(sorted(workload.modules))}"
+            )
+        workload.modules[name].requires_grad_(False)
+    if frozen and not workload.groups():
+        raise RequestError(f"frozen {workload.cell.frozen}: nothing is left to train")
 
 
 def check(cell: Cell) -> None:

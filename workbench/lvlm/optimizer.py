@@ -1,12 +1,36 @@
 """AdamW in mixed precision: float32 master weights and moments beside narrower weights."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-LR, BETAS, EPS, WEIGHT_DECAY = 2e-6, (0.9, 0.95), 1e-5, 0.0
-"""Table 7 of the D-Attn paper: Mistral, stages 2 and 3."""
+from workbench.spec import Cell
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """AdamW as the D-Attn paper trains (Table 7): a learning rate for each part of the model."""
+
+    rates: dict[str, float]
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float = 0.0
+
+
+PRETRAINING = Hyper({"adapter": 1e-3}, (0.9, 0.999), 1e-8)
+"""Stage 1: the adapter alone. Its weights see the AdamW defaults that the table names."""
+MISTRAL = Hyper({"adapter": 5e-6, "decoder": 2e-6, "tower": 2e-7}, (0.9, 0.95), 1e-5)
+"""Stages 2 and 3."""
+GEMMA = Hyper({"adapter": 2e-5, "decoder": 1e-5, "tower": 1e-6}, (0.9, 0.95), 1e-5)
+
+
+def hyper(cell: Cell, model_type: str) -> Hyper:
+    """What the cell trains with; families that the paper has not train as Mistral does."""
+    if {"decoder", "tower"} <= set(cell.frozen_parts):
+        return PRETRAINING
+    return GEMMA if model_type.startswith("gemma") else MISTRAL
 
 
 class MasterAdamW:
@@ -16,17 +40,26 @@ class MasterAdamW:
     precision; the float32 copy of a gradient exists for one parameter at a time.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self.parameters = [p for p in parameters if p.requires_grad]
+    def __init__(
+        self, groups: Iterable[tuple[float, list[nn.Parameter]]], settings: Hyper
+    ) -> None:
+        """``groups`` are learning rates and the parameters that they are of."""
+        pairs = [(rate, p) for rate, group in groups for p in group if p.requires_grad]
+        self.parameters = [p for _, p in pairs]
         self.masters = [
             p if p.element_size() >= 4 else p.detach().float().requires_grad_()
             for p in self.parameters
         ]
         self.optimizers = [
             torch.optim.AdamW(
-                [m], lr=LR, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY, foreach=False
+                [master],
+                lr=rate,
+                betas=settings.betas,
+                eps=settings.eps,
+                weight_decay=settings.weight_decay,
+                foreach=False,
             )
-            for m in self.masters
+            for (rate, _), master in zip(pairs, self.masters, strict=True)
         ]
         for optimizer, master in zip(self.optimizers, self.masters, strict=True):
             optimizer.state[master] = {

@@ -12,7 +12,6 @@ import torch
 from workbench.devices import DEVICES, entry_of
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
-from workbench.lvlm.optimizer import MasterAdamW
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.predict import cap_bytes, counts, utilisation
@@ -90,7 +89,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
         )
     workload = build(cell, place)
     if has_optimizer(cell):
-        workload.optimizer = MasterAdamW(workload.module.parameters())
+        workload.optimizer = workload.make_optimizer()
     if cell.compile:
         workload.module.compile()
     stop_at = time.monotonic() + protocol.max_seconds

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workbench.probe.states import ITEM, States, has_optimizer, states
+from workbench.probe.states import ITEM, MASTER, States, has_optimizer, states
 from workbench.probe.trace import Trace
 from workbench.spec import Cell
 
@@ -32,30 +32,47 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
     if not has_optimizer(cell):
         total, moment = traced.timeline.peak()
         return Peak(total, traced.timeline.by_kind(moment), None)
-    held = states(cell, traced.params)
-    if cell.zero == 0:
-        total, moment = traced.timeline.peak()
-        kinds = traced.timeline.by_kind(moment)
-        stepping = _at_step(cell, traced)
-        if sum(stepping.values()) > total:
-            kinds, total = stepping, sum(stepping.values())
-        return Peak(total + held.optimizer, {**kinds, "optimizer": held.optimizer}, held)
-    rest = traced.timeline.without(*STATE_KINDS)
-    total, moment = rest.peak()
-    kinds = {
-        "weights": held.weights,
-        "gradients": held.gradients,
-        "optimizer": held.optimizer,
+    held = states(cell, traced.parameters)
+    apart = kinds_apart(cell)
+    rest = traced.timeline.without(*apart)
+    always = {
+        "weights": held.weights if "weights" in apart else 0,
+        "gradients": held.gradients if "gradients" in apart else 0,
+        "optimizer": 0 if held.on_host else held.optimizer,
         "zero buffers": held.buffers,
-        **rest.by_kind(moment),
     }
-    return Peak(total + held.total, kinds, held)
+    running = add(always, rest.by_kind(rest.peak()[1]))
+    stepping = add(always, _at_step(cell, traced, held))
+    kinds = max(running, stepping, key=lambda kinds: sum(kinds.values()))
+    kinds = {kind: size for kind, size in kinds.items() if size}
+    return Peak(sum(kinds.values()), kinds, held)
 
 
-def _at_step(cell: Cell, traced: Trace) -> dict[str, int]:
-    """What is alive while the optimizer steps: one gradient at a time is widened to float32."""
-    kinds = {kind: traced.timeline.of_kind(kind) for kind in ("weights", "inputs", "gradients")}
-    kinds["input gradients"] = traced.timeline.of_kind("input gradients")
-    widened = 4 // ITEM[cell.dtype] if ITEM[cell.dtype] < 4 else 0
-    largest = max(b.bytes for b in traced.timeline.blocks if b.kind == "weights")
-    return {**kinds, "working": widened * largest}
+def kinds_apart(cell: Cell) -> tuple[str, ...]:
+    """The kinds of blocks that are held as ``states`` says, not as the trace has them.
+
+    Whole gradients come one by one, as traced, unless an earlier micro-batch left them all.
+    """
+    if cell.world_size == 1:
+        return ("gradients",) if cell.accumulate > 1 else ()
+    gradients = cell.zero >= 2 or cell.accumulate > 1
+    return tuple(kind for kind in STATE_KINDS if gradients or kind != "gradients")
+
+
+def add(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    """Sums by kind."""
+    return {kind: first.get(kind, 0) + second.get(kind, 0) for kind in {**first, **second}}
+
+
+def _at_step(cell: Cell, traced: Trace, held: States) -> dict[str, int]:
+    """What is alive while the optimizer steps, beside what always is.
+
+    One process widens one gradient at a time to float32, deepspeed a rank's part of a group.
+    """
+    there = {"weights", "inputs", "gradients", "input gradients"} - {*kinds_apart(cell)}
+    kinds = {kind: traced.timeline.of_kind(kind) for kind in sorted(there)}
+    if cell.world_size > 1:
+        return {**kinds, "working": held.stepping}
+    widened = MASTER // ITEM[cell.dtype] if ITEM[cell.dtype] < MASTER else 0
+    trained = [b for b in traced.timeline.blocks if b.kind == "gradients"]
+    return {**kinds, "working": widened * max(b.bytes for b in trained)}

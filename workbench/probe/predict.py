@@ -132,7 +132,7 @@ def roofline_seconds(cell: Cell, traced: Trace, target: Device) -> float | None:
     step = 0.0
     if has_optimizer(cell):
         # AdamW reads and writes its states and the weights once and reads the gradients.
-        held = states(cell, traced.params)
+        held = states(cell, traced.parameters)
         step = (2 * held.optimizer + 2 * held.weights + held.gradients) / bandwidth
     return step + sum(parts.values())
 

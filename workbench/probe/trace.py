@@ -4,7 +4,7 @@ Nothing is computed. A decoder of many layers is composed from three units of th
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import lcm
@@ -21,6 +21,7 @@ from workbench.lvlm.offload import WATCH
 from workbench.probe.allocator import HOST, Allocator
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
 from workbench.probe.shapes import shapes_only
+from workbench.probe.states import Parameter
 from workbench.probe.tracker import Operator, Timeline, Tracker, causal_attention, tally, total
 from workbench.spec import Cell
 
@@ -37,6 +38,8 @@ class Trace:
     params: int
     params_by_part: dict[str, int]
     """Of tower, adapter and decoder, where a cell has them."""
+    parameters: tuple[Parameter, ...]
+    """Every parameter, in the module's order."""
     kv_cache_bytes: int | None
     """What a prefill leaves and a decode step reads; None for a train pass."""
     offload_bytes: int | None
@@ -115,24 +118,27 @@ def _traced(workload: Workload, allocator: Allocator, plan: Plan | None) -> Trac
     tracker.label("gradients", [p.grad for p in parameters if p.grad is not None])
     tracker.label("input gradients", [x.grad for x in workload.inputs if x.grad is not None])
     timeline = Timeline(tracker.blocks, tracker.calls, end)
-    params = workload.num_parameters
+    listed = parameters_of(workload)
     if plan is not None:
         unit = units(workload, plan)[MIDDLE]
         weights = [w for layer in unit for w in layer.parameters()]
         caches = [cache for layer in unit for cache in layer.buffers()]
         held = [tracker.block_of(t) for t in (*weights, *caches)]
         timeline = repeat_middle(timeline, bounds.frozen(), plan.middles, held)
-        params += sum(w.numel() for w in weights) * (plan.middles - 1)
+        listed = parameters_of(workload, {id(w) for w in weights}, plan.middles)
         repeated = workload.layers[plan.unit : 2 * plan.unit]
         workload.layers += [(parts, n * (plan.middles - 1)) for parts, n in repeated]
-    operators = tally(timeline.calls)
+    times = workload.cell.accumulate
+    operators = Counter({op: times * n for op, n in tally(timeline.calls).items()})
     flops = total(operators)
+    params = sum(p.numel for p in listed)
     return Trace(
         flops=flops,
         flops_causal=flops - masked_flops(workload, operators),
-        model_flops=model_flops(workload),
-        model_flops_causal=model_flops(workload) - hidden_model_flops(workload),
+        model_flops=times * model_flops(workload),
+        model_flops_causal=times * (model_flops(workload) - hidden_model_flops(workload)),
         params=params,
+        parameters=listed,
         params_by_part=params_by_part(workload, params),
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
         offload_bytes=timeline.of_kind("offloaded") if workload.cell.offload else None,
@@ -258,6 +264,24 @@ def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
     return hidden
 
 
+def parameters_of(
+    workload: Workload, repeated: Set[int] = frozenset(), times: int = 1
+) -> tuple[Parameter, ...]:
+    """Every parameter, in order; the run of those whose ids are ``repeated`` stands ``times``."""
+    part_of = workload.part_of()
+    found: list[Parameter] = []
+    run: list[Parameter] = []
+    for parameter in workload.module.parameters():
+        entry = Parameter(part_of[id(parameter)], parameter.numel(), parameter.requires_grad)
+        if id(parameter) in repeated:
+            run.append(entry)
+            continue
+        found += run * times
+        run = []
+        found.append(entry)
+    return (*found, *run * times)
+
+
 def params_by_part(workload: Workload, params: int) -> dict[str, int]:
     """Parameters of each part; the decoder's are the rest, and empty where there is one part."""
     if not workload.modules:
@@ -271,9 +295,23 @@ def params_by_part(workload: Workload, params: int) -> dict[str, int]:
 
 
 def model_flops(workload: Workload) -> int:
-    """The closed form of an iteration; a backward is two forwards, one where no input needs it."""
+    """The closed form of one micro-batch; a backward is two forwards, one where no input needs it.
+
+    A frozen part lacks the gradients of its weights, a frozen tower any.
+    """
     forward = forward_flops(workload)
-    return forward if workload.cell.pass_ != "train" else 3 * forward - workload.leaf_flops
+    if workload.cell.pass_ != "train":
+        return forward
+    left_out = workload.leaf_flops
+    for part in workload.cell.frozen_parts:
+        if part == "decoder":
+            left_out += workload.head_flops + sum(
+                n * workload.system.linear_flops(parts, workload.cell)
+                for parts, n in workload.layers
+            )
+        else:
+            left_out += workload.outside_flops.get(part, 0) * (2 if part == "tower" else 1)
+    return 3 * forward - left_out
 
 
 def hidden_model_flops(workload: Workload) -> int:

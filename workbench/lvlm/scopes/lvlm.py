@@ -140,7 +140,10 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     _, ids, *targets = workload.inputs
     workload.inputs = [pixels, ids, *targets]
     workload.forward = lambda: (model(pixels, ids, *(targets if train else [])),)
+    # The first matmul whose input needs no gradient: the patches', or the adapter's.
     workload.leaf_flops = patch_flops(cell)
+    if "tower" in cell.frozen_parts:
+        workload.leaf_flops = 2 * cell.batch * cell.num_visual * hidden * SIGLIP["hidden_size"]
     workload.outside_flops = {"tower": tower_flops(cell)}
     if model.adapter is not None:
         workload.outside_flops["adapter"] = adapter_flops(cell, hidden)
