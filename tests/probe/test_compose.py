@@ -18,6 +18,7 @@ CASES = [
     ("mistral", {"attention": "s_attn", "pass": "forward"}),
     ("mistral", {"attention": "s_attn", "checkpoint": True, "offload": True}),
     ("gemma3", {"attention": "d_attn", "checkpoint": True, "offload": True}),
+    ("mistral", {"attention": "s_attn", "kernel": "flash"}),
 ]
 
 
@@ -29,9 +30,8 @@ def test_composing_equals_tracing_all_layers(family, fields, tmp_path):
     cell = make_cell(
         model=small_model(family, tmp_path, num_hidden_layers=layers, **extra),
         scope="decoder",
-        kernel="eager",
         dtype="float32",
-        **{"pass": "train", "num_visual": 33, "num_text": 9, **fields},
+        **{"kernel": "eager", "pass": "train", "num_visual": 33, "num_text": 9, **fields},
     )
     assert plan_of(cell) is not None
     composed, whole = trace(cell, CARD), trace(cell, CARD, compose=False)

@@ -26,6 +26,8 @@ MATMULS = {
 }
 """Matmuls over the query-key pairs of each fused attention operator."""
 
+FUSED_BACKWARDS = tuple(packet for packet, matmuls in MATMULS.items() if matmuls == 5)
+
 BATCHED = (aten.bmm, aten.baddbmm)
 """Operators that only attention uses: linear layers of 3-D inputs run as mm or addmm."""
 

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from workbench.probe.reserved import reserved_bytes
 from workbench.probe.states import ITEM, MASTER, States, has_optimizer, states
 from workbench.probe.trace import Trace
+from workbench.probe.tracker import Block
 from workbench.spec import Cell
 
 STATE_KINDS = ("weights", "gradients")
@@ -69,10 +71,39 @@ def _at_step(cell: Cell, traced: Trace, held: States) -> dict[str, int]:
 
     One process widens one gradient at a time to float32, deepspeed a rank's part of a group.
     """
-    there = {"weights", "inputs", "gradients", "input gradients"} - {*kinds_apart(cell)}
+    there = {"weights", "inputs", "gradients", "input gradients", "workspace"} - {
+        *kinds_apart(cell)
+    }
     kinds = {kind: traced.timeline.of_kind(kind) for kind in sorted(there)}
+    return {**kinds, "working": _widened(cell, traced, held)}
+
+
+def _widened(cell: Cell, traced: Trace, held: States) -> int:
+    """Gradients in float32 while the optimizer steps."""
     if cell.world_size > 1:
-        return {**kinds, "working": held.stepping}
+        return held.stepping
     widened = MASTER // ITEM[cell.dtype] if ITEM[cell.dtype] < MASTER else 0
-    trained = [b for b in traced.timeline.blocks if b.kind == "gradients"]
-    return {**kinds, "working": widened * max(b.bytes for b in trained)}
+    return widened * max(b.bytes for b in traced.timeline.blocks if b.kind == "gradients")
+
+
+def predicted_reserved(cell: Cell, traced: Trace, peak: Peak) -> int:
+    """Bytes that a card's caching allocator holds for a cell: its peak and fragmentation.
+
+    One process has masters and moments by parameter; what deepspeed holds is one buffer a kind.
+    """
+    held = peak.states
+    if held is None:
+        return reserved_bytes([], traced.timeline.blocks)
+    apart = kinds_apart(cell)
+    sizes = [held.weights] if "weights" in apart else []
+    sizes += [held.gradients] if "gradients" in apart else []
+    sizes += [held.buffers] if held.buffers else []
+    if cell.world_size > 1:
+        sizes += [] if held.on_host else [held.optimizer]
+    else:
+        wide, copies = max(MASTER, ITEM[cell.dtype]), 2 if ITEM[cell.dtype] >= MASTER else 3
+        trained = [p.numel for p in traced.parameters if p.trained]
+        sizes += [wide * numel for numel in trained] * copies
+    blocks = traced.timeline.without(*apart).blocks
+    step = max((b.died or b.born for b in blocks), default=0) + 1
+    return reserved_bytes(sizes, [*blocks, Block(_widened(cell, traced, held), step, step + 1)])

@@ -7,9 +7,9 @@ from typing import Any
 from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels import KERNELS
-from workbench.probe.allocator import allocator_of
+from workbench.probe.allocator import allocator_of, assumptions
 from workbench.probe.environment import environment
-from workbench.probe.peak import predicted_peak
+from workbench.probe.peak import predicted_peak, predicted_reserved
 from workbench.probe.states import check_states, has_optimizer, states
 from workbench.probe.trace import Trace, trace
 from workbench.probe.tracker import causal_attention
@@ -64,6 +64,14 @@ def predict(cell: Cell, device_name: str) -> Record:
     rate = target.peak(cell.dtype)
     peak = predicted_peak(cell, traced)
     fits = capacity is None or peak.total <= capacity
+    reserved = (
+        predicted_reserved(cell, traced, peak) if target.capacity_bytes is not None else None
+    )
+    if fits and capacity is not None and reserved is not None and reserved > capacity:
+        flags.append(
+            f"fragmented: the allocator would hold {reserved:,} bytes, more than there are; it "
+            "returns cached segments then, and may still run out"
+        )
     return Record(
         **base,
         status=Status.OK if fits else Status.OOM,
@@ -79,10 +87,15 @@ def predict(cell: Cell, device_name: str) -> Record:
             "time_s": seconds,
             **utilisation(traced, seconds, rate),
             "optimizer_bytes": peak.states.optimizer if peak.states else 0,
+            **({} if reserved is None else {"reserved_bytes": reserved}),
             **({} if moved is None else {"offload_bytes": traced.offload_bytes}),
         },
         flags=flags,
-        details={"memory_by_kind": peak.by_kind, "capacity_bytes": capacity}
+        details={
+            "memory_by_kind": peak.by_kind,
+            "capacity_bytes": capacity,
+            "assumed": assumptions(target, cell),
+        }
         | ({} if moved is None else {"offload": moved.document()})
         | ({"parts": parts_of(cell, traced, target)} if traced.params_by_part else {}),
         duration_s=time.monotonic() - clock,
@@ -115,9 +128,12 @@ def utilisation(
 
 
 def saved_bytes(traced: Trace) -> int:
-    """Activations that the forward of a train pass leaves for its backward."""
+    """Activations that the forward of a train pass leaves for its backward, logits among them."""
     end = traced.timeline.forward_end
-    return traced.timeline.by_kind(end).get("activations", 0) if end >= 0 else 0
+    if end < 0:
+        return 0
+    kinds = traced.timeline.by_kind(end)
+    return kinds.get("activations", 0) + kinds.get("logits", 0)
 
 
 def roofline_seconds(cell: Cell, traced: Trace, target: Device) -> float | None:

@@ -4,7 +4,7 @@ Nothing is computed. A decoder of many layers is composed from three units of th
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import lcm
@@ -15,14 +15,24 @@ from torch import Tensor, nn
 
 from workbench.errors import RequestError
 from workbench.lvlm.build import Workload, build
+from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.models import resolve
 from workbench.lvlm.offload import WATCH
-from workbench.probe.allocator import HOST, Allocator
+from workbench.probe.allocator import HOST, Allocator, threads_of
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
+from workbench.probe.flops import FUSED_BACKWARDS
 from workbench.probe.shapes import shapes_only
 from workbench.probe.states import Parameter
-from workbench.probe.tracker import Operator, Timeline, Tracker, causal_attention, tally, total
+from workbench.probe.tracker import (
+    Operator,
+    Scratch,
+    Timeline,
+    Tracker,
+    causal_attention,
+    tally,
+    total,
+)
 from workbench.spec import Cell
 
 
@@ -106,7 +116,7 @@ def plan_of(cell: Cell) -> Plan | None:
 
 
 def _traced(workload: Workload, allocator: Allocator, plan: Plan | None) -> Trace:
-    tracker = Tracker(allocator)
+    tracker = Tracker(allocator, scratch=scratch_of(workload))
     runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
     try:
         with boundaries(workload, tracker, plan) as bounds:
@@ -149,16 +159,52 @@ def _traced(workload: Workload, allocator: Allocator, plan: Plan | None) -> Trac
 
 def run(workload: Workload, tracker: Tracker) -> int:
     """One iteration under a tracker that knows what was there before; the forward's end."""
+    tracker.reserve("workspace", tracker.allocator.workspace, threads_of(workload.cell))
     weights = {id(w) for w in workload.module.parameters()}
     tracker.hold("weights", workload.module.parameters())
     tracker.hold("inputs", (t for t in workload.held() if id(t) not in weights))
     end = -1
-    with parts_named(workload, tracker), tracker, workload.guard():
+    named = parts_named(workload, tracker), logits_named(workload, tracker)
+    with named[0], named[1], tracker, workload.guard():
         outputs = workload.run_forward()
         if workload.cell.pass_ == "train":
             end = tracker.tick
             workload.run_backward(outputs)
     return end
+
+
+def scratch_of(workload: Workload) -> Scratch:
+    """The temporaries of a workload's fused attention on a card."""
+    kernels = {"decoder": workload.context.kernel}
+
+    def scratch(part: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
+        if packet not in FUSED_BACKWARDS:
+            return ()
+        grad, q, k, _, out = args[:5]
+        # A tower's attention is SDPA's, whatever the decoder's kernel.
+        return kernels.get(part, KERNELS["sdpa"]).temporaries(grad, q, k, out)
+
+    return scratch
+
+
+@contextmanager
+def logits_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
+    """Tell the tracker when rows of the vocabulary are logits: while the LM head is at work."""
+    head = next((m for n, m in workload.module.named_modules() if n.endswith("lm_head")), None)
+    if head is None:
+        yield
+        return
+
+    def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        tracker.vocabulary = module.get_parameter("weight").shape[0]
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda _: setattr(tracker, "vocabulary", None))
+
+    handle = head.register_forward_pre_hook(enter)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ last owner lets go, as on a real device.
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -51,11 +51,24 @@ class Block:
         return self.born <= tick and (self.died is None or self.died > tick)
 
 
+Scratch = Callable[[str, Any, tuple[Any, ...]], Iterable[int]]
+"""(part, operator, arguments) -> bytes of each temporary."""
+
+
+def none(part: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
+    """No temporaries."""
+    return ()
+
+
 @dataclass
 class Tracker(TorchDispatchMode):
     """Enter it inside FakeTensorMode, around one iteration."""
 
     allocator: Allocator = HOST
+    scratch: Scratch = none
+    """What a card's kernel allocates beside what it returns."""
+    vocabulary: int | None = None
+    """Width of a row of logits, while the LM head is at work."""
     calls: list[Call] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
@@ -70,6 +83,12 @@ class Tracker(TorchDispatchMode):
         """Count tensors that exist before the iteration."""
         for tensor in tensors:
             self._follow(tensor).kind = kind
+
+    def reserve(self, kind: str, size: int, times: int) -> None:
+        """Count what the device's libraries hold throughout."""
+        if size:
+            size = self.allocator.rounded(size)
+            self.blocks += [Block(size, self.tick, kind=kind) for _ in range(times)]
 
     def label(self, kind: str, tensors: Iterable[Tensor]) -> None:
         """Name the kind of storages made during the iteration, e.g. gradients."""
@@ -120,6 +139,9 @@ class Tracker(TorchDispatchMode):
             moved = sum(map(extent, inputs)) + sum(map(extent, outputs))
             flops = operator_flops(packet, args, kwargs, out)
             name = str(packet).removeprefix("aten.")
+            for size in self.scratch(self.part, packet, args) if self.allocator.card else ():
+                size = self.allocator.rounded(size)
+                self.blocks.append(Block(size, self.tick, self.tick + 1, "temporaries"))
             self.calls.append(
                 Call(
                     self.tick,
@@ -136,6 +158,8 @@ class Tracker(TorchDispatchMode):
         if known is not None and known[0]() is not None:
             return known[1]
         block = Block(self.allocator.rounded(storage.nbytes()), self.tick)
+        if self.vocabulary is not None and tensor.shape[-1:] == (self.vocabulary,):
+            block.kind = "logits"
         self.blocks.append(block)
 
         def free(_: object) -> None:

@@ -67,6 +67,9 @@ class Kernel:
     every_pair = False
     """Whether pairs that the mask hides are computed too."""
 
+    temporaries_from = ""
+    """What ``temporaries`` counts, and whose source says so, for the record of a prediction."""
+
     def implementation(self, traced: bool) -> str:
         """What the real layer's configuration is given as ``attn_implementation``.
 
@@ -77,6 +80,16 @@ class Kernel:
     def traced_as(self) -> str | None:
         """One sentence where a prediction does not trace this kernel's own operators."""
         return None
+
+    def temporaries(
+        self, grad: "Tensor", q: "Tensor", k: "Tensor", out: "Tensor"
+    ) -> tuple[int, ...]:
+        """Bytes of what one fused backward allocates on CUDA beside its inputs and gradients.
+
+        grad, q and out [B, H, R, K], k [B, G, C, K]. Empty for a kernel of plain operators, whose
+        every tensor a prediction sees. The forwards' are small and left out (method.md).
+        """
+        return ()
 
     def mask(self, tokens: int, window: int | None, like: "Tensor") -> Any:
         """The causal mask that the real layer is handed, or None where none is needed.

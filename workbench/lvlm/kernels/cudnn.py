@@ -8,6 +8,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.chosen import Chosen
 from workbench.lvlm.kernels.fused import Backend, Saved
 from workbench.lvlm.kernels.modelled import SHAPES, register, tracing
+from workbench.lvlm.kernels.scratch import FLOAT, repeated_gradients
 from workbench.lvlm.kernels.sdpa import FlashCpu
 
 aten = torch.ops.aten
@@ -64,12 +65,20 @@ class CudnnCuda:
 class Cudnn(Chosen):
     name = "cudnn"
     choice = SDPBackend.CUDNN_ATTENTION
+    temporaries_from = "backward: row sums, float32 dQ, dK and dV by head (cudnn-frontend)"
 
     def implementation(self, traced: bool) -> str:
         if not traced:
             return self.hf
         register()
         return SHAPES
+
+    def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
+        # cudnn-frontend, node/scaled_dot_product_flash_attention.h, CompositeSDPABackwardNode:
+        # softmax_sum, dQ_accum, and dK and dV of every head.
+        batch, heads, rows, size = q.shape
+        each = FLOAT * batch * heads * rows
+        return (each, each * size, *repeated_gradients(q, k))
 
     def backend(self, like: Tensor) -> Backend:
         return FlashCpu() if tracing(like.device) else CudnnCuda()

@@ -12,9 +12,14 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.chosen import Chosen
 from workbench.lvlm.kernels.fused import Backend, Saved
 from workbench.lvlm.kernels.modelled import REPEATED, register, tracing
+from workbench.lvlm.kernels.scratch import FLOAT, rounded, transposed_copies
 from workbench.lvlm.kernels.sdpa import FlashCpu
 
 aten = torch.ops.aten
+
+MOST_SPLITS = 200
+"""Runs of keys, over all heads, that get gradients of their own (attention_backward.cu)."""
+LOCK_BYTES = 16
 
 LSE_ALIGNMENT = 32
 """Rows to which the operator pads the log-sum-exp, infinite there (kAlignLSE of its kernel)."""
@@ -112,16 +117,39 @@ class Efficient(Chosen):
     choice = SDPBackend.EFFICIENT_ATTENTION
     takes_mask = True
     native_gqa = False
+    temporaries_from = "backward: row sums, float32 tiles of dQ (pytorch mem_eff_attention)"
 
     def implementation(self, traced: bool) -> str:
         register()
         return REPEATED
+
+    def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
+        # pytorch, mem_eff_attention/kernel_backward.h, workspace_size: dQ in float32 tiles with a
+        # lock each, and dK and dV where a head does not fit the registers; and delta. The blocks
+        # are those of kernels/cutlassB.h for compute capability 8.0 and later.
+        batch, heads, rows, size = q.shape
+        half = q.element_size() == 2
+        high, wide = _tile(size, half)
+        tiles = -(-rows // high) * -(-size // wide)
+        elements = tiles * (high * wide + LOCK_BYTES // FLOAT)
+        if half and size > 128:
+            splits = max(1, min(-(-k.shape[2] // wide), MOST_SPLITS // (batch * heads)))
+            elements += 2 * splits * wide * rounded(size, high)
+        delta = FLOAT * batch * heads * rows
+        return (delta, FLOAT * batch * heads * elements, *transposed_copies(grad))
 
     def backend(self, like: Tensor) -> Backend:
         return ModelledRepeated() if tracing(like.device) else Repeated()
 
 
 KERNELS.add("efficient", Efficient())
+
+
+def _tile(size: int, half: bool) -> tuple[int, int]:
+    """Rows of queries and of keys in a block of the backward, by head size and data type."""
+    if size <= 64:
+        return 64, 64
+    return (128, 128) if half and size <= 128 else (128, 64)
 
 
 def _repeat(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

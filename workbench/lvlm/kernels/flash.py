@@ -6,13 +6,17 @@ from torch.nn.attention import SDPBackend
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.chosen import Chosen
 from workbench.lvlm.kernels.fused import Backend
-from workbench.lvlm.kernels.sdpa import FlashCpu, FlashCuda
+from workbench.lvlm.kernels.sdpa import FLASH_TEMPORARIES, FlashCpu, FlashCuda, flash_temporaries
 
 
 class Flash(Chosen):
     name = "flash"
     choice = SDPBackend.FLASH_ATTENTION
     on_cpu = True
+    temporaries_from = FLASH_TEMPORARIES
+
+    def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
+        return flash_temporaries(grad, q, k, out)
 
     def backend(self, like: Tensor) -> Backend:
         return FlashCpu() if like.device.type in ("cpu", "meta") else FlashCuda()

@@ -4,6 +4,7 @@ They serve S-Attn. Their public functions return no log-sum-exp that can be diff
 branches of other systems run on ``flash``, which is the same algorithm in torch.
 """
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,15 +13,45 @@ from torch import Tensor
 from workbench.errors import Unsupported
 from workbench.lvlm.kernels import KERNELS, Kernel
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence
+from workbench.lvlm.kernels.scratch import FLOAT, TILE, repeated_gradients, rounded
 from workbench.lvlm.parts import LayerParts
+
+Temporaries = Callable[[Tensor, Tensor], tuple[int, ...]]
+HEAD_SIZES = (64, 96, 128, 192, 256)
+"""Those that FlashAttention 3 is built for (round_up_headdim)."""
+
+
+def second_temporaries(q: Tensor, k: Tensor) -> tuple[int, ...]:
+    """FlashAttention 2's backward (csrc/flash_attn/flash_api.cpp, mha_bwd)."""
+    batch, heads, rows, size = q.shape
+    each = FLOAT * batch * heads * rounded(rows, TILE)
+    wide = rounded(size, 32) if size <= 192 else 256
+    return (each, each * wide, *repeated_gradients(q, k))
+
+
+def third_temporaries(q: Tensor, k: Tensor) -> tuple[int, ...]:
+    """FlashAttention 3's (hopper/flash_api.cpp, mha_bwd), whose tiles are at most 128 rows."""
+    batch, heads, rows, size = q.shape
+    each = FLOAT * batch * heads * rounded(rows, TILE)
+    wide = next(width for width in HEAD_SIZES if size <= width)
+    keys = FLOAT * batch * k.shape[1] * rounded(k.shape[2], TILE) * wide
+    return (each, each, each * wide, *((keys, keys) if heads != k.shape[1] else ()))
 
 
 class FlashAttentionPackage(Kernel):
     """A kernel of a package of its own; causality and windows are arguments, never a mask."""
 
-    def __init__(self, name: str, package: str, distribution: str) -> None:
+    temporaries_from = (
+        "backward: row sums, float32 dQ, dK and dV by head or in float32 (flash-attention, "
+        "flash_api.cpp, mha_bwd)"
+    )
+
+    def __init__(self, name: str, package: str, distribution: str, backward: Temporaries) -> None:
         self.name = self.hf = name
-        self.package, self.distribution = package, distribution
+        self.package, self.distribution, self.backward = package, distribution, backward
+
+    def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
+        return self.backward(q, k)
 
     def implementation(self, traced: bool) -> str:
         if not traced:
@@ -55,9 +86,12 @@ class FlashAttentionPackage(Kernel):
 
 
 KERNELS.add(
-    "flash_attention_2", FlashAttentionPackage("flash_attention_2", "flash_attn", "flash-attn")
+    "flash_attention_2",
+    FlashAttentionPackage("flash_attention_2", "flash_attn", "flash-attn", second_temporaries),
 )
 KERNELS.add(
     "flash_attention_3",
-    FlashAttentionPackage("flash_attention_3", "flash_attn_interface", "flash-attn-3"),
+    FlashAttentionPackage(
+        "flash_attention_3", "flash_attn_interface", "flash-attn-3", third_temporaries
+    ),
 )

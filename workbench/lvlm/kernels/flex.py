@@ -16,6 +16,7 @@ from workbench.errors import Unsupported
 from workbench.lvlm.kernels import KERNELS, Branch, Kernel, Prefix, Scores
 from workbench.lvlm.kernels.eager import by_rows, wide
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence, tracing
+from workbench.lvlm.kernels.scratch import FLOAT
 from workbench.lvlm.kernels.sdpa import FlashCpu
 from workbench.lvlm.parts import LayerParts
 
@@ -30,6 +31,7 @@ class Flex(Kernel):
 
     name = "flex"
     hf = "flex_attention"
+    temporaries_from = "backward: float32 row sums (torch inductor)"
 
     def implementation(self, traced: bool) -> str:
         if not traced:
@@ -39,6 +41,10 @@ class Flex(Kernel):
 
     def traced_as(self) -> str | None:
         return sentence(self.name)
+
+    def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
+        # torch/_inductor/kernel/flex/flex_attention.py: delta, the row sums of grad and output.
+        return (FLOAT * grad.shape[:3].numel(),)
 
     def mask(self, tokens: int, window: int | None, like: Tensor) -> Any:
         places = torch.arange(tokens, device=like.device)

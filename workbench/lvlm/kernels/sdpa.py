@@ -10,6 +10,13 @@ from torch import Tensor
 from workbench.errors import Unsupported
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.fused import Backend, Fused, Saved
+from workbench.lvlm.kernels.scratch import (
+    FLOAT,
+    TILE,
+    repeated_gradients,
+    rounded,
+    transposed_copies,
+)
 
 aten = torch.ops.aten
 
@@ -85,11 +92,34 @@ class FlashCuda:
         )
 
 
+FLASH_TEMPORARIES = (
+    "backward: row sums, float32 dQ, dK and dV by head, and copies of tensors whose rows do not "
+    "follow each other (pytorch flash_attn/flash_api.cpp)"
+)
+
+
+def flash_temporaries(grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
+    """Of FlashAttention 2's backward as torch ships it: float32 dQ, row sums, dK and dV by head.
+
+    Source: pytorch, aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd, and
+    attention_backward.cu, _flash_attention_backward.
+    """
+    batch, heads, rows, size = q.shape
+    wide = rounded(size, 32 if size <= 128 else 64)
+    each = FLOAT * batch * heads * rounded(rows, TILE)
+    return (each, each * wide, *repeated_gradients(q, k), *transposed_copies(grad, out))
+
+
 class Sdpa(Fused):
     """The default kernel."""
 
     name = "sdpa"
     hf = "sdpa"
+    temporaries_from = FLASH_TEMPORARIES
+
+    def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
+        # Where torch chooses cuDNN, that keeps the same tensors; neither takes 32 bits.
+        return flash_temporaries(grad, q, k, out) if q.element_size() == 2 else ()
 
     def backend(self, like: Tensor) -> Backend:
         if like.device.type in ("cpu", "meta"):
