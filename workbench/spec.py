@@ -193,6 +193,8 @@ class Protocol(BaseModel):
     """Bytes that the worker may allocate beyond what it holds once its imports are done."""
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
     """Wall time after which a silent worker is ended and the cell recorded as ``timeout``."""
+    iterations: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    """Run so many and no more, from the first on, whatever the rest asks: does the cell fit?"""
 
 
 class Point(BaseModel):
@@ -328,6 +330,14 @@ def make_point(**fields: Any) -> Point:
         return Point.model_validate(fields)
     except ValidationError as error:
         raise RequestError(_first_error(error).removeprefix("protocol.")) from None
+
+
+def make_protocol(**fields: Any) -> Protocol:
+    """A Protocol; raises RequestError, one line, where a value is wrong."""
+    try:
+        return Protocol.model_validate(fields)
+    except ValidationError as error:
+        raise RequestError(_first_error(error)) from None
 
 
 def load_sweep(path: Path) -> Sweep:

@@ -84,3 +84,13 @@ def test_sharding_that_cannot_be_is_explained(fields, words):
 def test_the_cpu_has_no_capacity_of_its_own():
     with pytest.raises(RequestError, match="memory-cap"):
         predicted_limit(make_cell(num_visual=0), "cpu")
+
+
+def test_a_limit_of_whole_images_and_one_without_text():
+    cell = make_cell(model="qwen2-0.5b", scope="lvlm", num_visual=0)
+    found = predicted_limit(cell, "rtx-4090-24gb")
+    assert found.max_visual % 729 == found.fails_at % 729 == 0
+    assert found.fails_at - found.max_visual <= max(729, 0.01 * found.max_visual)
+    alone = make_cell(model="qwen2-0.5b", num_visual=1, num_text=0, memory_cap=10**9)
+    found = predicted_limit(alone, "h100-80gb")
+    assert 0 < found.max_visual < found.fails_at

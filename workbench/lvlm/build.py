@@ -140,6 +140,8 @@ class Workload:
 
 Builder = Callable[[Cell, System, Context], Workload]
 SCOPES: Registry[Builder] = Registry("scope", "workbench.lvlm.scopes")
+VISUAL_UNITS: dict[str, int] = {}
+"""Scopes in which |V| comes in wholes, such as images: it is a multiple of this."""
 
 
 def build(
@@ -222,6 +224,12 @@ def check_offload(cell: Cell) -> None:
             "offload: a single layer's inputs are held from outside, so nothing could leave the "
             "device; use scope decoder or lvlm"
         )
+
+
+def visual_unit(cell: Cell) -> int:
+    """|V| of a cell like this one is a multiple of the result: at scope lvlm of an image."""
+    SCOPES[cell.scope]  # Its file says so.
+    return VISUAL_UNITS.get(cell.scope, 1)
 
 
 def parts_of(model: Resolved, layer: nn.Module, system: System, context: Context) -> LayerParts:

@@ -1,4 +1,4 @@
-"""The OOM threshold: the largest |V| that fits a device, as a bracket no wider than 1 %."""
+"""The OOM threshold, predicted: the largest |V| that fits, as a bracket no wider than 1 %."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from typing import Any
 
 from workbench.devices import device
 from workbench.errors import RequestError
-from workbench.probe.allocator import allocator_of
+from workbench.lvlm.build import visual_unit
+from workbench.probe.allocator import Allocator, allocator_of
 from workbench.probe.peak import Peak, predicted_peak
 from workbench.probe.predict import capacity_of
+from workbench.probe.search import WIDTH
 from workbench.probe.states import check_states
 from workbench.probe.trace import trace
 from workbench.spec import MAX_TOKENS, Cell
 
-WIDTH = 0.01
-"""Relative width of the bracket."""
 START = 65_536
 """The first guess: far enough for a line from |V| = 0 to point at a large card's threshold."""
 
@@ -49,17 +49,7 @@ def predicted_limit(cell: Cell, device_name: str) -> Limit:
         raise RequestError(
             f"device {target.name!r}: has no fixed capacity; give --memory-cap BYTES"
         )
-    allocator = allocator_of(target)
-    peaks: dict[int, Peak] = {}
-
-    def need(num_visual: int) -> int:
-        if num_visual not in peaks:
-            point = cell.replace(num_visual=num_visual)
-            peaks[num_visual] = predicted_peak(point, trace(point, allocator))
-        return peaks[num_visual].total
-
-    fits, fails = bracket(need, capacity)
-    worst = peaks[fails if fails is not None else max(peaks)]
+    fits, fails, stopped_by = predicted_bracket(cell, capacity, allocator_of(target))
     return Limit(
         cell=cell,
         source="predicted",
@@ -67,11 +57,34 @@ def predicted_limit(cell: Cell, device_name: str) -> Limit:
         max_visual=fits,
         fails_at=fails,
         capacity_bytes=capacity,
-        stopped_by=worst.dominant if fails is not None else f"nothing up to {MAX_TOKENS:,} tokens",
+        stopped_by=stopped_by,
     )
 
 
-def bracket(need: Callable[[int], int], capacity: int) -> tuple[int | None, int | None]:
+def predicted_bracket(
+    cell: Cell, capacity: int, allocator: Allocator
+) -> tuple[int | None, int | None, str]:
+    """(fits, fails, what stops it), as ``Limit`` has them."""
+    unit = visual_unit(cell)
+    peaks: dict[int, Peak] = {}
+
+    def need(count: int) -> int:
+        if count == 0 and cell.num_text == 0:
+            return 0  # No token at all: there is no such cell, and it would need nothing.
+        if count not in peaks:
+            point = cell.replace(num_visual=count * unit)
+            peaks[count] = predicted_peak(point, trace(point, allocator))
+        return peaks[count].total
+
+    fits, fails = bracket(need, capacity, START // unit, MAX_TOKENS // unit)
+    if fails is None:
+        return fits and fits * unit, None, f"nothing up to {MAX_TOKENS // unit * unit:,} tokens"
+    return fits and fits * unit, fails * unit, peaks[fails].dominant
+
+
+def bracket(
+    need: Callable[[int], int], capacity: int, start: int = START, most: int = MAX_TOKENS
+) -> tuple[int | None, int | None]:
     """(fits, fails) with fails ≤ fits + max(1, 1 %): ``need`` grows with |V|, about as a parabola.
 
     The next guess is where the parabola through the last three points meets the capacity; when it
@@ -81,25 +94,27 @@ def bracket(need: Callable[[int], int], capacity: int) -> tuple[int | None, int 
         return None, 0
     low, high = 0, None
     seen = {0: need(0)}
-    guess = START
+    guess = start
     while high is None or high - low > max(1, int(WIDTH * low)):
         seen[guess] = need(guess)
         if seen[guess] <= capacity:
-            if guess == MAX_TOKENS:
+            if guess == most:
                 return guess, None
             low = max(low, guess)
         else:
             high = guess if high is None else min(high, guess)
-        guess = _next(seen, low, high, capacity)
+        guess = _next(seen, low, high, capacity, start, most)
     return low, high
 
 
-def _next(seen: dict[int, int], low: int, high: int | None, capacity: int) -> int:
+def _next(
+    seen: dict[int, int], low: int, high: int | None, capacity: int, start: int, most: int
+) -> int:
     root = _root(seen, capacity)
     if high is None:
         # Aim just beyond the root, and far enough where there is no root yet.
-        aim = 8 * max(low, START) if root is None else int(root * 1.004) + 1
-        return min(max(aim, low + 1), MAX_TOKENS, max(64 * low, START))
+        aim = 8 * max(low, start) if root is None else int(root * 1.004) + 1
+        return min(max(aim, low + 1), most, max(64 * low, start))
     if root is not None:
         # The bracket closes from the side that is still open.
         below, above = int(root * 0.996), int(root * 1.004) + 1

@@ -12,6 +12,7 @@ import torch
 from workbench.devices import DEVICES, entry_of
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
+from workbench.probe.bare import bare
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.predict import cap_bytes, counts, utilisation
@@ -132,6 +133,8 @@ def _iterations(
     workload: Workload, protocol: Protocol, stop_at: float
 ) -> tuple[Timing, Memory | None, list[str]]:
     """Warm-up, a pass for memory, then the samples: nothing is tracked while the clock runs."""
+    if protocol.iterations is not None:
+        return bare(workload, protocol.iterations)
     if protocol.precision is None and workload.context.device.type == "cpu":
         # A fixed number of samples: the pass for memory is their warm-up.
         start = time.monotonic()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from workbench.errors import RequestError
 from workbench.lvlm.attention import System
-from workbench.lvlm.build import SCOPES, Workload, random_tensor
+from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor
 from workbench.lvlm.context import Context
 from workbench.lvlm.scopes.decoder import Decoder, decoder_workload
 from workbench.lvlm.weights import randomise
@@ -151,3 +151,4 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
 
 
 SCOPES.add("lvlm", _lvlm_scope)
+VISUAL_UNITS["lvlm"] = TOKENS
