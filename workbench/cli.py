@@ -9,6 +9,7 @@ import typer
 
 from workbench.commands import cells, machine, stores, sweeps
 from workbench.commands.ask import ask
+from workbench.commands.calibrate import calibrate
 from workbench.commands.compare import compare
 from workbench.commands.limits import limit
 from workbench.commands.tokens import tokens
@@ -37,6 +38,7 @@ app.command()(stores.export)
 app.command()(stores.merge)
 app.command()(compare)
 app.command(name="list")(machine.list_)
+app.command()(calibrate)
 app.command()(validate)
 app.command()(tokens)
 app.command()(machine.doctor)

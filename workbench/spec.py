@@ -206,6 +206,8 @@ class Point(BaseModel):
     source: Source
     device: Name
     protocol: Protocol = Protocol()
+    calibration: Name | None = None
+    """Predicted: a file of ``workbench calibrate``, or ``none``; without it a packaged one."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -235,6 +237,8 @@ class Grid(BaseModel):
     dtypes: tuple[Dtype, ...] = ("bfloat16",)
     options: tuple[dict[str, Any], ...] = ({},)
     protocol: Protocol = Protocol()
+    calibration: Name | None = None
+    """Predicted: a file of ``workbench calibrate``, or ``none``; without it a packaged one."""
 
     @field_validator(
         "visual",
@@ -282,7 +286,13 @@ class Grid(BaseModel):
         for *values, options, visual in product(*self.axes()):
             named = dict(zip(names, values, strict=True))
             cell = Cell.model_validate({**named, **options, "num_visual": visual})
-            yield Point(cell=cell, source=self.source, device=self.device, protocol=self.protocol)
+            yield Point(
+                cell=cell,
+                source=self.source,
+                device=self.device,
+                protocol=self.protocol,
+                calibration=self.calibration,
+            )
 
 
 class Sweep(BaseModel):

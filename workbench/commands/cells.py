@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from workbench.spec import Cell
 
 TIMEOUT_S = 900.0
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|none",
+        help="What 'workbench calibrate' wrote for the device; none: datasheet peaks.",
+        show_default="the one that comes with the workbench, if any",
+    ),
+]
+Calibrations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--calibration", metavar="FILE|none", help="As in predict; once for each device.",
+        show_default="those that come with the workbench",
+    ),
+]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -22,12 +37,13 @@ def predict(
     device: Annotated[
         str, typer.Option(help="A device entry, or a YAML file of one.")
     ] = "h100-80gb",
+    calibration: Calibration = None,
     json_: AsJson = False,
 ) -> None:
     """Predict one cell for a device that need not be here: FLOPs, peak memory, time."""
     from workbench.probe.predict import predict as predict_cell
 
-    _finish(predict_cell(cell, device), json_)
+    _finish(predict_cell(cell, device, calibration), json_)
 
 
 @takes_cell

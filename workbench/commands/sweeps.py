@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.commands import show
-from workbench.commands.cells import AsJson
+from workbench.commands.cells import AsJson, Calibrations
 
 if TYPE_CHECKING:
     from workbench.sweep.run import DryRun, Summary
@@ -27,18 +27,22 @@ def sweep(
         int | None,
         typer.Option(help="Workers on this machine.", show_default="one a GPU; one on a CPU"),
     ] = None,
+    calibration: Calibrations = None,
     json_: AsJson = False,
 ) -> None:
     """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
+    from workbench.calibration import Choice
     from workbench.sweep.plan import load_probe
     from workbench.sweep.run import dry_run as forecast
     from workbench.sweep.run import run_sweep
 
     wanted = load_probe(probe)
+    choice = Choice.of(calibration) if calibration else None
     if dry_run:
-        _show_forecast(forecast(wanted, store, new_run, workers=workers), json_)
+        found = forecast(wanted, store, new_run, workers=workers, calibrations=choice)
+        _show_forecast(found, json_)
         return
-    summary = run_sweep(wanted, store, new_run, workers=workers)
+    summary = run_sweep(wanted, store, new_run, workers=workers, calibrations=choice)
     if json_:
         show.emit(summary.document())
     _say_how_it_ended(summary, probe)

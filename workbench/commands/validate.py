@@ -1,12 +1,14 @@
 """``validate``: predictions against the measured records of a store."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from workbench.commands import show
-from workbench.commands.cells import AsJson
+from workbench.commands.cells import AsJson, Calibrations
 from workbench.commands.stores import StorePath
+
+HEAD = ("cells", "median error", "worst", "bias")
 
 
 def validate(
@@ -15,27 +17,34 @@ def validate(
     device: Annotated[
         str | None, typer.Option(help="The entry to predict for, where names do not tell.")
     ] = None,
+    calibration: Calibrations = None,
     json_: AsJson = False,
 ) -> None:
-    """How far predictions are from measured records: median, worst and bias by system."""
+    """How far predictions are from measured records: median, worst and bias."""
+    from workbench.calibration import Choice
     from workbench.sweep.validate import validation
 
-    found = validation(store, run, device)
+    found = validation(store, run, device, Choice.of(calibration) if calibration else None)
     if json_:
         show.emit(found)
         return
     if not found["summary"]:
         print("no measured record that ended ok: nothing to validate")
         return
-    rows = [
+    show.table(("metric", "system", *HEAD), _rows(found["summary"], "attention"))
+    print()
+    show.table(("metric", "|V|", *HEAD), _rows(found["by_visual"], "num_visual"))
+
+
+def _rows(summary: list[dict[str, Any]], field: str) -> list[tuple[str, ...]]:
+    return [
         (
             row["metric"],
-            row["attention"],
+            f"{row[field]:,}" if isinstance(row[field], int) else row[field],
             str(row["num_cells"]),
             f"{row['median']:.2%}",
             f"{row['worst']:.2%}",
             f"{row['bias']:+.2%}",
         )
-        for row in found["summary"]
+        for row in summary
     ]
-    show.table(("metric", "system", "cells", "median error", "worst", "bias"), rows)

@@ -4,22 +4,25 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from workbench.calibration import calibration_for
 from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels import KERNELS
 from workbench.probe.allocator import allocator_of, assumptions
 from workbench.probe.environment import environment
 from workbench.probe.peak import predicted_peak, predicted_reserved
-from workbench.probe.states import check_states, has_optimizer, states
+from workbench.probe.roofline import Times, by_part, rates, table, times, works
+from workbench.probe.states import check_states
 from workbench.probe.trace import Trace, trace
-from workbench.probe.tracker import causal_attention
 from workbench.probe.transfer import transfer
 from workbench.record import Record, Status
 from workbench.spec import Cell
 
 
-def predict(cell: Cell, device_name: str) -> Record:
-    """Predict one cell on a named device.
+def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Record:
+    """Predict one cell on a named device; ``calibration`` is a file, or ``none``.
+
+    Without the latter, the calibration that comes with the workbench is used, if there is one.
 
     A cell beyond the device's capacity has status ``oom`` and keeps its metrics. Raises
     RequestError for unknown names; a kernel that cannot serve the family gives status
@@ -27,6 +30,7 @@ def predict(cell: Cell, device_name: str) -> Record:
     """
     target = device(device_name)
     check_states(cell)
+    known = calibration_for(target.name, calibration)
     started, clock = datetime.now(UTC), time.monotonic()
     base: dict[str, Any] = {
         "cell": cell,
@@ -48,21 +52,21 @@ def predict(cell: Cell, device_name: str) -> Record:
         )
     moved, said = transfer(traced, target)
     flags += said
-    seconds = roofline_seconds(cell, traced, target)
+    peak = predicted_peak(cell, traced)
+    work = works(cell, traced)
+    speed, said = rates(cell, work, target, known)
+    flags += said
+    found = None if speed is None else times(work, speed, peak.states)
+    seconds = None if found is None else found.total
     if moved is not None:
         seconds = moved.beside(seconds)
-    if seconds is None:
-        reason = target.sources["peak_flops"]
-        flags += [f"{name}: {reason}" for name in ("time_s", "mfu", "mfu_causal")]
-    else:
-        flags.append(
-            "uncalibrated: time_s is the roofline's lower bound, not a measured efficiency"
-        )
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
     flags += ["compile: predicted as the operators that eager mode runs"] if cell.compile else []
     rate = target.peak(cell.dtype)
-    peak = predicted_peak(cell, traced)
+    if not seconds or not rate:
+        reason = target.sources["peak_flops"]
+        flags += [f"{name}: {reason}" for name in ("mfu", "mfu_causal")]
     fits = capacity is None or peak.total <= capacity
     reserved = (
         predicted_reserved(cell, traced, peak) if target.capacity_bytes is not None else None
@@ -97,7 +101,10 @@ def predict(cell: Cell, device_name: str) -> Record:
             "assumed": assumptions(target, cell),
         }
         | ({} if moved is None else {"offload": moved.document()})
-        | ({"parts": parts_of(cell, traced, target)} if traced.params_by_part else {}),
+        | ({"parts": parts_of(traced, found)} if traced.params_by_part else {})
+        | ({} if known is None else {"calibration": known.provenance})
+        | {"operators": table(work, found, lambda op: {"operator": op.name, "part": op.part})}
+        | ({} if found is None else {"time": found.document()}),
         duration_s=time.monotonic() - clock,
     )
 
@@ -136,49 +143,16 @@ def saved_bytes(traced: Trace) -> int:
     return kinds.get("activations", 0) + kinds.get("logits", 0)
 
 
-def roofline_seconds(cell: Cell, traced: Trace, target: Device) -> float | None:
-    """Sum over operators of the longer of computing and moving bytes; None without peaks.
-
-    A fused kernel skips the pairs that the causal mask hides; eager computes them all.
-    """
-    parts = operator_seconds(cell, traced, target)
-    bandwidth = target.bandwidth_bytes_per_s
-    if parts is None or bandwidth is None:
-        return None
-    step = 0.0
-    if has_optimizer(cell):
-        # AdamW reads and writes its states and the weights once and reads the gradients.
-        held = states(cell, traced.parameters)
-        step = (2 * held.optimizer + 2 * held.weights + held.gradients) / bandwidth
-    return step + sum(parts.values())
-
-
-def operator_seconds(cell: Cell, traced: Trace, target: Device) -> dict[str, float] | None:
-    """The roofline's seconds of all operators by part of the model; None without peaks."""
-    peak, bandwidth = target.peak(cell.dtype), target.bandwidth_bytes_per_s
-    if peak is None or bandwidth is None:
-        return None
-    attention = causal_attention(traced.operators)
-    hidden = traced.flops - traced.flops_causal
-    kept = 1.0 if not attention or KERNELS[cell.kernel].every_pair else 1 - hidden / attention
-    seconds: dict[str, float] = {}
-    for op, n in traced.operators.items():
-        share = kept if op.attention and op.part == "decoder" else 1.0
-        longer = max(op.flops * share / peak, op.bytes / bandwidth)
-        seconds[op.part] = seconds.get(op.part, 0.0) + n * longer
-    return seconds
-
-
-def parts_of(cell: Cell, traced: Trace, target: Device) -> dict[str, dict[str, int | float]]:
-    """Parameters, FLOPs and roofline seconds of tower, adapter and decoder, if there are any."""
-    seconds = operator_seconds(cell, traced, target)
-    found: dict[str, dict[str, int | float]] = {}
+def parts_of(traced: Trace, found: Times | None) -> dict[str, dict[str, int | float]]:
+    """Parameters, FLOPs and seconds of tower, adapter and decoder, if there are any."""
+    seconds = {} if found is None else by_part(found)
+    parts: dict[str, dict[str, int | float]] = {}
     for part, params in traced.params_by_part.items():
         flops = sum(op.flops * n for op, n in traced.operators.items() if op.part == part)
-        found[part] = {"params": params, "flops": flops}
-        if seconds is not None:
-            found[part]["time_s"] = seconds.get(part, 0.0)
-    return found
+        parts[part] = {"params": params, "flops": flops}
+        if found is not None:
+            parts[part]["time_s"] = seconds.get(part, 0.0)
+    return parts
 
 
 def capacity_of(cell: Cell, target: Device) -> tuple[int | None, list[str]]:

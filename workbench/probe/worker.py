@@ -97,7 +97,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     try:
         if point.source == "predicted":
-            record = predict(point.cell, device)
+            record = predict(point.cell, device, point.calibration)
         else:
             folder = Path(trace) if trace else None
             with limited(None if limit is None else _base_bytes() + limit):

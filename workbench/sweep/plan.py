@@ -2,9 +2,10 @@
 
 import runpy
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from workbench.calibration import NONE, Choice, calibration_for
 from workbench.devices import DEVICES
 from workbench.devices import device as device_entry
 from workbench.errors import RequestError
@@ -77,10 +78,11 @@ def _what(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(message.split()):.300}"
 
 
-def plan(sweep: Sweep) -> list[Task]:
+def plan(sweep: Sweep, calibrations: Choice | None = None) -> list[Task]:
     """The tasks of a sweep on this machine, each identity once, in the order of the sweep.
 
-    Raises RequestError for a device that does not exist or is not here.
+    ``calibrations`` go before those of the sweep. Raises RequestError for a device that does not
+    exist or is not here, and for a calibration that cannot be used.
     """
     places: dict[tuple[str, str], tuple[str, str]] = {}
     tasks: dict[Identity, Task] = {}
@@ -90,7 +92,28 @@ def plan(sweep: Sweep) -> list[Task]:
             places[asked] = _place(*asked)
         task = Task(point, *places[asked])
         tasks.setdefault(task.identity, task)
+    if calibrations is None:
+        return list(tasks.values())
+    predicted = [task for task in tasks.values() if task.point.source == "predicted"]
+    calibrations.check(task.device_name for task in predicted)
+    for task in predicted:
+        file = calibrations.file(task.device_name)
+        if file is not None:
+            point = task.point.model_copy(update={"calibration": file})
+            tasks[task.identity] = replace(task, point=point)
     return list(tasks.values())
+
+
+def calibration_digests(tasks: list[Task]) -> set[str]:
+    """What tells the calibrations apart that the tasks name; RequestError for one of no use."""
+    digests = set()
+    predicted = [task for task in tasks if task.point.source == "predicted"]
+    for device, asked in {(task.device_name, task.point.calibration) for task in predicted}:
+        if asked is None:
+            continue
+        found = calibration_for(device, asked)
+        digests.add(NONE if found is None else str(found.provenance["sha256"]))
+    return digests
 
 
 def _place(source: str, device: str) -> tuple[str, str]:

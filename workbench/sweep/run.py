@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from workbench.calibration import Choice
 from workbench.probe.client import Client, WorkerError
 from workbench.probe.seat import Seat
 from workbench.record import Environment, Status
 from workbench.spec import Sweep
 from workbench.store import Store
 from workbench.sweep.engines.local import run_local
-from workbench.sweep.plan import Identity, Task, kinds, plan
+from workbench.sweep.plan import Identity, Task, calibration_digests, kinds, plan
 from workbench.sweep.progress import Progress
 from workbench.sweep.schedule import longest_first, wall_seconds
 from workbench.sweep.workers import seats
@@ -90,17 +91,25 @@ def main_device(tasks: list[Task]) -> str:
     return next((task.device for task in tasks if task.point.source == "measured"), "cpu")
 
 
+def environment_of(tasks: list[Task], place: Seat) -> Environment:
+    """The environment of a run: also the calibrations that it was asked to predict with."""
+    found = place.environment(main_device(tasks))
+    digests = sorted(calibration_digests(tasks))
+    return found.model_copy(update={"calibrations": digests}) if digests else found
+
+
 def dry_run(
     sweep: Sweep,
     path: Path,
     new_run: bool = False,
     client: Client | None = None,
     workers: int | None = None,
+    calibrations: Choice | None = None,
 ) -> DryRun:
     """What ``run_sweep`` would do, and how long it would take. Nothing is written."""
-    tasks = plan(sweep)
+    tasks = plan(sweep, calibrations)
     places = seats(tasks, workers)
-    held = {} if new_run else _held(sweep, path, places[0].environment(main_device(tasks)))
+    held = {} if new_run else _held(sweep, path, environment_of(tasks, places[0]))
     with ExitStack() as stack:
         worker = _clients(places[:1], client, stack)[0]
         worker.check(kinds(tasks))
@@ -141,17 +150,18 @@ def run_sweep(
     new_run: bool = False,
     client: Client | None = None,
     workers: int | None = None,
+    calibrations: Choice | None = None,
 ) -> Summary:
     """Run what the store at ``path`` lacks of ``sweep``, one transaction a record.
 
     Cells that ended as killed, timeout or error are run again. Every name is checked before the
     store is touched; raises RequestError, StoreError or WorkerError. An interrupt ends the cells
     in flight and no more: the summary says so. ``client`` lends a warm worker; ``workers`` is
-    explained at ``seats``.
+    explained at ``seats``; ``calibrations`` go before those that the sweep names.
     """
-    tasks = plan(sweep)
+    tasks = plan(sweep, calibrations)
     places = seats(tasks, workers)
-    facts = places[0].environment(main_device(tasks))
+    facts = environment_of(tasks, places[0])
     held = {} if new_run else _held(sweep, path, facts)
     unknown = [task for task in tasks if not _is_done(held, task)]
     summary = Summary(sweep.name, path, len(tasks), num_workers=len(places))

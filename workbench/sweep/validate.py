@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any, NamedTuple
 
+from workbench.calibration import Choice
 from workbench.devices import entry_of
 from workbench.probe.predict import predict
 from workbench.record import Record, Status
@@ -32,10 +33,10 @@ class Error(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Relative errors of one metric under one system."""
+    """Relative errors of one metric, of one system or at one |V|."""
 
     metric: str
-    attention: str
+    group: str | int
     num_cells: int
     median: float
     """Of the absolute errors."""
@@ -44,14 +45,21 @@ class Summary(NamedTuple):
     """The median signed error: below 0, predictions are too low."""
 
 
-def validate(records: Iterable[Record], device: str | None = None) -> list[Error]:
-    """Predict every measured record that ended ``ok``; ``device`` overrides the entry's name."""
+def validate(
+    records: Iterable[Record], device: str | None = None, calibrations: Choice | None = None
+) -> list[Error]:
+    """Predict every measured record that ended ``ok``; ``device`` overrides the entry's name.
+
+    Raises RequestError for a calibration of a device that no record is of.
+    """
     errors = []
+    choice, predicted_for = calibrations or Choice(), set()
     for record in records:
         if record.source != "measured" or record.status != Status.OK:
             continue
         name = device or entry_of(record.device)
-        predicted = predict(record.cell, name)
+        predicted_for.add(name)
+        predicted = predict(record.cell, name, choice.file(name))
         for metric in COMPARED:
             pair = record.metrics.get(metric), predicted.metrics.get(metric)
             if pair[0] and pair[1] is not None:
@@ -62,34 +70,52 @@ def validate(records: Iterable[Record], device: str | None = None) -> list[Error
                         float(pair[0]), float(pair[1]),
                     )
                 )  # fmt: skip
+    choice.check(predicted_for)
     return errors
 
 
-def summarise(errors: Iterable[Error]) -> list[Summary]:
-    """Median, worst and bias by metric and system."""
-    groups: dict[tuple[str, str], list[float]] = {}
+def summarise(errors: Iterable[Error], field: str = "attention") -> list[Summary]:
+    """Median, worst and bias by metric and a field of the errors."""
+    groups: dict[tuple[str, Any], list[float]] = {}
     for error in errors:
-        groups.setdefault((error.metric, error.attention), []).append(error.relative)
+        groups.setdefault((error.metric, getattr(error, field)), []).append(error.relative)
     return [
         Summary(
             metric,
-            attention,
+            group,
             len(found),
             median(map(abs, found)),
             max(map(abs, found)),
             median(found),
         )
-        for (metric, attention), found in sorted(groups.items())
+        for (metric, group), found in sorted(groups.items())
     ]
 
 
-def validation(path: Any, run: str | None = None, device: str | None = None) -> dict[str, Any]:
+def validation(
+    path: Any,
+    run: str | None = None,
+    device: str | None = None,
+    calibrations: Choice | None = None,
+) -> dict[str, Any]:
     """The JSON document of ``workbench validate``."""
     with Store.open(path) as store:
         records = store.records(run)
-    errors = validate(records, device)
+    errors = validate(records, device, calibrations)
     return {
         "store": str(path),
-        "summary": [row._asdict() for row in summarise(errors)],
+        "summary": _documents("attention", summarise(errors)),
+        "by_visual": _documents("num_visual", summarise(errors, "num_visual")),
         "cells": [{**error._asdict(), "relative": error.relative} for error in errors],
     }
+
+
+def _documents(field: str, rows: Iterable[Summary]) -> list[dict[str, Any]]:
+    return [
+        {
+            "metric": row.metric,
+            field: row.group,
+            **dict(zip(row._fields[2:], row[2:], strict=True)),
+        }
+        for row in rows
+    ]

@@ -1,0 +1,276 @@
+"""A calibration from records whose seconds are known to be of given rates, and its use."""
+
+import json
+import math
+import random
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+
+from workbench.calibration import Calibration, Choice
+from workbench.cli import main
+from workbench.devices import DEVICES
+from workbench.errors import Failure, RequestError
+from workbench.probe.client import Client
+from workbench.probe.predict import predict
+from workbench.probe.roofline import Rates, times, works
+from workbench.probe.seat import Seat
+from workbench.probe.trace import trace
+from workbench.record import Environment, Record
+from workbench.spec import Grid, Sweep, make_cell
+from workbench.store import Store
+from workbench.sweep.calibrate import calibrate, floor_of, unusable
+from workbench.sweep.efficiency import Case, Cases, fit
+from workbench.sweep.plan import plan
+from workbench.sweep.run import environment_of, run_sweep
+from workbench.sweep.validate import validation
+
+CARD = "h200-141gb"
+H200 = Environment(gpu="NVIDIA H200", driver="570", cuda="12.8", torch="2.11.0")
+TRUE = Rates(
+    flops_per_s={
+        "matmul bfloat16": 640e12,
+        "attention flash bfloat16": 520e12,
+        "attention flash bfloat16 backward": 410e12,
+    },
+    bytes_per_s=3.9e12,
+    optimizer_bytes_per_s=3.9e12,
+    exposed=0.3,
+    overhead_s=2e-6,
+    launch_s=7e-6,
+)
+MODELS = ("qwen2-0.5b", "mistral-7b-v0.3")
+"""Of different widths: in one layer FLOPs and bytes of a token are in a fixed proportion."""
+SIZES = (64, 1024, 8192, 131_072)
+
+
+@cache
+def work_of(model: str, attention: str, pass_: str, visual: int):
+    cell = make_cell(
+        model=model, attention=attention, kernel="flash", num_visual=visual, **{"pass": pass_}
+    )
+    return cell, works(cell, trace(cell))
+
+
+def measured(noise: float, environment: Environment = H200, **fields) -> list[Record]:
+    """Records whose seconds are those of TRUE, but for some noise."""
+    draw = random.Random(7)
+    found = []
+    for point in product(MODELS, ("s_attn", "d_attn"), ("forward", "train"), SIZES):
+        cell, work = work_of(*point)
+        seconds = times(work, TRUE, None).total * math.exp(draw.gauss(0, noise))
+        found.append(
+            Record(
+                cell=cell, source="measured", device="NVIDIA H200", status="ok",
+                metrics={"time_s": seconds}, environment=environment, **fields,
+            )
+        )  # fmt: skip
+    return found
+
+
+def stored(path, records: list[Record]):
+    with Store.open(path, "w") as store:
+        run = store.begin_run("seen", {}, records[0].environment)
+        store.add_many(run, records)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory) -> Calibration:
+    path = tmp_path_factory.mktemp("exact") / "s.db"
+    return calibrate([stored(path, measured(0.0))])
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory, exact):
+    path = tmp_path_factory.mktemp("file") / "h200.json"
+    exact.write(path)
+    return path
+
+
+def test_known_rates_are_recovered(exact) -> None:
+    for name, rate in TRUE.flops_per_s.items():
+        assert exact.flops_per_s[name].value == pytest.approx(rate, rel=0.03), name
+    assert exact.bytes_per_s["operators"].value == pytest.approx(TRUE.bytes_per_s, rel=0.05)
+    assert exact.launch_s is not None
+    assert exact.launch_s.value == pytest.approx(TRUE.launch_s, rel=0.02)
+    assert exact.fitted.worst < 0.02
+    assert exact.held_out["cells"].worst < 0.05
+    matmul = exact.flops_per_s["matmul bfloat16"]
+    assert matmul.efficiency == pytest.approx(640 / 989.4, rel=0.03)
+
+
+def test_noise_is_borne(tmp_path) -> None:
+    found = calibrate([stored(tmp_path / "s.db", measured(0.03))])
+    for name in ("matmul bfloat16", "attention flash bfloat16"):
+        assert found.flops_per_s[name].value == pytest.approx(TRUE.flops_per_s[name], rel=0.15)
+    assert 0.005 < found.held_out["cells"].median < 0.08
+
+
+def cases_of(records: list[Record], factor: float = 1.0) -> Cases:
+    """Records as cases, their seconds times a factor."""
+    return Cases(
+        [
+            Case(
+                r.cell.attention,
+                work_of(r.cell.model, r.cell.attention, r.cell.pass_, r.cell.num_visual)[1],
+                0,
+                float(r.metrics["time_s"] or 0) * factor,
+            )
+            for r in records
+        ]
+    )
+
+
+def test_one_odd_cell_decides_nothing() -> None:
+    cases = cases_of(measured(0.0))
+    cases.measured[3] *= 20
+    found = fit(cases, floor_of(cases, DEVICES[CARD]), True)
+    errors = cases.seconds(found.cost) / cases.measured - 1
+    assert errors[3] < -0.9
+    assert np.median(abs(np.delete(errors, 3))) < 0.03
+
+
+def test_the_fit_and_the_prediction_are_one_model(exact, file) -> None:
+    for record in measured(0.0)[::5]:
+        predicted = predict(record.cell, CARD, str(file))
+        assert predicted.metrics["time_s"] == pytest.approx(record.metrics["time_s"], rel=0.02)
+        assert any(flag.startswith(f"calibrated: {CARD}") for flag in predicted.flags)
+        assert not any(flag.startswith("uncalibrated") for flag in predicted.flags)
+        assert predicted.details["calibration"]["num_records"] == 32
+
+
+def test_no_rate_is_above_the_peak() -> None:
+    cases = cases_of(measured(0.0), 0.1)
+    found = fit(cases, floor_of(cases, DEVICES[CARD]), True)
+    assert 1 / found.cost["matmul bfloat16"] <= 989.4e12 * 1.001
+
+
+def test_the_file_is_readable_sorted_and_says_where_it_is_from(exact, file) -> None:
+    assert Calibration.read(file) == exact
+    document = json.loads(file.read_text())
+    assert list(document) == sorted(document)
+    assert document["stores"][0]["num_records"] == 32
+    assert document["environments"] == [
+        {"gpu": "NVIDIA H200", "driver": "570", "cuda": "12.8", "cpu": None, "num_threads": None,
+         "torch": "2.11.0", "transformers": None}
+    ]  # fmt: skip
+    assert document["covered"]["num_visual"] == [64, 131_072]
+
+
+def flag_of(record: Record, name: str) -> str:
+    return next((flag for flag in record.flags if flag.startswith(f"{name}:")), "")
+
+
+def test_beyond_what_was_measured_is_said(file) -> None:
+    cell = make_cell(model="qwen2-0.5b", attention="himix", kernel="cudnn", num_visual=200_000)
+    found = predict(cell, CARD, str(file))
+    beyond = flag_of(found, "beyond_calibration")
+    for word in ("'himix'", "'cudnn'", "200,000", "64 to 131,072"):
+        assert word in beyond
+    assert "cudnn" in flag_of(found, "stand_in")
+    assert found.metrics["time_s"]
+    inside = predict(
+        cell.replace(attention="d_attn", kernel="flash", num_visual=512), CARD, str(file)
+    )
+    assert flag_of(inside, "beyond_calibration") == flag_of(inside, "stand_in") == ""
+
+
+def test_without_one_a_prediction_says_so(file) -> None:
+    cell = make_cell(model="qwen2-0.5b", num_visual=512)
+    for found in (predict(cell, CARD), predict(cell, CARD, "none")):
+        assert flag_of(found, "uncalibrated")
+    assert predict(cell, "cpu").metrics["time_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"device": "h100-80gb"}, "belongs to device 'h100-80gb'"),
+        ({"version": 9}, "version"),
+        ({"flops_per_s": {"matmul bfloat16": {"value": -1}}}, "flops_per_s.matmul bfloat16"),
+        ({"surprise": 1}, "surprise"),
+        (None, "not JSON"),
+        ("gone", "cannot be read"),
+    ],
+)
+def test_a_file_of_no_use_is_one_line_and_exit_2(file, tmp_path, capsys, change, message) -> None:
+    path = tmp_path / "bad.json"
+    if isinstance(change, dict):
+        path.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    elif change is None:
+        path.write_bytes(b"\xff{")
+    with pytest.raises(SystemExit) as left:
+        main(["predict", "--visual", "1", "--device", CARD, "--calibration", str(path)])
+    assert left.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert message in said[0]
+
+
+def test_records_that_do_not_belong_together_are_refused(tmp_path) -> None:
+    records = measured(0.0)[:12]
+    other = H200.model_copy(update={"gpu": "NVIDIA H200 NVL"})
+    mixed = [*records[:6], *(r.model_copy(update={"environment": other}) for r in records[6:])]
+    path = tmp_path / "mixed.db"
+    with Store.open(path, "w") as store:
+        for environment, some in ((H200, mixed[:6]), (other, mixed[6:])):
+            store.add_many(store.begin_run("seen", {}, environment), some)
+    with pytest.raises(RequestError, match="NVIDIA H200 NVL"):
+        calibrate([path])
+    with pytest.raises(Failure, match="3 usable records"):
+        calibrate([stored(tmp_path / "few.db", records[:3])])
+
+
+def test_unusable_records_are_left_out_with_their_reason() -> None:
+    record = measured(0.0)[0]
+    assert unusable(record) == ""
+    compiled = record.model_copy(update={"cell": record.cell.replace(compile=True)})
+    assert unusable(compiled) == "compiled"
+    assert unusable(record.model_copy(update={"flags": ["no_warmup: x"]})) == "no warm-up"
+    assert unusable(record.model_copy(update={"metrics": {"time_s": None}})) == "no time"
+
+
+def test_a_sweep_predicts_with_it_and_another_one_is_another_run(file, tmp_path) -> None:
+    path = tmp_path / "s.db"
+    grid = Grid(source="predicted", device=CARD, visual=(64, 128), models="qwen2-0.5b")
+    sweep = Sweep(name="small", grids=(grid,))
+    choice = Choice.of([str(file)])
+    with Client() as client:
+        assert run_sweep(sweep, path, client=client, calibrations=choice).num_ran == 2
+        again = run_sweep(sweep, path, client=client, calibrations=choice)
+        assert (again.num_held, again.num_ran) == (2, 0)
+        assert run_sweep(sweep, path, client=client).num_ran == 2
+    with Store.open(path) as store:
+        kinds = [flag.split(":")[0] for r in store.records() for flag in r.flags[:1]]
+        assert len(store.runs()) == 2
+    assert kinds == ["calibrated"] * 2 + ["uncalibrated"] * 2
+    named = sweep.replace(grids=[grid.model_dump() | {"calibration": str(file)}])
+    seat = Seat()
+    assert environment_of(plan(named), seat) == environment_of(plan(sweep, choice), seat)
+
+
+def test_calibrations_are_chosen_by_device(file) -> None:
+    assert Choice.of(["none"]).file("cpu") == "none"
+    assert Choice.of([str(file)]).file("cpu") is None
+    with pytest.raises(RequestError, match="already"):
+        Choice.of([str(file), str(file)])
+    with pytest.raises(RequestError, match="none"):
+        Choice.of([str(file), "none"])
+    with pytest.raises(RequestError, match="predicted: cpu"):
+        Choice.of([str(file)]).check(["cpu"])
+
+
+def test_validation_with_and_without(file, tmp_path) -> None:
+    path = stored(tmp_path / "s.db", measured(0.0)[:6])
+    plain, calibrated = validation(path), validation(path, calibrations=Choice.of([str(file)]))
+    (before,), (after,) = (
+        [row for row in found["summary"] if row["metric"] == "time_s"]
+        for found in (plain, calibrated)
+    )
+    assert before["bias"] < -0.3
+    assert after["worst"] < 0.02
+    sizes = [row["num_visual"] for row in calibrated["by_visual"] if row["metric"] == "time_s"]
+    assert sizes == list(SIZES)
