@@ -365,3 +365,20 @@ def test_a_measured_limit_needs_what_it_says(capsys: pytest.CaptureFixture[str])
     answer = Answer(capsys, "limit", "--measure", "--device", "cpu")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "--memory-cap BYTES" in answer.err
+
+
+@pytest.mark.parametrize("command", ["measure", "sweep"])
+def test_a_folder_for_traces_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    """Said before anything is measured: no worker is started, no store is made."""
+    (tmp_path / "file").touch()
+    probe = tmp_path / "s.yaml"
+    probe.write_text("visual: 8\n")
+    what = [probe, "--store", tmp_path / "s.db"] if command == "sweep" else ["--visual", 8]
+    for folder in (tmp_path / "file" / "traces", Path("/proc/traces")):
+        answer = Answer(capsys, command, *what, "--trace", folder)
+        assert answer.code == 2
+        assert answer.err.startswith(f"workbench: trace '{folder}': cannot be written: ")
+        assert answer.err.count("\n") == 1
+    assert not (tmp_path / "s.db").exists()

@@ -88,14 +88,3 @@ def test_what_is_not_there_yet_is_refused(small):
         )
     with pytest.raises(RequestError, match="offload"):
         measure(make_cell(model=small, num_visual=8, offload=True), "cpu", THREE)
-
-
-def test_a_trace_that_viewers_open(small, tmp_path):
-    import json
-
-    folder = tmp_path / "traces"
-    cell = make_cell(model=small, num_visual=8)
-    assert measure(cell, "cpu", THREE, folder).status == Status.OK
-    (path,) = folder.glob("*.pt.trace.json")
-    events = json.loads(path.read_text())["traceEvents"]
-    assert any(event.get("name") == "aten::mm" for event in events)

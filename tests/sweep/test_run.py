@@ -74,6 +74,20 @@ def test_a_second_sweep_only_does_what_is_left(model: str, client: Client, tmp_p
     assert len(held(path)) == 10
 
 
+def test_a_sweep_keeps_a_summary_of_each_trace(model: str, client: Client, tmp_path: Path) -> None:
+    path, folder = tmp_path / "s.db", tmp_path / "traces"
+    folder.mkdir()
+    sweep = Sweep(name="s", grids=(small(model, 4, 8), predicted(model, 4)))
+    assert run_sweep(sweep, path, client=client, trace=folder).counts == {"ok": 3}
+    found = {
+        record.details["trace"]["file"]
+        for _, record in held(path)
+        if record.source == "measured" and record.details["trace"]["parts"]
+    }
+    assert found == {file.name for file in folder.iterdir()}
+    assert len(found) == 2
+
+
 class Untouchable(Client):
     """Fails where a worker is started for nothing."""
 

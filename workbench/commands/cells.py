@@ -70,14 +70,18 @@ def measure(
 ) -> None:
     """Measure one cell on this machine, in a process of its own."""
     from workbench.probe.client import Client
+    from workbench.probe.folders import check_folder
     from workbench.spec import make_point
 
+    if trace is not None:
+        check_folder(trace, "trace")
     if timeout is None:
         timeout = max(TIMEOUT_S, 6 * max_seconds)
     protocol = {"max_seconds": max_seconds, "memory_limit": memory_limit, "timeout_s": timeout}
     point = make_point(cell=cell, source="measured", device=device, protocol=protocol)
     with Client() as client:
-        _finish(client.run(point, trace), json_)
+        client.trace = trace
+        _finish(client.run(point), json_)
 
 
 def _finish(found: "Record", as_json: bool) -> None:

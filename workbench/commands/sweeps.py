@@ -28,10 +28,14 @@ def sweep(
         typer.Option(help="Workers on this machine.", show_default="one a GPU; one on a CPU"),
     ] = None,
     calibration: Calibrations = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Folder for a torch-profiler trace of each measured cell.")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
     from workbench.calibration import Choice
+    from workbench.probe.folders import check_folder
     from workbench.sweep.plan import load_probe
     from workbench.sweep.run import dry_run as forecast
     from workbench.sweep.run import run_sweep
@@ -42,7 +46,9 @@ def sweep(
         found = forecast(wanted, store, new_run, workers=workers, calibrations=choice)
         _show_forecast(found, json_)
         return
-    summary = run_sweep(wanted, store, new_run, workers=workers, calibrations=choice)
+    if trace is not None:
+        check_folder(trace, "trace")
+    summary = run_sweep(wanted, store, new_run, workers=workers, calibrations=choice, trace=trace)
     if json_:
         show.emit(summary.document())
     _say_how_it_ended(summary, probe)

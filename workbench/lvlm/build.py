@@ -16,6 +16,7 @@ from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
@@ -74,7 +75,8 @@ class Workload:
     def run_optimizer(self) -> None:
         """The optimizer step, where the scope has one."""
         if self.optimizer is not None:
-            self.optimizer.step()
+            with part("optimizer"):
+                self.optimizer.step()
 
     def step(self) -> None:
         """One whole iteration."""

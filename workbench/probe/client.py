@@ -172,6 +172,9 @@ class Client:
     may ``interrupt`` it, which ends it for good.
     """
 
+    trace: Path | None = None
+    """A folder for a profiler trace of each measured cell."""
+
     def __init__(self, seat: Seat = WHOLE_MACHINE) -> None:
         self.seat = seat
         self._worker: Worker | None = None
@@ -225,19 +228,19 @@ class Client:
             raise WorkerError(f"{name}: {answer['fault']}")
         return answer["answer"]
 
-    def run(self, point: Point, trace: Path | None = None) -> Record:
+    def run(self, point: Point) -> Record:
         """The record of a point, whatever happens to the worker; RequestError for a wrong request.
 
         A cell that met a CUDA fault gets one more try, since an earlier cell may have caused it.
         """
-        record = self._run_once(point, trace)
+        record = self._run_once(point)
         if record.details.get("cuda_fault"):
-            record = self._run_once(point, trace)
+            record = self._run_once(point)
             flag = "retried: the first try ended in a CUDA fault"
             record = record.model_copy(update={"flags": [*record.flags, flag]})
         return record
 
-    def _run_once(self, point: Point, trace: Path | None) -> Record:
+    def _run_once(self, point: Point) -> Record:
         device = resolve_device(point.device) if point.source == "measured" else point.device
         limit = host_limit(point, device, self.seat.share)
         worker = self.worker
@@ -265,7 +268,7 @@ class Client:
                 point=_document(point),
                 device=device,
                 limit=limit,
-                trace=None if trace is None else str(trace),
+                trace=None if self.trace is None else str(self.trace),
             )
         except TimeoutError:
             self.close()

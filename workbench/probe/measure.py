@@ -16,6 +16,7 @@ from workbench.probe.bare import bare
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.predict import cap_bytes, counts, utilisation
+from workbench.probe.profile import write_trace
 from workbench.probe.states import has_optimizer
 from workbench.probe.timing import SLOW_S, Timing, iterate, sample, settle
 from workbench.probe.trace import Trace
@@ -96,8 +97,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
     stop_at = time.monotonic() + protocol.max_seconds
     with workload.guard():
         timing, memory, flags = _iterations(workload, protocol, stop_at)
-        if folder is not None:
-            write_trace(workload, folder)
+        details = _traced(workload, folder, flags)
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
     metrics: dict[str, int | float | None] = {
         "peak_bytes": None if memory is None else memory.peak,
@@ -122,9 +122,8 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
         "status": Status.OK,
         "metrics": metrics,
         "samples": timing.samples,
-        "details": {}
-        if memory is None
-        else {"attention_operators": list(memory.attention_operators)},
+        "details": details
+        | ({} if memory is None else {"attention_operators": list(memory.attention_operators)}),
         "flags": [*flags, *timing.flags],
     }
 
@@ -164,17 +163,19 @@ def _iterations(
     return sample(run, protocol, typical, stop_at), memory, flags
 
 
-def write_trace(workload: Workload, folder: Path) -> Path:
-    """One more iteration under torch's profiler, for TensorBoard, Perfetto and Chrome."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if workload.context.device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{workload.cell.key}.pt.trace.json"
-    with torch.profiler.profile(activities=activities, record_shapes=True) as profiler:
-        workload.step()
-    profiler.export_chrome_trace(str(path))
-    return path
+def _traced(workload: Workload, folder: Path | None, flags: list[str]) -> dict[str, Any]:
+    """The summary of a trace, where one is asked for; its failure costs no measurement."""
+    if folder is None:
+        return {}
+    try:
+        return {"trace": write_trace(workload, folder)}
+    except OSError as error:
+        flags.append(f"trace: {error}")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        flags.append("trace: the iteration under the profiler ran out of memory")
+    return {}
 
 
 def _cap_flags(cell: Cell) -> list[str]:

@@ -5,7 +5,7 @@ Nothing is computed. A decoder of many layers is composed from three units of th
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import lcm
 from typing import Any
@@ -22,6 +22,7 @@ from workbench.lvlm.offload import WATCH
 from workbench.probe.allocator import HOST, Allocator, threads_of
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
 from workbench.probe.flops import FUSED_BACKWARDS
+from workbench.probe.pieces import Nodes, named
 from workbench.probe.shapes import shapes_only
 from workbench.probe.states import Parameter
 from workbench.probe.tracker import (
@@ -81,12 +82,16 @@ World = Callable[[], AbstractContextManager[str]]
 
 
 def trace(
-    cell: Cell, allocator: Allocator = HOST, compose: bool = True, world: World = shapes_only
+    cell: Cell,
+    allocator: Allocator = HOST,
+    compose: bool = True,
+    world: World = shapes_only,
+    pieces: bool = False,
 ) -> Trace:
     """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
 
     ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
-    are made of.
+    are made of, ``pieces`` asks which part of a layer ran each operator.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
@@ -95,7 +100,8 @@ def trace(
         with world() as device:
             with torch.device(device):
                 workload = build(cell, device, None if plan is None else plan.traced)
-            return _traced(workload, allocator, plan)
+            tracker = Tracker(allocator, Nodes() if pieces else None)
+            return _traced(workload, tracker, plan)
     except (OverflowError, RuntimeError) as error:
         if "overflow" in str(error).lower() or "too large" in str(error).lower():
             raise RequestError(
@@ -115,8 +121,8 @@ def plan_of(cell: Cell) -> Plan | None:
     return Plan(traced, total_layers, unit) if traced < total_layers else None
 
 
-def _traced(workload: Workload, allocator: Allocator, plan: Plan | None) -> Trace:
-    tracker = Tracker(allocator, scratch=scratch_of(workload))
+def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
+    tracker.scratch = scratch_of(workload)
     runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
     try:
         with boundaries(workload, tracker, plan) as bounds:
@@ -152,7 +158,7 @@ def _traced(workload: Workload, allocator: Allocator, plan: Plan | None) -> Trac
         params_by_part=params_by_part(workload, params),
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
         offload_bytes=timeline.of_kind("offloaded") if workload.cell.offload else None,
-        timeline=timeline.without("offloaded") if allocator.card else timeline,
+        timeline=timeline.without("offloaded") if tracker.allocator.card else timeline,
         operators=operators,
     )
 
@@ -164,8 +170,9 @@ def run(workload: Workload, tracker: Tracker) -> int:
     tracker.hold("weights", workload.module.parameters())
     tracker.hold("inputs", (t for t in workload.held() if id(t) not in weights))
     end = -1
-    named = parts_named(workload, tracker), logits_named(workload, tracker)
-    with named[0], named[1], tracker, workload.guard():
+    pieces = nullcontext() if tracker.nodes is None else named(workload, tracker.nodes.mark)
+    looking = parts_named(workload, tracker), logits_named(workload, tracker), pieces
+    with looking[0], looking[1], looking[2], tracker, workload.guard():
         outputs = workload.run_forward()
         if workload.cell.pass_ == "train":
             end = tracker.tick

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from workbench.lvlm.offload import TO_HOST
 from workbench.probe.allocator import HOST, Allocator
 from workbench.probe.flops import is_attention, operator_flops
+from workbench.probe.pieces import Nodes
 
 
 class Operator(NamedTuple):
@@ -28,6 +29,8 @@ class Operator(NamedTuple):
     attention: bool
     part: str = "decoder"
     """Which part of the model ran it: tower, adapter or decoder."""
+    piece: str = ""
+    """Which part of a layer, by ``pieces``; empty where nobody asked."""
 
 
 class Call(NamedTuple):
@@ -65,6 +68,8 @@ class Tracker(TorchDispatchMode):
     """Enter it inside FakeTensorMode, around one iteration."""
 
     allocator: Allocator = HOST
+    nodes: Nodes | None = None
+    """Who knows the piece of an operator, if it is asked for."""
     scratch: Scratch = none
     """What a card's kernel allocates beside what it returns."""
     vocabulary: int | None = None
@@ -104,7 +109,8 @@ class Tracker(TorchDispatchMode):
     def moved(self, direction: str, tensor: Tensor) -> None:
         """The last operator copied ``tensor`` to the host or from it: ``lvlm.offload`` says so."""
         call, size = self.calls[-1], extent(tensor)
-        copied = Operator(direction, 0, size, False, call.operator.part)
+        ran = call.operator
+        copied = Operator(direction, 0, size, False, ran.part, ran.piece)
         self.calls[-1] = call._replace(operator=copied)
         if direction == TO_HOST:
             block = self._follow(tensor)
@@ -131,6 +137,7 @@ class Tracker(TorchDispatchMode):
         if not outputs:
             return out
         self.tick += 1
+        piece = "" if self.nodes is None else self.nodes.now()
         for tensor in outputs:
             self._follow(tensor)
         if not func.is_view:
@@ -142,13 +149,9 @@ class Tracker(TorchDispatchMode):
             for size in self.scratch(self.part, packet, args) if self.allocator.card else ():
                 size = self.allocator.rounded(size)
                 self.blocks.append(Block(size, self.tick, self.tick + 1, "temporaries"))
-            self.calls.append(
-                Call(
-                    self.tick,
-                    self.times,
-                    Operator(name, flops, moved, is_attention(packet), self.part),
-                )
-            )
+            attention = is_attention(packet)
+            operator = Operator(name, flops, moved, attention, self.part, piece)
+            self.calls.append(Call(self.tick, self.times, operator))
         return out
 
     def _follow(self, tensor: Tensor) -> Block:

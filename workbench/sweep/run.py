@@ -151,13 +151,15 @@ def run_sweep(
     client: Client | None = None,
     workers: int | None = None,
     calibrations: Choice | None = None,
+    trace: Path | None = None,
 ) -> Summary:
     """Run what the store at ``path`` lacks of ``sweep``, one transaction a record.
 
     Cells that ended as killed, timeout or error are run again. Every name is checked before the
     store is touched; raises RequestError, StoreError or WorkerError. An interrupt ends the cells
     in flight and no more: the summary says so. ``client`` lends a warm worker; ``workers`` is
-    explained at ``seats``; ``calibrations`` go before those that the sweep names.
+    explained at ``seats``; ``calibrations`` go before those that the sweep names; ``trace`` is a
+    folder for a profiler trace of each measured cell.
     """
     tasks = plan(sweep, calibrations)
     places = seats(tasks, workers)
@@ -167,6 +169,8 @@ def run_sweep(
     summary = Summary(sweep.name, path, len(tasks), num_workers=len(places))
     with ExitStack() as stack:
         clients = _clients(places[: max(1, len(unknown))], client, stack)
+        for each in clients:
+            each.trace = trace
         if unknown:
             clients[0].check(kinds(unknown))
         with Store.open(path, "w") as store:

@@ -15,6 +15,7 @@ from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, tex
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.marks import part
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
@@ -46,8 +47,9 @@ class CascadeLayer(DecomposedLayer):
     def _tokens(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts, x = self.parts, self.parts.input_norm(visual)
         shape = (parts.num_kv_heads, parts.head_dim)
-        key = self.cross.k_proj(x).unflatten(-1, shape)
-        value = self.cross.v_proj(x).unflatten(-1, shape)
+        with part("projections"):
+            key = self.cross.k_proj(x).unflatten(-1, shape)
+            value = self.cross.v_proj(x).unflatten(-1, shape)
         if not self.only_keys:
             own_value = parts.value(x).transpose(1, 2)
             visual = parts.finish(visual, self.diagonal(own_value))
@@ -56,10 +58,14 @@ class CascadeLayer(DecomposedLayer):
     def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
         parts = self.parts
         if key is not None and value is not None and self.prefixes:
-            q = self.cross.q_proj(parts.input_norm(text))
+            with part("projections"):
+                q = self.cross.q_proj(parts.input_norm(text))
             q_bhtk = q.unflatten(-1, (parts.num_heads, parts.head_dim)).transpose(1, 2)
-            seen = self.kernel.cross(Branch(q_bhtk, key, value), self.prefixes, self.scores)
-            out = self.cross.o_proj(seen.transpose(1, 2).flatten(2))
+            branch = Branch(q_bhtk, key, value, "T2V")
+            with part(branch.part):
+                seen = self.kernel.cross(branch, self.prefixes, self.scores)
+            with part("projections"):
+                out = self.cross.o_proj(seen.transpose(1, 2).flatten(2))
             if parts.post_attention_norm is not None:
                 out = parts.post_attention_norm(out)
             text = text + out

@@ -9,10 +9,14 @@ from workbench.lvlm.attention.decomposed import DecomposedLayer, visual_prefixes
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.marks import part
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts
+
+OWN = {"visual": "V2V", "text": "T2T"}
+ACROSS = {"visual": "V2T", "text": "T2V"}
 
 
 class FullLayer(DecomposedLayer):
@@ -35,12 +39,11 @@ class FullLayer(DecomposedLayer):
             ("text", text, self.text_tables),
         ):
             if x.shape[1]:
-                normed = self.parts.input_norm(x)
-                streams[name] = Branch(
-                    self.parts.rope(self.parts.query(normed), cos, sin),
-                    self.parts.rope(self.parts.key(normed), cos, sin),
-                    self.parts.value(normed),
-                )
+                normed, own = self.parts.input_norm(x), OWN[name]
+                q, k = self.parts.query(normed), self.parts.key(normed)
+                with part(own):
+                    q, k = self.parts.rope(q, cos, sin), self.parts.rope(k, cos, sin)
+                streams[name] = Branch(q, k, self.parts.value(normed), own)
         if "visual" in streams:
             visual = self._rows("visual", "text", visual, streams)
         if "text" in streams:
@@ -53,11 +56,11 @@ class FullLayer(DecomposedLayer):
         mine = streams[own]
         if other in streams and prefixes:
             theirs = streams[other]
-            attended = self.kernel.merged(
-                mine, Branch(mine.q, theirs.k, theirs.v), prefixes, scores
-            )
+            across = Branch(mine.q, theirs.k, theirs.v, ACROSS[own])
+            attended = self.kernel.merged(mine, across, prefixes, scores)
         else:
-            attended = self.kernel.own(mine, scores)
+            with part(mine.part):
+                attended = self.kernel.own(mine, scores)
         return self.parts.finish(x, self.parts.output(attended))
 
 

@@ -15,6 +15,7 @@ from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout, Segment, causal_pairs
+from workbench.lvlm.marks import part
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -123,29 +124,33 @@ class DecomposedLayer(nn.Module):
 
     def diagonal(self, value_bngk: Tensor) -> Tensor:
         """V2V of eq. 2: W_o over the repeated values, [B, n, G, K] -> [B, n, D]."""
-        return self.parts.project_diagonal(value_bngk, self.fold)
+        with part("V2V"):
+            return self.parts.project_diagonal(value_bngk, self.fold)
 
     def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
         """Text rows: [B, T, D] -> [B, T, D]; key and value are None where there is no image."""
         parts, x = self.parts, self.parts.input_norm(text)
         q, (cos, sin) = parts.query(x), self.text_tables
-        q_rope = parts.rope(q, cos, sin)
-        own_key, own_value = parts.rope(parts.key(x), cos, sin), parts.value(x)
-        if self.decode:
-            own_key = torch.cat((self.text_keys, own_key), 2)
-            own_value = torch.cat((self.text_values, own_value), 2)
-        own = Branch(q_rope, own_key, own_value)
+        own_key, own_value = parts.key(x), parts.value(x)
+        with part("T2T"):
+            q_rope, own_key = parts.rope(q, cos, sin), parts.rope(own_key, cos, sin)
+            if self.decode:
+                own_key = torch.cat((self.text_keys, own_key), 2)
+                own_value = torch.cat((self.text_values, own_value), 2)
+        own = Branch(q_rope, own_key, own_value, "T2T")
         if key is None or value is None or not self.prefixes:
-            attended = self.kernel.own(own, self.scores)
+            with part("T2T"):
+                attended = self.kernel.own(own, self.scores)
         else:
             if self.visual_tables is not None:
-                key = parts.rope(key, *self.visual_tables)
+                with part("T2V"):
+                    key = parts.rope(key, *self.visual_tables)
             attended = self.merge(own, self.other(q, q_rope, key, value), self.scores)
         return parts.finish(text, parts.output(attended))
 
     def other(self, q: Tensor, q_rope: Tensor, key: Tensor, value: Tensor) -> Branch:
         """The T2V branch: which queries meet the visual keys."""
-        return Branch(q_rope if self.rotate_visual else q, key, value)
+        return Branch(q_rope if self.rotate_visual else q, key, value, "T2V")
 
     def merge(self, own: Branch, other: Branch, scores: Scores) -> Tensor:
         """T2T and T2V merged: [B, H, T, K]. α-weighting is one softmax over both."""

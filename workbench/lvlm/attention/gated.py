@@ -7,6 +7,7 @@ from workbench.lvlm.attention import System
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
+from workbench.lvlm.marks import part
 from workbench.lvlm.parts import LayerParts
 
 
@@ -24,8 +25,12 @@ class TwoBranchLayer(DecomposedLayer):
             self.sees = context.keep(sees.to(context.device))
 
     def merge(self, own: Branch, other: Branch, scores: Scores) -> Tensor:
-        sa = self.kernel.own(own, scores)
-        return self.combine(sa, self.kernel.cross(other, self.prefixes, scores))
+        with part(own.part):
+            sa = self.kernel.own(own, scores)
+        with part(other.part):
+            xa = self.kernel.cross(other, self.prefixes, scores)
+        with part("merge"):
+            return self.combine(sa, xa)
 
     def combine(self, sa: Tensor, xa: Tensor) -> Tensor:
         """SA and XA [B, H, T, K] -> [B, H, T, K]; XA is 0 where nothing is seen."""

@@ -14,6 +14,7 @@ from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
+from workbench.lvlm.marks import part
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
@@ -46,11 +47,14 @@ class HiMixLayer(DecomposedLayer):
         return visual, key.transpose(1, 2), value.transpose(1, 2)
 
     def _keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
-        x, shape = self.norm_img(visual), (self.parts.num_kv_heads, self.parts.head_dim)
-        return self.k_proj_img(x).unflatten(-1, shape), self.v_proj_img(x).unflatten(-1, shape)
+        with part("norms"):
+            x = self.norm_img(visual)
+        with part("projections"):
+            shape = (self.parts.num_kv_heads, self.parts.head_dim)
+            return self.k_proj_img(x).unflatten(-1, shape), self.v_proj_img(x).unflatten(-1, shape)
 
     def other(self, q: Tensor, q_rope: Tensor, key: Tensor, value: Tensor) -> Branch:
-        return Branch(q_rope, key, value)
+        return Branch(q_rope, key, value, "T2V")
 
 
 class HiMix(Decomposed):

@@ -28,6 +28,8 @@ class Branch:
     q: "Tensor"
     k: "Tensor"
     v: "Tensor"
+    part: str = "attention"
+    """What computing it is called: which rows meet which keys, ``T2V``."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from workbench.lvlm.kernels.eager import by_rows, wide
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence, tracing
 from workbench.lvlm.kernels.scratch import FLOAT
 from workbench.lvlm.kernels.sdpa import FlashCpu
+from workbench.lvlm.marks import part
 from workbench.lvlm.parts import LayerParts
 
 BLOCK = 128
@@ -71,14 +72,17 @@ class Flex(Kernel):
     def merged(
         self, own: Branch, other: Branch, prefixes: Sequence[Prefix], scores: Scores
     ) -> Tensor:
-        out, lse = _attend(own, scores, _own_mask(own, scores))
+        with part(own.part):
+            out, lse = _attend(own, scores, _own_mask(own, scores))
 
         def merge(p: Prefix) -> Tensor:
-            part, part_lse = _seen(other, p, scores)
-            rows = out[:, :, p.start : p.stop]
-            alpha = torch.sigmoid(part_lse - lse[:, :, p.start : p.stop]).unsqueeze(-1)
-            mixed = torch.lerp(wide(rows), wide(part), alpha.to(wide(rows).dtype))
-            return mixed.to(rows.dtype)
+            with part(other.part):
+                seen, seen_lse = _seen(other, p, scores)
+            with part("merge"):
+                rows = out[:, :, p.start : p.stop]
+                alpha = torch.sigmoid(seen_lse - lse[:, :, p.start : p.stop]).unsqueeze(-1)
+                mixed = torch.lerp(wide(rows), wide(seen), alpha.to(wide(rows).dtype))
+                return mixed.to(rows.dtype)
 
         return by_rows(own.q, prefixes, merge, lambda start, stop: out[:, :, start:stop])
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from workbench.errors import Unsupported
 from workbench.lvlm.kernels import Branch, Kernel, Prefix, Scores
+from workbench.lvlm.marks import part
 from workbench.lvlm.parts import LayerParts
 
 
@@ -54,6 +55,7 @@ class _Merged(torch.autograd.Function):
         prefixes: Sequence[Prefix],
         causal: bool,
         scale: float,
+        names: tuple[str, str],
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -61,54 +63,59 @@ class _Merged(torch.autograd.Function):
         k_other: Tensor,
         v_other: Tensor,
     ) -> Tensor:
-        out, lse, own_saved = backend.forward(q, k, v, causal, scale)
+        with part(names[0]):
+            out, lse, own_saved = backend.forward(q, k, v, causal, scale)
         saved = [own_saved]
         for p in prefixes:
             rows = slice(p.start, p.stop)
-            part, part_lse, part_saved = backend.forward(
-                _cut(q_other, p.start, p.stop),
-                _cut(k_other, 0, p.length),
-                _cut(v_other, 0, p.length),
-                False,
-                scale,
-            )
-            saved.append(part_saved)
-            alpha = torch.sigmoid(part_lse - lse[:, :, rows]).unsqueeze(-1)
-            mixed = torch.lerp(_wide(out[:, :, rows]), _wide(part), alpha)
-            merged_lse = torch.logaddexp(lse[:, :, rows], part_lse)
-            if p.stop - p.start == q.shape[2]:
-                out, lse = mixed.to(out.dtype), merged_lse
-            else:
-                out[:, :, rows], lse[:, :, rows] = mixed.to(out.dtype), merged_lse
+            with part(names[1]):
+                seen, seen_lse, seen_saved = backend.forward(
+                    _cut(q_other, p.start, p.stop),
+                    _cut(k_other, 0, p.length),
+                    _cut(v_other, 0, p.length),
+                    False,
+                    scale,
+                )
+            saved.append(seen_saved)
+            with part("merge"):
+                alpha = torch.sigmoid(seen_lse - lse[:, :, rows]).unsqueeze(-1)
+                mixed = torch.lerp(_wide(out[:, :, rows]), _wide(seen), alpha)
+                merged_lse = torch.logaddexp(lse[:, :, rows], seen_lse)
+                if p.stop - p.start == q.shape[2]:
+                    out, lse = mixed.to(out.dtype), merged_lse
+                else:
+                    out[:, :, rows], lse[:, :, rows] = mixed.to(out.dtype), merged_lse
         ctx.save_for_backward(q, k, v, q_other, k_other, v_other, out, lse)
-        ctx.call = (backend, tuple(prefixes), causal, scale, saved)
+        ctx.call = (backend, tuple(prefixes), causal, scale, names, saved)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         q, k, v, q_other, k_other, v_other, out, lse = ctx.saved_tensors
-        backend, prefixes, causal, scale, saved = ctx.call
-        d_own = backend.backward(grad, q, k, v, out, lse, saved[0], causal, scale)
-        whole = len(prefixes) == 1 and _covers(prefixes[0], q_other, k_other)
-        d_other = None if whole else [torch.zeros_like(t) for t in (q_other, k_other, v_other)]
-        for p, part_saved in zip(prefixes, saved[1:], strict=True):
-            grads = backend.backward(
-                _cut(grad, p.start, p.stop),
-                _cut(q_other, p.start, p.stop),
-                _cut(k_other, 0, p.length),
-                _cut(v_other, 0, p.length),
-                _cut(out, p.start, p.stop),
-                _cut(lse, p.start, p.stop),
-                part_saved,
-                False,
-                scale,
-            )
-            if d_other is None:
-                return (None, None, None, None, *d_own, *grads)
-            d_other[0][:, :, p.start : p.stop] += grads[0]
-            d_other[1][:, :, : p.length] += grads[1]
-            d_other[2][:, :, : p.length] += grads[2]
-        return (None, None, None, None, *d_own, *(d_other or (None, None, None)))
+        backend, prefixes, causal, scale, names, saved = ctx.call
+        with part(names[0]):
+            d_own = backend.backward(grad, q, k, v, out, lse, saved[0], causal, scale)
+        with part(names[1]):
+            whole = len(prefixes) == 1 and _covers(prefixes[0], q_other, k_other)
+            d_other = None if whole else [torch.zeros_like(t) for t in (q_other, k_other, v_other)]
+            for p, seen_saved in zip(prefixes, saved[1:], strict=True):
+                grads = backend.backward(
+                    _cut(grad, p.start, p.stop),
+                    _cut(q_other, p.start, p.stop),
+                    _cut(k_other, 0, p.length),
+                    _cut(v_other, 0, p.length),
+                    _cut(out, p.start, p.stop),
+                    _cut(lse, p.start, p.stop),
+                    seen_saved,
+                    False,
+                    scale,
+                )
+                if d_other is None:
+                    return (None, None, None, None, None, *d_own, *grads)
+                d_other[0][:, :, p.start : p.stop] += grads[0]
+                d_other[1][:, :, : p.length] += grads[1]
+                d_other[2][:, :, : p.length] += grads[2]
+        return (None, None, None, None, None, *d_own, *(d_other or (None, None, None)))
 
 
 class _Single(torch.autograd.Function):
@@ -177,6 +184,7 @@ class Fused(Kernel):
             tuple(prefixes),
             scores.causal,
             scores.scale,
+            (own.part, other.part),
             *_tensors(own),
             *_tensors(other),
         )

@@ -18,6 +18,7 @@ from workbench.lvlm.build import (
 )
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.marks import part
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.weights import copy_tensor, randomise
 from workbench.spec import Cell
@@ -65,9 +66,10 @@ class Decoder(nn.Module):
 
         A decode step has no ``visual``: its ids [B, 1] meet the layers' caches.
         """
-        text = self.embed_tokens(ids)
-        if self.embed_scale != 1.0:
-            text = text * self.embed_scale
+        with part("embedding"):
+            text = self.embed_tokens(ids)
+            if self.embed_scale != 1.0:
+                text = text * self.embed_scale
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
         for layer in self.layers:
             state = layer(*state)
@@ -79,7 +81,8 @@ class Decoder(nn.Module):
         logits = self._logits(hidden)
         if logits.shape[1] != targets.shape[1]:
             logits = logits[:, self.text_rows]
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+        with part("loss"):
+            return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
     def _rows(self, state: tuple[Tensor, ...]) -> Tensor:
         """Hidden states that reach the LM head: all rows in sequence order, or text rows."""
@@ -89,10 +92,11 @@ class Decoder(nn.Module):
         return sequence[:, self.text_rows] if self.cell.logits == "text" else sequence
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits = self.lm_head(hidden)
-        if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
+        with part("LM head"):
+            logits = self.lm_head(hidden)
+            if self.softcap is not None:
+                logits = torch.tanh(logits / self.softcap) * self.softcap
+            return logits
 
     def _tiled_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """The LM head and its loss in tiles of tokens; rows that are not text have target -100."""
@@ -102,9 +106,10 @@ class Decoder(nn.Module):
             targets = whole
 
         def losses(rows: Tensor, wanted: Tensor) -> tuple[Tensor]:
-            flat = self._logits(rows).float().flatten(0, 1)
-            each = F.cross_entropy(flat, wanted.flatten(), ignore_index=-100, reduction="none")
-            return (each.view(wanted.shape),)
+            with part("loss"):
+                flat = self._logits(rows).float().flatten(0, 1)
+                each = F.cross_entropy(flat, wanted.flatten(), ignore_index=-100, reduction="none")
+                return (each.view(wanted.shape),)
 
         (each,) = token_chunks(losses, TILE, [hidden, targets], [self.lm_head.weight])
         return each.sum() / self.layout.num_text / targets.shape[0]

@@ -15,6 +15,7 @@ from workbench.errors import RequestError
 from workbench.lvlm.attention import System
 from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor
 from workbench.lvlm.context import Context
+from workbench.lvlm.marks import part
 from workbench.lvlm.scopes.decoder import Decoder, decoder_workload
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
@@ -72,9 +73,11 @@ class LVLM(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Visual embeddings [B, V, W] in the order of the images."""
-        features = self.tower(pixels)[0].reshape(self.cell.batch, self.cell.num_visual, -1)
-        visual = features if self.adapter is None else self.adapter(features)
-        return visual if self.positions is None else visual + self.positions
+        with part("tower"):
+            features = self.tower(pixels)[0].reshape(self.cell.batch, self.cell.num_visual, -1)
+        with part("adapter"):
+            visual = features if self.adapter is None else self.adapter(features)
+            return visual if self.positions is None else visual + self.positions
 
 
 def make_tower(context: Context) -> Any:
