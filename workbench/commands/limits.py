@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from workbench.spec import Cell
 
 PREDICTED_ON = "h100-80gb"
+FITS = {
+    "batch": "a batch of {:,} fits",
+    "frames": "{:,} frames fit",
+    "minutes": "{:,.4g} minutes fit",
+}
 
 
 @takes_cell_of_any_size
@@ -38,11 +43,35 @@ def limit(
     timeout: Annotated[
         float, typer.Option(help="With --measure: seconds until a silent trial is ended.")
     ] = TIMEOUT_S,
+    solve: Annotated[
+        str, typer.Option(help="What to solve for: visual, batch, frames or minutes.")
+    ] = "visual",
+    visual: Annotated[
+        int | None, typer.Option(help="Visual tokens, where the batch is solved for.")
+    ] = None,
+    vision: Annotated[
+        str | None, typer.Option(help="A vision front end.", show_default="the model's own")
+    ] = None,
+    resolution: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Size of the video's frames.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames sampled a second of video.", show_default="1")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
-    """The largest |V| that fits a device, as a bracket of at most 1 %, and what stops it."""
+    """The largest |V|, batch or video that fits a device, within 1 %, and what stops it."""
+    from workbench.probe.solve import Question, check_question, solved
+
     if store is not None and not measure:
         raise RequestError(f"store {str(store)!r}: only trials are stored; give --measure too")
+    question = Question(solve, visual, vision, resolution, fps)
+    check_question(cell, question)
+    if solve != "visual":
+        if measure:
+            raise RequestError(f"solve {solve}: is predicted only; leave --measure out")
+        _tell(solved(cell, device or PREDICTED_ON, question), json_)
+        return
     if measure:
         found: Limit = _measured(cell, device or "auto", store, timeout)
     else:
@@ -62,6 +91,26 @@ def limit(
     print(f"stopped by {found.stopped_by}")
     for flag in getattr(found, "flags", ()):
         print(f"flag  {flag}")
+
+
+def _tell(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show.emit(found)
+        return
+    solve = found["solve"]
+    largest, fails = found[f"max_{solve}"], found["fails_at"]
+    print(f"{found['source']} on {found['device']}, {found['capacity_bytes']:,} bytes")
+    beyond = "" if fails is None else f", {fails:,.12g} do not"
+    print(
+        "nothing fits, not even one" if largest is None else FITS[solve].format(largest) + beyond
+    )
+    if largest is not None and "tokens_each" in found:
+        frames = found.get("max_frames", largest)
+        print(
+            f"{found['max_visual']:,} visual tokens: {frames:,} frames of {found['resolution']}, "
+            f"{found['tokens_each']:,} each step ({found['vision']})"
+        )
+    print(f"stopped by {found['stopped_by']}")
 
 
 def _measured(cell: "Cell", device: str, path: Path | None, timeout: float) -> "MeasuredLimit":
