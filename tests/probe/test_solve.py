@@ -82,6 +82,7 @@ def test_nothing_fits_a_tiny_cap(tmp_path):
         (Question("seconds"), "one of visual, batch, frames, minutes"),
         (Question("visual", num_visual=5), "--visual 5: says nothing"),
         (Question("batch"), "needs --visual"),
+        (Question("batch", num_visual=-5), "num_visual -5"),
         (Question("batch", num_visual=5, resolution="10x10"), "--resolution 10x10: says nothing"),
         (Question("frames"), "needs --resolution"),
         (Question("frames", resolution="640x480", fps=1.0), "--fps 1.0: says nothing"),

@@ -12,7 +12,7 @@ from workbench.probe.peak import Peak, predicted_peak
 from workbench.probe.predict import capacity_of
 from workbench.probe.states import check_states
 from workbench.probe.trace import trace
-from workbench.spec import MAX_TOKENS, Cell
+from workbench.spec import MAX_TOKENS, Cell, make_cell
 from workbench.vision import VISIONS, FrontEnd
 from workbench.visuals import default_vision, parse_resolution, tokens_of_video
 
@@ -43,7 +43,8 @@ def solved(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
     if question.solve == "visual":
         return predicted_limit(cell, device_name).document()
     if question.solve == "batch":
-        return _batch(cell.replace(num_visual=question.num_visual), device_name)
+        sized = make_cell(**{**cell.document(), "num_visual": question.num_visual})
+        return _batch(sized, device_name)
     return _video(cell, device_name, question)
 
 
