@@ -13,6 +13,7 @@ from workbench.dashboard import (
     roofline,
     runs,
     scaling,
+    spent,
     thresholds,
     validation,
 )  # fmt: skip
@@ -35,6 +36,7 @@ pages = [
     st.Page(
         validation.render, title="Validation", icon=":material/fact_check:", url_path="validation"
     ),
+    st.Page(spent.render, title="Time", icon=":material/timer:", url_path="time"),
     st.Page(planner.render, title="Planner", icon=":material/calculate:", url_path="planner"),
     st.Page(compare.render, title="Compare", icon=":material/compare_arrows:", url_path="compare"),
     st.Page(runs.render, title="Runs", icon=":material/table_rows:", url_path="runs"),

@@ -71,7 +71,8 @@ def record(source: str = "measured", device: str = "cpu", status: Status | None 
         samples={"time_s": values} if values else {}, error=error,
         environment=NODE if device == "NVIDIA H200" else LAPTOP,
         started_at="2025-01-01T12:00:00Z", duration_s=1.0,
-        details=details(source, peak, LIMIT[device]),
+        details=details(source, peak, LIMIT[device])
+        | (spent(cell, source, metrics["time_s"] or 0.0) if metrics else {}),
     )  # fmt: skip
 
 
@@ -82,6 +83,29 @@ def details(source: str, peak: int, limit: int) -> dict[str, object]:
     kinds = {"weights": 436_224_000, "inputs": 1_000_000}
     kinds["working"] = peak - sum(kinds.values())
     return {"memory_by_kind": kinds, "capacity_bytes": limit}
+
+
+def spent(cell: Cell, source: str, seconds: float) -> dict[str, object]:
+    """An iteration by part and operator: a trace where it was measured, else the roofline's."""
+    visual = ("V2V", "T2V") if cell.attention == "d_attn" else ("attention",)
+    shares = dict.fromkeys(visual, 0.3 / len(visual)) | {
+        "projections": 0.2, "MLP": 0.45, "norms": 0.04, "other": 0.01,
+    }  # fmt: skip
+    rows = [
+        {"part": name, "time_s": seconds * share, "flops": int(1e9 * share), "bytes": 1_000_000,
+         "calls": 4}
+        for name, share in shares.items()
+    ]  # fmt: skip
+    names = {"projections": "mm", "MLP": "mm", "norms": "rms_norm"}
+    if source == "predicted":
+        listed = [{**r, "operator": names.get(str(r["part"]), "mul"), "bound": None} for r in rows]
+        return {"operators": listed}
+    operators = [
+        {"operator": name, "time_s": seconds * share, "flops": None, "bytes": None, "calls": 3}
+        for name, share in (("mm", 0.65), ("scaled_dot_product", 0.3), ("other", 0.05))
+    ]
+    return {"trace": {"file": f"{cell.key}.pt.trace.json", "clock": "cpu", "wall_s": seconds,
+                      "parts": rows, "operators": operators}}  # fmt: skip
 
 
 SYSTEMS = (
@@ -126,7 +150,10 @@ def hostile() -> list[Record]:
     """Names, errors and flags that try to become markup."""
     cells = {"model": HOSTILE, "attention": HOSTILE}
     found = [record(**cells, num_visual=v) for v in (64, 128, 256, 512)]
+    trace = {"file": "../../etc/passwd", "parts": [{"part": HOSTILE, "time_s": 1.0}, 7, None],
+             "operators": {"mm": 1}}  # fmt: skip
     found[0] = found[0].model_copy(update={"flags": [f"note: {HOSTILE}"]})
+    found[3] = found[3].model_copy(update={"details": {"trace": trace}})
     found.append(record(status=Status.OOM, error=HOSTILE, **cells, num_visual=1024))
     return found
 

@@ -8,7 +8,18 @@ import pytest
 
 from tests import golden
 from workbench.analysis import fit
-from workbench.figures import DARK, LIGHT, SCALING_METRICS, Axes, in_order, looks, scaling
+from workbench.figures import (
+    DARK,
+    LIGHT,
+    SCALING_METRICS,
+    Axes,
+    Crossing,
+    Reading,
+    in_order,
+    looks,
+    multiples,
+    scaling,
+)
 from workbench.report.view import all_looks, prepared
 from workbench.store import Store
 
@@ -205,3 +216,42 @@ def test_words_are_legible_on_their_ground(theme: Any) -> None:
     assert contrast(theme.muted, theme.paper) > 4.5
     for color in ("#D55E00", "#0072B2", "#009E73"):
         assert contrast(theme.shown(color), theme.paper) > 3
+
+
+def test_the_axis_reads_in_images_while_points_stay_where_they_are(
+    frames: dict[str, pd.DataFrame],
+) -> None:
+    images = Reading("images", 729.0)
+    rows = forward(frames)
+    plain_, read = drawn(rows), drawn(rows, reading=images)
+    assert read.layout.xaxis.title.text == "images"
+    assert read.layout.xaxis.range == plain_.layout.xaxis.range
+    at = dict(zip(read.layout.xaxis.ticktext, read.layout.xaxis.tickvals, strict=True))
+    assert at["4"] == 4 * 729
+    linear = drawn(rows, axes=Axes(log_x=False), reading=images).layout.xaxis
+    assert [float(t.replace(",", "")) * 729 for t in linear.ticktext] == list(linear.tickvals)
+
+
+def test_small_multiples_have_a_panel_a_model(frames: dict[str, pd.DataFrame]) -> None:
+    rows = forward(frames)
+    models = [rows.assign(model=name) for name in ("a", "b", "c", "d")]
+    whole = pd.concat(models, ignore_index=True)
+    _, curves = fit(whole, ["time_s"])
+    figure = multiples(whole, curves, all_looks(whole), LIGHT, "time_s")
+    titles = [a.text for a in figure.layout.annotations]
+    assert [f"<b>{name}</b>" in titles for name in "abcd"] == [True] * 4
+    # Three in the first row, the fourth below it.
+    assert figure.layout.yaxis4.domain[1] < figure.layout.yaxis.domain[0]
+    dashes = {t.line.dash for t in figure.data if t.mode == "lines" and t.xaxis == "x2"}
+    assert dashes == {t.line.dash for t in figure.data if t.mode == "lines" and t.xaxis == "x"}
+
+
+def test_a_crossing_is_ringed_on_the_curve(frames: dict[str, pd.DataFrame]) -> None:
+    rows = forward(frames)
+    rows = rows[rows["source"] == "predicted"]
+    one = rows["series"].iloc[0]
+    crossing = Crossing("time_s", one, "predicted", "h100-80gb", "S-Attn · eager", 5_000.0)
+    (ring,) = [t for t in drawn(rows, crossings=[crossing]).data if t.name == "crossing"]
+    assert ring.x[0] == 5_000
+    assert ring.y[0] > 0
+    assert "from |V| = 5,000 on" in ring.customdata[0]

@@ -13,9 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
+from tests import golden
 from tests.dashboard.test_pages import PAGES
 from workbench.report import write_report
 from workbench.report.images import browser as chromium
+from workbench.store import Store
 
 HINT = "no Chromium; on Debian and Ubuntu: apt-get install chromium"
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(chromium() is None, reason=HINT)]
@@ -148,6 +150,73 @@ def test_hostile_names_are_shown_and_never_run(address: str, tab: Page) -> None:
     tab.goto(f"{address}/scaling?store=hostile.db")
     expect(tab.get_by_text("FLOPs executed (TFLOP)")).to_be_visible(timeout=30_000)
     assert tab.locator(f"{PLOT} text", has_text="<script>alert(1)</script>").count() > 0
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_a_figure_is_saved_on_the_page_s_own_ground(address: str, tab: Page, kind: str) -> None:
+    tab.goto(f"{address}/thresholds?store=like_default.db")
+    expect(tab.locator(f"{PLOT} .scatterlayer .point").first).to_be_visible(timeout=30_000)
+    with tab.expect_download(timeout=30_000) as waited:
+        tab.get_by_role("button", name=kind.upper(), exact=True).click()
+    assert waited.value.suggested_filename == f"thresholds.{kind}"
+    content = Path(waited.value.path()).read_bytes()
+    assert content.startswith(b"\x89PNG" if kind == "png" else b"<svg")
+    assert layout(tab, "paper_bgcolor") == "rgba(0,0,0,0)"
+
+
+def test_a_figure_s_rows_are_saved_as_csv(address: str, tab: Page) -> None:
+    tab.goto(f"{address}/scaling?store=like_default.db")
+    expect(tab.locator(f"{PLOT} .scatterlayer .point").first).to_be_visible(timeout=30_000)
+    with tab.expect_download(timeout=30_000) as waited:
+        tab.get_by_role("button", name="CSV").click()
+    lines = Path(waited.value.path()).read_text(encoding="utf-8").splitlines()
+    assert "num_visual" in lines[0].split(",")
+    assert len(lines) == 1 + 24 + 18  # Measured and predicted cells of the forward pass.
+
+
+def test_a_click_on_a_point_shows_its_operators_and_the_link_keeps_them(
+    address: str, tab: Page
+) -> None:
+    tab.goto(f"{address}/roofline?store=like_default.db")
+    points = tab.locator(f"{PLOT} .scatterlayer .point")
+    expect(points.first).to_be_visible(timeout=30_000)
+    tab.wait_for_timeout(1_000)
+    box = points.last.bounding_box()
+    assert box is not None
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    heading = tab.get_by_role("heading", level=3)
+    expect(heading).to_contain_text("at |V| =", timeout=30_000)
+    said = heading.inner_text()
+    assert len(query(tab)["cell"][0]) == 16
+    tab.goto(tab.url)
+    expect(heading).to_have_text(said, timeout=30_000)
+
+
+def test_a_running_sweep_shows_up_by_itself(address: str, stores: Path, tab: Page) -> None:
+    path = stores / "live.db"
+    with Store.open(path, "w") as store:
+        run = store.begin_run("live", {"name": "live"}, golden.LAPTOP)
+        store.add(run, golden.record(num_visual=64))
+        tab.goto(f"{address}/runs?store=live.db")
+        expect(tab.get_by_text("1 record of 1 run")).to_be_visible(timeout=30_000)
+        store.add(run, golden.record(num_visual=128))
+        expect(tab.get_by_text("2 records of 1 run")).to_be_visible(timeout=30_000)
+
+
+def test_an_upload_is_opened_and_a_hostile_one_refused(
+    address: str, stores: Path, tmp_path: Path, tab: Page
+) -> None:
+    tab.goto(f"{address}/runs?store=like_default.db")
+    tab.get_by_text("Look at a store from your own machine").click(timeout=30_000)
+    hostile = tmp_path / "..%2f..%2f<b>cat</b>.db"
+    hostile.write_bytes((stores / "not_a_store.db").read_bytes())
+    tab.locator("input[type=file]").set_input_files(hostile)
+    expect(tab.get_by_test_id("stAlert")).to_contain_text("not a store", timeout=30_000)
+    assert query(tab)["store"] == ["like_default.db"]
+    tab.locator("input[type=file]").set_input_files(stores / "one_cell.db")
+    expect(tab.get_by_text("1 record of 1 run")).to_be_visible(timeout=30_000)
+    assert query(tab)["store"] == ["upload-1.db"]
 
 
 def test_a_report_opens_from_the_disk_and_draws_in_either_theme(

@@ -5,7 +5,8 @@ import streamlit as st
 
 from workbench.analysis import compare, environment_differences
 from workbench.dashboard.controls import one
-from workbench.dashboard.shell import Data, data, show, theme
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import Data, data
 from workbench.figures import agreement
 from workbench.report.text import markdown
 from workbench.store import RunInfo
@@ -45,7 +46,7 @@ def render() -> None:
         drawn = drawn.assign(
             note=drawn["said"] + drawn["note"].map(lambda n: f", {n}" if n else "")
         )
-        show(agreement(drawn, store.looks, theme(), "new over old", TOLERANCE), "compare")
+        show(agreement(drawn, store.looks, theme(), "new over old", TOLERANCE), "compare", table)
     else:
         st.info("The two runs have no cell in common that ran in both.")
     counts = table["verdict"].value_counts()

@@ -20,12 +20,12 @@ KEYS = {"num_text": "text"}
 """Names in the URL that differ from the column's; they follow the command line's options."""
 
 
-def subject(frame: pd.DataFrame) -> pd.DataFrame:
+def subject(frame: pd.DataFrame, all_models: bool = False) -> pd.DataFrame:
     """The rows of one model, scope and pass under equal conditions, as picked in the sidebar.
 
-    A control is drawn only where the store leaves a choice.
+    A control is drawn only where the store leaves a choice; with ``all_models`` none for those.
     """
-    for column in SUBJECT:
+    for column in SUBJECT[all_models:]:
         frame = _pick(frame, column, always=True)
     for column in splitting(frame):
         frame = _pick(frame, column, always=False)

@@ -3,13 +3,14 @@
 import streamlit as st
 
 from workbench.dashboard.controls import one, several, subject
-from workbench.dashboard.shell import data, say_thinned, show, theme
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import data, say_thinned
 from workbench.dashboard.thin import thin
 from workbench.figures import in_order, memory
 from workbench.report.sentences import at_place, place, places
 from workbench.report.text import markdown
 from workbench.report.view import capacities, memory_kinds
-from workbench.report.words import setting
+from workbench.report.words import provenance, setting
 
 MOST = 4
 """Panels that a screen has room for."""
@@ -35,9 +36,10 @@ def render() -> None:
         st.info("No cell here has a peak that is told by kind; predicted cells do.")
         return
     near = capacities(rows, store.runs)
-    show(memory(kinds, near, theme(), log_x), "memory")
+    show(memory(kinds, near, theme(), log_x), "memory", kinds)
     say_thinned(drawn, rows)
     st.caption(markdown(
         f"{setting(rows)}, {where}. Bytes at the moment of the peak, device context excluded."
+        f" {' '.join(provenance(rows))}"
         " The bands of a measured cell are those that it counted; the rest of its peak is one."
     ))  # fmt: skip

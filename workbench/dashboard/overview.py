@@ -1,13 +1,15 @@
 """Overview: what is in the store, and the four figures that decide, beside the paper's claim."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from workbench.analysis import limits
 from workbench.dashboard.controls import one, subject
-from workbench.dashboard.shell import Data, data, say_thinned, show, theme
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import Data, data, say_thinned
 from workbench.dashboard.thin import thin
 from workbench.figures import in_order, quantity, scaling
 from workbench.report.fits import per_token
@@ -52,7 +54,7 @@ def render() -> None:
         st.info("No cell here has a time. **Runs** lists each with its reason.")
         return
     drawn = thin(rows, ("time_s",))
-    show(scaling(drawn, curves, store.looks, theme(), ("time_s",)), "overview")
+    show(scaling(drawn, curves, store.looks, theme(), ("time_s",)), "overview", rows)
     say_thinned(drawn, rows)
     caption = figure_caption(rows, ("time_s",), bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
@@ -82,12 +84,13 @@ def _cards(rows: pd.DataFrame, fits: pd.DataFrame, system: str, own: Sequence[Pa
                if name not in against]  # fmt: skip
     first, second, third, fourth = st.columns(4)
     with first:
-        ended = set(limits(rows).dropna(subset=["fails_at"])["series"])
-        reach = [_reach(pair["time_s"], ended) for pair in own]
-        _card("Visual tokens that fit", [*reach, *lacking])
+        bounds = limits(rows).set_index("series")
+        ended = set(bounds.dropna(subset=["fails_at"]).index)
+        reach = [_reach(pair["time_s"], ended, bounds) for pair in own]
+        _card("Visual tokens that fit", [*reach, *lacking], claims=_claims(VISUAL_RATIO))
     with second:
         speed = [(times(pair["time_s"]), _at(pair)) for pair in own]
-        _card("Speed at equal |V|", [*speed, *lacking])
+        _card("Speed at equal |V|", [*speed, *lacking], claims=_claims(SPEED_RATIO))
     with third:
         _card("One more visual token", _terms(fits, system))
     with fourth:
@@ -95,10 +98,20 @@ def _cards(rows: pd.DataFrame, fits: pd.DataFrame, system: str, own: Sequence[Pa
         _card("MFU at the largest |V|", lines, DENSE if rows["mfu"].max() > 1 else "")
 
 
-def _reach(row: Row, ended: Collection[str]) -> tuple[str, str]:
+def _claims(ratio: float) -> str:
+    """The paper's claim beside ours."""
+    return f"published: {ratio:.1f}×"
+
+
+def _reach(row: Row, ended: Collection[str], bounds: pd.DataFrame) -> tuple[str, str]:
+    """The ratio of the largest |V|, and what the two brackets leave open."""
     baseline = row["baseline_series"]
     if baseline in ended:
-        return reach_ratio(row, True), f"vs {baseline}"
+        fails, theirs = row["fails_at"], bounds.loc[baseline]
+        low = row["max_visual"] / theirs["fails_at"]
+        high: float | None = None if pd.isna(fails) else fails / max(theirs["max_visual"], 1)
+        open_ = f"{low:,.2f} and up" if high is None else f"{low:,.2f} to {high:,.2f}"
+        return reach_ratio(row, True), f"vs {baseline}; by the brackets {open_}"
     return reach_ratio(row, False), f"{baseline} met no limit up to {row['baseline_max_visual']:,}"
 
 
@@ -115,28 +128,42 @@ def _baselines(own: Sequence[Pair]) -> list[str]:
 
 def _terms(fits: pd.DataFrame, system: str) -> list[tuple[str, str]]:
     """The linear and quadratic terms of the system's time and of the fused baseline's."""
-    found = [(per_token(row), str(row["series"])) for row in fits.to_dict("records")]
-    found.sort(key=lambda each: each[1] != system)
+    found = [
+        (per_token(row), f"{row['series']}{_interval(row)}") for row in fits.to_dict("records")
+    ]
+    found.sort(key=lambda each: not each[1].startswith(system))
     return found[:3] or [("n/a", "no timed cell")]
+
+
+def _interval(row: Mapping[Any, Any]) -> str:
+    """The linear term's 95 % interval."""
+    if pd.isna(row["shape"]) or pd.isna(row["b_low"]):
+        return ""
+    return f"; 95 %: {quantity(row['b_low'], 's')} to {quantity(row['b_high'], 's')} a token"
 
 
 def _mfu(rows: pd.DataFrame, name: str) -> str:
     own = rows[(rows["series"] == name) & rows["mfu"].notna() & (rows["status"] == "ok")]
     if own.empty:
         return "n/a"
-    best = own.sort_values("num_visual")["mfu"].iloc[-1]
-    return f"{100 * best:.1f} %"
+    best = own.sort_values("num_visual").iloc[-1]
+    middle = f"{100 * best['mfu']:.1f} %"
+    if pd.isna(best["time_q1_s"]):
+        return middle
+    # MFU is FLOPs over time: the quartiles of the one are those of the other, turned around.
+    ends = [100 * best["mfu"] * best["time_s"] / best[name] for name in ("time_q3_s", "time_q1_s")]
+    return f"{middle} ({ends[0]:.1f} to {ends[1]:.1f})"
 
 
-def _card(title: str, lines: Sequence[tuple[str, str]], note: str = "") -> None:
+def _card(title: str, lines: Sequence[tuple[str, str]], note: str = "", claims: str = "") -> None:
     """A large figure with its meaning, then smaller ones."""
     with st.container(border=True, height="stretch"):
         st.markdown(f"**{markdown(title)}**")
         for place_, (figure, meaning) in enumerate(lines):
             size = "###" if place_ == 0 else "#####"
             st.markdown(f"{size} {markdown(figure)}\n{markdown(meaning)}")
-        if note:
-            st.caption(note)
+        for line in filter(None, (claims, note)):
+            st.caption(markdown(line))
 
 
 def _claim() -> None:

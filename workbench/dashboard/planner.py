@@ -49,7 +49,8 @@ def render() -> None:
     keep_store()
     st.title("Will it fit, and what does it cost?")
     try:
-        names = _asked(json.dumps({"do": "names"}))
+        with st.spinner("The predictor starts; the first time it loads torch."):
+            names = _asked(json.dumps({"do": "names"}))
     except Failure as error:
         st.warning(f"{markdown(error)}. Predictions need torch: `pip install torch transformers`.")
         return
@@ -64,7 +65,8 @@ def render() -> None:
         " is measured here."
     ))  # fmt: skip
     try:
-        _side_by_side(cell, device, price, seen, picked)
+        with st.spinner("Predicting …"):
+            _side_by_side(cell, device, price, seen, picked)
     except Failure as error:
         st.error(markdown(error))
 

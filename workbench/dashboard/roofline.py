@@ -1,17 +1,22 @@
 """Roofline: every cell under its card's ceilings."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import one, several, subject
-from workbench.dashboard.shell import data, say_thinned, show, theme
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import Data, data, say_thinned
 from workbench.dashboard.thin import thin
-from workbench.devices import DEVICES
-from workbench.figures import in_order, roofline
+from workbench.devices import DEVICES, Device
+from workbench.figures import in_order, quantity, roofline
 from workbench.report.sentences import at_place, place, places
+from workbench.report.spent import spent_of
 from workbench.report.text import markdown
-from workbench.report.view import same_card
-from workbench.report.words import setting
+from workbench.report.view import identities, same_card
+from workbench.report.words import provenance, setting
 
 
 def render() -> None:
@@ -29,23 +34,78 @@ def render() -> None:
         return
     ceilings, words = _ceilings(rows)
     drawn = thin(rows, ("time_s",))
-    show(roofline(drawn, store.looks, theme(), ceilings), "roofline")
+    figure = roofline(drawn, store.looks, theme(), ceilings)
+    clicked = show(figure, "roofline", rows, selects=True)
     say_thinned(drawn, rows)
     st.caption(markdown(
         f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel has to"
         " do: all pairs for eager, the allowed ones for the others. Bytes are operator inputs read"
         f" once and outputs written once, unfused: a fused kernel moves fewer. {words}"
+        f" {' '.join(provenance(rows))}"
     ))  # fmt: skip
+    _operators(store, rows, clicked)
+
+
+def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, Any]]) -> None:
+    """The operators of the point that was clicked, which the link then names."""
+    keys = [str(point["customdata"][1]) for point in clicked if point.get("customdata")]
+    if keys:
+        st.query_params["cell"] = keys[0]
+    chosen = rows[rows["key"] == st.query_params.get("cell")]
+    if chosen.empty:
+        st.caption("Click a point for its operators.")
+        return
+    row = chosen.iloc[-1]
+    record = store.details.some(identities(chosen.tail(1)))[identities(chosen.tail(1))[0]]
+    found = spent_of(record)
+    found = found[found["by"] == "operator"]
+    st.subheader(f"{markdown(row['series'])} at \\|V\\| = {row['num_visual']:,}")
+    if found.empty:
+        st.info("This record holds no operators: `workbench measure … --trace DIR` stores them.")
+        return
+    peak, bandwidth = _rates(rows)
+    st.dataframe(
+        pd.DataFrame({
+            "operator": found["name"], "time": [quantity(v, "s") for v in found["time_s"]],
+            "share": [f"{v:.1%}" for v in found["time_s"] / found["time_s"].sum()],
+            "FLOPs": [quantity(v, "FLOP") for v in found["flops"]],
+            "bytes moved": [quantity(v, "B") for v in found["bytes"]],
+            "bound by": [
+                _bound(row, peak, bandwidth) for row in found.to_dict("records")
+            ],
+            "calls": [quantity(v, "1") for v in found["calls"]],
+        }),
+        hide_index=True, width="stretch",
+    )  # fmt: skip
+    st.caption(f"As {found['how'].iloc[0]}; the side of the ridge tells what bounds an operator.")
+
+
+def _bound(row: Mapping[Any, Any], peak: float | None, bandwidth: float | None) -> str:
+    if not peak or not bandwidth or pd.isna(row["flops"]) or not row["bytes"]:
+        return "not told"
+    return "compute" if row["flops"] / row["bytes"] > peak / bandwidth else "memory"
+
+
+def _entry(rows: pd.DataFrame) -> Device | None:
+    name = str(rows["device"].iloc[0])
+    return next((d for d in DEVICES.values() if d.name == name or same_card(d, name)), None)
+
+
+def _rates(rows: pd.DataFrame) -> tuple[float | None, float | None]:
+    """FLOP/s and bytes/s of the rows' device by its datasheet."""
+    entry = _entry(rows)
+    if entry is None:
+        return None, None
+    return entry.peak(str(rows["dtype"].iloc[0])), entry.bandwidth_bytes_per_s
 
 
 def _ceilings(rows: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:
-    """FLOP/s and bytes/s of the rows' device, and where they come from."""
+    """The ceilings to draw, and where they come from."""
     name, dtype = str(rows["device"].iloc[0]), str(rows["dtype"].iloc[0])
-    entry = next((d for d in DEVICES.values() if d.name == name or same_card(d, name)), None)
-    peak = None if entry is None else entry.peak(dtype)
-    if entry is None or peak is None or entry.bandwidth_bytes_per_s is None:
+    entry, (peak, bandwidth) = _entry(rows), _rates(rows)
+    if entry is None or peak is None or bandwidth is None:
         return None, f"No datasheet gives ceilings for {name} in {dtype}."
-    return (peak, entry.bandwidth_bytes_per_s), (
+    return (peak, bandwidth), (
         f"Ceilings: dense {dtype} peak and bandwidth of {entry.label}, from"
         f" {entry.sources['peak_flops']} and {entry.sources['bandwidth_bytes_per_s']}."
     )

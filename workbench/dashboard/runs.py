@@ -4,7 +4,9 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import several
+from workbench.dashboard.save import csv_of
 from workbench.dashboard.shell import data
+from workbench.dashboard.uploads import upload
 from workbench.figures import quantity
 from workbench.record import METRICS
 from workbench.report.command import cell_of, command_of
@@ -26,14 +28,21 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("Runs")
+    upload()
     rows = store.frame
     with st.container(horizontal=True, gap="medium"):
         statuses = several("Status", sorted(rows["status"].unique()), "status")
         sources = several("Source", sorted(rows["source"].unique()), "source_of_runs")
+        known = sorted({flag.partition(":")[0] for flags in rows["flags"] for flag in flags})
+        flags = st.multiselect("Flags", known, key="flags", bind="query-params",
+                               placeholder="any")  # fmt: skip
     words = st.text_input("Containing", key="containing", bind="query-params",
                           placeholder="a model, a system, a device, a flag …")  # fmt: skip
     rows = rows[rows["status"].isin(statuses) & rows["source"].isin(sources)]
     rows = _containing(rows, str(words or ""))
+    if flags:
+        names = rows["flags"].map(lambda own: {flag.partition(":")[0] for flag in own})
+        rows = rows[names.map(lambda own: not own.isdisjoint(flags))]
     st.caption(f"{plural(len(rows), 'record')} of {plural(store.frame['run'].nunique(), 'run')}"
                + (f"; the first {MOST:,} are shown" if len(rows) > MOST else ""))  # fmt: skip
     if rows.empty:
@@ -82,7 +91,7 @@ def _columns() -> dict[str, object]:
 def _downloads(rows: pd.DataFrame) -> None:
     flat = rows.assign(flags=rows["flags"].map("; ".join))
     with st.container(horizontal=True):
-        st.download_button("CSV", lambda: flat.to_csv(index=False).encode(), "records.csv",
+        st.download_button("CSV", lambda: csv_of(rows), "records.csv",
                            "text/csv", icon=":material/download:", on_click="ignore")  # fmt: skip
         st.download_button("Parquet", lambda: _parquet(flat), "records.parquet",
                            "application/vnd.apache.parquet", icon=":material/download:",

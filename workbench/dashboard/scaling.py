@@ -1,14 +1,28 @@
 """Scaling: FLOPs, peak memory and seconds over |V|, with the fitted terms."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import one, several, subject
-from workbench.dashboard.shell import Data, data, say_thinned, show, theme
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import Data, data, say_thinned
 from workbench.dashboard.thin import thin
-from workbench.figures import SCALING_METRICS, Axes, in_order, scaling
+from workbench.dashboard.tokens import READINGS, eye, reading
+from workbench.figures import (
+    SCALING_METRICS,
+    TOKENS,
+    Axes,
+    Crossing,
+    Reading,
+    in_order,
+    multiples,
+    scaling,
+)
+from workbench.record import METRICS as KNOWN
 from workbench.report.fits import fit_rows
-from workbench.report.sentences import answers
+from workbench.report.sentences import Pair, answers
 from workbench.report.text import markdown
 from workbench.report.view import capacities
 from workbench.report.words import figure_caption
@@ -26,25 +40,44 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("How does it scale?")
-    rows = subject(store.frame)
-    metrics, rows, axes = _choose(rows)
+    all_models = _all_models(store.frame)
+    rows = subject(store.frame, all_models)
+    metrics, rows, axes, unit = _choose(rows)
     if rows[list(metrics)].isna().all(axis=None):
         st.info(
             "None of these cells has a figure: nothing ran. **Runs** lists each with its reason."
         )
         return
     fits, curves = store.fit(rows, SCALING_METRICS)
-    near = capacities(rows, store.runs)
     drawn = thin(rows, metrics, len(metrics))
-    show(scaling(drawn, curves, store.looks, theme(), metrics, axes, near), "scaling")
+    near = capacities(rows, store.runs)
+    if all_models:
+        for metric in metrics:
+            figure = multiples(drawn, curves, store.looks, theme(), metric, axes, near, unit)
+            st.markdown(f"**{KNOWN[metric].label}**")
+            show(figure, f"scaling-{metric.replace('_', '-')}", rows)
+    else:
+        crossings = _crossings(store.pairs(rows))
+        figure = scaling(
+            drawn, curves, store.looks, theme(), metrics, axes, near, unit, crossings
+        )  # fmt: skip
+        show(figure, "scaling", rows)
     say_thinned(drawn, rows)
     caption = figure_caption(rows, metrics, bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
-    _say(store, rows)
-    _terms(fits[fits["metric"].isin(metrics)])
+    if not all_models:
+        _say(store, rows)
+        _terms(fits[fits["metric"].isin(metrics)])
 
 
-def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes]:
+def _all_models(frame: pd.DataFrame) -> bool:
+    """Whether every model has a panel of its own."""
+    if frame["model"].nunique() < 2:
+        return False
+    return one("Models", ("one", "all, side by side"), "models") != "one"
+
+
+def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes, Reading]:
     """The controls above the figure, and what they leave."""
     with st.container(horizontal=True, gap="medium"):
         metrics = METRICS[one("Show", list(METRICS), "metric")]
@@ -52,9 +85,25 @@ def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes]:
         source = one("Source", [BOTH, *sources], "source") if len(sources) > 1 else BOTH
         log_x = one("|V| axis", ("log", "linear"), "x") == "log"
         log_y = one("Value axis", ("log", "linear"), "y") == "log"
+        kind = one("|V| in", READINGS, "unit")
+    unit = TOKENS
+    if kind != READINGS[0]:
+        with st.container(horizontal=True, gap="medium"):
+            seen = eye(str(rows["model"].iloc[0]), with_fps=kind == READINGS[2])
+        unit = reading(kind, seen)
     rows = rows if source == BOTH else rows[rows["source"] == source]
     systems = several("Systems", in_order(rows), "systems")
-    return metrics, rows[rows["series"].isin(systems)], Axes(log_x, log_y)
+    return metrics, rows[rows["series"].isin(systems)], Axes(log_x, log_y), unit
+
+
+def _crossings(found: Sequence[Pair]) -> list[Crossing]:
+    """Where a system's curve becomes lower than a baseline's."""
+    rows = [row for pair in found for row in pair.values() if row["attention"] != "s_attn"]
+    return [
+        Crossing(row["metric"], row["series"], row["source"], row["device"],
+                 row["baseline_series"], float(row["crosses_at"]))
+        for row in rows if not pd.isna(row["crosses_at"])
+    ]  # fmt: skip
 
 
 def _say(store: Data, rows: pd.DataFrame) -> None:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from workbench.analysis import fit
 from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, inside, named_store
+from workbench.dashboard.uploads import uploaded
 from workbench.errors import RequestError
-from workbench.figures import THEMES, Look, Theme
+from workbench.figures import Look
 from workbench.report.sentences import Pair, pairs
 from workbench.report.text import markdown
 from workbench.report.view import CAPACITIES, Details, all_looks, newest_of_each, prepared
@@ -59,18 +59,6 @@ class Data:
     def pairs(self, rows: pd.DataFrame) -> list[Pair]:
         """``sentences.pairs`` of some of the frame's rows, done once."""
         return _paired(self._identity(rows), rows, self)
-
-
-def theme() -> Theme:
-    """The neutral colours of the theme that the reader has on."""
-    return THEMES[st.context.theme.type or "light"]
-
-
-def show(figure: go.Figure, name: str) -> None:
-    """Draw a figure; the camera in its corner saves it as SVG under ``name``."""
-    camera = {"format": "svg", "filename": name}
-    config = {"displaylogo": False, "toImageButtonOptions": camera}
-    st.plotly_chart(figure, theme=None, width="stretch", key=f"figure {name}", config=config)
 
 
 def say_thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> None:
@@ -120,7 +108,7 @@ def data(choose_run: bool = True) -> Data:
     """
     st.html(STYLE)
     root, named = Path.cwd(), named_store(sys.argv[1:], os.environ.get(ENVIRONMENT_NAME))
-    found = choices(root, named)
+    found = choices(root, named) | uploaded()
     wanted = st.query_params.get("store")
     if wanted is not None and wanted not in found:
         _not_found(root, wanted, list(found))
@@ -145,7 +133,8 @@ def data(choose_run: bool = True) -> Data:
 
 def keep_store() -> None:
     """The sidebar's picker on a page that needs no store, so that the others find it again."""
-    found = choices(Path.cwd(), named_store(sys.argv[1:], os.environ.get(ENVIRONMENT_NAME)))
+    named = named_store(sys.argv[1:], os.environ.get(ENVIRONMENT_NAME))
+    found = choices(Path.cwd(), named) | uploaded()
     if found:
         wanted = st.query_params.get("store")
         _picked(wanted if wanted in found else None, list(found))

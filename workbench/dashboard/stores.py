@@ -10,6 +10,7 @@ from workbench.errors import RequestError
 SUFFIX = ".db"
 MAX_DEPTH = 4
 MAX_STORES = 200
+MAX_TRACE_BYTES = 512 * 2**20
 ENVIRONMENT_NAME = "WORKBENCH_STORE"
 
 
@@ -71,3 +72,18 @@ def choices(root: Path, named: Path | None) -> dict[str, Path]:
         return {name: place, **found}
     # Outside the folder a store can be named on the command line only; its URL shows no folder.
     return {place.name: place, **{n: p for n, p in found.items() if n != place.name}}
+
+
+def beside(store: Path, name: str) -> Path:
+    """The trace file of that bare name beside a store, or in a folder ``traces`` there.
+
+    RequestError where there is none, where it is a link, or leads out of the folder.
+    """
+    folder = store.parent.resolve()
+    for path in (folder / name, folder / "traces" / name):
+        inner = inside(folder, path.relative_to(folder).as_posix())
+        if inner == path and path.is_file():
+            if path.stat().st_size > MAX_TRACE_BYTES:
+                raise RequestError(f"trace {name!r:.80}: too large to be sent from here")
+            return path
+    raise RequestError(f"trace {name!r:.80}: not in the store's folder, nor in traces/ there")

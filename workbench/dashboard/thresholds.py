@@ -5,11 +5,12 @@ import streamlit as st
 
 from workbench.analysis import limits
 from workbench.dashboard.controls import subject
-from workbench.dashboard.shell import data, show, theme
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import data
 from workbench.figures import thresholds
 from workbench.report.sentences import places, reach_columns, reach_rows
 from workbench.report.text import markdown
-from workbench.report.words import setting
+from workbench.report.words import provenance, setting
 
 TOLERANCE = 0.01
 """A threshold is known where its bracket is no wider than this share."""
@@ -21,9 +22,10 @@ def render() -> None:
     st.title("Where does the memory end?")
     rows = subject(store.frame)
     found = limits(rows)
-    show(thresholds(found, store.looks, theme()), "thresholds")
+    show(thresholds(found, store.looks, theme()), "thresholds", found)
     st.caption(markdown(
-        f"{setting(rows)}. A bar runs from the largest |V| that ran, or was predicted to fit, to"
+        f"{setting(rows)}. {' '.join(provenance(rows))}"
+        " A bar runs from the largest |V| that ran, or was predicted to fit, to"
         " the smallest that was out of memory; an arrow stands where the sweep ended first. Killed"
         " and failed cells are no thresholds."
     ))  # fmt: skip

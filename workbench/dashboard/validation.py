@@ -4,10 +4,11 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import several
-from workbench.dashboard.shell import data, show, theme
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import data
 from workbench.figures import agreement, in_order
 from workbench.record import METRICS
-from workbench.report.text import markdown
+from workbench.report.text import listed, markdown
 from workbench.report.validation import TOLERANCE, both_sources
 from workbench.report.words import plural
 
@@ -28,9 +29,10 @@ def render() -> None:
     systems = several("Systems", order, "systems")
     pairs = pairs[pairs["series"].isin(systems)]
     title = "predicted over measured"
-    show(agreement(pairs, store.looks, theme(), title, TOLERANCE), "validation")
+    show(agreement(pairs, store.looks, theme(), title, TOLERANCE), "validation", pairs)
     st.caption(
-        f"{plural(pairs['key'].nunique(), 'cell')}. The grey band is {TOLERANCE:.0%} about equal. "
+        f"{plural(pairs['key'].nunique(), 'cell')}: {_who(pairs)}. "
+        f"The grey band is {TOLERANCE:.0%} about equal. "
         "FLOPs and bytes are compared whatever the device, for they depend on shapes; seconds "
         "only where the prediction is for the card that was measured. Bars: measured quartiles."
     )
@@ -43,6 +45,11 @@ def render() -> None:
         f" {markdown(worst['metric'])} predicted at {worst['ratio']:.3g} times the measured."
         .replace("|V|", "\\|V\\|")
     )  # fmt: skip
+
+
+def _who(pairs: pd.DataFrame) -> str:
+    """'cpu measured, h100-80gb predicted'."""
+    return markdown(listed(sorted(set(pairs["note"])), "and"))
 
 
 def _rounded(summary: pd.DataFrame) -> pd.DataFrame:

@@ -2,9 +2,10 @@
 
 from workbench.figures.agreement import agreement
 from workbench.figures.memory import memory
-from workbench.figures.panel import TOKENS, Axes, Reading
+from workbench.figures.panel import TOKENS, Axes, Crossing, Reading
 from workbench.figures.roofline import roofline
-from workbench.figures.scaling import SCALING_METRICS, scaling
+from workbench.figures.scaling import SCALING_METRICS, multiples, scaling
+from workbench.figures.spent import spent
 from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks, place_names
 from workbench.figures.thresholds import thresholds
 from workbench.figures.units import interval, quantity
@@ -16,6 +17,7 @@ __all__ = [
     "THEMES",
     "TOKENS",
     "Axes",
+    "Crossing",
     "Look",
     "Reading",
     "Theme",
@@ -24,9 +26,11 @@ __all__ = [
     "interval",
     "looks",
     "memory",
+    "multiples",
     "place_names",
     "quantity",
     "roofline",
     "scaling",
+    "spent",
     "thresholds",
 ]

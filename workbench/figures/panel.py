@@ -9,10 +9,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from workbench.figures.hover import hover
 from workbench.figures.style import FAILURES, Look, Theme, axis, plain, tint
 from workbench.figures.units import AXIS_UNITS
 from workbench.record import METRICS
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where the curve of one system becomes the lower one."""
+
+    metric: str
+    series: str
+    source: str
+    device: str
+    baseline: str
+    num_visual: float
 
 
 @dataclass(frozen=True)
@@ -77,9 +91,10 @@ class Panel:
 
     def __init__(
         self, column: int, metric: str, theme: Theme, axes: Axes, domain: tuple[float, float],
-        labels: int, reading: Reading = TOKENS,
+        labels: int, reading: Reading = TOKENS, title: str = "",
+        rows: tuple[float, float] = (0.0, 1.0),
     ) -> None:  # fmt: skip
-        self.reading = reading
+        self.reading, self.title, self.rows = reading, title, rows
         self.metric, self.theme, self.axes, self.domain = metric, theme, axes, domain
         self.suffix, self.labels = ("" if column == 1 else str(column)), labels
         self.unit, self.base = AXIS_UNITS.get(METRICS[metric].unit, (METRICS[metric].unit, 1.0))
@@ -116,9 +131,9 @@ class Panel:
             **visual_axis(visual, self.axes.log_x, self.labels, self.reading),
         )  # fmt: skip
         self.y_axis = axis(
-            self.theme, "", anchor=f"x{self.suffix}", range=limits,
+            self.theme, "", anchor=f"x{self.suffix}", range=limits, domain=self.rows,
             type="log" if self.axes.log_y else "linear",
-            **(_log_ticks if self.axes.log_y else _linear_ticks)(*limits),
+            **(log_ticks if self.axes.log_y else _linear_ticks)(*limits),
         )  # fmt: skip
         self._title()
         if names:
@@ -152,9 +167,10 @@ class Panel:
 
     def _title(self) -> None:
         text = METRICS[self.metric].label + (f" ({self.unit})" if self.unit else "")
+        text = self.title or text
         self.annotations.append({
             "text": f"<b>{plain(text)}</b>", "xref": f"x{self.suffix} domain", "yref": "paper",
-            "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 8,
+            "x": 0, "y": self.rows[1], "xanchor": "left", "yanchor": "bottom", "yshift": 8,
             "showarrow": False, "font": {"size": 15},
         })  # fmt: skip
 
@@ -205,6 +221,21 @@ class Panel:
                         "line": {"width": 0.8, "color": self.theme.paper}}  # fmt: skip
                 self._marks(line, failed, [self._slots[line.series]] * len(failed), look)
 
+    def cross(self, line: Line, curve: Curve, crossing: Crossing) -> None:
+        """A ring where the line's curve becomes the lower one."""
+        at = crossing.num_visual
+        y = float(np.interp(at, curve.num_visual, curve.value)) / self.base
+        words = (
+            f"<b>crossing</b><br>{plain(line.series)} is below {plain(crossing.baseline)}<br>"
+            f"from |V| = {at:,.0f} on, by the fitted curves"
+        )
+        self._add(
+            x=[at], y=[y], mode="markers", customdata=[words], name="crossing",
+            hovertemplate="%{customdata}<extra></extra>", legendgroup=plain(line.series),
+            marker={"symbol": "circle-open", "size": 18, "color": self.theme.ink,
+                    "line": {"width": 2}},
+        )  # fmt: skip
+
     def _curve(self, line: Line, curve: Curve) -> None:
         x = list(curve.num_visual)
         # A band that dips below zero would vanish from a logarithmic axis with its line.
@@ -254,7 +285,7 @@ class Panel:
         }  # fmt: skip
 
 
-def _log_ticks(low: float, high: float) -> dict[str, Any]:
+def log_ticks(low: float, high: float) -> dict[str, Any]:
     """Powers of ten, or 1, 2, 5 where those are few; exponents in, values out."""
     steps = (1,) if high - low > 2.3 else (1, 2, 5)
     powers = range(math.floor(low), math.ceil(high) + 1)

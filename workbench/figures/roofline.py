@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.figures.panel import known
+from workbench.figures.panel import known, log_ticks
 from workbench.figures.style import Look, Theme, axis, in_order, layout, plain
 from workbench.figures.units import quantity
 
@@ -46,11 +46,13 @@ def roofline(
             "name": f"datasheet: {quantity(peak, 'FLOP')}/s, {bandwidth / 1e12:.2f} TB/s",
             "line": {"color": theme.ink, "width": 2, "dash": "dot"},
         })  # fmt: skip
+    shown = [v for trace in traces for v in trace["y"] if v > 0]
+    heights = [math.log10(min(shown)) - 0.1, math.log10(max(shown)) + 0.1]
     return go.Figure({"data": traces, "layout": layout(
         theme, height=520,
         xaxis=axis(theme, "FLOPs a byte moved", type="log", dtick=1,
                    range=[math.log10(low), math.log10(high)]),
-        yaxis=axis(theme, "TFLOP/s", type="log", dtick=1, tickformat=",.6~g"),
+        yaxis=axis(theme, "TFLOP/s", type="log", range=heights, **log_ticks(*heights)),
     )})  # fmt: skip
 
 
@@ -64,9 +66,10 @@ def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[s
     return {
         "type": "scatter", "x": rows["intensity"].tolist(), "y": rows["rate"].tolist(),
         "mode": "lines+markers", "name": plain(series),
-        "line": {"color": color, "width": 1}, "customdata": [_words(r) for r in
-                                                            rows.to_dict("records")],
-        "hovertemplate": "%{customdata}<extra></extra>",
+        "line": {"color": color, "width": 1},
+        # What a point says, and what a click on it asks for.
+        "customdata": [[_words(r), r["key"]] for r in rows.to_dict("records")],
+        "hovertemplate": "%{customdata[0]}<extra></extra>",
         "marker": {"color": color, "symbol": look.symbol + open_, "size": sizes,
                    "line": {"width": 1.4, "color": color if open_ else theme.paper}},
     }  # fmt: skip

@@ -1,12 +1,13 @@
 """|V| against FLOPs, memory and seconds, one panel a metric, with the fitted curves."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.figures.panel import TOKENS, Axes, Curve, Line, Panel, Reading
+from workbench.figures.panel import TOKENS, Axes, Crossing, Curve, Line, Panel, Reading
 from workbench.figures.style import (
     DASHES,
     FAILURES,
@@ -22,6 +23,10 @@ SCALING_METRICS = ("flops", "peak_bytes", "time_s")
 LOG_LOG = Axes()
 GAP = 0.075
 """Between two panels, as a share of the figure's width."""
+ACROSS, ROW_GAP, MULTIPLE_HEIGHT = 3, 0.24, 300
+"""Small multiples: in a row, between rows as a share of the height, pixels of a row."""
+MARGINS, LEGEND_BELOW = 148, 94
+"""Pixels above and below the panels, and from them to the legend."""
 
 COLUMNS = ("series", "source", "device", "attention", "kernel", "status", "error", "model",
            "scope", "pass", "dtype", "num_visual", "num_text", "batch", "num_samples",
@@ -37,6 +42,7 @@ def scaling(
     axes: Axes = LOG_LOG,
     capacities: Mapping[str, int] | None = None,
     reading: Reading = TOKENS,
+    crossings: Sequence[Crossing] = (),
 ) -> go.Figure:
     """One panel a metric, side by side, over |V|.
 
@@ -44,42 +50,112 @@ def scaling(
     ``curves``: series, source, device, metric, num_visual, value, low, high, in base units.
     ``reading``: the unit of the axis of |V|. ``capacities``: bytes by device, drawn into the panel
     of ``peak_bytes``. A cell that failed stands on a strip above the panel, for it has no value; a
-    predicted one beyond the card's memory keeps its value and is crossed.
+    predicted one beyond the card's memory keeps its value and is crossed. ``crossings``: where a
+    system's curve becomes lower than a baseline's.
     """
-    lines = _lines(frame[[*COLUMNS, *metrics]], looks, theme)
+    lines = _lines(frame[[*COLUMNS, *metrics]], looks, theme, _strokes(frame))
     fitted = _curves(curves)
-    here = {line.device for line in lines}
-    near = {name: size for name, size in (capacities or {}).items() if name in here}
     width = (1 - GAP * (len(metrics) - 1)) / len(metrics)
     panels = []
     for place, metric in enumerate(metrics):
         start = place * (width + GAP)
         panel = Panel(place + 1, metric, theme, axes, (start, min(start + width, 1.0)),
                       labels=10 if len(metrics) == 1 else 5, reading=reading)  # fmt: skip
-        panel.frame_axes(lines, near if metric == "peak_bytes" else {})
-        for line in lines:
-            panel.draw(line, fitted.get((metric, line.series, line.source, line.device)))
+        _fill(panel, lines, fitted, capacities or {})
+        for crossing in crossings:
+            key = (metric, crossing.series, crossing.source, crossing.device)
+            line = next((each for each in lines if _key(metric, each) == key), None)
+            if crossing.metric == metric and line is not None and key in fitted:
+                panel.cross(line, fitted[key], crossing)
         panels.append(panel)
-    legend = _legend(lines, place_names(frame), theme)
+    return _figure(panels, _legend(lines, place_names(frame), theme), theme)
+
+
+def multiples(
+    frame: pd.DataFrame,
+    curves: pd.DataFrame,
+    looks: Mapping[str, Look],
+    theme: Theme,
+    metric: str,
+    axes: Axes = LOG_LOG,
+    capacities: Mapping[str, int] | None = None,
+    reading: Reading = TOKENS,
+) -> go.Figure:
+    """One metric, one panel a model, in rows of three; ``frame`` and ``curves`` name the model."""
+    models = sorted(frame["model"].unique())
+    across = min(len(models), ACROSS)
+    down = math.ceil(len(models) / across)
+    width, height = (1 - GAP * (across - 1)) / across, (1 - ROW_GAP * (down - 1)) / down
+    strokes = _strokes(frame)
+    panels, shown = [], []
+    for place, model in enumerate(models):
+        row, column = divmod(place, across)
+        left, top = column * (width + GAP), 1 - row * (height + ROW_GAP)
+        panel = Panel(
+            place + 1, metric, theme, axes, (left, min(left + width, 1.0)), labels=5,
+            reading=reading, title=str(model), rows=(max(top - height, 0.0), top),
+        )  # fmt: skip
+        own = frame.loc[frame["model"] == model, [*COLUMNS, metric]]
+        lines = _lines(own, looks, theme, strokes)
+        _fill(panel, lines, _curves(curves[curves["model"] == model]), capacities or {})
+        panels.append(panel)
+        shown += lines
+    legend = _legend(shown, place_names(frame), theme)
+    return _figure(panels, legend, theme, MULTIPLE_HEIGHT * down)
+
+
+def _key(metric: str, line: Line) -> tuple[str, str, str, str]:
+    return metric, line.series, line.source, line.device
+
+
+def _fill(
+    panel: Panel,
+    lines: Sequence[Line],
+    fitted: Mapping[tuple[str, ...], Curve],
+    capacities: Mapping[str, int],
+) -> None:
+    here = {line.device for line in lines}
+    near = {name: size for name, size in capacities.items() if name in here}
+    panel.frame_axes(lines, near if panel.metric == "peak_bytes" else {})
+    for line in lines:
+        panel.draw(line, fitted.get(_key(panel.metric, line)))
+
+
+def _figure(
+    panels: Sequence[Panel], legend: list[dict[str, Any]], theme: Theme, height: int = 322
+) -> go.Figure:
+    """``height`` is that of the panels alone."""
+    look = layout(theme, height=height + MARGINS)
+    look["legend"] = {**look["legend"], "y": -LEGEND_BELOW / height}
     return go.Figure({
         "data": [trace for panel in panels for trace in panel.traces] + legend,
-        "layout": layout(
-            theme, height=470,
-            annotations=[each for panel in panels for each in panel.annotations],
-            shapes=[each for panel in panels for each in panel.shapes],
+        "layout": {
+            **look,
+            "annotations": [each for panel in panels for each in panel.annotations],
+            "shapes": [each for panel in panels for each in panel.shapes],
             **{f"xaxis{panel.suffix}": panel.x_axis for panel in panels},
             **{f"yaxis{panel.suffix}": panel.y_axis for panel in panels},
-        ),
+        },
     })  # fmt: skip
 
 
-def _lines(frame: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) -> list[Line]:
-    """The lines of the frame, baselines first, with a stroke for each source and device."""
+def _strokes(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """A stroke for each source and device."""
     strokes: dict[tuple[str, str], str] = {}
     for source, devices in frame.groupby("source")["device"].unique().items():
         kinds = DASHES[str(source)]
         for place, device in enumerate(sorted(devices)):
             strokes[str(source), device] = kinds[place % len(kinds)]
+    return strokes
+
+
+def _lines(
+    frame: pd.DataFrame,
+    looks: Mapping[str, Look],
+    theme: Theme,
+    strokes: Mapping[tuple[str, str], str],
+) -> list[Line]:
+    """The lines of the frame, baselines first."""
     order = {name: place for place, name in enumerate(in_order(frame))}
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in frame.sort_values("num_visual", kind="stable").to_dict("records"):

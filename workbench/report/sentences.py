@@ -167,8 +167,12 @@ def _pair(pair: Pair, where: str) -> str:
     known = listed([cost for cost in costs if cost])
     also = f", with {known}" if known else ""
     seconds = f"{quantity(time['value'], 's')} against {quantity(time['baseline_value'], 's')}"
+    crosses = (
+        "" if pd.isna(time["crosses_at"])
+        else f"; by the fitted curves it is the faster one from |V| = {time['crosses_at']:,.0f} on"
+    )  # fmt: skip
     return (f"At |V| = {time['num_visual']:,}, the largest that both {RAN[time['source']]},"
-            f" {system} is {_speed(time)} {baseline} ({seconds}){also}"
+            f" {system} is {_speed(time)} {baseline} ({seconds}){also}{crosses}"
             f" ({where}{_certainty(time)}).")  # fmt: skip
 
 

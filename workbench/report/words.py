@@ -44,7 +44,8 @@ def setting(rows: pd.DataFrame) -> str:
     kind = PASSES[facts["pass"]]
     if facts["scope"] == "layer" and facts["pass"] == "train":
         kind = f"{kind} ({LAYER_TRAIN})"
-    words = [SCOPES[facts["scope"]].format(facts["model"]), kind]
+    models = listed(sorted(map(str, unique["model"])))
+    words = [SCOPES[facts["scope"]].format(models), kind]
     words += [f"{facts['dtype']}"] if "dtype" in facts else []
     words += [f"|T| = {facts['num_text']:,}"] if "num_text" in facts else []
     words += [f"batch {facts['batch']:,}"] if "batch" in facts else []

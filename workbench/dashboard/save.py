@@ -1,0 +1,77 @@
+"""A figure on a page, and its three downloads: PNG and SVG from the browser, CSV of its rows."""
+
+import json
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from workbench.figures import THEMES, Theme
+
+_RISKY = ("=", "+", "-", "@", "\t", "\r")
+"""With these a spreadsheet takes a text for a formula."""
+
+# plotly's own camera draws the picture; on paper it needs the ground that the page lends it.
+_BUTTONS = """
+<style>
+.save-figure button {{font: inherit; font-size: 0.8rem; color: inherit; background: none;
+  border: 1px solid rgba(128,128,128,.4); border-radius: .4rem; padding: .25rem .6rem;
+  cursor: pointer; margin-right: .4rem}}
+.save-figure button:hover {{border-color: currentColor}}
+</style>
+<div class="save-figure">
+<button data-figure={name} data-format="png">PNG</button
+><button data-figure={name} data-format="svg">SVG</button>
+</div>
+<script>
+for (const button of document.querySelectorAll(".save-figure button")) {{
+  button.onclick = () => {{
+    const {{figure, format}} = button.dataset;
+    const plot = document.querySelector(`.st-key-figure-${{figure}} .js-plotly-plot`);
+    const ground = plot.layout.paper_bgcolor;
+    const scale = format === "png" ? 2 : 1;
+    plot._context.toImageButtonOptions = {{format, filename: figure, scale}};
+    plot.layout.paper_bgcolor = {paper};
+    plot.querySelector('.modebar-btn[data-title^="Download"]').click();
+    plot.layout.paper_bgcolor = ground;
+  }};
+}}
+</script>
+"""
+
+
+def theme() -> Theme:
+    """The neutral colours of the theme that the reader has on."""
+    return THEMES[st.context.theme.type or "light"]
+
+
+def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False) -> Any:
+    """Draw a figure with its downloads under ``name``, a word; ``rows`` are what it was drawn of.
+
+    With ``selects`` the points that the reader clicked come back.
+    """
+    config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name}}
+    more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
+    found = st.plotly_chart(figure, theme=None, width="stretch", key=f"figure-{name}",
+                            config=config, **more)  # fmt: skip
+    with st.container(horizontal=True, gap="small", vertical_alignment="center"):
+        words = {"name": json.dumps(name), "paper": json.dumps(theme().paper)}
+        st.html(_BUTTONS.format(**words), width="content", unsafe_allow_javascript=True)
+        st.download_button(
+            "CSV", lambda: csv_of(rows), f"{name}.csv", "text/csv", key=f"csv-{name}",
+            on_click="ignore", type="tertiary", icon=":material/download:",
+        )  # fmt: skip
+    return found.selection.points if selects else None
+
+
+def csv_of(rows: pd.DataFrame) -> bytes:
+    """A frame as CSV whose texts no spreadsheet runs."""
+    flat = rows.assign(flags=rows["flags"].map("; ".join)) if "flags" in rows else rows
+    texts = flat.select_dtypes(["object", "str"]).columns
+    safe = {name: flat[name].map(_inert, na_action="ignore") for name in texts}
+    return bytes(flat.assign(**safe).to_csv(index=False).encode())
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_RISKY) else value

@@ -1,0 +1,69 @@
+"""Stores from the reader's own machine: checked, kept for the session under names of ours."""
+
+import tempfile
+from pathlib import Path
+
+import streamlit as st
+
+from workbench.errors import RequestError
+from workbench.report.text import markdown
+from workbench.store import Store, StoreError
+
+MAX_BYTES = 64 * 2**20
+"""As the server's own limit in .streamlit/config.toml, which another configuration may raise."""
+MOST = 8
+"""Uploads that a session keeps."""
+_FOLDER, _FOUND, _SEEN = "folder of uploads", "uploads", "uploads seen"
+
+
+def uploaded() -> dict[str, Path]:
+    """The session's uploads by the name that a link has for them."""
+    return dict(st.session_state.get(_FOUND, {}))
+
+
+def keep(content: bytes, folder: Path, number: int) -> Path:
+    """Write an upload as ``upload-NUMBER.db`` and check all of it.
+
+    Raises RequestError, one line, for what is no sound store; nothing of it is left then. A
+    store's rows are data: nothing in them is run, and the file is only ever opened for reading.
+    """
+    if len(content) > MAX_BYTES:
+        raise RequestError(f"upload: {len(content):,} bytes; at most {MAX_BYTES:,} are taken")
+    path = folder / f"upload-{number}.db"
+    path.write_bytes(content)
+    path.chmod(0o400)
+    try:
+        with Store.open(path) as store:
+            faults = store.check(rows=False)
+            store.runs()
+            store.frame()
+        if faults:
+            raise RequestError(f"upload: damaged: {faults[0]}")
+    except (RequestError, StoreError) as error:
+        path.unlink()
+        reason = str(error).replace(str(path), "upload").partition("; save its readable rows")[0]
+        raise RequestError(reason) from None
+    return path
+
+
+def upload() -> None:
+    """The control that takes a store, and opens it."""
+    with st.expander("Look at a store from your own machine", icon=":material/upload:"):
+        sent = st.file_uploader("A store", max_upload_size=MAX_BYTES // 2**20, key="upload",
+                                label_visibility="collapsed")  # fmt: skip
+        st.caption("It is checked, opened for reading only, and gone when you close this tab.")
+        if sent is None or sent.file_id in st.session_state.get(_SEEN, ()):
+            return
+        held = st.session_state.setdefault(_FOUND, {})
+        st.session_state.setdefault(_SEEN, set()).add(sent.file_id)
+        try:
+            if len(held) >= MOST:
+                raise RequestError(f"upload: {MOST} are kept in a session; reload for a new one")
+            folder = st.session_state.setdefault(_FOLDER, tempfile.TemporaryDirectory())
+            path = keep(sent.getvalue(), Path(folder.name), len(held) + 1)
+        except RequestError as error:
+            st.error(markdown(error))
+            return
+        held[path.name] = path
+        st.query_params["store"] = path.name
+        st.rerun()
