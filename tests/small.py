@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from transformers import AutoConfig
+
 from workbench.lvlm.models import FAMILIES, resolve
 
 SHARED = {
@@ -43,6 +45,41 @@ OWN = {
     },
 }
 FAMILY_NAMES = sorted(OWN)
+SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
+TOWERS = {
+    "mistral": {"model_type": "llava", "vision_config": SIGLIP},
+    "llama": {"model_type": "llava", "vision_config": SIGLIP},
+    "gemma3": {
+        "model_type": "gemma3",
+        "vision_config": {**SIGLIP, "vision_use_head": False},
+        "mm_tokens_per_image": 4,
+    },
+    "qwen2_5_vl": {
+        "model_type": "qwen2_5_vl",
+        "vision_config": {
+            "model_type": "qwen2_5_vl_vision",
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [1],
+            "tokens_per_second": 2,
+        },
+        "image_token_id": 96,
+        "video_token_id": 95,
+        "vision_start_token_id": 94,
+    },
+}
+"""What stands around the text model of a vision-language model, by the family of its decoder."""
 
 
 def small_model(family: str, folder: Path, **fields: object) -> str:
@@ -52,3 +89,12 @@ def small_model(family: str, folder: Path, **fields: object) -> str:
     name = str(path)
     assert resolve(name).family is FAMILIES[family]
     return name
+
+
+def small_lvlm(family: str, folder: Path, **fields: object) -> str:
+    """The same with a small vision tower of its own; returns its name for a Cell."""
+    text = FAMILIES[family].config({**SHARED, **OWN[family], **fields})
+    whole = AutoConfig.for_model(**TOWERS[family], text_config=text.to_dict())
+    path = folder / f"{family}-lvlm"
+    whole.save_pretrained(path)
+    return str(path)

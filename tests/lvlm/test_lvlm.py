@@ -7,7 +7,7 @@ from tests.small import small_model
 from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
-from workbench.lvlm.scopes import lvlm
+from workbench.lvlm.towers import siglip
 from workbench.probe.predict import predict
 from workbench.probe.trace import trace
 from workbench.spec import make_cell
@@ -77,7 +77,7 @@ def test_a_prediction_splits_the_papers_model():
 
 
 def test_pixels_reach_the_logits(tmp_path, monkeypatch):
-    monkeypatch.setitem(lvlm.SIGLIP, "num_hidden_layers", 2)  # Enough, and quick.
+    monkeypatch.setitem(siglip.PUBLISHED, "num_hidden_layers", 2)  # Enough, and quick.
     workload = build(small_cell(tmp_path, attention="d_attn", num_visual=1458))
     assert workload.inputs[0].shape == (2, 3, 384, 384)
     (first,) = workload.run_forward()

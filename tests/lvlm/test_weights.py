@@ -1,17 +1,27 @@
 """Real checkpoints, written here: loading, D-Attn patched in, generation, and broken files."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from tests.lvlm.test_oracles import relative
-from tests.small import small_model
+from tests.small import SIGLIP, small_lvlm, small_model
 from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
-from workbench.spec import make_cell
+from workbench.lvlm.towers import siglip
+from workbench.probe.measure import measure
+from workbench.spec import Protocol, make_cell
 
-FAMILIES = ["mistral", "gemma2", "qwen2"]
+FAMILIES = ["mistral", "llama", "gemma2", "qwen2", "gemma3", "qwen2_5_vl"]
+SEEING = ["llama", "gemma3", "qwen2_5_vl"]
+"""Families whose small checkpoint is a whole vision-language model, LLaVA's for llama."""
+
+
+ONCE = Protocol(min_samples=1, precision=None)
 
 
 @pytest.fixture
@@ -21,10 +31,22 @@ def checkpoint(request, tmp_path):
 
 
 def write(family, tmp_path):
+    """A small checkpoint: of a text model, or of a whole one where the family has only that."""
+    if family == "qwen2_5_vl":
+        return write_whole(family, tmp_path)
     name = small_model(family, tmp_path)
     resolved = resolve(name)
+    return _save(name, resolved.family.causal_lm()(resolved.config))
+
+
+def write_whole(family, tmp_path):
+    name = small_lvlm(family, tmp_path)
+    return _save(name, AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)))
+
+
+def _save(name, model):
     torch.manual_seed(3)
-    model = resolved.family.causal_lm()(resolved.config).double()
+    model = model.double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(name)
@@ -44,9 +66,9 @@ def test_loaded_weights_compute_what_transformers_does(checkpoint):
     workload = build(cell_of(folder))
     visual, ids = workload.inputs
     (found,) = workload.run_forward()
-    text = model.get_input_embeddings()(ids)
+    embed = model.get_input_embeddings()  # Gemma scales here; the decoder scales text alone.
     with torch.no_grad():
-        expected = model(inputs_embeds=torch.cat([visual, text], 1)).logits
+        expected = model(inputs_embeds=torch.cat([visual, embed(ids)], 1)).logits
     assert relative(found, expected) <= 1e-5
 
 
@@ -56,7 +78,7 @@ def test_d_attn_is_patched_into_the_loaded_weights(checkpoint, system):
     folder, model = checkpoint
     workload = build(cell_of(folder, system))
     ours = {n.replace(".layer.", "."): p for n, p in workload.module.named_parameters()}
-    theirs = dict(model.model.named_parameters())
+    theirs = dict(getattr(model.model, "language_model", model.model).named_parameters())
     assert set(theirs) <= set(ours)
     assert all(torch.equal(ours[name], p) for name, p in theirs.items())
 
@@ -94,27 +116,81 @@ def rewrite(folder, change):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def test_a_missing_tensor_is_named(checkpoint):
+def test_a_missing_tensor_is_named_with_its_file(checkpoint):
     folder, _ = checkpoint
-    rewrite(folder, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(RequestError, match=r"missing tensor .*1\.mlp\.up_proj.*mistral"):
+    name = "model.layers.1.mlp.up_proj.weight"
+    rewrite(folder, lambda t: t.pop(name))
+    with pytest.raises(
+        RequestError,
+        match=rf"^weights '{folder}': model\.safetensors: missing tensor {name} expected \(48, 3",
+    ):
         build(cell_of(folder))
 
 
-def test_a_mis_shaped_tensor_is_named(checkpoint):
+def test_a_mis_shaped_tensor_is_named_with_its_file(checkpoint):
     folder, _ = checkpoint
     name = "model.layers.0.self_attn.k_proj.weight"
     rewrite(folder, lambda t: t.update({name: torch.zeros(3, 32)}))
-    with pytest.raises(RequestError, match=r"mis-shaped tensor .*k_proj.*expected"):
+    with pytest.raises(
+        RequestError,
+        match=rf"model\.safetensors: mis-shaped tensor {name} is \(3, 32\), expected \(16, 32\)$",
+    ):
         build(cell_of(folder))
 
 
-def test_a_corrupt_file_is_named(checkpoint):
+@pytest.mark.parametrize("keep", [0, 5, 3000])
+def test_a_truncated_file_is_named(checkpoint, keep):
     folder, _ = checkpoint
-    with open(f"{folder}/model.safetensors", "wb") as file:
-        file.write(b"not tensors at all")
-    with pytest.raises(RequestError, match=f"weights '{folder}': cannot be loaded: .+"):
+    path = Path(folder) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(
+        RequestError, match=r"': model\.safetensors: not a whole safetensors file: \w+"
+    ):
         build(cell_of(folder))
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """A checkpoint in several files, with the index that tells them apart."""
+    folder, model = write("mistral", tmp_path)
+    (Path(folder) / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="30KB")
+    names = sorted(path.name for path in Path(folder).glob("*.safetensors"))
+    assert len(names) > 2
+    return Path(folder), names
+
+
+def test_a_cut_off_shard_is_named(shards):
+    folder, names = shards
+    path = folder / names[1]
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(RequestError, match=f"': {names[1]}: not a whole safetensors file"):
+        build(cell_of(str(folder)))
+
+
+def test_a_lost_shard_is_named(shards):
+    folder, names = shards
+    (folder / names[2]).unlink()
+    with pytest.raises(RequestError, match=rf"': {names[2]}: no such file, expected tensor \w+"):
+        build(cell_of(str(folder)))
+
+
+def test_a_tensor_that_a_shard_lost_is_named_with_it(shards):
+    folder, names = shards
+    tensors = load_file(folder / names[1])
+    lost = sorted(tensors)[0]
+    del tensors[lost]
+    save_file(tensors, folder / names[1], metadata={"format": "pt"})
+    with pytest.raises(RequestError, match=f"': {names[1]}: missing tensor {lost}, which model"):
+        build(cell_of(str(folder)))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"weight_map": 3}'])
+def test_a_broken_index_is_named(shards, text):
+    folder, _ = shards
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(RequestError, match=r"index\.json: expected JSON with a weight_map"):
+        build(cell_of(str(folder)))
 
 
 def test_folders_without_a_config_or_weights_are_named(checkpoint, tmp_path):
@@ -132,3 +208,61 @@ def test_a_checkpoint_of_another_size_is_refused(checkpoint, tmp_path):
     other = small_model("llama", tmp_path, hidden_size=48)
     with pytest.raises(RequestError, match="tensor"):
         build(cell_of(folder).replace(model=other))
+
+
+def whole_cell(folder, system="s_attn", **fields):
+    """Four images of the paper's small tower, or one of Qwen's, before five words."""
+    visual = 64 if "llama" in folder else 16
+    return cell_of(folder, system, **{"scope": "lvlm", "num_visual": visual, **fields})
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_tower_and_projector_are_the_checkpoints(family, tmp_path):
+    folder, model = write_whole(family, tmp_path)
+    workload = build(whole_cell(folder, "d_attn"))
+    sizes = sorted(p.sum().item() for p in model.parameters())
+    ours = dict(workload.module.named_parameters())
+    norm = ours.pop("adapter.norm.weight", None)
+    assert sorted(p.sum().item() for p in ours.values()) == pytest.approx(sizes, abs=1e-12)
+    random = [flag for flag in workload.context.flags if flag.startswith("weights: random")]
+    assert len(random) == (0 if norm is None else 1)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
+def test_pixels_compute_what_transformers_does(family, tmp_path):
+    """The whole model, from pixels and with M-RoPE where the family has it."""
+    folder, model = write_whole(family, tmp_path)
+    workload = build(whole_cell(folder))
+    pixels, ids = workload.inputs
+    ids.clamp_(max=90)
+    inputs = torch.cat([torch.full((1, 16), 96), ids], 1)
+    extra = {}
+    if family == "gemma3":
+        model.config.image_token_id = model.model.config.image_token_id = 96
+    else:
+        kinds = torch.cat([torch.ones(1, 16), torch.zeros(1, 5)], 1).long()
+        extra = {"image_grid_thw": torch.tensor([[1, 8, 8]]), "mm_token_type_ids": kinds}
+    with torch.no_grad():
+        expected = model(input_ids=inputs, pixel_values=pixels, **extra).logits
+    (found,) = workload.run_forward()
+    # Softmax, norms and the tower's rotations are float32 in transformers.
+    assert relative(found, expected) <= 1e-4
+
+
+def test_a_text_checkpoint_leaves_the_tower_random_and_says_so(checkpoint, monkeypatch):
+    folder, _ = checkpoint
+    small = {key: value for key, value in SIGLIP.items() if key != "model_type"}
+    monkeypatch.setattr(siglip.SigLIP, "published", small)
+    record = measure(whole_cell(folder, num_visual=32), "cpu", ONCE)
+    said = [flag for flag in record.flags if flag.startswith("weights: random in the tower")]
+    assert said == [
+        f"weights: random in the tower: '{folder}' holds no tower, expected vision_tower.* of a "
+        "siglip_vision_model"
+    ]
+
+
+def test_a_missing_tensor_of_the_tower_is_named(tmp_path):
+    folder, _ = write_whole("qwen2_5_vl", tmp_path)
+    rewrite(folder, lambda t: t.pop("visual.blocks.1.mlp.up_proj.weight"))
+    with pytest.raises(RequestError, match=r"missing tensor .*visual\.blocks\.1\.mlp\.up_proj"):
+        build(whole_cell(folder))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.modelled import tracing
@@ -21,7 +22,7 @@ from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
 from workbench.lvlm.parts import LayerParts
-from workbench.lvlm.weights import check_source, copy_layer, randomise
+from workbench.lvlm.weights import randomise
 from workbench.registry import Registry
 from workbench.spec import Cell
 
@@ -142,7 +143,7 @@ class Workload:
 
 Builder = Callable[[Cell, System, Context], Workload]
 SCOPES: Registry[Builder] = Registry("scope", "workbench.lvlm.scopes")
-VISUAL_UNITS: dict[str, int] = {}
+VISUAL_UNITS: dict[str, Callable[[Cell], int]] = {}
 """Scopes in which |V| comes in wholes, such as images: it is a multiple of this."""
 
 
@@ -231,7 +232,8 @@ def check_offload(cell: Cell) -> None:
 def visual_unit(cell: Cell) -> int:
     """|V| of a cell like this one is a multiple of the result: at scope lvlm of an image."""
     SCOPES[cell.scope]  # Its file says so.
-    return VISUAL_UNITS.get(cell.scope, 1)
+    unit = VISUAL_UNITS.get(cell.scope)
+    return 1 if unit is None else unit(cell)
 
 
 def parts_of(model: Resolved, layer: nn.Module, system: System, context: Context) -> LayerParts:
@@ -252,7 +254,7 @@ def make_layer(model: Resolved, index: int, context: Context) -> nn.Module:
     if checkpoint is None:
         randomise(layer)
     else:
-        copy_layer(checkpoint, index, layer, str(context.cell.weights))
+        checkpoint.fill(f"layers.{index}.", layer)
     return layer.train(context.cell.pass_ == "train")
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.lvlm.checkpoints import Checkpoint, read_checkpoint
 from workbench.lvlm.kernels import Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
-from workbench.lvlm.weights import BLOCK, Made, create, read_checkpoint
+from workbench.lvlm.weights import BLOCK, Made, create, randomise
 from workbench.spec import Cell
 
 TILE = 4096
@@ -38,7 +39,9 @@ class Context:
     """Index of the last layer."""
     positions: Tensor | None = None
     """Positions other than sequence indices (M-RoPE), int64 [S] or [3, S]."""
-    loaded: dict[str, Tensor] | None = None
+    loaded: Checkpoint | None = None
+    flags: list[str] = field(default_factory=list)
+    """What a reader of the workload's numbers should know, as a record's flags."""
     offload: Offload | None = None
     """Where checkpointed activations wait, if not on the device."""
     _rotary: nn.Module | None = None
@@ -103,13 +106,30 @@ class Context:
         """A further module of the workload, uninitialised, on its device and in its dtype."""
         return create(make, self.device, self.dtype)
 
-    def checkpoint(self) -> dict[str, Tensor] | None:
+    def checkpoint(self) -> Checkpoint | None:
         """The cell's checkpoint, read once; None for random weights and for predictions."""
         if self.cell.weights is None or tracing(self.device):
             return None
         if self.loaded is None:
             self.loaded = read_checkpoint(self.cell.weights, self.model)
         return self.loaded
+
+    def weigh_part(self, part: str, module: nn.Module, prefix: str, tower: str) -> None:
+        """Weights of a tower or a projector: a checkpoint's, if it holds that kind, else random.
+
+        ``prefix`` begins their names in the checkpoint, ``tower`` is the kind of the tower.
+        """
+        checkpoint = self.checkpoint()
+        if checkpoint is not None and checkpoint.tower == tower and checkpoint.holds(prefix):
+            checkpoint.fill(prefix, module)
+            return
+        randomise(module)
+        if checkpoint is not None:
+            held = f"a {checkpoint.tower}" if checkpoint.tower else "no tower"
+            self.flags.append(
+                f"weights: random in the {part}: {checkpoint.source!r} holds {held}, "
+                f"expected {prefix}* of a {tower}"
+            )
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Count a system's own constant among the inputs; returns it."""
@@ -130,8 +150,9 @@ class Context:
 
     def _positions(self, stream: str) -> Tensor:
         if stream == "next":
-            last = self.layout.length if self.positions is None else self.positions.max() + 1
-            return torch.tensor([int(last)])
+            if self.positions is None or tracing(self.device):  # There only its shape matters.
+                return torch.tensor([self.layout.length])
+            return self.positions.max()[None] + 1
         places = (
             torch.arange(self.layout.length)
             if stream == "sequence"

@@ -1,15 +1,10 @@
-"""Weights of a layer or a decoder: random ones, or a checkpoint's."""
+"""Modules made without drawing their values twice, and random values for them."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
-
-from workbench.errors import RequestError
-from workbench.lvlm.models import Resolved
+from torch import nn
 
 BLOCK = 1_000_003
 """Random values drawn before they repeat; a prime, so that no matrix is made of equal rows."""
@@ -53,65 +48,3 @@ def randomise(module: nn.Module, std: float = 0.02) -> None:
             whole = count // len(block) * len(block)
             flat[:whole].view(-1, len(block)).copy_(block.expand(whole // len(block), -1))
             flat[whole:].copy_(block[: count - whole])
-
-
-def read_checkpoint(source: str, model: Resolved) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by their name inside the text model (``layers.0.…``).
-
-    ``source`` is a hub id or a folder. Raises RequestError for a checkpoint that cannot be read,
-    lacks a tensor or holds one of another shape.
-    """
-    check_source(source)
-    try:
-        loaded, info = model.family.causal_lm().from_pretrained(
-            source, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(
-            f"weights {source!r}: cannot be loaded: {reason}; expected config.json and "
-            f"model.safetensors of a {model.config.model_type} model"
-        ) from None
-    mismatched = sorted(str(m[0] if isinstance(m, tuple) else m) for m in info["mismatched_keys"])
-    for problem, names in (("missing", sorted(info["missing_keys"])), ("mis-shaped", mismatched)):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise RequestError(
-                f"weights {source!r}: {problem} tensor {names[0]}{more}; expected a whole "
-                f"{model.config.model_type} checkpoint"
-            )
-    return {name.split("model.")[-1]: tensor for name, tensor in loaded.state_dict().items()}
-
-
-def check_source(source: str) -> None:
-    """Raise RequestError for a local folder that holds no checkpoint; a hub id is not asked."""
-    folder = Path(source)
-    local = folder.is_absolute() or source.startswith(".") or folder.exists()
-    if not local:
-        return
-    if not (folder / "config.json").is_file():
-        raise RequestError(f"weights {source!r}: not a folder with a config.json")
-    if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
-        raise RequestError(
-            f"weights {source!r}: the folder has no weights; expected model.safetensors"
-        )
-
-
-def copy_layer(tensors: Mapping[str, Tensor], index: int, layer: nn.Module, source: str) -> None:
-    """Copy one layer's weights; raises RequestError as ``copy_tensor`` does."""
-    for name, parameter in layer.named_parameters():
-        copy_tensor(tensors, f"layers.{index}.{name}", parameter, source)
-
-
-def copy_tensor(tensors: Mapping[str, Tensor], name: str, parameter: Tensor, source: str) -> None:
-    """Copy one tensor; raises RequestError where it is missing or of another shape."""
-    found = tensors.get(name)
-    if found is None:
-        raise RequestError(f"weights {source!r}: tensor {name} is missing")
-    if found.shape != parameter.shape:
-        raise RequestError(
-            f"weights {source!r}: tensor {name} is {tuple(found.shape)}, expected "
-            f"{tuple(parameter.shape)}"
-        )
-    with torch.no_grad():
-        parameter.copy_(found)

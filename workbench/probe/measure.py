@@ -124,7 +124,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
         "samples": timing.samples,
         "details": details
         | ({} if memory is None else {"attention_operators": list(memory.attention_operators)}),
-        "flags": [*flags, *timing.flags],
+        "flags": [*flags, *timing.flags, *workload.context.flags],
     }
 
 

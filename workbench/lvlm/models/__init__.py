@@ -64,7 +64,8 @@ class Family:
         """The factor of the text embeddings."""
         return config.hidden_size**0.5 if self.scaled_embeddings else 1.0
 
-    def _class(self, name: str, module: str = "modeling") -> Any:
+    def part(self, name: str, module: str = "modeling") -> Any:
+        """A class or function of the family's transformers module."""
         with _without_scipy():
             return getattr(
                 import_module(f"transformers.models.{self.package}.{module}_{self.package}"), name
@@ -72,23 +73,23 @@ class Family:
 
     def config(self, fields: dict[str, Any]) -> "PreTrainedConfig":
         """The family's configuration with the published ``fields``."""
-        return self._class(self.config_name or f"{self.prefix}Config", "configuration")(**fields)
+        return self.part(self.config_name or f"{self.prefix}Config", "configuration")(**fields)
 
     def layer(self, config: "PreTrainedConfig", index: int) -> "nn.Module":
         """The real decoder layer of that index, uninitialised where the context is ``meta``."""
-        return self._class(f"{self.prefix}DecoderLayer")(config, index)
+        return self.part(f"{self.prefix}DecoderLayer")(config, index)
 
     def norm(self, config: "PreTrainedConfig") -> "nn.Module":
         """The final norm of the decoder."""
-        return self._class(f"{self.prefix}RMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
+        return self.part(f"{self.prefix}RMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
 
     def rotary(self, config: "PreTrainedConfig") -> "nn.Module":
         """The family's rotary embedding."""
-        return self._class(f"{self.prefix}RotaryEmbedding")(config)
+        return self.part(f"{self.prefix}RotaryEmbedding")(config)
 
     def causal_lm(self) -> Any:
         """The class that loads whole checkpoints (``from_pretrained``)."""
-        return self._class(self.lm_name or f"{self.prefix}ForCausalLM")
+        return self.part(self.lm_name or f"{self.prefix}ForCausalLM")
 
     def cos_sin(
         self, rotary: "nn.Module", like: "Tensor", positions: "torch.Tensor", layer_type: str
@@ -113,6 +114,8 @@ class Resolved:
     name: str
     family: Family
     config: "PreTrainedConfig" = field(hash=False)
+    whole: "PreTrainedConfig | None" = field(default=None, hash=False)
+    """The configuration around it, with the vision tower's, of a model read from files."""
 
     def layer_type(self, index: int) -> str:
         """``full_attention`` or ``sliding_attention``, transformers' words."""
@@ -125,7 +128,7 @@ class Resolved:
         config.num_hidden_layers = count
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:count]
-        return Resolved(self.name, self.family, config)
+        return Resolved(self.name, self.family, config, self.whole)
 
     @property
     def period(self) -> int:
@@ -177,7 +180,7 @@ def _from_files(name: str) -> Resolved:
         config.tie_word_embeddings = getattr(whole, "tie_word_embeddings", False)
     for family in FAMILIES.values():
         if family.model_type == config.model_type:
-            return Resolved(name, family, config)
+            return Resolved(name, family, config, whole)
     known = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
     raise RequestError(
         f"model {name!r}: model_type {config.model_type!r} is not a supported family; "

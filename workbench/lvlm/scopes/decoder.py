@@ -16,11 +16,12 @@ from workbench.lvlm.build import (
     parts_of,
     random_tensor,
 )
+from workbench.lvlm.checkpoints import Checkpoint
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.marks import part
 from workbench.lvlm.offload import Offload
-from workbench.lvlm.weights import copy_tensor, randomise
+from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Decoder(nn.Module):
             for module in (self.embed_tokens, self.norm, self.lm_head):
                 randomise(module)
         else:
-            self._load(checkpoint, str(cell.weights))
+            self._load(checkpoint)
         self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
 
     def forward(self, visual: Tensor | None, ids: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -114,11 +115,11 @@ class Decoder(nn.Module):
         (each,) = token_chunks(losses, TILE, [hidden, targets], [self.lm_head.weight])
         return each.sum() / self.layout.num_text / targets.shape[0]
 
-    def _load(self, tensors: dict[str, Tensor], source: str) -> None:
-        copy_tensor(tensors, "embed_tokens.weight", self.embed_tokens.weight, source)
-        copy_tensor(tensors, "norm.weight", self.norm.get_parameter("weight"), source)
+    def _load(self, checkpoint: Checkpoint) -> None:
+        checkpoint.fill("embed_tokens.", self.embed_tokens)
+        checkpoint.fill("norm.", self.norm)
         if self.lm_head.weight is not self.embed_tokens.weight:
-            copy_tensor(tensors, "lm_head.weight", self.lm_head.weight, source)
+            checkpoint.fill("lm_head.", self.lm_head)
 
 
 def grouped(blocks: list[nn.Module], cell: Cell, offload: Offload | None) -> list[nn.Module]:

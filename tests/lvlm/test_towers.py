@@ -1,0 +1,241 @@
+"""Vision towers: transformers' own numbers, closed-form costs, positions, and which |V| can be."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    Gemma3Config,
+    Qwen2_5_VLConfig,
+    SiglipVisionConfig,
+)
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+
+from tests.lvlm.oracle import widen_norms
+from tests.lvlm.test_oracles import relative
+from tests.small import TOWERS as SMALL
+from tests.small import small_lvlm
+from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.build import build
+from workbench.lvlm.layout import Layout
+from workbench.lvlm.models import MODELS, resolve
+from workbench.lvlm.towers import TOWERS, Grid, gemma3, qwen2_5_vl, tower_of
+from workbench.probe.measure import measure
+from workbench.probe.predict import predict
+from workbench.probe.shapes import fake_tensors
+from workbench.probe.trace import trace
+from workbench.record import Status
+from workbench.spec import Protocol, make_cell
+
+IMAGES = {"qwen2_5_vl": 512, "gemma3": 120, "mistral": 320}
+"""|V| of a few images of each small tower."""
+
+
+def cell_of(family, folder, layers=2, **fields):
+    kinds = {"layer_types": (["sliding_attention", "full_attention"] * 4)[:layers]}
+    extra = kinds if family == "gemma3" else {}
+    return make_cell(
+        model=small_lvlm(family, folder, num_hidden_layers=layers, **extra),
+        **{
+            "scope": "lvlm", "num_visual": IMAGES[family], "num_text": 7, "kernel": "eager",
+            "dtype": "float32", "attention": "d_attn", **fields,
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "vision", "total"),
+    [
+        ("qwen2.5-vl-7b", Qwen2_5_VLConfig, qwen2_5_vl.PUBLISHED, 8_292_166_656),
+        ("gemma-3-4b", Gemma3Config, gemma3.PUBLISHED, 4_300_079_472),
+    ],
+)
+def test_parameters_are_those_of_transformers_own_model(name, whole, vision, total):
+    text = resolve(name).config
+    if whole is Gemma3Config:
+        vision = SiglipVisionConfig(**vision).to_dict()
+    tied = MODELS[name].fields["tie_word_embeddings"]
+    config = whole(
+        text_config=text.to_dict(), vision_config=dict(vision), tie_word_embeddings=tied
+    )
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    kernel = {"kernel": "eager", "attention": "d_attn"}
+    visual = tower_of(resolve(name)).tokens_each
+    parts = trace(make_cell(model=name, scope="lvlm", num_visual=visual, **kernel)).params_by_part
+    assert sum(parts.values()) == sum(p.numel() for p in model.parameters()) == total
+    inner = model.model
+    if whole is Qwen2_5_VLConfig:
+        assert parts["tower"] + parts["adapter"] == inner.visual.num_parameters() == 676_550_144
+    else:
+        assert parts["tower"] == inner.vision_tower.num_parameters()
+        assert (
+            parts["adapter"]
+            == inner.multi_modal_projector.mm_input_projection_weight.numel() + 1152
+        )
+
+
+GRIDS = [
+    (Grid(1, 32, 32),),
+    (Grid(1, 2, 2),),
+    (Grid(1, 18, 26), Grid(1, 18, 26), Grid(1, 10, 4)),
+    (Grid(3, 12, 20, 1.0), Grid(1, 8, 8)),
+]
+
+
+@pytest.mark.parametrize("grids", GRIDS)
+def test_qwens_tower_equals_transformers_forward(grids, tmp_path):
+    """Windows of one size in one call, against a call a window; rotations are in float32."""
+    cell = cell_of("qwen2_5_vl", tmp_path, dtype="float64", kernel="sdpa", batch=2)
+    tower = tower_of(resolve(cell.model))
+    context = build(cell.replace(num_visual=0)).context
+    ours, adapter = tower.build(context, grids, False)
+    theirs = tower.family.part("Qwen2_5_VisionTransformerPretrainedModel")(tower.config).double()
+    weights = [*ours.named_parameters(), *adapter.named_parameters()]
+    theirs.load_state_dict({name.replace(".inner.", "."): value for name, value in weights})
+    for module in (ours, adapter, theirs):
+        widen_norms(module)
+    pixels = torch.randn(tower.pixels(2, grids), dtype=torch.float64)
+    found = adapter(ours(pixels))
+    sizes = torch.tensor([grid[:3] for grid in grids * 2])
+    wanted = theirs(pixels, grid_thw=sizes).pooler_output
+    assert found.shape == (2 * sum(map(tower.tokens, grids)), 32)
+    assert relative(found, wanted) <= 1e-6
+    upstream = torch.randn_like(found)
+    found.backward(upstream)
+    wanted.backward(upstream)
+    by_name = dict(theirs.named_parameters())
+    for name, value in weights:
+        other = by_name[name.replace(".inner.", ".")]
+        assert relative(value.grad, other.grad) <= 1e-5
+
+
+@pytest.mark.parametrize("grids", GRIDS)
+def test_closed_forms_of_any_images(grids, tmp_path):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    cell = cell_of("qwen2_5_vl", tmp_path)
+    tower = tower_of(resolve(cell.model))
+    context = build(cell.replace(num_visual=0)).context
+    ours, adapter = tower.build(context, grids, False)
+    pixels = torch.randn(tower.pixels(1, grids))
+    with torch.no_grad():
+        for module, flops in ((ours, tower.tower_flops), (adapter, tower.adapter_flops)):
+            with FlopCounterMode(display=False) as counter:
+                pixels = module(pixels)
+            assert counter.get_total_flops() == flops(grids) > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "kernel"), [*((f, "eager") for f in sorted(IMAGES)), ("qwen2_5_vl", "sdpa")]
+)
+@pytest.mark.parametrize("pass_", ["forward", "train"])
+def test_costs_of_the_parts(family, kernel, pass_, tmp_path):
+    cell = cell_of(family, tmp_path, kernel=kernel, batch=2, **{"pass": pass_})
+    found, decoder = trace(cell), trace(cell.replace(scope="decoder"))
+    tower = tower_of(resolve(cell.model))
+    grids = tower.grids(cell.num_visual)
+    outside = 2 * (tower.tower_flops(grids) + tower.adapter_flops(grids))
+    if pass_ == "train":
+        outside = 3 * outside - 2 * tower.patch_flops(grids)
+    assert found.model_flops - decoder.model_flops == outside
+    if pass_ == "forward" or kernel == "eager":
+        assert found.flops == found.model_flops
+    assert found.flops_causal - decoder.flops_causal == found.flops - decoder.flops
+
+
+@pytest.mark.parametrize(("family", "layers"), [("mistral", 4), ("qwen2_5_vl", 4), ("gemma3", 7)])
+def test_predictions_of_the_whole_model(family, layers, tmp_path):
+    """Composed equals layer by layer, meta equals fake, and the CPU allocator agrees."""
+    fields = {"pass": "train", "checkpoint": family != "qwen2_5_vl"}
+    cell = cell_of(family, tmp_path, layers, **fields)
+    composed, whole = trace(cell), trace(cell, compose=False)
+    others = [whole]
+    if family == "qwen2_5_vl":
+        others.append(trace(cell, compose=False, world=fake_tensors))
+    for other in others:
+        assert composed.timeline.peak()[0] == other.timeline.peak()[0]
+        assert (composed.operators == other.operators) is True
+    once = Protocol(min_samples=1, precision=None)
+    measured, predicted = measure(cell, "cpu", once), predict(cell, "cpu")
+    assert measured.status == predicted.status == Status.OK
+    assert measured.metrics["flops"] == predicted.metrics["flops"]
+    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
+    # oneDNN reorders what the patch embedding of SigLIP convolves; Qwen's is a matmul.
+    assert ratio == pytest.approx(1, abs=0.001 if family == "qwen2_5_vl" else 0.05)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "grids"),
+    [
+        ("V,T", [Grid(1, 32, 24)]),
+        ("T,V,T", [Grid(1, 24, 32)]),
+        ("V,T,V,T", [Grid(1, 16, 24), Grid(1, 12, 32)]),
+        ("V,T", [Grid(3, 4, 4, 1.5)]),
+    ],
+)
+def test_qwens_positions_are_transformers_own(pattern, grids, tmp_path):
+    tower = tower_of(resolve(small_lvlm("qwen2_5_vl", tmp_path)))
+    layout = Layout(sum(map(tower.tokens, grids)), 11, pattern)
+    video = grids[0].seconds is not None
+    kinds = torch.full((1, layout.length), 2 if video else 1)
+    kinds[0, layout.positions(visual=False)] = 0
+    sizes = torch.tensor([grid[:3] for grid in grids])
+    times = [grids[0].seconds] if video else None
+    theirs = SimpleNamespace(config=SimpleNamespace(vision_config=tower.config))
+    theirs.get_vision_position_ids = Qwen2_5_VLModel.get_vision_position_ids.__get__(theirs)
+    places, _ = Qwen2_5_VLModel.get_rope_index(
+        theirs, kinds, kinds, sizes, sizes, second_per_grid_ts=times
+    )
+    assert torch.equal(tower.positions(layout, tuple(grids)), places[:, 0])
+
+
+def test_a_segment_holds_whole_images(tmp_path):
+    cell = cell_of("qwen2_5_vl", tmp_path, num_visual=1024, layout="V,T,V,T")
+    with pytest.raises(RequestError, match=r"layout 'V,T,V,T': .* 512 tokens is no whole number"):
+        build(cell)
+
+
+@pytest.mark.parametrize(
+    ("visual", "near"),
+    [(1000, None), (1021, (1020, 1022)), (1025, (1024, 2048)), (3, (0, 4)), (2048, None)],
+)
+def test_which_numbers_of_tokens_qwen_can_have(visual, near):
+    tower = tower_of(resolve("qwen2.5-vl-7b"))
+    if near is None:
+        assert sum(map(tower.tokens, tower.grids(visual))) == visual
+        return
+    with pytest.raises(RequestError, match=f"nearest are {near[0]} and {near[1]}$"):
+        tower.grids(visual)
+    assert all(tower.grids(n) or n == 0 for n in near)
+
+
+def test_gemma_makes_256_tokens_an_image():
+    tower = tower_of(resolve("gemma-3-4b"))
+    assert tower.pixels(2, tower.grids(768)) == (6, 3, 896, 896)
+    with pytest.raises(RequestError, match="256 tokens an image; the nearest are 768 and 1024"):
+        tower.grids(1000)
+
+
+def test_himix_keeps_the_width_of_gemmas_tower_and_cannot_on_qwen(tmp_path):
+    cell = make_cell(model="gemma-3-4b", attention="himix", scope="lvlm", num_visual=256,
+                     kernel="eager")  # fmt: skip
+    assert trace(cell).params_by_part["tower"] == 416_866_032
+    qwen = cell_of("qwen2_5_vl", tmp_path, attention="himix")
+    with pytest.raises(Unsupported, match=r"himix keeps .* tower of qwen2\.5-vl"):
+        build(qwen)
+
+
+def test_every_tower_belongs_to_a_family_and_has_a_small_one():
+    assert set(TOWERS) == {"siglip", "gemma3", "qwen2_5_vl"}
+    assert {tower for tower in TOWERS if tower != "siglip"} <= set(SMALL)
+
+
+@pytest.mark.parametrize("system", ["s_attn", "d_attn", "d_attn_full"])
+def test_a_decode_step_stands_after_the_image(system, tmp_path):
+    """M-RoPE: the next token's position follows the grid, not the number of tokens."""
+    workload = build(cell_of("qwen2_5_vl", tmp_path, attention=system, **{"pass": "decode"}))
+    # One image of 16 × 32 tokens, then 7 of text.
+    assert int(workload.context._positions("next")) == 32 + 7
+    assert torch.isfinite(workload.run_forward()[0]).all()

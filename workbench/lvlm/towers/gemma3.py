@@ -1,0 +1,83 @@
+"""Gemma 3's own tower: SigLIP at 896 pixels without a head, pooled to 256 tokens an image.
+
+The projector is transformers': the 64 × 64 patches are averaged to 16 × 16, normed and multiplied
+into the decoder's width.
+"""
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from workbench.lvlm.towers import TOWERS, Grid
+from workbench.lvlm.towers.siglip import SigLIP
+
+if TYPE_CHECKING:
+    from workbench.lvlm.context import Context
+    from workbench.lvlm.models import Resolved
+
+PUBLISHED = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "image_size": 896,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+"""vision_config of config.json of google/gemma-3-4b-pt."""
+TOKENS = 256
+"""mm_tokens_per_image of the same file."""
+
+
+class Pool(nn.Module):
+    """The projector's pooling alone, for what keeps the tower's width."""
+
+    def __init__(self, side: int, stride: int) -> None:
+        super().__init__()
+        self.side = side
+        self.pool = nn.AvgPool2d(stride, stride)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, patches, W] -> [N, tokens, W]."""
+        square = features.transpose(1, 2).unflatten(2, (self.side, self.side)).contiguous()
+        return self.pool(square).flatten(2).transpose(1, 2)
+
+
+class Gemma3(SigLIP):
+    """A token is the mean of a square of patches."""
+
+    published: dict[str, Any] = PUBLISHED
+
+    def __init__(self, model: "Resolved") -> None:
+        super().__init__(model)
+        self.family = model.family
+        tokens = getattr(model.whole, "mm_tokens_per_image", None) or TOKENS
+        self.num_tokens = tokens
+        self.patches_a_token = self.image.patches // tokens
+
+    def build(
+        self, context: "Context", grids: tuple[Grid, ...], text_only: bool
+    ) -> tuple[nn.Module, nn.Module | None]:
+        if not text_only:
+            return super().build(context, grids, text_only)
+        side = self.image.rows
+        return self.tower(context), Pool(side, side // int(self.num_tokens**0.5))
+
+    def adapter(self, context: "Context") -> nn.Module:
+        """transformers' projector."""
+        wanted = SimpleNamespace(
+            vision_config=self.config,
+            text_config=SimpleNamespace(hidden_size=self.hidden),
+            mm_tokens_per_image=self.num_tokens,
+        )
+        projector = self.family.part("Gemma3MultiModalProjector")
+        made = context.create(lambda: projector(wanted))
+        context.weigh_part("adapter", made, "multi_modal_projector.", self.model_type)
+        return made
+
+    def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
+        return 2 * sum(map(self.tokens, grids)) * self.hidden * self.config.hidden_size
+
+
+TOWERS.add("gemma3", Gemma3)
