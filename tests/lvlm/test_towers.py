@@ -239,3 +239,12 @@ def test_a_decode_step_stands_after_the_image(system, tmp_path):
     # One image of 16 × 32 tokens, then 7 of text.
     assert int(workload.context._positions("next")) == 32 + 7
     assert torch.isfinite(workload.run_forward()[0]).all()
+
+
+@pytest.mark.parametrize("family", sorted(IMAGES))
+@pytest.mark.parametrize("frozen", ["tower", "adapter", "tower,adapter"])
+def test_what_a_frozen_part_leaves_out(family, frozen, tmp_path):
+    """Closed form equals the count: no gradient of frozen weights, none of what feeds nothing."""
+    cell = cell_of(family, tmp_path, frozen=frozen, **{"pass": "train"})
+    found = trace(cell)
+    assert found.flops == found.model_flops < trace(cell.replace(frozen=None)).flops
