@@ -1,7 +1,7 @@
 """``compare``: a run against an earlier one, cell by cell."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
@@ -9,21 +9,7 @@ from workbench.commands import show
 from workbench.commands.cells import AsJson
 from workbench.errors import RequestError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from workbench.record import Environment
-
 SLOWER_BY = 0.05
-
-
-class Side(NamedTuple):
-    """One run, as the comparison needs it."""
-
-    run: str
-    environment: "Environment"
-    frame: "pd.DataFrame"
-    samples: dict[tuple[str, str, str], list[float]]
 
 
 def compare(
@@ -44,9 +30,11 @@ def compare(
     from workbench.analysis import compare as compare_runs
     from workbench.analysis import environment_differences
     from workbench.record import METRICS
+    from workbench.report.side import read_side
 
     _ = METRICS[metric]
-    before, after = _side(old, old_run, metric, "OLD"), _side(new, new_run, metric, "NEW")
+    before = read_side(old, metric, old_run, "OLD")
+    after = read_side(new, metric, new_run, "NEW")
     if (before.run, old.resolve()) == (after.run, new.resolve()):
         raise RequestError(f"run {before.run}: both sides are this run; name --old-run")
     different = environment_differences(before.environment, after.environment)
@@ -73,26 +61,6 @@ def compare(
     if len(worse):
         show.note(f"{len(worse)} cells are worse by more than {threshold:.0%}")
         raise typer.Exit(1)
-
-
-def _side(path: Path, run: str | None, metric: str, name: str) -> Side:
-    from workbench.errors import unknown_name
-    from workbench.store import Store
-
-    with Store.open(path) as store:
-        runs = {info.id: info for info in store.runs()}
-        if not runs:
-            raise RequestError(f"{name} {path}: holds no run")
-        if run is None:
-            run = next(reversed(runs))
-        if run not in runs:
-            raise unknown_name("run", run, runs)
-        samples = {
-            (record.cell.key, str(record.source), record.device): record.samples[metric]
-            for record in store.records(run)
-            if metric in record.samples
-        }
-        return Side(run, runs[run].environment, store.frame(run), samples)
 
 
 def _print(rows: list[dict[str, Any]], different: list[str]) -> None:

@@ -18,13 +18,23 @@ StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store, such 
 def report(
     store: StorePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = REPORT_FOLDER,
-    no_images: Annotated[bool, typer.Option("--no-images", help="No PNG files.")] = False,
+    question: Annotated[
+        str, typer.Option(help="dattn-vs-sattn, will-it-fit, kernel-choice, himix, regression.")
+    ] = "dattn-vs-sattn",
+    against: Annotated[
+        Path | None, typer.Option(metavar="STORE", help="The earlier store of a regression.")
+    ] = None,
+    no_images: Annotated[
+        bool, typer.Option("--no-images", help="No PNG, SVG and PDF files.")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
-    """Write a store as a self-contained HTML page and as Markdown with pictures."""
+    """Write a store as HTML, Markdown and PDF, with pictures, the data and how to repeat it."""
     from workbench.report import write_report
 
-    written = write_report(store, output, static_images=not no_images)
+    written = write_report(
+        store, output, static_images=not no_images, question=question, against=against
+    )
     for line in written.notes:
         show.note(line)
     if json_:
@@ -32,6 +42,9 @@ def report(
             {
                 "html": str(written.html),
                 "markdown": str(written.markdown),
+                "pdf": None if written.pdf is None else str(written.pdf),
+                "data": [str(path) for path in written.data],
+                "reproduce": str(written.reproduce),
                 "figures": [str(path) for path in written.figures],
                 "specs": [str(path) for path in written.specs],
                 "notes": list(written.notes),

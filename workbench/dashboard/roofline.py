@@ -10,12 +10,12 @@ from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import Data, data, say_thinned
 from workbench.dashboard.thin import thin
-from workbench.devices import DEVICES, Device
 from workbench.figures import in_order, quantity, roofline
+from workbench.report.ceilings import ceilings, rates
 from workbench.report.sentences import at_place, place, places
 from workbench.report.spent import spent_of
 from workbench.report.text import markdown
-from workbench.report.view import identities, same_card
+from workbench.report.view import identities
 from workbench.report.words import provenance, setting
 
 
@@ -32,9 +32,9 @@ def render() -> None:
     if (rows["time_s"].isna() | rows["bytes_moved"].isna()).all():
         st.info("No cell here has both a time and the bytes that it moved.")
         return
-    ceilings, words = _ceilings(rows)
+    lines, words = ceilings(rows)
     drawn = thin(rows, ("time_s",))
-    figure = roofline(drawn, store.looks, theme(), ceilings)
+    figure = roofline(drawn, store.looks, theme(), lines)
     clicked = show(figure, "roofline", rows, selects=True)
     say_thinned(drawn, rows)
     st.caption(markdown(
@@ -63,7 +63,7 @@ def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, A
     if found.empty:
         st.info("This record holds no operators: `workbench measure … --trace DIR` stores them.")
         return
-    peak, bandwidth = _rates(rows)
+    peak, bandwidth = rates(rows)
     st.dataframe(
         pd.DataFrame({
             "operator": found["name"], "time": [quantity(v, "s") for v in found["time_s"]],
@@ -85,27 +85,3 @@ def _bound(row: Mapping[Any, Any], peak: float | None, bandwidth: float | None) 
         return "not told"
     return "compute" if row["flops"] / row["bytes"] > peak / bandwidth else "memory"
 
-
-def _entry(rows: pd.DataFrame) -> Device | None:
-    name = str(rows["device"].iloc[0])
-    return next((d for d in DEVICES.values() if d.name == name or same_card(d, name)), None)
-
-
-def _rates(rows: pd.DataFrame) -> tuple[float | None, float | None]:
-    """FLOP/s and bytes/s of the rows' device by its datasheet."""
-    entry = _entry(rows)
-    if entry is None:
-        return None, None
-    return entry.peak(str(rows["dtype"].iloc[0])), entry.bandwidth_bytes_per_s
-
-
-def _ceilings(rows: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:
-    """The ceilings to draw, and where they come from."""
-    name, dtype = str(rows["device"].iloc[0]), str(rows["dtype"].iloc[0])
-    entry, (peak, bandwidth) = _entry(rows), _rates(rows)
-    if entry is None or peak is None or bandwidth is None:
-        return None, f"No datasheet gives ceilings for {name} in {dtype}."
-    return (peak, bandwidth), (
-        f"Ceilings: dense {dtype} peak and bandwidth of {entry.label}, from"
-        f" {entry.sources['peak_flops']} and {entry.sources['bandwidth_bytes_per_s']}."
-    )

@@ -1,20 +1,25 @@
-"""Figures to PNG files through kaleido and a Chromium that is there already."""
+"""Figures to PNG and SVG files through kaleido and a Chromium that is there already."""
 
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
 
 from workbench.figures import LIGHT
+from workbench.report.page import Figure
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HINT = (
-    "no Chromium, so the report has no PNG figures; on Debian and Ubuntu: apt-get install chromium"
+    "no Chromium, so the report has no PNG or SVG figures; on Debian and Ubuntu: apt-get install"
+    " chromium"
 )
-WIDTH, HEIGHT, SCALE = 1400, 500, 2
+WIDTH, SCALE = 1400, 2
+FORMATS = ("png", "svg")
+MOST = 60
+"""Figures that are drawn as files: at about a third of a second each, half of a minute."""
 
 
 def browser() -> str | None:
@@ -25,17 +30,22 @@ def browser() -> str | None:
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
-def write_pngs(figures: Mapping[Path, go.Figure], chromium: str) -> None:
-    """Write every figure as PNG, on white, with one browser for all of them."""
-    asyncio.run(_write(figures, chromium))
+def write_images(figures: Sequence[Figure], folder: Path, chromium: str) -> list[Path]:
+    """``folder/SLUG.png`` and ``.svg`` of every figure, with one browser for all of them."""
+    return asyncio.run(_write(figures, folder, chromium))
 
 
-async def _write(figures: Mapping[Path, go.Figure], chromium: str) -> None:
+async def _write(figures: Sequence[Figure], folder: Path, chromium: str) -> list[Path]:
     import kaleido
 
+    written = []
     # mathjax=False: kaleido would load it from outside, and no figure has a formula.
     async with kaleido.Kaleido(n=1, mathjax=False, path=chromium) as painter:
-        for path, figure in figures.items():
-            on_white = go.Figure(figure).update_layout(paper_bgcolor=LIGHT.paper)
-            size = {"width": WIDTH, "height": HEIGHT, "scale": SCALE}
-            await painter.write_fig(on_white, path=path, opts=size)
+        for figure in figures:
+            on_white = go.Figure(figure.light).update_layout(paper_bgcolor=LIGHT.paper)
+            for kind in FORMATS:
+                path = folder / f"{figure.slug}.{kind}"
+                size = {"width": WIDTH, "height": figure.height, "scale": SCALE}
+                await painter.write_fig(on_white, path=path, opts={**size, "format": kind})
+                written.append(path)
+    return written

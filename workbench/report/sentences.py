@@ -102,10 +102,8 @@ def times(row: Row) -> str:
     if pd.isna(row["ratio"]):
         return "n/a"
     if pd.isna(row["ratio_low"]):
-        return f"{_figure(row['ratio'])}×"
-    return (
-        f"{_figure(row['ratio'])}× ({_figure(row['ratio_low'])} to {_figure(row['ratio_high'])})"
-    )
+        return f"{ratio_words(row['ratio'])}×"
+    return f"{ratio_words(row['ratio'])}× ({ratio_words(row['ratio_low'])} to {ratio_words(row['ratio_high'])})"
 
 
 def reach_ratio(row: Row, baseline_ended: bool) -> str:
@@ -115,29 +113,30 @@ def reach_ratio(row: Row, baseline_ended: bool) -> str:
     if not baseline_ended:
         return "not told"
     bound = "at least " if pd.isna(row["fails_at"]) else ""
-    return f"{bound}{_figure(row['visual_ratio'])}×"
+    return f"{bound}{ratio_words(row['visual_ratio'])}×"
 
 
-def _figure(ratio: float) -> str:
+def ratio_words(ratio: float) -> str:
     """Three digits of a ratio: 1.00, 37.1, 251."""
     return f"{ratio:,.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}"
 
 
-def answers(frame: pd.DataFrame, compared: Sequence[Pair]) -> list[str]:
+def answers(frame: pd.DataFrame, both: Sequence[Pair]) -> list[str]:
     """What a frame of one subject says of its systems, place by place, in sentences.
 
-    ``compared`` are its ``pairs``.
+    ``both`` are its ``pairs``.
     """
     found: list[str] = []
     for source, device in places(frame):
         rows = at_place(frame, source, device)
-        here = pairs_at(compared, source, device)
-        found += _compared(rows, here, place(source, device))
-        found.append(_reached(rows, place(source, device)))
+        here = pairs_at(both, source, device)
+        found += compared(rows, here, place(source, device))
+        found.append(reached(rows, place(source, device)))
     return found
 
 
-def _compared(rows: pd.DataFrame, found: Sequence[Pair], where: str) -> Iterator[str]:
+def compared(rows: pd.DataFrame, found: Sequence[Pair], where: str) -> Iterator[str]:
+    """Every system but S-Attn against each baseline, and which of these is missing."""
     candidates = [name for name in in_order(rows) if (
         rows.loc[rows["series"] == name, "attention"] != "s_attn").all()]  # fmt: skip
     if not candidates:
@@ -190,7 +189,7 @@ def _amount(row: Row, less: str, more: str, same: str) -> str:
         return ""
     if abs(ratio - 1) < SAME:
         return same
-    return f"{_figure(ratio)}× {less}" if ratio > 1 else f"{_figure(1 / ratio)}× {more}"
+    return f"{ratio_words(ratio)}× {less}" if ratio > 1 else f"{ratio_words(1 / ratio)}× {more}"
 
 
 def _certainty(row: Row) -> str:
@@ -204,7 +203,7 @@ def _certainty(row: Row) -> str:
     return f", {how} with the 95 % interval of their ratio"
 
 
-def _reached(rows: pd.DataFrame, where: str) -> str:
+def reached(rows: pd.DataFrame, where: str) -> str:
     """Who met the memory's end and who did not."""
     order = in_order(rows)
     table = sorted(limits(rows).to_dict("records"), key=lambda row: order.index(row["series"]))

@@ -121,6 +121,8 @@ def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo]) -> dict[str, int]:
     return found
 
 
+REST = "rest of the peak"
+"""What a measured cell's record does not tell by kind."""
 COUNTED = {"weights": "weight_bytes", "gradients": "gradient_bytes",
            "activations": "activation_bytes"}  # fmt: skip
 """Kinds of a measured peak that have a metric of their own."""
@@ -141,12 +143,25 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
         if not kinds:
             sizes = {kind: row[name] for kind, name in COUNTED.items()}
             kinds = {kind: int(size) for kind, size in sizes.items() if not pd.isna(size)}
-            kinds["rest of the peak"] = max(int(row["peak_bytes"]) - sum(kinds.values()), 0)
+            kinds[REST] = max(int(row["peak_bytes"]) - sum(kinds.values()), 0)
         facts = {"system": row["series"], "source": row["source"], "device": row["device"],
                  "num_visual": row["num_visual"]}  # fmt: skip
         found += [{**facts, "kind": kind, "bytes": size} for kind, size in kinds.items()]
     columns = ["system", "source", "device", "num_visual", "kind", "bytes"]
     return pd.DataFrame(found, columns=columns)
+
+
+def seconds_by_part(record: Record) -> dict[str, float]:
+    """Seconds by part of the model: of the record's trace, else of its predicted operators."""
+    trace = record.details.get("trace")
+    rows = trace.get("parts") if isinstance(trace, dict) else record.details.get("operators")
+    found: dict[str, float] = {}
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and isinstance(row.get("part"), str):
+            seconds = row.get("time_s")
+            if isinstance(seconds, (int, float)) and seconds >= 0:
+                found[row["part"]] = found.get(row["part"], 0.0) + seconds
+    return found
 
 
 def same_card(entry: Device, driver: str) -> bool:

@@ -3,19 +3,25 @@
 import base64
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from workbench.errors import RequestError
-from workbench.report.contents import Contents, Section, Table, contents
-from workbench.report.images import HINT, browser, write_pngs
+from workbench.report.bundle import reproduce_text, write_bundle
+from workbench.report.contents import DEFAULT_QUESTION, contents
+from workbench.report.images import HINT, MOST, browser, write_images
+from workbench.report.page import Contents, Figure
+from workbench.report.pdf import HINT as PDF_HINT
+from workbench.report.pdf import write_pdf
 from workbench.report.text import markdown
 
 
@@ -25,8 +31,12 @@ class ReportFiles:
 
     html: Path
     markdown: Path
+    pdf: Path | None
     figures: tuple[Path, ...]
+    """PNG and SVG."""
     specs: tuple[Path, ...]
+    data: tuple[Path, ...]
+    reproduce: Path
     notes: tuple[str, ...]
 
 
@@ -35,64 +45,73 @@ class Raw(str):
 
 
 def write_report(
-    store_path: str | Path, folder: str | Path, static_images: bool = True
+    store_path: str | Path,
+    folder: str | Path,
+    static_images: bool = True,
+    question: str = DEFAULT_QUESTION,
+    against: str | Path | None = None,
 ) -> ReportFiles:
-    """Write ``report.html``, ``report.md``, ``figures/*.png`` and the specs to ``folder``.
+    """Write ``report.html``, ``.md``, ``.pdf``, ``figures/``, ``data/`` and ``REPRODUCE.md``.
 
+    Without ``static_images`` there are no pictures and no PDF, which takes a tenth of the time.
     Raises NothingToReport where the store has nothing to say, RequestError for a store that cannot
     be read or a folder that cannot be made. Two reports of one store differ only in their stamp.
     """
-    found = contents(Path(store_path))
+    found = contents(Path(store_path), question, None if against is None else Path(against))
     target = Path(folder)
     try:
-        (target / "figures").mkdir(parents=True, exist_ok=True)
+        for name in ("figures", "data"):
+            (target / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(f"folder {str(target)!r}: {error.strerror}") from None
-    chromium = browser() if static_images else None
-    notes = (HINT,) if static_images and chromium is None else ()
-    pictures = {s.slug: target / "figures" / f"{s.slug}.png" for s in found.sections}
-    if chromium is not None:
-        write_pngs({pictures[s.slug]: s.figure for s in found.sections}, chromium)
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
+    chromium = browser() if static_images else None
+    notes = [HINT] if static_images and chromium is None else []
+    drawn = found.figures[:MOST] if chromium is not None else ()
+    left = len(found.figures) - len(drawn)
+    if drawn and left:
+        notes.append(f"{left} of {len(found.figures)} figures are in report.html only")
+    pictures = write_images(drawn, target / "figures", chromium) if chromium else []
+    data, missing = write_bundle(found, target / "data")
+    notes += missing
+    paper = write_pdf(found, stamp, tuple(notes), target) if static_images else None
+    notes += [PDF_HINT] if static_images and paper is None else []
     page, text = target / "report.html", target / "report.md"
     page.write_text(html(found, stamp, notes), encoding="utf-8")
     text.write_text(
-        markdown_text(found, stamp, notes, with_figures=chromium is not None), encoding="utf-8"
+        markdown_text(found, stamp, notes, {figure.slug for figure in drawn}), encoding="utf-8"
     )
-    specs = []
-    for name, body in found.specs.items():
-        (target / name).write_text(body, encoding="utf-8")
-        specs.append(target / name)
-    drawn = tuple(pictures.values()) if chromium is not None else ()
-    return ReportFiles(page, text, drawn, tuple(specs), notes)
-
-
-def _untitled(table: Table) -> Table:
-    """A table whose title is the heading above it already."""
-    return replace(table, title="")
+    again = target / "REPRODUCE.md"
+    again.write_text(reproduce_text(found), encoding="utf-8")
+    specs = tuple(target / "data" / name for name in found.specs)
+    return ReportFiles(page, text, paper, tuple(pictures), specs, tuple(data), again, tuple(notes))
 
 
 def _templates() -> PackageLoader:
     return PackageLoader("workbench.report")
 
 
-def html(found: Contents, stamp: str, notes: tuple[str, ...] = ()) -> str:
+def html(found: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
     """The page: everything inline, and a policy that lets only its own scripts run."""
     library = _script(get_plotlyjs())
-    figures = _script(_drawing(found.sections))
+    figures = _script(_drawing(found.figures))
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in (library, figures))
     environment = Environment(loader=_templates(), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    environment.globals["untitled"] = _untitled
+    method = MarkdownIt("commonmark", {"html": False}).enable("table").render(found.method)
     return environment.get_template("report.html.j2").render(
         report=found, stamp=stamp, notes=notes, library=library, figures=figures, hashes=hashes,
+        method=method,
     )  # fmt: skip
 
 
 def markdown_text(
-    found: Contents, stamp: str, notes: tuple[str, ...] = (), with_figures: bool = True
+    found: Contents, stamp: str, notes: Sequence[str] = (), drawn: Collection[str] = ()
 ) -> str:
-    """The Markdown: every expression of the template is escaped unless it says that it is raw."""
+    """The Markdown: every expression of the template is escaped unless it says that it is raw.
+
+    ``drawn`` are the slugs of the figures that lie beside it as files.
+    """
 
     def finalize(value: Any) -> Any:
         return value if isinstance(value, Raw) else markdown(value)
@@ -102,10 +121,18 @@ def markdown_text(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["raw"] = Raw
-    environment.globals["untitled"] = _untitled
     return environment.get_template("report.md.j2").render(
-        report=found, stamp=stamp, notes=notes, with_figures=with_figures
+        report=found, stamp=stamp, notes=notes, drawn=drawn, method=_demoted(found.method)
     )
+
+
+def _demoted(page: str) -> str:
+    """A Markdown page as a chapter of another: its headings one level lower."""
+    inside, lines = False, []
+    for line in page.splitlines():
+        inside ^= line.startswith("```")
+        lines.append(f"#{line}" if line.startswith("#") and not inside else line)
+    return "\n".join(lines)
 
 
 def _script(text: str) -> str:
@@ -117,14 +144,14 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _drawing(sections: tuple[Section, ...]) -> str:
+def _drawing(figures: Sequence[Figure]) -> str:
     """The script that draws each figure in the reader's theme, and prints it light."""
     data = {
-        section.slug: {
-            "light": section.figure.to_plotly_json(),
-            "dark": section.dark.to_plotly_json(),
+        figure.slug: {
+            "light": figure.light.to_plotly_json(),
+            "dark": figure.dark.to_plotly_json(),
         }
-        for section in sections
+        for figure in figures
     }
     text = json.dumps(data, cls=PlotlyJSONEncoder, separators=(",", ":"), sort_keys=True)
     # JSON inside a script: no character that HTML would read.

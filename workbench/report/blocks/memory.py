@@ -1,0 +1,50 @@
+"""Where the bytes of the peak go."""
+
+import pandas as pd
+
+from workbench.figures import memory, quantity
+from workbench.report.material import Material, Subject, drawn
+from workbench.report.page import Block
+from workbench.report.sentences import at_place, place, places
+from workbench.report.view import memory_kinds
+from workbench.report.words import setting
+
+MOST = 6
+"""Panels that a page has room for."""
+TITLE = "Where the bytes go"
+
+
+def memory_block(material: Material, subject: Subject) -> Block:
+    """The peak by kind, a panel a system, at the place that has the most cells."""
+    rows = subject.rows[subject.rows["peak_bytes"].notna()]
+    if rows.empty:
+        return Block(TITLE, ("No cell here has a peak.",))
+    source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
+    here, name = at_place(rows, source, device), place(source, device)
+    kinds = memory_kinds(here, material.details)
+    systems = list(dict.fromkeys(kinds["system"]))
+    kinds = kinds[kinds["system"].isin(systems[:MOST])]
+    left = len(systems) - MOST
+    more = f" The other {left} systems are in data/." if left > 0 else ""
+    caption = (
+        f"{setting(here)}, {name}.",
+        "Bytes at the moment of the peak, device context excluded. Of a cell whose record does not"
+        f" tell its kinds, what it counted, and the rest of its peak as one.{more}",
+    )
+    near = material.capacities(here)
+    figure = drawn(
+        f"{subject.slug}-bytes", f"{subject.title}: the peak by kind",
+        lambda theme: memory(kinds, near, theme), caption,
+    )  # fmt: skip
+    sentences = tuple(_largest(own, name) for _, own in kinds.groupby("system", sort=False))
+    return Block(TITLE, sentences, figure)
+
+
+def _largest(kinds: pd.DataFrame, where: str) -> str:
+    """The kind that takes most of one system's peak at its largest |V|."""
+    last = kinds[kinds["num_visual"] == kinds["num_visual"].max()]
+    total, most = last["bytes"].sum(), last.loc[last["bytes"].idxmax()]
+    return (
+        f"{most['system']} at |V| = {most['num_visual']:,}: {quantity(most['bytes'], 'B')} of"
+        f" {quantity(total, 'B')} ({most['bytes'] / total:.0%}) is {most['kind']} ({where})."
+    )

@@ -1,0 +1,33 @@
+"""How close each cell comes to its card's limits."""
+
+from workbench.figures import roofline
+from workbench.report.ceilings import ceilings
+from workbench.report.material import Material, Subject, drawn
+from workbench.report.page import Block
+from workbench.report.sentences import at_place, place, places
+from workbench.report.words import setting
+
+TITLE = "How close to the card's limits"
+
+
+def roofline_block(material: Material, subject: Subject) -> Block:
+    """The roofline of the place that has the most cells with a time and bytes."""
+    rows = subject.rows
+    rows = rows[rows["time_s"].notna() & (rows["time_s"] > 0) & rows["bytes_moved"].notna()]
+    if rows.empty:
+        return Block(TITLE, ("No cell here has both a time and the bytes that it moved.",))
+    source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
+    here = at_place(rows, source, device)
+    lines, words = ceilings(here)
+    caption = (
+        f"{setting(here)}, {place(source, device)}.",
+        "Points grow with |V|. FLOPs are those that the kernel has to do: all pairs for eager, the"
+        " allowed ones for the others. Bytes are operator inputs read once and outputs written"
+        " once, unfused: a fused kernel moves fewer.",
+        words,
+    )
+    figure = drawn(
+        f"{subject.slug}-roofline", f"{subject.title}: roofline",
+        lambda theme: roofline(here, material.looks, theme, lines), caption,
+    )  # fmt: skip
+    return Block(TITLE, figure=figure)

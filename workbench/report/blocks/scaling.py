@@ -1,0 +1,33 @@
+"""FLOPs, peak memory and seconds over |V|, with the fitted terms."""
+
+from workbench.analysis import fit
+from workbench.figures import SCALING_METRICS, scaling
+from workbench.report import words
+from workbench.report.fits import fit_rows
+from workbench.report.material import Material, Subject, drawn
+from workbench.report.page import Block, Table
+
+NOTE = (
+    "Least squares weighted by 1/y²; in parentheses the 95 % interval. A predicted line has no"
+    " noise: its interval says how well the form fits. The shape is the smallest that the points"
+    " do not refute."
+)
+
+
+def scaling_block(material: Material, subject: Subject) -> Block:
+    """The figure of the report."""
+    rows = subject.rows
+    fits, curves = fit(rows, SCALING_METRICS)
+    near = material.capacities(rows)
+    banded = bool(curves["low"].notna().any())
+    figure = drawn(
+        subject.slug,
+        f"{subject.title}: FLOPs, peak memory and seconds per iteration over |V|",
+        lambda theme: scaling(rows, curves, material.looks, theme, capacities=near),
+        words.figure_caption(rows, SCALING_METRICS, banded),
+    )
+    tables: tuple[Table, ...] = ()
+    if len(fits):
+        columns, cells = fit_rows(fits)
+        tables = (Table("Fitted terms, y = a + b·|V| + c·|V|²", columns, cells, NOTE),)
+    return Block("How the cost grows", figure=figure, tables=tables)

@@ -1,0 +1,64 @@
+"""The data behind a report, and how to make it again."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.export import export
+from workbench.report.page import Contents, Table
+from workbench.report.text import markdown
+from workbench.store import Store
+
+
+def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:
+    """``data/``: every store's records, metrics and samples as CSV and Parquet, the sweeps as
+    YAML, the environments as JSON. Returns the files and what was left out, in lines.
+    """
+    files: list[Path] = []
+    notes: list[str] = []
+    for number, path in enumerate(found.stores):
+        # The earlier store of a comparison has a folder of its own.
+        target = folder / "earlier" if number else folder
+        written = export(path, target)
+        files += written.files
+        notes += written.notes
+        environments = target / "environment.json"
+        environments.write_text(json.dumps(_environments(path), indent=1, sort_keys=True) + "\n")
+        files.append(environments)
+    for name, body in found.specs.items():
+        (folder / name).write_text(body, encoding="utf-8")
+        files.append(folder / name)
+    return files, notes
+
+
+def _environments(path: Path) -> Mapping[str, Any]:
+    with Store.open(path) as store:
+        return {
+            run.id: {"started_at": run.started_at, **run.environment.model_dump(mode="json")}
+            for run in store.runs()
+        }
+
+
+def reproduce_text(found: Contents) -> str:
+    """``REPRODUCE.md``: commands, versions and commit of every run."""
+    lines = ["# How to make this report again", ""]
+    for what, command in found.reproduce:
+        lines += [f"To {what}:", "", "```", command, "```", ""]
+    lines += [
+        "Counts and bytes are then equal; seconds are as near as another hour on that machine"
+        " brings them.", "",
+        "## What it was made with", "", *_table(found.versions), "",
+        "`data/` holds what the report was computed from: `records`, `metrics` and `samples` as"
+        " CSV and Parquet, joined by run, key, source and device; `environment.json`; and the"
+        " sweeps as they were run.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _table(table: Table) -> list[str]:
+    def line(cells: tuple[str, ...]) -> str:
+        return "| " + " | ".join(markdown(cell) for cell in cells) + " |"
+
+    rule = "|" + "---|" * len(table.columns)
+    return [line(table.columns), rule, *(line(row) for row in table.rows)]

@@ -1,0 +1,32 @@
+"""What a card can do at most: the two lines of a roofline, and where they come from."""
+
+import pandas as pd
+
+from workbench.devices import DEVICES, Device
+from workbench.report.view import same_card
+
+
+def entry_of(rows: pd.DataFrame) -> Device | None:
+    """The device entry of the rows' device, as its name or its driver's says."""
+    name = str(rows["device"].iloc[0])
+    return next((d for d in DEVICES.values() if d.name == name or same_card(d, name)), None)
+
+
+def rates(rows: pd.DataFrame) -> tuple[float | None, float | None]:
+    """FLOP/s and bytes/s of the rows' device by its datasheet."""
+    entry = entry_of(rows)
+    if entry is None:
+        return None, None
+    return entry.peak(str(rows["dtype"].iloc[0])), entry.bandwidth_bytes_per_s
+
+
+def ceilings(rows: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:
+    """The ceilings to draw, None without a datasheet, and a sentence on where they come from."""
+    name, dtype = str(rows["device"].iloc[0]), str(rows["dtype"].iloc[0])
+    entry, (peak, bandwidth) = entry_of(rows), rates(rows)
+    if entry is None or peak is None or bandwidth is None:
+        return None, f"No datasheet gives ceilings for {name} in {dtype}."
+    return (peak, bandwidth), (
+        f"Ceilings: dense {dtype} peak and bandwidth of {entry.label}, from"
+        f" {entry.sources['peak_flops']} and {entry.sources['bandwidth_bytes_per_s']}."
+    )

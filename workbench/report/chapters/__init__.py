@@ -1,0 +1,1 @@
+"""The chapters about the whole store, after those about each subject: one a file."""

@@ -1,0 +1,85 @@
+"""What a report is made of: plain strings and figures, which the templates lay out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table of plain strings."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing in both themes, and what it shows in words."""
+
+    slug: str
+    """Its file's name without the ending, and its place in the page: unique in a report."""
+    title: str
+    light: go.Figure
+    dark: go.Figure
+    """The same for a reader whose screen is dark."""
+    caption: tuple[str, ...]
+
+    @property
+    def height(self) -> int:
+        """Pixels, as the figure asks for."""
+        return int(self.light.layout.height or 480)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One aspect of a subject. Without a figure and a table its sentences say what is missing."""
+
+    title: str
+    sentences: tuple[str, ...] = ()
+    figure: Figure | None = None
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter; ``slug`` is its place in the page."""
+
+    title: str
+    slug: str
+    blocks: tuple[Block, ...]
+    bullets: tuple[str, ...] = ()
+    """What it says, a sentence each."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A whole report, but for its time stamp."""
+
+    question: str
+    """The name of the question."""
+    title: str
+    answer: tuple[str, str, str]
+    provenance: tuple[str, ...]
+    """What the store holds and what it lacks."""
+    headline: Table | None
+    sections: tuple[Section, ...]
+    method: str
+    """The method page, Markdown."""
+    reproduce: tuple[tuple[str, str], ...]
+    """(what it does, command), in the order in which to run them."""
+    versions: Table
+    specs: Mapping[str, str] = field(default_factory=dict)
+    """File name to YAML: the sweeps as they were run."""
+    stores: tuple[Path, ...] = ()
+    """The stores that the report reads, the reported one first."""
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """Every figure, in the order of the page."""
+        blocks = [block for section in self.sections for block in section.blocks]
+        return tuple(block.figure for block in blocks if block.figure is not None)

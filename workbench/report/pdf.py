@@ -1,0 +1,87 @@
+"""The report on paper, through typst.
+
+The template is fixed and reads the contents as data: a text from a store is a string there and
+cannot be markup, whatever it says.
+"""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from workbench.report.page import Contents, Figure, Table
+
+HINT = "no PDF: typst is missing; pip install typst"
+MOST_ROWS = 60
+"""Rows of a table on paper; the page and data/ hold the rest."""
+
+
+def write_pdf(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) -> Path | None:
+    """``folder/report.pdf`` with the figures of ``folder/figures``; None without typst.
+
+    The same contents give the same file but for ``stamp``.
+    """
+    try:
+        import typst
+    except ImportError:
+        return None
+    target = folder / "report.pdf"
+    template = files("workbench.report").joinpath("templates", "report.typ").read_bytes()
+    typst.compile(  # type: ignore[type-var]
+        template,
+        output=str(target),
+        root=str(folder),
+        sys_inputs={"report": json.dumps(_document(found, stamp, notes, folder))},
+        # The fonts that typst brings along: the file is the same on every machine.
+        ignore_system_fonts=True,
+        timestamp=0,
+    )
+    return target
+
+
+def _document(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) -> dict[str, Any]:
+    return {
+        "title": found.title,
+        "stamp": stamp,
+        "answer": found.answer,
+        "provenance": [*found.provenance, *notes],
+        "headline": [_table(found.headline)] if found.headline else [],
+        "sections": [
+            {
+                "title": section.title,
+                "bullets": section.bullets,
+                "blocks": [
+                    {
+                        "title": block.title,
+                        "sentences": block.sentences,
+                        "figures": [_figure(block.figure, folder)] if block.figure else [],
+                        "tables": [_table(table) for table in block.tables],
+                    }
+                    for block in section.blocks
+                ],
+            }
+            for section in found.sections
+        ],
+        "reproduce": found.reproduce,
+        "versions": _table(found.versions),
+    }
+
+
+def _figure(figure: Figure, folder: Path) -> dict[str, Any]:
+    path = folder / "figures" / f"{figure.slug}.png"
+    return {
+        "title": figure.title,
+        "path": f"/figures/{path.name}" if path.is_file() else "",
+        "caption": " ".join(figure.caption),
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    rest = len(table.rows) - MOST_ROWS
+    more = f" And {rest:,} more rows in report.html." if rest > 0 else ""
+    return {
+        "title": table.title,
+        "columns": table.columns,
+        "rows": table.rows[:MOST_ROWS],
+        "note": (table.note + more).strip(),
+    }

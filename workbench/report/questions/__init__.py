@@ -1,0 +1,1 @@
+"""The questions that a report can answer: one a file."""
