@@ -26,6 +26,8 @@ HOSTILE = "<script>alert(1)</script> | `x` *b* [l](javascript:alert(1)) <b>&amp;
 def flops(cell: Cell) -> int:
     """Dense FLOPs of one Mistral 7B layer, forward."""
     visual, text = cell.num_visual, cell.num_text
+    if cell.attention == "himix":
+        return 436_207_616 * text + 16_384 * text * (text + visual)
     if cell.attention == "s_attn":
         total = visual + text
         return 436_207_616 * total + 16_384 * total**2
@@ -179,6 +181,39 @@ def slower(before: Record) -> Record:
     return before.model_copy(update={"metrics": before.metrics | seconds, "samples": samples})
 
 
+def three_systems() -> list[Record]:
+    """HiMix beside S-Attn and D-Attn on a whole decoder."""
+    systems = (*SYSTEMS[1:], {"attention": "himix", "kernel": "sdpa"})
+    return [
+        record("predicted", "h100-80gb", **system, scope="decoder", logits="text", num_visual=v)
+        for system in systems
+        for v in (256, 1024, 4096)
+    ]
+
+
+OPERATORS = (("MLP", 0.5), ("T2V", 0.2), ("projections", 0.3))
+
+
+def paper() -> list[Record]:
+    """Whole training steps as in the paper's tables; predicted ones tell their operators, measured
+    ones have a trace.
+    """
+    found = []
+    for attention in ("s_attn", "d_attn", "d_attn_biased", "d_attn_cascade", "d_attn_tanh"):
+        for source, device in (("predicted", "h100-80gb"), ("measured", "NVIDIA H200")):
+            for visual in (9_000, 18_000, 74_000):
+                one = record(source, device, attention=attention, scope="decoder", samples=12,
+                             num_visual=visual, checkpoint=True, **{"pass": "train"})  # fmt: skip
+                if one.status is Status.OK:
+                    parts = [{"part": name, "time_s": share * one.metrics["time_s"]}
+                             for name, share in OPERATORS]  # fmt: skip
+                    told = {"operators": parts} if source == "predicted" else {
+                        "trace": {"parts": parts}}  # fmt: skip
+                    one = one.model_copy(update={"details": {**one.details, **told}})
+                found.append(one)
+    return found
+
+
 CONTENTS = {
     "empty": list,
     "one_cell": lambda: [record(attention="d_attn", num_visual=256)],
@@ -189,6 +224,9 @@ CONTENTS = {
     "nothing_ran": lambda: [record(status=Status.KILLED, error="signal 9", num_visual=64)],
     "hostile": hostile,
     "two_runs": two_runs,
+    "later": lambda: [slower(one) for one in two_runs()],
+    "three_systems": three_systems,
+    "paper": paper,
 }
 
 

@@ -6,13 +6,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import typst
 from markdown_it import MarkdownIt
 
 from tests import golden
 from workbench.errors import Failure, RequestError
+from workbench.export import export
 from workbench.report import NothingToReport, ReportFiles, write_report
 from workbench.report.contents import contents
 from workbench.report.images import HINT, browser
+from workbench.report.pdf import inputs, template, write_pdf
 from workbench.report.write import html, markdown_text
 from workbench.spec import Sweep, load_sweep
 from workbench.store import Store
@@ -151,7 +154,10 @@ def test_the_commands_reproduce_the_sweep(stores: Path, written: dict[str, Repor
         (run,) = store.runs()
     (spec,) = files.specs
     assert load_sweep(spec) == Sweep.model_validate(run.spec)
-    assert f"workbench sweep {spec.name} --store again.db" in files.markdown.read_text()
+    command = f"workbench sweep data/{spec.name} --store again.db"
+    for text in (files.markdown, files.reproduce):
+        assert command in text.read_text()
+    assert "0123abc" in files.reproduce.read_text()
 
 
 def test_two_reports_differ_in_the_stamp_only(stores: Path) -> None:
@@ -205,27 +211,112 @@ def test_run_names_cannot_leave_the_folder(tmp_path: Path) -> None:
         store.add(run, golden.record(num_visual=64))
     files = write_report(path, tmp_path / "out", static_images=False)
     (spec,) = files.specs
-    assert spec.resolve().parent == (tmp_path / "out").resolve()
+    assert spec.resolve().parent == (tmp_path / "out" / "data").resolve()
     assert re.fullmatch(r"[A-Za-z0-9._-]+", spec.name)
-    assert "rm -rf" not in files.markdown.read_text().split("```")[1]
+    for text in (files.markdown.read_text(), files.reproduce.read_text()):
+        assert all("rm -rf" not in command for command in text.split("```")[1::2])
 
 
-def test_the_figures_of_the_page_are_json(written: dict[str, ReportFiles]) -> None:
+def test_the_figures_of_the_page_are_json(stores: Path, written: dict[str, ReportFiles]) -> None:
     script = Page(written["like_default"].html.read_text(encoding="utf-8")).scripts[-1]
     data = script.split("\n", 1)[0].removeprefix("const FIGURES = ").removesuffix(";")
     figures = json.loads(data)
-    assert len(figures) == 2
+    assert len(figures) == len(contents(stores / "like_default.db").figures) >= 8
     for themes in figures.values():
         assert set(themes) == {"light", "dark"}
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(browser() is None, reason=HINT)
-def test_pictures_are_written(stores: Path, tmp_path: Path) -> None:
+def test_pictures_and_paper_are_written(stores: Path, tmp_path: Path) -> None:
     files = write_report(stores / "one_cell.db", tmp_path)
-    (picture,) = files.figures
-    head = picture.read_bytes()[:24]
-    assert head[:8] == b"\x89PNG\r\n\x1a\n"
-    size = (int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
-    assert size == (2800, 1000)
-    assert f"](figures/{picture.name})" in files.markdown.read_text()
+    text = files.markdown.read_text()
+    slugs = [figure.slug for figure in contents(stores / "one_cell.db").figures]
+    assert [path.name for path in files.figures] == [
+        f"{slug}.{kind}" for slug in slugs for kind in ("png", "svg")
+    ]
+    for picture in files.figures[::2]:
+        head = picture.read_bytes()[:24]
+        assert head[:8] == b"\x89PNG\r\n\x1a\n"
+        assert int.from_bytes(head[16:20], "big") == 2800
+        assert f"](figures/{picture.name})" in text
+    for drawing in files.figures[1::2]:
+        assert drawing.read_text().startswith("<svg")
+    assert files.pdf is not None
+    assert files.pdf.read_bytes()[:5] == b"%PDF-"
+    # The pictures are in it: without them it is a tenth of the size.
+    assert files.pdf.stat().st_size > 200_000
+
+
+def test_hostile_names_are_text_on_paper(stores: Path, tmp_path: Path) -> None:
+    found = contents(stores / "hostile.db")
+    told = json.loads(typst.query(
+        template(), "heading.where(level: 1)", field="body", ignore_system_fonts=True,
+        sys_inputs=inputs(found, "@STAMP@", (), tmp_path),
+    ))  # fmt: skip
+    words = [body.get("text") for body in told]
+    assert words[: len(found.sections)] == [section.title for section in found.sections]
+    assert golden.HOSTILE in words[0]
+
+
+def test_two_papers_differ_in_the_stamp_only(stores: Path, tmp_path: Path) -> None:
+    found = contents(stores / "two_runs.db")
+    first = write_pdf(found, "now", (), tmp_path)
+    assert first is not None
+    before = first.read_bytes()
+    write_pdf(contents(stores / "two_runs.db"), "now", (), tmp_path)
+    assert first.read_bytes() == before
+
+
+def test_questions_are_answered_or_name_what_would_answer_them(
+    stores: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(NothingToReport, match=r"workbench sweep probes/himix\.py --store"):
+        write_report(stores / "like_default.db", tmp_path / "out", question="himix")
+    with pytest.raises(NothingToReport, match=r"probes/default\.py"):
+        write_report(stores / "one_cell.db", tmp_path / "out", question="kernel-choice")
+    with pytest.raises(RequestError, match="name the earlier one"):
+        write_report(stores / "two_runs.db", tmp_path / "out", question="regression")
+    with pytest.raises(RequestError, match="is about one store"):
+        contents(stores / "two_runs.db", against=stores / "two_runs.db")
+    with pytest.raises(RequestError, match="both stores are this one"):
+        contents(stores / "two_runs.db", "regression", stores / "two_runs.db")
+    with pytest.raises(RequestError, match="dattn-vs-sattn, himix, kernel-choice"):
+        contents(stores / "two_runs.db", "why")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_regression_names_the_worst_cell(tmp_path: Path) -> None:
+    before = [golden.record(attention="d_attn", num_visual=v, samples=12) for v in (256, 1024)]
+    after = [before[0], golden.slower(before[1])]
+    for name, records in (("before", before), ("after", after)):
+        with Store.open(tmp_path / f"{name}.db", mode="w") as store:
+            store.add_many(store.begin_run("s", {"name": "s"}, golden.LAPTOP), records)
+    found = contents(tmp_path / "after.db", "regression", tmp_path / "before.db")
+    assert ": 1 slower and 1 " in found.answer[0]
+    assert "D-Attn · sdpa at |V| = 1,024" in found.answer[1]
+    assert "1.20×" in found.answer[1]
+    assert found.answer[2] == "The two environments are the same."
+    (cells,) = (section for section in found.sections if section.slug == "cells")
+    assert cells.blocks[0].tables[0].rows[0][0] == "slower"
+
+
+def test_the_data_are_the_export_of_the_store(
+    stores: Path, tmp_path: Path, written: dict[str, ReportFiles]
+) -> None:
+    export(stores / "like_default.db", tmp_path)
+    data = written["like_default"].html.parent / "data"
+    for name in ("records", "metrics", "samples"):
+        for kind in ("csv", "parquet"):
+            ours = (data / f"{name}.{kind}").read_bytes()
+            assert ours == (tmp_path / f"{name}.{kind}").read_bytes()
+    environments = json.loads((data / "environment.json").read_text())
+    assert [one["commit"] for one in environments.values()] == ["0123abc"]
+
+
+def test_published_figures_are_marked(written: dict[str, ReportFiles]) -> None:
+    text = written["like_default"].markdown.read_text()
+    rows = [line for line in text.splitlines() if "68.3" in line]
+    assert len(rows) == 2
+    assert all("| published |" in line for line in rows)
+    assert "probes/paper_table2.py --store like_default.db adds it" in text

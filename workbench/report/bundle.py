@@ -13,7 +13,7 @@ from workbench.store import Store
 
 def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:
     """``data/``: every store's records, metrics and samples as CSV and Parquet, the sweeps as
-    YAML, the environments as JSON. Returns the files and what was left out, in lines.
+    YAML, details and environments as JSON. Returns the files and what was left out, in lines.
     """
     files: list[Path] = []
     notes: list[str] = []
@@ -25,11 +25,23 @@ def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:
         notes += written.notes
         environments = target / "environment.json"
         environments.write_text(json.dumps(_environments(path), indent=1, sort_keys=True) + "\n")
-        files.append(environments)
+        files += [environments, _details(path, target / "details.jsonl")]
     for name, body in found.specs.items():
         (folder / name).write_text(body, encoding="utf-8")
         files.append(folder / name)
     return files, notes
+
+
+def _details(path: Path, target: Path) -> Path:
+    """One line a record: what identifies it, and its details."""
+    with Store.open(path) as store, target.open("w", encoding="utf-8") as out:
+        for run, record in store.items():
+            line = {
+                "run": run, "key": record.cell.key, "source": record.source,
+                "device": record.device, "details": record.details,
+            }  # fmt: skip
+            out.write(json.dumps(line, sort_keys=True) + "\n")
+    return target
 
 
 def _environments(path: Path) -> Mapping[str, Any]:
@@ -50,8 +62,8 @@ def reproduce_text(found: Contents) -> str:
         " brings them.", "",
         "## What it was made with", "", *_table(found.versions), "",
         "`data/` holds what the report was computed from: `records`, `metrics` and `samples` as"
-        " CSV and Parquet, joined by run, key, source and device; `environment.json`; and the"
-        " sweeps as they were run.", "",
+        " CSV and Parquet and `details.jsonl`, joined by run, key, source and device;"
+        " `environment.json`; and the sweeps as they were run.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

@@ -81,7 +81,9 @@ def _subject(material: Material, subject: Subject) -> Section:
 def _provenance(material: Material) -> tuple[str, ...]:
     frame = material.frame
     systems = words.listed(in_order(frame))
-    first = (f"{material.path.name} holds {words.plural(len(frame), 'cell')} of"
+    whole, kept = material.num_cells, len(frame)
+    part = "" if whole == kept else f", of which {kept:,} bear on the question"
+    first = (f"{material.path.name} holds {words.plural(whole, 'cell')}{part}, of"
              f" {words.plural(frame['series'].nunique(), 'system')} ({systems}):"
              f" {words.endings(frame)}.")  # fmt: skip
     sources = set(frame["source"])
@@ -112,12 +114,14 @@ def _commands(
 
 
 def method_page() -> str:
-    """docs/method.md: it travels with the package, and in a checkout it is the file itself."""
+    """docs/method.md: it travels with the package, and in a checkout it is the file itself.
+
+    Its links to other pages are left out, for they do not travel with a report.
+    """
     packaged = files("workbench.report").joinpath("method.md")
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
     checkout = Path(__file__).resolve().parents[2] / "docs" / "method.md"
-    return checkout.read_text(encoding="utf-8")
+    page = (packaged if packaged.is_file() else checkout).read_text(encoding="utf-8")
+    return re.sub(r"\[([^\]]*)\]\([\w./-]+\.md(?:#[\w-]*)?\)", r"\1", page)
 
 
 def _safe(name: str) -> str:

@@ -54,6 +54,8 @@ class Material:
     path: Path
     frame: pd.DataFrame
     """The newest record of each (key, source, device), with ``series``."""
+    num_cells: int
+    """Cells of the store, also those that the question does not ask for."""
     runs: Sequence[RunInfo]
     details: Details
     looks: Mapping[str, Look]
@@ -118,7 +120,7 @@ def gather(
     shown = [(f, rows) for f, rows in found if rows[list(SCALING_METRICS)].notna().any(axis=None)]
     titles = _titles([facts for facts, _ in shown])
     return Material(
-        path, frame, runs, details, all_looks(frame),
+        path, frame, len(every), runs, details, all_looks(frame),
         tuple(
             Subject(title, _slug(number, title), facts, rows, pairs(rows, details))
             for number, (title, (facts, rows)) in enumerate(zip(titles, shown, strict=True), 1)

@@ -26,12 +26,11 @@ def write_pdf(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path)
     except ImportError:
         return None
     target = folder / "report.pdf"
-    template = files("workbench.report").joinpath("templates", "report.typ").read_bytes()
     typst.compile(  # type: ignore[type-var]
-        template,
+        template(),
         output=str(target),
         root=str(folder),
-        sys_inputs={"report": json.dumps(_document(found, stamp, notes, folder))},
+        sys_inputs=inputs(found, stamp, notes, folder),
         # The fonts that typst brings along: the file is the same on every machine.
         ignore_system_fonts=True,
         timestamp=0,
@@ -39,8 +38,14 @@ def write_pdf(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path)
     return target
 
 
-def _document(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) -> dict[str, Any]:
-    return {
+def template() -> bytes:
+    """The layout, which reads ``inputs``."""
+    return files("workbench.report").joinpath("templates", "report.typ").read_bytes()
+
+
+def inputs(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) -> dict[str, str]:
+    """The contents as JSON, with the paths of the pictures below ``folder``."""
+    document = {
         "title": found.title,
         "stamp": stamp,
         "answer": found.answer,
@@ -65,6 +70,7 @@ def _document(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path)
         "reproduce": found.reproduce,
         "versions": _table(found.versions),
     }
+    return {"report": json.dumps(document)}
 
 
 def _figure(figure: Figure, folder: Path) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def times(row: Row) -> str:
         return "n/a"
     if pd.isna(row["ratio_low"]):
         return f"{ratio_words(row['ratio'])}×"
-    return f"{ratio_words(row['ratio'])}× ({ratio_words(row['ratio_low'])} to {ratio_words(row['ratio_high'])})"
+    ends = f"{ratio_words(row['ratio_low'])} to {ratio_words(row['ratio_high'])}"
+    return f"{ratio_words(row['ratio'])}× ({ends})"
 
 
 def reach_ratio(row: Row, baseline_ended: bool) -> str:

@@ -39,7 +39,7 @@ def headline(material: Material) -> Table | None:
             rows += [
                 (subject.title, place(source, device), *cells) for cells in against_rows(against)
             ]
-    note = "Baseline over system at the largest |V| that both ran, or are predicted to fit."
+    note = "Baseline over system, at the largest |V| that neither found too large."
     columns = ("what", "source", *AGAINST)
     return Table("Headline", columns, tuple(rows), note) if rows else None
 

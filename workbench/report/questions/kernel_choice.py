@@ -41,7 +41,8 @@ def headline(material: Material) -> Table | None:
     """Seconds and memory of every kernel at the largest |V| that most of them ran."""
     rows = [
         (what, name, f"{cell['num_visual']:,}", cell["kernel"], quantity(cell["time_s"], "s"),
-         f"{ratio_words(cell['time_s'] / race['time_s'].min())}×", quantity(cell["peak_bytes"], "B"))
+         f"{ratio_words(cell['time_s'] / race['time_s'].min())}×",
+         quantity(cell["peak_bytes"], "B"))
         for what, name, race in _races(material)
         for cell in race.to_dict("records")
     ]  # fmt: skip
@@ -67,7 +68,8 @@ def answer(material: Material) -> Answer:
     ran = RAN[str(cells["source"].iloc[0])]
     best, at = cells.iloc[0], f"|V| = {cells['num_visual'].iloc[0]:,}"
     others = [
-        f"{row['kernel']} {quantity(row['time_s'], 's')} ({ratio_words(row['time_s'] / best['time_s'])}×)"
+        f"{row['kernel']} {quantity(row['time_s'], 's')}"
+        f" ({ratio_words(row['time_s'] / best['time_s'])}×)"
         for row in cells.iloc[1:].to_dict("records")
     ]
     first = (

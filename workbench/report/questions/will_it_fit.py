@@ -39,7 +39,8 @@ def answer(material: Material) -> Answer:
     table = limits(rows)
     near = material.capacities(rows).get(device)
     room = f" of {quantity(near, 'B')}" if near else ""
-    whole = f"{subject.title}, {where}{room}"
+    where = f"{subject.title}, {where}"
+    whole = f"{where}{room}"
     ran = table.dropna(subset=["max_visual"])
     if ran.empty:
         first = f"Nothing fits: no cell {RAN[source]} ({whole})."
