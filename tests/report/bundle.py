@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import series_label
+from workbench.analysis.series import SIZED_OPTIONS, series_label
+from workbench.spec import OPTION_FLAGS
 
 PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
             "m": 1e-3, "µ": 1e-6, "n": 1e-9, "p": 1e-12,
             "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}  # fmt: skip
 QUANTITY = r"(-?[\d.,]+(?:e[+-]\d+)?) (?:([kMGTPmµnp]|[KMGT]i)?(s|B|FLOP))"
-FLAGS = ("fold", "skip_last", "tiled", "checkpoint", "offload", "visual_positions", "compile")
 
 
 def value(text: str) -> float:
@@ -67,9 +67,9 @@ class Bundle:
         found = dict(row)
         for name in ("num_visual", "num_text"):
             found[name] = int(row[name])
-        for name in FLAGS:
+        for name in OPTION_FLAGS:
             found[name] = row[name] in ("True", "true", "1")
-        for name in ("chunk", "checkpoint_every"):
+        for name in SIZED_OPTIONS:
             found[name] = float(row[name]) if row[name] else None
         return found
 
