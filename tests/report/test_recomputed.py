@@ -354,7 +354,8 @@ def part_share(check: Check) -> None:
     told = details["trace"]["parts"] if "trace" in details else details["operators"]
     seconds: dict[str, float] = {}
     for part in told:
-        seconds[part["part"]] = seconds.get(part["part"], 0.0) + part["time_s"]
+        name = part.get("piece", part["part"])
+        seconds[name] = seconds.get(name, 0.0) + part["time_s"]
     most = max(seconds, key=lambda name: seconds[name])
     assert check["part"] == most
     assert int(check["share"]) == pytest.approx(

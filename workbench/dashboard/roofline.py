@@ -84,4 +84,3 @@ def _bound(row: Mapping[Any, Any], peak: float | None, bandwidth: float | None) 
     if not peak or not bandwidth or pd.isna(row["flops"]) or not row["bytes"]:
         return "not told"
     return "compute" if row["flops"] / row["bytes"] > peak / bandwidth else "memory"
-

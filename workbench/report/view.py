@@ -151,19 +151,6 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
-def seconds_by_part(record: Record) -> dict[str, float]:
-    """Seconds by part of the model: of the record's trace, else of its predicted operators."""
-    trace = record.details.get("trace")
-    rows = trace.get("parts") if isinstance(trace, dict) else record.details.get("operators")
-    found: dict[str, float] = {}
-    for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict) and isinstance(row.get("part"), str):
-            seconds = row.get("time_s")
-            if isinstance(seconds, (int, float)) and seconds >= 0:
-                found[row["part"]] = found.get(row["part"], 0.0) + seconds
-    return found
-
-
 def same_card(entry: Device, driver: str) -> bool:
     """Whether the driver's name of a card, such as 'NVIDIA H200', is that of a device entry."""
     words = driver.split()

@@ -1,79 +1,100 @@
-"""Where the time goes: by part of the model, from stored traces and from predicted operators."""
+"""Where the time goes: by part of the model, from stored traces or as predicted."""
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import pandas as pd
 
-from workbench.figures import in_order, quantity
-from workbench.report.material import Material, Subject
+from workbench.figures import in_order, quantity, spent
+from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block, Table
 from workbench.report.sentences import at_place, place, places
-from workbench.report.view import identities, seconds_by_part
+from workbench.report.spent import PREDICTED, spent_of
+from workbench.report.view import identities
+from workbench.report.words import setting
 
 TITLE = "Where the time goes"
 MISSING = (
     "No cell here has a stored trace or predicted operators; workbench sweep --trace DIR stores"
     " where the time of each measured cell goes."
 )
-
-
-class Shares(NamedTuple):
-    """Seconds by part of one cell."""
-
-    seconds: Mapping[str, float]
-
-    @property
-    def total(self) -> float:
-        """Seconds of all parts."""
-        return math.fsum(self.seconds.values())
+TRACED = "One iteration under torch's profiler, which makes it longer than the timed ones."
+GUESSED = "Predicted, not traced: each operator takes the longer of computing and moving."
 
 
 def parts_block(material: Material, subject: Subject) -> Block:
-    """Per place, the parts of each system at the largest |V| at which any of it is known."""
-    tables: list[Table] = []
-    sentences: list[str] = []
-    for source, device in places(subject.rows):
-        rows = at_place(subject.rows, source, device)
-        found: dict[str, tuple[int, Shares]] = {}
-        rows = rows.sort_values("num_visual")
-        records = material.details.some(identities(rows))
-        for identity, series in zip(identities(rows), rows["series"], strict=True):
-            shares = Shares(seconds_by_part(records[identity]))
-            if shares.total > 0:
-                found[series] = records[identity].cell.num_visual, shares
-        if found:
-            name = place(source, device)
-            tables.append(_table([n for n in in_order(rows) if n in found], found, source, name))
-            sentences += [_most(n, *found[n], name) for n in in_order(rows) if n in found]
-    return Block(TITLE, tuple(sentences) or (MISSING,), None, tuple(tables))
-
-
-def _most(series: str, num_visual: int, shares: Shares, where: str) -> str:
-    part = max(shares.seconds, key=lambda name: shares.seconds[name])
-    share = shares.seconds[part] / shares.total
-    return f"{series} at |V| = {num_visual:,}: {share:.0%} of the time goes to {part} ({where})."
-
-
-def _table(order: Sequence[str], found: Mapping[str, tuple[int, Shares]], source: str,
-           name: str) -> Table:  # fmt: skip
-    total: dict[str, float] = {}
-    for _, shares in found.values():
-        for part, seconds in shares.seconds.items():
-            total[part] = total.get(part, 0.0) + seconds
-    parts = sorted(total, key=lambda part: -total[part])
-    rows = [("at |V|", *(f"{found[s][0]:,}" for s in order))]
-    rows += [(part, *(_share(found[s][1], part) for s in order)) for part in parts]
-    rows.append(("all parts", *(quantity(found[s][1].total, "s") for s in order)))
-    how = (
-        "Of one iteration under the profiler, which runs slower than an untraced one."
-        if source == "measured"
-        else "Of the roofline's seconds for each operator; nothing ran."
+    """The parts of each system at the largest |V| that most of a place's systems tell them of."""
+    found = [
+        told for source, device in places(subject.rows)
+        if not (told := _told(material, at_place(subject.rows, source, device))).empty
+    ]  # fmt: skip
+    if not found:
+        return Block(TITLE, (MISSING,))
+    tables, sentences = [], []
+    for told in found:
+        where = place(str(told["source"].iloc[0]), str(told["device"].iloc[0]))
+        tables.append(_table(told, where))
+        sentences += [_most(own, where) for _, own in told.groupby("system", sort=False)]
+    first = found[0]
+    here = at_place(subject.rows, str(first["source"].iloc[0]), str(first["device"].iloc[0]))
+    caption = (
+        f"{setting(here)}, {place(str(first['source'].iloc[0]), str(first['device'].iloc[0]))},"
+        f" |V| = {first['num_visual'].iloc[0]:,}.",
+        _how(first),
     )
-    return Table(f"Time by part, {name}", ("part", *order), tuple(rows), how)
+    figure = drawn(
+        f"{subject.slug}-time", f"{subject.title}: time by part",
+        lambda theme: spent(first, theme, True), caption,
+    )  # fmt: skip
+    return Block(TITLE, tuple(sentences), figure, tuple(tables))
 
 
-def _share(shares: Shares, part: str) -> str:
-    seconds = shares.seconds.get(part)
-    if seconds is None:
-        return ""
-    return f"{quantity(seconds, 's')} ({seconds / shares.total:.0%})"
+def _told(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each system and part, the systems in the order of the legend."""
+    counts = rows[rows["time_s"].notna()].groupby("num_visual")["series"].nunique()
+    for num_visual in (
+        counts.sort_index(ascending=False).sort_values(ascending=False, kind="stable").index
+    ):
+        own = rows[rows["num_visual"] == num_visual]
+        records = material.details.some(identities(own))
+        names = dict(zip(own["series"], identities(own), strict=True))
+        found = [
+            spent_of(records[names[name]]).assign(
+                system=name, source=own["source"].iloc[0], device=own["device"].iloc[0],
+                num_visual=num_visual,
+            )
+            for name in in_order(own)
+        ]  # fmt: skip
+        table = pd.concat(found, ignore_index=True)
+        table = table[(table["by"] == "part") & (table["time_s"] > 0)]
+        if len(table):
+            return table
+    return pd.DataFrame()
+
+
+def _how(table: pd.DataFrame) -> str:
+    return GUESSED if (table["how"] == PREDICTED).all() else TRACED
+
+
+def _most(own: pd.DataFrame, where: str) -> str:
+    first = own.iloc[0]
+    return (
+        f"{first['system']} at |V| = {first['num_visual']:,}:"
+        f" {first['time_s'] / own['time_s'].sum():.0%} of the time goes to {first['name']}"
+        f" ({where})."
+    )
+
+
+def _table(told: pd.DataFrame, where: str) -> Table:
+    systems = list(dict.fromkeys(told["system"]))
+    total = told.groupby("system")["time_s"].sum()
+    parts = told.groupby("name")["time_s"].sum().sort_values(ascending=False).index
+    seconds = told.set_index(["name", "system"])["time_s"]
+    rows = [
+        (str(part), *(_share(seconds.get((part, name)), total[name]) for name in systems))
+        for part in parts
+    ]
+    rows.append(("all parts", *(quantity(total[name], "s") for name in systems)))
+    at = f"at |V| = {told['num_visual'].iloc[0]:,}"
+    return Table(f"Time by part {at}, {where}", ("part", *systems), tuple(rows), _how(told))
+
+
+def _share(seconds: float | None, total: float) -> str:
+    return "" if seconds is None else f"{quantity(seconds, 's')} ({seconds / total:.0%})"
