@@ -96,9 +96,16 @@ class Workload:
 
     def held(self) -> list[Tensor]:
         """Every tensor that exists before the first iteration: weights, inputs, masks, tables."""
-        weights = [*self.module.parameters(), *self.module.buffers()]
-        states = [] if self.optimizer is None else self.optimizer.tensors()
-        return [*weights, *self.inputs, *self.upstream, *self.context.tensors(), *states]
+        return [tensor for tensors in self.held_by_kind().values() for tensor in tensors]
+
+    def held_by_kind(self) -> dict[str, list[Tensor]]:
+        """The same as weights, inputs (buffers too) and optimizer."""
+        buffers = list(self.module.buffers())
+        return {
+            "weights": list(self.module.parameters()),
+            "inputs": [*self.inputs, *self.upstream, *self.context.tensors(), *buffers],
+            "optimizer": [] if self.optimizer is None else self.optimizer.tensors(),
+        }
 
     @property
     def kv_cache_bytes(self) -> int:

@@ -18,9 +18,10 @@ from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.predict import cap_bytes, counts, utilisation
 from workbench.probe.profile import write_trace
 from workbench.probe.states import has_optimizer
-from workbench.probe.timing import SLOW_S, Timing, iterate, sample, settle
+from workbench.probe.timing import SLOW_S, Timing, iterate, settle
 from workbench.probe.trace import Trace
 from workbench.probe.trace import trace as trace_cell
+from workbench.probe.watch import watched
 from workbench.record import Record, Status
 from workbench.spec import Cell, Protocol
 
@@ -100,12 +101,8 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
         details = _traced(workload, folder, flags)
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
     metrics: dict[str, int | float | None] = {
-        "peak_bytes": None if memory is None else memory.peak,
-        **(
-            {}
-            if memory is None or memory.reserved is None
-            else {"reserved_bytes": memory.reserved}
-        ),
+        **({"peak_bytes": None} if memory is None else memory.metrics()),
+        **timing.metrics,
         "time_s": median(timing.whole),
         "time_q1_s": spread[0] if spread else None,
         "time_q3_s": spread[2] if spread else None,
@@ -122,8 +119,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dic
         "status": Status.OK,
         "metrics": metrics,
         "samples": timing.samples,
-        "details": details
-        | ({} if memory is None else {"attention_operators": list(memory.attention_operators)}),
+        "details": details | timing.details | ({} if memory is None else memory.details()),
         "flags": [*flags, *timing.flags, *workload.context.flags],
     }
 
@@ -139,7 +135,7 @@ def _iterations(
         start = time.monotonic()
         memory = memory_pass(workload)
         typical = time.monotonic() - start
-        return sample(lambda: iterate(workload), protocol, typical, stop_at), memory, []
+        return watched(workload, protocol, typical, stop_at), memory, memory.flags()
     first = iterate(workload)
     if time.monotonic() >= stop_at:
         cold = Timing()
@@ -147,10 +143,8 @@ def _iterations(
         why = f"--max-seconds {protocol.max_seconds:g} was over after the first iteration"
         cold.flags += [f"no_warmup: {why}", f"few_samples: 1, {why}", f"peak_bytes: {why}"]
         return cold, None, []
-    flags: list[str] = []
     memory = memory_pass(workload)
-    if memory.retries:
-        flags.append(f"retries: the allocator had to free its cache {memory.retries} times")
+    flags = memory.flags()
 
     def run() -> dict[str, float]:
         return iterate(workload)
@@ -160,7 +154,7 @@ def _iterations(
         typical = run()["time_s"]
         if not settle(run, typical, stop_at):
             flags.append("unsettled: warm-up windows never agreed within 2 %")
-    return sample(run, protocol, typical, stop_at), memory, flags
+    return watched(workload, protocol, typical, stop_at), memory, flags
 
 
 def _traced(workload: Workload, folder: Path | None, flags: list[str]) -> dict[str, Any]:

@@ -8,8 +8,6 @@ import os
 from importlib import import_module
 from typing import Any, NamedTuple
 
-import pynvml
-
 
 class Answer(NamedTuple):
     """What NVML said, or None and why."""
@@ -21,9 +19,13 @@ class Answer(NamedTuple):
 class Nvml:
     """An NVML library, or none and the reason. ``library`` is a module shaped like pynvml."""
 
-    def __init__(self, library: Any = pynvml) -> None:
-        self._library = library
+    def __init__(self, library: Any = None) -> None:
         self.reason: str | None = None
+        try:
+            self._library = library = library or import_module("pynvml")
+        except ModuleNotFoundError:
+            self.reason = "NVML: nvidia-ml-py is not installed"
+            return
         try:
             library.nvmlInit()
         except library.NVMLError as error:
@@ -33,8 +35,11 @@ class Nvml:
         """Call the function of that name. A query that the driver lacks costs only its answer."""
         if self.reason is not None:
             return Answer(None, self.reason)
+        function = getattr(self._library, query, None)
+        if function is None:
+            return Answer(None, f"{query}: this nvidia-ml-py does not have it")
         try:
-            return Answer(getattr(self._library, query)(*arguments))
+            return Answer(function(*arguments))
         except self._library.NVMLError as error:
             return Answer(None, f"{query}: {error}")
 

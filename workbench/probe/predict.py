@@ -88,6 +88,7 @@ def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Rec
                 peak.states.gradients if peak.states else traced.timeline.of_kind("gradients")
             ),
             "activation_bytes": saved_bytes(traced),
+            "working_bytes": peak.by_kind.get("working", 0),
             "time_s": seconds,
             **utilisation(traced, seconds, rate),
             "optimizer_bytes": peak.states.optimizer if peak.states else 0,

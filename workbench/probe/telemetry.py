@@ -4,6 +4,7 @@ A fact that the driver does not give is None and ``reasons`` says why; it is nev
 """
 
 import os
+import time
 from collections.abc import Callable
 from statistics import median
 from threading import Event, Thread
@@ -69,6 +70,7 @@ class Telemetry:
         self._first: Snapshot | None = None
         self._last: Snapshot | None = None
         self._samples: list[Snapshot] = []
+        self._times: list[float] = []
         self._absent = self._nvml.reason
         self._handle: Any = None
         index = cuda_index(device)
@@ -138,6 +140,7 @@ class Telemetry:
     def before(self) -> Snapshot:
         """The state at the start; from here on the card is watched."""
         self._first, self._last, self._samples = self.snapshot(), None, []
+        self._times = [time.monotonic()]
         self._done.clear()
         if self._absent is None:
             self._thread = Thread(target=self._watch, name="telemetry", daemon=True)
@@ -147,6 +150,7 @@ class Telemetry:
     def _watch(self) -> None:
         while not self._done.wait(self._period_s):
             self._samples.append(self.snapshot())
+            self._times.append(time.monotonic())
 
     def after(self) -> Snapshot:
         """The state at the end; the watch is over."""
@@ -155,6 +159,7 @@ class Telemetry:
             self._thread.join()
             self._thread = None
         self._last = self.snapshot()
+        self._times.append(time.monotonic())
         return self._last
 
     def __enter__(self) -> Self:
@@ -199,6 +204,22 @@ class Telemetry:
         facts["num_looks"] = len(self._samples)
         facts["reasons"] = {**self._first.reasons, **self._last.reasons}
         return facts
+
+    def disturbed(self) -> list[tuple[float, float]]:
+        """Spans of the monotonic clock in which the card was throttled or not ours alone.
+
+        A look speaks for the time since the look before.
+        """
+        assert self._first is not None
+        assert self._last is not None, "disturbed() comes after after()"
+        looks = [self._first, *self._samples, self._last]
+        busy = {id(look) for look in self._samples or looks}
+        starts = [self._times[0], *self._times]
+        return [
+            (start, end)
+            for look, start, end in zip(looks, starts, self._times, strict=False)
+            if look.other_processes or (look.throttle_reasons and id(look) in busy)
+        ]
 
     def flags(self) -> list[str]:
         """The quality flags of the watched span: throttled, shared card, MIG slice."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import cuda
@@ -27,6 +28,13 @@ class Timing:
 
     samples: dict[str, list[float]] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """When each whole iteration began and ended, by the monotonic clock."""
+    marked: list[int] = field(default_factory=list)
+    """Indices of samples taken under throttling or beside another process."""
+    metrics: dict[str, int | float | None] = field(default_factory=dict)
+    """What was read meanwhile."""
+    details: dict[str, Any] = field(default_factory=dict)
 
     def add(self, times: dict[str, float]) -> None:
         for name, seconds in times.items():
@@ -126,7 +134,9 @@ def sample(
     slow = typical_s > SLOW_S
     needed = min(SLOW_SAMPLES, protocol.min_samples) if slow else protocol.min_samples
     while True:
+        start = time.monotonic()
         timing.add(run())
+        timing.spans.append((start, time.monotonic()))
         enough = len(timing.whole) >= needed
         precise = slow or protocol.precision is None or _precise(timing.whole, protocol.precision)
         if enough and precise:

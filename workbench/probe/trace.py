@@ -175,6 +175,8 @@ def run(workload: Workload, tracker: Tracker) -> int:
     with looking[0], looking[1], looking[2], tracker, workload.guard():
         outputs = workload.run_forward()
         if workload.cell.pass_ == "train":
+            # A moment of its own: what the forward's last operator let go is not there any more.
+            tracker.tick += 1
             end = tracker.tick
             workload.run_backward(outputs)
     return end

@@ -8,6 +8,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -193,6 +194,15 @@ class Timeline(NamedTuple):
             if live > best:
                 best, moment = live, tick
         return best, moment
+
+    def levels(self, first: int, last: int) -> list[int]:
+        """The sum of live blocks at every moment from ``first`` to ``last``."""
+        changes: Counter[int] = Counter()
+        for block in self.blocks:
+            changes[max(first, block.born)] += block.bytes
+            if block.died is not None:
+                changes[max(first, block.died)] -= block.bytes
+        return list(accumulate(changes[moment] for moment in range(first, last + 1)))
 
     def by_kind(self, moment: int) -> dict[str, int]:
         """Live bytes at a moment by kind; what the forward leaves behind is ``activations``."""
