@@ -72,8 +72,8 @@ def test_a_kernel_that_cannot_serve_is_a_result(tmp_path):
     assert "gemma2" in record.error
 
 
-def test_what_is_not_there_yet_is_refused(small):
-    with pytest.raises(RequestError, match="zero 2"):
+def test_what_cannot_be_measured_here_is_refused(small):
+    with pytest.raises(RequestError, match="world_size 2: this is one process"):
         measure(
             make_cell(
                 model=small,

@@ -1,5 +1,7 @@
 """``predict`` and ``measure``: one cell."""
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,10 +9,12 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.options import takes_cell
+from workbench.errors import RequestError
 
 if TYPE_CHECKING:
+    from workbench.probe.launch import Launch
     from workbench.record import Record
-    from workbench.spec import Cell
+    from workbench.spec import Cell, Point
 
 TIMEOUT_S = 900.0
 Calibration = Annotated[
@@ -71,6 +75,7 @@ def measure(
     """Measure one cell on this machine, in a process of its own."""
     from workbench.probe.client import Client
     from workbench.probe.folders import check_folder
+    from workbench.probe.launch import launched
     from workbench.spec import make_point
 
     if trace is not None:
@@ -79,9 +84,43 @@ def measure(
         timeout = max(TIMEOUT_S, 6 * max_seconds)
     protocol = {"max_seconds": max_seconds, "memory_limit": memory_limit, "timeout_s": timeout}
     point = make_point(cell=cell, source="measured", device=device, protocol=protocol)
+    if (launch := launched()) is not None and launch.world_size > 1:
+        for name, given in (("trace", trace), ("memory_limit", memory_limit)):
+            if given is not None:
+                raise RequestError(f"{name} {given}: works with one process; leave it out")
+        _measure_on_ranks(point, launch, json_)
+        return
     with Client() as client:
         client.trace = trace
         _finish(client.run(point), json_)
+
+
+def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:
+    """One of several ranks: only rank 0 speaks, and libraries never on standard output."""
+    from workbench.probe.launch import check_ranks
+
+    def emit(found: "Record") -> None:
+        sys.stdout.flush()
+        os.dup2(answers, 1)
+        show.record(found, as_json)
+        sys.stdout.flush()
+        os.dup2(2, 1)
+        failed.append(not found.status.done)
+
+    failed: list[bool] = []
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        check_ranks(point.cell, launch, point.device)
+        from workbench.probe.ranks import measure_on_ranks
+
+        measure_on_ranks(point.cell, point.device, point.protocol, launch, emit)
+    except RequestError as error:
+        if launch.rank == 0:
+            raise
+        raise typer.Exit(2) from error
+    if any(failed):
+        raise typer.Exit(1)
 
 
 def _finish(found: "Record", as_json: bool) -> None:

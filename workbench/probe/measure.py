@@ -14,6 +14,7 @@ from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
 from workbench.probe.bare import bare
 from workbench.probe.environment import device_name, environment, resolve_device
+from workbench.probe.launch import check_ranks
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.predict import cap_bytes, counts, utilisation
 from workbench.probe.profile import write_trace
@@ -34,6 +35,7 @@ def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = No
     ``trace`` is a folder for a torch-profiler trace of one further iteration.
     """
     place = resolve_device(device)
+    check_ranks(cell, None, place)
     record: dict[str, Any] = {
         "cell": cell,
         "source": "measured",
@@ -62,7 +64,7 @@ def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = No
         flags = _cap_flags(cell)
     metrics = {**counted, **found.pop("metrics", {})}
     if found["status"] == Status.OK:
-        found["flags"] += _utilisation(cell, record["device"], traced, metrics)
+        found["flags"] += utilisation_of(cell, record["device"], traced, metrics)
     return Record(
         **record,
         **{**found, "flags": [*flags, *found["flags"]]},
@@ -71,7 +73,7 @@ def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = No
     )
 
 
-def _utilisation(
+def utilisation_of(
     cell: Cell, name: str, traced: Trace, metrics: dict[str, int | float | None]
 ) -> list[str]:
     """Adds MFU against the datasheet's peak; returns the reason where there is none."""
@@ -86,10 +88,6 @@ def _utilisation(
 
 
 def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dict[str, Any]:
-    if cell.zero:
-        raise RequestError(
-            f"zero {cell.zero}: one process has nobody to share with; predict it, or give --zero 0"
-        )
     workload = build(cell, place)
     if has_optimizer(cell):
         workload.optimizer = workload.make_optimizer()

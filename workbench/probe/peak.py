@@ -39,7 +39,7 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
     rest = traced.timeline.without(*apart)
     always = {
         "weights": held.weights if "weights" in apart else 0,
-        "gradients": held.gradients if "gradients" in apart else 0,
+        "gradients": held.gradients if "gradients" in apart and not held.on_host else 0,
         "optimizer": 0 if held.on_host else held.optimizer,
         "zero buffers": held.buffers,
     }

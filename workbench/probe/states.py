@@ -51,13 +51,13 @@ class States:
     stepping: int = 0
     """Only while the optimizer steps: gradients widened to float32."""
     on_host: bool = False
-    """Whether the optimizer's states are on the host and not on the device."""
+    """Whether reduced gradients and the optimizer's states are on the host."""
 
     @property
     def total(self) -> int:
         """On the device."""
-        held = self.weights + self.gradients + self.buffers
-        return held if self.on_host else held + self.optimizer
+        held = self.weights + self.buffers
+        return held if self.on_host else held + self.gradients + self.optimizer
 
 
 def has_optimizer(cell: Cell) -> bool:
@@ -104,13 +104,13 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
     bucket = item * min(trained, REDUCE_BUCKET)
     if cell.zero == 3:
         shards = [sum(_shard(n, world) for n in group) for group in groups]
-        kept = sum(p.numel for p in parameters if p.numel <= PERSISTENT)
+        kept = sum(world * _shard(p.numel, world) for p in parameters if p.numel <= PERSISTENT)
         return States(
             weights=item * (sum(_shard(p.numel, world) for p in parameters) + kept),
             gradients=item * sum(shards),
             optimizer=3 * MASTER * sum(shards),
-            buffers=bucket + item * min(whole - kept, MAX_LIVE),
-            stepping=(item + MASTER) * max(shards),
+            buffers=bucket + item * min(max(0, whole - kept), MAX_LIVE),
+            stepping=0 if cell.offload_optimizer else (item + MASTER) * max(shards),
             on_host=cell.offload_optimizer,
         )
     shards = [_shard(sum(group), 2 * world) * 2 for group in groups]
@@ -118,12 +118,15 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
         sum(touched(group, shard, rank) for group, shard in zip(groups, shards, strict=True))
         for rank in range(world)
     )
+    gradients = item * (trained if cell.zero == 1 else held)
+    if cell.offload_optimizer:
+        gradients, held = MASTER * sum(shards), 0
     return States(
         weights=item * (whole - trained + world * sum(shards)),
-        gradients=item * (trained if cell.zero == 1 else held),
+        gradients=gradients,
         optimizer=3 * MASTER * sum(shards),
         buffers=bucket + (item * held if cell.zero == 1 else 0),
-        stepping=(item + MASTER) * max(shards),
+        stepping=0 if cell.offload_optimizer else (item + MASTER) * max(shards),
         on_host=cell.offload_optimizer,
     )
 

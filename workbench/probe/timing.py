@@ -109,14 +109,22 @@ def _phases(
     return times if workload.optimizer is None else {**times, "optimizer_s": stepping}
 
 
-def settle(run: Callable[[], dict[str, float]], typical_s: float, stop_at: float) -> bool:
+Clock = Callable[[], float]
+
+
+def settle(
+    run: Callable[[], dict[str, float]],
+    typical_s: float,
+    stop_at: float,
+    now: Clock = time.monotonic,
+) -> bool:
     """Warm up until the medians of two consecutive windows agree; False where they never do."""
     count = max(1, round(WINDOW_S / max(typical_s, 1e-6)))
     previous = None
     for _ in range(MAX_WINDOWS):
         times = []
         for _ in range(count):
-            if time.monotonic() >= stop_at:
+            if now() >= stop_at:
                 return False
             times.append(run()["time_s"])
         median = sorted(times)[len(times) // 2]
@@ -127,9 +135,13 @@ def settle(run: Callable[[], dict[str, float]], typical_s: float, stop_at: float
 
 
 def sample(
-    run: Callable[[], dict[str, float]], protocol: Protocol, typical_s: float, stop_at: float
+    run: Callable[[], dict[str, float]],
+    protocol: Protocol,
+    typical_s: float,
+    stop_at: float,
+    now: Clock = time.monotonic,
 ) -> Timing:
-    """Samples until the protocol's criteria hold or the clock passes ``stop_at`` (monotonic)."""
+    """Samples until the protocol's criteria hold or the clock passes ``stop_at``."""
     timing = Timing()
     slow = typical_s > SLOW_S
     needed = min(SLOW_SAMPLES, protocol.min_samples) if slow else protocol.min_samples
@@ -141,7 +153,7 @@ def sample(
         precise = slow or protocol.precision is None or _precise(timing.whole, protocol.precision)
         if enough and precise:
             return timing
-        if time.monotonic() >= stop_at:
+        if now() >= stop_at:
             timing.flags += _unmet(timing.whole, needed, protocol, precise)
             return timing
 

@@ -1,0 +1,166 @@
+"""Two real ranks under deepspeed: losses, sharded states and the command line's one record.
+
+Two launches serve all of it: each rank imports deepspeed anew, and that takes seconds.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.small import small_model
+from workbench.errors import RequestError
+from workbench.probe.launch import Launch, check_ranks, helper_needs
+from workbench.probe.states import Parameter, states, touched
+from workbench.probe.trace import trace
+from workbench.spec import make_cell
+
+ROOT = Path(__file__).parents[2]
+STEP = {"scope": "decoder", "pass": "train", "num_visual": 33, "num_text": 15, "world_size": 2}
+CELLS = {
+    **{
+        f"{dtype}-{zero}": {"dtype": dtype, "zero": zero, "checkpoint": True}
+        for dtype in ("float32", "bfloat16")
+        for zero in (0, 2, 3)
+    },
+    "added-0": {"dtype": "float32", "accumulate": 2},
+    "added-3": {"dtype": "float32", "zero": 3, "accumulate": 2},
+    "offloaded-2": {"dtype": "float32", "zero": 2, "offload_optimizer": True},
+    "offloaded-3": {"dtype": "float32", "zero": 3, "offload_optimizer": True},
+    "tiled-0": {"dtype": "float32", "tiled": True},
+    "tiled-3": {"dtype": "float32", "zero": 3, "tiled": True},
+    "chunked-0": {"dtype": "float32", "attention": "d_attn", "chunk": 8},
+    "chunked-3": {"dtype": "float32", "zero": 3, "attention": "d_attn", "chunk": 8},
+    "gated-3": {"dtype": "float32", "zero": 3, "attention": "d_attn_tanh"},
+}
+SAME = [
+    ("float32-0", "float32-2", "float32-3", "offloaded-2", "offloaded-3"),
+    ("bfloat16-2", "bfloat16-3"),
+    ("bfloat16-0", "bfloat16-2"),
+    ("added-0", "added-3"),
+    ("tiled-0", "tiled-3"),
+    ("chunked-0", "chunked-3"),
+]
+needs_helper = pytest.mark.skipif(
+    bool(helper_needs()), reason=f"deepspeed's helper needs {' and '.join(helper_needs())}"
+)
+
+
+def torchrun(*command, timeout=280):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.run(
+        [*launcher, "--nproc-per-node", "2", "-m", *map(str, command)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return small_model("mistral", tmp_path_factory.mktemp("model"))
+
+
+@needs_helper
+def test_losses_and_states_of_every_stage(model, tmp_path):
+    """One launch for all: the fixture of several tests would be launched once a test worker."""
+    cells = {name: {**STEP, **fields, "model": model} for name, fields in CELLS.items()}
+    (tmp_path / "cells.json").write_text(json.dumps(cells))
+    done = torchrun("tests.probe.two_ranks", tmp_path / "cells.json", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "out.json").read_text())
+    for names in SAME:
+        losses_are_equal(found, names)
+    for name, fields in cells.items():
+        states_are_as_predicted(found[name]["ranks"], make_cell(**fields), name)
+
+
+def losses_are_equal(found, names):
+    # Float32: the order of sums. Bfloat16: stage 0 rounds the mean gradient once more.
+    tolerance = 1e-6 if "bfloat16-0" not in names else 1e-4
+    for one, other in pairwise(names):
+        for rank in range(2):
+            losses, expected = (found[n]["ranks"][rank]["losses"] for n in (other, one))
+            assert losses == pytest.approx(expected, rel=tolerance), (one, other)
+    first, second = (found[names[0]]["ranks"][rank]["losses"] for rank in range(2))
+    assert first != second, f"{names}: the ranks train on different samples"
+    assert first[-1] < first[0], f"{names}: steps along the gradient"
+
+
+def states_are_as_predicted(ranks, cell, name):
+    predicted = states(cell, trace(cell).parameters)
+    for kind in ("weights", "gradients", "optimizer"):
+        measured = max(rank[kind] for rank in ranks)
+        assert measured == getattr(predicted, kind), (name, kind)
+
+
+@needs_helper
+def test_the_command_line_prints_one_record(model):
+    options = ["--scope", "decoder", "--pass", "train", "--visual", "33", "--text", "15"]
+    done = torchrun(
+        "workbench", "measure", "--model", model, *options, "--dtype", "float32", "--zero", "2",
+        "--world-size", "2", "--device", "cpu", "--max-seconds", "1", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads(done.stdout)
+    metrics, ranks = record["metrics"], record["details"]["ranks"]
+    assert record["status"] == "ok"
+    assert len(ranks) == 2
+    assert metrics["peak_bytes"] == max(rank["peak_bytes"] for rank in ranks)
+    assert metrics["peak_bytes"] > metrics["weight_bytes"] + metrics["optimizer_bytes"]
+    assert 0 < metrics["communication_share"] <= 1
+    assert metrics["tokens_per_s"] == pytest.approx(2 * 48 / metrics["time_s"])
+    assert metrics["samples_per_s"] == pytest.approx(2 / metrics["time_s"])
+    assert record["details"]["deepspeed_flops_profiler"]["ratio"] == pytest.approx(1, rel=0.01)
+    assert any(flag.startswith("mfu: ") for flag in record["flags"])
+
+
+ONE_OF_TWO = Launch(0, 0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "launch", "words"),
+    [
+        ({"zero": 3}, None, "torchrun --nproc-per-node 2 -m workbench measure"),
+        ({}, None, "world_size 2: this is one process"),
+        ({"world_size": 4}, ONE_OF_TWO, "2 processes were started; give --world-size 2 or start"),
+        ({"world_size": 1}, ONE_OF_TWO, "2 processes were started"),
+        ({"dtype": "float16", "zero": 2}, ONE_OF_TWO, "dtype float16: .* bfloat16 or float32"),
+        ({"scope": "layer"}, ONE_OF_TWO, "only a train pass of scope decoder or lvlm"),
+    ],
+)
+def test_what_cannot_be_launched_is_said_at_once(fields, launch, words):
+    with pytest.raises(RequestError, match=words):
+        check_ranks(make_cell(**{**STEP, **fields}), launch, "cpu")
+
+
+def test_a_missing_compiler_is_said_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(RequestError, match=r"compiles a helper .*g\+\+.* and ninja not on PATH"):
+        check_ranks(make_cell(**STEP, dtype="float32"), ONE_OF_TWO, "cpu")
+
+
+def test_only_one_rank_explains_a_mistake():
+    command = [sys.executable, "-m", "workbench", "measure", "--visual", "8", "--world-size", "4"]
+    said = []
+    for rank in ("0", "1"):
+        started = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **started, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        said.append(done.stderr.strip())
+    assert said[0].startswith("workbench: world_size 4: 2 processes were started")
+    assert said[1] == ""
+
+
+def test_a_stage_2_rank_keeps_every_parameter_that_it_touches():
+    assert [touched([5, 3, 4], 6, rank) for rank in range(2)] == [8, 7]
+    cell = make_cell(**STEP, zero=2, dtype="float32")
+    held = states(cell, [Parameter("decoder", n) for n in (5, 3, 4)])
+    assert held.gradients == 4 * 8
