@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from workbench.figures.units import digits, interval, quantity
+from workbench.units import digits, interval, quantity
 
 
 @pytest.mark.parametrize(

@@ -42,12 +42,21 @@ def predict(
         str, typer.Option(help="A device entry, or a YAML file of one.")
     ] = "h100-80gb",
     calibration: Calibration = None,
+    operators: Annotated[
+        bool,
+        typer.Option("--operators", help="Also by operator and by module."),
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Predict one cell for a device that need not be here: FLOPs, peak memory, time."""
     from workbench.probe.predict import predict as predict_cell
 
-    _finish(predict_cell(cell, device, calibration), json_)
+    found = predict_cell(cell, device, calibration)
+    _finish(found, json_)
+    if operators and not json_:
+        for key in ("operator", "module"):
+            print()
+            show.work(key, found.details.get(f"{key}s", []))
 
 
 @takes_cell

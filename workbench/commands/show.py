@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.record import Record
 
-Steps = tuple[tuple[float, str], ...]
 # Metrics that every result names, with null where it has none.
 _ALWAYS = ("flops", "flops_causal", "model_flops", "params", "peak_bytes", "time_s")
-_DECIMAL: Steps = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""),
-            (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))  # fmt: skip
-_BINARY: Steps = ((2.0**40, "Ti"), (2.0**30, "Gi"), (2.0**20, "Mi"), (2.0**10, "Ki"), (1.0, ""))
 
 
 def note(line: str) -> None:
@@ -43,15 +39,28 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def amount(value: float | None, unit: str) -> str:
     """A metric's value with a prefix that suits it: ``3.61 TFLOP``, ``1.20 GiB``, ``12.3 ms``."""
-    if value is None:
-        return "n/a"
-    if unit == "1":
-        return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-    steps = _BINARY if unit == "B" else _DECIMAL
-    if unit == "s":
-        steps = tuple(step for step in steps if step[0] <= 1)  # nobody counts kiloseconds
-    factor, prefix = next((s for s in steps if abs(value) >= s[0]), steps[-1])
-    return f"{value / factor:.4g} {prefix}{unit}" if value else f"0 {unit}"
+    from workbench.units import quantity
+
+    return quantity(value, unit, 4)
+
+
+def work(key: str, rows: Iterable[dict[str, Any]]) -> None:
+    """What each operator or module does, longest first."""
+    table(
+        (key, "part", "calls", "FLOPs", "bytes", "time", "bound by"),
+        (
+            (
+                row[key],
+                row["part"],
+                f"{row['calls']:,}",
+                amount(row["flops"], "FLOP"),
+                amount(row["bytes"], "B"),
+                amount(row["time_s"], "s"),
+                row["bound"] or "",
+            )
+            for row in rows
+        ),
+    )
 
 
 def record(found: "Record", as_json: bool) -> None:

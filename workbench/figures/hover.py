@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.figures.style import FAILURES, plain
-from workbench.figures.units import quantity
 from workbench.record import METRICS
+from workbench.units import quantity
 
 
 def hover(row: Mapping[Any, Any], metric: str) -> str:

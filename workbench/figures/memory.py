@@ -21,7 +21,7 @@ from workbench.figures.style import (
     plain,
     tint,
 )  # fmt: skip
-from workbench.figures.units import quantity
+from workbench.units import quantity
 
 GIB = 2.0**30
 GAP = 0.03

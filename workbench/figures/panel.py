@@ -13,8 +13,8 @@ import numpy as np
 
 from workbench.figures.hover import hover
 from workbench.figures.style import FAILURES, Look, Theme, axis, plain, tint
-from workbench.figures.units import AXIS_UNITS
 from workbench.record import METRICS
+from workbench.units import AXIS_UNITS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from workbench.figures.panel import known, log_ticks
 from workbench.figures.style import Look, Theme, axis, in_order, layout, plain
-from workbench.figures.units import quantity
+from workbench.units import quantity
 
 TERA = 1e12
 

@@ -20,7 +20,7 @@ from workbench.figures.style import (
     plain,
     tint,
 )  # fmt: skip
-from workbench.figures.units import quantity
+from workbench.units import quantity
 
 LOOKS = {
     "V2V": (VERMILLION, ""), "T2V": (ORANGE, "/"), "T2T": (YELLOW, "\\"),

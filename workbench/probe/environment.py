@@ -165,6 +165,7 @@ def _cpu() -> str | None:
     return found[1].strip() if found else platform.processor() or platform.machine() or None
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -41,7 +41,7 @@ def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Rec
     }
     capacity, flags = capacity_of(cell, target)
     try:
-        traced = trace(cell, allocator_of(target))
+        traced = trace(cell, allocator_of(target), pieces=True)
     except Unsupported as error:
         return Record(
             **base,
@@ -104,7 +104,10 @@ def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Rec
         | ({} if moved is None else {"offload": moved.document()})
         | ({"parts": parts_of(traced, found)} if traced.params_by_part else {})
         | ({} if known is None else {"calibration": known.provenance})
-        | {"operators": table(work, found, lambda op: {"operator": op.name, "part": op.part})}
+        | {
+            "operators": table(work, found, lambda op: {"operator": op.name, "part": op.part}),
+            "modules": table(work, found, lambda op: {"module": op.piece, "part": op.part}),
+        }
         | ({} if found is None else {"time": found.document()}),
         duration_s=time.monotonic() - clock,
     )

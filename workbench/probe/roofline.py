@@ -79,12 +79,14 @@ class Times:
 
 
 def works(cell: Cell, traced: Trace) -> list[Work]:
-    """Every operator of a cell with the rate that it belongs to."""
+    """Every operator of a cell that does something, with the rate that it belongs to."""
     attention = causal_attention(traced.operators)
     hidden = traced.flops - traced.flops_causal
     kept = 1.0 if not attention or KERNELS[cell.kernel].every_pair else 1 - hidden / attention
     found = []
     for op, calls in traced.operators.items():
+        if not op.flops and not op.bytes:
+            continue  # A view, though torch does not call it one.
         share = kept if op.attention and op.part == "decoder" else 1.0
         found.append(Work(op, calls, rate_of(op, cell), op.flops * share))
     return found

@@ -19,6 +19,7 @@ from workbench.lvlm.offload import TO_HOST
 from workbench.probe.allocator import HOST, Allocator
 from workbench.probe.flops import is_attention, operator_flops
 from workbench.probe.pieces import Nodes
+from workbench.probe.traffic import bytes_of, extent
 
 
 class Operator(NamedTuple):
@@ -144,7 +145,7 @@ class Tracker(TorchDispatchMode):
         if not func.is_view:
             packet = func.overloadpacket
             inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-            moved = sum(map(extent, inputs)) + sum(map(extent, outputs))
+            moved = bytes_of(packet, inputs, outputs)
             flops = operator_flops(packet, args, kwargs, out)
             name = str(packet).removeprefix("aten.")
             for size in self.scratch(self.part, packet, args) if self.allocator.card else ():
@@ -221,14 +222,6 @@ class Timeline(NamedTuple):
     def of_kind(self, kind: str) -> int:
         """Bytes of all blocks of a kind."""
         return sum(block.bytes for block in self.blocks if block.kind == kind)
-
-
-def extent(tensor: Tensor) -> int:
-    """Bytes that reading or writing the tensor touches: an expanded dimension is touched once."""
-    count = 1
-    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        count *= size if stride or size == 0 else 1
-    return count * tensor.element_size()
 
 
 def tally(calls: Iterable[Call]) -> Counter[Operator]:

@@ -1,0 +1,35 @@
+"""Bytes that an operator moves, from its shapes: inputs read once, outputs written once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+MOVES_NOTHING = frozenset(
+    {aten._unsafe_view, aten.empty, aten.empty_like, aten.empty_strided, aten.empty_permuted,
+     aten.new_empty, aten.new_empty_strided, aten.detach, aten.alias}
+)  # fmt: skip
+"""Operators that make a tensor without touching its bytes, though torch calls them no views."""
+GATHERS = frozenset({aten.embedding, aten.index, aten.index_select, aten.gather})
+"""Operators that read of their first input only the rows that they return."""
+
+
+def extent(tensor: Tensor) -> int:
+    """Bytes that reading or writing the tensor touches: an expanded dimension is touched once."""
+    count = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        count *= size if stride or size == 0 else 1
+    return count * tensor.element_size()
+
+
+def bytes_of(packet: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
+    """Bytes that one call moves; ``inputs`` and ``outputs`` are its tensors, in order."""
+    if packet in MOVES_NOTHING:
+        return 0
+    written = sum(map(extent, outputs))
+    if packet in GATHERS:
+        return 2 * written + sum(map(extent, inputs[1:]))
+    return written + sum(map(extent, inputs))
