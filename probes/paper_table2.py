@@ -2,6 +2,7 @@
 
 Mistral 7B, gradient checkpointing, ZeRO-3 over 32 H100 80 GB. The paper states neither the text
 length nor the micro-batch; 400 text tokens, one sample a GPU and logits on text rows are assumed.
+The report of the sweep sets both side by side, with the micro-batch that would explain the limits.
 """
 
 import sys

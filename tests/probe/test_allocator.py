@@ -5,6 +5,7 @@ import torch
 
 from tests.small import small_model
 from workbench.devices import DEVICES
+from workbench.figures.memory import KINDS
 from workbench.lvlm.kernels import KERNELS
 from workbench.probe.allocator import CARD, allocator_of
 from workbench.probe.predict import predict
@@ -53,6 +54,7 @@ def test_the_kinds_add_up_to_the_peak(attention, dtype, tmp_path):
         record = predict(cell.replace(dtype=dtype, **fields), "h100-80gb")
         assert sum(record.details["memory_by_kind"].values()) == record.metrics["peak_bytes"]
         assert record.metrics["reserved_bytes"] >= record.metrics["peak_bytes"]
+        assert set(record.details["memory_by_kind"]) <= set(KINDS)
         assert set(record.details["assumed"]) == {"blocks", "workspace", "context", "temporaries"}
 
 

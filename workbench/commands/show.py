@@ -82,3 +82,6 @@ def record(found: "Record", as_json: bool) -> None:
         table(("metric", "value", "convention"), rows)
     for flag in found.flags:
         print(f"flag  {flag}")
+    states = found.details.get("states", {})
+    if "difference" in states:
+        print(f"states  {states['difference']}")

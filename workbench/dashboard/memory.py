@@ -1,5 +1,6 @@
 """Memory: where the bytes of the peak go, by kind, against the card's capacity."""
 
+import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import one, several, subject
@@ -7,6 +8,7 @@ from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import data, say_thinned
 from workbench.dashboard.thin import thin
 from workbench.figures import in_order, memory
+from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
 from workbench.report.sentences import at_place, place, places
 from workbench.report.text import markdown
 from workbench.report.view import capacities, memory_kinds
@@ -43,3 +45,11 @@ def render() -> None:
         f" {' '.join(provenance(rows))}"
         " The bands of a measured cell are those that it counted; the rest of its peak is one."
     ))  # fmt: skip
+    for title, columns, said in (
+        ("What the predictions assume", ASSUMED, assumed_rows(drawn, store.details)),
+        ("Beside deepspeed's estimate", STATES, states_rows(drawn, store.details)),
+    ):
+        if said:
+            st.markdown(f"**{title}**")
+            st.dataframe(pd.DataFrame(list(said), columns=list(columns)), hide_index=True,
+                         width="stretch")  # fmt: skip

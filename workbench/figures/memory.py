@@ -29,7 +29,10 @@ FAR = 1.6
 """Times the capacity at which the axis ends."""
 KINDS = {
     "weights": (BLUE, ""), "gradients": (PURPLE, "/"), "optimizer": (GREEN, "x"),
-    "inputs": (SKY, "."), "activations": (ORANGE, "\\"), "working": (VERMILLION, "-"),
+    "zero buffers": (PURPLE, "+"), "workspace": (SKY, "x"), "inputs": (SKY, "."),
+    "offloaded": (GREEN, "|"), "activations": (ORANGE, "\\"), "logits": (YELLOW, "|"),
+    "input gradients": (PURPLE, "."), "temporaries": (VERMILLION, "+"),
+    "working": (VERMILLION, "-"),
 }  # fmt: skip
 """Kind to colour and hatching, from the bottom of the stack up; other kinds follow."""
 OTHER = (YELLOW, "+")

@@ -9,6 +9,7 @@ from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels import KERNELS
 from workbench.probe.allocator import allocator_of, assumptions
+from workbench.probe.deepspeed_estimate import beside
 from workbench.probe.environment import environment
 from workbench.probe.peak import predicted_peak, predicted_reserved
 from workbench.probe.roofline import Times, by_part, rates, table, times, works
@@ -102,6 +103,11 @@ def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Rec
             "assumed": assumptions(target, cell),
         }
         | ({} if moved is None else {"offload": moved.document()})
+        | (
+            {"states": beside(cell, traced.parameters, peak.states)}
+            if peak.states is not None
+            else {}
+        )
         | ({"parts": parts_of(traced, found)} if traced.params_by_part else {})
         | ({} if known is None else {"calibration": known.provenance})
         | {

@@ -4,7 +4,8 @@ import pandas as pd
 
 from workbench.figures import memory, quantity
 from workbench.report.material import Material, Subject, drawn
-from workbench.report.page import Block
+from workbench.report.page import Block, Table
+from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
 from workbench.report.sentences import at_place, place, places
 from workbench.report.view import memory_kinds
 from workbench.report.words import setting
@@ -37,7 +38,18 @@ def memory_block(material: Material, subject: Subject) -> Block:
         lambda theme: memory(kinds, near, theme), caption,
     )  # fmt: skip
     sentences = tuple(_largest(own, name) for _, own in kinds.groupby("system", sort=False))
-    return Block(TITLE, sentences, figure)
+    return Block(TITLE, sentences, figure, _behind(here, material))
+
+
+def _behind(rows: pd.DataFrame, material: Material) -> tuple[Table, ...]:
+    """Where these are predictions: model states beside deepspeed's estimate, what is assumed."""
+    found = (
+        Table("Model states beside deepspeed's estimate", STATES,
+              states_rows(rows, material.details)),
+        Table("What the predictions assume of the memory", ASSUMED,
+              assumed_rows(rows, material.details)),
+    )  # fmt: skip
+    return tuple(table for table in found if table.rows)
 
 
 def _largest(kinds: pd.DataFrame, where: str) -> str:

@@ -8,6 +8,7 @@ from workbench.figures import quantity
 from workbench.report import words
 from workbench.report.material import FILL, Material
 from workbench.report.page import Block, Section, Table
+from workbench.report.predicted import TABLE_2_BESIDE, TABLE_2_NOTE, table_2_rows
 from workbench.report.published import ARXIV, MERGING, QUALITY, SETTING, TABLE_2, TABLE_3
 from workbench.report.sentences import place
 from workbench.report.text import listed
@@ -47,8 +48,12 @@ def _throughput(material: Material, rows: pd.DataFrame) -> Block:
         QUOTED + " Ours: the largest |V| of the store that ran or is predicted to fit, and the"
         " seconds there; workbench limit finds the threshold itself.",
     )  # fmt: skip
+    beside = Table(
+        "The predictions at the published sizes", TABLE_2_BESIDE,
+        table_2_rows(ours[ours["source"] == "predicted"], material.details), TABLE_2_NOTE,
+    )  # fmt: skip
     return Block(title, () if own else (_lacking(material, "probes/paper_table2.py"),), None,
-                 (table,))  # fmt: skip
+                 (table, beside) if beside.rows else (table,))  # fmt: skip
 
 
 def _reach(cells: pd.DataFrame) -> tuple[str, str]:
