@@ -8,6 +8,7 @@ from typing import NamedTuple
 from workbench.errors import RequestError
 from workbench.record import Environment, Record
 from workbench.store import RunInfo, Store
+from workbench.store_notes import Note, NoteOf
 from workbench.store_rows import COLUMNS, decode, load
 from workbench.store_salvage import rows
 from workbench.store_schema import DamagedStore, StoreError
@@ -32,6 +33,7 @@ class _Part(NamedTuple):
     runs: list[RunInfo]
     records: list[tuple[str, Record]]
     units: dict[str, str]
+    notes: dict[NoteOf, Note]
     note: str | None = None
 
 
@@ -39,7 +41,8 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
     """Unite ``inputs`` in ``out``, which is created, or added to where it is a store.
 
     A (run, key, source, device) is kept once: a record that is done before one that is not, then
-    the one that was there first; of two that are not done the later. Inputs are only read.
+    the one that was there first; of two that are not done the later. Of two notes on the same the
+    first is kept. Inputs are only read.
     Raises RequestError where an input is no store at all or ``out`` is a file of another kind,
     and StoreError where ``out`` cannot be written.
     """
@@ -57,6 +60,10 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
         for part in parts:
             for run_id, records in _by_run(part.records):
                 added += store.add_many(run_id, records)
+        held = store.notes()
+        for of, note in ((of, note) for part in parts for of, note in part.notes.items()):
+            if held.setdefault(of, note) is note:
+                store.write_note(of, note.text, note.tags)
         found = store.runs()
     notes = [part.note for part in parts if part.note]
     return Merged(target, len(found), sum(run.num_records for run in found), added, notes)
@@ -73,7 +80,7 @@ def _read(path: Path) -> _Part:
     try:
         with Store.open(path) as store:
             if not store.check(rows=False):
-                return _Part(store.runs(), list(store.items()), store.units())
+                return _Part(store.runs(), list(store.items()), store.units(), store.notes())
     except DamagedStore:
         pass
     return _salvaged(path)
@@ -109,7 +116,7 @@ def _salvaged(path: Path) -> _Part:
     number = len({(run, r.cell.key, r.source, r.device) for run, r in found})
     note = f"{path}: damaged; {number} records saved, the file itself is left as it is"
     note += f"; {lost} rows were there but made no sense" if lost else ""
-    return _Part(list(runs.values()), found, {}, note)
+    return _Part(list(runs.values()), found, {}, {}, note)
 
 
 def _unknown_run(data: bytes, run_id: int) -> RunInfo:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from workbench import store_claims as claims
+from workbench import store_notes as notes
 from workbench.errors import RequestError, unknown_name
 from workbench.record import Environment, Record, Status
 from workbench.store_claims import Owner, this_process
+from workbench.store_notes import Note, NoteOf
 from workbench.store_rows import (
     COLUMNS,
     FRAME_COLUMNS,
@@ -314,6 +316,21 @@ class Store:
             if values:
                 found[tuple(identity)] = values
         return found
+
+    def write_note(self, of: NoteOf, text: str, tags: Iterable[str] = ()) -> Note:
+        """Note on a run or a record, in the place of an older one; an empty one ends it."""
+        note = notes.checked(text, tags)
+        run_id, _ = self._run(of[0])
+        with explained(self.path, self.mode), transaction(self._connection):
+            notes.put(self._connection, run_id, of, note)
+        return note
+
+    def notes(self) -> dict[NoteOf, Note]:
+        """Every note, by the run or the record that it is on."""
+        try:
+            return notes.decode(self._rows(notes.QUERY))
+        except ValueError as error:
+            raise damaged(self.path, str(error)) from None
 
     def units(self) -> dict[str, str]:
         """The unit of every metric that the store ever held, empty for one without."""

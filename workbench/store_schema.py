@@ -70,6 +70,18 @@ STEPS = (
         FROM records, json_each(records.metrics) AS each
         LEFT JOIN units ON units.name = each.key;
     """,
+    """
+    CREATE TABLE notes (
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        key TEXT NOT NULL,
+        source TEXT NOT NULL,
+        device TEXT NOT NULL,
+        text TEXT NOT NULL,
+        tags TEXT NOT NULL,
+        written_at TEXT NOT NULL,
+        PRIMARY KEY (run_id, key, source, device)
+    ) WITHOUT ROWID;
+    """,
 )
 """Step n takes a store from version n to n + 1; released steps are never edited, only added to.
 
@@ -142,6 +154,10 @@ def _reader(path: Path) -> sqlite3.Connection:
             # A writer died within a commit: only a connection that may write can undo it.
             with closing(_open(path, "rw")) as writer:
                 writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if path.stat().st_size == 0:
+                # It was its first commit: nothing had been in the file before.
+                connection.close()
+                return _migrated(sqlite3.connect(":memory:", isolation_level=None))
             version = _version(connection, path)
         if version == len(STEPS):
             return connection

@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import several
+from workbench.dashboard.notes import editors, with_notes
 from workbench.dashboard.save import csv_of
 from workbench.dashboard.shell import data
 from workbench.dashboard.uploads import upload
@@ -17,7 +18,8 @@ SHOWN = {
     "status": "status", "source": "source", "device": "device", "model": "model",
     "scope": "scope", "pass": "pass", "series": "system", "num_visual": "|V|",
     "flops": "TFLOP", "peak_bytes": "peak, GiB", "time_s": "s/it", "num_samples": "samples",
-    "flags": "flags", "error": "reason", "started_at": "begun", "run": "run",
+    "tags": "tags", "note": "note", "flags": "flags", "error": "reason",
+    "started_at": "begun", "run": "run",
 }  # fmt: skip
 SCALE = {"flops": 1e12, "peak_bytes": 2.0**30}
 MOST = 5_000
@@ -29,7 +31,7 @@ def render() -> None:
     store = data()
     st.title("Runs")
     upload()
-    rows = store.frame
+    rows = with_notes(store.frame, store.notes)
     with st.container(horizontal=True, gap="medium"):
         statuses = several("Status", sorted(rows["status"].unique()), "status")
         sources = several("Source", sorted(rows["source"].unique()), "source_of_runs")
@@ -37,7 +39,7 @@ def render() -> None:
         flags = st.multiselect("Flags", known, key="flags", bind="query-params",
                                placeholder="any")  # fmt: skip
     words = st.text_input("Containing", key="containing", bind="query-params",
-                          placeholder="a model, a system, a device, a flag …")  # fmt: skip
+                          placeholder="a model, a system, a device, a flag, a tag …")  # fmt: skip
     rows = rows[rows["status"].isin(statuses) & rows["source"].isin(sources)]
     rows = _containing(rows, str(words or ""))
     if flags:
@@ -56,6 +58,7 @@ def render() -> None:
     chosen = event.selection.rows
     if chosen:
         _one(rows.iloc[chosen[0]])
+        editors(store, rows.iloc[chosen[0]])
     else:
         st.caption("Tick a record for its flags, its metrics and the command that repeats it.")
 
@@ -63,7 +66,7 @@ def render() -> None:
 def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
     """The rows in whose text every word occurs."""
     text = rows["flags"].map(" ".join) + " " + rows["error"].fillna("").astype(str)
-    for name in ("model", "series", "device", "status", "scope", "pass", "run"):
+    for name in ("model", "series", "device", "status", "scope", "pass", "run", "note", "tags"):
         text = text + " " + rows[name].astype(str)
     keep = pd.Series(True, index=rows.index)
     for word in words.lower().split():

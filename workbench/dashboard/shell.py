@@ -19,6 +19,7 @@ from workbench.report.sentences import Pair, pairs
 from workbench.report.text import markdown
 from workbench.report.view import CAPACITIES, Details, all_looks, newest_of_each, prepared
 from workbench.store import RecordId, RunInfo, Store, StoreError, version_token
+from workbench.store_notes import Note, NoteOf
 
 STYLE = "<style>.stMainBlockContainer {padding-top: 3.2rem;} h1 {padding-top: 0;}</style>"
 REFRESH_S = 5.0
@@ -42,6 +43,11 @@ class Data:
     def details(self) -> Details:
         """What records hold beside their metrics, of the cells that are asked for."""
         return _details(str(self.path), self.token)
+
+    @property
+    def notes(self) -> dict[NoteOf, Note]:
+        """What people wrote on runs and records."""
+        return _notes(str(self.path), self.token)
 
     def samples(self, run: str) -> dict[RecordId, list[float]]:
         """The seconds of every timed cell of a run."""
@@ -81,6 +87,12 @@ def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo]]:
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _details(path: str, token: str) -> Details:
     return Details(Path(path))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _notes(path: str, token: str) -> dict[NoteOf, Note]:
+    with Store.open(path) as store:
+        return store.notes()
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
