@@ -161,6 +161,9 @@ def _picked(wanted: str | None, names: list[str]) -> str:
     before, now = (st.session_state.get(key) for key in ("store of this session", "store"))
     if wanted is not None and wanted != before:
         now = wanted
+    elif now is None:
+        # A reader who leaves a page before it is all drawn leaves the widget's value there.
+        now = before
     # Said again in every run: a widget on another page would start from its first choice.
     st.session_state["store"] = now if now in names else names[0]
     with st.sidebar:
