@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from workbench.errors import RequestError
+from workbench.pictures import Pictures
 
 MAX_TOKENS = 10**9
 """The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second."""
@@ -97,9 +98,13 @@ class Cell(BaseModel):
     @classmethod
     def _layout(cls, value: Any) -> str:
         parts = [p for p in re.split(r"[,\s]+", str(value).strip().upper()) if p]
-        alternates = all(a != b for a, b in pairwise(parts))
-        if not parts or set(parts) - {"V", "T"} or not alternates or parts[-1] != "T":
-            raise ValueError("a layout alternates V and T and ends in T, such as V,T or T,V,T")
+        kinds = [p[0] for p in parts if re.fullmatch(r"[VT]([1-9][0-9]{0,9})?", p)]
+        alternates = all(a != b for a, b in pairwise(kinds))
+        if not parts or len(kinds) < len(parts) or not alternates or kinds[-1] != "T":
+            raise ValueError(
+                "a layout alternates V and T and ends in T, such as V,T or T,V,T; numbers are "
+                "sizes of segments, such as V729,T,V1458,T"
+            )
         return ",".join(parts)
 
     @field_validator("frozen", mode="before")
@@ -208,6 +213,7 @@ class Point(BaseModel):
     protocol: Protocol = Protocol()
     calibration: Name | None = None
     """Predicted: a file of ``workbench calibrate``, or ``none``; without it a packaged one."""
+    pictures: Pictures | None = None
 
 
 def _as_tuple(value: Any) -> Any:

@@ -14,6 +14,8 @@ from workbench.vision import VISIONS, FrontEnd
 MAX_EDGE = 1_000_000
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+LOCAL_ONLY = {"protocol_whitelist": "file"}
+"""A playlist from a stranger must not make FFmpeg fetch anything."""
 
 
 class Clip(NamedTuple):
@@ -117,10 +119,8 @@ def video_clip(path: Path) -> Clip:
         import av
     except ImportError:
         raise RequestError(f"video {str(path)!r}: reading video needs PyAV: {_EXTRA}") from None
-    # A playlist from a stranger must not make FFmpeg fetch anything.
-    local_only = {"protocol_whitelist": "file"}
     try:
-        with av.open(str(path.resolve()), options=local_only) as container:
+        with av.open(str(path.resolve()), options=LOCAL_ONLY) as container:
             if not container.streams.video:
                 raise RequestError(f"video {str(path)!r}: has no video stream")
             stream = container.streams.video[0]

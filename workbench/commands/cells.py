@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.commands import show
-from workbench.commands.options import takes_cell
+from workbench.commands.options import takes_cell_or_pictures
 from workbench.errors import RequestError
 
 if TYPE_CHECKING:
+    from workbench.pictures import Pictures
     from workbench.probe.launch import Launch
     from workbench.record import Record
     from workbench.spec import Cell, Point
@@ -35,9 +36,10 @@ Calibrations = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-@takes_cell
+@takes_cell_or_pictures
 def predict(
     cell: "Cell",
+    pictures: "Pictures | None",
     device: Annotated[
         str, typer.Option(help="A device entry, or a YAML file of one.")
     ] = "h100-80gb",
@@ -51,7 +53,7 @@ def predict(
     """Predict one cell for a device that need not be here: FLOPs, peak memory, time."""
     from workbench.probe.predict import predict as predict_cell
 
-    found = predict_cell(cell, device, calibration)
+    found = predict_cell(cell, device, calibration, pictures)
     _finish(found, json_)
     if operators and not json_:
         for key in ("operator", "module"):
@@ -59,9 +61,10 @@ def predict(
             show.work(key, found.details.get(f"{key}s", []))
 
 
-@takes_cell
+@takes_cell_or_pictures
 def measure(
     cell: "Cell",
+    pictures: "Pictures | None",
     device: Annotated[
         str, typer.Option(help="auto (CUDA where there is one), cpu, cuda or cuda:N.")
     ] = "auto",
@@ -92,9 +95,13 @@ def measure(
     if timeout is None:
         timeout = max(TIMEOUT_S, 6 * max_seconds)
     protocol = {"max_seconds": max_seconds, "memory_limit": memory_limit, "timeout_s": timeout}
-    point = make_point(cell=cell, source="measured", device=device, protocol=protocol)
+    point = make_point(
+        cell=cell, source="measured", device=device, protocol=protocol, pictures=pictures
+    )
     if (launch := launched()) is not None and launch.world_size > 1:
-        for name, given in (("trace", trace), ("memory_limit", memory_limit)):
+        for name, given in (
+            ("trace", trace), ("memory_limit", memory_limit), ("pictures", pictures),
+        ):
             if given is not None:
                 raise RequestError(f"{name} {given}: works with one process; leave it out")
         _measure_on_ranks(point, launch, json_)

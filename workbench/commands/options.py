@@ -3,11 +3,15 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from workbench.errors import RequestError
+
 if TYPE_CHECKING:
+    from workbench.pictures import Pictures
     from workbench.spec import Cell
 
 
@@ -77,13 +81,78 @@ CELL_OPTIONS = (
 )
 
 
-def takes_cell(command: Command) -> Command:
-    """Give ``command`` the cell's options; it gets the validated Cell as ``cell``."""
-    return _with_options(command, (VISUAL, *CELL_OPTIONS), {})
+def takes_cell_or_pictures(command: Command) -> Command:
+    """Give ``command`` the cell's options; it gets the validated Cell as ``cell``.
+
+    Real files may stand for ``--visual``: they come as ``pictures``, else None.
+    """
+    shown = VISUAL._replace(default="counted from --image or --video")
+    with_cell = _with_options(command, (shown, *CELL_OPTIONS), {})
+    extra = {
+        "image": Annotated[
+            list[Path] | None, typer.Option(help="An image file to show; may be repeated.")
+        ],
+        "video": Annotated[Path | None, typer.Option(help="A video file to show.")],
+        "fps": Annotated[
+            float | None, typer.Option(help="Frames sampled a second of video.", show_default="1")
+        ],
+    }
+    own = [p for p in inspect.signature(with_cell).parameters.values() if p.name != "pictures"]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        *own,
+        *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in extra.items()),
+    ]
+
+    @wraps(with_cell)
+    def with_pictures(**values: Any) -> None:
+        pictures = _pictures(*(values.pop(name) for name in extra))
+        if pictures is not None:
+            values |= _counted(values, pictures)
+        elif values["visual"] is None:
+            raise RequestError("visual: give --visual N, or at scope lvlm --image or --video")
+        with_cell(**values, pictures=pictures)
+
+    with_pictures.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_pictures.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_pictures
+
+
+def _pictures(
+    images: list[Path] | None, video: Path | None, fps: float | None
+) -> "Pictures | None":
+    from workbench.pictures import make_pictures
+
+    if fps is not None and video is None:
+        raise RequestError(f"fps {fps}: only a video is sampled; give --video as well")
+    if not images and video is None:
+        return None
+    files = [str(path.absolute()) for path in images or []]
+    rate = {} if fps is None else {"fps": fps}
+    return make_pictures(
+        images=files, video=None if video is None else str(video.absolute()), **rate
+    )
+
+
+def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
+    """``visual`` and ``layout`` as the files make them."""
+    which = "image" if pictures.images else "video"
+    if values["scope"] != "lvlm":
+        raise RequestError(
+            f"{which}: scope {values['scope'] or 'layer'} has no vision tower; give --scope lvlm"
+        )
+    if values["visual"] is not None:
+        raise RequestError(f"visual {values['visual']}: {which} says how many; leave one out")
+    from workbench.lvlm.pictures import fields_of
+    from workbench.spec import make_cell
+
+    layout = make_cell(num_visual=1, layout=values["layout"] or "V,T").layout
+    found = fields_of(values["model"] or "mistral-7b-v0.3", pictures, layout)
+    return {"visual": found["num_visual"], "layout": found["layout"]}
 
 
 def takes_cell_of_any_size(command: Command) -> Command:
-    """As ``takes_cell`` without ``--visual``, for what is asked of every |V|."""
+    """The same without files and ``--visual``, for what is asked of every |V|."""
     return _with_options(command, CELL_OPTIONS, {VISUAL.field: 1})
 
 

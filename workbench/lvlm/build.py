@@ -23,6 +23,7 @@ from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.weights import randomise
+from workbench.pictures import Pictures
 from workbench.registry import Registry
 from workbench.spec import Cell
 
@@ -155,12 +156,16 @@ VISUAL_UNITS: dict[str, Callable[[Cell], int]] = {}
 
 
 def build(
-    cell: Cell, device: torch.device | str = "cpu", num_layers: int | None = None
+    cell: Cell,
+    device: torch.device | str = "cpu",
+    num_layers: int | None = None,
+    pictures: Pictures | None = None,
 ) -> Workload:
     """The workload of a cell on a device; under FakeTensorMode nothing is allocated.
 
     Raises RequestError for unknown names and options, Unsupported where the kernel cannot serve
     the family (the reason names both). ``num_layers`` builds only the first layers of a decoder.
+    ``pictures`` are shown instead of random pixels.
     """
     check(cell)
     model = resolve(cell.model)
@@ -176,6 +181,7 @@ def build(
         device=torch.device(device),
         dtype=DTYPES[cell.dtype],
         last=model.config.num_hidden_layers - 1,
+        pictures=pictures,
         offload=Offload(torch.device(device), int(system.text_only)) if cell.offload else None,
     )
     workload = SCOPES[cell.scope](cell, system, context)

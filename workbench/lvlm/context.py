@@ -19,6 +19,7 @@ from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.weights import BLOCK, Made, create, randomise
+from workbench.pictures import Pictures
 from workbench.spec import Cell
 
 TILE = 4096
@@ -40,6 +41,8 @@ class Context:
     positions: Tensor | None = None
     """Positions other than sequence indices (M-RoPE), int64 [S] or [3, S]."""
     loaded: Checkpoint | None = None
+    pictures: Pictures | None = None
+    """Files that are shown instead of random pixels."""
     flags: list[str] = field(default_factory=list)
     """What a reader of the workload's numbers should know, as a record's flags."""
     offload: Offload | None = None

@@ -1,8 +1,8 @@
 """Where the visual and the text tokens stand in the sequence.
 
 S = V + T tokens; a layout such as ``T,V,T`` splits each kind evenly over its segments, the
-remainder going to the first ones. Positions are indices in the whole sequence: the position under
-S-Attn.
+remainder going to the first ones, unless it gives their sizes: ``V729,T,V1458,T``. Positions are
+indices in the whole sequence: the position under S-Attn.
 """
 
 from dataclasses import dataclass
@@ -43,9 +43,10 @@ class Layout:
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
         """Non-empty segments in sequence order."""
-        kinds = self.pattern.split(",")
+        parts = self.pattern.split(",")
+        kinds = [part[0] for part in parts]
         shares = {
-            kind: _shares(total, kinds.count(kind))
+            kind: self._shares(kind, [part[1:] for part in parts if part[0] == kind], total)
             for kind, total in (("V", self.num_visual), ("T", self.num_text))
         }
         used, segments = {"V": 0, "T": 0}, []
@@ -62,6 +63,17 @@ class Layout:
             missing = "visual" if used["V"] != self.num_visual else "text"
             raise ValueError(f"layout {self.pattern!r} has no place for the {missing} tokens")
         return tuple(segments)
+
+    def _shares(self, kind: str, sizes: list[str], total: int) -> list[int]:
+        """Tokens of each segment of a kind: as written, or split evenly."""
+        if not any(sizes):
+            return even_shares(total, len(sizes))
+        shares = [int(size or 0) for size in sizes]
+        if not all(sizes) or sum(shares) != total:
+            raise ValueError(
+                f"{self.pattern!r}: the sizes of {kind} must all be there and sum to {total}"
+            )
+        return shares
 
     @property
     def length(self) -> int:
@@ -117,7 +129,8 @@ class Layout:
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def _shares(total: int, count: int) -> list[int]:
+def even_shares(total: int, count: int) -> list[int]:
+    """``total`` in ``count`` parts that differ by one at most, the larger ones first."""
     base, extra = divmod(total, count) if count else (0, 0)
     return [base + (i < extra) for i in range(count)]
 

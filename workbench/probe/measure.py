@@ -12,11 +12,12 @@ import torch
 from workbench.devices import DEVICES, entry_of
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
+from workbench.pictures import Pictures
 from workbench.probe.bare import bare
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.launch import check_ranks
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
-from workbench.probe.predict import cap_bytes, counts, utilisation
+from workbench.probe.predict import cap_bytes, counts, shown, utilisation
 from workbench.probe.profile import write_trace
 from workbench.probe.states import has_optimizer
 from workbench.probe.timing import SLOW_S, Timing, iterate, settle
@@ -27,12 +28,19 @@ from workbench.record import Record, Status
 from workbench.spec import Cell, Protocol
 
 
-def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = None) -> Record:
+def measure(
+    cell: Cell,
+    device: str,
+    protocol: Protocol,
+    trace: Path | None = None,
+    pictures: Pictures | None = None,
+) -> Record:
     """Measure one cell on ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     The allocator's refusal gives status ``oom``, a kernel that cannot serve the family
     ``unsupported``. Raises RequestError for what cannot be asked; any other fault is the caller's.
-    ``trace`` is a folder for a torch-profiler trace of one further iteration.
+    ``trace`` is a folder for a torch-profiler trace of one further iteration, ``pictures`` are
+    files whose pixels go through the tower.
     """
     place = resolve_device(device)
     check_ranks(cell, None, place)
@@ -45,10 +53,11 @@ def measure(cell: Cell, device: str, protocol: Protocol, trace: Path | None = No
     }
     clock = time.monotonic()
     try:
-        traced = trace_cell(cell)
+        traced = trace_cell(cell, pictures=pictures)
         counted = counts(traced)
         with _cap(cell, place) as flags:
-            found = _run(cell, place, protocol, trace)
+            found = _run(cell, place, protocol, trace, pictures)
+            found["details"] |= shown(cell, pictures)
     except Unsupported as error:
         found = {
             "status": Status.UNSUPPORTED,
@@ -87,8 +96,10 @@ def utilisation_of(
     return [] if rate else [f"{metric}: {reason}" for metric in ("mfu", "mfu_causal")]
 
 
-def _run(cell: Cell, place: str, protocol: Protocol, folder: Path | None) -> dict[str, Any]:
-    workload = build(cell, place)
+def _run(
+    cell: Cell, place: str, protocol: Protocol, folder: Path | None, pictures: Pictures | None
+) -> dict[str, Any]:
+    workload = build(cell, place, pictures=pictures)
     if has_optimizer(cell):
         workload.optimizer = workload.make_optimizer()
     if cell.compile:

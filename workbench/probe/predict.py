@@ -8,6 +8,10 @@ from workbench.calibration import calibration_for
 from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.models import resolve
+from workbench.lvlm.pictures import look
+from workbench.lvlm.towers import tower_of
+from workbench.pictures import Pictures
 from workbench.probe.allocator import allocator_of, assumptions
 from workbench.probe.deepspeed_estimate import beside
 from workbench.probe.environment import environment
@@ -20,7 +24,12 @@ from workbench.record import Record, Status
 from workbench.spec import Cell
 
 
-def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Record:
+def predict(
+    cell: Cell,
+    device_name: str,
+    calibration: str | None = None,
+    pictures: Pictures | None = None,
+) -> Record:
     """Predict one cell on a named device; ``calibration`` is a file, or ``none``.
 
     Without the latter, the calibration that comes with the workbench is used, if there is one.
@@ -42,7 +51,7 @@ def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Rec
     }
     capacity, flags = capacity_of(cell, target)
     try:
-        traced = trace(cell, allocator_of(target), pieces=True)
+        traced = trace(cell, allocator_of(target), pieces=True, pictures=pictures)
     except Unsupported as error:
         return Record(
             **base,
@@ -102,6 +111,7 @@ def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Rec
             "capacity_bytes": capacity,
             "assumed": assumptions(target, cell),
         }
+        | shown(cell, pictures)
         | ({} if moved is None else {"offload": moved.document()})
         | (
             {"states": beside(cell, traced.parameters, peak.states)}
@@ -117,6 +127,13 @@ def predict(cell: Cell, device_name: str, calibration: str | None = None) -> Rec
         | ({} if found is None else {"time": found.document()}),
         duration_s=time.monotonic() - clock,
     )
+
+
+def shown(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
+    """Which files the cell shows and what became of them, for a record's details."""
+    if pictures is None:
+        return {}
+    return {"pictures": [*look(tower_of(resolve(cell.model)), pictures).facts]}
 
 
 def counts(traced: Trace) -> dict[str, int | float | None]:

@@ -19,6 +19,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.models import resolve
 from workbench.lvlm.offload import WATCH
+from workbench.pictures import Pictures
 from workbench.probe.allocator import HOST, Allocator, threads_of
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
 from workbench.probe.flops import FUSED_BACKWARDS
@@ -87,11 +88,13 @@ def trace(
     compose: bool = True,
     world: World = shapes_only,
     pieces: bool = False,
+    pictures: Pictures | None = None,
 ) -> Trace:
     """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
 
     ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
-    are made of, ``pieces`` asks which part of a layer ran each operator.
+    are made of, ``pieces`` asks which part of a layer ran each operator, ``pictures``
+    are files that it shows.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
@@ -99,7 +102,7 @@ def trace(
     try:
         with world() as device:
             with torch.device(device):
-                workload = build(cell, device, None if plan is None else plan.traced)
+                workload = build(cell, device, None if plan is None else plan.traced, pictures)
             tracker = Tracker(allocator, Nodes() if pieces else None)
             return _traced(workload, tracker, plan)
     except (OverflowError, RuntimeError) as error:

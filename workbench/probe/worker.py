@@ -97,11 +97,11 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     try:
         if point.source == "predicted":
-            record = predict(point.cell, device, point.calibration)
+            record = predict(point.cell, device, point.calibration, point.pictures)
         else:
             folder = Path(trace) if trace else None
             with limited(None if limit is None else _base_bytes() + limit):
-                record = measure(point.cell, device, point.protocol, folder)
+                record = measure(point.cell, device, point.protocol, folder, point.pictures)
     except RequestError:
         raise
     except Exception as error:  # noqa: BLE001 - a fault in a cell is a row, not the end of a sweep

@@ -7,11 +7,15 @@ paper leaves open.
 
 from torch import Tensor, nn
 
+from workbench.errors import RequestError
 from workbench.lvlm.attention import System
 from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor
 from workbench.lvlm.context import Context
+from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import resolve
+from workbench.lvlm.pictures import look
+from workbench.lvlm.pictures import pixels as read_pixels
 from workbench.lvlm.scopes.decoder import Decoder, decoder_workload
 from workbench.lvlm.towers import Grid, Tower, tower_of
 from workbench.spec import Cell
@@ -50,7 +54,12 @@ class LVLM(nn.Module):
 
 def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     tower = tower_of(context.model)
-    grids = tower.grids(cell.num_visual)
+    scene = None if context.pictures is None else look(tower, context.pictures)
+    grids = tower.grids(cell.num_visual) if scene is None else scene.grids
+    if sum(map(tower.tokens, grids)) != cell.num_visual:
+        raise RequestError(
+            f"num_visual {cell.num_visual}: the files make {sum(map(tower.tokens, grids))} tokens"
+        )
     context.positions = tower.positions(context.layout, grids)
     model, train = LVLM(cell, system, context, tower, grids), cell.pass_ == "train"
     workload = decoder_workload(cell, system, context, model.decoder)
@@ -61,6 +70,9 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     if cell.pass_ == "decode" or cell.num_visual == 0:
         return workload
     pixels = random_tensor(tower.pixels(cell.batch, grids), context)
+    if scene is not None and context.pictures is not None and not tracing(context.device):
+        read = read_pixels(tower, context.pictures, scene)
+        pixels.view(cell.batch, *read.shape).copy_(read)
     _, ids, *targets = workload.inputs
     workload.inputs = [pixels, ids, *targets]
     workload.forward = lambda: (model(pixels, ids, *(targets if train else [])),)

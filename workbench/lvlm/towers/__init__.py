@@ -6,7 +6,7 @@ tower of their own take the paper's SigLIP and adapter.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,8 @@ from workbench.registry import Registry
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from PIL.Image import Image
+    from torch import Tensor, nn
 
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
@@ -46,6 +47,8 @@ class Tower(ABC):
     one sample.
     """
 
+    front_end: str
+    """The vision front end whose arithmetic turns the sizes of files into tokens."""
     config: Any
     """transformers' configuration of the tower."""
     image: Grid
@@ -97,6 +100,20 @@ class Tower(ABC):
     @abstractmethod
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         """Matmul FLOPs of the adapter."""
+
+    @abstractmethod
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        """What an image of that many pixels becomes: itself and, for some towers, crops."""
+
+    def of_video(
+        self, width: int, height: int, num_frames: int, fps: float
+    ) -> tuple[tuple[Grid, ...], ...]:
+        """What frames sampled at ``fps`` become: an image each."""
+        return (self.of_image(width, height),) * num_frames
+
+    @abstractmethod
+    def preprocess(self, images: "Iterable[Image]", video: bool) -> "Tensor":
+        """The input of one sample from its images, or from a video's frames, float32."""
 
     def positions(self, layout: Layout, grids: tuple[Grid, ...]) -> "torch.Tensor | None":
         """Positions of the whole sequence other than indices, int64 [3, S]; None for indices."""

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from workbench.lvlm.towers import TOWERS, Grid
 from workbench.lvlm.towers.siglip import SigLIP
+from workbench.vision.gemma_3 import MAX_CROPS, MIN_CROP, MIN_RATIO
+from workbench.vision.gemma_3 import Gemma3 as PanAndScan
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context
@@ -30,6 +32,9 @@ TOKENS = 256
 """mm_tokens_per_image of the same file."""
 
 
+CROPS = PanAndScan()
+
+
 class Pool(nn.Module):
     """The projector's pooling alone, for what keeps the tower's width."""
 
@@ -47,6 +52,7 @@ class Pool(nn.Module):
 class Gemma3(SigLIP):
     """A token is the mean of a square of patches."""
 
+    front_end = "gemma-3"
     published: dict[str, Any] = PUBLISHED
 
     def __init__(self, model: "Resolved") -> None:
@@ -63,6 +69,20 @@ class Gemma3(SigLIP):
             return super().build(context, grids, text_only)
         side = self.image.rows
         return self.tower(context), Pool(side, side // int(self.num_tokens**0.5))
+
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        return (self.image,) * (1 + CROPS.num_crops(width, height))
+
+    def processor(self) -> Any:
+        from transformers.models.gemma3 import image_processing_pil_gemma3 as module
+
+        return module.Gemma3ImageProcessorPil(
+            size=self._size,
+            do_pan_and_scan=True,
+            pan_and_scan_min_crop_size=MIN_CROP,
+            pan_and_scan_max_num_crops=MAX_CROPS,
+            pan_and_scan_min_ratio_to_activate=MIN_RATIO,
+        )
 
     def adapter(self, context: "Context") -> nn.Module:
         """transformers' projector."""

@@ -6,7 +6,7 @@ against transformers' forward.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from math import isqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +17,14 @@ from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation, vision_config
+from workbench.vision.qwen2_5_vl import FACTOR, MAX_PIXELS, MAX_RATIO, MIN_PIXELS
+from workbench.vision.qwen2_5_vl import Qwen25VL as FrontEnd
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from PIL.Image import Image
+
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
 
@@ -40,8 +46,8 @@ PUBLISHED = {
 """vision_config of config.json of Qwen/Qwen2.5-VL-7B-Instruct."""
 SIDE = 32
 """Tokens a side of the image that stands for |V|: 896 × 896 pixels, 1,024 tokens."""
-MIN_TOKENS, MAX_RATIO = 4, 200
-"""min_pixels of its preprocessor_config.json, 3,136; the processor's limit of an image's edges."""
+FRONT_END = FrontEnd()
+MIN_TOKENS = MIN_PIXELS // FACTOR**2
 
 
 class Windows(NamedTuple):
@@ -138,6 +144,8 @@ class Merger(nn.Module):
 
 class Qwen25VL(Tower):
     """Images of any size in whole tokens of 28 × 28 pixels; video in steps of two frames."""
+
+    front_end = "qwen2.5-vl"
 
     def __init__(self, model: "Resolved") -> None:
         self.hidden = model.config.hidden_size
@@ -252,6 +260,44 @@ class Qwen25VL(Tower):
             ]
             found += frame * grid.steps
         return found
+
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        return (self._still(width, height),)
+
+    def of_video(
+        self, width: int, height: int, num_frames: int, fps: float
+    ) -> tuple[tuple[Grid, ...], ...]:
+        """The whole video as one: pairs of frames are a step."""
+        frame, together = self._still(width, height), self.config.temporal_patch_size
+        steps = FRONT_END.steps(num_frames)
+        return ((Grid(steps, frame.rows, frame.columns, together / fps),),)
+
+    def _still(self, width: int, height: int) -> Grid:
+        wide, high = FRONT_END.resized(width, height)
+        return Grid(1, high // self.config.patch_size, wide // self.config.patch_size)
+
+    def preprocess(self, images: "Iterable[Image]", video: bool) -> Tensor:
+        from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as module
+
+        together = self.config.temporal_patch_size
+        processor = module.Qwen2VLImageProcessorPil(
+            size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
+            patch_size=self.config.patch_size,
+            temporal_patch_size=together,
+            merge_size=self.merge,
+        )
+        shape = (self.config.in_channels, together, -1)
+        # The processor repeats an image in time: [patches, C, time, pixels of a frame].
+        stills = (
+            processor(i, return_tensors="pt")["pixel_values"].unflatten(1, shape) for i in images
+        )
+        if not video:
+            return torch.cat([still.flatten(1) for still in stills])
+        steps = []
+        while pair := [*islice(stills, together)]:
+            pair += [pair[-1]] * (together - len(pair))  # The last frame stands for what lacks.
+            steps.append(torch.stack([still[:, :, 0] for still in pair], 2).flatten(1))
+        return torch.cat(steps)
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         return batch * sum(grid.patches for grid in grids), self._pixels_a_patch

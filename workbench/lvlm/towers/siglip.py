@@ -14,6 +14,10 @@ from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation, v
 from workbench.lvlm.weights import randomise
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from PIL.Image import Image
+
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
 
@@ -58,6 +62,7 @@ class Features(nn.Module):
 class SigLIP(Tower):
     """Squares of one size, each token a patch that sees those of its image."""
 
+    front_end = "siglip"
     model_type = "siglip_vision_model"
     published: dict[str, Any] = PUBLISHED
 
@@ -99,6 +104,23 @@ class SigLIP(Tower):
         if context.checkpoint() is not None:
             context.flags.append("weights: random in the adapter's norm: no checkpoint holds one")
         return made
+
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        return (self.image,)
+
+    def preprocess(self, images: "Iterable[Image]", video: bool) -> Tensor:
+        processor = self.processor()
+        return torch.cat([processor(i, return_tensors="pt")["pixel_values"] for i in images])
+
+    def processor(self) -> Any:
+        """transformers' image processor under the published settings."""
+        from transformers.models.siglip import image_processing_pil_siglip as module
+
+        return module.SiglipImageProcessorPil(size=self._size)
+
+    @property
+    def _size(self) -> dict[str, int]:
+        return {"height": self.config.image_size, "width": self.config.image_size}
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         side = self.config.image_size

@@ -1,0 +1,182 @@
+"""Real files at scope lvlm: |V| and layout follow them, and their pixels go through the tower."""
+
+import json
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.small import small_lvlm
+from workbench import cli
+from workbench.errors import RequestError
+from workbench.lvlm.build import build
+from workbench.lvlm.layout import Layout
+from workbench.lvlm.models import resolve
+from workbench.lvlm.pictures import fields_of, look, pixels
+from workbench.lvlm.towers import tower_of
+from workbench.pictures import Pictures
+from workbench.probe.measure import measure
+from workbench.probe.trace import trace
+from workbench.spec import Protocol, make_cell
+from workbench.vision import VISIONS
+
+SIZES = [(640, 480), (300, 1200), (1, 1), (1344, 896), (3000, 700)]
+ONCE = Protocol(min_samples=1, precision=None)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Two images and a video of 21 frames at 10 a second, each frame of one grey."""
+    folder = tmp_path_factory.mktemp("files")
+    noise = np.random.default_rng(0)
+    for name, size in (("wide.png", (200, 420)), ("high.jpg", (300, 100))):
+        Image.fromarray(noise.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / name)
+    with av.open(str(folder / "clip.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = 84, 56, "bgr0"
+        for shade in range(21):
+            grey = np.full((56, 84, 3), 10 * shade, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    whole = (folder / "wide.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "broken.mp4").write_bytes(b"no video at all")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["mistral-7b-v0.3", "gemma-3-4b", "qwen2.5-vl-7b"])
+def test_towers_count_as_the_front_ends_do(model):
+    tower = tower_of(resolve(model))
+    front_end = VISIONS[tower.front_end]
+    for size in SIZES:
+        made = sum(map(tower.tokens, tower.of_image(*size)))
+        assert made == front_end.tokens_of_image(*size)
+        video = tower.of_video(*size, 7, 2.0)
+        made = sum(tower.tokens(grid) for item in video for grid in item)
+        assert made == front_end.tokens_of_video(*size, 7)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen2_5_vl"])
+def test_the_pixels_are_what_the_tower_takes(family, files, tmp_path):
+    model = small_lvlm(family, tmp_path)
+    tower = tower_of(resolve(model))
+    for shown in (
+        Pictures(images=(str(files / "wide.png"), str(files / "high.jpg"))),
+        Pictures(video=str(files / "clip.mkv"), fps=3.0),
+    ):
+        scene = look(tower, shown)
+        read = pixels(tower, shown, scene)
+        assert tuple(read.shape) == tower.pixels(1, scene.grids)
+        assert read.dtype == torch.float32
+        assert read.std() > 0
+        assert torch.isfinite(read).all()
+
+
+def test_frames_of_a_video_are_sampled_evenly_and_paired(files, tmp_path):
+    tower = tower_of(resolve(small_lvlm("qwen2_5_vl", tmp_path)))
+    shown = Pictures(video=str(files / "clip.mkv"), fps=3.0)
+    scene = look(tower, shown)
+    count = scene.num_frames
+    (grid,) = scene.grids
+    assert grid == (3, 4, 6, pytest.approx(2 / (count / 2.1)))
+    steps = pixels(tower, shown, scene).view(3, 24, 3, 2, -1)
+    flat = steps.mean((1, 4))[:, 0]  # The red of every frame, in pairs.
+    expected = torch.tensor([[10.0 * (i * 21 // count) for i in range(count)]]).view(3, 2)
+    mean, std = 0.48145466, 0.26862954  # Of CLIP's red, which Qwen's processor takes.
+    assert torch.allclose(flat, (expected / 255 - mean) / std, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_real_pixels_are_the_inputs_of_every_sample(batch, files, tmp_path):
+    model = small_lvlm("gemma3", tmp_path)
+    shown = Pictures(images=(str(files / "high.jpg"),))
+    fields = fields_of(model, shown, "T,V,T")
+    assert fields == {"num_visual": 4, "layout": "T,V,T"}
+    cell = make_cell(model=model, scope="lvlm", kernel="eager", dtype="float32", batch=batch,
+                     **fields)  # fmt: skip
+    workload = build(cell, pictures=shown)
+    tower = tower_of(resolve(model))
+    wanted = pixels(tower, shown, look(tower, shown))
+    assert torch.equal(workload.inputs[0], wanted.repeat(batch, 1, 1, 1))
+    with pytest.raises(RequestError, match="num_visual 8: the files make 4 tokens"):
+        build(cell.replace(num_visual=8), pictures=shown)
+
+
+def test_a_record_says_what_it_showed(files, tmp_path):
+    model = small_lvlm("qwen2_5_vl", tmp_path)
+    shown = Pictures(images=(str(files / "wide.png"), str(files / "high.jpg")))
+    fields = fields_of(model, shown, "V,T,V,T")
+    assert fields == {"num_visual": 149, "layout": "V105,T,V44,T"}
+    cell = make_cell(model=model, scope="lvlm", kernel="eager", dtype="float32", num_text=5,
+                     attention="d_attn", **fields)  # fmt: skip
+    record = measure(cell, "cpu", ONCE, pictures=shown)
+    assert record.details["pictures"] == [
+        {"file": "wide.png", "width": 420, "height": 200, "tokens": 105},
+        {"file": "high.jpg", "width": 100, "height": 300, "tokens": 44},
+    ]
+    assert record.metrics["flops"] == trace(cell, pictures=shown).flops
+
+
+def test_a_layout_with_sizes():
+    layout = Layout(33, 9, "V20,T,V13,T")
+    assert [(s.visual, s.length) for s in layout.segments] == [
+        (True, 20), (False, 5), (True, 13), (False, 4),
+    ]  # fmt: skip
+    for pattern in ("V20,T,V12,T", "V20,T,V,T"):
+        with pytest.raises(ValueError, match="sizes of V must all be there and sum to 33"):
+            _ = Layout(33, 9, pattern).segments
+    with pytest.raises(RequestError, match="layout"):
+        build(make_cell(num_visual=33, layout="V20,T,V12,T"))
+    with pytest.raises(RequestError, match="alternates V and T"):
+        make_cell(num_visual=33, layout="V0,T")
+
+
+def run(capsys, *words):
+    code = 0
+    try:
+        cli.main([str(word) for word in words])
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, *capsys.readouterr()
+
+
+def test_predict_takes_a_video(capsys, files, tmp_path):
+    model = small_lvlm("llama", tmp_path)
+    code, out, _ = run(
+        capsys, "predict", "--model", model, "--scope", "lvlm", "--video", files / "clip.mkv",
+        "--fps", 2, "--device", "cpu", "--json",
+    )  # fmt: skip
+    document = json.loads(out)
+    assert code == 0
+    assert document["cell"]["num_visual"] == 5 * 16
+    assert document["details"]["pictures"][0]["frames"] == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--image", "cut.png"], "cut.png': not a whole image"),
+        (["--video", "broken.mp4"], "broken.mp4': not a readable video"),
+        (["--image", "nowhere.png"], "nowhere.png': no such file"),
+        (["--image", "wide.png", "--video", "clip.mkv"], "images or a video, one of the two"),
+        (["--image", "wide.png", "--visual", "4"], "visual 4: image says how many"),
+        (["--image", "wide.png", "--fps", "2"], "fps 2.0: only a video is sampled"),
+        (["--video", "clip.mkv", "--fps", "0"], "fps 0.0: Input should be greater than 0"),
+        (["--image", "wide.png", "--layout", "V,T,V,T"], "2 places for images, but there is onl"),
+        (["--image", "wide.png", "--scope", "decoder"], "scope decoder has no vision tower"),
+        ([], "give --visual N"),
+    ],
+)
+@pytest.mark.parametrize("command", ["measure", "predict"])
+def test_a_wrong_request_is_one_line_and_exit_2(
+    capsys, command, words, message, files, monkeypatch, tmp_path
+):
+    model = small_lvlm("gemma3", tmp_path)
+    monkeypatch.chdir(files)
+    code, out, err = run(capsys, command, "--model", model, "--scope", "lvlm", *words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1

@@ -1,0 +1,105 @@
+"""Real images and video at scope ``lvlm``: their grids, what was used, and their pixels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import RequestError
+from workbench.frames import read_frames, read_image
+from workbench.lvlm.layout import even_shares
+from workbench.lvlm.models import resolve
+from workbench.lvlm.towers import Grid, Tower, tower_of
+from workbench.pictures import Pictures
+from workbench.vision import VISIONS
+from workbench.visuals import image_size, tokens_of_image, video_clip
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one sample shows. An item is an image with its crops, a frame, or a whole video."""
+
+    items: tuple[tuple[Grid, ...], ...]
+    facts: tuple[dict[str, Any], ...]
+    """Of each file: its name, size in pixels, sampled frames and tokens."""
+    total_frames: int = 0
+    num_frames: int = 0
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        return tuple(grid for item in self.items for grid in item)
+
+
+def look(tower: Tower, pictures: Pictures) -> Scene:
+    """Sizes of the files as grids of the tower; raises RequestError for a file it cannot read."""
+    if pictures.video is not None:
+        return _look_at_video(tower, pictures)
+    items, facts = [], []
+    for name in pictures.images:
+        width, height = image_size(Path(name))
+        tokens_of_image(VISIONS[tower.front_end], width, height)  # Sizes that it refuses.
+        item = tower.of_image(width, height)
+        tokens = sum(map(tower.tokens, item))
+        items.append(item)
+        facts.append({"file": Path(name).name, "width": width, "height": height, "tokens": tokens})
+    return Scene(tuple(items), tuple(facts))
+
+
+def _look_at_video(tower: Tower, pictures: Pictures) -> Scene:
+    path = Path(str(pictures.video))
+    clip, front_end = video_clip(path), VISIONS[tower.front_end]
+    count = front_end.sampled(clip.total_frames, clip.fps, pictures.fps)
+    rate = count / clip.total_frames * clip.fps
+    items = tower.of_video(clip.width, clip.height, count, rate)
+    facts = {
+        "file": path.name,
+        "width": clip.width,
+        "height": clip.height,
+        "frames": count,
+        "fps": rate,
+        "tokens": sum(tower.tokens(grid) for item in items for grid in item),
+    }
+    return Scene(items, (facts,), clip.total_frames, count)
+
+
+def pixels(tower: Tower, pictures: Pictures, scene: Scene) -> "Tensor":
+    """The tower's input for one sample, float32, resized and normalised as transformers does."""
+
+    def shown() -> "Iterator[Any]":
+        if pictures.video is not None:
+            yield from read_frames(Path(pictures.video), scene.total_frames, scene.num_frames)
+        else:
+            for name in pictures.images:
+                yield read_image(Path(name))
+
+    return tower.preprocess(shown(), pictures.video is not None)
+
+
+def fields_of(model: str, pictures: Pictures, layout: str) -> dict[str, Any]:
+    """|V| and the layout of a cell that shows these files.
+
+    Where a layout has several places for images, each takes whole ones; sizes that an even split
+    would not give are written into the layout, such as ``V1536,T,V400,T``.
+    """
+    tower = tower_of(resolve(model))
+    sizes = [sum(map(tower.tokens, item)) for item in look(tower, pictures).items]
+    kinds = layout.upper().split(",")
+    places = kinds.count("V")
+    if not places:
+        raise RequestError(f"layout {layout!r}: has no place for the images; put a V into it")
+    if len(sizes) < places:
+        raise RequestError(
+            f"layout {layout!r}: has {places} places for images, but there is only {len(sizes)}"
+        )
+    shares, first = [], 0
+    for count in even_shares(len(sizes), places):
+        shares.append(sum(sizes[first : first + count]))
+        first += count
+    total = sum(sizes)
+    if shares != even_shares(total, places):
+        left = iter(shares)
+        layout = ",".join(f"V{next(left)}" if kind == "V" else kind for kind in kinds)
+    return {"num_visual": total, "layout": layout}
