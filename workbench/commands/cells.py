@@ -100,7 +100,9 @@ def measure(
     )
     if (launch := launched()) is not None and launch.world_size > 1:
         for name, given in (
-            ("trace", trace), ("memory_limit", memory_limit), ("pictures", pictures),
+            ("trace", trace),
+            ("memory_limit", memory_limit),
+            ("pictures", pictures),
         ):
             if given is not None:
                 raise RequestError(f"{name} {given}: works with one process; leave it out")
