@@ -7,7 +7,8 @@ import pytest
 
 from tests import golden
 from workbench.analysis import limits
-from workbench.figures import LIGHT, agreement, memory, roofline, thresholds
+from workbench.figures import LIGHT, Ceilings, agreement, memory, roofline, thresholds
+from workbench.report.ceilings import ceilings
 from workbench.report.validation import both_sources
 from workbench.report.view import (
     CAPACITIES,
@@ -107,7 +108,7 @@ def test_seconds_are_compared_where_the_card_is_the_same() -> None:
 def test_roofline_counts_what_the_kernel_does(held) -> None:
     frame = held[0]
     rows = frame[frame["source"] == "predicted"].assign(flops_causal=lambda f: f["flops"] / 2)
-    figure = roofline(rows, all_looks(frame), LIGHT, (1e15, 2e12))
+    figure = roofline(rows, all_looks(frame), LIGHT, [Ceilings("datasheet", 1e15, 2e12)])
     by_name = {t.name: t for t in figure.data}
     for name, share in (("S-Attn · eager", 1.0), ("S-Attn · sdpa", 0.5)):
         own = rows[rows["series"] == name].sort_values("num_visual")
@@ -116,3 +117,17 @@ def test_roofline_counts_what_the_kernel_does(held) -> None:
     (roof,) = [t for t in figure.data if t.mode == "lines"]
     assert list(roof.y)[1:] == [1000.0, 1000.0]
     assert roof.x[1] == pytest.approx(500)
+
+
+def test_what_was_measured_stands_beside_the_datasheet(held) -> None:
+    rows = held[0].head(3).assign(
+        device="NVIDIA H100 80GB HBM3", source="measured", dtype="bfloat16",
+        ceiling_flops_s=7e14, ceiling_bytes_s=3e12,
+    )  # fmt: skip
+    lines, words = ceilings(rows)
+    assert [line.name for line in lines] == ["datasheet", "measured"]
+    assert lines[1][1:] == (7e14, 3e12)
+    assert "large bfloat16 matmul" in words
+    lines, words = ceilings(rows.assign(device="cpu", ceiling_flops_s=None))
+    assert lines == []
+    assert words == "No datasheet gives ceilings for cpu in bfloat16."

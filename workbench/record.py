@@ -35,6 +35,19 @@ class Metric(NamedTuple):
     convention: str
 
 
+class Ceiling(NamedTuple):
+    """What a device reaches in a data type, measured once for an environment."""
+
+    flops_s: float
+    """Of a large matmul."""
+    bytes_s: float
+    """Read and written by a large copy."""
+
+    def at(self, intensity: float) -> float:
+        """The roofline's FLOP/s at ``intensity`` FLOPs a byte."""
+        return min(self.flops_s, intensity * self.bytes_s)
+
+
 METRICS: Registry[Metric] = Registry("metric")
 for _name, _unit, _label, _convention in (
     ("flops", "FLOP", "FLOPs executed", "dense count, multiply-add = 2, recomputation included"),
@@ -129,6 +142,37 @@ for _name, _unit, _label, _convention in (
         "1",
         "MFU, allowed pairs",
         "as mfu, without the pairs that the mask hides: a fused kernel skips them",
+    ),
+    (
+        "achieved_flops_s",
+        "FLOP/s",
+        "Achieved FLOP/s",
+        "flops_causal, under a kernel that computes every pair flops, over time_s",
+    ),
+    ("achieved_bytes_s", "B/s", "Achieved bytes/s", "bytes_moved over time_s"),
+    (
+        "arithmetic_intensity",
+        "FLOP/B",
+        "Arithmetic intensity",
+        "the FLOPs of achieved_flops_s over bytes_moved",
+    ),
+    (
+        "ceiling_flops_s",
+        "FLOP/s",
+        "Measured ceiling, FLOP/s",
+        "a large matmul in the cell's data type, once per environment",
+    ),
+    (
+        "ceiling_bytes_s",
+        "B/s",
+        "Measured ceiling, bytes/s",
+        "read and written by a large copy, once per environment",
+    ),
+    (
+        "ceiling_fraction",
+        "1",
+        "Share of the measured roofline",
+        "achieved_flops_s over what the measured ceilings allow at its intensity",
     ),
     ("mfu", "1", "MFU", "model_flops over time_s over the datasheet's dense bf16 peak"),
 ):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from workbench import store_claims as claims
 from workbench import store_notes as notes
 from workbench.errors import RequestError, unknown_name
-from workbench.record import Environment, Record, Status
+from workbench.record import Ceiling, Environment, Record, Status
+from workbench.spec import Cell
 from workbench.store_claims import Owner, this_process
 from workbench.store_notes import Note, NoteOf
 from workbench.store_rows import (
@@ -40,6 +41,9 @@ LEASE_S = 7200.0
 
 RecordId = tuple[str, str, str, str]
 """(run, cell key, source, device): what a record is within its store."""
+
+CEILINGS = ("ceiling_flops_s", "ceiling_bytes_s")
+DEFAULT_DTYPE = Cell.model_fields["dtype"].default
 
 _RUN_WORDS = ("run", "sweep")
 
@@ -331,6 +335,24 @@ class Store:
             return notes.decode(self._rows(notes.QUERY))
         except ValueError as error:
             raise damaged(self.path, str(error)) from None
+
+    def ceilings(self, fingerprint: str, device: str) -> dict[str, Ceiling]:
+        """What ``device`` was found to reach in that environment, by data type: the first found.
+
+        Any record that was measured beside ceilings has them.
+        """
+        names = [f"json_extract(metrics, '$.{name}')" for name in CEILINGS]
+        query = f"""
+            SELECT json_extract(cell, '$.dtype'), {", ".join(names)}
+            FROM records JOIN runs ON runs.id = records.run_id
+            WHERE fingerprint = ? AND device = ? AND source = 'measured' AND {names[0]} > 0
+            ORDER BY records.id
+        """
+        found: dict[str, Ceiling] = {}
+        for dtype, *rates in self._rows(query, (fingerprint, device)):
+            if all(isinstance(rate, float) and rate > 0 for rate in rates):
+                found.setdefault(dtype or DEFAULT_DTYPE, Ceiling(*rates))
+        return found
 
     def units(self) -> dict[str, str]:
         """The unit of every metric that the store ever held, empty for one without."""

@@ -82,10 +82,14 @@ def measure(
         ),
     ] = None,
     trace: Annotated[Path | None, typer.Option(help="Folder for a torch-profiler trace.")] = None,
+    ceilings: Annotated[
+        bool, typer.Option("--ceilings", help="First measure what the device reaches at most.")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Measure one cell on this machine, in a process of its own."""
     from workbench.probe.client import Client
+    from workbench.probe.environment import resolve_device
     from workbench.probe.folders import check_folder
     from workbench.probe.launch import launched
     from workbench.spec import make_point
@@ -110,6 +114,9 @@ def measure(
         return
     with Client() as client:
         client.trace = trace
+        if ceilings:
+            place = resolve_device(device)
+            client.ceilings = {cell.dtype: client.ceiling(cell.dtype, place)}
         _finish(client.run(point), json_)
 
 

@@ -3,7 +3,7 @@
 from workbench.figures.agreement import agreement
 from workbench.figures.memory import memory
 from workbench.figures.panel import TOKENS, Axes, Crossing, Reading
-from workbench.figures.roofline import roofline
+from workbench.figures.roofline import Ceilings, roofline
 from workbench.figures.scaling import SCALING_METRICS, multiples, scaling
 from workbench.figures.spent import spent
 from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks, place_names
@@ -17,6 +17,7 @@ __all__ = [
     "THEMES",
     "TOKENS",
     "Axes",
+    "Ceilings",
     "Crossing",
     "Look",
     "Reading",

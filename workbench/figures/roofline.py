@@ -1,8 +1,8 @@
 """Every cell on its card's roofline: FLOP/s over FLOPs a byte, under the datasheet's lines."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,16 +12,26 @@ from workbench.figures.style import Look, Theme, axis, in_order, layout, plain
 from workbench.units import quantity
 
 TERA = 1e12
+DASHES = {"datasheet": "dot", "measured": "solid"}
+
+
+class Ceilings(NamedTuple):
+    """The two lines of a roofline and where they are from."""
+
+    name: str
+    """``datasheet``, or ``measured``: a large matmul and a large copy on the machine itself."""
+    flops_s: float
+    bytes_s: float
 
 
 def roofline(
     frame: pd.DataFrame,
     looks: Mapping[str, Look],
     theme: Theme,
-    ceilings: tuple[float, float] | None,
+    ceilings: Sequence[Ceilings],
 ) -> go.Figure:
     """``frame``: one source and device, ``series`` and ``dtype`` set; cells without time or bytes
-    are left out. ``ceilings``: FLOP/s and bytes/s, None where no datasheet has them.
+    are left out.
     """
     rows = frame[frame["time_s"].notna() & frame["bytes_moved"].notna() & (frame["time_s"] > 0)]
     # A fused kernel skips the pairs that the mask forbids; eager computes them all.
@@ -36,15 +46,17 @@ def roofline(
         for series in in_order(rows)
     ]
     low, high = rows["intensity"].min() / 2, rows["intensity"].max() * 2
-    if ceilings is not None:
-        peak, bandwidth = ceilings
-        ridge = peak / bandwidth
+    for each in ceilings:
+        ridge = each.flops_s / each.bytes_s
         low, high = min(low, ridge / 4), max(high, ridge * 4)
+    for each in ceilings:
+        peak, bandwidth = each.flops_s, each.bytes_s
+        speed = f"{quantity(peak, 'FLOP')}/s, {bandwidth / 1e12:.3g} TB/s"
         traces.append({
-            "type": "scatter", "x": [low, ridge, high], "mode": "lines", "hoverinfo": "skip",
-            "y": [low * bandwidth / TERA, peak / TERA, peak / TERA],
-            "name": f"datasheet: {quantity(peak, 'FLOP')}/s, {bandwidth / 1e12:.2f} TB/s",
-            "line": {"color": theme.ink, "width": 2, "dash": "dot"},
+            "type": "scatter", "x": [low, peak / bandwidth, high], "mode": "lines",
+            "hoverinfo": "skip", "y": [low * bandwidth / TERA, peak / TERA, peak / TERA],
+            "name": f"{each.name}: {speed}",
+            "line": {"color": theme.ink, "width": 2, "dash": DASHES.get(each.name, "dot")},
         })  # fmt: skip
     shown = [v for trace in traces for v in trace["y"] if v > 0]
     heights = [math.log10(min(shown)) - 0.1, math.log10(max(shown)) + 0.1]

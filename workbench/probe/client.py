@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Self
 
 import workbench
@@ -17,7 +19,7 @@ from workbench.errors import Failure, RequestError
 from workbench.probe.environment import device_name, resolve_device
 from workbench.probe.memory_limit import SHARE_OF_FREE, asked_limits, host_limit
 from workbench.probe.seat import WHOLE_MACHINE, Seat
-from workbench.record import Record, Status
+from workbench.record import Ceiling, Record, Status
 from workbench.spec import Cell, Point
 
 START_TIMEOUT_S = 300.0
@@ -174,6 +176,8 @@ class Client:
 
     trace: Path | None = None
     """A folder for a profiler trace of each measured cell."""
+    ceilings: Mapping[str, Ceiling] = MappingProxyType({})
+    """What the device was found to reach, by data type."""
 
     def __init__(self, seat: Seat = WHOLE_MACHINE) -> None:
         self.seat = seat
@@ -215,6 +219,10 @@ class Client:
         """Seconds that each (point, resolved device) will take here: a forecast."""
         asked = [(_document(point), device) for point, device in points]
         return [float(seconds) for seconds in self._task("estimate", points=asked)]
+
+    def ceiling(self, dtype: str, device: str) -> Ceiling:
+        """What the device reaches in a data type, measured now."""
+        return Ceiling(*self._task("ceiling", dtype=dtype, device=device))
 
     def _task(self, name: str, **request: Any) -> Any:
         try:
@@ -269,6 +277,7 @@ class Client:
                 device=device,
                 limit=limit,
                 trace=None if self.trace is None else str(self.trace),
+                ceilings=dict(self.ceilings),
             )
         except TimeoutError:
             self.close()

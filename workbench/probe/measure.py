@@ -19,12 +19,13 @@ from workbench.probe.launch import check_ranks
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.predict import cap_bytes, counts, shown, utilisation
 from workbench.probe.profile import write_trace
+from workbench.probe.rates import achieved
 from workbench.probe.states import has_optimizer
 from workbench.probe.timing import SLOW_S, Timing, iterate, settle
 from workbench.probe.trace import Trace
 from workbench.probe.trace import trace as trace_cell
 from workbench.probe.watch import watched
-from workbench.record import Record, Status
+from workbench.record import Ceiling, Record, Status
 from workbench.spec import Cell, Protocol
 
 
@@ -34,13 +35,15 @@ def measure(
     protocol: Protocol,
     trace: Path | None = None,
     pictures: Pictures | None = None,
+    ceiling: Ceiling | None = None,
 ) -> Record:
     """Measure one cell on ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     The allocator's refusal gives status ``oom``, a kernel that cannot serve the family
     ``unsupported``. Raises RequestError for what cannot be asked; any other fault is the caller's.
     ``trace`` is a folder for a torch-profiler trace of one further iteration, ``pictures`` are
-    files whose pixels go through the tower.
+    files whose pixels go through the tower, ``ceiling`` is what this device was found to reach in
+    the cell's data type.
     """
     place = resolve_device(device)
     check_ranks(cell, None, place)
@@ -74,6 +77,7 @@ def measure(
     metrics = {**counted, **found.pop("metrics", {})}
     if found["status"] == Status.OK:
         found["flags"] += utilisation_of(cell, record["device"], traced, metrics)
+        metrics |= achieved(cell, metrics, ceiling)
     return Record(
         **record,
         **{**found, "flags": [*flags, *found["flags"]]},

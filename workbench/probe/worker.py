@@ -39,6 +39,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         "run": _run,
         "check": _check,
         "estimate": _estimate,
+        "ceiling": _ceiling,
     }
     _write(answers, {"ready": os.getpid()})
     for line in requests:
@@ -83,13 +84,13 @@ def _base_bytes() -> int:
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
-    """``point``, ``device``, ``limit`` in bytes or null, ``trace`` folder or null -> a record."""
+    """``point``, ``device``, ``limit``, ``trace`` (both may be null), ``ceilings`` -> a record."""
     from workbench.errors import RequestError
     from workbench.probe.environment import device_name, environment
     from workbench.probe.measure import measure
     from workbench.probe.memory_limit import limited
     from workbench.probe.predict import predict
-    from workbench.record import Record, Status
+    from workbench.record import Ceiling, Record, Status
     from workbench.spec import Point
 
     point = Point.model_validate(request["point"])
@@ -100,8 +101,12 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
             record = predict(point.cell, device, point.calibration, point.pictures)
         else:
             folder = Path(trace) if trace else None
+            known = request["ceilings"].get(point.cell.dtype)
+            ceiling = None if known is None else Ceiling(*known)
             with limited(None if limit is None else _base_bytes() + limit):
-                record = measure(point.cell, device, point.protocol, folder, point.pictures)
+                record = measure(
+                    point.cell, device, point.protocol, folder, point.pictures, ceiling
+                )
     except RequestError:
         raise
     except Exception as error:  # noqa: BLE001 - a fault in a cell is a row, not the end of a sweep
@@ -119,6 +124,13 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
             duration_s=time.monotonic() - clock,
         )
     return record.document()
+
+
+def _ceiling(request: dict[str, Any]) -> list[float]:
+    """``dtype`` and ``device`` -> FLOP/s and bytes/s."""
+    from workbench.probe.ceilings import measure_ceiling
+
+    return list(measure_ceiling(request["dtype"], request["device"]))
 
 
 def _check(request: dict[str, Any]) -> None:

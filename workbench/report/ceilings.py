@@ -3,7 +3,10 @@
 import pandas as pd
 
 from workbench.devices import DEVICES, Device
+from workbench.figures import Ceilings
 from workbench.report.view import same_card
+
+REACHED = ("ceiling_flops_s", "ceiling_bytes_s")
 
 
 def entry_of(rows: pd.DataFrame) -> Device | None:
@@ -20,13 +23,25 @@ def rates(rows: pd.DataFrame) -> tuple[float | None, float | None]:
     return entry.peak(str(rows["dtype"].iloc[0])), entry.bandwidth_bytes_per_s
 
 
-def ceilings(rows: pd.DataFrame) -> tuple[tuple[float, float] | None, str]:
-    """The ceilings to draw, None without a datasheet, and a sentence on where they come from."""
+def ceilings(rows: pd.DataFrame) -> tuple[list[Ceilings], str]:
+    """The ceilings to draw, by datasheet and as measured, and what there is to say of them."""
     name, dtype = str(rows["device"].iloc[0]), str(rows["dtype"].iloc[0])
+    lines, words = [], []
     entry, (peak, bandwidth) = entry_of(rows), rates(rows)
     if entry is None or peak is None or bandwidth is None:
-        return None, f"No datasheet gives ceilings for {name} in {dtype}."
-    return (peak, bandwidth), (
-        f"Ceilings: dense {dtype} peak and bandwidth of {entry.label}, from"
-        f" {entry.sources['peak_flops']} and {entry.sources['bandwidth_bytes_per_s']}."
-    )
+        words.append(f"No datasheet gives ceilings for {name} in {dtype}.")
+    else:
+        lines.append(Ceilings("datasheet", peak, bandwidth))
+        words.append(
+            f"Ceilings: dense {dtype} peak and bandwidth of {entry.label}, from"
+            f" {entry.sources['peak_flops']} and {entry.sources['bandwidth_bytes_per_s']}."
+        )
+    reached = rows[(rows["dtype"] == dtype) & (rows["source"] == "measured")]
+    reached = reached.reindex(columns=[*REACHED]).dropna()
+    if not reached.empty:
+        lines.append(Ceilings("measured", *map(float, reached.iloc[-1])))
+        words.append(
+            f"Measured on this machine: a large {dtype} matmul and a large copy, once for its"
+            " environment."
+        )
+    return lines, " ".join(words)
