@@ -87,14 +87,16 @@ def _record(run: str, record: Record) -> tuple[Any, ...]:
 
 
 def _metrics(run: str, record: Record, units: dict[str, str]) -> Iterator[tuple[Any, ...]]:
+    identity = _identity(run, record)
     for name, value in record.metrics.items():
-        yield (*_identity(run, record), name, value, units.get(name, ""))
+        yield (*identity, name, value, units.get(name, ""))
 
 
 def _samples(run: str, record: Record) -> Iterator[tuple[Any, ...]]:
+    identity = _identity(run, record)
     for name, values in record.samples.items():
         for index, value in enumerate(values):
-            yield (*_identity(run, record), name, index, value)
+            yield (*identity, name, index, value)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tests.benchmarks import dashboard, store
+from tests.benchmarks import dashboard, report, store
 from workbench.probe.limit import predicted_limit
 from workbench.probe.measure import measure
 from workbench.probe.predict import predict
@@ -91,9 +91,15 @@ def pages() -> Iterator[Figure]:
         yield Figure(name, found.seconds, found.limit, "s")
 
 
+def reports() -> Iterator[Figure]:
+    for found in report.figures():
+        name = f"report of {report.NUM_RECORDS:,} records, {found.name}"
+        yield Figure(name, found.value, found.limit, found.unit)
+
+
 def main() -> None:
     missed = []
-    for group in (help_time, prediction, cpu_ratios, stores, pages):
+    for group in (help_time, prediction, cpu_ratios, stores, pages, reports):
         for figure in group():
             met = figure.value <= figure.target
             mark = "met" if met else "MISSED"

@@ -3,10 +3,10 @@
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import data, say_thinned
-from workbench.dashboard.thin import thin
 from workbench.figures import in_order, memory
 from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
 from workbench.report.sentences import at_place, place, places

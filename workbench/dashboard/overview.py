@@ -7,10 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis import limits
+from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import Data, data, say_thinned
-from workbench.dashboard.thin import thin
 from workbench.figures import in_order, quantity, scaling
 from workbench.report.fits import per_token
 from workbench.report.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import Data, data, say_thinned
-from workbench.dashboard.thin import thin
 from workbench.figures import in_order, quantity, roofline
 from workbench.report.ceilings import ceilings, rates
 from workbench.report.sentences import at_place, place, places

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import Data, data, say_thinned
-from workbench.dashboard.thin import thin
 from workbench.dashboard.tokens import READINGS, eye, reading
 from workbench.figures import (
     SCALING_METRICS,

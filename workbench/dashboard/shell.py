@@ -18,6 +18,7 @@ from workbench.figures import Look
 from workbench.report.sentences import Pair, pairs
 from workbench.report.text import markdown
 from workbench.report.view import CAPACITIES, Details, all_looks, newest_of_each, prepared
+from workbench.report.words import thinned
 from workbench.store import RecordId, RunInfo, Store, StoreError, version_token
 from workbench.store_notes import Note, NoteOf
 
@@ -70,10 +71,7 @@ class Data:
 def say_thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> None:
     """One line where a figure leaves points out."""
     if len(drawn) < len(rows):
-        st.caption(
-            f"{len(drawn):,} of {len(rows):,} cells are drawn, the ends and extremes of each line;"
-            " fits, tables and downloads hold all."
-        )
+        st.caption(thinned(drawn, rows))
 
 
 # A resource is shared, not copied for each reader: nothing may change a frame in place.

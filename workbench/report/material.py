@@ -27,6 +27,8 @@ from workbench.report.view import (
 )  # fmt: skip
 from workbench.store import RunInfo, Store
 
+PAGE_POINTS, LEAST_POINTS = 2_000, 120
+"""Of all figures of one kind, and of each at least: some 500 bytes a point, in two themes."""
 FILL = "workbench sweep {} --store {}"
 
 
@@ -70,6 +72,11 @@ class Material:
         before a forward, a whole model before a layer, many cells before few.
         """
         return tuple(sorted(self.subjects, key=_weight, reverse=True))
+
+    @property
+    def most_points(self) -> int:
+        """Points that one figure may have, so that the page stays small."""
+        return max(PAGE_POINTS // max(len(self.subjects), 1), LEAST_POINTS)
 
     def capacities(self, rows: pd.DataFrame) -> dict[str, int]:
         """Bytes that a process can have, by device name."""
@@ -148,4 +155,4 @@ def drawn(
     slug: str, title: str, draw: Callable[[Theme], go.Figure], caption: Sequence[str]
 ) -> Figure:
     """A figure in both themes."""
-    return Figure(slug, title, draw(LIGHT), draw(DARK), tuple(caption))
+    return Figure(slug, title, draw(LIGHT), draw(DARK), tuple(filter(None, caption)))

@@ -125,6 +125,16 @@ def _reading(rows: pd.DataFrame, has_fits: bool) -> list[str]:
     return found
 
 
+def thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What a figure leaves out; empty where it draws everything."""
+    if len(drawn) == len(rows):
+        return ""
+    return (
+        f"{len(drawn):,} of {len(rows):,} cells are drawn, the ends and extremes of each line;"
+        " fits, tables and downloads hold all."
+    )
+
+
 def figure_caption(rows: pd.DataFrame, metrics: Sequence[str], has_fits: bool) -> list[str]:
     """What a scaling figure of one subject shows, in sentences."""
     return [f"{setting(rows)}.", *provenance(rows), f"Outcome: {endings(rows)}.",

@@ -2,16 +2,19 @@
 
 import pandas as pd
 
-from workbench.figures import memory, quantity
+from workbench.analysis.thin import thin
+from workbench.figures import in_order, memory, quantity
 from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block, Table
 from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
 from workbench.report.sentences import at_place, place, places
 from workbench.report.view import memory_kinds
-from workbench.report.words import setting
+from workbench.report.words import setting, thinned
 
 MOST = 6
 """Panels that a page has room for."""
+KINDS = 6
+"""Areas that a point is drawn in, about."""
 TITLE = "Where the bytes go"
 
 
@@ -22,15 +25,17 @@ def memory_block(material: Material, subject: Subject) -> Block:
         return Block(TITLE, ("No cell here has a peak.",))
     source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
     here, name = at_place(rows, source, device), place(source, device)
-    kinds = memory_kinds(here, material.details)
-    systems = list(dict.fromkeys(kinds["system"]))
-    kinds = kinds[kinds["system"].isin(systems[:MOST])]
+    systems = in_order(here)
+    kept = here[here["series"].isin(systems[:MOST])]
+    shown = thin(kept, ("peak_bytes",), KINDS, material.most_points)
+    kinds = memory_kinds(shown, material.details)
     left = len(systems) - MOST
     more = f" The other {left} systems are in data/." if left > 0 else ""
     caption = (
         f"{setting(here)}, {name}.",
         "Bytes at the moment of the peak, device context excluded. Of a cell whose record does not"
         f" tell its kinds, what it counted, and the rest of its peak as one.{more}",
+        thinned(shown, kept),
     )
     near = material.capacities(here)
     figure = drawn(

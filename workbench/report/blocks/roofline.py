@@ -1,11 +1,12 @@
 """How close each cell comes to its card's limits."""
 
+from workbench.analysis.thin import thin
 from workbench.figures import roofline
 from workbench.report.ceilings import ceilings
 from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block
 from workbench.report.sentences import at_place, place, places
-from workbench.report.words import setting
+from workbench.report.words import setting, thinned
 
 TITLE = "How close to the card's limits"
 
@@ -19,15 +20,17 @@ def roofline_block(material: Material, subject: Subject) -> Block:
     source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
     here = at_place(rows, source, device)
     lines, words = ceilings(here)
+    shown = thin(here, ("time_s",), most=material.most_points)
     caption = (
         f"{setting(here)}, {place(source, device)}.",
         "Points grow with |V|. FLOPs are those that the kernel has to do: all pairs for eager, the"
         " allowed ones for the others. Bytes are operator inputs read once and outputs written"
         " once, unfused: a fused kernel moves fewer.",
         words,
+        thinned(shown, here),
     )
     figure = drawn(
         f"{subject.slug}-roofline", f"{subject.title}: roofline",
-        lambda theme: roofline(here, material.looks, theme, lines), caption,
+        lambda theme: roofline(shown, material.looks, theme, lines), caption,
     )  # fmt: skip
     return Block(TITLE, figure=figure)

@@ -1,6 +1,7 @@
 """FLOPs, peak memory and seconds over |V|, with the fitted terms."""
 
 from workbench.analysis import fit
+from workbench.analysis.thin import thin
 from workbench.figures import SCALING_METRICS, scaling
 from workbench.report import words
 from workbench.report.fits import fit_rows
@@ -20,11 +21,12 @@ def scaling_block(material: Material, subject: Subject) -> Block:
     fits, curves = fit(rows, SCALING_METRICS)
     near = material.capacities(rows)
     banded = bool(curves["low"].notna().any())
+    shown = thin(rows, SCALING_METRICS, len(SCALING_METRICS), material.most_points)
     figure = drawn(
         subject.slug,
         f"{subject.title}: FLOPs, peak memory and seconds per iteration over |V|",
-        lambda theme: scaling(rows, curves, material.looks, theme, capacities=near),
-        words.figure_caption(rows, SCALING_METRICS, banded),
+        lambda theme: scaling(shown, curves, material.looks, theme, capacities=near),
+        [*words.figure_caption(rows, SCALING_METRICS, banded), words.thinned(shown, rows)],
     )
     tables: tuple[Table, ...] = ()
     if len(fits):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tests.benchmarks import dashboard as bench
-from workbench.dashboard.thin import MOST_POINTS, thin
+from workbench.analysis.thin import MOST_POINTS, thin
 
 COUNT = 5_000
 

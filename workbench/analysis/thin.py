@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from tsdownsample import MinMaxLTTBDownsampler
 
-from workbench.analysis import group_codes
+from workbench.analysis.series import group_codes
 
 MOST_POINTS = 2_000
 """Of a whole figure: with what each says under the pointer, about 1 MB."""
@@ -16,16 +16,19 @@ LEAST = 12
 _GROUP = ("model", "series", "source", "device", "status")
 
 
-def thin(rows: pd.DataFrame, metrics: Sequence[str], panels: int = 1) -> pd.DataFrame:
+def thin(
+    rows: pd.DataFrame, metrics: Sequence[str], panels: int = 1, most: int = MOST_POINTS
+) -> pd.DataFrame:
     """The rows that show how ``metrics`` run over |V|: the ends and extremes of each line.
 
     A row is drawn once in each of ``panels``. Lines that are short enough stay whole; so does
-    every kind of ending, each for itself. The rows stay in their order.
+    every kind of ending, each for itself. The rows stay in their order. ``most`` is about how many
+    points the figure gets in all.
     """
-    if len(rows) * panels <= MOST_POINTS:
+    if len(rows) * panels <= most:
         return rows
     codes = group_codes(rows, _GROUP)
-    each = max(MOST_POINTS // ((codes.max() + 1) * panels * len(metrics)), LEAST)
+    each = max(most // ((codes.max() + 1) * panels * len(metrics)), LEAST)
     keep = np.zeros(len(rows), dtype=bool)
     for group in (np.flatnonzero(codes == code) for code in range(codes.max() + 1)):
         for metric in metrics:
