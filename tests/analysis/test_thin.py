@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.benchmarks import dashboard as bench
 from workbench.analysis.thin import MOST_POINTS, thin
 
 COUNT = 5_000
@@ -42,13 +41,3 @@ def test_ends_extremes_and_endings_stay(rows: pd.DataFrame, panels: int) -> None
     oom = drawn[drawn["status"] == "oom"]
     assert (oom["num_visual"].min(), oom["num_visual"].max()) == (0, COUNT - 1)
     assert drawn.index.is_monotonic_increasing
-
-
-@pytest.mark.slow
-def test_every_page_draws_a_million_metric_rows(tmp_path) -> None:
-    """Sizes are held here, and times so far as a busy machine allows; `make bench` times them."""
-    bench.build(tmp_path / "million.db")
-    slow = [
-        time for time in bench.measure(tmp_path / "million.db") if time.seconds > 6 * time.limit
-    ]
-    assert slow == []
