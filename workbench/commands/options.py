@@ -50,6 +50,9 @@ class CellOption(NamedTuple):
 
 VISUAL = CellOption("--visual", int, "num_visual", "Number of visual tokens, |V|.", None)
 CELL_OPTIONS = (
+    CellOption(
+        "--preset", str, "preset", "Fields to start from: paper-stage-1, -2 or -3.", "none"
+    ),
     CellOption("--model", str, "model", "A model name, a hub id or a folder.", "mistral-7b-v0.3"),
     CellOption("--attention", str, "attention", "An attention system.", "s_attn"),
     CellOption("--kernel", str, "kernel", "An attention kernel.", "sdpa"),
@@ -178,6 +181,10 @@ def _cell(given: dict[str, Any]) -> "Cell":
 
     # What was not given is left to the cell, whose defaults may depend on other fields.
     fields = {k: v for k, v in given.items() if v is not None and v is not False}
+    if (preset := fields.pop("preset", None)) is not None:
+        from workbench.presets import PRESETS
+
+        fields = {**PRESETS[preset], **fields}
     cap = fields.get("memory_cap")
     if isinstance(cap, str) and cap.isdecimal():
         fields["memory_cap"] = int(cap)

@@ -76,11 +76,34 @@ def dashboard(
 
 
 def export(
-    store: StorePath,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")],
+    store: Annotated[Path | None, typer.Argument(metavar="STORE", help="A store.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The folder, or the file of --deepspeed-config."),
+    ] = None,
+    deepspeed_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CELL",
+            help="A key in STORE, or a file of a cell: its deepspeed configuration.",
+        ),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Write a store as CSV and Parquet tables."""
+    """Write a store as CSV and Parquet tables, or a cell as deepspeed's configuration."""
+    if deepspeed_config is not None:
+        from workbench.commands.deepspeed import write_config
+
+        text = write_config(deepspeed_config, store, output)
+        if text is not None:
+            print(text, end="")
+        elif json_:
+            show.emit({"files": [str(output)], "notes": []})
+        else:
+            print(output)
+        return
+    if store is None or output is None:
+        raise RequestError("export: needs STORE and -o DIR, or --deepspeed-config CELL")
     from workbench.export import export as write_tables
 
     written = write_tables(store, output)

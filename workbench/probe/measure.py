@@ -21,6 +21,7 @@ from workbench.probe.predict import cap_bytes, counts, shown, utilisation
 from workbench.probe.profile import write_trace
 from workbench.probe.rates import achieved
 from workbench.probe.states import has_optimizer
+from workbench.probe.throughput import throughput
 from workbench.probe.timing import SLOW_S, Timing, iterate, settle
 from workbench.probe.trace import Trace
 from workbench.probe.trace import trace as trace_cell
@@ -97,6 +98,8 @@ def utilisation_of(
     else:
         reason, rate = entry.sources["peak_flops"], entry.peak(cell.dtype)
     metrics.update(utilisation(traced, metrics["time_s"], rate))
+    if cell.optimizes:
+        metrics.update(throughput(cell, metrics["time_s"]))
     return [] if rate else [f"{metric}: {reason}" for metric in ("mfu", "mfu_causal")]
 
 

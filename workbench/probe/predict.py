@@ -18,6 +18,7 @@ from workbench.probe.environment import environment
 from workbench.probe.peak import predicted_peak, predicted_reserved
 from workbench.probe.roofline import Times, by_part, rates, table, times, works
 from workbench.probe.states import check_states
+from workbench.probe.throughput import throughput
 from workbench.probe.trace import Trace, trace
 from workbench.probe.transfer import transfer
 from workbench.record import Record, Status
@@ -77,6 +78,8 @@ def predict(
     if not seconds or not rate:
         reason = target.sources["peak_flops"]
         flags += [f"{name}: {reason}" for name in ("mfu", "mfu_causal")]
+    if not seconds and cell.optimizes:
+        flags += [f"{name}: needs time_s" for name in ("samples_per_s", "tokens_per_s")]
     fits = capacity is None or peak.total <= capacity
     reserved = (
         predicted_reserved(cell, traced, peak) if target.capacity_bytes is not None else None
@@ -101,6 +104,7 @@ def predict(
             "working_bytes": peak.by_kind.get("working", 0),
             "time_s": seconds,
             **utilisation(traced, seconds, rate),
+            **(throughput(cell, seconds) if cell.optimizes else {}),
             "optimizer_bytes": peak.states.optimizer if peak.states else 0,
             **({} if reserved is None else {"reserved_bytes": reserved}),
             **({} if moved is None else {"offload_bytes": traced.offload_bytes}),

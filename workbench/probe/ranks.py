@@ -25,7 +25,6 @@ from workbench.probe.launch import Launch
 from workbench.probe.measure import utilisation_of
 from workbench.probe.memory import is_out_of_memory
 from workbench.probe.predict import counts
-from workbench.probe.throughput import throughput
 from workbench.probe.timing import SLOW_S, Timing, sample, seconds_of, settle
 from workbench.probe.trace import trace
 from workbench.record import Record, Status
@@ -74,7 +73,6 @@ def measure_on_ranks(
     if launch.rank != 0:
         return
     metrics = {**counts(traced), **found["metrics"]}
-    metrics.update(throughput(cell, metrics["time_s"]))
     missing = utilisation_of(cell, base["device"], traced, metrics)
     emit(
         Record(

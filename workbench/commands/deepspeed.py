@@ -1,0 +1,74 @@
+"""``export --deepspeed-config``: a cell as the configuration that deepspeed reads."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from workbench.errors import RequestError, Unsupported
+
+if TYPE_CHECKING:
+    from workbench.spec import Cell
+
+
+def write_config(named: str, store: Path | None, output: Path | None) -> str | None:
+    """Write the configuration of a cell to ``output``; returned as text where that is None.
+
+    ``named`` is a file (what ``predict --json`` printed, or a cell's fields as YAML or JSON) or a
+    key in ``store``. Raises RequestError.
+    """
+    from workbench.probe.deepspeed_config import whole_config
+    from workbench.probe.states import check_states
+    from workbench.probe.trace import trace
+
+    cell = _cell(named, store)
+    if not cell.optimizes:
+        raise RequestError(
+            f"deepspeed-config {named}: pass {cell.pass_} of scope {cell.scope} has no optimizer; "
+            "give a train pass of scope decoder or lvlm"
+        )
+    check_states(cell)
+    try:
+        parameters = trace(cell).parameters
+    except Unsupported as error:
+        raise RequestError(f"deepspeed-config {named}: {error}") from None
+    text = json.dumps(whole_config(cell, parameters), indent=2) + "\n"
+    if output is None:
+        return text
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"output {str(output)!r}: {error.strerror or error}") from None
+    return None
+
+
+def _cell(named: str, store: Path | None) -> "Cell":
+    from workbench.spec import make_cell
+
+    if store is not None:
+        return _stored(named, store)
+    path = Path(named)
+    try:
+        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        raise RequestError(
+            f"deepspeed-config {named!r}: not a readable file of a cell; for a key, name its store"
+        ) from None
+    if isinstance(document, dict) and isinstance(document.get("cell"), dict):
+        document = document["cell"]
+    if not isinstance(document, dict):
+        raise RequestError(f"deepspeed-config {named!r}: holds no fields of a cell")
+    return make_cell(**{str(name): value for name, value in document.items()})
+
+
+def _stored(key: str, path: Path) -> "Cell":
+    from workbench.store import Store
+
+    with Store.open(path) as store:
+        cells = {record.cell.key: record.cell for _, record in store.items()}
+    found = [cell for name, cell in cells.items() if key and name.startswith(key)]
+    if len(found) != 1:
+        how = "no cell has" if not found else f"{len(found)} cells have"
+        raise RequestError(f"deepspeed-config {key!r}: {how} that key in {path}")
+    return found[0]
