@@ -200,6 +200,8 @@ class Protocol(BaseModel):
     """Wall time after which a silent worker is ended and the cell recorded as ``timeout``."""
     iterations: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
     """Run so many and no more, from the first on, whatever the rest asks: does the cell fit?"""
+    emulate: Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    """Emulate one ZeRO-3 rank of the cell on one device: all layers run, or so many of them."""
 
 
 class Point(BaseModel):

@@ -34,6 +34,17 @@ Calibrations = Annotated[
     ),
 ]  # fmt: skip
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Emulate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|N", help="Emulate one ZeRO-3 rank here: run all layers, or N of them."
+    ),
+]
+
+
+def layers_of(emulate: str | None) -> str | int | None:
+    """The protocol's value of ``--emulate``."""
+    return int(emulate) if emulate is not None and emulate.isdecimal() else emulate
 
 
 @takes_cell_or_pictures
@@ -85,6 +96,7 @@ def measure(
     ceilings: Annotated[
         bool, typer.Option("--ceilings", help="First measure what the device reaches at most.")
     ] = False,
+    emulate: Emulate = None,
     json_: AsJson = False,
 ) -> None:
     """Measure one cell on this machine, in a process of its own."""
@@ -98,7 +110,12 @@ def measure(
         check_folder(trace, "trace")
     if timeout is None:
         timeout = max(TIMEOUT_S, 6 * max_seconds)
-    protocol = {"max_seconds": max_seconds, "memory_limit": memory_limit, "timeout_s": timeout}
+    protocol = {
+        "max_seconds": max_seconds,
+        "memory_limit": memory_limit,
+        "timeout_s": timeout,
+        "emulate": layers_of(emulate),
+    }
     point = make_point(
         cell=cell, source="measured", device=device, protocol=protocol, pictures=pictures
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.commands import show
-from workbench.commands.cells import TIMEOUT_S, AsJson
+from workbench.commands.cells import TIMEOUT_S, AsJson, Emulate, layers_of
 from workbench.commands.options import takes_cell_of_any_size
 from workbench.errors import RequestError
 
@@ -43,6 +43,7 @@ def limit(
     timeout: Annotated[
         float, typer.Option(help="With --measure: seconds until a silent trial is ended.")
     ] = TIMEOUT_S,
+    emulate: Emulate = None,
     solve: Annotated[
         str, typer.Option(help="What to solve for: visual, batch, frames or minutes.")
     ] = "visual",
@@ -63,6 +64,8 @@ def limit(
     """The largest |V|, batch or video that fits a device, within 1 %, and what stops it."""
     from workbench.probe.solve import Question, check_question, solved
 
+    if emulate is not None and not measure:
+        raise RequestError(f"emulate {emulate}: predictions need none; give --measure too")
     if store is not None and not measure:
         raise RequestError(f"store {str(store)!r}: only trials are stored; give --measure too")
     question = Question(solve, visual, vision, resolution, fps)
@@ -73,7 +76,9 @@ def limit(
         _tell(solved(cell, device or PREDICTED_ON, question), json_)
         return
     if measure:
-        found: Limit = _measured(cell, device or "auto", store, timeout)
+        found: Limit = _measured(
+            cell, device or "auto", store, {"timeout_s": timeout, "emulate": layers_of(emulate)}
+        )
     else:
         from workbench.probe.limit import predicted_limit
 
@@ -113,14 +118,16 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
     print(f"stopped by {found['stopped_by']}")
 
 
-def _measured(cell: "Cell", device: str, path: Path | None, timeout: float) -> "MeasuredLimit":
+def _measured(
+    cell: "Cell", device: str, path: Path | None, settings: dict[str, Any]
+) -> "MeasuredLimit":
     from workbench.probe.environment import environment, resolve_device
     from workbench.probe.measured_limit import measured_limit
     from workbench.record import Record
     from workbench.spec import make_protocol
     from workbench.store import Store
 
-    protocol = make_protocol(timeout_s=timeout)
+    protocol = make_protocol(**settings)
     place = resolve_device(device)
     with nullcontext() if path is None else Store.open(path, "w") as opened:
         run = None if opened is None else opened.begin_run("limit", {}, environment(place))

@@ -160,12 +160,14 @@ def build(
     device: torch.device | str = "cpu",
     num_layers: int | None = None,
     pictures: Pictures | None = None,
+    shared: bool = False,
 ) -> Workload:
     """The workload of a cell on a device; under FakeTensorMode nothing is allocated.
 
     Raises RequestError for unknown names and options, Unsupported where the kernel cannot serve
     the family (the reason names both). ``num_layers`` builds only the first layers of a decoder.
-    ``pictures`` are shown instead of random pixels.
+    ``pictures`` are shown instead of random pixels; ``shared`` lets layers of one kind have the
+    same weights.
     """
     check(cell)
     model = resolve(cell.model)
@@ -183,6 +185,7 @@ def build(
         last=model.config.num_hidden_layers - 1,
         pictures=pictures,
         offload=Offload(torch.device(device), int(system.text_only)) if cell.offload else None,
+        shared=shared,
     )
     workload = SCOPES[cell.scope](cell, system, context)
     freeze(workload)

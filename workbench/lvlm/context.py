@@ -40,6 +40,8 @@ class Context:
     """Index of the last layer."""
     positions: Tensor | None = None
     """Positions other than sequence indices (M-RoPE), int64 [S] or [3, S]."""
+    shared: bool = False
+    """Whether layers of one kind share their weights (an emulated rank)."""
     loaded: Checkpoint | None = None
     pictures: Pictures | None = None
     """Files that are shown instead of random pixels."""

@@ -22,9 +22,7 @@ def bare(workload: Workload, count: int) -> tuple[Timing, Memory | None, list[st
     flags = [f"bare: {count} iterations from the first on, no warm-up"]
     if device.type != "cuda":
         return timing, None, [*flags, "peak_bytes: not tracked in a trial on the CPU"]
-    stats = cuda.memory_stats(device)
-    retries = stats.get("num_alloc_retries", 0) - retries
-    if retries:
-        flags.append(f"retries: the allocator had to free its cache {retries} times")
+    retries = cuda.memory_stats(device).get("num_alloc_retries", 0) - retries
     peak, reserved = cuda.max_memory_allocated(device), cuda.max_memory_reserved(device)
-    return timing, Memory(peak, reserved, retries, ()), flags
+    memory = Memory(peak, reserved, retries, ())
+    return timing, memory, [*flags, *memory.flags()]

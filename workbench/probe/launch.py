@@ -45,7 +45,8 @@ def check_ranks(cell: Cell, launch: Launch | None, device: str) -> None:
         n = cell.world_size
         raise RequestError(
             f"world_size {n}: this is one process; start {n} with 'torchrun --nproc-per-node {n} "
-            f"-m workbench measure …' or 'deepspeed --num_gpus {n} --module workbench measure …'"
+            f"-m workbench measure …' or 'deepspeed --num_gpus {n} --module workbench measure …', "
+            "or emulate one ZeRO-3 rank with --emulate all"
         )
     if ranks != cell.world_size:
         raise RequestError(

@@ -12,8 +12,11 @@ import torch
 from workbench.devices import DEVICES, entry_of
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
+from workbench.lvlm.emulate import emulated_rank
 from workbench.pictures import Pictures
+from workbench.probe.allocator import CARD, HOST
 from workbench.probe.bare import bare
+from workbench.probe.emulate import RankPlan, adapted, plan_rank
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.launch import check_ranks
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
@@ -47,7 +50,8 @@ def measure(
     the cell's data type.
     """
     place = resolve_device(device)
-    check_ranks(cell, None, place)
+    if protocol.emulate is None:
+        check_ranks(cell, None, place)
     record: dict[str, Any] = {
         "cell": cell,
         "source": "measured",
@@ -56,11 +60,14 @@ def measure(
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     clock = time.monotonic()
+    rank: RankPlan | None = None
     try:
         traced = trace_cell(cell, pictures=pictures)
         counted = counts(traced)
+        if protocol.emulate is not None:
+            rank = plan_rank(cell, protocol.emulate, HOST if place == "cpu" else CARD)
         with _cap(cell, place) as flags:
-            found = _run(cell, place, protocol, trace, pictures)
+            found = _run(cell, place, protocol, trace, pictures, rank)
             found["details"] |= shown(cell, pictures)
     except Unsupported as error:
         found = {
@@ -78,7 +85,12 @@ def measure(
     metrics = {**counted, **found.pop("metrics", {})}
     if found["status"] == Status.OK:
         found["flags"] += utilisation_of(cell, record["device"], traced, metrics)
+        if rank is not None:
+            metrics, found["samples"], why = adapted(metrics, found["samples"], rank)
+            found["flags"] = [*found["flags"], *why]
         metrics |= achieved(cell, metrics, ceiling)
+    if rank is not None:
+        flags = [*flags, rank.flag]
     return Record(
         **record,
         **{**found, "flags": [*flags, *found["flags"]]},
@@ -104,9 +116,17 @@ def utilisation_of(
 
 
 def _run(
-    cell: Cell, place: str, protocol: Protocol, folder: Path | None, pictures: Pictures | None
+    cell: Cell,
+    place: str,
+    protocol: Protocol,
+    folder: Path | None,
+    pictures: Pictures | None,
+    rank: RankPlan | None,
 ) -> dict[str, Any]:
-    workload = build(cell, place, pictures=pictures)
+    if rank is None:
+        workload = build(cell, place, pictures=pictures)
+    else:
+        workload = emulated_rank(cell, rank.emulation, place)
     if has_optimizer(cell):
         workload.optimizer = workload.make_optimizer()
     if cell.compile:

@@ -10,6 +10,7 @@ from workbench.errors import Failure, RequestError, Unsupported
 from workbench.lvlm.build import visual_unit
 from workbench.probe.allocator import CARD, HOST
 from workbench.probe.client import Client
+from workbench.probe.emulate import check_emulation
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.limit import Limit, predicted_bracket
 from workbench.probe.memory_limit import asked_limits, host_limit
@@ -58,6 +59,13 @@ def measured_limit(
     unit = visual_unit(cell)
     lowest = 0 if cell.num_text else unit
     check_states(cell)
+    if protocol.emulate is not None:
+        check_emulation(cell, protocol.emulate)
+    elif cell.world_size > 1:
+        raise RequestError(
+            f"world_size {cell.world_size}: this is one process; --emulate a rank, or "
+            "leave --measure out"
+        )
     guess, _, stopped_by = predicted_bracket(cell, capacity, HOST if place == "cpu" else CARD)
     with _Fresh(cell) as fresh:
         trials = _Trials(point, fresh, keep, known or {})

@@ -73,8 +73,9 @@ class Memory:
 
     def details(self) -> dict[str, Any]:
         """Of the record."""
-        operators = {"attention_operators": list(self.attention_operators)}
-        return operators | ({} if self.split is None else self.split.details())
+        operators = self.attention_operators
+        seen = {"attention_operators": list(operators)} if operators else {}
+        return seen | ({} if self.split is None else self.split.details())
 
     def flags(self) -> list[str]:
         """The reason for what is missing, and the allocator's retries."""

@@ -89,12 +89,14 @@ def trace(
     world: World = shapes_only,
     pieces: bool = False,
     pictures: Pictures | None = None,
+    make: Callable[[str], Workload] | None = None,
 ) -> Trace:
     """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
 
     ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
-    are made of, ``pieces`` asks which part of a layer ran each operator, ``pictures``
-    are files that it shows.
+    are made of, ``pieces`` asks which part of a layer ran each operator, ``pictures`` are files
+    that it shows. ``make`` builds the workload of a cell that is emulated, on a device of that
+    world.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
@@ -102,7 +104,11 @@ def trace(
     try:
         with world() as device:
             with torch.device(device):
-                workload = build(cell, device, None if plan is None else plan.traced, pictures)
+                if make is None:
+                    layers = None if plan is None else plan.traced
+                    workload = build(cell, device, layers, pictures)
+                else:
+                    workload = make(device)
             tracker = Tracker(allocator, Nodes() if pieces else None)
             return _traced(workload, tracker, plan)
     except (OverflowError, RuntimeError) as error:

@@ -45,10 +45,15 @@ class Decoder(nn.Module):
         self.embed_tokens = context.create(lambda: nn.Embedding(vocab, width))
         self.parts: list[LayerParts] = []
         blocks: list[nn.Module] = []
+        made: dict[tuple[int, bool], tuple[LayerParts, nn.Module]] = {}
         for index in range(config.num_hidden_layers):
-            parts = parts_of(model, make_layer(model, index, context), system, context)
-            self.parts.append(parts)
-            blocks.append(system.layer(parts, context, index))
+            last = cell.skip_last and index == context.last
+            kind = (index % model.period if context.shared else index, last)
+            if kind not in made:
+                parts = parts_of(model, make_layer(model, index, context), system, context)
+                made[kind] = parts, system.layer(parts, context, index)
+            self.parts.append(made[kind][0])
+            blocks.append(made[kind][1])
         self.layers = nn.ModuleList(grouped(blocks, cell, context.offload))
         self.norm = context.create(lambda: model.family.norm(config))
         self.lm_head = context.create(lambda: nn.Linear(width, vocab, bias=False))
