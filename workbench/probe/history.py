@@ -38,6 +38,9 @@ class Recorder(Protocol):
     def phases(self, timeline: Timeline, before: int) -> dict[str, dict[str, int]]:
         """Allocated bytes at the start, the peak and the end of each phase."""
 
+    def start_bytes(self) -> int:
+        """What was allocated before the iteration, 0 where the allocator keeps no count."""
+
     def peak_bytes(self) -> int | None:
         """What the allocator says itself, None where it keeps no count."""
 
@@ -90,6 +93,9 @@ class CpuHistory:
     def phases(self, timeline: Timeline, before: int) -> dict[str, dict[str, int]]:
         return split(timeline, self._ends, before)
 
+    def start_bytes(self) -> int:
+        return 0
+
     def peak_bytes(self) -> int | None:
         return None
 
@@ -109,7 +115,7 @@ class CudaHistory:
         self._ends: dict[str, int] = {}
         self._phases: dict[str, dict[str, int]] = {}
         self._entries: list[dict[str, Any]] = []
-        self._start = self._retries = 0
+        self._start = self._first = self._retries = 0
         self._peaks: list[int] = []
 
     def __enter__(self) -> Self:
@@ -117,7 +123,7 @@ class CudaHistory:
         self._retries = self._stat("num_alloc_retries")
         cuda.memory._record_memory_history("all", context=None, stacks="python")
         cuda.reset_peak_memory_stats(self._device)
-        self._start = cuda.memory_allocated(self._device)
+        self._start = self._first = cuda.memory_allocated(self._device)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,6 +153,9 @@ class CudaHistory:
 
     def phases(self, timeline: Timeline, before: int) -> dict[str, dict[str, int]]:
         return self._phases
+
+    def start_bytes(self) -> int:
+        return self._first
 
     def peak_bytes(self) -> int | None:
         return max(self._peaks)

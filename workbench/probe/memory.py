@@ -117,6 +117,9 @@ def memory_pass(workload: Workload) -> Memory:
     weights = [p.grad for p in workload.module.parameters() if p.grad is not None]
     inputs = [x.grad for x in workload.inputs if x.grad is not None]
     timeline = history.timeline({"gradients": weights, "input gradients": inputs})
+    # What CUDA's libraries keep between iterations is held too, in no tensor.
+    libraries = history.start_bytes() - sum(held.values())
+    held |= {"workspace": libraries} if libraries > 0 else {}
     before = sum(held.values())
     top, moment = timeline.peak()
     peak = history.peak_bytes() or before + top

@@ -166,12 +166,15 @@ def utilisation(
 
 
 def saved_bytes(traced: Trace) -> int:
-    """Activations that the forward of a train pass leaves for its backward, logits among them."""
+    """Activations that the forward of a train pass leaves for its backward on the device.
+
+    Logits are among them and, on a CPU, what is offloaded.
+    """
     end = traced.timeline.forward_end
     if end < 0:
         return 0
     kinds = traced.timeline.by_kind(end)
-    return kinds.get("activations", 0) + kinds.get("logits", 0)
+    return sum(kinds.get(kind, 0) for kind in ("activations", "logits", "offloaded"))
 
 
 def parts_of(traced: Trace, found: Times | None) -> dict[str, dict[str, int | float]]:
