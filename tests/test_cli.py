@@ -382,3 +382,14 @@ def test_a_folder_for_traces_that_cannot_be_written(
         assert answer.err.startswith(f"workbench: trace '{folder}': cannot be written: ")
         assert answer.err.count("\n") == 1
     assert not (tmp_path / "s.db").exists()
+
+
+def test_a_snapshot_needs_a_card(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "viz"
+    words = ("measure", "--visual", 8, "--device", "cpu", "--snapshot", folder)
+    answer = Answer(capsys, *words)
+    assert answer.code == 2
+    assert answer.err == (
+        f"workbench: snapshot '{folder}': memory_viz shows CUDA's allocator; --device cuda\n"
+    )
+    assert not folder.exists()

@@ -93,6 +93,9 @@ def measure(
         ),
     ] = None,
     trace: Annotated[Path | None, typer.Option(help="Folder for a torch-profiler trace.")] = None,
+    snapshot: Annotated[
+        Path | None, typer.Option(help="Folder for PyTorch's memory_viz, CUDA only.")
+    ] = None,
     ceilings: Annotated[
         bool, typer.Option("--ceilings", help="First measure what the device reaches at most.")
     ] = False,
@@ -108,6 +111,12 @@ def measure(
 
     if trace is not None:
         check_folder(trace, "trace")
+    if snapshot is not None:
+        if resolve_device(device) == "cpu":
+            raise RequestError(
+                f"snapshot {str(snapshot)!r}: memory_viz shows CUDA's allocator; --device cuda"
+            )
+        check_folder(snapshot, "snapshot")
     if timeout is None:
         timeout = max(TIMEOUT_S, 6 * max_seconds)
     protocol = {
@@ -122,6 +131,7 @@ def measure(
     if (launch := launched()) is not None and launch.world_size > 1:
         for name, given in (
             ("trace", trace),
+            ("snapshot", snapshot),
             ("memory_limit", memory_limit),
             ("pictures", pictures),
         ):
@@ -130,7 +140,7 @@ def measure(
         _measure_on_ranks(point, launch, json_)
         return
     with Client() as client:
-        client.trace = trace
+        client.trace, client.snapshot = trace, snapshot
         if ceilings:
             place = resolve_device(device)
             client.ceilings = {cell.dtype: client.ceiling(cell.dtype, place)}

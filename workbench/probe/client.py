@@ -176,6 +176,8 @@ class Client:
 
     trace: Path | None = None
     """A folder for a profiler trace of each measured cell."""
+    snapshot: Path | None = None
+    """A folder for the CUDA allocator's history of one iteration, for memory_viz."""
     ceilings: Mapping[str, Ceiling] = MappingProxyType({})
     """What the device was found to reach, by data type."""
 
@@ -277,6 +279,7 @@ class Client:
                 device=device,
                 limit=limit,
                 trace=None if self.trace is None else str(self.trace),
+                snapshot=None if self.snapshot is None else str(self.snapshot),
                 ceilings=dict(self.ceilings),
             )
         except TimeoutError:

@@ -21,7 +21,7 @@ from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.launch import check_ranks
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.predict import cap_bytes, counts, shown, utilisation
-from workbench.probe.profile import write_trace
+from workbench.probe.profile import Folders, write_snapshot, write_trace
 from workbench.probe.rates import achieved
 from workbench.probe.states import has_optimizer
 from workbench.probe.throughput import throughput
@@ -40,6 +40,7 @@ def measure(
     trace: Path | None = None,
     pictures: Pictures | None = None,
     ceiling: Ceiling | None = None,
+    snapshot: Path | None = None,
 ) -> Record:
     """Measure one cell on ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
@@ -47,7 +48,7 @@ def measure(
     ``unsupported``. Raises RequestError for what cannot be asked; any other fault is the caller's.
     ``trace`` is a folder for a torch-profiler trace of one further iteration, ``pictures`` are
     files whose pixels go through the tower, ``ceiling`` is what this device was found to reach in
-    the cell's data type.
+    the cell's data type, ``snapshot`` a folder for the CUDA allocator's history of one more.
     """
     place = resolve_device(device)
     if protocol.emulate is None:
@@ -67,7 +68,8 @@ def measure(
         if protocol.emulate is not None:
             rank = plan_rank(cell, protocol.emulate, HOST if place == "cpu" else CARD)
         with _cap(cell, place) as flags:
-            found = _run(cell, place, protocol, trace, pictures, rank)
+            folders = Folders(trace, snapshot)
+            found = _run(cell, place, protocol, folders, pictures, rank)
             found["details"] |= shown(cell, pictures)
     except Unsupported as error:
         found = {
@@ -119,7 +121,7 @@ def _run(
     cell: Cell,
     place: str,
     protocol: Protocol,
-    folder: Path | None,
+    folders: Folders,
     pictures: Pictures | None,
     rank: RankPlan | None,
 ) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def _run(
     stop_at = time.monotonic() + protocol.max_seconds
     with workload.guard():
         timing, memory, flags = _iterations(workload, protocol, stop_at)
-        details = _traced(workload, folder, flags)
+        details = _files(workload, folders, flags)
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
     metrics: dict[str, int | float | None] = {
         **({"peak_bytes": None} if memory is None else memory.metrics()),
@@ -193,19 +195,27 @@ def _iterations(
     return watched(workload, protocol, typical, stop_at), memory, flags
 
 
-def _traced(workload: Workload, folder: Path | None, flags: list[str]) -> dict[str, Any]:
-    """The summary of a trace, where one is asked for; its failure costs no measurement."""
-    if folder is None:
-        return {}
-    try:
-        return {"trace": write_trace(workload, folder)}
-    except OSError as error:
-        flags.append(f"trace: {error}")
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        flags.append("trace: the iteration under the profiler ran out of memory")
-    return {}
+def _files(workload: Workload, folders: Folders, flags: list[str]) -> dict[str, Any]:
+    """What one further iteration each leaves in the folders asked for, by the folder's name.
+
+    A failure costs no measurement: it is a flag.
+    """
+    found: dict[str, Any] = {}
+    for name, folder, write in (
+        ("trace", folders.trace, write_trace),
+        ("snapshot", folders.snapshot, write_snapshot),
+    ):
+        if folder is None:
+            continue
+        try:
+            found[name] = write(workload, folder)
+        except OSError as error:
+            flags.append(f"{name}: {error}")
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            flags.append(f"{name}: its iteration ran out of memory")
+    return found
 
 
 def _cap_flags(cell: Cell) -> list[str]:

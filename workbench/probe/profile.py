@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd import DeviceType
@@ -25,6 +25,33 @@ BACKWARD_SCOPE = 1
 """at::RecordScope::BACKWARD_FUNCTION."""
 
 
+class Folders(NamedTuple):
+    """Where the files of one further iteration each go; None where they are not asked for."""
+
+    trace: Path | None = None
+    snapshot: Path | None = None
+
+
+def write_snapshot(workload: Workload, folder: Path) -> dict[str, Any]:
+    """The CUDA allocator's history of one iteration with stacks, as PyTorch's memory_viz reads it.
+
+    torch pickles it; nothing here ever reads it back.
+    """
+    name = _name(workload, "pickle")
+    torch.cuda.memory._record_memory_history("all")
+    try:
+        workload.step()
+        torch.cuda.synchronize(workload.context.device)
+        torch.cuda.memory._dump_snapshot(str(folder / name))
+    finally:
+        torch.cuda.memory._record_memory_history(None)
+    return {"file": name}
+
+
+def _name(workload: Workload, suffix: str) -> str:
+    return f"{workload.cell.key}.{time.time_ns() // 10**6}.{suffix}"
+
+
 def write_trace(workload: Workload, folder: Path) -> dict[str, Any]:
     """Trace one iteration into ``folder``; returns its summary, as docs/schema.md describes it.
 
@@ -41,7 +68,7 @@ def write_trace(workload: Workload, folder: Path) -> dict[str, Any]:
         if cuda:
             torch.cuda.synchronize(workload.context.device)
         wall_s = time.perf_counter() - start
-    name = f"{workload.cell.key}.{time.time_ns() // 10**6}.pt.trace.json"
+    name = _name(workload, "pt.trace.json")
     profiler.export_chrome_trace(str(folder / name))
     found = summary(profiler.events(), trace_cell(workload.cell, pieces=True).operators, cuda)
     if compiled:

@@ -84,7 +84,7 @@ def _base_bytes() -> int:
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
-    """``point``, ``device``, ``limit``, ``trace`` (both may be null), ``ceilings`` -> a record."""
+    """``point``, ``device``, ``limit``, ``trace``, ``snapshot``, ``ceilings`` -> a record."""
     from workbench.errors import RequestError
     from workbench.probe.environment import device_name, environment
     from workbench.probe.measure import measure
@@ -105,7 +105,13 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
             ceiling = None if known is None else Ceiling(*known)
             with limited(None if limit is None else _base_bytes() + limit):
                 record = measure(
-                    point.cell, device, point.protocol, folder, point.pictures, ceiling
+                    point.cell,
+                    device,
+                    point.protocol,
+                    folder,
+                    point.pictures,
+                    ceiling,
+                    Path(request["snapshot"]) if request["snapshot"] else None,
                 )
     except RequestError:
         raise
