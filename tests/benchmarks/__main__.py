@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from statistics import median
 from typing import NamedTuple
 
-from tests.benchmarks import dashboard, report, store
+from tests.benchmarks import dashboard, predictions, report, store
 from workbench.probe.limit import predicted_limit
 from workbench.probe.measure import measure
 from workbench.probe.predict import predict
@@ -65,6 +66,16 @@ def prediction() -> Iterator[Figure]:
         yield Figure(name, seconds(lambda c=cell: predicted_limit(c, "h100-80gb")), 2.0, "s")
 
 
+def many_predictions() -> Iterator[Figure]:
+    yield Figure(
+        f"predict a grid of {len(predictions.CELLS)} layers", predictions.grid_s(), 60.0, "s"
+    )
+    errors = predictions.memory_errors()
+    name = f"peak memory of {len(errors)} small models, predicted against measured"
+    yield Figure(f"{name}, median", median(errors), 0.02, "x")
+    yield Figure(f"{name}, worst", max(errors), 0.05, "x")
+
+
 def cpu_ratios() -> Iterator[Figure]:
     """D-Attn folded over S-Attn in one run, in the data type that this CPU multiplies fastest."""
     dtype, _ = cpu_speed()
@@ -99,7 +110,10 @@ def reports() -> Iterator[Figure]:
 
 def main() -> None:
     missed = []
-    for group in (help_time, prediction, cpu_ratios, stores, pages, reports):
+    groups = (
+        help_time, prediction, many_predictions, cpu_ratios, stores, pages, reports,
+    )  # fmt: skip
+    for group in groups:
         for figure in group():
             met = figure.value <= figure.target
             mark = "met" if met else "MISSED"

@@ -100,3 +100,25 @@ def test_the_command_prints_both_tables(capsys):
         main([*asked, "--json"])
     document = json.loads(capsys.readouterr().out)
     assert {"operators", "modules"} <= set(document["details"])
+
+
+def test_a_window_that_hides_nothing_is_said():
+    cell = make_cell(model="gemma-2-9b", kernel="eager", scope="decoder", num_visual=1000)
+    said = [flag for flag in predict(cell, "h100-80gb").flags if flag.startswith("window:")]
+    assert said == [
+        "window: its 4,096 positions are no fewer than the sequence has, it hides nothing"
+    ]
+    longer = predict(cell.replace(num_visual=5000), "h100-80gb").flags
+    assert not any(flag.startswith("window:") for flag in longer)
+
+
+def test_counts_beyond_63_bits_are_exact():
+    cell = make_cell(num_visual=10_000_000, num_text=400, scope="decoder", checkpoint=True,
+                     **{"pass": "train"})  # fmt: skip
+    found = predict(cell, "h100-80gb")
+    rows = found.details["operators"]
+    flops = found.metrics["flops"]
+    assert isinstance(flops, int)
+    assert flops > 2**63
+    assert sum(row["flops"] for row in rows) == flops
+    assert flops % 2**12 == 0

@@ -3,6 +3,7 @@
 from tests.small import small_model
 from workbench.probe.measure import measure
 from workbench.record import Environment
+from workbench.report.validation import both_sources, errors_by
 from workbench.spec import Protocol, make_cell
 from workbench.store import Store
 from workbench.sweep.validate import validation
@@ -25,3 +26,14 @@ def test_every_measured_cell_is_held_against_its_prediction(tmp_path):
     assert [row["num_cells"] for row in found["summary"]] == [2, 2, 2, 2]
     assert all(row["worst"] == 0 for row in found["summary"] if row["metric"] == "flops")
     assert all(row["worst"] <= 0.02 for row in found["summary"])
+    assert [row["num_cells"] for row in found["by_visual"]] == [2, 2, 2, 2]
+    assert found["run"] is None
+    kept = validation(path, keep=True)
+    with Store.open(path) as store:
+        predicted = [r for r in store.records(kept["run"]) if r.source == "predicted"]
+        pairs = both_sources(store.frame().assign(series="all"))
+    assert [r.cell for r in predicted] == cells
+    assert set(pairs["metric"]) == {"flops", "peak_bytes"}
+    table = errors_by(pairs, "num_visual")
+    assert list(table["cells"]) == [2, 2, 2, 2]
+    assert table["worst"].max() <= 0.02

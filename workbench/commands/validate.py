@@ -18,13 +18,17 @@ def validate(
         str | None, typer.Option(help="The entry to predict for, where names do not tell.")
     ] = None,
     calibration: Calibrations = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Add the predictions to the store, as a run.")
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """How far predictions are from measured records: median, worst and bias."""
     from workbench.calibration import Choice
     from workbench.sweep.validate import validation
 
-    found = validation(store, run, device, Choice.of(calibration) if calibration else None)
+    choice = Choice.of(calibration) if calibration else None
+    found = validation(store, run, device, choice, keep)
     if json_:
         show.emit(found)
         return

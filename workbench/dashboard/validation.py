@@ -1,5 +1,7 @@
 """Validation: what was predicted beside what was measured, for cells that have both."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -9,8 +11,10 @@ from workbench.dashboard.shell import data
 from workbench.figures import agreement, in_order
 from workbench.record import METRICS
 from workbench.report.text import listed, markdown
-from workbench.report.validation import TOLERANCE, both_sources
+from workbench.report.validation import TOLERANCE, both_sources, errors_by
 from workbench.report.words import plural
+
+PERCENT: dict[Any, Any] = {"median": "{:.2%}", "worst": "{:.2%}", "bias": "{:+.2%}"}
 
 
 def render() -> None:
@@ -22,7 +26,8 @@ def render() -> None:
         st.info(
             "No cell of this store is both measured and predicted. Predict a measured one, with "
             "the same options and data type, and both stand here: **Runs** shows the command of "
-            "each cell, and `workbench predict` takes the same options as `workbench measure`."
+            "each cell, and `workbench predict` takes the same options as `workbench measure`. "
+            "`workbench validate STORE --keep` predicts every measured cell into the store."
         )
         return
     order = [name for name in in_order(store.frame) if name in set(pairs["series"])]
@@ -37,8 +42,10 @@ def render() -> None:
         "only where the prediction is for the card that was measured. Bars: measured quartiles."
     )
     pairs = pairs.assign(metric=pairs["metric"].map(lambda name: METRICS[name].label))
-    summary = pairs.groupby(["metric", "series"])["ratio"].agg(["count", "min", "median", "max"])
-    st.dataframe(_rounded(summary.reset_index()), hide_index=True, width="stretch")
+    st.caption("Error: predicted over measured, less 1. Bias: the median error with its sign.")
+    for field, title in (("series", "system"), ("num_visual", "|V|")):
+        table = errors_by(pairs.sort_values(field), field).rename(columns={field: title})
+        st.dataframe(table.style.format(PERCENT), hide_index=True, width="stretch")
     worst = pairs.assign(off=(pairs["ratio"] - 1).abs()).sort_values("off").iloc[-1]
     st.markdown(
         f"Furthest off: {markdown(worst['series'])} at |V| = {worst['num_visual']:,},"
@@ -50,7 +57,3 @@ def render() -> None:
 def _who(pairs: pd.DataFrame) -> str:
     """'cpu measured, h100-80gb predicted'."""
     return markdown(listed(sorted(set(pairs["note"])), "and"))
-
-
-def _rounded(summary: pd.DataFrame) -> pd.DataFrame:
-    return summary.round({"min": 4, "median": 4, "max": 4})

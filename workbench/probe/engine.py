@@ -11,9 +11,10 @@ from torch import Tensor, cuda
 
 from workbench.lvlm.build import Checkpointed, Workload
 from workbench.lvlm.scopes.decoder import Run
+from workbench.probe.closed import forward_flops
 from workbench.probe.deepspeed_config import engine_config
 from workbench.probe.launch import search_path
-from workbench.probe.trace import forward_flops, parameters_of
+from workbench.probe.trace import parameters_of
 from workbench.probe.tracker import storage_bytes
 
 

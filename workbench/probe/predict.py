@@ -71,6 +71,10 @@ def predict(
     seconds = None if found is None else found.total
     if moved is not None:
         seconds = moved.beside(seconds)
+    flags += [
+        f"window: its {window:,} positions are no fewer than the sequence has, it hides nothing"
+        for window in traced.idle_windows
+    ]
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
     flags += ["compile: predicted as the operators that eager mode runs"] if cell.compile else []

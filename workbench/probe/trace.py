@@ -21,6 +21,7 @@ from workbench.lvlm.models import resolve
 from workbench.lvlm.offload import WATCH
 from workbench.pictures import Pictures
 from workbench.probe.allocator import HOST, Allocator, threads_of
+from workbench.probe.closed import hidden_model_flops, model_flops
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
 from workbench.probe.flops import FUSED_BACKWARDS
 from workbench.probe.pieces import Nodes, named
@@ -54,6 +55,8 @@ class Trace:
     """Every parameter, in the module's order."""
     kv_cache_bytes: int | None
     """What a prefill leaves and a decode step reads; None for a train pass."""
+    idle_windows: tuple[int, ...]
+    """Windows of its layers that hide nothing, for the sequence is no longer."""
     offload_bytes: int | None
     """What waits on the host when the forward is over; None where nothing is offloaded."""
     timeline: Timeline
@@ -166,6 +169,7 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
         parameters=listed,
         params_by_part=params_by_part(workload, params),
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
+        idle_windows=idle_windows(workload),
         offload_bytes=timeline.of_kind("offloaded") if workload.cell.offload else None,
         timeline=timeline.without("offloaded") if tracker.allocator.card else timeline,
         operators=operators,
@@ -346,6 +350,13 @@ def parameters_of(
     return (*found, *run * times)
 
 
+def idle_windows(workload: Workload) -> tuple[int, ...]:
+    """Windows under which every layer sees as much as without."""
+    windows = {parts.window for parts, _ in workload.layers if parts.window is not None}
+    layout = workload.context.layout
+    return tuple(sorted(w for w in windows if not workload.system.window_bites(layout, w)))
+
+
 def params_by_part(workload: Workload, params: int) -> dict[str, int]:
     """Parameters of each part; the decoder's are the rest, and empty where there is one part."""
     if not workload.modules:
@@ -356,45 +367,3 @@ def params_by_part(workload: Workload, params: int) -> dict[str, int]:
         if name != "decoder"
     }
     return {**sizes, "decoder": params - sum(sizes.values())}
-
-
-def model_flops(workload: Workload) -> int:
-    """The closed form of one micro-batch; a backward is two forwards, one where no input needs it.
-
-    A frozen part lacks the gradients of its weights, a frozen tower any.
-    """
-    forward = forward_flops(workload)
-    if workload.cell.pass_ != "train":
-        return forward
-    left_out = workload.leaf_flops
-    for part in workload.cell.frozen_parts:
-        if part == "decoder":
-            left_out += workload.head_flops + sum(
-                n * workload.system.linear_flops(parts, workload.cell)
-                for parts, n in workload.layers
-            )
-        else:
-            left_out += workload.outside_flops.get(part, 0) * (2 if part == "tower" else 1)
-    return 3 * forward - left_out
-
-
-def hidden_model_flops(workload: Workload) -> int:
-    """The share of model_flops that belongs to pairs under the mask."""
-    cell, layout = workload.cell, workload.context.layout
-    if cell.pass_ == "decode":
-        return 0
-    hidden = 0
-    for parts, count in workload.layers:
-        pairs = workload.system.pairs(layout, parts.window)
-        per_pair = 4 * parts.num_heads * parts.head_dim
-        hidden += count * cell.batch * per_pair * (pairs.dense - pairs.allowed)
-    return hidden * (3 if cell.pass_ == "train" else 1)
-
-
-def forward_flops(workload: Workload) -> int:
-    """The closed form of one forward; a backward without recomputation is twice that."""
-    cell = workload.cell
-    outside = workload.head_flops + sum(workload.outside_flops.values())
-    return outside + sum(
-        count * workload.system.forward_flops(parts, cell) for parts, count in workload.layers
-    )

@@ -42,6 +42,20 @@ def both_sources(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
+def errors_by(pairs: pd.DataFrame, field: str) -> pd.DataFrame:
+    """One row a metric and value of ``field``: cells, and median, worst and bias of the error.
+
+    The error is the ratio less 1; median and worst are of its size, the bias is its median.
+    """
+    errors = pairs["ratio"] - 1
+    groups = pairs.assign(error=errors, size=errors.abs()).groupby(["metric", field], sort=False)
+    found = groups.agg(
+        cells=("error", "size"), median=("size", "median"), worst=("size", "max"),
+        bias=("error", "median"),
+    )  # fmt: skip
+    return found.reset_index()
+
+
 @cache
 def _same(entry: str, driver: str) -> bool:
     return entry == driver or (entry in DEVICES and same_card(DEVICES[entry], driver))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from workbench.calibration import Choice
 from workbench.devices import entry_of
+from workbench.probe.environment import environment
 from workbench.probe.predict import predict
 from workbench.record import Record, Status
 from workbench.store import Store
@@ -46,9 +47,14 @@ class Summary(NamedTuple):
 
 
 def validate(
-    records: Iterable[Record], device: str | None = None, calibrations: Choice | None = None
+    records: Iterable[Record],
+    device: str | None = None,
+    calibrations: Choice | None = None,
+    predictions: list[Record] | None = None,
 ) -> list[Error]:
     """Predict every measured record that ended ``ok``; ``device`` overrides the entry's name.
+
+    ``predictions`` is a list to which every prediction is added.
 
     Raises RequestError for a calibration of a device that no record is of.
     """
@@ -60,6 +66,8 @@ def validate(
         name = device or entry_of(record.device)
         predicted_for.add(name)
         predicted = predict(record.cell, name, choice.file(name))
+        if predictions is not None:
+            predictions.append(predicted)
         for metric in COMPARED:
             pair = record.metrics.get(metric), predicted.metrics.get(metric)
             if pair[0] and pair[1] is not None:
@@ -97,17 +105,30 @@ def validation(
     run: str | None = None,
     device: str | None = None,
     calibrations: Choice | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
-    """The JSON document of ``workbench validate``."""
+    """The JSON document of ``workbench validate``; ``keep`` adds the predictions to the store."""
     with Store.open(path) as store:
         records = store.records(run)
-    errors = validate(records, device, calibrations)
+    predictions: list[Record] = []
+    errors = validate(records, device, calibrations, predictions)
+    kept = _keep(path, predictions) if keep and predictions else None
     return {
         "store": str(path),
+        "run": kept,
         "summary": _documents("attention", summarise(errors)),
         "by_visual": _documents("num_visual", summarise(errors, "num_visual")),
         "cells": [{**error._asdict(), "relative": error.relative} for error in errors],
     }
+
+
+def _keep(path: Any, predictions: Iterable[Record]) -> str:
+    """A run of its own with each prediction once; its name."""
+    each = {(record.cell.key, record.device): record for record in predictions}
+    with Store.open(path, "w") as store:
+        run = store.begin_run("validate", {}, environment("cpu"), new=True)
+        store.add_many(run, each.values())
+    return run
 
 
 def _documents(field: str, rows: Iterable[Summary]) -> list[dict[str, Any]]:

@@ -6,11 +6,11 @@ from workbench.figures import agreement
 from workbench.record import METRICS
 from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block, Table
-from workbench.report.validation import TOLERANCE, both_sources
+from workbench.report.validation import TOLERANCE, both_sources, errors_by
 from workbench.report.words import plural, setting
 
 TITLE = "Predicted against measured"
-COLUMNS = ("metric", "system", "cells", "median error", "worst error", "bias")
+COLUMNS = ("cells", "median error", "worst error", "bias")
 
 
 def agreement_block(material: Material, subject: Subject) -> Block:
@@ -33,15 +33,25 @@ def agreement_block(material: Material, subject: Subject) -> Block:
                                 TOLERANCE),
         caption,
     )  # fmt: skip
-    rows = tuple(
-        _errors(str(metric), str(series), own["ratio"] - 1)
-        for (metric, series), own in found.groupby(["metric", "series"], sort=False)
-    )
     note = "Error: predicted over measured, less 1. Bias: the median error with its sign."
-    return Block(TITLE, (), figure, (Table("Errors of the prediction", COLUMNS, rows, note),))
+    tables = (
+        Table("Errors of the prediction", ("metric", "system", *COLUMNS), _rows(found, "series"),
+              note),
+        Table("Errors of the prediction by |V|", ("metric", "|V|", *COLUMNS),
+              _rows(found.sort_values("num_visual"), "num_visual"), note),
+    )  # fmt: skip
+    return Block(TITLE, (), figure, tables)
 
 
-def _errors(metric: str, series: str, errors: pd.Series) -> tuple[str, ...]:
-    size = errors.abs()
-    return (METRICS[metric].label, series, f"{len(errors):,}", f"{size.median():.2%}",
-            f"{size.max():.2%}", f"{errors.median():+.2%}")  # fmt: skip
+def _rows(found: pd.DataFrame, field: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (
+            METRICS[row["metric"]].label,
+            f"{row[field]:,}" if field == "num_visual" else str(row[field]),
+            f"{row['cells']:,}",
+            f"{row['median']:.2%}",
+            f"{row['worst']:.2%}",
+            f"{row['bias']:+.2%}",
+        )
+        for row in errors_by(found, field).to_dict("records")
+    )
