@@ -63,6 +63,23 @@ def work(key: str, rows: Iterable[dict[str, Any]]) -> None:
     )
 
 
+def _parts(parts: dict[str, dict[str, Any]]) -> None:
+    """How a model's cost splits over its parts, if it has several."""
+    if not parts:
+        return
+    units = {"params": "1", "flops": "FLOP", "time_s": "s", "forward_s": "s", "backward_s": "s"}
+    names = [name for name in units if any(name in part for part in parts.values())]
+    print()
+    table(
+        ("part", *names),
+        (
+            (part, *(amount(costs.get(name), units[name]) for name in names))
+            for part, costs in parts.items()
+        ),
+    )
+    print()
+
+
 def record(found: "Record", as_json: bool) -> None:
     """One result, as the contract's document or as a table."""
     from workbench.record import METRICS
@@ -80,6 +97,7 @@ def record(found: "Record", as_json: bool) -> None:
     ]
     if rows:
         table(("metric", "value", "convention"), rows)
+    _parts(found.details.get("parts", {}))
     for flag in found.flags:
         print(f"flag  {flag}")
     states = found.details.get("states", {})

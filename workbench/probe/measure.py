@@ -20,7 +20,8 @@ from workbench.probe.emulate import RankPlan, adapted, plan_rank
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.launch import check_ranks
 from workbench.probe.memory import Memory, is_out_of_memory, memory_pass
-from workbench.probe.predict import cap_bytes, counts, shown, utilisation
+from workbench.probe.parts import part_seconds
+from workbench.probe.predict import cap_bytes, counts, parts_of, shown, utilisation
 from workbench.probe.profile import Folders, write_snapshot, write_trace
 from workbench.probe.rates import achieved
 from workbench.probe.states import has_optimizer
@@ -70,7 +71,7 @@ def measure(
         with _cap(cell, place) as flags:
             folders = Folders(trace, snapshot)
             found = _run(cell, place, protocol, folders, pictures, rank)
-            found["details"] |= shown(cell, pictures)
+            found["details"] |= shown(cell, pictures) | _costs(traced, found.pop("parts"))
     except Unsupported as error:
         found = {
             "status": Status.UNSUPPORTED,
@@ -137,6 +138,7 @@ def _run(
     with workload.guard():
         timing, memory, flags = _iterations(workload, protocol, stop_at)
         details = _files(workload, folders, flags)
+        parts = {} if memory is None else _parts(workload, protocol, timing, stop_at)
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
     metrics: dict[str, int | float | None] = {
         **({"peak_bytes": None} if memory is None else memory.metrics()),
@@ -157,9 +159,27 @@ def _run(
         "status": Status.OK,
         "metrics": metrics,
         "samples": timing.samples,
+        "parts": parts,
         "details": details | timing.details | ({} if memory is None else memory.details()),
         "flags": [*flags, *timing.flags, *workload.context.flags],
     }
+
+
+def _parts(
+    workload: Workload, protocol: Protocol, timing: Timing, stop_at: float
+) -> dict[str, dict[str, float]]:
+    """Seconds of each part in up to 3 iterations; none where there is no time, or no eager run."""
+    left = stop_at - time.monotonic()
+    if protocol.iterations is not None or workload.cell.compile:
+        return {}
+    return part_seconds(workload, 3 if 3 * median(timing.whole) < left else 1)
+
+
+def _costs(traced: Trace, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The parts of a model with their parameters, FLOPs and seconds, for a record's details."""
+    counted = parts_of(traced, None)
+    parts = {name: {**counted.get(name, {}), **times} for name, times in seconds.items()}
+    return {"parts": parts} if parts else {}
 
 
 def _iterations(

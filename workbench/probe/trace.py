@@ -24,6 +24,7 @@ from workbench.probe.allocator import HOST, Allocator, threads_of
 from workbench.probe.closed import hidden_model_flops, model_flops
 from workbench.probe.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
 from workbench.probe.flops import FUSED_BACKWARDS
+from workbench.probe.parts import parts_named
 from workbench.probe.pieces import Nodes, named
 from workbench.probe.shapes import shapes_only
 from workbench.probe.states import Parameter
@@ -184,7 +185,7 @@ def run(workload: Workload, tracker: Tracker) -> int:
     tracker.hold("inputs", (t for t in workload.held() if id(t) not in weights))
     end = -1
     pieces = nullcontext() if tracker.nodes is None else named(workload, tracker.nodes.mark)
-    looking = parts_named(workload, tracker), logits_named(workload, tracker), pieces
+    looking = parts_named(workload, tracker.enter_part), logits_named(workload, tracker), pieces
     with looking[0], looking[1], looking[2], tracker, workload.guard():
         outputs = workload.run_forward()
         if workload.cell.pass_ == "train":
@@ -227,34 +228,6 @@ def logits_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def parts_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
-    """Tell the tracker which part runs: by module in forward, by its output's gradient after."""
-    handles = []
-    for name, module in workload.modules.items():
-        if name == "decoder":
-            continue
-
-        def enter(_module: nn.Module, _inputs: Any, name: str = name) -> None:
-            tracker.part = name
-
-        def leave(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
-            tracker.part = "decoder"
-            tensor = output if isinstance(output, Tensor) else output[0]
-            if tensor.requires_grad:
-                tensor.register_hook(lambda _: setattr(tracker, "part", name))
-
-        handles += [
-            module.register_forward_pre_hook(enter),
-            module.register_forward_hook(leave),
-        ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def units(workload: Workload, plan: Plan) -> list[list[nn.Module]]:

@@ -104,6 +104,10 @@ class Tracker(TorchDispatchMode):
             if block.kind == "working":
                 block.kind = kind
 
+    def enter_part(self, part: str) -> None:
+        """Operators from now on are of that part."""
+        self.part = part
+
     def block_of(self, tensor: Tensor) -> Block:
         """The block of a tensor's storage."""
         return self._follow(tensor)
