@@ -138,7 +138,8 @@ def _run(
     with workload.guard():
         timing, memory, flags = _iterations(workload, protocol, stop_at)
         details = _files(workload, folders, flags)
-        parts = {} if memory is None else _parts(workload, protocol, timing, stop_at)
+        whole = memory is not None and rank is None
+        parts = _parts(workload, protocol, timing, stop_at) if whole else {}
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
     metrics: dict[str, int | float | None] = {
         **({"peak_bytes": None} if memory is None else memory.metrics()),
