@@ -100,8 +100,9 @@ def spent(cell: Cell, source: str, seconds: float) -> dict[str, object]:
     ]  # fmt: skip
     names = {"projections": "mm", "MLP": "mm", "norms": "rms_norm"}
     if source == "predicted":
-        listed = [{**r, "operator": names.get(str(r["part"]), "mul"), "bound": None} for r in rows]
-        return {"operators": listed}
+        modules = [{**row, "module": row["part"], "bound": "compute"} for row in rows]
+        listed = [{**row, "operator": names.get(str(row["part"]), "mul")} for row in modules]
+        return {"operators": listed, "modules": modules}
     operators = [
         {"operator": name, "time_s": seconds * share, "flops": None, "bytes": None, "calls": 3}
         for name, share in (("mm", 0.65), ("scaled_dot_product", 0.3), ("other", 0.05))

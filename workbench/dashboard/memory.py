@@ -42,7 +42,7 @@ def render() -> None:
     say_thinned(drawn, rows)
     st.caption(markdown(
         f"{setting(rows)}, {where}. Bytes at the moment of the peak, device context excluded."
-        f" {' '.join(provenance(rows))}"
+        f" {' '.join(provenance(rows, bars=False))}"
         " The bands of a measured cell are those that it counted; the rest of its peak is one."
     ))  # fmt: skip
     for title, columns, said in (

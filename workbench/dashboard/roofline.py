@@ -41,7 +41,7 @@ def render() -> None:
         f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel has to"
         " do: all pairs for eager, the allowed ones for the others. Bytes are operator inputs read"
         f" once and outputs written once, unfused: a fused kernel moves fewer. {words}"
-        f" {' '.join(provenance(rows))}"
+        f" {' '.join(provenance(rows, bars=False))}"
     ))  # fmt: skip
     _operators(store, rows, clicked)
 
@@ -77,10 +77,15 @@ def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, A
         }),
         hide_index=True, width="stretch",
     )  # fmt: skip
-    st.caption(f"As {found['how'].iloc[0]}; the side of the ridge tells what bounds an operator.")
+    st.caption(
+        f"As {found['how'].iloc[0]}. Of what was traced, the side of the ridge tells the bound."
+    )
 
 
 def _bound(row: Mapping[Any, Any], peak: float | None, bandwidth: float | None) -> str:
+    """What the prediction says, else the side of the ridge."""
+    if isinstance(row["bound"], str):
+        return row["bound"]
     if not peak or not bandwidth or pd.isna(row["flops"]) or not row["bytes"]:
         return "not told"
     return "compute" if row["flops"] / row["bytes"] > peak / bandwidth else "memory"

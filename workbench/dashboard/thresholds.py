@@ -24,7 +24,7 @@ def render() -> None:
     found = limits(rows)
     show(thresholds(found, store.looks, theme()), "thresholds", found)
     st.caption(markdown(
-        f"{setting(rows)}. {' '.join(provenance(rows))}"
+        f"{setting(rows)}. {' '.join(provenance(rows, bars=False))}"
         " A bar runs from the largest |V| that ran, or was predicted to fit, to"
         " the smallest that was out of memory; an arrow stands where the sweep ended first. Killed"
         " and failed cells are no thresholds."

@@ -7,7 +7,8 @@ import pandas as pd
 
 from workbench.record import Record
 
-COLUMNS = ["by", "name", "time_s", "flops", "bytes", "calls", "how"]
+COLUMNS = ["by", "name", "time_s", "flops", "bytes", "calls", "bound", "how"]
+"""``bound``: compute, memory or overhead; None where that was not predicted."""
 KINDS = ("part", "operator")
 NUMBERS = ("time_s", "flops", "bytes", "calls")
 TRACED, PREDICTED = "traced", "predicted"
@@ -26,19 +27,19 @@ def spent_of(record: Record) -> pd.DataFrame:
             _row("operator", row, "operator", TRACED) for row in _rows(trace.get("operators"))
         ]
     else:
-        listed = _rows(record.details.get("operators"))
-        rows = [_row("operator", row, "operator", PREDICTED) for row in listed]
-        rows += [
-            _row("part", row, "piece" if "piece" in row else "part", PREDICTED) for row in listed
-        ]
-        if not listed:
-            rows = _modules(record.details.get("parts"))
+        operators, modules = (_rows(record.details.get(k)) for k in ("operators", "modules"))
+        rows = [_row("operator", row, "operator", PREDICTED) for row in operators]
+        rows += [_row("part", row, "module", PREDICTED) for row in modules]
     if not rows:
         return pd.DataFrame(columns=COLUMNS)
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    # An operator that two parts run has a row in each.
-    summed = frame.groupby(["by", "name", "how"], sort=False)[list(NUMBERS)].sum(min_count=1)
-    return summed.reset_index()[COLUMNS].sort_values("time_s", ascending=False, kind="stable")
+    # Tower and decoder run the same operators and modules: a row of each.
+    groups = frame.sort_values("time_s", ascending=False).groupby(
+        ["by", "name", "how"], sort=False
+    )
+    numbers = {name: groups[name].sum(min_count=1) for name in NUMBERS}
+    summed = pd.DataFrame(numbers | {"bound": groups["bound"].first()}).reset_index()
+    return summed[COLUMNS].sort_values("time_s", ascending=False, kind="stable")
 
 
 def _rows(found: Any) -> Iterable[Mapping[str, Any]]:
@@ -46,19 +47,10 @@ def _rows(found: Any) -> Iterable[Mapping[str, Any]]:
 
 
 def _row(by: str, row: Mapping[str, Any], name: str, how: str) -> dict[str, Any]:
+    bound = row.get("bound")
     return {"by": by, "name": str(row.get(name, "other")), "how": how,
+            "bound": bound if isinstance(bound, str) else None,
             **{each: _number(row.get(each)) for each in NUMBERS}}  # fmt: skip
-
-
-def _modules(found: Any) -> list[dict[str, Any]]:
-    """Tower, adapter and decoder of scope ``lvlm``, told apart before operators were."""
-    if not isinstance(found, dict):
-        return []
-    return [
-        {**_row("part", row, "", PREDICTED), "name": str(name)}
-        for name, row in found.items()
-        if isinstance(row, dict)
-    ]
 
 
 def _number(value: Any) -> float | None:

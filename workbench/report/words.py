@@ -65,8 +65,12 @@ def setting(rows: pd.DataFrame) -> str:
     return ", ".join(words)
 
 
-def provenance(frame: pd.DataFrame) -> list[str]:
-    """One sentence a source and device: how many cells and samples, what was only predicted."""
+def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
+    """One sentence a source and device: how many cells and samples, what was only predicted.
+
+    ``bars``: whether the figure draws the quartiles.
+    """
+    meaning = ", bars are quartiles" if bars else ""
     found, names = [], place_names(frame)
     for (source, device), rows in frame.groupby(["source", "device"]):
         name = names[str(source), str(device)]
@@ -76,9 +80,7 @@ def provenance(frame: pd.DataFrame) -> list[str]:
                          " peaks; nothing ran.")  # fmt: skip
             continue
         timed = rows.loc[rows["time_s"].notna(), "num_samples"]
-        how = (
-            f", median of {spread(timed, 'sample')} each, bars are quartiles" if len(timed) else ""
-        )
+        how = f", median of {spread(timed, 'sample')} each{meaning}" if len(timed) else ""
         found.append(f"Measured on {name}: {cells}{how}.")
     return found
 
