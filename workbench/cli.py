@@ -11,6 +11,7 @@ from workbench.commands import cells, machine, stores, sweeps
 from workbench.commands.ask import ask
 from workbench.commands.calibrate import calibrate
 from workbench.commands.compare import compare
+from workbench.commands.jobs import jobs
 from workbench.commands.limits import limit
 from workbench.commands.tokens import tokens
 from workbench.commands.validate import validate
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(sweeps.sweep)
+app.command()(jobs)
 app.command()(cells.measure)
 app.command()(cells.predict)
 app.command()(limit)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,12 +18,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from workbench.collector import without_collector
 from workbench.errors import RequestError
 from workbench.pictures import Pictures
 
@@ -39,6 +42,19 @@ Logits = Literal["all", "text"]
 Source = Literal["measured", "predicted"]
 
 _MODEL = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+
+
+@lru_cache(maxsize=1024)
+def _layout(value: str) -> str:
+    parts = [p for p in re.split(r"[,\s]+", value.strip().upper()) if p]
+    kinds = [p[0] for p in parts if re.fullmatch(r"[VT]([1-9][0-9]{0,9})?", p)]
+    alternates = all(a != b for a, b in pairwise(kinds))
+    if not parts or len(kinds) < len(parts) or not alternates or kinds[-1] != "T":
+        raise ValueError(
+            "a layout alternates V and T and ends in T, such as V,T or T,V,T; numbers are "
+            "sizes of segments, such as V729,T,V1458,T"
+        )
+    return ",".join(parts)
 
 
 class Cell(BaseModel):
@@ -97,15 +113,7 @@ class Cell(BaseModel):
     @field_validator("layout", mode="before")
     @classmethod
     def _layout(cls, value: Any) -> str:
-        parts = [p for p in re.split(r"[,\s]+", str(value).strip().upper()) if p]
-        kinds = [p[0] for p in parts if re.fullmatch(r"[VT]([1-9][0-9]{0,9})?", p)]
-        alternates = all(a != b for a, b in pairwise(kinds))
-        if not parts or len(kinds) < len(parts) or not alternates or kinds[-1] != "T":
-            raise ValueError(
-                "a layout alternates V and T and ends in T, such as V,T or T,V,T; numbers are "
-                "sizes of segments, such as V729,T,V1458,T"
-            )
-        return ",".join(parts)
+        return _layout(str(value))
 
     @field_validator("frozen", mode="before")
     @classmethod
@@ -125,6 +133,9 @@ class Cell(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        return self._agreeing()
+
+    def _agreeing(self) -> Self:
         if self.num_visual + self.num_text == 0:
             raise ValueError("num_visual and num_text are both 0: there is no token to compute")
         if self.scope != "layer" and self.pass_ == "train" and self.num_text == 0:
@@ -159,6 +170,18 @@ class Cell(BaseModel):
         changed["num_visual"] = self.num_visual
         text = json.dumps(changed, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def at(self, num_visual: int) -> Self:
+        """A copy with another |V|; of its checks only those between fields are made again."""
+        found = self.model_copy(update={"num_visual": num_visual})
+        return found._agreeing()
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Every field but |V|: what cells that differ in nothing else share, to group them by."""
+        fields = dict(self.__dict__)
+        del fields["num_visual"]
+        return tuple(fields.values())
 
     def document(self) -> dict[str, Any]:
         """All fields under their public names (``pass``, not ``pass_``), JSON-ready."""
@@ -265,12 +288,14 @@ class Grid(BaseModel):
     def _one_or_many(cls, value: Any) -> Any:
         return _as_tuple(value)
 
+    _points: tuple[Point, ...] = PrivateAttr(default=())
+
     @model_validator(mode="after")
     def _cells_are_valid(self) -> Self:
         if not all(self.axes()):
             raise ValueError("an axis is empty: every axis needs at least one value")
-        for _ in self.points():
-            pass
+        with without_collector():
+            self._points = tuple(self._made())
         return self
 
     def axes(self) -> tuple[tuple[Any, ...], ...]:
@@ -288,19 +313,24 @@ class Grid(BaseModel):
             self.visual,
         )
 
-    def points(self) -> Iterator[Point]:
+    def points(self) -> tuple[Point, ...]:
         """Every point, |V| innermost, in the order that the axes are written."""
+        return self._points
+
+    def _made(self) -> Iterator[Point]:
         names = ("model", "scope", "pass", "dtype", "num_text", "batch", "attention", "kernel")
-        for *values, options, visual in product(*self.axes()):
+        *outer, visual = self.axes()
+        for *values, options in product(*outer):
             named = dict(zip(names, values, strict=True))
-            cell = Cell.model_validate({**named, **options, "num_visual": visual})
-            yield Point(
-                cell=cell,
-                source=self.source,
-                device=self.device,
-                protocol=self.protocol,
-                calibration=self.calibration,
-            )
+            first = Cell.model_validate({**named, **options, "num_visual": visual[0]})
+            for size in visual:
+                yield Point(
+                    cell=first.at(size),
+                    source=self.source,
+                    device=self.device,
+                    protocol=self.protocol,
+                    calibration=self.calibration,
+                )
 
 
 class Sweep(BaseModel):

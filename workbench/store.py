@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from workbench import store_claims as claims
 from workbench import store_notes as notes
+from workbench.collector import without_collector
 from workbench.errors import RequestError, unknown_name
 from workbench.record import Ceiling, Environment, Record, Status
 from workbench.spec import Cell
@@ -28,7 +29,6 @@ from workbench.store_rows import (
     load,
     unit_of,
     wide,
-    without_collector,
 )
 from workbench.store_schema import Mode, StoreError, connect, damaged, explained, transaction
 
@@ -210,6 +210,12 @@ class Store:
         cell = (self._run(run)[0], *identity)
         with explained(self.path, self.mode), transaction(self._connection):
             claims.drop(self._connection, cell, owner or this_process())
+
+    def claimed(self, run: str) -> list[Identity]:
+        """The cells of the run that somebody holds, or held when it ended."""
+        return self._rows(
+            "SELECT key, source, device FROM claims WHERE run_id = ?", (self._run(run)[0],)
+        )
 
     def runs(self) -> list[RunInfo]:
         """Every run, oldest first."""

@@ -1,8 +1,6 @@
 """A Record as a row of the store and back, and many rows as one wide table; values stay exact."""
 
-import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -184,18 +182,6 @@ def _metrics(values: Sequence[str], wanted: set[str] | None) -> "dict[str, pd.Se
         raise ValueError("a metric is not finite")
     table = table.reshape(len(documents), len(names))
     return {name: pd.Series(table[:, i]) for i, name in enumerate(names)}
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Pause Python's cycle collector: it would walk the new, acyclic objects again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _numbers(values: list[Any]) -> "pd.Series":

@@ -1,11 +1,12 @@
 """A real Slurm on one machine, with accounting and two fake GPUs, in one folder.
 
-``python -m tests.slurm.cluster up FOLDER`` brings it up as root and prints how to use it; ``down
+``python -m tests.slurm.cluster up FOLDER`` brings it up and prints how to use it; ``down
 FOLDER`` ends it. It needs Debian's slurm-wlm, slurmdbd, mariadb-server and munge, and neither
 systemd nor cgroups: nothing outside the folder is written, and every port is one that was free.
 """
 
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -18,6 +19,8 @@ from pathlib import Path
 PROGRAMS = (
     "munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacctmgr",
 )  # fmt: skip
+USER = pwd.getpwuid(os.geteuid()).pw_name
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 NUM_GPUS = 2
 PARTITION = "main"
 START_S = 60.0
@@ -27,7 +30,7 @@ AuthInfo=socket={folder}/munge.socket
 DbdHost=localhost
 DbdAddr=127.0.0.1
 DbdPort={dbd}
-SlurmUser=root
+SlurmUser={user}
 StorageType=accounting_storage/mysql
 StorageHost=127.0.0.1
 StoragePort={sql}
@@ -41,8 +44,8 @@ ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ctld}
 SlurmdPort={slurmd}
-SlurmUser=root
-SlurmdUser=root
+SlurmUser={user}
+SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
@@ -76,13 +79,15 @@ InactiveLimit=0
 MessageTimeout=30
 PropagateResourceLimits=NONE
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=1000 Gres=gpu:{gpus} State=UNKNOWN
+NodeName=elsewhere NodeAddr=127.0.0.1 Port={other} CPUs=8 Gres=gpu:{gpus} State=DOWN
 PartitionName={partition} Nodes={host} Default=YES MaxTime=60 State=UP
+PartitionName=far Nodes=elsewhere MaxTime=60 State=UP
 """
 
 
 def missing() -> list[str]:
     """The programs that a cluster needs and this machine lacks."""
-    return [name for name in PROGRAMS if shutil.which(name) is None]
+    return [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -117,14 +122,14 @@ class Cluster:
         )
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.variables}
+        return {**os.environ, "PATH": PATH, **self.variables}
 
     def _start(self, name: str, *arguments: str) -> Path:
         """Start a daemon in the foreground; its process id is kept in the folder."""
         log = self.folder / f"{name}.out"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [shutil.which(name) or name, *arguments],
+                [shutil.which(name, path=PATH) or name, *arguments],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 env=self._environment(), start_new_session=True,
             )  # fmt: skip
@@ -144,11 +149,13 @@ class Cluster:
 
     def _up(self) -> None:
         folder = self.folder
-        names = dict(zip(("sql", "dbd", "ctld", "slurmd"), _free_ports(4), strict=True))
+        names = dict(zip(("sql", "dbd", "ctld", "slurmd", "other"), _free_ports(5), strict=True))
         host = socket.gethostname().partition(".")[0]
         self._munge()
         self._database(names["sql"])
-        written = {"folder": folder, "host": host, "gpus": NUM_GPUS, "partition": PARTITION}
+        written = {
+            "folder": folder, "host": host, "gpus": NUM_GPUS, "partition": PARTITION, "user": USER,
+        }  # fmt: skip
         for name, text in (("slurmdbd.conf", _DBD), ("slurm.conf", _CONF)):
             path = folder / name
             path.write_text(text.format(**written, **names).lstrip())
@@ -156,7 +163,8 @@ class Cluster:
         gpus = [folder / f"gpu{number}" for number in range(NUM_GPUS)]
         for gpu in gpus:
             gpu.touch()
-        (folder / "gres.conf").write_text("".join(f"Name=gpu File={gpu}\n" for gpu in gpus))
+        lines = [f"Name=gpu File={gpu} Flags=nvidia_gpu_env\n" for gpu in gpus]
+        (folder / "gres.conf").write_text("".join(lines))
         for name in ("state", "spool"):
             (folder / name).mkdir()
         log = self._start("slurmdbd", "-D")
@@ -170,7 +178,8 @@ class Cluster:
         _until("slurmd", lambda: self._state() == "idle", log)
 
     def _state(self) -> str:
-        return self.run("sinfo", "--noheader", "--format", "%t").stdout.strip()
+        shown = self.run("sinfo", "--noheader", f"--partition={PARTITION}", "--format", "%t")
+        return shown.stdout.strip()
 
     def _munge(self) -> None:
         folder = self.folder
@@ -184,9 +193,9 @@ class Cluster:
 
     def _database(self, port: int) -> None:
         data = self.folder / "mysql"
-        common = ["--no-defaults", f"--datadir={data}", "--user=root"]
+        common = ["--no-defaults", f"--datadir={data}", f"--user={USER}"]
         subprocess.run(
-            ["mariadb-install-db", *common, "--skip-test-db"],
+            ["mariadb-install-db", *common, "--skip-test-db"], env=self._environment(),
             capture_output=True, check=True,
         )  # fmt: skip
         first = self.folder / "first.sql"
@@ -204,7 +213,7 @@ class Cluster:
 
     def down(self) -> None:
         """End the daemons that ``up`` started, the jobs first."""
-        self.run("scancel", "--user=root", "--signal=KILL")
+        self.run("scancel", f"--user={USER}", "--signal=KILL")
         listed = self.folder / "processes"
         lines = listed.read_text().splitlines() if listed.exists() else []
         for line in reversed(lines):
@@ -254,10 +263,8 @@ def main() -> None:
     if sys.argv[1] == "down":
         cluster.down()
         return
-    lacking = missing()
-    if lacking or os.geteuid() != 0:
-        need = f"these programs: {', '.join(lacking)}" if lacking else "root"
-        raise SystemExit(f"a cluster needs {need}")
+    if missing():
+        raise SystemExit(f"a cluster needs these programs: {', '.join(missing())}")
     cluster.up()
     for name, value in cluster.variables.items():
         print(f"export {name}={value}")

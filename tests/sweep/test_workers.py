@@ -68,7 +68,7 @@ def test_a_worker_a_gpu(
         ([task("cpu")], 0, CARDS, "workers 0: at least 1"),
         ([task("cuda")], 3, CARDS, "workers 3: each needs a GPU of its own.*sees 2 GPUs"),
         ([task("cuda:1")], 2, CARDS, "the sweep names cuda:1"),
-        ([task("cuda", world_size=2)], 2, CARDS, "world size 2 needs its GPUs together"),
+        ([task("cuda", world_size=2)], None, CARDS, "world_size 2: a sweep measures in one proc"),
         ([task("cuda")], 2, Nvml(FakeNvml(["A", "B"])), r"the GPUs differ \(A, B\)"),
     ],
 )
@@ -77,11 +77,8 @@ def test_workers_that_cannot_be(tasks: list[Task], asked: int, cards: Nvml, says
         seats(tasks, asked, cards)
 
 
-@pytest.mark.parametrize(
-    "tasks", [[task("cuda:1")], [task("cuda", world_size=2)]], ids=["named", "together"]
-)
-def test_what_needs_all_gpus_gets_one_worker(tasks: list[Task]) -> None:
-    assert seats(tasks, None, CARDS) == [WHOLE_MACHINE]
+def test_a_gpu_that_is_named_or_differs_gets_one_worker() -> None:
+    assert seats([task("cuda:1")], None, CARDS) == [WHOLE_MACHINE]
     assert seats([task("cuda")], None, Nvml(FakeNvml(["A", "B"]))) == [WHOLE_MACHINE]
 
 

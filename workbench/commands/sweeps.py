@@ -7,11 +7,13 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibrations
+from workbench.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
     from workbench.sweep.run import DryRun, Summary
 
 DEFAULT_STORE = Path("workbench.db")
+ENGINES = ("local", "slurm")
 
 
 def sweep(
@@ -23,10 +25,31 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run, and how long.")
     ] = False,
+    engine: Annotated[str, typer.Option(help=f"Where it runs: {' or '.join(ENGINES)}.")] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(help="Workers on this machine.", show_default="one a GPU; one on a CPU"),
+        typer.Option(help="Workers, or jobs at once.", show_default="one a GPU; one on a CPU"),
     ] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="slurm: the partition.", show_default="the cluster's")
+    ] = None,
+    time: Annotated[str, typer.Option(help="slurm: the time limit of a job.")] = "1:00:00",
+    gpus_per_task: Annotated[
+        int | None,
+        typer.Option(help="slurm: GPUs of a job.", show_default="1, or none on a CPU"),
+    ] = None,
+    cpus_per_task: Annotated[int | None, typer.Option(help="slurm: cores of a job.")] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="slurm: any other option of sbatch."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="slurm: a shared folder for the jobs.", show_default="beside the store"),
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="slurm: the nodes do see the folder.")
+    ] = False,
     calibration: Calibrations = None,
     trace: Annotated[
         Path | None, typer.Option(help="Folder for a torch-profiler trace of each measured cell.")
@@ -34,21 +57,46 @@ def sweep(
     json_: AsJson = False,
 ) -> None:
     """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
     from workbench.calibration import Choice
     from workbench.probe.folders import check_folder
     from workbench.sweep.plan import load_probe
-    from workbench.sweep.run import dry_run as forecast
-    from workbench.sweep.run import run_sweep
 
-    wanted = load_probe(probe)
-    choice = Choice.of(calibration) if calibration else None
-    if dry_run:
-        found = forecast(wanted, store, new_run, workers=workers, calibrations=choice)
-        _show_forecast(found, json_)
-        return
-    if trace is not None:
+    if trace is not None and not dry_run:
         check_folder(trace, "trace")
-    summary = run_sweep(wanted, store, new_run, workers=workers, calibrations=choice, trace=trace)
+    choice = Choice.of(calibration) if calibration else None
+    if engine == "slurm":
+        from workbench.sweep.cluster_run import Order, dry_run_slurm, run_slurm
+        from workbench.sweep.engines.slurm_check import Request, minutes, pairs
+
+        request = Request(
+            minutes(time), partition, gpus_per_task, cpus_per_task, workers,
+            pairs(sbatch or []), shared,
+        )  # fmt: skip
+        order = Order(load_probe(probe), store, request, new_run, folder, choice, trace)
+        if dry_run:
+            _show_forecast(dry_run_slurm(order), json_)
+            return
+        summary = run_slurm(order)
+    else:
+        from workbench.sweep.run import dry_run as forecast
+        from workbench.sweep.run import run_sweep
+
+        given = (partition, gpus_per_task, cpus_per_task, sbatch, folder)
+        if any(value is not None for value in given) or shared:
+            raise RequestError(
+                "partition, gpus-per-task, cpus-per-task, sbatch, folder and shared are for "
+                "--engine slurm"
+            )
+        wanted = load_probe(probe)
+        if dry_run:
+            found = forecast(wanted, store, new_run, workers=workers, calibrations=choice)
+            _show_forecast(found, json_)
+            return
+        summary = run_sweep(
+            wanted, store, new_run, workers=workers, calibrations=choice, trace=trace
+        )
     if json_:
         show.emit(summary.document())
     _say_how_it_ended(summary, probe)

@@ -219,8 +219,22 @@ class Client:
 
     def estimate(self, points: list[tuple[Point, str]]) -> list[float]:
         """Seconds that each (point, resolved device) will take here: a forecast."""
-        asked = [(_document(point), device) for point, device in points]
-        return [float(seconds) for seconds in self._task("estimate", points=asked)]
+        groups: dict[Any, list[int]] = {}
+        for index, (point, device) in enumerate(points):
+            same = (point.source, device, point.protocol, point.calibration, point.cell.kind)
+            groups.setdefault(same, []).append(index)
+        asked = []
+        for members in groups.values():
+            point, device = points[members[0]]
+            sizes = [points[index][0].cell.num_visual for index in members]
+            asked.append({"point": _document(point), "device": device, "visual": sizes})
+        found = [0.0] * len(points)
+        for members, answers in zip(
+            groups.values(), self._task("estimate", kinds=asked), strict=True
+        ):
+            for index, seconds in zip(members, answers, strict=True):
+                found[index] = float(seconds)
+        return found
 
     def ceiling(self, dtype: str, device: str) -> Ceiling:
         """What the device reaches in a data type, measured now."""

@@ -30,6 +30,8 @@ def fork_under_guard() -> None:
     Call it before any thread is started. The child's descendants become the guard's when they are
     orphaned, so that it finds them in whatever session they are.
     """
+    # Slurm tells every process of a job that its time is nearly over; the coordinator acts on it.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     guard = os.getpid()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     worker = os.fork()

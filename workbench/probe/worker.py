@@ -152,11 +152,16 @@ def _check(request: dict[str, Any]) -> None:
             cap_bytes(cell.memory_cap)
 
 
-def _estimate(request: dict[str, Any]) -> list[float]:
-    from workbench.probe.estimate import estimate
+def _estimate(request: dict[str, Any]) -> list[list[float]]:
+    from workbench.probe.estimate import Kind, estimate
     from workbench.spec import Point
 
-    return estimate([(Point.model_validate(p), device) for p, device in request["points"]])
+    return estimate(
+        [
+            Kind(Point.model_validate(kind["point"]), kind["device"], kind["visual"])
+            for kind in request["kinds"]
+        ]
+    )
 
 
 def _one_line(error: BaseException) -> str:

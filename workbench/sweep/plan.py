@@ -3,13 +3,16 @@
 import runpy
 import sys
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from workbench.calibration import NONE, Choice, calibration_for
+from workbench.collector import without_collector
 from workbench.devices import DEVICES
 from workbench.devices import device as device_entry
 from workbench.errors import RequestError
-from workbench.probe.environment import device_name, resolve_device
+from workbench.probe.environment import cuda_index, device_name, resolve_device
 from workbench.spec import Cell, Point, Sweep, load_sweep
 
 Identity = tuple[str, str, str]
@@ -26,7 +29,7 @@ class Task:
     device_name: str
     """The record's device: the driver's name of the card, ``cpu``, or the entry's name."""
 
-    @property
+    @cached_property
     def identity(self) -> Identity:
         """What the store tells its record by."""
         return self.point.cell.key, self.point.source, self.device_name
@@ -78,20 +81,22 @@ def _what(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(message.split()):.300}"
 
 
-def plan(sweep: Sweep, calibrations: Choice | None = None) -> list[Task]:
+def plan(sweep: Sweep, calibrations: Choice | None = None, here: bool = True) -> list[Task]:
     """The tasks of a sweep on this machine, each identity once, in the order of the sweep.
 
-    ``calibrations`` go before those of the sweep. Raises RequestError for a device that does not
-    exist or is not here, and for a calibration that cannot be used.
+    ``calibrations`` go before those of the sweep. Not ``here``, a GPU's name is not known yet: its
+    word in the sweep stands in for it. Raises RequestError for a device that does not exist or, if
+    it has to be, is not here, and for a calibration that cannot be used.
     """
     places: dict[tuple[str, str], tuple[str, str]] = {}
     tasks: dict[Identity, Task] = {}
-    for point in sweep.points():
-        asked = (point.source, point.device)
-        if asked not in places:
-            places[asked] = _place(*asked)
-        task = Task(point, *places[asked])
-        tasks.setdefault(task.identity, task)
+    with without_collector():
+        for point in (point for grid in sweep.grids for point in grid.points()):
+            asked = (point.source, point.device)
+            if asked not in places:
+                places[asked] = place(*asked) if here else _place_elsewhere(*asked)
+            task = Task(point, *places[asked])
+            tasks.setdefault(task.identity, task)
     if calibrations is None:
         return list(tasks.values())
     predicted = [task for task in tasks.values() if task.point.source == "predicted"]
@@ -116,7 +121,8 @@ def calibration_digests(tasks: list[Task]) -> set[str]:
     return digests
 
 
-def _place(source: str, device: str) -> tuple[str, str]:
+def place(source: str, device: str) -> tuple[str, str]:
+    """The word for the worker and the record's device, on this machine."""
     if source == "measured":
         resolved = resolve_device(device)
         return resolved, device_name(resolved)
@@ -126,9 +132,28 @@ def _place(source: str, device: str) -> tuple[str, str]:
     return device, device_entry(device).name
 
 
+def _place_elsewhere(source: str, device: str) -> tuple[str, str]:
+    if source == "predicted":
+        return place(source, device)
+    if device != "auto":
+        cuda_index(device)  # refuses any other word
+    return device, device
+
+
+def check_ranks(tasks: list[Task]) -> None:
+    """Raise RequestError for a cell that several processes would have to measure together."""
+    for task in tasks:
+        ranks = task.point.cell.world_size
+        if ranks > 1 and task.point.source == "measured":
+            raise RequestError(
+                f"world_size {ranks}: a sweep measures in one process; predict such cells, or "
+                f"start {ranks} with 'torchrun --nproc-per-node {ranks} -m workbench measure …'"
+            )
+
+
 def kinds(tasks: list[Task]) -> list[Cell]:
     """One cell for each set of names and options, whatever its |V|: enough to check names."""
-    found: dict[str, Cell] = {}
+    found: dict[tuple[Any, ...], Cell] = {}
     for task in tasks:
-        found.setdefault(task.point.cell.replace(num_visual=1).key, task.point.cell)
+        found.setdefault(task.point.cell.kind, task.point.cell)
     return list(found.values())

@@ -77,6 +77,14 @@ class Progress:
                 return
         self.say(f"[{self.done}/{self.total}] {_title(task)}: {_outcome(record)}{self._left()}")
 
+    def at(self, done: int) -> None:
+        """So many cells have ended, wherever they run."""
+        self.done = done
+        if self._bar is not None:
+            self._bar.update(self._row, description="running", completed=done, refresh=True)
+        else:
+            self.say(f"[{done}/{self.total}] cells have ended")
+
     def say(self, line: str) -> None:
         """A line that stays, above the bar where there is one."""
         if self._bar is not None:

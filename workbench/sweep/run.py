@@ -37,11 +37,14 @@ class Summary:
     """Cells of this sweep in the store, by status."""
     interrupted: bool = False
     num_workers: int = 1
+    num_left: int = 0
+    """Cells that no job took to an end."""
 
     @property
     def num_failed(self) -> int:
         """Cells that did not end, so that the next sweep tries them again."""
-        return sum(n for status, n in self.counts.items() if not Status(status).done)
+        failed = sum(n for status, n in self.counts.items() if not Status(status).done)
+        return failed + self.num_left
 
     def document(self) -> dict[str, Any]:
         """JSON-ready."""

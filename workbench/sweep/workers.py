@@ -6,7 +6,7 @@ from workbench.errors import RequestError
 from workbench.probe.environment import device_name, num_gpus, num_threads
 from workbench.probe.nvml import Nvml
 from workbench.probe.seat import WHOLE_MACHINE, Seat
-from workbench.sweep.plan import Task
+from workbench.sweep.plan import Task, check_ranks
 
 
 def seats(tasks: list[Task], asked: int | None = None, nvml: Nvml | None = None) -> list[Seat]:
@@ -17,6 +17,7 @@ def seats(tasks: list[Task], asked: int | None = None, nvml: Nvml | None = None)
     """
     if asked is not None and asked < 1:
         raise RequestError(f"workers {asked}: at least 1 is needed")
+    check_ranks(tasks)
     measured = [task for task in tasks if task.point.source == "measured"]
     on_gpu = [task for task in measured if task.device != "cpu"]
     count = _on_gpus(on_gpu, asked, nvml or Nvml()) if on_gpu else asked or 1
@@ -62,8 +63,6 @@ def _bound(tasks: list[Task]) -> str | None:
     for task in tasks:
         if ":" in task.device:
             return f"the sweep names {task.device}, and a worker sees one GPU; say cuda"
-        if task.point.cell.world_size > 1:
-            return f"a cell of world size {task.point.cell.world_size} needs its GPUs together"
     return None
 
 

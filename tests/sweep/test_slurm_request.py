@@ -1,0 +1,182 @@
+"""What is asked of Slurm, where it can be judged without one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.small import small_model
+from workbench.errors import Failure, RequestError
+from workbench.spec import Grid, Point, Sweep
+from workbench.sweep.engines.slurm import is_same
+from workbench.sweep.engines.slurm_check import (
+    Cluster,
+    Request,
+    check,
+    check_shared,
+    file_system,
+    minutes,
+    pairs,
+)
+from workbench.sweep.engines.slurm_folder import (
+    BatchFile,
+    JobFile,
+    begin,
+    cell_id,
+    locked,
+    newest,
+    runs,
+    wanted_run,
+)
+from workbench.sweep.plan import plan
+
+SWEEP = Sweep(name="s", grids=(Grid(visual=(4, 8), device="cpu"),))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90", 90), ("5:30", 6), ("1:30:00", 90), ("0:00:30", 1), ("2-0", 2880),
+        ("1-12:30", 2190), ("1-00:00:00", 1440),
+    ],
+)  # fmt: skip
+def test_time_limits_are_read_as_slurm_reads_them(text: str, expected: int) -> None:
+    assert minutes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "1h", "-5", "1:2:3:4", "infinite", "1;rm -r"])
+def test_other_time_limits_are_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="minutes, HH:MM:SS or D-HH:MM:SS"):
+        minutes(text)
+
+
+def test_further_options_of_sbatch_are_names_and_values() -> None:
+    assert pairs(["account=vision", "--mem-per-cpu=2G"]) == {
+        "account": "vision", "mem-per-cpu": "2G"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("word", ["account", "=x", "A b=c", "partition=gpu", "x=1\n#SBATCH --y=2"])
+def test_further_options_that_cannot_be(word: str) -> None:
+    with pytest.raises(RequestError, match="sbatch '"):
+        pairs([word])
+
+
+def test_a_disk_of_this_machine_is_not_shared(tmp_path: Path) -> None:
+    far = Cluster("main", (2,), (), ("elsewhere",))
+    assert file_system(Path("/proc/self")) == "proc"
+    assert file_system(Path("/dev/shm/not/there")) == "tmpfs"
+    with pytest.raises(RequestError, match=r"disk of this machine \(tmpfs\), which elsewhere"):
+        check_shared(Path("/dev/shm"), far)
+    check_shared(tmp_path, Cluster("main", (2,), (), (os.uname().nodename,)))
+
+
+def test_slurm_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RequestError, match=r"sbatch, srun, .* not on PATH.*--engine local"):
+        check(Request(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--engine", "slurmm"), "engine 'slurmm' is unknown; did you mean slurm? known: local"),
+        (("--partition", "gpu"), "are for --engine slurm"),
+        (("--engine", "slurm"), "sbatch, srun, sinfo, sacct, scontrol not on PATH"),
+        (("--workers", "0"), "workers 0: at least 1 is needed"),
+    ],
+)
+def test_a_wrong_request_leaves_nothing_behind(
+    tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    spec = tmp_path / "s.yaml"
+    model = small_model("mistral", tmp_path / "models")
+    spec.write_text(json.dumps({"models": model, "visual": 4, "device": "cpu"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench.cli", "sweep", str(spec), *words],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"s.yaml", "models"}
+
+
+def test_a_run_is_continued_where_all_agrees(tmp_path: Path) -> None:
+    wanted = wanted_run(SWEEP, "gpu", 1, ())
+    assert newest(tmp_path, wanted) is None
+    run = begin(tmp_path, wanted)
+    again = newest(tmp_path, wanted_run(SWEEP, "gpu", 1, ()))
+    assert again is not None
+    assert again.file == run.file
+    for other in (("cpu", 1, ()), ("gpu", 2, ()), ("gpu", 1, ("abc",))):
+        assert newest(tmp_path, wanted_run(SWEEP, *other)) is None
+
+
+def test_batches_are_written_before_they_are_submitted(tmp_path: Path) -> None:
+    points = tuple(SWEEP.points())
+    run = begin(tmp_path, wanted_run(SWEEP, "gpu", 1, ()))
+    strikes = {cell_id(points[0]): 1}
+    batch = run.add([JobFile(points=points[:1], strikes=strikes), JobFile(points=points[1:])], 5)
+    (found,) = run.batches
+    assert found.file.jobs is None
+    assert [job.content.points for job in found.jobs] == [points[:1], points[1:]]
+    assert found.jobs[0].content.strikes == strikes
+    batch.set_jobs(["7_0", "7_1"])
+    assert [job.id for job in run.batches[0].jobs] == ["7_0", "7_1"]
+    assert run.add([JobFile(points=points)], 5).folder.name == "001"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"name": "../x", "num_jobs": -1}', "\x80"])
+def test_a_stranger_s_folder_is_refused(tmp_path: Path, text: str) -> None:
+    run = begin(tmp_path, wanted_run(SWEEP, "gpu", 1, ()))
+    batch = run.add([JobFile(points=tuple(SWEEP.points()))], 5)
+    (batch.folder / "batch.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RequestError, match="not the file of a sweep under Slurm"):
+        _ = run.batches
+    (run.folder / "run.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RequestError, match="not the file of a sweep under Slurm"):
+        runs(tmp_path)
+
+
+@pytest.mark.parametrize("job", ["7; rm -r x", "../7", "7_0\n8", ""])
+def test_a_job_s_id_is_one(job: str) -> None:
+    with pytest.raises(ValueError, match="jobs"):
+        BatchFile(
+            name="wb-1", submitted_at="2026-01-01T00:00:00", num_jobs=1, minutes=1, jobs=(job,)
+        )
+
+
+def test_one_coordinator_at_a_time(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path),
+        pytest.raises(Failure, match="another sweep is at work"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_a_gpu_has_any_name_until_a_record_says_it() -> None:
+    def task(device: str, source: str = "measured"):  # type: ignore[no-untyped-def]
+        grid = Grid(visual=(4,), device=device, source=source)  # type: ignore[arg-type]
+        (found,) = plan(Sweep(name="s", grids=(grid,)), here=False)
+        return found
+
+    key = task("cpu").identity[0]
+    assert is_same(task("cuda"), (key, "measured", "NVIDIA H200"))
+    assert not is_same(task("cuda"), (key, "measured", "cpu"))
+    assert is_same(task("cpu"), (key, "measured", "cpu"))
+    assert not is_same(task("cpu"), (key, "measured", "NVIDIA H200"))
+    assert is_same(task("auto"), (key, "measured", "cpu"))
+    assert is_same(task("h100-80gb", "predicted"), (key, "predicted", "h100-80gb"))
+    assert not is_same(task("h100-80gb", "predicted"), (key, "predicted", "a100-80gb"))
+    assert not is_same(task("cuda"), ("0" * 16, "measured", "NVIDIA H200"))
+    with pytest.raises(RequestError, match="auto, cpu, cuda"):
+        task("tpu")
+    assert isinstance(task("cpu").point, Point)

@@ -1,0 +1,191 @@
+"""A sweep on a cluster from beginning to end: ``run_sweep``'s sibling for ``--engine slurm``."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from workbench.calibration import Choice
+from workbench.devices import DEVICES, entry_of
+from workbench.errors import RequestError
+from workbench.probe.client import Client
+from workbench.spec import Sweep
+from workbench.sweep.engines.slurm import POLL_S, Coordinator, held, poll_seconds
+from workbench.sweep.engines.slurm_check import Cluster, Request, check
+from workbench.sweep.engines.slurm_folder import (
+    RunFile,
+    begin,
+    cell_id,
+    locked,
+    newest,
+    wanted_run,
+)
+from workbench.sweep.plan import Task, calibration_digests, check_ranks, kinds, plan
+from workbench.sweep.progress import Progress
+from workbench.sweep.run import DryRun, Forecast, Summary
+
+FALLBACK_CARD = "h100-80gb"
+"""Whose datasheet stands in for a forecast where the cluster does not say which GPUs it has."""
+
+
+def jobs_folder(store: Path) -> Path:
+    """Where the jobs of a store leave their files, unless the caller says otherwise."""
+    return store.with_suffix(".jobs")
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that ``workbench sweep --engine slurm`` is told."""
+
+    sweep: Sweep
+    store: Path
+    request: Request
+    new_run: bool = False
+    folder: Path | None = None
+    calibrations: Choice | None = None
+    trace: Path | None = None
+
+    @property
+    def jobs(self) -> Path:
+        """Where the jobs leave their files."""
+        return (self.folder or jobs_folder(self.store)).absolute()
+
+
+def _asked(tasks: list[Task], request: Request) -> Request:
+    """The request with its GPUs: one where the sweep measures on a GPU, else none."""
+    check_ranks(tasks)
+    on_gpu = [t for t in tasks if t.point.source == "measured" and t.device != "cpu"]
+    if request.gpus is None:
+        return replace(request, gpus=int(bool(on_gpu)))
+    named = next((t.device for t in on_gpu if t.device.startswith("cuda")), None)
+    if not request.gpus and named:
+        raise RequestError(f"gpus_per_task 0: the sweep measures on {named}; give at least 1")
+    return request
+
+
+def _num_jobs(request: Request, cluster: Cluster, num_cells: int) -> int:
+    """Jobs at once: as asked, or as many as the partition has room for; one cell each at least."""
+    room = len(cluster.gpus_a_node)
+    if request.gpus:
+        room = sum(have // request.gpus for have in cluster.gpus_a_node)
+    return max(1, min(request.workers or room, num_cells))
+
+
+def _stand_in(cluster: Cluster) -> str:
+    """The device entry that a forecast takes for the cluster's GPUs."""
+    for kind in cluster.gpu_types:
+        for name in DEVICES:
+            if kind.lower() == name.partition("-")[0]:
+                return name
+        try:
+            return entry_of(kind)
+        except RequestError:
+            continue
+    return FALLBACK_CARD
+
+
+def _forecast(tasks: list[Task], client: Client, card: str) -> list[float]:
+    def device(task: Task) -> str:
+        measured_on_gpu = task.point.source == "measured" and task.device != "cpu"
+        return card if measured_on_gpu else task.device
+
+    return client.estimate([(task.point, device(task)) for task in tasks])
+
+
+def dry_run_slurm(order: Order) -> DryRun:
+    """What ``run_slurm`` would submit, and how long it would take. Nothing is written."""
+    tasks, request, cluster, wanted = _prepared(order)
+    run = None if order.new_run else newest(order.jobs, wanted)
+    names = [cell_id(task.point) for task in tasks]
+    by_name = dict(zip(names, tasks, strict=True))
+    found = held(order.store, run.file.run, by_name) if run else {}
+    with Client() as client:
+        client.check(kinds(tasks))
+        seconds = _forecast(tasks, client, _stand_in(cluster))
+    cells = [
+        Forecast(task, spent, name in found and found[name].done)
+        for name, task, spent in zip(names, tasks, seconds, strict=True)
+    ]
+    return DryRun(cells, _num_jobs(request, cluster, sum(not cell.held for cell in cells)))
+
+
+def run_slurm(order: Order) -> Summary:
+    """Run what is lacking as jobs of the cluster, into the store.
+
+    A second call, after whatever ended the first, watches the jobs that still run, merges what
+    the others left and submits the rest. Raises RequestError before anything is submitted, and
+    Failure. An interrupt ends the watching, not the jobs.
+    """
+    tasks, request, cluster, wanted = _prepared(order)
+    with Client() as client:
+        client.check(kinds(tasks))
+        order.jobs.mkdir(parents=True, exist_ok=True)
+        with locked(order.jobs):
+            run = None if order.new_run else newest(order.jobs, wanted)
+            coordinator = Coordinator(
+                run or begin(order.jobs, wanted), order.store.absolute(), request, cluster, tasks,
+                order.trace,
+            )  # fmt: skip
+            summary = Summary(order.sweep.name, order.store, len(tasks))
+            return _watch(coordinator, client, tasks, summary)
+
+
+def _prepared(order: Order) -> tuple[list[Task], Request, Cluster, RunFile]:
+    tasks = plan(order.sweep, order.calibrations, here=False)
+    request = _asked(tasks, order.request)
+    cluster = check(request, order.jobs)
+    digests = calibration_digests(tasks)
+    wanted = wanted_run(order.sweep, cluster.partition, request.gpus or 0, digests)
+    return tasks, request, cluster, wanted
+
+
+def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summary) -> Summary:
+    summary.run = found.run.file.run
+    found.resume()
+    done = {name for name, status in found.held().items() if status.done}
+    summary.num_held = len(done)
+    under_way = found.under_way()
+    names = [cell_id(task.point) for task in tasks]
+    todo = [
+        task
+        for name, task in zip(names, tasks, strict=True)
+        if name not in done and name not in under_way
+    ]
+    summary.num_workers = _num_jobs(found.request, found.cluster, len(todo))
+    progress = Progress(len(tasks), len(done))
+    with progress:
+        if found.live:
+            progress.say(f"{len(found.live)} jobs of an earlier call have not ended")
+        if todo:
+            seconds = _forecast(todo, client, _stand_in(found.cluster))
+            client.close()
+            found.start([task.point for task in todo], seconds, summary.num_workers)
+            first = found.live[-1].batch.file
+            progress.say(
+                f"{len(todo)} cells in {first.num_jobs} jobs: {', '.join(first.jobs or ())}"
+            )
+        try:
+            summary.num_ran = _until_all_ended(found, progress, len(done))
+        except KeyboardInterrupt:
+            summary.interrupted = True
+    counts = Counter(str(status) for status in found.held().values())
+    summary.counts = dict(sorted(counts.items()))
+    summary.num_left = len(tasks) - sum(counts.values())
+    return summary
+
+
+def _until_all_ended(found: Coordinator, progress: Progress, num_held: int) -> int:
+    pause, ran, shown = POLL_S, 0, 0
+    while found.live:
+        time.sleep(pause)
+        recorded = found.settle()
+        ran += len(recorded)
+        now = ran + sum(job.num_done for job in found.live)
+        pause = poll_seconds(pause, now != shown)
+        for note in found.notes:
+            progress.say(note)
+        found.notes.clear()
+        if now != shown:
+            progress.at(num_held + now)
+        shown = now
+    return ran

@@ -1,0 +1,282 @@
+"""A sweep under Slurm: arrays of jobs through submitit, a shard a start, merged as jobs end.
+
+Slurm schedules, submitit submits, requeues and knows how jobs are; what stands here divides the
+cells, remembers in the folder what was submitted, and submits again what ended jobs have left.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from workbench.errors import Failure, RequestError
+from workbench.merge import merge
+from workbench.record import Status
+from workbench.spec import Point
+from workbench.store import Store
+from workbench.sweep.engines.slurm_check import Cluster, Request, ask, last_line
+from workbench.sweep.engines.slurm_folder import Batch, Job, JobFile, Run, cell_id
+from workbench.sweep.engines.slurm_job import Work, look_into
+from workbench.sweep.plan import Identity, Task
+from workbench.sweep.schedule import shares
+
+if TYPE_CHECKING:
+    from submitit.slurm.slurm import SlurmInfoWatcher
+
+T = TypeVar("T")
+
+POLL_S = 2.0
+MAX_POLL_S = 15.0
+UNKNOWN_S = 600.0
+"""How long a job may be unknown to the accounting before it counts as lost."""
+MAX_FRUITLESS = 2
+"""Jobs in a row that end before their first cell until it is no use to submit another."""
+_ALIVE = {
+    "COMPLETING", "CONFIGURING", "PENDING", "READY", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
+    "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "UNKNOWN",
+}  # fmt: skip
+
+
+def is_same(task: Task, identity: Identity) -> bool:
+    """Whether a record is of this task, whose GPU's name was not known when it was planned."""
+    key, source, device = identity
+    if (key, source) != task.identity[:2]:
+        return False
+    if source == "predicted" or task.device == "cpu":
+        return device == task.device_name
+    return task.device == "auto" or device != "cpu"
+
+
+def by_task(tasks: Mapping[str, Task], found: Mapping[Identity, T]) -> dict[str, T]:
+    """What is ``found`` by the names of the tasks instead of by identity."""
+    by_key: dict[tuple[str, str], list[Identity]] = {}
+    for identity in found:
+        by_key.setdefault(identity[:2], []).append(identity)
+    return {
+        name: found[identity]
+        for name, task in tasks.items()
+        for identity in by_key.get(task.identity[:2], ())
+        if is_same(task, identity)
+    }
+
+
+def held(store: Path, run: str, tasks: Mapping[str, Task]) -> dict[str, Status]:
+    """How the tasks ended that the store holds a record of."""
+    if not store.exists():
+        return {}
+    with Store.open(store) as opened:
+        if not any(known.id == run for known in opened.runs()):
+            return {}
+        return by_task(tasks, opened.identities(run))
+
+
+class States:
+    """How jobs are, by one call of sacct for all of them."""
+
+    def __init__(self) -> None:
+        from submitit.slurm.slurm import SlurmJob
+
+        self._watcher: SlurmInfoWatcher = SlurmJob.watcher
+
+    def look(self, jobs: Iterable[Job]) -> dict[str, str]:
+        """The state of each job by its id, in Slurm's words."""
+        ids = [job.id for job in jobs if job.id is not None]
+        self._watcher.clear()
+        for known in ids:
+            self._watcher.register_job(known)
+        if ids:
+            self._watcher.update()
+        return {known: self._watcher.get_state(known, mode="cache").split()[0] for known in ids}
+
+
+def submit(batch: Batch, request: Request, cluster: Cluster, ended_as: Status) -> None:
+    """Hand a batch to Slurm. RequestError with Slurm's own line where it refuses.
+
+    What is pickled are ``Work`` objects. Their results are never read, nor any other pickle: what
+    a job found is in its shard, which can be checked, while unpickling runs what it is given.
+    """
+    from submitit import SlurmExecutor
+    from submitit.core.utils import FailedJobError
+
+    most = max(len(job.content.points) for job in batch.jobs)
+    executor = SlurmExecutor(batch.folder / "logs", max_num_timeout=2 * most + 1)
+    options: dict[str, str | int | bool] = {"requeue": True, **request.more}
+    executor.update_parameters(
+        job_name=batch.file.name,
+        partition=cluster.partition,
+        time=request.minutes,
+        # Slurm looks at limits twice a minute and warns early rather than late: a short limit
+        # would be over before its job has begun.
+        signal_delay_s=min(60, 20 * request.minutes - 19),
+        array_parallelism=request.workers or batch.file.num_jobs,
+        stderr_to_stdout=True,
+        additional_parameters=options,
+        **({"gpus_per_node": request.gpus} if request.gpus else {}),
+        **({"cpus_per_task": request.cpus} if request.cpus else {}),
+    )
+    folder = str(batch.folder)
+    try:
+        jobs = executor.submit_array(
+            [Work(folder, number, ended_as) for number in range(batch.file.num_jobs)]
+        )
+    except FailedJobError as error:
+        raise RequestError(f"engine slurm: {last_line(str(error))}") from None
+    batch.set_jobs([job.job_id for job in jobs])
+
+
+def find_lost_ids(batch: Batch) -> bool:
+    """Ask Slurm for a batch whose coordinator ended before it knew the ids; False if not there."""
+    name = f"--name={batch.file.name}"
+    since = f"--starttime={batch.file.submitted_at}"
+    form = ("--noheader", "--allocations", "--parsable2", "--format=JobID")
+    found = ask("sacct", name, since, *form).split()
+    found += ask("squeue", "--noheader", name, "--format=%A").split()
+    if not found:
+        return False
+    array = found[0].partition("_")[0]
+    # submitit makes no array of a single job.
+    numbers = range(batch.file.num_jobs)
+    batch.set_jobs([array] if len(numbers) == 1 else [f"{array}_{n}" for n in numbers])
+    return True
+
+
+class Coordinator:
+    """Brings one run to its end. ``wait`` may be interrupted at any time; the jobs go on."""
+
+    def __init__(
+        self, run: Run, store: Path, request: Request, cluster: Cluster, tasks: Sequence[Task],
+        trace: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.run, self.store, self.request, self.cluster = run, store, request, cluster
+        self.trace = None if trace is None else str(trace.absolute())
+        self.tasks = {cell_id(task.point): task for task in tasks}
+        self.strikes: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self._states = States()
+        self._fruitless: Counter[str] = Counter()
+        self._seen_ended: set[str] = set()
+        self.live: list[Job] = []
+
+    def held(self) -> dict[str, Status]:
+        """How the tasks ended that the store holds a record of."""
+        return held(self.store, self.run.file.run, self.tasks)
+
+    def resume(self) -> None:
+        """Take over what earlier calls submitted: merge what has ended, watch what has not."""
+        for batch in self.run.batches:
+            if batch.file.jobs is None and not find_lost_ids(batch):
+                continue
+            self.live += [job for job in batch.jobs if not job.is_merged]
+        self.settle(first=True)
+
+    def under_way(self) -> set[str]:
+        """The cells of jobs that have not ended."""
+        return {cell_id(point) for job in self.live for point in job.content.points}
+
+    def start(self, points: Sequence[Point], seconds: Sequence[float], num_jobs: int) -> None:
+        """Submit ``points`` as one batch, of about equal seconds a job."""
+        self._submit(
+            [[points[i] for i in share] for share in shares(seconds, num_jobs) if share],
+            Status.KILLED,
+        )
+
+    def _submit(self, parts: list[list[Point]], ended_as: Status) -> None:
+        contents = [
+            JobFile(
+                points=tuple(part),
+                trace=self.trace,
+                strikes={n: self.strikes[n] for n in map(cell_id, part) if self.strikes[n]},
+            )
+            for part in parts
+        ]
+        batch = self.run.add(contents, self.request.minutes)
+        submit(batch, self.request, self.cluster, ended_as)
+        self.live += batch.jobs
+
+    def settle(self, first: bool = False) -> list[str]:
+        """Look at all jobs once: merge those that have ended and submit what they have left.
+
+        Returns the cells that have a record now. At the ``first`` look nothing is submitted: what
+        is missing then is planned together with what was never submitted.
+        """
+        states = self._states.look(self.live)
+        recorded: list[str] = []
+        left: dict[Status, list[list[Point]]] = {}
+        ended = [job for job in self.live if self._has_ended(job, states, first)]
+        for job in ended:
+            state = states[job.id] if job.id else "UNKNOWN"
+            found, missing, began = self._collect(job)
+            recorded += found
+            if missing and not first and self._may_try_again(job, state, missing, began):
+                how = Status.TIMEOUT if state == "TIMEOUT" else Status.KILLED
+                left.setdefault(how, []).append(missing)
+        self.live = [job for job in self.live if job not in ended]
+        for how, parts in left.items():
+            self._submit(parts, how)
+        return recorded
+
+    def _has_ended(self, job: Job, states: dict[str, str], first: bool) -> bool:
+        state = states[job.id] if job.id else "UNKNOWN"
+        if state == "UNKNOWN":
+            submitted = datetime.fromisoformat(job.batch.file.submitted_at)
+            return (datetime.now() - submitted).total_seconds() > UNKNOWN_S
+        if state in _ALIVE:
+            self._seen_ended.discard(str(job.id))
+            return False
+        # A job that Slurm is about to requeue looks as if it had ended, for a moment.
+        if state == "COMPLETED" or first or str(job.id) in self._seen_ended:
+            return True
+        self._seen_ended.add(str(job.id))
+        return False
+
+    def _collect(self, job: Job) -> tuple[list[str], list[Point], bool]:
+        """Merge the shards of a job that has ended.
+
+        Returns the cells with a record, the points without, and whether it ever began a cell.
+        """
+        found: dict[Identity, Status] = {}
+        under_way: list[Identity] = []
+        for shard in job.shards:
+            try:
+                statuses, claimed = look_into(shard, self.run.file.run)
+                merge([shard], self.store)
+            except RequestError as error:
+                self.notes.append(str(error))
+                continue
+            found |= statuses
+            under_way += claimed
+        names = by_task(self.tasks, found)
+        points = [point for point in job.content.points if cell_id(point) not in names]
+        ours = {cell_id(point): self.tasks[cell_id(point)] for point in points}
+        for identity in under_way:
+            self.strikes.update(list(by_task(ours, {identity: None})))
+        job.set_merged()
+        return list(names), points, bool(found or under_way)
+
+    def _may_try_again(self, job: Job, state: str, missing: list[Point], began: bool) -> bool:
+        """Whether another job may take what this one has left; a note says why not."""
+        if state == "CANCELLED":
+            self.notes.append(f"job {job.id} was cancelled; its cells are left for another sweep")
+            return False
+        first = cell_id(missing[0])
+        self._fruitless[first] += not began
+        if self._fruitless[first] < MAX_FRUITLESS:
+            self.notes.append(f"job {job.id} ended as {state}; another one goes on")
+            return True
+        log = last_line(job.log.read_text(errors="replace")) if job.log.exists() else ""
+        why = f"its log ends: {log}" if log else f"no log came back: is {job.log.parent} shared?"
+        self.notes.append(f"job {job.id} ended as {state} before its first cell; {why}")
+        return False
+
+
+def poll_seconds(previous: float, progressed: bool) -> float:
+    """How long until the next look: sacct is for the whole cluster."""
+    return POLL_S if progressed else min(MAX_POLL_S, 1.5 * previous)
+
+
+def tail(job: Job, lines: int = 200) -> str:
+    """The end of a job's log; Failure where there is none yet."""
+    if not job.log.exists():
+        raise Failure(f"job {job.id} has printed nothing yet: {job.log}")
+    return "\n".join(job.log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,124 @@
+"""What a job of a sweep under Slurm does: its points, one after another, into a shard of its own.
+
+A job may end at any time: it is requeued, or another one gets its points. Whoever goes on looks at
+what the shards of earlier starts hold. A cell that was under way when two starts ended is given
+up, since it would end the third one too; an announced end counts only against a cell that had half
+of the job's time to itself.
+"""
+
+import os
+import signal
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from workbench.probe.client import Client
+from workbench.probe.seat import Seat
+from workbench.record import Record, Status
+from workbench.spec import Point
+from workbench.store import Store
+from workbench.sweep.engines.slurm_folder import Batch, Job, Run, cell_id
+from workbench.sweep.plan import Identity, Task, place
+from workbench.sweep.progress import Progress
+from workbench.sweep.run import environment_of
+
+MAX_STRIKES = 2
+_ENDS = {
+    Status.TIMEOUT: "the time limit of its job ended it",
+    Status.KILLED: "its job ended while it ran",
+}
+
+
+class Work:
+    """Called by submitit in the job. Its pickle holds two strings and a number."""
+
+    def __init__(self, folder: str, number: int, ended_as: str = Status.KILLED) -> None:
+        self.folder, self.number, self.ended_as = folder, number, ended_as
+
+    def __call__(self) -> None:
+        job = Job(Batch(Path(self.folder)), self.number)
+        run_job(job, Status(self.ended_as), _start_name())
+
+    def checkpoint(self) -> Any:
+        """What submitit requeues when Slurm announces the end: the same points go on."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(Work(self.folder, self.number, Status.TIMEOUT))
+
+
+def _start_name() -> str:
+    job, restart = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")
+    return f"{job}-{restart}"
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Slurm ends the workers with the same signal: their end must not become a record.
+    raise SystemExit(128 + number)
+
+
+def run_job(job: Job, ended_as: Status, start: str) -> None:
+    """Run what the earlier starts of ``job`` have left; ``ended_as`` says how the last ended."""
+    signal.signal(signal.SIGTERM, _leave)
+    run, content = Run(job.batch.folder.parent), job.content
+    here = [Task(point, *place(point.source, point.device)) for point in content.points]
+    done, strikes = set[Identity](), Counter[Identity]()
+    for shard in job.shards:
+        held, under_way = look_into(shard, run.file.run)
+        done |= held.keys()
+        strikes.update(under_way)
+    left = [task for task in here if task.identity not in done]
+    stem = job.batch.folder / f"{job.number}.{start}"
+    part, notes = Path(f"{stem}.part.db"), Path(f"{stem}.done")
+    threads = None if "OMP_NUM_THREADS" in os.environ else os.environ.get("SLURM_CPUS_PER_TASK")
+    seat = Seat(threads=int(threads) if threads else None)
+    progress = Progress(len(here), len(here) - len(left))
+    with Client(seat) as client, Store.open(part, "w") as store, notes.open("a") as file:
+        client.trace = None if content.trace is None else Path(content.trace)
+        spec = run.file.sweep.model_dump(mode="json", by_alias=True)
+        facts = environment_of(here, seat)
+        store.begin_run(run.file.sweep.name, spec, facts, run_id=run.file.run)
+        for task in left:
+            struck = strikes[task.identity] + content.strikes.get(cell_id(task.point), 0)
+            progress.begin(task)
+            if struck >= MAX_STRIKES:
+                record = _given_up(task, seat, ended_as, struck)
+            else:
+                store.claim(run.file.run, task.identity)
+                began = time.monotonic()
+                try:
+                    record = client.run(task.point)
+                except SystemExit:
+                    if time.monotonic() - began < job.batch.file.minutes * 60 / 2:
+                        store.release(run.file.run, task.identity)
+                    raise
+            store.add(run.file.run, record)
+            progress.end(task, record)
+            print(record.status, task.identity, file=file, flush=True)
+    part.rename(f"{stem}.db")
+
+
+def look_into(shard: Path, run: str) -> tuple[dict[Identity, Status], list[Identity]]:
+    """What the shard of a start that has ended holds, and what was under way at its end."""
+    with Store.open(shard) as store:
+        if not any(known.id == run for known in store.runs()):
+            return {}, []
+        return store.identities(run), store.claimed(run)
+
+
+def _given_up(task: Task, seat: Seat, status: Status, struck: int) -> Record:
+    error = f"{_ENDS[status]}, {struck} times"
+    point: Point = task.point
+    return Record(
+        cell=point.cell,
+        source=point.source,
+        device=task.device_name,
+        status=status,
+        error=error,
+        flags=[f"{status}: {error}"],
+        environment=seat.environment(task.device if point.source == "measured" else "cpu"),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
