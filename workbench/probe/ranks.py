@@ -27,6 +27,7 @@ from workbench.probe.memory import is_out_of_memory
 from workbench.probe.predict import counts
 from workbench.probe.timing import SLOW_S, Timing, sample, seconds_of, settle
 from workbench.probe.trace import trace
+from workbench.probe.watch import observed
 from workbench.record import Record, Status
 from workbench.spec import Cell, Protocol
 
@@ -121,6 +122,8 @@ def _run(cell: Cell, place: str, protocol: Protocol) -> dict[str, Any]:
         **({} if reserved is None else {"reserved_bytes": reserved}),
         **{f"{kind}_bytes": size for kind, size in held.items()},
         "communication_share": share,
+        "energy_j": timing.metrics["energy_j"],
+        "telemetry": timing.details.get("telemetry"),
         "losses": rank.losses[:3],
     }
     ranks: list[Any] = [None] * cell.world_size
@@ -134,6 +137,7 @@ def _run(cell: Cell, place: str, protocol: Protocol) -> dict[str, Any]:
                 for name, value in fullest.items()
             },
             "communication_share": median(each["communication_share"] for each in ranks),
+            "energy_j": _sum([each["energy_j"] for each in ranks]),
             "time_s": median(timing.whole),
             "time_q1_s": spread[0] if spread else None,
             "time_q3_s": spread[2] if spread else None,
@@ -144,6 +148,12 @@ def _run(cell: Cell, place: str, protocol: Protocol) -> dict[str, Any]:
         + ([] if spread else ["time_q1_s: needs two samples", "time_q3_s: needs two samples"]),
         "details": {"ranks": ranks, "deepspeed_flops_profiler": flops},
     }
+
+
+def _sum(each: list[float | None]) -> float | None:
+    """Of all ranks' cards; None where one of them does not say."""
+    known = [value for value in each if value is not None]
+    return sum(known) if len(known) == len(each) else None
 
 
 def _samples(rank: Rank, protocol: Protocol) -> Timing:
@@ -163,7 +173,7 @@ def _samples(rank: Rank, protocol: Protocol) -> Timing:
     settled = protocol.precision is None or typical > SLOW_S
     if not settled and not settle(run, typical, stop_at, now):
         flags.append("unsettled: warm-up windows never agreed within 2 %")
-    timing = sample(run, protocol, typical, stop_at, now)
+    timing = observed(device, lambda: sample(run, protocol, typical, stop_at, now))
     timing.flags += flags
     return timing
 

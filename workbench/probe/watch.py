@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 
 import torch
 from torch import cuda
@@ -60,16 +61,23 @@ def _samples(
     stop_at: float,
     nvml: Nvml | None,
 ) -> Timing:
-    device = workload.context.device
+    def take() -> Timing:
+        return sample(lambda: iterate(workload), protocol, typical_s, stop_at)
+
+    return observed(workload.context.device, take, nvml)
+
+
+def observed(device: torch.device, take: Callable[[], Timing], nvml: Nvml | None = None) -> Timing:
+    """What ``take`` samples, with what the card did meanwhile."""
     if device.type != "cuda":
-        timing = sample(lambda: iterate(workload), protocol, typical_s, stop_at)
+        timing = take()
         timing.metrics["energy_j"] = None
         timing.flags.append("energy_j: a CPU has no NVML")
         timing.details["timing"] = {}
         return timing
     retries = _retries(device)
     with Telemetry(str(device), nvml) as telemetry:
-        timing = sample(lambda: iterate(workload), protocol, typical_s, stop_at)
+        timing = take()
     account(timing, telemetry)
     met = _retries(device) - retries
     if met:
