@@ -20,6 +20,7 @@ from workbench.figures import (
     multiples,
     scaling,
 )
+from workbench.figures.hover import hover
 from workbench.report.view import all_looks, prepared
 from workbench.store import Store
 
@@ -159,6 +160,15 @@ def test_hover_tells_the_cell_and_the_samples(frames: dict[str, pd.DataFrame]) -
     for words in ("D-Attn · sdpa", "|V| = 64, |T| = 64, batch 1", "measured on cpu",
                   "mistral-7b-v0.3, layer, forward, bfloat16", "median of 3 samples"):  # fmt: skip
         assert words in text
+
+
+def test_hover_tells_what_a_predicted_time_rests_on(frames: dict[str, pd.DataFrame]) -> None:
+    frame = forward(frames)
+    row = frame[frame["source"] == "predicted"].iloc[0].to_dict()
+    row |= {"series": "s", "flags": ("calibrated: h200-141gb, 32 records", "modelled: x")}
+    assert "calibrated: h200-141gb" in hover(row, "time_s")
+    assert "modelled" not in hover(row, "time_s")
+    assert "calibrated" not in hover(row, "peak_bytes")
 
 
 def test_names_from_a_store_are_text(frames: dict[str, pd.DataFrame]) -> None:

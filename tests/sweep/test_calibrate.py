@@ -185,6 +185,15 @@ def test_without_one_a_prediction_says_so(file) -> None:
     assert predict(cell, "cpu").metrics["time_s"] is None
 
 
+def test_one_that_comes_with_the_workbench_is_found(exact, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("workbench.calibration.PACKAGED", tmp_path)
+    exact.write(tmp_path / f"{CARD}.json")
+    cell = make_cell(model="qwen2-0.5b", attention="d_attn", kernel="flash", num_visual=512)
+    assert flag_of(predict(cell, CARD), "calibrated")
+    assert flag_of(predict(cell, CARD, "none"), "uncalibrated")
+    assert flag_of(predict(cell, "h100-80gb"), "uncalibrated")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

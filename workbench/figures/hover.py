@@ -8,6 +8,11 @@ from workbench.figures.style import FAILURES, plain
 from workbench.record import METRICS
 from workbench.units import quantity
 
+ROOFLINE = ("time_s", "mfu", "mfu_causal", "samples_per_s")
+"""Metrics that a prediction has from a roofline."""
+CALIBRATED = ("uncalibrated", "calibrated", "beyond_calibration", "stand_in")
+"""Flags that say what such a figure rests on."""
+
 
 def hover(row: Mapping[Any, Any], metric: str) -> str:
     """The cell, its value and how many samples stand behind it; store's names made plain."""
@@ -28,6 +33,13 @@ def hover(row: Mapping[Any, Any], metric: str) -> str:
         lines.append(f"median of {times} samples, quartiles {low} to {high}")
     elif times:
         lines.append(f"{times} timed iterations")
+    if metric in ROOFLINE:
+        flags = row.get("flags")
+        lines += [
+            plain(flag[:120])
+            for flag in (flags if isinstance(flags, (tuple, list)) else ())
+            if flag.partition(":")[0] in CALIBRATED
+        ]
     if row["status"] != "ok":
         lines.append(f"<b>{FAILURES.get(str(row['status']), ('', row['status']))[1]}</b>")
         if row.get("error"):

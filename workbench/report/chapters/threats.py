@@ -25,6 +25,8 @@ MEANING = {
     "memory_cap": "a smaller card was emulated on a larger one",
     "emulated": "one rank of many was emulated on one device",
     "uncalibrated": "seconds are the roofline's, not fitted to any measurement",
+    "beyond_calibration": "seconds are fitted, but to other sizes, systems or kernels than these",
+    "stand_in": "seconds of attention use the rate of another kind of operator",
 }
 """Flags whose name alone says little."""
 
