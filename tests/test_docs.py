@@ -16,7 +16,7 @@ from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.models import MODELS
 from workbench.record import METRICS, Status
-from workbench.spec import load_sweep
+from workbench.spec_file import load_sweep
 from workbench.vision import VISIONS
 
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise, product
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -354,7 +352,8 @@ class Sweep(BaseModel):
         return type(self).model_validate({**self.model_dump(by_alias=True), **changes})
 
 
-def _first_error(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
+    """What pydantic says of a document, in one line: the field, its value, what is wrong."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "the document"
     value = first.get("input")
@@ -369,7 +368,7 @@ def make_cell(**fields: Any) -> Cell:
     try:
         return Cell.model_validate(fields)
     except ValidationError as error:
-        raise RequestError(_first_error(error)) from None
+        raise RequestError(first_error(error)) from None
 
 
 def make_point(**fields: Any) -> Point:
@@ -377,7 +376,7 @@ def make_point(**fields: Any) -> Point:
     try:
         return Point.model_validate(fields)
     except ValidationError as error:
-        raise RequestError(_first_error(error).removeprefix("protocol.")) from None
+        raise RequestError(first_error(error).removeprefix("protocol.")) from None
 
 
 def make_protocol(**fields: Any) -> Protocol:
@@ -385,37 +384,7 @@ def make_protocol(**fields: Any) -> Protocol:
     try:
         return Protocol.model_validate(fields)
     except ValidationError as error:
-        raise RequestError(_first_error(error)) from None
-
-
-def load_sweep(path: Path) -> Sweep:
-    """Read a YAML sweep: one grid at the top level, or a list of them; ``name`` is optional.
-
-    Raises RequestError with the file, the line or the field, and what would be right.
-    """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RequestError(f"{path}: {line}not plain YAML: {problem}") from None
-    except RecursionError:
-        raise RequestError(f"{path}: nested too deeply to be a sweep") from None
-    if not isinstance(document, dict):
-        raise RequestError(f"{path}: a sweep is a mapping with at least 'visual: [256, 512]'")
-    fields = {str(k): v for k, v in document.items()}
-    name = fields.pop("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem) or "sweep")
-    grids = fields.pop("grids") if "grids" in fields else None
-    if grids is not None and fields:
-        raise RequestError(f"{path}: {sorted(fields)[0]}: belongs inside one of the grids")
-    try:
-        return Sweep.model_validate({"name": name, "grids": [fields] if grids is None else grids})
-    except ValidationError as error:
-        message = _first_error(error)
-        raise RequestError(f"{path}: {re.sub(r'^grids[.]0[.]', '', message)}") from None
+        raise RequestError(first_error(error)) from None
 
 
 def geometric(start: int, stop: int, factor: int = 2) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
-from tests.benchmarks import dashboard, predictions, report, store
+from tests.benchmarks import dashboard, forecast, predictions, report, store
 from workbench.probe.limit import predicted_limit
 from workbench.probe.measure import measure
 from workbench.probe.predict import predict
@@ -120,10 +120,15 @@ def reports() -> Iterator[Figure]:
         yield Figure(name, found.value, found.limit, found.unit)
 
 
+def dry_run() -> Iterator[Figure]:
+    name = "dry run of 100,000 cells on 256 workers"
+    yield Figure(name, forecast.measure(), forecast.LIMIT_S, "s")
+
+
 def main() -> None:
     missed = []
     groups = (
-        help_time, prediction, many_predictions, cpu_ratios, stores, pages, reports,
+        help_time, prediction, many_predictions, dry_run, cpu_ratios, stores, pages, reports,
     )  # fmt: skip
     for group in groups:
         for figure in group():

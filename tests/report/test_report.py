@@ -17,7 +17,8 @@ from workbench.report.contents import contents
 from workbench.report.images import HINT, browser
 from workbench.report.pdf import inputs, template, write_pdf
 from workbench.report.write import html, markdown_text
-from workbench.spec import Sweep, load_sweep
+from workbench.spec import Sweep
+from workbench.spec_file import load_sweep
 from workbench.store import Store
 
 READABLE = (

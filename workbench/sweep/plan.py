@@ -13,7 +13,8 @@ from workbench.devices import DEVICES
 from workbench.devices import device as device_entry
 from workbench.errors import RequestError
 from workbench.probe.environment import cuda_index, device_name, resolve_device
-from workbench.spec import Cell, Point, Sweep, load_sweep
+from workbench.spec import Cell, Point, Sweep
+from workbench.spec_file import load_sweep
 
 Identity = tuple[str, str, str]
 """A cell's key, the source and the record's device: what a store holds once a run."""
