@@ -9,9 +9,10 @@ from typing import Any
 from workbench.calibration import Choice
 from workbench.probe.client import Client, WorkerError
 from workbench.probe.seat import Seat
-from workbench.record import Ceiling, Environment, Status
+from workbench.record import Environment, Status
 from workbench.spec import Sweep
 from workbench.store import Store
+from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.local import run_local
 from workbench.sweep.plan import Identity, Task, calibration_digests, kinds, plan
 from workbench.sweep.progress import Progress
@@ -213,7 +214,7 @@ def _run_tasks(tasks: list[Task], clients: list[Client], store: Store, summary: 
     with progress:
         if len(clients) > 1:
             progress.say(_staffing(clients))
-        ceilings = _ceilings(todo, clients[0], store, run, progress)
+        ceilings = ceilings_for(todo, clients[0], store, run, progress.say)
         for client in clients:
             client.ceilings = ceilings
         if todo:
@@ -226,30 +227,6 @@ def _run_tasks(tasks: list[Task], clients: list[Client], store: Store, summary: 
                 store.add(run, record)
                 summary.num_ran += 1
                 progress.end(task, record)
-
-
-def _ceilings(
-    todo: list[Task], client: Client, store: Store, run: str, progress: Progress
-) -> dict[str, Ceiling]:
-    """What the device of the measured tasks reaches by data type: from the store, else measured.
-
-    The workers of a sweep sit on devices of one kind.
-    """
-    measured = [task for task in todo if task.point.source == "measured"]
-    if not measured:
-        return {}
-    (facts,) = (info.environment for info in store.runs() if info.id == run)
-    found = store.ceilings(facts.fingerprint, measured[0].device_name)
-    for task in measured:
-        dtype = task.point.cell.dtype
-        if dtype in found:
-            continue
-        try:
-            found[dtype] = client.ceiling(dtype, task.device)
-        except WorkerError as error:
-            progress.say(f"no ceilings are measured: {error}")
-            break
-    return found
 
 
 def _staffing(clients: list[Client]) -> str:

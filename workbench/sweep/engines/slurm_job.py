@@ -20,6 +20,7 @@ from workbench.probe.seat import Seat
 from workbench.record import Record, Status
 from workbench.spec import Point
 from workbench.store import Store
+from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.slurm_folder import Batch, Job, Run, cell_id
 from workbench.sweep.plan import Identity, Task, place
 from workbench.sweep.progress import Progress
@@ -81,6 +82,7 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
         spec = run.file.sweep.model_dump(mode="json", by_alias=True)
         facts = environment_of(here, seat)
         store.begin_run(run.file.sweep.name, spec, facts, run_id=run.file.run)
+        client.ceilings = ceilings_for(left, client, store, run.file.run, print)
         for task in left:
             struck = strikes[task.identity] + content.strikes.get(cell_id(task.point), 0)
             progress.begin(task)
