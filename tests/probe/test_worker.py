@@ -108,6 +108,8 @@ def test_unknown_names_are_requests_that_are_wrong(client: Client, tiny: Cell) -
             client.check([make_cell(num_visual=3, **{field: value})])
     with pytest.raises(RequestError, match=r"'h1000' is unknown; did you mean h100-80gb"):
         client.check([make_cell(num_visual=3, memory_cap="h1000")])
+    with pytest.raises(RequestError, match="num_visual 3: scope lvlm makes 729 tokens an image"):
+        client.check([make_cell(num_visual=3, scope="lvlm")])
     with pytest.raises(RequestError, match="'dattn' is unknown"):
         client.run(point(make_cell(num_visual=3, attention="dattn")))
     assert client.worker.pid == pid

@@ -142,12 +142,16 @@ def _ceiling(request: dict[str, Any]) -> list[float]:
 def _check(request: dict[str, Any]) -> None:
     """Raise RequestError for the first of ``{"cells": […]}`` that names what does not exist."""
     from workbench.lvlm.build import check
+    from workbench.lvlm.models import resolve
+    from workbench.lvlm.towers import tower_of
     from workbench.probe.predict import cap_bytes
     from workbench.spec import Cell
 
     for fields in request["cells"]:
         cell = Cell.model_validate(fields)
         check(cell)
+        if cell.scope == "lvlm":
+            tower_of(resolve(cell.model)).grids(cell.num_visual)
         if cell.memory_cap is not None:
             cap_bytes(cell.memory_cap)
 
