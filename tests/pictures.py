@@ -15,12 +15,14 @@ from playwright.sync_api import sync_playwright
 from workbench.report.images import browser
 
 APP = Path(__file__).resolve().parents[1] / "app.py"
-SIZE = {"width": 1440, "height": 930}
+PLOT, LIMIT = ".js-plotly-plot .point", "text=Largest that fits"
 PICTURES = {
-    "dashboard.png": ("scaling", "light"),
-    "dashboard-overview.png": ("", "dark"),
+    "dashboard.png": ("scaling", "light", PLOT, 930),
+    "dashboard-planner.png": ("planner", "dark", f"{LIMIT} >> nth=3", 1330),
 }
-"""File to page and theme."""
+"""File to page, theme, what the page shows once it is complete, and pixels of height."""
+PATIENCE_MS = 300_000
+"""The planner predicts a dozen cells for its first picture."""
 
 
 def main(store: Path, folder: Path, query: str = "") -> None:
@@ -37,12 +39,14 @@ def main(store: Path, folder: Path, query: str = "") -> None:
         _wait(f"{address}/_stcore/health")
         with sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
-            for name, (page, theme) in PICTURES.items():
+            for name, (page, theme, complete, height) in PICTURES.items():
                 tab = chromium.new_page(
-                    viewport=SIZE, color_scheme="dark" if theme == "dark" else "light"
+                    viewport={"width": 1440, "height": height},
+                    color_scheme="dark" if theme == "dark" else "light",
                 )
                 tab.goto(f"{address}/{page}?{query}")
-                tab.locator(".js-plotly-plot .point").first.wait_for(timeout=60_000)
+                tab.locator(complete).first.wait_for(timeout=PATIENCE_MS)
+                tab.get_by_test_id("stSpinner").wait_for(state="detached", timeout=PATIENCE_MS)
                 tab.wait_for_timeout(2_000)
                 tab.screenshot(path=folder / name)
             chromium.close()

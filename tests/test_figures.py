@@ -261,7 +261,9 @@ def test_a_crossing_is_ringed_on_the_curve(frames: dict[str, pd.DataFrame]) -> N
     rows = rows[rows["source"] == "predicted"]
     one = rows["series"].iloc[0]
     crossing = Crossing("time_s", one, "predicted", "h100-80gb", "S-Attn · eager", 5_000.0)
-    (ring,) = [t for t in drawn(rows, crossings=[crossing]).data if t.name == "crossing"]
+    (ring,) = [
+        t for t in drawn(rows, crossings=[crossing]).data if t.name == "curves cross" and t.y[0]
+    ]
     assert ring.x[0] == 5_000
     assert ring.y[0] > 0
     assert "from |V| = 5,000 on" in ring.customdata[0]

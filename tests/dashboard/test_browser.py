@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,6 +204,15 @@ def test_a_running_sweep_shows_up_by_itself(address: str, stores: Path, tab: Pag
         expect(tab.get_by_text("1 record of 1 run")).to_be_visible(timeout=60_000)
         store.add(run, golden.record(num_visual=128))
         expect(tab.get_by_text("2 records of 1 run")).to_be_visible(timeout=60_000)
+
+
+def test_a_request_without_the_page_s_token_is_refused(address: str) -> None:
+    request = urllib.request.Request(
+        f"{address}/_stcore/upload_file/session/file", data=b"x", method="PUT"
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    assert refused.value.code == 403
 
 
 def test_an_upload_is_opened_and_a_hostile_one_refused(

@@ -56,7 +56,7 @@ def headline(
     # A single layer has no logits, so a difference in that option is none there.
     logits = rows["logits"].where(rows["scope"] != "layer", "all")
     found: list[dict[str, Any]] = []
-    rows = rows.assign(logits=logits)
+    rows = rows.assign(logits=logits).reset_index(drop=True)
     for _, group in rows.groupby(group_codes(rows, _GROUP)):
         found += _group(group, metrics, samples or {})
     table = pd.DataFrame(found, columns=COLUMNS)
@@ -66,7 +66,14 @@ def headline(
 
 
 def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> list[dict[str, Any]]:
-    systems = {str(name): _System(own) for name, own in group.groupby("series", sort=False)}
+    # Narrow: every filter of a wide table would copy some thirty columns.
+    narrow = group[
+        list(dict.fromkeys(("num_visual", "status", "num_samples", "time_s", *metrics)))
+    ]
+    systems = {
+        str(name): _System(str(name), group.loc[own.index[0]], own)
+        for name, own in narrow.groupby(group["series"], sort=False)
+    }
     plain = [s for s in systems.values() if s.attention == BASELINE]
     eager = [s for s in plain if s.kernel == EAGER]
     fused = [s for s in plain if s.kernel != EAGER]
@@ -79,8 +86,8 @@ def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> lis
         for name, baseline in baselines.items():
             if baseline is None or baseline is system or system.reach is None:
                 continue
-            facts = {
-                **group[list(_GROUP)].iloc[0].to_dict(),
+            facts: dict[str, Any] = {
+                **{name: group[name].iloc[0] for name in _GROUP},
                 "series": system.series,
                 "attention": system.attention,
                 "kernel": system.kernel,
@@ -91,20 +98,30 @@ def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> lis
                 "baseline_max_visual": baseline.reach,
                 "visual_ratio": _over(system.reach, baseline.reach),
             }
-            found += [{**facts, **_against(system, baseline, m, samples)} for m in metrics]
+            for metric in metrics:
+                against, own, base = _against(system, baseline, metric)
+                if metric == "time_s" and own is not None:
+                    theirs, ours = (
+                        samples.get(_identity(group.loc[at]), ()) for at in (base, own)
+                    )
+                    against.update(_interval(theirs, ours))
+                found.append({**facts, **against})
     return found
+
+
+def _interval(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float | None]:
+    """The 95 % interval of the ratio of seconds, where both have samples."""
+    if not theirs or not ours:
+        return {}
+    _, low, high = median_ratio(theirs, ours)
+    return {"ratio_low": low, "ratio_high": high}
 
 
 class _System:
     """The rows of one system within a group."""
 
-    def __init__(self, rows: pd.DataFrame) -> None:
-        first = rows.iloc[0]
-        self.series, self.attention, self.kernel = (
-            first["series"],
-            first["attention"],
-            first["kernel"],
-        )
+    def __init__(self, series: str, first: pd.Series, rows: pd.DataFrame) -> None:
+        self.series, self.attention, self.kernel = series, first["attention"], first["kernel"]
         self.rows = rows
         self._curves: dict[str, tuple[Fit, float, float] | None] = {}
         self.ran = rows[rows["status"] == Status.OK.value]
@@ -133,12 +150,13 @@ class _System:
         return fit_curve(at, rows[metric].to_numpy()), float(at.min()), float(at.max())
 
 
-def _against(system: _System, baseline: _System, metric: str, samples: Samples) -> dict[str, Any]:
+def _against(system: _System, baseline: _System, metric: str) -> tuple[dict[str, Any], Any, Any]:
+    """The comparison, and the labels of the two rows compared; None where none is shared."""
     ours, theirs = (s.ran[s.ran[metric].notna()] for s in (system, baseline))
     shared = set(ours["num_visual"]) & set(theirs["num_visual"])
     facts: dict[str, Any] = {"metric": metric, "crosses_at": _crossing(system, baseline, metric)}
     if not shared:
-        return facts
+        return facts, None, None
     at = max(shared)
     # Of several runs of one cell the latest counts.
     own, base = (rows[rows["num_visual"] == at].iloc[-1] for rows in (ours, theirs))
@@ -150,10 +168,7 @@ def _against(system: _System, baseline: _System, metric: str, samples: Samples) 
         "num_samples": own["num_samples"],
         "baseline_num_samples": base["num_samples"],
     }
-    theirs_s, ours_s = (samples.get(_identity(row), ()) for row in (base, own))
-    if metric == "time_s" and theirs_s and ours_s:
-        _, facts["ratio_low"], facts["ratio_high"] = median_ratio(theirs_s, ours_s)
-    return facts
+    return facts, own.name, base.name
 
 
 def _identity(row: pd.Series) -> tuple[str, str, str, str]:

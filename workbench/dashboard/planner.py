@@ -139,7 +139,7 @@ def _options(pass_: str) -> dict[str, Any]:
                                bind="query-params")  # fmt: skip
     found: dict[str, Any] = {"scope": "decoder", "batch": int(batch), "num_text": int(text)}
     with right:
-        tower = st.toggle("Vision tower too", key="tower", bind="query-params",
+        tower = st.toggle("Tower too", key="tower", bind="query-params",
                           help="Scope lvlm: SigLIP, the adapter and the decoder")  # fmt: skip
         if tower:
             found["scope"] = "lvlm"
@@ -169,10 +169,11 @@ def _side_by_side(
             answer = _ask("predict", own, device)
             _verdict(own, answer, price)
             shown.append((own, answer, st.empty(), st.container()))
-    for own, answer, place, more in shown:
-        if "error" not in answer or answer.get("status"):
+    for own, answer, place, _ in shown:
+        if answer.get("status") in ("ok", "oom"):
             with place:
                 _largest(_ask("limit", own, device), seen)
+    for own, answer, _, more in shown:
         if answer.get("status") == "oom":
             with more:
                 st.markdown("**To make it fit**")
@@ -210,6 +211,6 @@ def _largest(answer: Answer, seen: Eye) -> None:
     else:
         largest = answer["max_visual"]
         st.markdown(markdown(
-            f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)});"
-            f" then {answer['stopped_by']} stop it"
+            f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)}),"
+            f" stopped by {answer['stopped_by']}"
         ))  # fmt: skip

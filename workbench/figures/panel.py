@@ -38,6 +38,7 @@ class Reading:
 
 
 VISUAL_TITLE = "visual tokens |V|"
+CROSSING = "curves cross"
 TOKENS = Reading(VISUAL_TITLE, 1)
 FAR_LOG, FAR_LINEAR = 40.0, 2.0
 """A capacity beyond so many times the largest value would squeeze the points into a line."""
@@ -230,7 +231,7 @@ class Panel:
             f"from |V| = {at:,.0f} on, by the fitted curves"
         )
         self._add(
-            x=[at], y=[y], mode="markers", customdata=[words], name="crossing",
+            x=[at], y=[y], mode="markers", customdata=[words], name=CROSSING,
             hovertemplate="%{customdata}<extra></extra>", legendgroup=plain(line.series),
             marker={"symbol": "circle-open", "size": 18, "color": self.theme.ink,
                     "line": {"width": 2}},

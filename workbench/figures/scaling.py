@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.figures.panel import TOKENS, Axes, Crossing, Curve, Line, Panel, Reading
+from workbench.figures.panel import CROSSING, TOKENS, Axes, Crossing, Curve, Line, Panel, Reading
 from workbench.figures.style import (
     DASHES,
     FAILURES,
@@ -68,7 +68,12 @@ def scaling(
             if crossing.metric == metric and line is not None and key in fitted:
                 panel.cross(line, fitted[key], crossing)
         panels.append(panel)
-    return _figure(panels, _legend(lines, place_names(frame), theme), theme)
+    legend = _legend(lines, place_names(frame), theme)
+    if any(trace.get("name") == CROSSING for panel in panels for trace in panel.traces):
+        ring = {"symbol": "circle-open", "size": 14, "color": theme.ink, "line": {"width": 2}}
+        legend.append({"type": "scatter", "x": [None], "y": [None], "mode": "markers",
+                       "name": CROSSING, "legendgroup": CROSSING, "marker": ring})  # fmt: skip
+    return _figure(panels, legend, theme)
 
 
 def multiples(
