@@ -3,9 +3,11 @@
 import math
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import coverage
 from workbench.stats import median_interval, median_ratio
 
 NOISE: dict[str, tuple[Callable[[random.Random], float], float]] = {
@@ -27,6 +29,13 @@ def test_coverage_of_the_median(name: str, n: int) -> None:
         assert found.high is not None
         hits += found.low <= true <= found.high
     assert 0.93 <= hits / trials <= 0.97
+
+
+def test_the_method_states_the_coverage_that_the_bench_prints() -> None:
+    method = (Path(__file__).parents[1] / "docs" / "method.md").read_text()
+    for share in (coverage.at_fixed(20), coverage.under_the_rule(0.02)):
+        assert 0.93 <= share <= 0.97
+        assert f"{share:.2%}" in method
 
 
 @pytest.mark.parametrize("n", [20, 35])

@@ -13,7 +13,9 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
-from tests.benchmarks import dashboard, forecast, predictions, report, store
+from tests.benchmarks import (
+    coverage, dashboard, forecast, predictions, report, store, sweep,
+)  # fmt: skip
 from workbench.probe.limit import predicted_limit
 from workbench.probe.measure import measure
 from workbench.probe.predict import predict
@@ -125,10 +127,28 @@ def dry_run() -> Iterator[Figure]:
     yield Figure(name, forecast.measure(), forecast.LIMIT_S, "s")
 
 
+def sweeps() -> Iterator[Figure]:
+    name = f"sweep of {sweep.NUM_CELLS} small cells on the CPU, beside timed iterations, a cell"
+    yield Figure(name, sweep.overhead_s(), sweep.LIMIT_S, "s")
+
+
+def intervals() -> Iterator[Figure]:
+    """How far the coverage of 95 % intervals is from 95 %."""
+    for count in (20, 50):
+        share = coverage.at_fixed(count)
+        name = f"coverage of 95 % intervals, {count} samples: {share:.2%}"
+        yield Figure(name, abs(share - 0.95), 0.02, "off")
+    for noise in (0.01, 0.02):
+        share = coverage.under_the_rule(noise)
+        name = f"coverage under the stopping rule, {noise:.0%} noise: {share:.2%}"
+        yield Figure(name, abs(share - 0.95), 0.02, "off")
+
+
 def main() -> None:
     missed = []
     groups = (
         help_time, prediction, many_predictions, dry_run, cpu_ratios, stores, pages, reports,
+        intervals, sweeps,
     )  # fmt: skip
     for group in groups:
         for figure in group():

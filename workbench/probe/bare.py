@@ -19,7 +19,7 @@ def bare(workload: Workload, count: int) -> tuple[Timing, Memory | None, list[st
     retries = cuda.memory_stats(device).get("num_alloc_retries", 0) if device.type == "cuda" else 0
     for _ in range(count):
         timing.add(iterate(workload))
-    flags = [f"bare: {count} iterations from the first on, no warm-up"]
+    flags = [f"no_warmup: {count} iterations, from the first on"]
     if device.type != "cuda":
         return timing, None, [*flags, "peak_bytes: not tracked in a trial on the CPU"]
     retries = cuda.memory_stats(device).get("num_alloc_retries", 0) - retries
