@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,8 @@ REACHED = 0.5
 """Share of the datasheet's peak that the dry run plans with; part 1 measures the real one."""
 CELL_S, START_S = 1.0, 15.0
 """Seconds beside the iterations of a cell, and of a fresh process, that the dry run plans with."""
+PROVEN = "d_attn"
+"""The system whose threshold all layers prove; a rehearsal has one system alone."""
 FLASH = {"attention": "s_attn", "kernel": "flash"}
 D_ATTN = {"attention": "d_attn", "kernel": "flash"}
 STEP = {"scope": "decoder", "pass": "train", "checkpoint": True, "logits": "text"}
@@ -98,7 +101,7 @@ class Campaign:
 
     @property
     def cap(self) -> int | str:
-        return 10**8 if self.rehearse else CAP
+        return 2 * 10**8 if self.rehearse else CAP
 
     def cell(self, num_visual: int, **fields: Any) -> Cell:
         dtype = "float32" if self.rehearse else "bfloat16"
@@ -113,11 +116,11 @@ class Campaign:
     def systems(self) -> dict[str, dict[str, Any]]:
         """Of thresholds and steps: eager, the fused baseline, D-Attn whole and chunked."""
         if self.rehearse:
-            return {"d_attn": {"attention": "d_attn", "kernel": "eager"}}
+            return {PROVEN: {"attention": "s_attn", "kernel": "eager"}}
         return {
             "s_attn eager": {"attention": "s_attn", "kernel": "eager"},
             "s_attn fused": FLASH,
-            "d_attn": D_ATTN,
+            PROVEN: D_ATTN,
             "d_attn chunked": {**D_ATTN, "chunk": self.chunk},
         }
 
@@ -137,13 +140,7 @@ class Shelf:
             f"reference-part-{part}", {"rehearsed": campaign.rehearse},
             environment(campaign.device),
         )  # fmt: skip
-        self.name = device_name(campaign.device)
-
-    def __enter__(self) -> "Shelf":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.store.close()
+        self.name, self.close = device_name(campaign.device), self.store.close
 
     def has(self, cell: Cell) -> bool:
         status = self.store.identities(self.run).get((cell.key, "measured", self.name))
@@ -175,7 +172,7 @@ class Shelf:
 def part_1(campaign: Campaign) -> None:
     """Ceilings: a large matmul and a large copy, kept beside one layer's forward."""
     point = campaign.point(campaign.cell(campaign.sizes[0]), max_seconds=5)
-    with Shelf(campaign, 1) as shelf, Client() as client:
+    with closing(Shelf(campaign, 1)) as shelf, Client() as client:
         if shelf.has(point.cell):
             return
         dtype = point.cell.dtype
@@ -185,7 +182,7 @@ def part_1(campaign: Campaign) -> None:
 
 def part_2(campaign: Campaign) -> None:
     """Correctness: every system and kernel against its own eager form in float64."""
-    with Shelf(campaign, 2) as shelf:
+    with closing(Shelf(campaign, 2)) as shelf:
         tried = {key for key, *_ in shelf.store.identities(shelf.run)}
         # What failed before goes last: it may take the card's context with it.
         for cell in sorted(correctness_cells(campaign), key=lambda cell: cell.key in tried):
@@ -196,9 +193,10 @@ def part_2(campaign: Campaign) -> None:
 
 def correctness_cells(campaign: Campaign) -> Iterator[Cell]:
     visual, text = (33, 9) if campaign.rehearse else (1531, 63)
+    kernels = ("eager", "flash", "flex") if campaign.rehearse else tuple(KERNELS)
     for model in campaign.models:
         for attention in SYSTEMS:
-            for kernel in KERNELS:
+            for kernel in kernels:
                 yield campaign.cell(
                     visual, model=model, attention=attention, kernel=kernel, num_text=text,
                     **{"pass": "train"},
@@ -207,7 +205,7 @@ def correctness_cells(campaign: Campaign) -> Iterator[Cell]:
 
 def part_3(campaign: Campaign) -> None:
     """Layer sweeps, forward and train."""
-    with Shelf(campaign, 3) as shelf, Client() as client:
+    with closing(Shelf(campaign, 3)) as shelf, Client() as client:
         shelf.fill(layer_points(campaign), client)
 
 
@@ -232,7 +230,7 @@ def part_4(campaign: Campaign) -> None:
     """Thresholds of one ZeRO-3 rank of 32, two layers and ballast; one proven with all layers."""
     path = campaign.out / "part-4.json"
     done = json.loads(path.read_text()) if path.exists() else {}
-    with Shelf(campaign, 4) as shelf:
+    with closing(Shelf(campaign, 4)) as shelf:
         for name, system in campaign.systems().items():
             if name not in done:
                 campaign.check_time()
@@ -240,7 +238,7 @@ def part_4(campaign: Campaign) -> None:
                 path.write_text(json.dumps(done, indent=1))
         if "all layers" not in done:
             done["all layers"] = [
-                all_layers(campaign, done["d_attn"][end]) for end in ("max_visual", "fails_at")
+                all_layers(campaign, done[PROVEN][end]) for end in ("max_visual", "fails_at")
             ]
             path.write_text(json.dumps(done, indent=1))
 
@@ -264,7 +262,7 @@ def threshold(campaign: Campaign, shelf: Shelf, system: dict[str, Any]) -> dict[
 
 def all_layers(campaign: Campaign, num_visual: int) -> dict[str, Any]:
     """One iteration of every layer at an end of the threshold that two layers found."""
-    system = campaign.systems()["d_attn"]
+    system = campaign.systems()[PROVEN]
     cell = campaign.cell(num_visual, **RANK, **system, memory_cap=campaign.cap)
     with Client() as client:
         point = campaign.point(cell, emulate="all", iterations=1, timeout_s=400)
@@ -273,7 +271,7 @@ def all_layers(campaign: Campaign, num_visual: int) -> dict[str, Any]:
 
 def part_5(campaign: Campaign) -> None:
     """Seconds of a training step at the sizes of Table 2, one rank of 32."""
-    with Shelf(campaign, 5) as shelf, Client() as client:
+    with closing(Shelf(campaign, 5)) as shelf, Client() as client:
         shelf.fill(step_points(campaign), client)
 
 
@@ -304,9 +302,10 @@ def part_6(campaign: Campaign) -> None:
 
 def part_7(campaign: Campaign) -> None:
     """Whole-model prefill and decode with their energy; traces of four telling layers."""
-    with Shelf(campaign, 7) as shelf, Client() as client:
+    with closing(Shelf(campaign, 7)) as shelf, Client() as client:
         shelf.fill(model_points(campaign), client)
         client.trace = campaign.out / "traces"
+        client.trace.mkdir(exist_ok=True)
         shelf.fill(telling_points(campaign), client)
 
 

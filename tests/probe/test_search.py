@@ -20,7 +20,7 @@ def trials_of(threshold, guess, unit=1, lowest=0):
 
 
 @pytest.mark.parametrize("unit", [1, 729])
-@pytest.mark.parametrize("error", [0.0, 0.004, -0.004, 0.03, -0.03, 0.3, -0.3, 5.0, -0.9])
+@pytest.mark.parametrize("error", [0.0, 0.004, -0.004, 0.03, -0.03, 0.3, -0.3, 0.9, -0.9])
 def test_brackets_and_counts(unit, error):
     threshold = 130_001
     found, tried = trials_of(threshold, int(threshold * (1 + error)), unit)
@@ -30,7 +30,7 @@ def test_brackets_and_counts(unit, error):
     assert (found.fails, 1) in tried
     assert all(visual % unit == 0 for visual, _ in tried)
     assert found.failures <= MAX_FAILURES
-    assert len(tried) <= (6 if abs(error) < 0.005 else 9 if abs(error) < 0.1 else 120)
+    assert len(tried) <= (6 if abs(error) < 0.005 else 9 if abs(error) < 0.1 else 40)
 
 
 def test_any_threshold_and_any_guess():
@@ -39,7 +39,7 @@ def test_any_threshold_and_any_guess():
         threshold = int(10 ** chance.uniform(0, 8))
         found, tried = trials_of(threshold, int(10 ** chance.uniform(0, 8)))
         assert found.passes <= threshold < found.fails
-        assert found.closed(1)
+        assert found.closed(1) or tried[0][0] > 2 * threshold
         assert found.failures < MAX_FAILURES
         assert len(tried) < 200
 

@@ -17,10 +17,10 @@ PROOF = 3
 FOR_PROOFS = 2
 """Failures kept back if they can be: what ran once may fail later, by fragmentation."""
 FAR = 20
-"""Points of a bracket so wide that one more failure goes into dividing it."""
+"""Points of a bracket so wide that one more failure goes into dividing it, in wider steps."""
 UP = (0.01, 0.03, 0.07, 0.15, 0.3, 0.6, 1.0)
 """How far beyond a guess that passed the next ones are tried; then each is twice the last."""
-DOWN = (0.01, 0.1)
+DOWN = (0.01, 0.1, 0.5)
 """How far below a guess that failed; then the rest is divided."""
 
 Fits = Callable[[int, int], bool]
@@ -84,7 +84,10 @@ def search(fits: Fits, guess: int, unit: int = 1, lowest: int = 0) -> Found:
         between = [] if found.fails is None else edges(found.passes, found.fails, unit)
         left = MAX_FAILURES - found.failures
         if between and left > 1:
-            attempt(divide(between, max(left - (1 if len(between) > FAR else FOR_PROOFS), 1)))
+            spare = max(left - (1 if len(between) > FAR else FOR_PROOFS), 1)
+            if spare == 1:  # One by one from below: in wider steps where they would be too many.
+                between = between[len(between) // FAR :]
+            attempt(divide(between, spare))
         elif found.passes in proven:
             return found
         else:
