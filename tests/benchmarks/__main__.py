@@ -14,7 +14,13 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.benchmarks import (
-    coverage, dashboard, forecast, predictions, report, store, sweep,
+    coverage,
+    dashboard,
+    forecast,
+    predictions,
+    report,
+    store,
+    sweep,
 )  # fmt: skip
 from workbench.probe.limit import predicted_limit
 from workbench.probe.measure import measure
