@@ -211,7 +211,7 @@ def test_a_wrong_request_is_one_line_and_exit_2(
 
 @pytest.mark.parametrize(
     "words",
-    ["predict --visual many", "predict", "predict --visual 9 --dtype2 x", "fly", "list", "sweep"],
+    ["predict --visual many", "predict --visual 9 --dtype2 x", "fly", "list", "sweep"],
 )
 def test_what_the_parser_refuses_is_exit_2(capsys: pytest.CaptureFixture[str], words: str) -> None:
     answer = Answer(capsys, *words.split())

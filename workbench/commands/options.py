@@ -140,17 +140,15 @@ def _pictures(
 def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
     """``visual`` and ``layout`` as the files make them."""
     which = "image" if pictures.images else "video"
-    if values["scope"] != "lvlm":
-        raise RequestError(
-            f"{which}: scope {values['scope'] or 'layer'} has no vision tower; give --scope lvlm"
-        )
     if values["visual"] is not None:
         raise RequestError(f"visual {values['visual']}: {which} says how many; leave one out")
+    named = ("preset", "model", "scope", "layout")
+    cell = _cell({**{name: values[name] for name in named}, "num_visual": 1})
+    if cell.scope != "lvlm":
+        raise RequestError(f"{which}: scope {cell.scope} has no vision tower; give --scope lvlm")
     from workbench.lvlm.pictures import fields_of
-    from workbench.spec import make_cell
 
-    layout = make_cell(num_visual=1, layout=values["layout"] or "V,T").layout
-    found = fields_of(values["model"] or "mistral-7b-v0.3", pictures, layout)
+    found = fields_of(cell.model, pictures, cell.layout)
     return {"visual": found["num_visual"], "layout": found["layout"]}
 
 
