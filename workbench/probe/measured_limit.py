@@ -81,7 +81,7 @@ def measured_limit(
         trials=trials.rows,
         num_oom=found.failures,
         predicted_max_visual=guess,
-        flags=[*trials.flags, *_flags(found, unit)],
+        flags=[*trials.flags.values(), *_flags(found, unit)],
     )
 
 
@@ -151,7 +151,7 @@ class _Trials:
     ) -> None:
         self.point, self.fresh, self.keep, self.known = point, fresh, keep, dict(known)
         self.rows: list[dict[str, Any]] = []
-        self.flags: list[str] = []
+        self.flags: dict[str, str] = {}
 
     def fits(self, visual: int, iterations: int) -> bool:
         """Whether ``iterations`` of that |V| ran; raises as ``measured_limit`` does."""
@@ -170,8 +170,9 @@ class _Trials:
                 "that is no out-of-memory, so the threshold stays unknown"
             )
         for flag in record.flags:
-            if flag.split(":")[0] in FLAGS_OF_A_RUN and flag not in self.flags:
-                self.flags.append(flag)
+            name = flag.split(":")[0]
+            if name in FLAGS_OF_A_RUN:
+                self.flags[name] = flag  # The last trial's: ballast depends on |V|.
         return record.status is Status.OK
 
     def _run(self, visual: int, iterations: int) -> Record:
