@@ -32,7 +32,7 @@ def page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **query: str)
     monkeypatch.setattr("sys.argv", ["app.py"])
     monkeypatch.delenv("WORKBENCH_STORE", raising=False)
     code = f"from workbench.dashboard import {name}\n{name}.render()\n"
-    test = AppTest.from_string(code, default_timeout=60)
+    test = AppTest.from_string(code, default_timeout=180)
     for key, value in query.items():
         test.query_params[key] = value
     return test.run()
@@ -139,7 +139,7 @@ def test_the_newest_record_of_each_cell_counts(
 def test_the_entry_draws_its_first_page(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stores)
     monkeypatch.setattr("sys.argv", ["app.py", str(stores / "one_cell.db")])
-    test = AppTest.from_file(str(APP), default_timeout=60).run()
+    test = AppTest.from_file(str(APP), default_timeout=180).run()
     assert not test.exception
     assert test.get_by_key("store").value == "one_cell.db"
 

@@ -76,10 +76,14 @@ def say_thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> None:
 
 # A resource is shared, not copied for each reader: nothing may change a frame in place.
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _read(path: str, token: str) -> tuple[pd.DataFrame, list[RunInfo]]:
-    """What every page needs; ``token`` changes with the store, which keeps this cache valid."""
+def _read(path: str, token: str) -> tuple[pd.DataFrame, pd.DataFrame, list[RunInfo]]:
+    """All records, the newest of each cell, and the runs: what every page needs.
+
+    ``token`` changes with the store, which keeps this cache valid.
+    """
     with Store.open(path) as store:
-        return prepared(store.frame(details=CAPACITIES)), store.runs()
+        frame = prepared(store.frame(details=CAPACITIES))
+        return frame, newest_of_each(frame), store.runs()
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -128,7 +132,7 @@ def data(choose_run: bool = True) -> Data:
     path = found[name]
     try:
         token = version_token(path)
-        frame, runs = _read(str(path), token)
+        frame, newest, runs = _read(str(path), token)
     except (RequestError, StoreError) as error:
         _broken(name, error)
     _watch(str(path), token)
@@ -137,7 +141,7 @@ def data(choose_run: bool = True) -> Data:
     looks = all_looks(frame)
     if choose_run:
         chosen = _one_run(runs)
-        frame = newest_of_each(frame) if chosen is None else frame[frame["run"] == chosen]
+        frame = newest if chosen is None else frame[frame["run"] == chosen]
     return Data(name, path, frame, runs, looks, token)
 
 
