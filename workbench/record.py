@@ -112,6 +112,12 @@ for _name, _unit, _label, _convention in (
         "as samples_per_s, visual and text tokens",
     ),
     (
+        "all_to_all_bytes",
+        "B",
+        "Sequence exchange",
+        "sent by one rank to those that share its sequence, in an iteration",
+    ),
+    (
         "communication_share",
         "1",
         "Share in collectives",

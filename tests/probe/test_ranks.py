@@ -35,7 +35,13 @@ CELLS = {
     "tiled-3": {"dtype": "float32", "zero": 3, "tiled": True},
     "chunked-0": {"dtype": "float32", "attention": "d_attn", "chunk": 8},
     "chunked-3": {"dtype": "float32", "zero": 3, "attention": "d_attn", "chunk": 8},
+    "shared-3": {"dtype": "float32", "zero": 3, "ulysses": 2, "checkpoint": True},
     "gated-3": {"dtype": "float32", "zero": 3, "attention": "d_attn_tanh"},
+}
+SHARED = {
+    "all rows": {"dtype": "float32", "ulysses": 2},
+    "text rows": {"dtype": "float32", "ulysses": 2, "checkpoint": True, "logits": "text"},
+    "tiles": {"dtype": "float32", "ulysses": 2, "tiled": True},
 }
 SAME = [
     ("float32-0", "float32-2", "float32-3", "offloaded-2", "offloaded-3"),
@@ -67,15 +73,19 @@ def model(tmp_path_factory):
 @needs_helper
 def test_losses_and_states_of_every_stage(model, tmp_path):
     """One launch for all: the fixture of several tests would be launched once a test worker."""
-    cells = {name: {**STEP, **fields, "model": model} for name, fields in CELLS.items()}
+    cells = {name: {**STEP, **fields, "model": model} for name, fields in (CELLS | SHARED).items()}
     (tmp_path / "cells.json").write_text(json.dumps(cells))
     done = torchrun("tests.probe.two_ranks", tmp_path / "cells.json", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out.json").read_text())
     for names in SAME:
         losses_are_equal(found, names)
-    for name, fields in cells.items():
-        states_are_as_predicted(found[name]["ranks"], make_cell(**fields), name)
+    for name in CELLS:
+        states_are_as_predicted(found[name]["ranks"], make_cell(**cells[name]), name)
+    for name in SHARED:
+        assert found[name]["loss"] == pytest.approx(found[name]["alone"], rel=1e-6), name
+        assert [rank["rows"] for rank in found[name]["ranks"]] == [[24, 0], [9, 15]]
+        assert max(rank["worst"] for rank in found[name]["ranks"]) < 1e-6, name
 
 
 def losses_are_equal(found, names):

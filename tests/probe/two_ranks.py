@@ -13,10 +13,10 @@ import torch
 import torch.distributed as dist
 
 from workbench.lvlm.attention import s_attn
-from workbench.lvlm.build import build
+from workbench.lvlm.build import Workload, build
 from workbench.lvlm.scopes import decoder
 from workbench.probe.engine import Rank, join, own_samples
-from workbench.spec import make_cell
+from workbench.spec import Cell, make_cell
 
 
 def found(fields: dict[str, Any]) -> dict[str, Any]:
@@ -34,11 +34,47 @@ def found(fields: dict[str, Any]) -> dict[str, Any]:
     return {"ranks": ranks}
 
 
+def shared(fields: dict[str, Any]) -> dict[str, Any]:
+    """A sequence on two ranks and on one: loss, gradients of all weights and of the rows."""
+    cell = make_cell(**fields)
+    alone = sequence_of(cell.replace(ulysses=1, world_size=1, zero=0))
+    alone.run_backward(alone.run_forward())
+    workload = sequence_of(cell)
+    rows, begin = workload.context.layout, workload.context.first_row
+    visual = slice(begin, begin + rows.num_visual)
+    text = slice(begin + rows.num_visual - cell.num_visual if rows.num_text else 0, None)
+    for mine, whole, part in zip(workload.inputs, alone.inputs, (visual, text, text), strict=True):
+        mine.data.copy_(whole.data[:, part][:, : mine.shape[1]])
+    rank = Rank(workload)
+    with workload.guard():
+        loss = rank.engine(*workload.inputs)
+        rank.engine.backward(loss)
+    total = loss.detach().clone()
+    dist.all_reduce(total)
+    grads = [p.grad for p in workload.module.parameters()]
+    expected = [p.grad for p in alone.module.parameters()]
+    pairs = [*zip(grads, expected, strict=True)]
+    pairs.append((workload.inputs[0].grad, alone.inputs[0].grad[:, visual]))
+    worst = max(float((a - b).norm() / b.norm()) for a, b in pairs if b.numel())
+    ranks: list[Any] = [None] * 2
+    dist.all_gather_object(ranks, {"worst": worst, "rows": [rows.num_visual, rows.num_text]})
+    rank.engine.destroy()
+    return {"ranks": ranks, "loss": float(total), "alone": float(alone.forward()[0])}
+
+
+def sequence_of(cell: Cell) -> Workload:
+    torch.manual_seed(0)
+    return build(cell)
+
+
 def main() -> None:
     cells, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     join("cpu")
     decoder.TILE = s_attn.TILE = 16  # Small enough for tiles in sequences of a test.
-    results = {name: found(fields) for name, fields in cells.items()}
+    results = {
+        name: shared(fields) if "ulysses" in fields and "zero" not in fields else found(fields)
+        for name, fields in cells.items()
+    }
     if os.environ["RANK"] == "0":
         out.write_text(json.dumps(results))
 

@@ -22,6 +22,7 @@ from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.ulysses import check_ulysses, own_layout, register
 from workbench.lvlm.weights import randomise
 from workbench.pictures import Pictures
 from workbench.registry import Registry
@@ -173,11 +174,13 @@ def build(
     model = resolve(cell.model)
     system, kernel = SYSTEMS[cell.attention], KERNELS[cell.kernel]
     model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
+    if cell.ulysses > 1:
+        register(cell, model, torch.device(device))
     if num_layers is not None:
         model = model.first_layers(num_layers)
     context = Context(
         cell=cell,
-        layout=Layout.of(cell),
+        layout=own_layout(cell, torch.device(device)),
         kernel=kernel,
         model=model,
         device=torch.device(device),
@@ -225,6 +228,7 @@ def check(cell: Cell) -> None:
     if cell.weights is not None:
         check_source(cell.weights)
     model = resolve(cell.model)
+    check_ulysses(cell, model)
     if cell.layer is not None and cell.layer >= model.config.num_hidden_layers:
         raise RequestError(
             f"layer {cell.layer}: {cell.model} has {model.config.num_hidden_layers} layers, "

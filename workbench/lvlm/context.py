@@ -18,6 +18,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.ulysses import Shard
 from workbench.lvlm.weights import BLOCK, Made, create, randomise
 from workbench.pictures import Pictures
 from workbench.spec import Cell
@@ -55,6 +56,11 @@ class Context:
     _required: set[tuple[bool, bool]] = field(default_factory=set)
     _indices: dict[bool, Tensor] = field(default_factory=dict)
     _kept: list[Tensor] = field(default_factory=list)
+
+    @property
+    def first_row(self) -> int:
+        """Where this rank's rows begin in the whole sequence."""
+        return self.layout.first if isinstance(self.layout, Shard) else 0
 
     def rope(self, index: int, stream: str) -> tuple[Tensor, Tensor]:
         """cos and sin [1, n, K] at that layer for sequence, visual, text, or the next token."""
@@ -159,7 +165,7 @@ class Context:
                 return torch.tensor([self.layout.length])
             return self.positions.max()[None] + 1
         places = (
-            torch.arange(self.layout.length)
+            torch.arange(self.first_row, self.first_row + self.layout.length)
             if stream == "sequence"
             else self.layout.positions(visual=stream == "visual")
         )

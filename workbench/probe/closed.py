@@ -1,6 +1,7 @@
 """FLOPs of a whole workload in closed form, for ``model_flops``: no recomputation."""
 
 from workbench.lvlm.build import Workload
+from workbench.lvlm.layout import Layout
 
 
 def model_flops(workload: Workload) -> int:
@@ -25,14 +26,14 @@ def model_flops(workload: Workload) -> int:
 
 def hidden_model_flops(workload: Workload) -> int:
     """The share of model_flops that belongs to pairs under the mask."""
-    cell, layout = workload.cell, workload.context.layout
+    cell, layout = workload.cell, Layout.of(workload.cell)
     if cell.pass_ == "decode":
         return 0
     hidden = 0
     for parts, count in workload.layers:
         pairs = workload.system.pairs(layout, parts.window)
         per_pair = 4 * parts.num_heads * parts.head_dim
-        hidden += count * cell.batch * per_pair * (pairs.dense - pairs.allowed)
+        hidden += count * cell.batch * per_pair * (pairs.dense - pairs.allowed) // cell.ulysses
     return hidden * (3 if cell.pass_ == "train" else 1)
 
 
@@ -40,6 +41,8 @@ def forward_flops(workload: Workload) -> int:
     """The closed form of one forward; a backward without recomputation is twice that."""
     cell = workload.cell
     outside = workload.head_flops + sum(workload.outside_flops.values())
+    # Ranks that share a sequence share the layers' work: rows outside attention, heads inside.
     return outside + sum(
-        count * workload.system.forward_flops(parts, cell) for parts, count in workload.layers
+        count * workload.system.forward_flops(parts, cell) // cell.ulysses
+        for parts, count in workload.layers
     )

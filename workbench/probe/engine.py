@@ -11,6 +11,7 @@ from torch import Tensor, cuda
 
 from workbench.lvlm.build import Checkpointed, Workload
 from workbench.lvlm.scopes.decoder import Run
+from workbench.lvlm.ulysses import meeting
 from workbench.probe.closed import forward_flops
 from workbench.probe.deepspeed_config import engine_config
 from workbench.probe.launch import search_path
@@ -71,6 +72,7 @@ class Rank:
         self.engine, self.optimizer, *_ = deepspeed.initialize(
             model=workload.module,
             optimizer=optimizer,
+            mpu=meeting(self.cell.ulysses) if self.cell.ulysses > 1 else None,
             config=engine_config(self.cell, parameters_of(workload)),
         )
 

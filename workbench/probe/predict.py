@@ -75,6 +75,8 @@ def predict(
         f"window: its {window:,} positions are no fewer than the sequence has, it hides nothing"
         for window in traced.idle_windows
     ]
+    if cell.world_size > 1:
+        flags.append("communication: time_s is of one rank's computing; collectives are left out")
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
     flags += ["compile: predicted as the operators that eager mode runs"] if cell.compile else []
@@ -153,6 +155,11 @@ def counts(traced: Trace) -> dict[str, int | float | None]:
         "params": traced.params,
         "weight_bytes": traced.timeline.of_kind("weights"),
         "bytes_moved": traced.bytes_moved,
+        **(
+            {}
+            if traced.all_to_all_bytes is None
+            else {"all_to_all_bytes": traced.all_to_all_bytes}
+        ),
         **({} if traced.kv_cache_bytes is None else {"kv_cache_bytes": traced.kv_cache_bytes}),
     }
 

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from workbench.errors import RequestError
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.layout import Layout
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.models import resolve
 from workbench.lvlm.offload import WATCH
+from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.pictures import Pictures
 from workbench.probe.allocator import HOST, Allocator, threads_of
 from workbench.probe.closed import hidden_model_flops, model_flops
@@ -54,6 +56,8 @@ class Trace:
     """Of tower, adapter and decoder, where a cell has them."""
     parameters: tuple[Parameter, ...]
     """Every parameter, in the module's order."""
+    all_to_all_bytes: int | None
+    """Sent by one rank to those that share its sequence; None where none does."""
     kv_cache_bytes: int | None
     """What a prefill leaves and a decode step reads; None for a train pass."""
     idle_windows: tuple[int, ...]
@@ -169,6 +173,7 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
         params=params,
         parameters=listed,
         params_by_part=params_by_part(workload, params),
+        all_to_all_bytes=all_to_all_bytes(workload.cell, workload.context.dtype.itemsize),
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
         idle_windows=idle_windows(workload),
         offload_bytes=timeline.of_kind("offloaded") if workload.cell.offload else None,
@@ -296,7 +301,7 @@ def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
         return 0
     dense = allowed = 0
     for parts, count in workload.layers:
-        pairs = workload.system.pairs(workload.context.layout, parts.window)
+        pairs = workload.system.pairs(Layout.of(workload.cell), parts.window)
         dense, allowed = dense + count * pairs.dense, allowed + count * pairs.allowed
     if workload.cell.pass_ == "decode":
         return 0  # A cache holds only what its token sees.

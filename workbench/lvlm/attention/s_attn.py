@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
@@ -22,13 +23,20 @@ class SAttnLayer(nn.Module):
         self.layer: Any = parts.layer
         self.tables = context.rope(index, "sequence")
         self.mask = context.mask(parts.window)
+        self.places: Tensor | None = None
+        if context.cell.ulysses > 1:
+            rows = torch.arange(context.layout.length, device=context.device)
+            self.places = context.keep((context.first_row + rows)[None])
         if context.cell.tiled:
             self.layer.mlp = Tiled(parts.mlp, TILE)
 
     def forward(self, sequence: Tensor) -> tuple[Tensor]:
         """[B, S, D] -> [B, S, D]."""
         out = self.layer(
-            sequence, attention_mask=self.mask, position_embeddings=self.tables, position_ids=None
+            sequence,
+            attention_mask=self.mask,
+            position_embeddings=self.tables,
+            position_ids=self.places,
         )
         return (out,)
 

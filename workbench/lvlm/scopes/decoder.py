@@ -39,6 +39,7 @@ class Decoder(nn.Module):
         super().__init__()
         config, model = context.model.config, context.model
         self.cell, self.system, self.layout = cell, system, context.layout
+        self.num_targets = cell.num_text * cell.batch
         vocab, width = config.vocab_size, config.hidden_size
         self.embed_scale = model.family.embed_scale(config)
         self.softcap = getattr(config, "final_logit_softcapping", None)
@@ -82,13 +83,18 @@ class Decoder(nn.Module):
         hidden = self.norm(state[0] if visual is None else self._rows(state))
         if targets is None:
             return self._logits(hidden)
-        if self.cell.tiled:
+        # A rank that shares a sequence may have none of its text.
+        if self.cell.tiled and hidden.shape[1]:
             return self._tiled_loss(hidden, targets)
         logits = self._logits(hidden)
         if logits.shape[1] != targets.shape[1]:
             logits = logits[:, self.text_rows]
         with part("loss"):
-            return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            rows, wanted = logits.float().flatten(0, 1), targets.flatten()
+            if self.cell.ulysses == 1:
+                return F.cross_entropy(rows, wanted)
+            # The ranks' losses add up to the mean over the sequence.
+            return F.cross_entropy(rows, wanted, reduction="sum") / self.num_targets
 
     def _rows(self, state: tuple[Tensor, ...]) -> Tensor:
         """Hidden states that reach the LM head: all rows in sequence order, or text rows."""
@@ -118,7 +124,7 @@ class Decoder(nn.Module):
                 return (each.view(wanted.shape),)
 
         (each,) = token_chunks(losses, TILE, [hidden, targets], [self.lm_head.weight])
-        return each.sum() / self.layout.num_text / targets.shape[0]
+        return each.sum() / self.num_targets
 
     def _load(self, checkpoint: Checkpoint) -> None:
         checkpoint.fill("embed_tokens.", self.embed_tokens)
@@ -162,11 +168,13 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
     train = cell.pass_ == "train"
     if cell.pass_ == "decode":
         return _decode_step(cell, system, context, decoder)
-    shape = (cell.batch, cell.num_visual, system.visual_width(decoder.parts[0]))
+    layout = context.layout
+    shape = (cell.batch, layout.num_visual, system.visual_width(decoder.parts[0]))
     visual = random_tensor(shape, context, grad=train)
     vocab = context.model.config.vocab_size
     ids, targets = (
-        torch.randint(vocab, (cell.batch, cell.num_text), device=context.device) for _ in range(2)
+        torch.randint(vocab, (cell.batch, layout.num_text), device=context.device)
+        for _ in range(2)
     )
 
     def forward() -> tuple[Tensor, ...]:
@@ -184,11 +192,7 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
         * cell.batch
         * context.model.config.hidden_size
         * vocab
-        * (
-            cell.num_text
-            if system.text_only or cell.logits == "text"
-            else cell.num_visual + cell.num_text
-        ),
+        * (layout.num_text if system.text_only or cell.logits == "text" else layout.length),
     )
 
 
