@@ -59,7 +59,7 @@ def shared(fields: dict[str, Any]) -> dict[str, Any]:
     ranks: list[Any] = [None] * 2
     dist.all_gather_object(ranks, {"worst": worst, "rows": [rows.num_visual, rows.num_text]})
     rank.engine.destroy()
-    return {"ranks": ranks, "loss": float(total), "alone": float(alone.forward()[0])}
+    return {"ranks": ranks, "loss": float(total), "alone": float(alone.forward()[0].detach())}
 
 
 def sequence_of(cell: Cell) -> Workload:

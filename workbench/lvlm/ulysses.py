@@ -57,6 +57,16 @@ class Shard(Layout):
                 used[kind] += length
         return tuple(found)
 
+    def join(self, visual: Tensor, text: Tensor) -> Tensor:
+        """As of any layout; a stream without a row here still takes part in the backward.
+
+        ZeRO reduces every gradient on every rank: a rank that lacks one would not meet the others.
+        """
+        joined = super().join(visual, text)
+        if self.num_visual and self.num_text:
+            return joined
+        return torch.cat((joined, visual[:, :0], text[:, :0]), 1)
+
 
 def shard(cell: Cell, rank: int) -> Shard:
     """The rows of one of the ranks that share a sequence."""

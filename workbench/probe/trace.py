@@ -331,7 +331,7 @@ def parameters_of(
 def idle_windows(workload: Workload) -> tuple[int, ...]:
     """Windows under which every layer sees as much as without."""
     windows = {parts.window for parts, _ in workload.layers if parts.window is not None}
-    layout = workload.context.layout
+    layout = Layout.of(workload.cell)
     return tuple(sorted(w for w in windows if not workload.system.window_bites(layout, w)))
 
 
