@@ -128,6 +128,21 @@ def test_the_command_line_prints_one_record(model):
     assert any(flag.startswith("mfu: ") for flag in record["flags"])
 
 
+@needs_helper
+def test_a_rank_out_of_memory_ends_all_with_one_record(model):
+    """Eager attention's mask of 300,016² float32: 360 GB that no machine of a test has."""
+    options = ["--scope", "decoder", "--pass", "train", "--visual", "300000", "--text", "16"]
+    done = torchrun(
+        "workbench", "measure", "--model", model, *options, "--kernel", "eager", "--zero", "2",
+        "--dtype", "float32", "--world-size", "2", "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads(done.stdout)
+    assert record["status"] == "oom"
+    assert record["error"].startswith("rank ")
+    assert record["metrics"]["flops"] > 0
+
+
 ONE_OF_TWO = Launch(0, 0, 2, 2)
 
 
