@@ -31,6 +31,7 @@ from workbench.probe.client import Client
 from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.estimate import Forecast
 from workbench.probe.measured_limit import measured_limit
+from workbench.probe.predict import predict
 from workbench.record import Record
 from workbench.spec import Cell, Point, Protocol, make_cell, make_point
 from workbench.store import Store
@@ -41,6 +42,7 @@ REACHED = 0.5
 """Share of the datasheet's peak that the dry run plans with; part 1 measures the real one."""
 CELL_S, START_S = 1.0, 15.0
 """Seconds beside the iterations of a cell, and of a fresh process, that the dry run plans with."""
+CHUNKS = {False: 8192, True: 32}
 PROVEN = "d_attn"
 """The system whose threshold all layers prove; a rehearsal has one system alone."""
 FLASH = {"attention": "s_attn", "kernel": "flash"}
@@ -81,14 +83,6 @@ class Campaign:
         return (str(folder),)
 
     @property
-    def text(self) -> int:
-        return 8 if self.rehearse else 400
-
-    @property
-    def chunk(self) -> int:
-        return 32 if self.rehearse else 8192
-
-    @property
     def sizes(self) -> tuple[int, ...]:
         """|V| of the layer sweeps: every other power of two first, which spans the range."""
         powers = range(5, 8) if self.rehearse else range(8, 17)
@@ -105,7 +99,8 @@ class Campaign:
 
     def cell(self, num_visual: int, **fields: Any) -> Cell:
         dtype = "float32" if self.rehearse else "bfloat16"
-        common = {"model": self.models[0], "num_text": self.text, "dtype": dtype}
+        text = 8 if self.rehearse else 400
+        common = {"model": self.models[0], "num_text": text, "dtype": dtype}
         return make_cell(**{**common, "num_visual": num_visual, **fields})
 
     def point(self, cell: Cell, **protocol: Any) -> Point:
@@ -121,7 +116,7 @@ class Campaign:
             "s_attn eager": {"attention": "s_attn", "kernel": "eager"},
             "s_attn fused": FLASH,
             PROVEN: D_ATTN,
-            "d_attn chunked": {**D_ATTN, "chunk": self.chunk},
+            "d_attn chunked": {**D_ATTN, "chunk": CHUNKS[self.rehearse]},
         }
 
     def check_time(self) -> None:
@@ -217,7 +212,7 @@ def layer_points(campaign: Campaign) -> Iterator[Point]:
             fused = "flex" if "gemma" in model else "flash"
             systems: list[dict[str, Any]] = [{"kernel": kernel} for kernel in s_attn]
             systems.append({"kernel": fused, "tiled": True})
-            for options in ({}, {"fold": True}, {"chunk": campaign.chunk}):
+            for options in ({}, {"fold": True}, {"chunk": CHUNKS[campaign.rehearse]}):
                 systems.append({"attention": "d_attn", "kernel": fused, **options})
             systems.append({"attention": "himix", "kernel": fused})
             for system in systems:
@@ -319,7 +314,7 @@ def model_points(campaign: Campaign) -> Iterator[Point]:
 
 def telling_points(campaign: Campaign) -> Iterator[Point]:
     small, large = campaign.sizes[0], max(campaign.sizes) // 2
-    chunked = {**D_ATTN, "chunk": campaign.chunk}
+    chunked = {**D_ATTN, "chunk": CHUNKS[campaign.rehearse]}
     eager = {"kernel": "eager"}
     for visual, system in ((small, eager), (large, FLASH), (large, D_ATTN), (large, chunked)):
         cell = campaign.cell(visual, **system, checkpoint=True, **{"pass": "train"})
@@ -351,14 +346,19 @@ def planned_minutes(campaign: Campaign) -> dict[int, float]:
 
 def seconds_of(points: list[Point], peak: float, iterations: int) -> float:
     """Of all points at that rate; a cell beyond the card's memory costs its start alone."""
-    kinds: dict[str, list[tuple[Point, str]]] = {}
+    kinds: dict[str, list[Point]] = {}
     for point in points:
-        kinds.setdefault(point.cell.replace(num_visual=1).key, []).append((point, CARD))
+        kinds.setdefault(point.cell.replace(num_visual=1).key, []).append(point)
     capacity, total = device_entry(CARD).capacity_bytes or 0, 0.0
     for members in kinds.values():
-        forecast = Forecast.of(members)
-        for point, _ in members:
-            flops, peak_bytes = forecast.at(point.cell.num_visual) if forecast.known else (0, 0)
+        by_size = sorted({point.cell.num_visual for point in members})
+        known = []
+        for size in sorted({by_size[0], by_size[len(by_size) // 2], by_size[-1]}):
+            found = predict(members[0].cell.replace(num_visual=size), CARD).metrics
+            if found:
+                known.append((size, float(found["flops"] or 0), float(found["peak_bytes"] or 0)))
+        for point in members:
+            flops, peak_bytes = Forecast(known, 0.0).at(point.cell.num_visual)
             runs = iterations if peak_bytes <= capacity else 0
             total += CELL_S + min(runs * flops / peak, 3 * point.protocol.max_seconds)
     return total
