@@ -28,7 +28,7 @@ sweep: install
 	    exit $$swept
 
 test: install
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3 --durations 15
 
 check: install
 	$(BIN)/ruff check .

@@ -192,27 +192,15 @@ def three_systems() -> list[Record]:
     ]
 
 
-OPERATORS = (("MLP", 0.5), ("T2V", 0.2), ("projections", 0.3))
-
-
 def paper() -> list[Record]:
-    """Whole training steps as in the paper's tables; predicted ones tell their operators, measured
-    ones have a trace.
-    """
-    found = []
-    for attention in ("s_attn", "d_attn", "d_attn_biased", "d_attn_cascade", "d_attn_tanh"):
-        for source, device in (("predicted", "h100-80gb"), ("measured", "NVIDIA H200")):
-            for visual in (9_000, 18_000, 74_000):
-                one = record(source, device, attention=attention, scope="decoder", samples=12,
-                             num_visual=visual, checkpoint=True, **{"pass": "train"})  # fmt: skip
-                if one.status is Status.OK:
-                    parts = [{"part": name, "time_s": share * one.metrics["time_s"]}
-                             for name, share in OPERATORS]  # fmt: skip
-                    told = {"operators": parts} if source == "predicted" else {
-                        "trace": {"parts": parts}}  # fmt: skip
-                    one = one.model_copy(update={"details": {**one.details, **told}})
-                found.append(one)
-    return found
+    """Whole training steps as in the paper's tables, measured and predicted."""
+    return [
+        record(source, device, attention=attention, scope="decoder", samples=12,
+               num_visual=visual, checkpoint=True, **{"pass": "train"})
+        for attention in ("s_attn", "d_attn", "d_attn_biased", "d_attn_cascade", "d_attn_tanh")
+        for source, device in (("predicted", "h100-80gb"), ("measured", "NVIDIA H200"))
+        for visual in (9_000, 18_000, 74_000)
+    ]  # fmt: skip
 
 
 CONTENTS = {

@@ -351,10 +351,10 @@ def part_share(check: Check) -> None:
     own = check.rows[(check.rows["series"] == check["system"])]
     row = own[own["num_visual"] == count(check["at"])].iloc[0]
     details = check.bundle.details[row.name]
-    told = details["trace"]["parts"] if "trace" in details else details["operators"]
+    told = details["trace"]["parts"] if "trace" in details else details["modules"]
     seconds: dict[str, float] = {}
     for part in told:
-        name = part.get("piece", part["part"])
+        name = part.get("module", part["part"])
         seconds[name] = seconds.get(name, 0.0) + part["time_s"]
     most = max(seconds, key=lambda name: seconds[name])
     assert check["part"] == most

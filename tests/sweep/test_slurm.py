@@ -125,6 +125,8 @@ def test_a_killed_job_a_time_out_and_a_killed_coordinator(
             os.kill(pid, signal.SIGSTOP)
         return pid is not None
 
+    # By then both have measured their ceilings: a worker that hangs there is given up sooner.
+    until(lambda: hangs.num_done > 0, first)
     until(stopped, first)
     until(lambda: killed.num_done > 0, first)
     pids = step(cluster, killed.id)
