@@ -28,7 +28,7 @@ sweep: install
 	    exit $$swept
 
 test: install
-	@$(BIN)/python -m pytest -n 3 --durations 15
+	@$(BIN)/python -m pytest -n 2
 
 check: install
 	$(BIN)/ruff check .

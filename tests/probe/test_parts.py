@@ -10,7 +10,7 @@ from workbench.probe.measure import measure
 from workbench.probe.parts import part_seconds
 from workbench.spec import Protocol, make_cell
 
-NAP_S = 0.4
+NAP_S = 1.5
 ONCE = Protocol(min_samples=1, precision=None)
 
 

@@ -55,12 +55,12 @@ def whole_model(family, attention, folder):
 
 
 def test_small_whole_models_of_every_family_and_system(tmp_path):
-    """Each family with a third of the systems, each system with two families; bench has all."""
+    """Each system with one family, each family at least once; bench has every pair."""
     errors = {
         (family, attention): error(whole_model(family, attention, tmp_path))
         for i, family in enumerate(FAMILY_NAMES)
         for j, attention in enumerate(sorted(SYSTEMS))
-        if (i + j) % 3 == 0
+        if (i + j) % 6 == 0
     }
     assert max(errors.values()) <= 0.05, errors
     assert median(errors.values()) <= 0.02, errors
