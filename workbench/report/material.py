@@ -68,8 +68,8 @@ class Material:
 
     @cached_property
     def spoken(self) -> tuple[Subject, ...]:
-        """The subjects, the one that says most first: measured before predicted, a training step
-        before a forward, a whole model before a layer, many cells before few.
+        """The subjects, the one that says most first: measured before predicted, a whole model
+        before a layer, what went to a larger |V| first, a training step before a forward.
         """
         return tuple(sorted(self.subjects, key=_weight, reverse=True))
 
@@ -85,12 +85,14 @@ class Material:
 
 def _weight(subject: Subject) -> tuple[int, int, int, int]:
     scope, pass_ = subject.facts["scope"], subject.facts["pass"]
-    measured = (subject.rows["source"] == "measured") & (subject.rows["status"] == "ok")
+    ran = subject.rows[subject.rows["status"] == "ok"]
+    measured = ran[ran["source"] == "measured"]
+    reach = (measured if len(measured) else ran)["num_visual"].max()
     return (
-        int(bool(measured.any())),
-        ("forward", "decode", "train").index(pass_) if pass_ != "decode" else -1,
+        int(len(measured) > 0),
         ("layer", "decoder", "lvlm").index(scope),
-        len(subject.rows),
+        -1 if pd.isna(reach) else int(reach),
+        ("decode", "forward", "train").index(pass_),
     )
 
 
