@@ -269,6 +269,16 @@ class Store:
                     raise damaged(self.path, str(error)) from None
         return found
 
+    def with_details(self, names: Sequence[str]) -> set[RecordId]:
+        """The records whose details have something under any of ``names``."""
+        # SQLite looks: decoding all details would take longer than all the rest.
+        kinds = ", ".join(f"json_type(records.details, '$.{name}')" for name in names)
+        return set(self._rows(f"""
+            SELECT runs.name, key, source, records.device
+            FROM records JOIN runs ON runs.id = records.run_id
+            WHERE coalesce({kinds}, 'null') != 'null'
+        """))
+
     def frame(
         self,
         run: str | None = None,

@@ -1,7 +1,7 @@
 """What every part of a report reads: the store's frame, its subjects, and how each is drawn."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from workbench.errors import Failure
 from workbench.figures import DARK, LIGHT, SCALING_METRICS, Look, Theme
-from workbench.report import words
+from workbench.report import spent, words
 from workbench.report.page import Figure
 from workbench.report.sentences import Pair, pairs
 from workbench.report.view import (
@@ -25,7 +25,7 @@ from workbench.report.view import (
     subjects,
     where,
 )  # fmt: skip
-from workbench.store import RunInfo, Store
+from workbench.store import RecordId, RunInfo, Store
 
 PAGE_POINTS, LEAST_POINTS = 2_000, 120
 """Of all figures of one kind, and of each at least: some 500 bytes a point, in two themes."""
@@ -72,6 +72,11 @@ class Material:
         before a layer, what went to a larger |V| first, a training step before a forward.
         """
         return tuple(sorted(self.subjects, key=_weight, reverse=True))
+
+    @cached_property
+    def telling(self) -> Set[RecordId]:
+        """The records that say how long their parts took."""
+        return self.details.holding(spent.PARTS)
 
     @property
     def most_points(self) -> int:

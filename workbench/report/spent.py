@@ -12,6 +12,8 @@ COLUMNS = ["by", "name", "time_s", "flops", "bytes", "calls", "bound", "how"]
 KINDS = ("part", "operator")
 NUMBERS = ("time_s", "flops", "bytes", "calls")
 TRACED, PREDICTED = "traced", "predicted"
+PARTS = ("trace.parts", "modules")
+"""Where in its details a record says the time of its parts."""
 
 
 def spent_of(record: Record) -> pd.DataFrame:

@@ -51,6 +51,11 @@ class Details:
                 self._held |= store.some(missing)
         return {identity: self._held[identity] for identity in wanted if identity in self._held}
 
+    def holding(self, names: Sequence[str]) -> set[RecordId]:
+        """The records that have something under any of ``names``."""
+        with Store.open(self._path) as store:
+            return store.with_details(names)
+
     def get(self, key: RecordId, default: Sequence[float] = (), /) -> Sequence[float]:
         """The seconds of a cell's iterations, as ``analysis.headline`` asks for them."""
         found = self.some([key]).get(key)

@@ -21,9 +21,11 @@ GUESSED = "Predicted, not traced: each operator takes the longer of computing an
 
 def parts_block(material: Material, subject: Subject) -> Block:
     """The parts of each system at the largest |V| that most of a place's systems tell them of."""
+    telling = material.telling
+    rows = subject.rows[[identity in telling for identity in identities(subject.rows)]]
     found = [
-        told for source, device in places(subject.rows)
-        if not (told := _told(material, at_place(subject.rows, source, device))).empty
+        told for source, device in places(rows)
+        if not (told := _told(material, at_place(rows, source, device))).empty
     ]  # fmt: skip
     if not found:
         return Block(TITLE, (MISSING,))

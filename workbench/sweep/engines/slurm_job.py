@@ -47,6 +47,8 @@ class Work:
         """What submitit requeues when Slurm announces the end: the same points go on."""
         from submitit.helpers import DelayedSubmission
 
+        # The end itself may come before the requeue has been asked for: it must not cut that off.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return DelayedSubmission(Work(self.folder, self.number, Status.TIMEOUT))
 
 
