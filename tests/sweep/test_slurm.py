@@ -162,8 +162,8 @@ def test_a_killed_job_a_time_out_and_a_killed_coordinator(
     first_batch, *later = found.batches
     assert later
     assert not list(folder.glob("*/000/0.*-1.*"))
-    moved = {cell_id(point) for batch in later for job in batch.jobs for point in job.content.points}
-    timed_out = {cell_id(point) for point in first_batch.jobs[1].content.points}
+    moved = {cell_id(p) for batch in later for job in batch.jobs for p in job.content.points}
+    timed_out = {cell_id(p) for p in first_batch.jobs[1].content.points}
     assert list(folder.glob("*/000/1.*-1.db")) or moved & timed_out
     assert (
         "gpu" in cluster.run("sacct", "--noheader", "--allocations", "--format=ReqTRES%80").stdout
