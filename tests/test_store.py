@@ -311,3 +311,19 @@ def test_a_frame_takes_numbers_out_of_details(tmp_path: Path) -> None:
         frame = store.frame(details=("a", "b"))
     assert frame["a"].fillna(-1).tolist() == [2**40, -1, -1]
     assert frame["b"].fillna(-1).tolist() == [-1, 1.5, -1]
+
+
+def test_records_with_details_are_found_by_what_they_hold(tmp_path: Path) -> None:
+    details = [{"trace": {"parts": [1]}}, {"trace": {}}, {"modules": None}, {"modules": []}, {}]
+    made = [
+        Record(cell=make_cell(num_visual=1 + at), source="measured", device="cpu", status="ok",
+               details=held)
+        for at, held in enumerate(details)
+    ]  # fmt: skip
+    with Store.open(tmp_path / "s.db", "w") as store:
+        run = store.begin_run("demo", {}, Environment())
+        store.add_many(run, made)
+        found = store.with_details(["trace.parts", "modules"])
+        expected = {(run, made[at].cell.key, "measured", "cpu") for at in (0, 3)}
+        assert found == expected
+        assert store.with_details(["modules"]) == {(run, made[3].cell.key, "measured", "cpu")}

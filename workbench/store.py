@@ -273,11 +273,12 @@ class Store:
         """The records whose details have something under any of ``names``."""
         # SQLite looks: decoding all details would take longer than all the rest.
         kinds = ", ".join(f"json_type(records.details, '$.{name}')" for name in names)
-        return set(self._rows(f"""
+        query = f"""
             SELECT runs.name, key, source, records.device
             FROM records JOIN runs ON runs.id = records.run_id
             WHERE coalesce({kinds}, 'null') != 'null'
-        """))
+        """
+        return set(self._rows(query))
 
     def frame(
         self,
