@@ -21,6 +21,11 @@ VALUES = {
     "flops": BIG, "params": 2**63 - 1, "peak_bytes": 2**53 + 1, "time_s": 0.1 + 0.2, "mfu": None,
     "energy_j": 5e-324, "novel": -7,
 }  # fmt: skip
+FILES = sorted(
+    ["details.jsonl", "environment.json"]
+    + [f"{table}.{kind}" for table in ("records", "metrics", "samples", "notes")
+       for kind in ("csv", "parquet")]
+)  # fmt: skip
 DOCS = Path(__file__).parents[1] / "docs" / "schema.md"
 
 
@@ -34,6 +39,7 @@ def store(tmp_path: Path) -> Path:
         samples={"time_s": [0.1, 1 / 3], "forward_s": [1e-9]},
         flags=["few samples", "mfu: no peak"],
         started_at="2026-01-01T00:00:00+00:00", duration_s=1 / 3,
+        details={"memory_limit_bytes": 2**70, "words": ["☃"]},
     )  # fmt: skip
     failed = Record(cell=make_cell(num_visual=65), source="predicted", device="h100-80gb",
                     status="error", error="line\nbreak, and ; more")  # fmt: skip
@@ -50,11 +56,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_csv_values_are_exact(store: Path, tmp_path: Path) -> None:
     found = export(store, tmp_path / "deep" / "out")
     assert found.notes == []
-    assert sorted(path.name for path in found.files) == sorted(
-        f"{table}.{kind}"
-        for table in ("records", "metrics", "samples")
-        for kind in ("csv", "parquet")
-    )
+    assert sorted(path.name for path in found.files) == FILES
     metrics = rows(tmp_path / "deep" / "out" / "metrics.csv")
     assert list(metrics[0]) == ["run", "key", "source", "device", "metric", "value", "unit"]
     text = {row["metric"]: row["value"] for row in metrics}
@@ -108,7 +110,7 @@ def test_every_store_exports_with_the_same_columns(tmp_path: Path, kind: str) ->
     with Store.open(tmp_path / "s.db") as store:
         records = store.records()
     assert len(rows(tmp_path / "out" / "records.csv")) == len(records)
-    for name in ("records", "metrics", "samples"):
+    for name in ("records", "metrics", "samples", "notes"):
         full, empty = (
             parquet.read_schema(tmp_path / folder / f"{name}.parquet")
             for folder in ("out", "empty")
@@ -121,12 +123,12 @@ def test_without_pandas_and_pyarrow_there_is_csv_and_a_note(store: Path, tmp_pat
         "import sys; sys.modules.update(pandas=None, pyarrow=None, numpy=None)\n"
         "from workbench.export import export\n"
         "found = export(sys.argv[1], sys.argv[2])\n"
-        "assert len(found.files) == 3 and 'pip install pyarrow' in found.notes[0], found\n"
+        "assert len(found.files) == 6 and 'pip install pyarrow' in found.notes[0], found\n"
     )
     done = subprocess.run([sys.executable, "-c", code, store, tmp_path / "o"], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
-        "metrics.csv", "records.csv", "samples.csv",
+        name for name in FILES if not name.endswith(".parquet")
     ]  # fmt: skip
 
 
@@ -134,7 +136,33 @@ def test_a_second_export_replaces_the_first(store: Path, tmp_path: Path) -> None
     export(golden.build(tmp_path / "g.db", "like_default"), tmp_path / "out")
     export(store, tmp_path / "out")
     assert len(rows(tmp_path / "out" / "records.csv")) == 2
-    assert len(list((tmp_path / "out").iterdir())) == 6
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+
+
+def test_notes_details_and_environments_come_along(store: Path, tmp_path: Path) -> None:
+    with Store.open(store, "w") as opened:
+        (run,) = opened.runs()
+        first = opened.records()[0]
+        of = (run.id, first.cell.key, first.source, first.device)
+        opened.write_note(of, 'odd, "again"\n☃', ["slow", "ask Ada"])
+        opened.write_note((run.id, "", "", ""), "the first night")
+    export(store, tmp_path / "out")
+    identity = ("run", "key", "source", "device")
+    found = {
+        tuple(row[name] for name in identity): row for row in rows(tmp_path / "out/notes.csv")
+    }
+    assert {of: (row["text"], row["tags"]) for of, row in found.items()} == {
+        of: ('odd, "again"\n☃', "slow, ask Ada"), (run.id, "", "", ""): ("the first night", ""),
+    }  # fmt: skip
+    lines = (tmp_path / "out" / "details.jsonl").read_text().splitlines()
+    told = {
+        tuple(line[name] for name in identity): line["details"] for line in map(json.loads, lines)
+    }
+    assert told[of] == first.details
+    assert len(told) == 2
+    environments = json.loads((tmp_path / "out" / "environment.json").read_text())
+    assert environments[run.id]["started_at"] == run.started_at
+    assert environments[run.id]["torch"] == first.environment.torch
 
 
 def test_bad_requests_are_refused(store: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A store as plain tables: CSV for everyone, Parquet where pyarrow is installed.
+"""A store as plain files: tables as CSV and, with pyarrow, as Parquet; the rest as JSON.
 
 docs/schema.md describes the columns. Values are exact: in CSV every number is written so that
 reading it gives the same number, integers of any size in full; in Parquet, which has no such
@@ -6,6 +6,7 @@ integers, ``value`` is the nearest double and ``value_exact`` the number as text
 """
 
 import csv
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +17,14 @@ from typing import Any, NamedTuple
 from workbench.errors import RequestError
 from workbench.record import Record
 from workbench.spec import Cell
-from workbench.store import Store, StoreError
+from workbench.store import RecordId, Store, StoreError
 
 IDENTITY = ("run", "key", "source", "device")
 CELL = tuple(field.alias or name for name, field in Cell.model_fields.items())
 RECORDS = (*IDENTITY, "status", "started_at", *CELL, "duration_s", "num_samples", "flags", "error")
 METRICS = (*IDENTITY, "metric", "value", "unit")
 SAMPLES = (*IDENTITY, "metric", "index", "value")
+NOTES = (*IDENTITY, "text", "tags")
 
 Rows = list[tuple[Any, ...]]
 
@@ -36,18 +38,34 @@ class Export(NamedTuple):
 
 
 def export(store_path: str | Path, folder: str | Path) -> Export:
-    """Write ``records``, ``metrics`` and ``samples`` of a store into ``folder``, creating it.
+    """Write a store into ``folder``, creating it: the tables ``records``, ``metrics``, ``samples``
+    and ``notes``, ``details.jsonl`` and ``environment.json``.
 
     Each file appears whole or not at all. Raises RequestError where the store cannot be read or
     the folder is a file, and StoreError where the folder cannot be written.
     """
     with Store.open(store_path) as store:
-        units = store.units()
-        items = list(store.items())
+        units, runs, notes_on = store.units(), store.runs(), store.notes()
+        items = [
+            ((run, record.cell.key, record.source, record.device), record)
+            for run, record in store.items()
+        ]
     tables = {
-        "records": (RECORDS, [_record(run, record) for run, record in items]),
+        "records": (RECORDS, [_record(*item) for item in items]),
         "metrics": (METRICS, [row for item in items for row in _metrics(*item, units)]),
         "samples": (SAMPLES, [row for item in items for row in _samples(*item)]),
+        "notes": (
+            NOTES,
+            [(*of, note.text, ", ".join(note.tags)) for of, note in notes_on.items()],
+        ),
+    }
+    details = (
+        {**dict(zip(IDENTITY, identity, strict=True)), "details": record.details}
+        for identity, record in items
+    )
+    environments = {
+        run.id: {"started_at": run.started_at, **run.environment.model_dump(mode="json")}
+        for run in runs
     }
     out = Path(folder)
     files, notes = [], []
@@ -58,6 +76,8 @@ def export(store_path: str | Path, folder: str | Path) -> Export:
             files.append(_csv(out / f"{name}.csv", columns, rows))
             if has_arrow:
                 files.append(_parquet(out / f"{name}.parquet", name, columns, rows))
+        files.append(_lines(out / "details.jsonl", details))
+        files.append(_lines(out / "environment.json", [environments], indent=1))
     except FileExistsError:
         raise RequestError(f"folder {str(out)!r}: is a file; name a folder") from None
     except OSError as error:
@@ -68,14 +88,10 @@ def export(store_path: str | Path, folder: str | Path) -> Export:
     return Export(files, notes)
 
 
-def _identity(run: str, record: Record) -> tuple[str, str, str, str]:
-    return run, record.cell.key, record.source, record.device
-
-
-def _record(run: str, record: Record) -> tuple[Any, ...]:
+def _record(identity: RecordId, record: Record) -> tuple[Any, ...]:
     cell = record.cell.document()
     return (
-        *_identity(run, record),
+        *identity,
         record.status.value,
         record.started_at,
         *(cell[name] for name in CELL),
@@ -86,14 +102,14 @@ def _record(run: str, record: Record) -> tuple[Any, ...]:
     )
 
 
-def _metrics(run: str, record: Record, units: dict[str, str]) -> Iterator[tuple[Any, ...]]:
-    identity = _identity(run, record)
+def _metrics(
+    identity: RecordId, record: Record, units: dict[str, str]
+) -> Iterator[tuple[Any, ...]]:
     for name, value in record.metrics.items():
         yield (*identity, name, value, units.get(name, ""))
 
 
-def _samples(run: str, record: Record) -> Iterator[tuple[Any, ...]]:
-    identity = _identity(run, record)
+def _samples(identity: RecordId, record: Record) -> Iterator[tuple[Any, ...]]:
     for name, values in record.samples.items():
         for index, value in enumerate(values):
             yield (*identity, name, index, value)
@@ -115,6 +131,14 @@ def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> P
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+    return path
+
+
+def _lines(path: Path, documents: Iterable[Any], indent: int | None = None) -> Path:
+    """A JSON document a line."""
+    encode = json.JSONEncoder(sort_keys=True, indent=indent).encode
+    with _whole(path) as part, part.open("w", encoding="utf-8") as file:
+        file.writelines(f"{encode(document)}\n" for document in documents)
     return path
 
 

@@ -90,7 +90,7 @@ def export(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Write a store as CSV and Parquet tables, or a cell as deepspeed's configuration."""
+    """Write a store as CSV, Parquet and JSON files, or a cell as deepspeed's configuration."""
     if deepspeed_config is not None:
         from workbench.commands.deepspeed import write_config
 

@@ -1,19 +1,16 @@
 """The data behind a report, and how to make it again."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from workbench.export import export
 from workbench.report.page import Contents, Table
 from workbench.report.text import markdown
-from workbench.store import Store
 
 
 def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:
-    """``data/``: every store's records, metrics and samples as CSV and Parquet, the sweeps as
-    YAML, details and environments as JSON. Returns the files and what was left out, in lines.
+    """``data/``: the export of every store, and the sweeps as YAML.
+
+    Returns the files and what was left out, in lines.
     """
     files: list[Path] = []
     notes: list[str] = []
@@ -23,33 +20,10 @@ def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:
         written = export(path, target)
         files += written.files
         notes += written.notes
-        environments = target / "environment.json"
-        environments.write_text(json.dumps(_environments(path), indent=1, sort_keys=True) + "\n")
-        files += [environments, _details(path, target / "details.jsonl")]
     for name, body in found.specs.items():
         (folder / name).write_text(body, encoding="utf-8")
         files.append(folder / name)
     return files, notes
-
-
-def _details(path: Path, target: Path) -> Path:
-    """One line a record: what identifies it, and its details."""
-    with Store.open(path) as store, target.open("w", encoding="utf-8") as out:
-        for run, record in store.items():
-            line = {
-                "run": run, "key": record.cell.key, "source": record.source,
-                "device": record.device, "details": record.details,
-            }  # fmt: skip
-            out.write(json.dumps(line, sort_keys=True) + "\n")
-    return target
-
-
-def _environments(path: Path) -> Mapping[str, Any]:
-    with Store.open(path) as store:
-        return {
-            run.id: {"started_at": run.started_at, **run.environment.model_dump(mode="json")}
-            for run in store.runs()
-        }
 
 
 def reproduce_text(found: Contents) -> str:
@@ -61,8 +35,8 @@ def reproduce_text(found: Contents) -> str:
         "Counts and bytes are then equal; seconds are as near as another hour on that machine"
         " brings them.", "",
         "## What it was made with", "", *_table(found.versions), "",
-        "`data/` holds what the report was computed from: `records`, `metrics` and `samples` as"
-        " CSV and Parquet and `details.jsonl`, joined by run, key, source and device;"
+        "`data/` holds what the report was computed from: `records`, `metrics`, `samples` and"
+        " `notes` as CSV and Parquet and `details.jsonl`, joined by run, key, source and device;"
         " `environment.json`; and the sweeps as they were run.", "",
     ]  # fmt: skip
     return "\n".join(lines)
