@@ -82,12 +82,13 @@ def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> lis
         "fused": min(fused, key=_System.rank, default=None),
     }
     found = []
+    place = {name: group[name].iloc[0] for name in _GROUP}
     for system in systems.values():
         for name, baseline in baselines.items():
             if baseline is None or baseline is system or system.reach is None:
                 continue
             facts: dict[str, Any] = {
-                **{name: group[name].iloc[0] for name in _GROUP},
+                **place,
                 "series": system.series,
                 "attention": system.attention,
                 "kernel": system.kernel,
@@ -124,6 +125,7 @@ class _System:
         self.series, self.attention, self.kernel = series, first["attention"], first["kernel"]
         self.rows = rows
         self._curves: dict[str, tuple[Fit, float, float] | None] = {}
+        self._labels: dict[str, dict[int, Any]] = {}
         self.ran = rows[rows["status"] == Status.OK.value]
         self.reach = int(self.ran["num_visual"].max()) if len(self.ran) else None
         beyond = rows.loc[rows["status"] == Status.OOM.value, "num_visual"]
@@ -135,6 +137,13 @@ class _System:
         at = self.ran[self.ran["num_visual"] == self.reach]
         seconds = at["time_s"].min() if len(at) else np.nan
         return (-(self.reach or -1), np.inf if pd.isna(seconds) else seconds, self.series)
+
+    def labels(self, metric: str) -> dict[int, Any]:
+        """The label of the row that tells ``metric`` at each |V| that ran: the latest."""
+        if metric not in self._labels:
+            rows = self.ran[self.ran[metric].notna()]
+            self._labels[metric] = dict(zip(rows["num_visual"].tolist(), rows.index, strict=True))
+        return self._labels[metric]
 
     def curve(self, metric: str) -> tuple[Fit, float, float] | None:
         """The fit of every value, also those predicted beyond the memory, and its range of |V|."""
@@ -152,23 +161,24 @@ class _System:
 
 def _against(system: _System, baseline: _System, metric: str) -> tuple[dict[str, Any], Any, Any]:
     """The comparison, and the labels of the two rows compared; None where none is shared."""
-    ours, theirs = (s.ran[s.ran[metric].notna()] for s in (system, baseline))
-    shared = set(ours["num_visual"]) & set(theirs["num_visual"])
+    ours, theirs = system.labels(metric), baseline.labels(metric)
     facts: dict[str, Any] = {"metric": metric, "crosses_at": _crossing(system, baseline, metric)}
+    shared = ours.keys() & theirs.keys()
     if not shared:
         return facts, None, None
     at = max(shared)
-    # Of several runs of one cell the latest counts.
-    own, base = (rows[rows["num_visual"] == at].iloc[-1] for rows in (ours, theirs))
+    own, base = ours[at], theirs[at]
+    value: Any = system.rows[metric].at[own]
+    baseline_value: Any = baseline.rows[metric].at[base]
     facts |= {
         "num_visual": at,
-        "value": own[metric],
-        "baseline_value": base[metric],
-        "ratio": _over(base[metric], own[metric]),
-        "num_samples": own["num_samples"],
-        "baseline_num_samples": base["num_samples"],
+        "value": value,
+        "baseline_value": baseline_value,
+        "ratio": _over(baseline_value, value),
+        "num_samples": system.rows["num_samples"].at[own],
+        "baseline_num_samples": baseline.rows["num_samples"].at[base],
     }
-    return facts, own.name, base.name
+    return facts, own, base
 
 
 def _identity(row: pd.Series) -> tuple[str, str, str, str]:
