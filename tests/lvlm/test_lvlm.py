@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.small import small_model
+from tests.small import small_lvlm, small_model
 from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
@@ -108,6 +108,23 @@ def test_a_broken_number_of_tokens_names_its_neighbours(tmp_path):
 def test_visual_positions_need_the_scope(tmp_path):
     with pytest.raises(RequestError, match="visual_positions: scope decoder"):
         build(small_cell(tmp_path, scope="decoder", visual_positions=True))
+
+
+@pytest.mark.parametrize(
+    ("family", "visual"), [("mistral", 32), ("gemma3", 8), ("qwen2_5_vl", 16)]
+)
+def test_what_is_trained_has_gradients(family, visual, tmp_path):
+    """States of anything else would be counted for nothing, and be doubled by deepspeed."""
+    workload = build(
+        make_cell(
+            model=small_lvlm(family, tmp_path), scope="lvlm", kernel="eager", dtype="float32",
+            num_visual=visual, num_text=7, **{"pass": "train"},
+        )
+    )  # fmt: skip
+    workload.step()
+    without = [n for n, p in workload.module.named_parameters() if p.grad is None]
+    assert all(name.startswith("tower.tower.head.") for name in without)
+    assert not any(p.requires_grad for p in workload.module.parameters() if p.grad is None)
 
 
 def test_checkpointing_reaches_the_tower(tmp_path):

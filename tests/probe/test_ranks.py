@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small import small_model
+from tests.small import small_lvlm
 from workbench.errors import RequestError
 from workbench.probe.launch import Launch, check_ranks, helper_needs
 from workbench.probe.states import Parameter, states, touched
@@ -21,6 +21,7 @@ from workbench.spec import make_cell
 
 ROOT = Path(__file__).parents[2]
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 33, "num_text": 15, "world_size": 2}
+LVLM = {"scope": "lvlm", "num_visual": 32, "dtype": "float32"}
 CELLS = {
     **{
         f"{dtype}-{zero}": {"dtype": dtype, "zero": zero, "checkpoint": True}
@@ -38,6 +39,14 @@ CELLS = {
     "shared-3": {"dtype": "float32", "zero": 3, "ulysses": 2, "checkpoint": True},
     "gated-3": {"dtype": "float32", "zero": 3, "attention": "d_attn_tanh"},
 }
+ADAPTER = {"frozen": "decoder,tower"}
+WHOLE = {
+    **{f"fine-{zero}": {"zero": zero, "checkpoint": True} for zero in range(4)},
+    **{f"adapter-{zero}": {"zero": zero, **ADAPTER} for zero in (0, 2, 3)},
+    **{f"adapter-bf16-{z}": {**ADAPTER, "zero": z, "dtype": "bfloat16"} for z in (2, 3)},
+    "towerless-3": {"zero": 3, "frozen": "tower", "attention": "d_attn"},
+}
+"""Scope lvlm: two images of 16 tokens through a small SigLIP, some parts frozen."""
 SHARED = {
     "all rows": {"dtype": "float32", "ulysses": 2},
     "text rows": {"dtype": "float32", "ulysses": 2, "checkpoint": True, "logits": "text"},
@@ -50,6 +59,9 @@ SAME = [
     ("added-0", "added-3"),
     ("tiled-0", "tiled-3"),
     ("chunked-0", "chunked-3"),
+    tuple(f"fine-{zero}" for zero in range(4)),
+    tuple(f"adapter-{zero}" for zero in (0, 2, 3)),
+    ("adapter-bf16-2", "adapter-bf16-3"),
 ]
 needs_helper = pytest.mark.skipif(
     bool(helper_needs()), reason=f"deepspeed's helper needs {' and '.join(helper_needs())}"
@@ -67,20 +79,25 @@ def torchrun(*command, timeout=280):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return small_model("mistral", tmp_path_factory.mktemp("model"))
+    """A decoder beside a tower, which scope decoder leaves out."""
+    return small_lvlm("mistral", tmp_path_factory.mktemp("model"))
 
 
 @needs_helper
 def test_losses_and_states_of_every_stage(model, tmp_path):
     """One launch for all: the fixture of several tests would be launched once a test worker."""
-    cells = {name: {**STEP, **fields, "model": model} for name, fields in (CELLS | SHARED).items()}
+    whole = {name: {**LVLM, **fields} for name, fields in WHOLE.items()}
+    cells = {
+        name: {**STEP, **fields, "model": model}
+        for name, fields in (CELLS | SHARED | whole).items()
+    }
     (tmp_path / "cells.json").write_text(json.dumps(cells))
     done = torchrun("tests.probe.two_ranks", tmp_path / "cells.json", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out.json").read_text())
     for names in SAME:
         losses_are_equal(found, names)
-    for name in CELLS:
+    for name in CELLS | WHOLE:
         states_are_as_predicted(found[name]["ranks"], make_cell(**cells[name]), name)
     for name in SHARED:
         assert found[name]["loss"] == pytest.approx(found[name]["alone"], rel=1e-6), name
@@ -89,8 +106,8 @@ def test_losses_and_states_of_every_stage(model, tmp_path):
 
 
 def losses_are_equal(found, names):
-    # Float32: the order of sums. Bfloat16: stage 0 rounds the mean gradient once more.
-    tolerance = 1e-6 if "bfloat16-0" not in names else 1e-4
+    # Float32: the order of sums. Bfloat16: first losses differ by 2e-5 already, before any step.
+    tolerance = 1e-4 if any("bf" in name for name in names) else 1e-6
     for one, other in pairwise(names):
         for rank in range(2):
             losses, expected = (found[n]["ranks"][rank]["losses"] for n in (other, one))
@@ -102,9 +119,9 @@ def losses_are_equal(found, names):
 
 def states_are_as_predicted(ranks, cell, name):
     predicted = states(cell, trace(cell).parameters)
-    for kind in ("weights", "gradients", "optimizer"):
-        measured = max(rank[kind] for rank in ranks)
-        assert measured == getattr(predicted, kind), (name, kind)
+    found = {kind: max(rank[kind] for rank in ranks) for kind in ranks[0] if kind != "losses"}
+    expected = predicted.weights, predicted.reduced, predicted.optimizer
+    assert (found["weights"], found["gradients"], found["optimizer"]) == expected, name
 
 
 @needs_helper

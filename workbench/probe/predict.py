@@ -104,7 +104,7 @@ def predict(
             **({"weight_bytes": peak.states.weights} if peak.states else {}),
             "peak_bytes": peak.total,
             "gradient_bytes": (
-                peak.states.gradients if peak.states else traced.timeline.of_kind("gradients")
+                peak.states.reduced if peak.states else traced.timeline.of_kind("gradients")
             ),
             "activation_bytes": saved_bytes(traced),
             "working_bytes": peak.by_kind.get("working", 0),

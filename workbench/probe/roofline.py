@@ -104,7 +104,7 @@ def rate_of(op: Operator, cell: Cell) -> str | None:
 
 def optimizer_bytes(held: States | None) -> int:
     """AdamW reads and writes its states and the weights once and reads the gradients."""
-    return 0 if held is None else 2 * held.optimizer + 2 * held.weights + held.gradients
+    return 0 if held is None else 2 * held.optimizer + 2 * held.weights + held.reduced
 
 
 def times(work: Iterable[Work], rates: Rates, held: States | None) -> Times:

@@ -45,6 +45,8 @@ class States:
     weights: int
     gradients: int
     """Of a whole backward."""
+    reduced: int
+    """What is left of them once the ranks have reduced them: the optimizer steps on it."""
     optimizer: int
     buffers: int
     """Gathered parameters and the gradient bucket of ZeRO."""
@@ -97,6 +99,7 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
         return States(
             weights=item * whole,
             gradients=item * trained,
+            reduced=item * trained,
             optimizer=copies * wider * trained,
             buffers=item * min(trained, REDUCE_BUCKET) if several else 0,
             stepping=MASTER * trained if several and item < MASTER else 0,
@@ -108,6 +111,7 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
         return States(
             weights=item * (sum(_shard(p.numel, world) for p in parameters) + kept),
             gradients=item * sum(shards),
+            reduced=item * sum(shards),
             optimizer=3 * MASTER * sum(shards),
             buffers=bucket + item * min(max(0, whole - kept), MAX_LIVE),
             stepping=0 if cell.offload_optimizer else (item + MASTER) * max(shards),
@@ -118,12 +122,13 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
         sum(touched(group, shard, rank) for group, shard in zip(groups, shards, strict=True))
         for rank in range(world)
     )
-    gradients = item * (trained if cell.zero == 1 else held)
+    gradients, reduced = item * (trained if cell.zero == 1 else held), item * held
     if cell.offload_optimizer:
-        gradients, held = MASTER * sum(shards), 0
+        gradients, reduced, held = *[MASTER * sum(shards)] * 2, 0
     return States(
         weights=item * (whole - trained + world * sum(shards)),
         gradients=gradients,
+        reduced=reduced,
         optimizer=3 * MASTER * sum(shards),
         buffers=bucket + (item * held if cell.zero == 1 else 0),
         stepping=0 if cell.offload_optimizer else (item + MASTER) * max(shards),

@@ -1,6 +1,7 @@
 """SigLIP so400m/14 at 384 pixels and a two-layer MLP adapter: the towers of D-Attn's paper.
 
-The tower's pooling head belongs to the checkpoint and feeds no token, so it is held and not run.
+The tower's pooling head belongs to the checkpoint and feeds no token, so it is held, but neither
+run nor trained: without a gradient it has nothing to step on, and no states.
 What the paper leaves open, and what holds here: the adapter norms the tower's features before its
 two layers, GELU between.
 """
@@ -86,7 +87,9 @@ class SigLIP(Tower):
 
         self.config._attn_implementation = implementation(context)
         tower = context.create(lambda: SiglipVisionModel(self.config))
-        tower.use_head = False
+        if tower.use_head:
+            tower.head.requires_grad_(False)
+            tower.use_head = False
         # The one buffer of the tower: not a parameter, so ``create`` left it without values.
         places = torch.arange(self.image.patches, device=context.device)
         tower.embeddings.position_ids = places[None]
