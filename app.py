@@ -13,6 +13,7 @@ from workbench.dashboard import (
     roofline,
     runs,
     scaling,
+    shell,
     spent,
     thresholds,
     validation,
@@ -41,4 +42,6 @@ pages = [
     st.Page(compare.render, title="Compare", icon=":material/compare_arrows:", url_path="compare"),
     st.Page(runs.render, title="Runs", icon=":material/table_rows:", url_path="runs"),
 ]
-st.navigation(pages).run()
+page = st.navigation(pages)
+with shell.telling_faults():
+    page.run()

@@ -178,7 +178,7 @@ def slower(before: Record) -> Record:
         for name, value in before.metrics.items()
         if name.startswith("time") and value is not None
     }
-    samples = {"time_s": [value * factor for value in before.samples["time_s"]]}
+    samples = {n: [value * factor for value in held] for n, held in before.samples.items()}
     return before.model_copy(update={"metrics": before.metrics | seconds, "samples": samples})
 
 

@@ -145,6 +145,27 @@ def test_frame_of_one_run_and_of_none(path: Path) -> None:
         assert store.frame(metrics=[])["num_samples"].tolist() == [3, 3]
 
 
+def test_figures_of_some_records(path: Path) -> None:
+    run = filled(path, record(64), record(128, details={"capacity_bytes": 7, "word": "x"}))
+    with Store.open(path) as store:
+        index = store.frame(metrics=[])
+        last = index.index[1:]
+        found = store.figures(last, details=["capacity_bytes", "word"])
+        whole = store.frame().loc[last]
+        assert list(found.index) == list(last)
+        assert found["time_s"].tolist() == whole["time_s"].tolist()
+        assert found["num_samples"].tolist() == whole["num_samples"].tolist()
+        assert found["capacity_bytes"].tolist() == [7.0]
+        assert found["word"].isna().all()
+        assert "time_s" not in store.figures(last, metrics=())
+        assert store.figures([]).empty
+        key = record(128).cell.key
+        assert store.samples(last) == {
+            (run, key, "measured", "cpu"): record(128).samples["time_s"]
+        }
+        assert store.samples(last, "energy_j") == {}
+
+
 def test_the_metrics_view_shows_rows(path: Path) -> None:
     filled(path, record(metrics={"flops": 2**70, "time_s": 0.5, "mfu": None, "odd": 1}))
     with sqlite3.connect(path) as connection:

@@ -13,24 +13,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from workbench import store_claims as claims
 from workbench import store_notes as notes
-from workbench.collector import without_collector
 from workbench.errors import RequestError, unknown_name
 from workbench.record import Ceiling, Environment, Record, Status
 from workbench.spec import Cell
 from workbench.store_claims import Owner, this_process
 from workbench.store_notes import Note, NoteOf
-from workbench.store_rows import (
-    COLUMNS,
-    FRAME_COLUMNS,
-    Identity,
-    decode,
-    dump,
-    encode,
-    load,
-    unit_of,
-    wide,
+from workbench.store_rows import COLUMNS, Identity, decode, dump, encode, load, unit_of
+from workbench.store_schema import (
+    Mode,
+    StoreError,
+    connect,
+    damaged,
+    explained,
+    sensible,
+    transaction,
 )
-from workbench.store_schema import Mode, StoreError, connect, damaged, explained, transaction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +41,6 @@ RecordId = tuple[str, str, str, str]
 
 CEILINGS = ("ceiling_flops_s", "ceiling_bytes_s")
 DEFAULT_DTYPE = Cell.model_fields["dtype"].default
-
-_RUN_WORDS = ("run", "sweep")
 
 _DONE = ", ".join(f"'{status.value}'" for status in Status if status.done)
 
@@ -234,10 +229,8 @@ class Store:
         rows = self._rows(
             "SELECT key, source, device, status FROM records WHERE run_id = ?", (run_id,)
         )
-        try:
+        with sensible(self.path):
             return {(key, source, device): Status(status) for key, source, device, status in rows}
-        except ValueError as error:
-            raise damaged(self.path, str(error)) from None
 
     def records(self, run: str | None = None) -> list[Record]:
         """The records of one run or of all, in the order they were first added."""
@@ -263,10 +256,8 @@ class Store:
         found = {}
         for identity in identities:
             for environment, *row in self._rows(query, identity):
-                try:
+                with sensible(self.path):
                     found[identity] = decode(row, environment)
-                except ValueError as error:
-                    raise damaged(self.path, str(error)) from None
         return found
 
     def with_details(self, names: Sequence[str]) -> set[RecordId]:
@@ -289,55 +280,39 @@ class Store:
         """One row a record: run, sweep, key, source, device, status, started_at, duration_s, the
         cell's fields under their public names, every metric (or those of ``metrics``),
         num_samples, flags (a tuple of words), error; then a column for each name of ``details``
-        with the number that the record's details hold under it.
+        with the number that the record's details hold under it. The index is the record's number
+        in the file.
 
         Metrics are float64, NaN where not available; a metric that holds an integer beyond 63 bits
         is a column of exact Python numbers.
         """
-        import pandas as pd
+        from workbench import store_frame
 
-        # Of text in numpy's arrays the analysis takes rows and single values in half the time.
-        with without_collector(), pd.option_context("mode.string_storage", "python"):
-            return pd.DataFrame(self._wide(run, metrics, details))
+        source = self._from(run)
+        with sensible(self.path):
+            return store_frame.records(self._rows, source, metrics, details)
 
-    def _wide(
-        self, run: str | None, metrics: Iterable[str] | None, details: Sequence[str]
-    ) -> "dict[str, pd.Series]":
-        import pandas as pd
+    def figures(
+        self,
+        ids: Iterable[int],
+        metrics: Iterable[str] | None = None,
+        details: Sequence[str] = (),
+    ) -> "pd.DataFrame":
+        """The metrics of some records, num_samples and ``details``, as ``frame`` has them.
 
-        runs = {row[0]: row[1:] for row in self._rows("SELECT id, name, sweep FROM runs")}
-        picked = [f"records.{name}" for name in FRAME_COLUMNS]
-        # SQLite takes the numbers out: decoding all details would take longer than all the rest.
-        picked += [f"json_extract(records.details, '$.{name}')" for name in details]
-        names = (*FRAME_COLUMNS, *details)
-        rows = self._rows(f"SELECT run_id, {', '.join(picked)} {self._from(run)}")
-        run_ids, *columns = zip(*rows, strict=True) if rows else ((),) * (1 + len(names))
-        values = dict(zip(names, columns, strict=True))
-        try:
-            found = wide(values, metrics)
-            for name in details:
-                numbers = pd.to_numeric(pd.Series(values[name], dtype=object), errors="coerce")
-                found[name] = numbers.astype("float64")
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise damaged(self.path, str(error)) from None
-        words = {word: pd.Series([runs[i][at] for i in run_ids], dtype="str")
-                 for at, word in enumerate(_RUN_WORDS)}  # fmt: skip
-        return words | found
+        ``ids`` are labels of ``frame``'s index, and so is this one's index, in its order.
+        """
+        from workbench import store_frame
 
-    def samples(
-        self, run: str | None = None, metric: str = "time_s"
-    ) -> dict[RecordId, list[float]]:
-        """The raw samples of a metric by (run, key, source, device), where there are any."""
-        names = "runs.name, key, source, device, samples"
-        found = {}
-        for *identity, text in self._rows(f"SELECT {names} {self._from(run)}"):
-            try:
-                values = load(text).get(metric)
-            except (ValueError, AttributeError) as error:
-                raise damaged(self.path, f"samples of {identity}: {error}") from None
-            if values:
-                found[tuple(identity)] = values
-        return found
+        with sensible(self.path):
+            return store_frame.figures(self._rows, ids, metrics, details)
+
+    def samples(self, ids: Iterable[int], metric: str = "time_s") -> dict[RecordId, list[float]]:
+        """The raw samples of a metric, where a record has any; ``ids`` as in ``figures``."""
+        from workbench import store_frame
+
+        with sensible(self.path):
+            return store_frame.samples(self._rows, ids, metric)
 
     def write_note(self, of: NoteOf, text: str, tags: Iterable[str] = ()) -> Note:
         """Note on a run or a record, in the place of an older one; an empty one ends it."""
@@ -349,10 +324,8 @@ class Store:
 
     def notes(self) -> dict[NoteOf, Note]:
         """Every note, by the run or the record that it is on."""
-        try:
+        with sensible(self.path):
             return notes.decode(self._rows(notes.QUERY))
-        except ValueError as error:
-            raise damaged(self.path, str(error)) from None
 
     def ceilings(self, fingerprint: str, device: str) -> dict[str, Ceiling]:
         """What ``device`` was found to reach in that environment, by data type: the first found.

@@ -256,6 +256,17 @@ def damaged(path: Path, detail: str) -> DamagedStore:
 
 
 @contextmanager
+def sensible(path: Path) -> Iterator[None]:
+    """Within, rows are decoded: one that makes no sense means a damaged store."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise damaged(path, str(error)) from None
+
+
+@contextmanager
 def explained(path: Path, mode: Mode) -> Iterator[None]:
     """SQLite's errors in one line: RequestError for a bad file, StoreError for the machine."""
     try:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests import golden
 from workbench.record import Record
@@ -19,10 +19,15 @@ NUM_RECORDS = 60_000
 NUM_METRIC_ROWS = 1_000_000
 MODELS = ("mistral-7b-v0.3", "gemma-2-9b", "llama-3.1-8b", "qwen2-7b")
 FIRST_S, INTERACTION_S, FIGURE_BYTES = 2.0, 0.5, 2_000_000
-PAGES = ("overview", "scaling", "thresholds", "memory", "roofline", "validation", "runs")
-TURNS = {
+NAME, BEFORE = "million.db", "before.db"
+PAGES = ("overview", "scaling", "thresholds", "memory", "roofline", "validation", "spent",
+         "compare", "runs")  # fmt: skip
+"""All that read a store: the planner's answers do not depend on one."""
+TURNS: dict[str, dict[str, Any]] = {
     "overview": {"pass": "train"}, "scaling": {"model": "qwen2-7b"},
-    "thresholds": {"pass": "train"}, "memory": {"memory_x": "log"}, "runs": {"containing": "h100"},
+    "thresholds": {"pass": "train"}, "memory": {"memory_x": "log"},
+    "roofline": {"pass": "train"}, "validation": {"pass": "train"}, "spent": {"at": 1024},
+    "compare": {"compared": "memory"}, "runs": {"containing": "h100"},
 }  # fmt: skip
 """A control of a page and another choice."""
 
@@ -45,26 +50,36 @@ def records(count: int, num_metrics: int) -> Iterator[Record]:
     ]
     for place in range(count):
         model, pass_, system = combinations[place % len(combinations)]
+        # Every cell is measured and predicted, so that all pages have something to show.
         source = ("measured", "cpu") if place // len(combinations) % 2 else (
             "predicted", "h100-80gb",
         )  # fmt: skip
-        visual = 64 + 4 * (place // len(combinations))
+        visual = 64 + 4 * (place // len(combinations) // 2)
         cell = {**system, "model": model, "pass": pass_, "num_visual": visual}
         made = golden.record(*source, **cell)
         more = {f"more_{i}": place + i for i in range(num_metrics - len(made.metrics))}
         yield made.model_copy(update={"metrics": made.metrics | more})
 
 
-def build(path: Path, count: int = NUM_RECORDS) -> None:
-    """A store of that many records."""
+def build(path: Path, count: int = NUM_RECORDS, slower: bool = False) -> None:
+    """A store of that many records; ``slower`` by a fifth where it is D-Attn's."""
+    made = records(count, -(-NUM_METRIC_ROWS // NUM_RECORDS))
     with Store.open(path, "w") as store:
         run = store.begin_run("bench", {"name": "bench"}, golden.LAPTOP)
-        store.add_many(run, records(count, -(-NUM_METRIC_ROWS // NUM_RECORDS)))
+        store.add_many(run, map(golden.slower, made) if slower else made)
+
+
+def build_both(folder: Path) -> Path:
+    """The store, and beside it the one that it is compared with."""
+    build(folder / BEFORE)
+    build(folder / NAME, slower=True)
+    return folder / NAME
 
 
 def measure(path: Path) -> Iterator[Time]:
     """Each page drawn for the first time, then again with one control changed.
 
+    The first look at a store reads it: that of the first page, and that of the comparison.
     Raises AssertionError where a page fails or a figure is larger than it may be.
     """
     from streamlit.testing.v1 import AppTest
@@ -79,7 +94,9 @@ def measure(path: Path) -> Iterator[Time]:
             code = f"from workbench.dashboard import {name}\n{name}.render()\n"
             test = AppTest.from_string(code, default_timeout=120)
             test.query_params["store"] = path.name
-            yield Time(f"{name}, first look", _run(test), INTERACTION_S if place else FIRST_S)
+            test.query_params["old_store"] = BEFORE
+            reads = place == 0 or name == "compare"
+            yield Time(f"{name}, first look", _run(test), FIRST_S if reads else INTERACTION_S)
             for key, value in TURNS.get(name, {}).items():
                 test.get_by_key(key).set_value(value)
             yield Time(f"{name}, a control changed", _run(test), INTERACTION_S)
@@ -101,6 +118,4 @@ def _run(test) -> float:  # type: ignore[no-untyped-def]
 def times() -> Iterator[Time]:
     """``measure`` over a store in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "million.db"
-        build(path)
-        yield from measure(path)
+        yield from measure(build_both(Path(folder)))

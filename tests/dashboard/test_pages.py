@@ -1,5 +1,6 @@
 """Every page over every kind of store, run by Streamlit without a browser."""
 
+import sqlite3
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -134,6 +135,33 @@ def test_the_newest_record_of_each_cell_counts(
     older = test.get_by_key("run").options[-1]
     test.get_by_key("run").set_value(older).run()
     assert "1 cell, median of 3 samples" in words(test)
+
+
+def test_a_run_is_compared_with_one_of_another_store(
+    stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page("compare", stores, monkeypatch, store="later.db")
+    assert "pick the store of before" in words(test)
+    test = page("compare", stores, monkeypatch, store="later.db", old_store="two_runs.db")
+    assert not test.exception
+    assert test.get_by_key("old_store").value == "two_runs.db"
+    oldest = test.get_by_key("old").options[0]
+    test.get_by_key("old").set_value(oldest).run()
+    assert "**3** slower" in words(test)
+    assert "**6** can't tell" in words(test)  # Noise of 4 % in 12 samples.
+
+
+def test_a_row_that_cannot_be_read_is_said_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden.build(tmp_path / "one.db", "one_cell")
+    with sqlite3.connect(tmp_path / "one.db") as connection:
+        connection.execute("UPDATE records SET metrics = '[1, 2'")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    test = AppTest.from_file(str(APP), default_timeout=180).run()
+    assert not test.exception
+    assert "damaged" in words(test)
 
 
 def test_the_entry_draws_its_first_page(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,21 +13,25 @@ MOST_POINTS = 2_000
 LEAST = 12
 """Points that every line keeps, however many lines there are."""
 
-_GROUP = ("model", "series", "source", "device", "status")
+LINES = ("model", "series", "source", "device", "status")
 
 
 def thin(
-    rows: pd.DataFrame, metrics: Sequence[str], panels: int = 1, most: int = MOST_POINTS
+    rows: pd.DataFrame,
+    metrics: Sequence[str],
+    panels: int = 1,
+    most: int = MOST_POINTS,
+    lines: Sequence[str] = LINES,
 ) -> pd.DataFrame:
     """The rows that show how ``metrics`` run over |V|: the ends and extremes of each line.
 
     A row is drawn once in each of ``panels``. Lines that are short enough stay whole; so does
     every kind of ending, each for itself. The rows stay in their order. ``most`` is about how many
-    points the figure gets in all.
+    points the figure gets in all; ``lines`` are the columns that are equal along one of its lines.
     """
     if len(rows) * panels <= most:
         return rows
-    codes = group_codes(rows, _GROUP)
+    codes = group_codes(rows, lines)
     each = max(most // ((codes.max() + 1) * panels * len(metrics)), LEAST)
     keep = np.zeros(len(rows), dtype=bool)
     for group in (np.flatnonzero(codes == code) for code in range(codes.max() + 1)):

@@ -1,14 +1,19 @@
 """Compare: two runs cell by cell, only what differs, with the interval of each ratio."""
 
+from typing import NamedTuple
+
 import pandas as pd
 import streamlit as st
 
 from workbench.analysis import compare, environment_differences
-from workbench.dashboard.controls import one
+from workbench.analysis.thin import thin
+from workbench.dashboard.controls import one, subject_of_many
+from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import Data, data
+from workbench.dashboard.shell import data, opened, say_thinned, stores_here
 from workbench.figures import agreement
 from workbench.report.text import markdown
+from workbench.report.view import all_looks
 from workbench.store import RunInfo
 
 METRICS = {"time": "time_s", "memory": "peak_bytes", "FLOPs": "flops"}
@@ -19,44 +24,76 @@ SHOWN = {
     "scope": "scope", "pass": "pass", "source": "source", "device": "device",
 }  # fmt: skip
 VERDICTS = ("slower", "faster", "can't tell", "same")
+MOST = 2_000
+"""Rows of the table; the download holds all."""
+
+
+class Side(NamedTuple):
+    """A run and the store that holds it."""
+
+    store: Data
+    run: RunInfo
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The records of the run, without metrics."""
+        return self.store.frame[self.store.frame["run"] == self.run.id]
 
 
 def render() -> None:
     """Draw the page."""
-    store = data(choose_run=False)
+    here = data(choose_run=False)
     st.title("What changed between two runs?")
-    if len(store.runs) < 2:
+    sides = _sides(here)
+    if sides is None:
         st.info(
-            "This store holds one run, and a comparison takes two. Sweep again after a change "
-            "(`--new-run`), or put two stores into one: `workbench merge OLD.db NEW.db -o BOTH.db`"
+            "This store holds one run, and a comparison takes two. Sweep again after a change"
+            " (`--new-run`), or pick the store of before as the old one."
         )
         return
-    names = [run.id for run in store.runs]
-    left, right = st.columns(2)
-    with left:
-        old = st.selectbox("Old", names, index=len(names) - 2, key="old", bind="query-params")
-    with right:
-        new = st.selectbox("New", names, index=len(names) - 1, key="new", bind="query-params")
+    old, new = sides
     metric = METRICS[one("Compare", list(METRICS), "compared")]
-    before, after = (next(r for r in store.runs if r.id == name) for name in (old, new))
-    _environments(before, after)
-    table = _compared(store, before.id, after.id, metric)
-    if table["ratio"].notna().any():
-        drawn = table[table["ratio"].notna()].rename(columns={"verdict": "said"})
-        drawn = drawn.assign(
-            note=drawn["said"] + drawn["note"].map(lambda n: f", {n}" if n else "")
-        )
-        show(agreement(drawn, store.looks, theme(), "new over old", TOLERANCE), "compare", table)
+    _environments(old.run, new.run)
+    table = _compared(old, new, metric)
+    known = table[table["ratio"].notna()]
+    if len(known):
+        drawn = thin(known, ("ratio",), lines=("series", "source", "device"))
+        notes = drawn["verdict"] + drawn["note"].map(lambda note: f", {note}" if note else "")
+        drawn = drawn.assign(note=notes)
+        looks = all_looks(pd.concat([old.store.frame, new.store.frame]))
+        show(agreement(drawn, looks, theme(), "new over old", TOLERANCE), "compare", table)
+        say_thinned(drawn, known)
     else:
         st.info("The two runs have no cell in common that ran in both.")
     counts = table["verdict"].value_counts()
-    st.markdown(" · ".join(f"**{counts[v]}** {v}" for v in VERDICTS if v in counts))
-    differs = table[table["verdict"] != "same"]
-    st.caption("Cells that are the same, within 2 % with 95 % confidence, are left out.")
-    st.dataframe(
-        differs[list(SHOWN)].rename(columns=SHOWN), hide_index=True, width="stretch",
-        column_config={"|V|": st.column_config.NumberColumn(format="localized")},
-    )  # fmt: skip
+    st.markdown(" · ".join(f"**{counts[v]:,}** {v}" for v in VERDICTS if v in counts))
+    _differing(table)
+
+
+def _sides(here: Data) -> tuple[Side, Side] | None:
+    """The two runs that the reader picked, the newest two at first; None where there is one."""
+    names = [here.name, *(name for name in stores_here() if name != here.name)]
+    first, second, third = st.columns(3)
+    with first:
+        name = here.name
+        if len(names) > 1:
+            name = str(st.selectbox("Store of the old run", names, key="old_store",
+                                    bind="query-params"))  # fmt: skip
+    there = here if name == here.name else opened(name, stores_here()[name])
+    if there is here and len(here.runs) < 2:
+        return None
+    with second:
+        old = _run(there, "Old run", "old", 2 if there is here else 1)
+    with third:
+        new = _run(here, "New run", "new", 1)
+    return Side(there, old), Side(here, new)
+
+
+def _run(store: Data, label: str, key: str, from_end: int) -> RunInfo:
+    runs = {run.id: run for run in store.runs}
+    names = list(runs)
+    return runs[str(st.selectbox(label, names, index=len(names) - from_end, key=key,
+                                 bind="query-params"))]  # fmt: skip
 
 
 def _environments(before: RunInfo, after: RunInfo) -> None:
@@ -66,11 +103,32 @@ def _environments(before: RunInfo, after: RunInfo) -> None:
         st.warning(f"The environments differ, so a change may be theirs:\n\n{lines}")
 
 
-def _compared(store: Data, old: str, new: str, metric: str) -> pd.DataFrame:
+def _compared(old: Side, new: Side, metric: str) -> pd.DataFrame:
+    both = pd.concat([old.rows.assign(side="old"), new.rows.assign(side="new")])
+    both = subject_of_many(both)
     frames, samples = [], []
-    for run in (old, new):
-        frames.append(store.frame[store.frame["run"] == run])
-        timed = store.samples(run) if metric == "time_s" else {}
+    for side, (store, _) in (("old", old), ("new", new)):
+        rows = both[both["side"] == side].drop(columns="side")
+        timed = store.samples(rows) if metric == "time_s" else {}
+        frames.append(store.whole(rows))
         samples.append({identity[1:]: values for identity, values in timed.items()})
     found = compare(frames[0], frames[1], samples[0], samples[1], metric, TOLERANCE)
     return found.astype({"ratio": "float64", "low": "float64", "high": "float64"})
+
+
+def _differing(table: pd.DataFrame) -> None:
+    """The cells that are not the same, those that changed most first."""
+    differs = table[table["verdict"] != "same"]
+    far = differs["ratio"].where(differs["ratio"] >= 1, 1 / differs["ratio"])
+    place = differs["verdict"].map(VERDICTS.index)
+    differs = differs.assign(place=place, far=far).sort_values(
+        ["place", "far"], ascending=[True, False], kind="stable"
+    )
+    words = "Cells that are the same, within 2 % with 95 % confidence, are left out."
+    if len(differs) > MOST:
+        words += f" The table shows {MOST:,} of {len(differs):,}, the largest changes first."
+    st.caption(words)
+    st.dataframe(
+        differs.head(MOST)[list(SHOWN)].rename(columns=SHOWN), hide_index=True, width="stretch",
+        column_config={"|V|": st.column_config.NumberColumn(format="localized")},
+    )  # fmt: skip

@@ -32,6 +32,15 @@ def subject(frame: pd.DataFrame, all_models: bool = False) -> pd.DataFrame:
     return frame
 
 
+MANY = 8_000
+"""Cells of which a page that shows all subjects together looks at one."""
+
+
+def subject_of_many(frame: pd.DataFrame) -> pd.DataFrame:
+    """All rows where that is a matter of a moment, else those of ``subject``."""
+    return frame if len(frame) <= MANY else subject(frame)
+
+
 def _pick(frame: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
     values = value_counts(frame, column)
     if column in ORDER:

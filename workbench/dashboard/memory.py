@@ -11,7 +11,7 @@ from workbench.figures import in_order, memory
 from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
 from workbench.report.sentences import at_place, place, places
 from workbench.report.text import markdown
-from workbench.report.view import capacities, memory_kinds
+from workbench.report.view import memory_kinds
 from workbench.report.words import provenance, setting
 
 MOST = 4
@@ -24,7 +24,7 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("Where do the bytes go?")
-    rows = subject(store.frame)
+    rows = store.whole(subject(store.frame))
     here = {place(*each): each for each in places(rows)}
     with st.container(horizontal=True, gap="medium"):
         where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
@@ -37,7 +37,7 @@ def render() -> None:
     if kinds.empty:
         st.info("No cell here has a peak that is told by kind; predicted cells do.")
         return
-    near = capacities(rows, store.runs)
+    near = store.capacities(rows)
     show(memory(kinds, near, theme(), log_x), "memory", kinds)
     say_thinned(drawn, rows)
     st.caption(markdown(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from workbench.dashboard.shell import Data
+from workbench.dashboard.reading import Data
 from workbench.dashboard.uploads import uploaded
 from workbench.errors import RequestError
 from workbench.report.text import markdown

@@ -9,8 +9,9 @@ import streamlit as st
 from workbench.analysis import limits
 from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, subject
+from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import Data, data, say_thinned
+from workbench.dashboard.shell import data, say_thinned
 from workbench.figures import in_order, quantity, scaling
 from workbench.report.fits import per_token
 from workbench.report.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
@@ -37,7 +38,7 @@ def render() -> None:
     store = data()
     st.title("What does a visual token cost?")
     st.markdown(_held(store))
-    rows = subject(store.frame)
+    rows = store.whole(subject(store.frame))
     here = {place(*each): each for each in places(rows)}
     candidates = [name for name in in_order(rows) if _is_candidate(rows, name)]
     with st.container(horizontal=True, gap="medium"):

@@ -8,8 +8,9 @@ import streamlit as st
 
 from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import Data, data, say_thinned
+from workbench.dashboard.shell import data, say_thinned
 from workbench.figures import in_order, quantity, roofline
 from workbench.report.ceilings import ceilings, rates
 from workbench.report.sentences import at_place, place, places
@@ -23,7 +24,7 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("How close to the card's limits?")
-    rows = subject(store.frame)
+    rows = store.whole(subject(store.frame))
     here = {place(*each): each for each in places(rows)}
     where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
     rows = at_place(rows, *here[where])

@@ -5,6 +5,7 @@ import streamlit as st
 
 from workbench.dashboard.controls import several
 from workbench.dashboard.notes import editors, with_notes
+from workbench.dashboard.reading import Data
 from workbench.dashboard.save import csv_of
 from workbench.dashboard.shell import data
 from workbench.dashboard.uploads import upload
@@ -35,7 +36,9 @@ def render() -> None:
     with st.container(horizontal=True, gap="medium"):
         statuses = several("Status", sorted(rows["status"].unique()), "status")
         sources = several("Source", sorted(rows["source"].unique()), "source_of_runs")
-        known = sorted({flag.partition(":")[0] for flags in rows["flags"] for flag in flags})
+        known = sorted(
+            {flag.partition(":")[0] for flags in rows["flags"].unique() for flag in flags}
+        )
         flags = st.multiselect("Flags", known, key="flags", bind="query-params",
                                placeholder="any")  # fmt: skip
     words = st.text_input("Containing", key="containing", bind="query-params",
@@ -50,21 +53,24 @@ def render() -> None:
     if rows.empty:
         st.info("No record matches. Clear the filter to see all.")
         return
+    shown = store.whole(rows.head(MOST))
     event = st.dataframe(
-        _table(rows.head(MOST)), hide_index=True, width="stretch", height=420, key="records",
+        _table(shown), hide_index=True, width="stretch", height=420, key="records",
         on_select="rerun", selection_mode="single-row", column_config=_columns(),
     )  # fmt: skip
-    _downloads(rows)
+    _downloads(store, rows)
     chosen = event.selection.rows
     if chosen:
-        _one(rows.iloc[chosen[0]])
-        editors(store, rows.iloc[chosen[0]])
+        _one(shown.iloc[chosen[0]])
+        editors(store, shown.iloc[chosen[0]])
     else:
         st.caption("Tick a record for its flags, its metrics and the command that repeats it.")
 
 
 def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
     """The rows in whose text every word occurs."""
+    if not words.strip():
+        return rows
     text = rows["flags"].map(" ".join) + " " + rows["error"].fillna("").astype(str)
     for name in ("model", "series", "device", "status", "scope", "pass", "run", "note", "tags"):
         text = text + " " + rows[name].astype(str)
@@ -91,17 +97,17 @@ def _columns() -> dict[str, object]:
     }  # fmt: skip
 
 
-def _downloads(rows: pd.DataFrame) -> None:
-    flat = rows.assign(flags=rows["flags"].map("; ".join))
+def _downloads(store: Data, rows: pd.DataFrame) -> None:
     with st.container(horizontal=True):
-        st.download_button("CSV", lambda: csv_of(rows), "records.csv",
+        st.download_button("CSV", lambda: csv_of(store.whole(rows)), "records.csv",
                            "text/csv", icon=":material/download:", on_click="ignore")  # fmt: skip
-        st.download_button("Parquet", lambda: _parquet(flat), "records.parquet",
+        st.download_button("Parquet", lambda: _parquet(store.whole(rows)), "records.parquet",
                            "application/vnd.apache.parquet", icon=":material/download:",
                            on_click="ignore")  # fmt: skip
 
 
-def _parquet(flat: pd.DataFrame) -> bytes:
+def _parquet(rows: pd.DataFrame) -> bytes:
+    flat = rows.assign(flags=rows["flags"].map("; ".join))
     # Columns of mixed Python objects have no Parquet type; as text they keep what they say.
     mixed = dict.fromkeys(flat.select_dtypes("object").columns, "str")
     return bytes(flat.astype(mixed).to_parquet(index=False))

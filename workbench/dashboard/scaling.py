@@ -7,8 +7,9 @@ import streamlit as st
 
 from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import Data, data, say_thinned
+from workbench.dashboard.shell import data, say_thinned
 from workbench.dashboard.tokens import READINGS, eye, reading
 from workbench.figures import (
     SCALING_METRICS,
@@ -24,7 +25,6 @@ from workbench.record import METRICS as KNOWN
 from workbench.report.fits import fit_rows
 from workbench.report.sentences import Pair, answers
 from workbench.report.text import markdown
-from workbench.report.view import capacities
 from workbench.report.words import figure_caption
 
 METRICS = {
@@ -41,7 +41,7 @@ def render() -> None:
     store = data()
     st.title("How does it scale?")
     all_models = _all_models(store.frame)
-    rows = subject(store.frame, all_models)
+    rows = store.whole(subject(store.frame, all_models))
     metrics, rows, axes, unit = _choose(rows)
     if rows[list(metrics)].isna().all(axis=None):
         st.info(
@@ -50,7 +50,7 @@ def render() -> None:
         return
     fits, curves = store.fit(rows, SCALING_METRICS)
     drawn = thin(rows, metrics, len(metrics))
-    near = capacities(rows, store.runs)
+    near = store.capacities(rows)
     if all_models:
         for metric in metrics:
             figure = multiples(drawn, curves, store.looks, theme(), metric, axes, near, unit)

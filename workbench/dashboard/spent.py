@@ -7,8 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import Data, data
+from workbench.dashboard.shell import data
 from workbench.dashboard.stores import beside
 from workbench.errors import RequestError
 from workbench.figures import in_order, quantity, spent
@@ -28,7 +29,7 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("Where does the time go?")
-    rows = subject(store.frame)
+    rows = store.whole(subject(store.frame))
     here = {place(*each): each for each in places(rows)}
     with st.container(horizontal=True, gap="medium"):
         where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))

@@ -5,13 +5,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from workbench.dashboard.controls import several
+from workbench.analysis.thin import thin
+from workbench.dashboard.controls import several, subject_of_many
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data
+from workbench.dashboard.shell import data, say_thinned
 from workbench.figures import agreement, in_order
 from workbench.record import METRICS
 from workbench.report.text import listed, markdown
-from workbench.report.validation import TOLERANCE, both_sources, errors_by
+from workbench.report.validation import TOLERANCE, both_sources, errors_by, with_both
 from workbench.report.words import plural
 
 PERCENT: dict[Any, Any] = {"median": "{:.2%}", "worst": "{:.2%}", "bias": "{:+.2%}"}
@@ -21,7 +22,7 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("Can the predictions be trusted?")
-    pairs = both_sources(store.frame)
+    pairs = both_sources(store.whole(subject_of_many(with_both(store.frame))))
     if pairs.empty:
         st.info(
             "No cell of this store is both measured and predicted. Predict a measured one, with "
@@ -34,7 +35,9 @@ def render() -> None:
     systems = several("Systems", order, "systems")
     pairs = pairs[pairs["series"].isin(systems)]
     title = "predicted over measured"
-    show(agreement(pairs, store.looks, theme(), title, TOLERANCE), "validation", pairs)
+    drawn = thin(pairs, ("ratio",), lines=("metric", "series"))
+    show(agreement(drawn, store.looks, theme(), title, TOLERANCE), "validation", pairs)
+    say_thinned(drawn, pairs)
     st.caption(
         f"{plural(pairs['key'].nunique(), 'cell')}: {_who(pairs)}. "
         f"The grey band is {TOLERANCE:.0%} about equal. "

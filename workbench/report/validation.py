@@ -14,6 +14,14 @@ METRICS = ("flops", "peak_bytes", "time_s")
 COLUMNS = ["metric", "series", "key", "num_visual", "ratio", "low", "high", "note"]
 
 
+def with_both(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of cells that are both measured, to the end, and predicted."""
+    measured = (frame["source"] == "measured") & (frame["status"] == "ok")
+    predicted = frame["source"] == "predicted"
+    both = set(frame.loc[measured, "key"]) & set(frame.loc[predicted, "key"])
+    return frame[(measured | predicted) & frame["key"].isin(both)]
+
+
 def both_sources(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each cell and metric that was predicted and measured: predicted over measured.
 

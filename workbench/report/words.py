@@ -90,15 +90,16 @@ def endings(frame: pd.DataFrame) -> str:
     words = {"ok": "ran", "oom": "out of memory", "killed": "killed", "timeout": "timed out",
              "error": "failed with an error", "unsupported": "unsupported"}  # fmt: skip
     parts = []
+    counts = frame[["status", "source"]].value_counts().to_dict()
     for status, word in words.items():
-        rows = frame[frame["status"] == status]
-        guessed = int((rows["source"] == "predicted").sum())
+        guessed = counts.get((status, "predicted"), 0)
+        count = guessed + counts.get((status, "measured"), 0)
         if status == "ok":
-            parts += [f"{len(rows) - guessed:,} ran"] if len(rows) > guessed else []
+            parts += [f"{count - guessed:,} ran"] if count > guessed else []
             parts += [f"{guessed:,} predicted to fit"] if guessed else []
-        elif len(rows):
-            share = "predicted" if guessed == len(rows) else f"{guessed:,} of them predicted"
-            parts.append(f"{len(rows):,} {word}" + (f" ({share})" if guessed else ""))
+        elif count:
+            share = "predicted" if guessed == count else f"{guessed:,} of them predicted"
+            parts.append(f"{count:,} {word}" + (f" ({share})" if guessed else ""))
     return listed(parts)
 
 
