@@ -76,7 +76,7 @@ def test_ceilings_correctness_and_layers(bare: dict[str, str], out: Path) -> Non
 
 
 def test_steps_models_traces_and_the_comparison(bare: dict[str, str], out: Path) -> None:
-    code, said = rehearse(bare, out, 5, 7, 6)
+    code, said = rehearse(bare, out, 5, 7, 6, 8)
     assert code == 0, said
     with Store.open(out / "part-5.db") as store:
         steps = store.records()
@@ -87,6 +87,7 @@ def test_steps_models_traces_and_the_comparison(bare: dict[str, str], out: Path)
         passes = Counter(record.cell.pass_ for record in store.records())
     assert passes == {"forward": 4, "decode": 4, "train": 4}
     assert len(list((out / "traces").iterdir())) == 4
+    assert statuses(out / "part-8.db") == {"ok": 1}
     assert "workbench calibrate does it where scipy is" in said
     (found, *_) = json.loads((out / "part-6.json").read_text())
     assert "peak_bytes" in {row["metric"] for row in found["summary"]}

@@ -103,6 +103,8 @@ class Calibration(BaseModel):
     format: Literal["workbench-calibration"] = "workbench-calibration"
     version: Literal[1] = 1
     device: Annotated[str, Field(min_length=1, max_length=200)]
+    carried_from: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The device that was measured, where it is another one with the same processor."""
     made_at: str
     """ISO 8601 in UTC."""
     workbench: str
@@ -141,8 +143,9 @@ class Calibration(BaseModel):
         made_on = sorted({_machine(found) for found in self.environments})
         cells = self.held_out.get("cells")
         error = "" if cells is None else f"; held-out error {cells.median:.1%} at the median"
+        carried = f", carried over from {self.carried_from}" if self.carried_from else ""
         return (
-            f"{self.device}, {self.made_at[:10]}, {self.num_records} records on "
+            f"{self.device}{carried}, {self.made_at[:10]}, {self.num_records} records on "
             f"{', '.join(made_on)}{error}"
         )
 

@@ -22,6 +22,7 @@ from workbench.record import Environment, Record
 from workbench.spec import Grid, Sweep, make_cell
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate, floor_of, unusable
+from workbench.sweep.carry import carried
 from workbench.sweep.efficiency import Case, Cases, fit
 from workbench.sweep.plan import plan
 from workbench.sweep.run import environment_of, run_sweep
@@ -176,6 +177,33 @@ def test_beyond_what_was_measured_is_said(file) -> None:
         cell.replace(attention="d_attn", kernel="flash", num_visual=512), CARD, str(file)
     )
     assert flag_of(inside, "beyond_calibration") == flag_of(inside, "stand_in") == ""
+
+
+def test_an_h200_calibrates_an_h100(exact, file, tmp_path, capsys) -> None:
+    there = carried(exact, "h100-80gb")
+    assert there.flops_per_s == exact.flops_per_s
+    assert there.overheads == exact.overheads
+    for name, rate in exact.bytes_per_s.items():
+        assert there.bytes_per_s[name].value == pytest.approx(rate.value * 3.35 / 4.8)
+        assert there.bytes_per_s[name].efficiency == rate.efficiency
+    there.write(tmp_path / "h100.json")
+    assert Calibration.read(tmp_path / "h100.json") == there
+    cell = make_cell(model="qwen2-0.5b", attention="d_attn", kernel="flash", num_visual=512)
+    found = predict(cell, "h100-80gb", str(tmp_path / "h100.json"))
+    assert "h100-80gb, carried over from h200-141gb" in flag_of(found, "calibrated")
+    assert "32 records on NVIDIA H200" in flag_of(found, "calibrated")
+    slower = found.metrics["time_s"] / predict(cell, CARD, str(file)).metrics["time_s"]
+    assert 1 <= slower <= 4.8 / 3.35
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a100-80gb", "of the same peaks"), ("cpu", "of the same peaks"), (CARD, "already"),
+     ("h900", "h900")],
+)  # fmt: skip
+def test_where_a_calibration_cannot_be_carried_to(exact, name, message) -> None:
+    with pytest.raises(RequestError, match=message):
+        carried(exact, name)
 
 
 def test_without_one_a_prediction_says_so(file) -> None:

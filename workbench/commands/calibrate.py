@@ -19,12 +19,20 @@ def calibrate(
     device: Annotated[
         str | None, typer.Option(help="The entry to calibrate, where records do not tell.")
     ] = None,
+    carry_to: Annotated[
+        str | None,
+        typer.Option(help="Write it for this entry: the same processor with other memory."),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Fit what a device reaches to measured records; predictions then use it."""
     from workbench.sweep.calibrate import calibrate as fit_records
 
     found = fit_records(stores, device, run)
+    if carry_to is not None:
+        from workbench.sweep.carry import carried
+
+        found = carried(found, carry_to)
     found.write(output)
     if json_:
         show.emit(found.model_dump(mode="json"))
