@@ -85,7 +85,12 @@ def _run(arguments: list[str] | None) -> None:
 
 
 def _leave(code: int, message: str) -> NoReturn:
-    print(f"workbench: {' '.join(message.split())}", file=sys.stderr)
+    from workbench.probe.launch import launched
+
+    launch = launched()
+    # Every rank of a machine finds the same mistake.
+    if launch is None or launch.local_rank == 0:
+        print(f"workbench: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
 
 

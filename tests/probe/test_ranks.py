@@ -7,13 +7,22 @@ import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from tests.small import small_lvlm
 from workbench.errors import RequestError
+from workbench.lvlm.build import build
+from workbench.pictures import make_pictures
+from workbench.presets import PRESETS
+from workbench.probe.engine import own_samples
 from workbench.probe.launch import Launch, check_ranks, helper_needs
 from workbench.probe.states import Parameter, states, touched
 from workbench.probe.trace import trace
@@ -83,15 +92,61 @@ def model(tmp_path_factory):
     return small_lvlm("mistral", tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two images and a video of 3 frames, and what they are called."""
+    folder = tmp_path_factory.mktemp("pictures")
+    noise = np.random.default_rng(0).integers(0, 255, (3, 56, 84, 3), dtype=np.uint8)
+    for name, pixels in zip(("a.png", "b.png"), noise[:2], strict=True):
+        Image.fromarray(pixels).save(folder / name)
+    with av.open(str(folder / "clip.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(1))
+        stream.width, stream.height, stream.pix_fmt = 84, 56, "bgr0"
+        for pixels in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return folder
+
+
+def stages_of_the_paper(model, pictures):
+    """Stages 2 and 3 of 2 samples a rank; stage 3 shows a video of three frames."""
+    small = {"model": model, "num_text": 15, "world_size": 2, "accumulate": 2}
+    second, third = ({**PRESETS[f"paper-stage-{n}"], **small} for n in (2, 3))
+    clip = {"pictures": {"video": str(pictures / "clip.mkv")}}
+    return {
+        "paper-stage-2": {**second, "num_visual": 32},
+        "paper-stage-3": {**third, "num_visual": 48, **clip},
+    }
+
+
+def a_record_of_all(record, files):
+    assert record["status"] == "ok", record["error"]
+    metrics, ranks = record["metrics"], record["details"]["ranks"]
+    assert len(ranks) == 2
+    assert metrics["peak_bytes"] == max(rank["peak_bytes"] for rank in ranks)
+    assert metrics["peak_bytes"] > metrics["weight_bytes"] + metrics["optimizer_bytes"]
+    assert 0 < metrics["communication_share"] <= 1
+    cell = record["cell"]
+    samples = 2 * cell["batch"] * cell["accumulate"]
+    assert metrics["samples_per_s"] == pytest.approx(samples / metrics["time_s"])
+    tokens = samples * (cell["num_visual"] + cell["num_text"])
+    assert metrics["tokens_per_s"] == pytest.approx(tokens / metrics["time_s"])
+    assert metrics["mfu"] is None
+    assert any(flag.startswith("mfu: ") for flag in record["flags"])
+    shown = record["details"].get("pictures", [])
+    assert [fact["file"] for fact in shown] == ([] if files is None else files.split())
+
+
 @needs_helper
-def test_losses_and_states_of_every_stage(model, tmp_path):
+def test_losses_and_states_of_every_stage(model, pictures, tmp_path):
     """One launch for all: the fixture of several tests would be launched once a test worker."""
     whole = {name: {**LVLM, **fields} for name, fields in WHOLE.items()}
     cells = {
         name: {**STEP, **fields, "model": model}
         for name, fields in (CELLS | SHARED | whole).items()
     }
-    (tmp_path / "cells.json").write_text(json.dumps(cells))
+    asked = {"steps": cells, "records": stages_of_the_paper(model, pictures)}
+    (tmp_path / "cells.json").write_text(json.dumps(asked))
     done = torchrun("tests.probe.two_ranks", tmp_path / "cells.json", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out.json").read_text())
@@ -103,6 +158,8 @@ def test_losses_and_states_of_every_stage(model, tmp_path):
         assert found[name]["loss"] == pytest.approx(found[name]["alone"], rel=1e-6), name
         assert [rank["rows"] for rank in found[name]["ranks"]] == [[24, 0], [9, 15]]
         assert max(rank["worst"] for rank in found[name]["ranks"]) < 1e-6, name
+    for name, files in (("paper-stage-2", None), ("paper-stage-3", "clip.mkv")):
+        a_record_of_all(found[name], files)
 
 
 def losses_are_equal(found, names):
@@ -114,7 +171,9 @@ def losses_are_equal(found, names):
             assert losses == pytest.approx(expected, rel=tolerance), (one, other)
     first, second = (found[names[0]]["ranks"][rank]["losses"] for rank in range(2))
     assert first != second, f"{names}: the ranks train on different samples"
-    assert first[-1] < first[0], f"{names}: steps along the gradient"
+    # A whole decoder's rate of 2e-6 is lost in what bfloat16 rounds off the loss.
+    if not names[0].startswith("bfloat16"):
+        assert first[-1] < first[0], f"{names}: steps along the gradient"
 
 
 def states_are_as_predicted(ranks, cell, name):
@@ -125,24 +184,31 @@ def states_are_as_predicted(ranks, cell, name):
 
 
 @needs_helper
-def test_the_command_line_prints_one_record(model):
-    options = ["--scope", "decoder", "--pass", "train", "--visual", "33", "--text", "15"]
+def test_the_command_line_prints_one_record(model, pictures):
+    """Stage 1 of the paper, two images through the tower of each rank."""
+    images = [word for name in ("a.png", "b.png") for word in ("--image", pictures / name)]
     done = torchrun(
-        "workbench", "measure", "--model", model, *options, "--dtype", "float32", "--zero", "2",
+        "workbench", "measure", "--preset", "paper-stage-1", "--model", model, *images,
+        "--attention", "s_attn", "--dtype", "float32", "--text", "15", "--accumulate", "2",
         "--world-size", "2", "--device", "cpu", "--max-seconds", "1", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads(done.stdout)
-    metrics, ranks = record["metrics"], record["details"]["ranks"]
-    assert record["status"] == "ok"
-    assert len(ranks) == 2
-    assert metrics["peak_bytes"] == max(rank["peak_bytes"] for rank in ranks)
-    assert metrics["peak_bytes"] > metrics["weight_bytes"] + metrics["optimizer_bytes"]
-    assert 0 < metrics["communication_share"] <= 1
-    assert metrics["tokens_per_s"] == pytest.approx(2 * 48 / metrics["time_s"])
-    assert metrics["samples_per_s"] == pytest.approx(2 / metrics["time_s"])
+    a_record_of_all(record, "a.png b.png")
+    assert record["cell"]["num_visual"] == 32
+    assert record["cell"]["frozen"] == "decoder,tower"
     assert record["details"]["deepspeed_flops_profiler"]["ratio"] == pytest.approx(1, rel=0.01)
-    assert any(flag.startswith("mfu: ") for flag in record["flags"])
+
+
+def test_ranks_show_the_files_beside_text_of_their_own(model, pictures):
+    cell = make_cell(**{**STEP, **LVLM, "model": model, "num_visual": 16})
+    shown = make_pictures(images=[str(pictures / "a.png")])
+    workloads = [build(cell, pictures=shown) for _ in range(2)]
+    read = workloads[0].inputs[0].clone()
+    for rank, workload in enumerate(workloads):
+        own_samples(workload, rank)
+        assert torch.equal(workload.inputs[0], read)
+    assert not torch.equal(*(workload.inputs[1] for workload in workloads))
 
 
 @needs_helper

@@ -1,5 +1,7 @@
 """One of two ranks: trains small models under every ZeRO stage; rank 0 writes what all found.
 
+The file of cells has ``steps``, whose losses and states are wanted, and ``records`` to measure.
+
 ``torchrun --nproc-per-node 2 -m tests.probe.two_ranks CELLS.json OUT.json``
 """
 
@@ -15,8 +17,12 @@ import torch.distributed as dist
 from workbench.lvlm.attention import s_attn
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.scopes import decoder
+from workbench.pictures import make_pictures
 from workbench.probe.engine import Rank, join, own_samples
-from workbench.spec import Cell, make_cell
+from workbench.probe.launch import launched
+from workbench.probe.ranks import measure_on_ranks
+from workbench.record import Record
+from workbench.spec import Cell, Protocol, make_cell
 
 
 def found(fields: dict[str, Any]) -> dict[str, Any]:
@@ -67,14 +73,28 @@ def sequence_of(cell: Cell) -> Workload:
     return build(cell)
 
 
+def recorded(fields: dict[str, Any]) -> dict[str, Any] | None:
+    """What rank 0 prints of a cell, whose ``pictures`` are files to show."""
+    files = fields.pop("pictures", None)
+    records: list[Record] = []
+    launch = launched()
+    assert launch is not None, "torchrun"
+    measure_on_ranks(
+        make_cell(**fields), "cpu", Protocol(min_samples=3, precision=None), launch,
+        records.append, None if files is None else make_pictures(**files),
+    )  # fmt: skip
+    return records[0].document() if records else None
+
+
 def main() -> None:
-    cells, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    asked, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     join("cpu")
     decoder.TILE = s_attn.TILE = 16  # Small enough for tiles in sequences of a test.
     results = {
         name: shared(fields) if "ulysses" in fields and "zero" not in fields else found(fields)
-        for name, fields in cells.items()
+        for name, fields in asked["steps"].items()
     }
+    results |= {name: recorded(fields) for name, fields in asked["records"].items()}
     if os.environ["RANK"] == "0":
         out.write_text(json.dumps(results))
 

@@ -133,7 +133,8 @@ def measure(
             ("trace", trace),
             ("snapshot", snapshot),
             ("memory_limit", memory_limit),
-            ("pictures", pictures),
+            ("ceilings", ceilings or None),
+            ("emulate", emulate),
         ):
             if given is not None:
                 raise RequestError(f"{name} {given}: works with one process; leave it out")
@@ -162,15 +163,10 @@ def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:
     failed: list[bool] = []
     answers = os.dup(1)
     os.dup2(2, 1)
-    try:
-        check_ranks(point.cell, launch, point.device)
-        from workbench.probe.ranks import measure_on_ranks
+    check_ranks(point.cell, launch, point.device)
+    from workbench.probe.ranks import measure_on_ranks
 
-        measure_on_ranks(point.cell, point.device, point.protocol, launch, emit)
-    except RequestError as error:
-        if launch.rank == 0:
-            raise
-        raise typer.Exit(2) from error
+    measure_on_ranks(point.cell, point.device, point.protocol, launch, emit, point.pictures)
     if any(failed):
         raise typer.Exit(1)
 

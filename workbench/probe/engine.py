@@ -37,11 +37,16 @@ def join(place: str) -> None:
 
 
 def own_samples(workload: Workload, rank: int) -> None:
-    """Other visual inputs on each rank, the same on those that share a sequence."""
+    """Other samples on each rank, the same on those that share a sequence.
+
+    Random visual inputs and random text; what files show, every sample shows.
+    """
     torch.manual_seed(1 + rank // workload.cell.ulysses)
-    for tensor in workload.inputs:
-        if tensor.is_floating_point():
-            tensor.data.normal_()
+    visual, *text = workload.inputs
+    if workload.context.pictures is None:
+        visual.data.normal_()
+    for ids in text:
+        ids.random_(workload.context.model.config.vocab_size)
 
 
 class Rank:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from workbench.errors import Unsupported
 from workbench.lvlm.build import build
+from workbench.pictures import Pictures
 from workbench.probe.alarm import Alarm
 from workbench.probe.engine import (
     Rank,
@@ -24,7 +25,7 @@ from workbench.probe.environment import device_name, environment, resolve_device
 from workbench.probe.launch import Launch
 from workbench.probe.measure import utilisation_of
 from workbench.probe.memory import is_out_of_memory
-from workbench.probe.predict import counts
+from workbench.probe.predict import counts, shown
 from workbench.probe.timing import SLOW_S, Timing, sample, seconds_of, settle
 from workbench.probe.trace import trace
 from workbench.probe.watch import observed
@@ -33,13 +34,19 @@ from workbench.spec import Cell, Protocol
 
 
 def measure_on_ranks(
-    cell: Cell, device: str, protocol: Protocol, launch: Launch, emit: Callable[[Record], None]
+    cell: Cell,
+    device: str,
+    protocol: Protocol,
+    launch: Launch,
+    emit: Callable[[Record], None],
+    pictures: Pictures | None = None,
 ) -> None:
     """Measure one cell together with the other ranks; rank 0 calls ``emit`` with the record.
 
     ``device`` is ``auto``, ``cpu`` or ``cuda``: each rank takes the card of its local number. A
     rank that fails, or runs out of memory, ends the process of all of them, with its reason in the
-    record. ``check_ranks`` has been asked before.
+    record. ``pictures`` are files that every rank's samples show. ``check_ranks`` has been asked
+    before.
     """
     place = resolve_device(device)
     if place != "cpu":
@@ -53,7 +60,7 @@ def measure_on_ranks(
     }
     clock = time.monotonic()
     try:
-        traced = trace(cell)
+        traced = trace(cell, pictures=pictures)
     except Unsupported as error:
         # Every rank finds the same, before any of them waits for another.
         if launch.rank == 0:
@@ -66,7 +73,7 @@ def measure_on_ranks(
     join(place)
     with Alarm(launch, tell) as alarm:
         try:
-            found = _run(cell, place, protocol)
+            found = _run(cell, place, protocol, pictures)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -82,7 +89,7 @@ def measure_on_ranks(
             metrics=metrics,
             samples=found["samples"],
             flags=[*found["flags"], *missing],
-            details=found["details"],
+            details=found["details"] | shown(cell, pictures),
             duration_s=time.monotonic() - clock,
         )
     )
@@ -105,10 +112,10 @@ def _record(
     )
 
 
-def _run(cell: Cell, place: str, protocol: Protocol) -> dict[str, Any]:
+def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) -> dict[str, Any]:
     """What all ranks found, the same on each of them."""
     torch.manual_seed(0)  # Every rank makes the same weights.
-    workload = build(cell, place)
+    workload = build(cell, place, pictures=pictures)
     own_samples(workload, dist.get_rank())
     flops = profiled_flops(workload)
     rank = Rank(workload)
