@@ -68,9 +68,11 @@ def compare(
 
 
 def _latest(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str, str], Mapping[str, Any]]:
-    # Narrow: a dictionary of every column of a row would take longer than all the rest.
-    rows = with_series(frame)[[*COLUMNS[:8], "status", metric]].to_dict("records")
-    return {(row["key"], row["source"], row["device"]): row for row in rows}  # type: ignore[misc]
+    # Column by column: rows of a wide table one by one would take longer than all the rest.
+    names = [*COLUMNS[:8], "status", metric]
+    columns = [with_series(frame)[name].tolist() for name in names]
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    return {(row["key"], row["source"], row["device"]): row for row in rows}
 
 
 def _judged(

@@ -47,18 +47,27 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
     # Narrow: to take a wide table apart line by line costs as much as all of the fits.
     rows = with_series(frame)[[*LINE, "num_visual", "status", *metrics]]
     fits: list[dict[str, Any]] = []
-    curves: list[pd.DataFrame] = []
+    curved: list[dict[str, Any]] = []
+    curves: list[np.ndarray] = []
     for metric in metrics:
         for line, group in lines(_valued(rows, metric)):
             found = fit_curve(group["num_visual"].to_numpy(), group[metric].to_numpy())
             facts = {**line, "metric": metric}
             fits.append({**facts, **_described(found)})
             if group["num_visual"].nunique() >= MIN_CURVE:
-                curves.append(_curve(facts, found, group["num_visual"]))
-    return (
-        pd.DataFrame(fits, columns=_FITS),
-        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=_CURVE),
-    )
+                curved.append(facts)
+                curves.append(_curve(found, group["num_visual"]))
+    return pd.DataFrame(fits, columns=_FITS), _joined(curved, curves)
+
+
+def _joined(facts: Sequence[dict[str, Any]], curves: Sequence[np.ndarray]) -> pd.DataFrame:
+    """All curves in one table: a table for each would take longer than all of the fits."""
+    if not curves:
+        return pd.DataFrame(columns=_CURVE)
+    own = np.repeat(np.arange(len(curves)), [len(curve) for curve in curves])
+    table = pd.DataFrame(facts).take(own).reset_index(drop=True)
+    numbers = pd.DataFrame(np.concatenate(curves), columns=_CURVE[-4:])
+    return table.join(numbers)[_CURVE]
 
 
 def lines(frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -88,14 +97,14 @@ def _described(found: Fit) -> dict[str, Any]:
     return {**facts, "scatter": found.scatter, "shape": found.shape, "note": found.note}
 
 
-def _curve(facts: dict[str, Any], found: Fit, num_visual: pd.Series) -> pd.DataFrame:
+def _curve(found: Fit, num_visual: pd.Series) -> np.ndarray:
+    """(points, 4): |V|, the curve, its band from below and above."""
     low, high = float(num_visual.min()), float(num_visual.max())
     # Even on a logarithmic axis, where sweeps are drawn; a point at 0 has no place on it.
     at = np.geomspace(low or min(1.0, high), high, CURVE_POINTS)
     at = np.unique(np.concatenate([[low], at]))
     below, above = found.band(at)
-    curve = {"num_visual": at, "value": found.values(at), "low": below, "high": above}
-    return pd.DataFrame({**{k: [v] * len(at) for k, v in facts.items()}, **curve})[_CURVE]
+    return np.column_stack([at, found.values(at), below, above])
 
 
 def oom_points(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from tsdownsample import MinMaxLTTBDownsampler
 
 from workbench.analysis.series import group_codes
 
-MOST_POINTS = 2_000
-"""Of a whole figure: with what each says under the pointer, about 1 MB."""
+MOST_POINTS = 1_200
+"""Of a whole figure: with what each says under the pointer, about half a MB."""
 LEAST = 12
 """Points that every line keeps, however many lines there are."""
 

@@ -106,13 +106,22 @@ def _environments(before: RunInfo, after: RunInfo) -> None:
 def _compared(old: Side, new: Side, metric: str) -> pd.DataFrame:
     both = pd.concat([old.rows.assign(side="old"), new.rows.assign(side="new")])
     both = subject_of_many(both)
-    frames, samples = [], []
-    for side, (store, _) in (("old", old), ("new", new)):
-        rows = both[both["side"] == side].drop(columns="side")
-        timed = store.samples(rows) if metric == "time_s" else {}
-        frames.append(store.whole(rows))
-        samples.append({identity[1:]: values for identity, values in timed.items()})
-    found = compare(frames[0], frames[1], samples[0], samples[1], metric, TOLERANCE)
+    before, after = (both[both["side"] == s].drop(columns="side") for s in ("old", "new"))
+    return new.store.once(
+        f"{metric} against {old.store.identity(before)}", after,
+        lambda rows: _judged(old.store, before, new.store, rows, metric),
+    )  # fmt: skip
+
+
+def _judged(
+    old: Data, before: pd.DataFrame, new: Data, after: pd.DataFrame, metric: str
+) -> pd.DataFrame:
+    was, now = (
+        {identity[1:]: values for identity, values in store.samples(rows).items()}
+        if metric == "time_s" else {}
+        for store, rows in ((old, before), (new, after))
+    )  # fmt: skip
+    found = compare(old.whole(before), new.whole(after), was, now, metric, TOLERANCE)
     return found.astype({"ratio": "float64", "low": "float64", "high": "float64"})
 
 

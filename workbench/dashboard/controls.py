@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from workbench.analysis import SUBJECT
-from workbench.report.view import splitting, value_counts, where
+from workbench.dashboard.reading import Data, Kinds, kinds_of
+from workbench.report.view import splitting, where
 
 LABELS = {
     "model": "Model", "scope": "Scope", "pass": "Pass", "num_text": "Text tokens |T|",
@@ -20,16 +22,13 @@ KEYS = {"num_text": "text"}
 """Names in the URL that differ from the column's; they follow the command line's options."""
 
 
-def subject(frame: pd.DataFrame, all_models: bool = False) -> pd.DataFrame:
-    """The rows of one model, scope and pass under equal conditions, as picked in the sidebar.
+def subject(store: Data, all_models: bool = False) -> pd.DataFrame:
+    """The cells of one model, scope and pass under equal conditions, as picked in the sidebar,
+    with their metrics.
 
     A control is drawn only where the store leaves a choice; with ``all_models`` none for those.
     """
-    for column in SUBJECT[all_models:]:
-        frame = _pick(frame, column, always=True)
-    for column in splitting(frame):
-        frame = _pick(frame, column, always=False)
-    return frame
+    return store.whole(_picked(store.frame, store.kinds, all_models))
 
 
 MANY = 8_000
@@ -37,17 +36,28 @@ MANY = 8_000
 
 
 def subject_of_many(frame: pd.DataFrame) -> pd.DataFrame:
-    """All rows where that is a matter of a moment, else those of ``subject``."""
-    return frame if len(frame) <= MANY else subject(frame)
+    """All rows where that is a matter of a moment, else those of one subject, as picked."""
+    return frame if len(frame) <= MANY else _picked(frame, kinds_of(frame), all_models=False)
 
 
-def _pick(frame: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
-    values = value_counts(frame, column)
+def _picked(frame: pd.DataFrame, kinds: Kinds, all_models: bool) -> pd.DataFrame:
+    left = kinds.distinct
+    for column in SUBJECT[all_models:]:
+        left = _pick(left, column, always=True)
+    for column in splitting(left):
+        left = _pick(left, column, always=False)
+    return frame[np.isin(kinds.codes, left.index)]
+
+
+def _pick(kinds: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
+    counts = kinds.groupby(column, sort=False, dropna=False)["count"].sum()
+    found = counts.sort_values(ascending=False, kind="stable").index
+    values = [None if pd.isna(value) else value for value in found]
     if column in ORDER:
         values.sort(key=ORDER[column].index)
     names = {"none" if value is None else str(value): value for value in values}
     if len(names) < 2 and not always:
-        return frame
+        return kinds
     key = KEYS.get(column, column)
     with st.sidebar:
         if column in ORDER and len(names) > 1:
@@ -57,7 +67,7 @@ def _pick(frame: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
             )  # fmt: skip
         else:
             name = st.selectbox(LABELS[column], list(names), key=key, bind="query-params")
-    return where(frame, {column: names[name]})
+    return where(kinds, {column: names[name]})
 
 
 def several(label: str, options: Sequence[str], key: str) -> list[str]:

@@ -4,22 +4,52 @@ Who ran what is read whole; metrics, which are most of a large store, only for t
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import fit
+from workbench.analysis import CONDITIONS, SUBJECT, fit, group_codes
 from workbench.figures import Look
 from workbench.report.sentences import Pair, pairs
-from workbench.report.view import CAPACITIES, Details, capacities, prepared
+from workbench.report.view import (
+    CAPACITIES,
+    Details,
+    all_looks,
+    capacities,
+    newest_of_each,
+    prepared,
+)
 from workbench.store import RecordId, RunInfo, Store
 from workbench.store_notes import Note, NoteOf
 
 Version = tuple[str, str]
 """The file and its version token: together they keep a cache valid."""
+Identity = tuple[str, str, str]
+"""A version, and which of its rows."""
+T = TypeVar("T")
+
+
+class Kinds(NamedTuple):
+    """What a frame's rows are of."""
+
+    codes: np.ndarray
+    """The kind of each row: a label of ``distinct``."""
+    distinct: pd.DataFrame
+    """One row a kind: subject, conditions, source, device, and ``count``, its rows."""
+
+
+def kinds_of(frame: pd.DataFrame) -> Kinds:
+    """The kinds of a frame: some dozen rows to choose from in the place of all."""
+    columns = [*SUBJECT, *CONDITIONS, "source", "device"]
+    codes = group_codes(frame, columns)
+    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    distinct = frame[columns].iloc[first].reset_index(drop=True)
+    return Kinds(codes, distinct.assign(count=counts))
 
 
 @dataclass(frozen=True)
@@ -40,22 +70,10 @@ class Data:
         """The file."""
         return Path(self.version[0])
 
-    def whole(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Some of the frame's rows with every metric."""
-        figures = _figures(self._identity(rows), rows)
-        return rows.drop(columns="num_samples").join(figures)
-
-    def capacities(self, rows: pd.DataFrame) -> dict[str, int]:
-        """``view.capacities`` of some of the frame's rows."""
-        return _capacities(self._identity(rows), rows, self.runs)
-
-    def fit(self, rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """``analysis.fit`` of some rows with metrics."""
-        return _fitted(self._identity(rows), tuple(metrics), rows)
-
-    def pairs(self, rows: pd.DataFrame) -> list[Pair]:
-        """``sentences.pairs`` of some rows with metrics."""
-        return _paired(self._identity(rows), rows, self.details)
+    @property
+    def kinds(self) -> Kinds:
+        """What the frame's rows are of."""
+        return self.once("kinds", self.frame, kinds_of)
 
     @property
     def details(self) -> Details:
@@ -67,48 +85,73 @@ class Data:
         """What people wrote on runs and records."""
         return _notes(self.version)
 
+    def whole(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Some of the frame's rows with every metric."""
+        figures = _figures(self.identity(rows), rows)
+        return rows.drop(columns="num_samples").join(figures)
+
+    def capacities(self, rows: pd.DataFrame) -> dict[str, int]:
+        """``view.capacities`` of some of the frame's rows."""
+        return self.once("capacities", rows, self._capacities)
+
+    def _capacities(self, rows: pd.DataFrame) -> dict[str, int]:
+        with Store.open(self.path) as store:
+            said = store.figures(rows.index, metrics=(), details=CAPACITIES)
+        return capacities(rows[["source", "device", "run"]].join(said[[*CAPACITIES]]), self.runs)
+
+    def fit(self, rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """``analysis.fit`` of some rows with metrics."""
+        return self.once(f"fit of {metrics}", rows, lambda own: fit(own, metrics))
+
+    def pairs(self, rows: pd.DataFrame) -> list[Pair]:
+        """``sentences.pairs`` of some rows with metrics."""
+        return self.once("pairs", rows, lambda own: pairs(own, self.details))
+
     def samples(self, rows: pd.DataFrame) -> dict[RecordId, list[float]]:
         """The seconds of every iteration, of those of some of the frame's rows that were timed."""
-        return _samples(self._identity(rows), rows)
+        with Store.open(self.path) as store:
+            return store.samples(rows.index)
 
-    def _identity(self, rows: pd.DataFrame) -> tuple[str, str, str]:
+    def once(self, what: str, rows: pd.DataFrame, make: Callable[[pd.DataFrame], T]) -> T:
+        """What ``make`` finds out from some of the frame's rows, kept under the name ``what``.
+
+        It is shared: nothing may change it in place.
+        """
+        return _once(self.identity(rows), what, make, rows)
+
+    def identity(self, rows: pd.DataFrame) -> Identity:
+        """What tells some of the frame's rows from any others."""
         # A row's label is its number in the file.
         return *self.version, hashlib.sha256(rows.index.to_numpy().tobytes()).hexdigest()
 
 
 # A resource is shared, not copied for each reader: nothing may change a frame in place.
 @st.cache_resource(show_spinner=False, max_entries=4)
-def read(version: Version) -> tuple[pd.DataFrame, list[RunInfo]]:
-    """All records without metrics, and the runs."""
+def read(version: Version) -> tuple[pd.DataFrame, list[RunInfo], dict[str, Look]]:
+    """All records without metrics, the runs, and the look of every series."""
     with Store.open(version[0]) as store:
-        return prepared(store.frame(metrics=())), store.runs()
+        frame = prepared(store.frame(metrics=()))
+        return frame, store.runs(), all_looks(frame)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def of_run(version: Version, run: str | None) -> pd.DataFrame:
+    """The records of a run; for None the newest of each cell."""
+    frame, *_ = read(version)
+    return newest_of_each(frame) if run is None else frame[frame["run"] == run]
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _figures(identity: tuple[str, str, str], _rows: pd.DataFrame) -> pd.DataFrame:
+def _figures(identity: Identity, _rows: pd.DataFrame) -> pd.DataFrame:
     with Store.open(identity[0]) as store:
         return store.figures(_rows.index)
 
 
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _capacities(
-    identity: tuple[str, str, str], _rows: pd.DataFrame, _runs: list[RunInfo]
-) -> dict[str, int]:
-    with Store.open(identity[0]) as store:
-        said = store.figures(_rows.index, metrics=(), details=CAPACITIES)
-    return capacities(_rows[["source", "device", "run"]].join(said[[*CAPACITIES]]), _runs)
-
-
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _fitted(
-    identity: tuple[str, str, str], metrics: tuple[str, ...], _rows: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return fit(_rows, metrics)
-
-
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _paired(identity: tuple[str, str, str], _rows: pd.DataFrame, _details: Details) -> list[Pair]:
-    return pairs(_rows, _details)
+@st.cache_resource(show_spinner=False, max_entries=128)
+def _once(
+    identity: Identity, what: str, _make: Callable[[pd.DataFrame], Any], _rows: pd.DataFrame
+) -> Any:
+    return _make(_rows)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -120,9 +163,3 @@ def _details(version: Version) -> Details:
 def _notes(version: Version) -> dict[NoteOf, Note]:
     with Store.open(version[0]) as store:
         return store.notes()
-
-
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _samples(identity: tuple[str, str, str], _rows: pd.DataFrame) -> dict[RecordId, list[float]]:
-    with Store.open(identity[0]) as store:
-        return store.samples(_rows.index)

@@ -24,7 +24,7 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("How close to the card's limits?")
-    rows = store.whole(subject(store.frame))
+    rows = subject(store)
     here = {place(*each): each for each in places(rows)}
     where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
     rows = at_place(rows, *here[where])

@@ -1,8 +1,10 @@
 """Runs: every record in a table to filter, with its reasons and the command that repeats it."""
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis import group_codes
 from workbench.dashboard.controls import several
 from workbench.dashboard.notes import editors, with_notes
 from workbench.dashboard.reading import Data
@@ -23,6 +25,9 @@ SHOWN = {
     "started_at": "begun", "run": "run",
 }  # fmt: skip
 SCALE = {"flops": 1e12, "peak_bytes": 2.0**30}
+TEXTS = ("flags", "error", "model", "series", "device", "status", "scope", "pass", "run", "note",
+         "tags")  # fmt: skip
+"""The columns in which a word is looked for."""
 MOST = 5_000
 """Rows that are sent to the browser; the downloads hold all."""
 
@@ -43,11 +48,13 @@ def render() -> None:
                                placeholder="any")  # fmt: skip
     words = st.text_input("Containing", key="containing", bind="query-params",
                           placeholder="a model, a system, a device, a flag, a tag …")  # fmt: skip
-    rows = rows[rows["status"].isin(statuses) & rows["source"].isin(sources)]
+    for column, picked in (("status", statuses), ("source", sources)):
+        rows = rows if len(picked) == rows[column].nunique() else rows[rows[column].isin(picked)]
     rows = _containing(rows, str(words or ""))
     if flags:
-        names = rows["flags"].map(lambda own: {flag.partition(":")[0] for flag in own})
-        rows = rows[names.map(lambda own: not own.isdisjoint(flags))]
+        has = {own for own in rows["flags"].unique()
+               if not {flag.partition(":")[0] for flag in own}.isdisjoint(flags)}  # fmt: skip
+        rows = rows[rows["flags"].isin(has)]
     st.caption(f"{plural(len(rows), 'record')} of {plural(store.frame['run'].nunique(), 'run')}"
                + (f"; the first {MOST:,} are shown" if len(rows) > MOST else ""))  # fmt: skip
     if rows.empty:
@@ -71,13 +78,14 @@ def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
     """The rows in whose text every word occurs."""
     if not words.strip():
         return rows
-    text = rows["flags"].map(" ".join) + " " + rows["error"].fillna("").astype(str)
-    for name in ("model", "series", "device", "status", "scope", "pass", "run", "note", "tags"):
-        text = text + " " + rows[name].astype(str)
-    keep = pd.Series(True, index=rows.index)
-    for word in words.lower().split():
-        keep &= text.str.lower().str.contains(word, regex=False)
-    return rows[keep]
+    # Many rows say the same in all of these columns.
+    codes = group_codes(rows, TEXTS)
+    _, first = np.unique(codes, return_index=True)
+    keep = []
+    for flags, *texts in rows[list(TEXTS)].iloc[first].itertuples(index=False):
+        said = " ".join([*flags, *(str(text) for text in texts if not pd.isna(text))]).lower()
+        keep.append(all(word in said for word in words.lower().split()))
+    return rows[np.array(keep)[codes]]
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:

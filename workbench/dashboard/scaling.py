@@ -41,7 +41,7 @@ def render() -> None:
     store = data()
     st.title("How does it scale?")
     all_models = _all_models(store.frame)
-    rows = store.whole(subject(store.frame, all_models))
+    rows = subject(store, all_models)
     metrics, rows, axes, unit = _choose(rows)
     if rows[list(metrics)].isna().all(axis=None):
         st.info(

@@ -11,12 +11,11 @@ import pandas as pd
 import streamlit as st
 
 from workbench.dashboard import states
-from workbench.dashboard.reading import Data, read
+from workbench.dashboard.reading import Data, of_run, read
 from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, named_store
 from workbench.dashboard.uploads import uploaded
 from workbench.errors import RequestError
 from workbench.report.text import markdown
-from workbench.report.view import all_looks, newest_of_each
 from workbench.report.words import thinned
 from workbench.store import RunInfo, StoreError, version_token
 
@@ -43,10 +42,9 @@ def data(choose_run: bool = True) -> Data:
         states.nothing_here(Path.cwd())
     name = _picked(wanted, list(found))
     store = opened(name, found[name])
-    chosen = _one_run(store.runs) if choose_run else None
-    if chosen is not None:
-        return replace(store, frame=store.frame[store.frame["run"] == chosen])
-    return replace(store, frame=newest_of_each(store.frame)) if choose_run else store
+    if not choose_run:
+        return store
+    return replace(store, frame=of_run(store.version, _one_run(store.runs)))
 
 
 def stores_here() -> dict[str, Path]:
@@ -59,13 +57,13 @@ def opened(name: str, path: Path) -> Data:
     """A store with every record of every run; where there is none to show, help and the end."""
     try:
         version = str(path), version_token(path)
-        frame, runs = read(version)
+        frame, runs, looks = read(version)
     except (RequestError, StoreError) as error:
         states.broken(name, error)
     _watch(*version)
     if frame.empty:
         states.empty(name)
-    return Data(name, version, frame, runs, all_looks(frame))
+    return Data(name, version, frame, runs, looks)
 
 
 @contextmanager

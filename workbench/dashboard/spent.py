@@ -29,7 +29,7 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("Where does the time go?")
-    rows = store.whole(subject(store.frame))
+    rows = subject(store)
     here = {place(*each): each for each in places(rows)}
     with st.container(horizontal=True, gap="medium"):
         where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))

@@ -20,7 +20,7 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("Where does the memory end?")
-    rows = store.whole(subject(store.frame))
+    rows = subject(store)
     found = limits(rows)
     show(thresholds(found, store.looks, theme()), "thresholds", found)
     st.caption(markdown(

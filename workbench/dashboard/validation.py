@@ -1,7 +1,5 @@
 """Validation: what was predicted beside what was measured, for cells that have both."""
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
@@ -15,14 +13,15 @@ from workbench.report.text import listed, markdown
 from workbench.report.validation import TOLERANCE, both_sources, errors_by, with_both
 from workbench.report.words import plural
 
-PERCENT: dict[Any, Any] = {"median": "{:.2%}", "worst": "{:.2%}", "bias": "{:+.2%}"}
+PERCENT = {"median": "%.2f %%", "worst": "%.2f %%", "bias": "%+.2f %%"}
 
 
 def render() -> None:
     """Draw the page."""
     store = data()
     st.title("Can the predictions be trusted?")
-    pairs = both_sources(store.whole(subject_of_many(with_both(store.frame))))
+    both = subject_of_many(store.once("with both", store.frame, with_both))
+    pairs = store.once("pairs of sources", both, lambda rows: both_sources(store.whole(rows)))
     if pairs.empty:
         st.info(
             "No cell of this store is both measured and predicted. Predict a measured one, with "
@@ -46,9 +45,13 @@ def render() -> None:
     )
     pairs = pairs.assign(metric=pairs["metric"].map(lambda name: METRICS[name].label))
     st.caption("Error: predicted over measured, less 1. Bias: the median error with its sign.")
+    number = st.column_config.NumberColumn
+    columns = {name: number(format=shown) for name, shown in PERCENT.items()}
+    columns |= {"|V|": number(format="localized")}
     for field, title in (("series", "system"), ("num_visual", "|V|")):
         table = errors_by(pairs.sort_values(field), field).rename(columns={field: title})
-        st.dataframe(table.style.format(PERCENT), hide_index=True, width="stretch")
+        table[list(PERCENT)] *= 100
+        st.dataframe(table, hide_index=True, width="stretch", column_config=columns)
     worst = pairs.assign(off=(pairs["ratio"] - 1).abs()).sort_values("off").iloc[-1]
     st.markdown(
         f"Furthest off: {markdown(worst['series'])} at |V| = {worst['num_visual']:,},"

@@ -63,12 +63,6 @@ class Details:
         return default if found is None else found.samples.get("time_s", default)
 
 
-def value_counts(frame: pd.DataFrame, column: str) -> list[Any]:
-    """The values of a column, the most frequent first; None for what is not set."""
-    counts = frame[column].value_counts(dropna=False)
-    return [None if pd.isna(value) else value for value in counts.index]
-
-
 def identities(frame: pd.DataFrame) -> list[RecordId]:
     """(run, key, source, device) of every row."""
     columns = [frame[name].tolist() for name in ("run", "key", "source", "device")]
