@@ -26,12 +26,12 @@ from workbench.devices import device as device_entry
 from workbench.errors import Failure, RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.kernels import KERNELS
-from workbench.probe.agreement import agreement
-from workbench.probe.client import Client
-from workbench.probe.environment import device_name, environment, resolve_device
-from workbench.probe.estimate import Forecast
-from workbench.probe.measured_limit import measured_limit
-from workbench.probe.predict import predict
+from workbench.probe.machine.environment import device_name, environment, resolve_device
+from workbench.probe.measuring.agreement import agreement
+from workbench.probe.predicting.predict import predict
+from workbench.probe.workers.client import Client
+from workbench.probe.workers.estimate import Forecast
+from workbench.probe.workers.measured_limit import measured_limit
 from workbench.record import Record
 from workbench.spec import Cell, Point, Protocol, make_cell, make_point
 from workbench.store import Store

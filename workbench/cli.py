@@ -85,7 +85,7 @@ def _run(arguments: list[str] | None) -> None:
 
 
 def _leave(code: int, message: str) -> NoReturn:
-    from workbench.probe.launch import launched
+    from workbench.probe.machine.launch import launched
 
     launch = launched()
     # Every rank of a machine finds the same mistake.

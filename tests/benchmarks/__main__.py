@@ -22,9 +22,9 @@ from tests.benchmarks import (
     store,
     sweep,
 )  # fmt: skip
-from workbench.probe.limit import predicted_limit
-from workbench.probe.measure import measure
-from workbench.probe.predict import predict
+from workbench.probe.measuring.measure import measure
+from workbench.probe.predicting.limit import predicted_limit
+from workbench.probe.predicting.predict import predict
 from workbench.spec import Protocol, make_cell
 from workbench.sweep.machine import cpu_speed
 

@@ -6,7 +6,7 @@ decide when to stop and therefore stops more often where it happens to be narrow
 
 import random
 
-from workbench.probe.timing import MIN_TOTAL_S, half_width
+from workbench.probe.measuring.timing import MIN_TOTAL_S, half_width
 from workbench.spec import Protocol
 from workbench.stats import median_interval
 

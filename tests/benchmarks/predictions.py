@@ -5,10 +5,10 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.probe.test_predicted_memory import error, whole_model
+from tests.probe.predicting.test_predicted_memory import error, whole_model
 from tests.small import FAMILY_NAMES
 from workbench.lvlm.attention import SYSTEMS
-from workbench.probe.predict import predict
+from workbench.probe.predicting.predict import predict
 from workbench.spec import make_cell
 
 SIZES = tuple(256 * n**2 for n in range(1, 21))

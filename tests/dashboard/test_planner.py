@@ -33,7 +33,7 @@ def ask(predictor: Predictor) -> Ask:
 
 
 def test_it_answers_as_the_commands_do(predictor: Predictor) -> None:
-    from workbench.probe.predict import predict
+    from workbench.probe.predicting.predict import predict
 
     cell = {"num_visual": 4096, "attention": "d_attn"}
     answer = predictor.ask({"do": "predict", "cell": cell, "device": CARD})

@@ -11,8 +11,8 @@ from tests.lvlm.test_weights import cell_of, write
 from tests.small import FAMILY_NAMES, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
-from workbench.probe.flops import MATMULS
-from workbench.probe.trace import trace
+from workbench.probe.counting.flops import MATMULS
+from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
 DIAGONAL = sorted(set(SYSTEMS) - {"s_attn", "d_attn_full", "himix"})

@@ -8,7 +8,7 @@ from workbench.errors import RequestError
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout, causal_pairs
-from workbench.probe.trace import trace
+from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
 LAYER_PARAMETERS = 218_112_000

@@ -10,8 +10,8 @@ from tests.small import FAMILY_NAMES, small_model
 from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
-from workbench.probe.allocator import CARD
-from workbench.probe.trace import trace
+from workbench.probe.counting.allocator import CARD
+from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
 DECODE = {"pass": "decode"}

@@ -14,7 +14,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.cudnn import CudnnCuda
 from workbench.lvlm.kernels.efficient import Repeated
 from workbench.lvlm.kernels.flex import block_mask, causal_mod
-from workbench.probe.trace import trace
+from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
 NAMES = {

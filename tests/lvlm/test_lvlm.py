@@ -8,8 +8,8 @@ from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
 from workbench.lvlm.towers import siglip
-from workbench.probe.predict import predict
-from workbench.probe.trace import trace
+from workbench.probe.counting.trace import trace
+from workbench.probe.predicting.predict import predict
 from workbench.spec import make_cell
 
 TOWER = 428_225_600

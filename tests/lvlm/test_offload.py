@@ -8,8 +8,8 @@ import torch
 from tests.small import small_model
 from workbench.errors import RequestError
 from workbench.lvlm.build import build
-from workbench.probe.measure import measure
-from workbench.probe.predict import predict
+from workbench.probe.measuring.measure import measure
+from workbench.probe.predicting.predict import predict
 from workbench.spec import Protocol, make_cell
 
 ONCE = Protocol(min_samples=1, precision=None)

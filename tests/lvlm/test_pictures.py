@@ -18,8 +18,8 @@ from workbench.lvlm.models import resolve
 from workbench.lvlm.pictures import fields_of, look, pixels
 from workbench.lvlm.towers import tower_of
 from workbench.pictures import Pictures
-from workbench.probe.measure import measure
-from workbench.probe.trace import trace
+from workbench.probe.counting.trace import trace
+from workbench.probe.measuring.measure import measure
 from workbench.spec import Protocol, make_cell
 from workbench.vision import VISIONS
 

@@ -21,10 +21,10 @@ from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import TOWERS, Grid, gemma3, qwen2_5_vl, tower_of
-from workbench.probe.measure import measure
-from workbench.probe.predict import predict
-from workbench.probe.shapes import fake_tensors
-from workbench.probe.trace import trace
+from workbench.probe.counting.shapes import fake_tensors
+from workbench.probe.counting.trace import trace
+from workbench.probe.measuring.measure import measure
+from workbench.probe.predicting.predict import predict
 from workbench.record import Status
 from workbench.spec import Protocol, make_cell
 

@@ -1,6 +1,6 @@
 """Sharing a sequence: shards, what is refused, what is predicted; tiles against deepspeed's own.
 
-Two real ranks are in tests/probe/test_ranks.py.
+Two real ranks are in tests/probe/ranks/test_ranks.py.
 """
 
 import pytest
@@ -13,7 +13,7 @@ from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
 from workbench.lvlm.ulysses import all_to_all_bytes, shard
-from workbench.probe.trace import trace
+from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
 STEP = {"scope": "decoder", "pass": "train", "dtype": "float32"}

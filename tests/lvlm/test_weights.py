@@ -13,7 +13,7 @@ from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import siglip
-from workbench.probe.measure import measure
+from workbench.probe.measuring.measure import measure
 from workbench.spec import Protocol, make_cell
 
 FAMILIES = ["mistral", "llama", "gemma2", "qwen2", "gemma3", "qwen2_5_vl"]

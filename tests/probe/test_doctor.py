@@ -58,7 +58,7 @@ def test_the_doctor_works_without_torch() -> None:
     """None in sys.modules makes an import fail as it does where the package is missing."""
     script = (
         "import sys; sys.modules['torch'] = None;"
-        "from workbench.probe import doctor, environment;"
+        "from workbench.probe import doctor; from workbench.probe.machine import environment;"
         "none = lambda: environment.TorchBuild(None, None);"
         "doctor.torch_build = environment.torch_build = none;"
         "found = {f.name: f for f in doctor.examine()};"

@@ -18,9 +18,9 @@ from workbench.lvlm.attention import s_attn
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.scopes import decoder
 from workbench.pictures import make_pictures
-from workbench.probe.engine import Rank, join, own_samples
-from workbench.probe.launch import launched
-from workbench.probe.ranks import measure_on_ranks
+from workbench.probe.machine.launch import launched
+from workbench.probe.ranks.engine import Rank, join, own_samples
+from workbench.probe.ranks.ranks import measure_on_ranks
 from workbench.record import Record
 from workbench.spec import Cell, Protocol, make_cell
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import golden
-from workbench.probe.predict import predict
+from workbench.probe.predicting.predict import predict
 from workbench.record import Environment
 from workbench.report.contents import contents
 from workbench.spec import make_cell

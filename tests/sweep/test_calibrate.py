@@ -13,11 +13,11 @@ from workbench.calibration import Calibration, Choice
 from workbench.cli import main
 from workbench.devices import DEVICES
 from workbench.errors import Failure, RequestError
-from workbench.probe.client import Client
-from workbench.probe.predict import predict
-from workbench.probe.roofline import Rates, times, works
-from workbench.probe.seat import Seat
-from workbench.probe.trace import trace
+from workbench.probe.counting.trace import trace
+from workbench.probe.predicting.predict import predict
+from workbench.probe.predicting.roofline import Rates, times, works
+from workbench.probe.workers.client import Client
+from workbench.probe.workers.seat import Seat
 from workbench.record import Environment, Record
 from workbench.spec import Grid, Sweep, make_cell
 from workbench.store import Store

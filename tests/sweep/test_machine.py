@@ -2,7 +2,7 @@
 
 import pytest
 
-from workbench.probe.environment import free_memory_bytes, num_threads
+from workbench.probe.machine.environment import free_memory_bytes, num_threads
 from workbench.sweep.machine import cpu_speed, memory_limit, thinned
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.probe.test_worker import is_there, seconds_until_gone
+from tests.probe.workers.test_worker import is_there, seconds_until_gone
 from tests.small import small_model
 from workbench.errors import RequestError
-from workbench.probe.client import Client, Worker
+from workbench.probe.workers.client import Client, Worker
 from workbench.record import Record, Status
 from workbench.spec import Grid, Protocol, Sweep
 from workbench.store import Store

@@ -93,7 +93,7 @@ def worker(pids: list[int]) -> int | None:
             stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if b"workbench.probe.worker" in words:
+        if b"workbench.probe.workers.worker" in words:
             found[pid] = int(stat[1])
     return next((pid for pid, parent in found.items() if parent in found), None)
 

@@ -1,7 +1,7 @@
 """Predictions against measured records of a real store."""
 
 from tests.small import small_model
-from workbench.probe.measure import measure
+from workbench.probe.measuring.measure import measure
 from workbench.record import Environment
 from workbench.report.validation import both_sources, errors_by
 from workbench.spec import Protocol, make_cell

@@ -9,10 +9,10 @@ import pytest
 from tests.probe.fake_nvml import FakeNvml
 from tests.small import small_model
 from workbench.errors import RequestError
-from workbench.probe.client import Client, Interrupted
-from workbench.probe.environment import num_threads
-from workbench.probe.nvml import Nvml
-from workbench.probe.seat import WHOLE_MACHINE, Seat
+from workbench.probe.machine.environment import num_threads
+from workbench.probe.machine.nvml import Nvml
+from workbench.probe.workers.client import Client, Interrupted
+from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
 from workbench.record import Status
 from workbench.spec import Cell, Grid, Point, Protocol, Sweep
 from workbench.store import Store

@@ -18,8 +18,8 @@ def ask() -> None:
     A question is {"do": "predict" or "limit", "cell": {…}, "device": NAME} or {"do": "names"}; its
     answer is the document of that command, or {"error": LINE}. It ends with its input.
     """
-    import workbench.probe.limit
-    import workbench.probe.predict  # noqa: F401  Loaded before the first question waits for it.
+    import workbench.probe.predicting.limit
+    import workbench.probe.predicting.predict  # noqa: F401  Loaded before the first question waits for it.
 
     show.emit({"ready": True})
     sys.stdout.flush()
@@ -51,13 +51,13 @@ def _cell(question: dict[str, Any]) -> tuple[Any, str]:
 
 
 def _predict(question: dict[str, Any]) -> dict[str, Any]:
-    from workbench.probe.predict import predict
+    from workbench.probe.predicting.predict import predict
 
     return predict(*_cell(question)).document()
 
 
 def _limit(question: dict[str, Any]) -> dict[str, Any]:
-    from workbench.probe.limit import predicted_limit
+    from workbench.probe.predicting.limit import predicted_limit
 
     return predicted_limit(*_cell(question)).document()
 

@@ -13,7 +13,7 @@ from workbench.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.pictures import Pictures
-    from workbench.probe.launch import Launch
+    from workbench.probe.machine.launch import Launch
     from workbench.record import Record
     from workbench.spec import Cell, Point
 
@@ -62,7 +62,7 @@ def predict(
     json_: AsJson = False,
 ) -> None:
     """Predict one cell for a device that need not be here: FLOPs, peak memory, time."""
-    from workbench.probe.predict import predict as predict_cell
+    from workbench.probe.predicting.predict import predict as predict_cell
 
     found = predict_cell(cell, device, calibration, pictures)
     _finish(found, json_)
@@ -103,10 +103,10 @@ def measure(
     json_: AsJson = False,
 ) -> None:
     """Measure one cell on this machine, in a process of its own."""
-    from workbench.probe.client import Client
-    from workbench.probe.environment import resolve_device
-    from workbench.probe.folders import check_folder
-    from workbench.probe.launch import launched
+    from workbench.probe.machine.environment import resolve_device
+    from workbench.probe.machine.launch import launched
+    from workbench.probe.workers.client import Client
+    from workbench.probe.workers.folders import check_folder
     from workbench.spec import make_point
 
     if trace is not None:
@@ -150,7 +150,7 @@ def measure(
 
 def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:
     """One of several ranks: only rank 0 speaks, and libraries never on standard output."""
-    from workbench.probe.launch import check_ranks
+    from workbench.probe.machine.launch import check_ranks
 
     def emit(found: "Record") -> None:
         sys.stdout.flush()
@@ -164,7 +164,7 @@ def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:
     answers = os.dup(1)
     os.dup2(2, 1)
     check_ranks(point.cell, launch, point.device)
-    from workbench.probe.ranks import measure_on_ranks
+    from workbench.probe.ranks.ranks import measure_on_ranks
 
     measure_on_ranks(point.cell, point.device, point.protocol, launch, emit, point.pictures)
     if any(failed):

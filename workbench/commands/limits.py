@@ -12,8 +12,8 @@ from workbench.commands.options import takes_cell_of_any_size
 from workbench.errors import RequestError
 
 if TYPE_CHECKING:
-    from workbench.probe.limit import Limit
-    from workbench.probe.measured_limit import MeasuredLimit
+    from workbench.probe.predicting.limit import Limit
+    from workbench.probe.workers.measured_limit import MeasuredLimit
     from workbench.spec import Cell
 
 PREDICTED_ON = "h100-80gb"
@@ -62,7 +62,7 @@ def limit(
     json_: AsJson = False,
 ) -> None:
     """The largest |V|, batch or video that fits a device, within 1 %, and what stops it."""
-    from workbench.probe.solve import Question, check_question, solved
+    from workbench.probe.predicting.solve import Question, check_question, solved
 
     if emulate is not None and not measure:
         raise RequestError(f"emulate {emulate}: predictions need none; give --measure too")
@@ -80,7 +80,7 @@ def limit(
             cell, device or "auto", store, {"timeout_s": timeout, "emulate": layers_of(emulate)}
         )
     else:
-        from workbench.probe.limit import predicted_limit
+        from workbench.probe.predicting.limit import predicted_limit
 
         found = predicted_limit(cell, device or PREDICTED_ON)
     if json_:
@@ -121,8 +121,8 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
 def _measured(
     cell: "Cell", device: str, path: Path | None, settings: dict[str, Any]
 ) -> "MeasuredLimit":
-    from workbench.probe.environment import environment, resolve_device
-    from workbench.probe.measured_limit import measured_limit
+    from workbench.probe.machine.environment import environment, resolve_device
+    from workbench.probe.workers.measured_limit import measured_limit
     from workbench.record import Record
     from workbench.spec import make_protocol
     from workbench.store import Store

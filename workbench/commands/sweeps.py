@@ -60,7 +60,7 @@ def sweep(
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
     from workbench.calibration import Choice
-    from workbench.probe.folders import check_folder
+    from workbench.probe.workers.folders import check_folder
     from workbench.sweep.plan import load_probe
 
     if trace is not None and not dry_run:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.probe.environment import (
+from workbench.probe.machine.environment import (
     environment,
     free_memory_bytes,
     num_gpus,
@@ -16,8 +16,8 @@ from workbench.probe.environment import (
     torch_build,
     total_memory_bytes,
 )
-from workbench.probe.nvml import Nvml
-from workbench.probe.telemetry import Telemetry
+from workbench.probe.machine.nvml import Nvml
+from workbench.probe.measuring.telemetry import Telemetry
 
 EXTRA = "pip install 'visual-token-workbench[{}]'"
 MIN_FREE_MEMORY = 4 * 2**30

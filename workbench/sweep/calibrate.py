@@ -14,10 +14,10 @@ from workbench.calibration import Calibration, Covered, Fitted, Source, Spread
 from workbench.devices import Device, entry_of
 from workbench.devices import device as device_entry
 from workbench.errors import Failure, RequestError
-from workbench.probe.allocator import allocator_of
-from workbench.probe.roofline import optimizer_bytes, works
-from workbench.probe.states import has_optimizer, states
-from workbench.probe.trace import trace
+from workbench.probe.counting.allocator import allocator_of
+from workbench.probe.counting.states import has_optimizer, states
+from workbench.probe.counting.trace import trace
+from workbench.probe.predicting.roofline import optimizer_bytes, works
 from workbench.record import Record, Status
 from workbench.store import Store
 from workbench.sweep.efficiency import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from workbench.probe.client import Client, WorkerError
+from workbench.probe.workers.client import Client, WorkerError
 from workbench.record import Ceiling
 from workbench.store import Store
 from workbench.sweep.plan import Task

@@ -8,7 +8,7 @@ from pathlib import Path
 from workbench.calibration import Choice
 from workbench.devices import DEVICES, entry_of
 from workbench.errors import RequestError
-from workbench.probe.client import Client
+from workbench.probe.workers.client import Client
 from workbench.spec import Sweep
 from workbench.sweep.engines.slurm import POLL_S, Coordinator, held, poll_seconds
 from workbench.sweep.engines.slurm_check import Cluster, Request, check

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from workbench.probe.roofline import Work
+from workbench.probe.predicting.roofline import Work
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 BYTES, OPTIMIZER = "bytes", "optimizer bytes"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.probe.environment import free_memory_bytes, num_threads, resolve_device
+from workbench.probe.machine.environment import free_memory_bytes, num_threads, resolve_device
 from workbench.spec import Dtype
 
 

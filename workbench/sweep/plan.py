@@ -12,7 +12,7 @@ from workbench.collector import without_collector
 from workbench.devices import DEVICES
 from workbench.devices import device as device_entry
 from workbench.errors import RequestError
-from workbench.probe.environment import cuda_index, device_name, resolve_device
+from workbench.probe.machine.environment import cuda_index, device_name, resolve_device
 from workbench.spec import Cell, Point, Sweep
 from workbench.spec_file import load_sweep
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from workbench.calibration import Choice
-from workbench.probe.client import Client, WorkerError
-from workbench.probe.seat import Seat
+from workbench.probe.workers.client import Client, WorkerError
+from workbench.probe.workers.seat import Seat
 from workbench.record import Environment, Status
 from workbench.spec import Sweep
 from workbench.store import Store

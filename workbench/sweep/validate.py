@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from workbench.calibration import Choice
 from workbench.devices import entry_of
-from workbench.probe.environment import environment
-from workbench.probe.predict import predict
+from workbench.probe.machine.environment import environment
+from workbench.probe.predicting.predict import predict
 from workbench.record import Record, Status
 from workbench.store import Store
 

@@ -3,9 +3,9 @@
 import os
 
 from workbench.errors import RequestError
-from workbench.probe.environment import device_name, num_gpus, num_threads
-from workbench.probe.nvml import Nvml
-from workbench.probe.seat import WHOLE_MACHINE, Seat
+from workbench.probe.machine.environment import device_name, num_gpus, num_threads
+from workbench.probe.machine.nvml import Nvml
+from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
 from workbench.sweep.plan import Task, check_ranks
 
 

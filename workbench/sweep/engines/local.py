@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from workbench.probe.client import Client
+from workbench.probe.workers.client import Client
 from workbench.record import Record
 from workbench.sweep.plan import Task
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from workbench.probe.client import Client
-from workbench.probe.seat import Seat
+from workbench.probe.workers.client import Client
+from workbench.probe.workers.seat import Seat
 from workbench.record import Record, Status
 from workbench.spec import Point
 from workbench.store import Store

@@ -1,0 +1,66 @@
+"""Predicted peak memory against the CPU allocator's events, on layers and small whole models."""
+
+from statistics import median
+
+import pytest
+
+from tests.small import FAMILY_NAMES, small_model
+from workbench.lvlm.attention import SYSTEMS
+from workbench.probe.measuring.measure import measure
+from workbench.probe.predicting.predict import predict
+from workbench.record import Status
+from workbench.spec import Protocol, make_cell
+
+ONCE = Protocol(min_samples=1, precision=None)
+WIDE = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "vocab_size": 997,
+}
+
+
+def error(cell):
+    measured, predicted = measure(cell, "cpu", ONCE), predict(cell, "cpu")
+    assert measured.status == predicted.status == Status.OK
+    assert measured.metrics["flops"] == predicted.metrics["flops"]
+    return abs(predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"] - 1)
+
+
+@pytest.mark.parametrize("pass_", ["forward", "train"])
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ["s_attn", "d_attn"])
+def test_a_full_width_mistral_layer(attention, kernel, pass_):
+    cell = make_cell(
+        attention=attention, kernel=kernel, num_visual=96, dtype="float32", **{"pass": pass_}
+    )
+    assert error(cell) <= 0.02
+
+
+def whole_model(family, attention, folder):
+    """A training step of a small model; the data type and checkpointing alternate over cells."""
+    i, j = FAMILY_NAMES.index(family), sorted(SYSTEMS).index(attention)
+    return make_cell(
+        model=small_model(family, folder, **WIDE),
+        attention=attention,
+        kernel="eager",
+        scope="decoder",
+        num_visual=200,
+        num_text=33,
+        dtype="float32" if i % 2 else "bfloat16",
+        checkpoint=bool(j % 2),
+        **{"pass": "train"},
+    )
+
+
+def test_small_whole_models_of_every_family_and_system(tmp_path):
+    """Each system with one family, each family at least once; bench has every pair."""
+    errors = {
+        (family, attention): error(whole_model(family, attention, tmp_path))
+        for i, family in enumerate(FAMILY_NAMES)
+        for j, attention in enumerate(sorted(SYSTEMS))
+        if (i + j) % 6 == 0
+    }
+    assert max(errors.values()) <= 0.05, errors
+    assert median(errors.values()) <= 0.02, errors

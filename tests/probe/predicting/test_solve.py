@@ -1,0 +1,117 @@
+"""The threshold solved for the batch, frames and minutes: brackets hold, contradictions end."""
+
+import json
+
+import pytest
+
+from tests.small import small_model
+from workbench.cli import app
+from workbench.errors import RequestError
+from workbench.probe.predicting.predict import predict
+from workbench.probe.predicting.solve import Question, solved
+from workbench.record import Status
+from workbench.spec import make_cell
+from workbench.visuals import tokens
+
+DEVICE = "a100-40gb"
+
+
+def small_cell(tmp_path, family="mistral", cap=200_000_000, **fields):
+    return make_cell(
+        model=small_model(family, tmp_path),
+        num_visual=1,
+        memory_cap=cap,
+        **{"scope": "decoder", "pass": "train", "attention": "d_attn", **fields},
+    )
+
+
+def ends(cell, largest, fails):
+    assert predict(cell.replace(**largest), DEVICE).status == Status.OK
+    assert predict(cell.replace(**fails), DEVICE).status == Status.OOM
+
+
+def test_the_largest_batch(tmp_path):
+    cell = small_cell(tmp_path)
+    found = solved(cell, DEVICE, Question("batch", num_visual=500))
+    assert found["cell"]["num_visual"] == 500
+    assert found["fails_at"] - found["max_batch"] <= max(1, 0.01 * found["max_batch"])
+    here = cell.replace(num_visual=500)
+    ends(here, {"batch": found["max_batch"]}, {"batch": found["fails_at"]})
+
+
+@pytest.mark.parametrize(
+    ("vision", "resolution"), [("qwen2.5-vl", "448x336"), (None, "640x480"), ("pooled", "640x480")]
+)
+def test_the_most_frames_of_a_resolution(vision, resolution, tmp_path):
+    cell = small_cell(tmp_path)
+    found = solved(cell, DEVICE, Question("frames", vision=vision, resolution=resolution))
+    most, fails = (
+        tokens(cell.model, found["vision"], resolution=resolution, frames=n)["num_visual"]
+        for n in (found["max_frames"], found["fails_at"])
+    )
+    assert found["max_visual"] == most
+    ends(cell, {"num_visual": most}, {"num_visual": fails})
+
+
+def test_minutes_are_frames_at_a_rate(tmp_path):
+    cell = small_cell(tmp_path)
+    frames = solved(cell, DEVICE, Question("frames", resolution="640x480"))
+    found = solved(cell, DEVICE, Question("minutes", resolution="640x480", fps=2.0))
+    assert found["max_minutes"] == found["max_frames"] / 120 == frames["max_frames"] / 120
+    assert found["max_visual"] == frames["max_visual"]
+    assert found["stopped_by"] == frames["stopped_by"]
+
+
+def test_a_front_end_that_takes_no_more_frames_stops_the_video(tmp_path):
+    cell = small_cell(tmp_path, cap=10**12)
+    question = Question("minutes", vision="qwen2.5-vl", resolution="56x56", fps=1.0)
+    found = solved(cell, "h200-141gb", question)
+    assert (found["max_frames"], found["fails_at"]) == (768, None)
+    assert found["max_minutes"] == 768 / 60
+    assert "768 frames" in found["stopped_by"]
+
+
+def test_nothing_fits_a_tiny_cap(tmp_path):
+    found = solved(small_cell(tmp_path, cap=1000), DEVICE, Question("batch", num_visual=10))
+    assert (found["max_batch"], found["fails_at"]) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        (Question("seconds"), "one of visual, batch, frames, minutes"),
+        (Question("visual", num_visual=5), "--visual 5: says nothing"),
+        (Question("batch"), "needs --visual"),
+        (Question("batch", num_visual=-5), "num_visual -5"),
+        (Question("batch", num_visual=5, resolution="10x10"), "--resolution 10x10: says nothing"),
+        (Question("frames"), "needs --resolution"),
+        (Question("frames", resolution="640x480", fps=1.0), "--fps 1.0: says nothing"),
+        (Question("frames", resolution="640"), "WIDTHxHEIGHT"),
+        (Question("frames", resolution="640x480", vision="eye"), "vision front end 'eye'"),
+        (Question("minutes", resolution="640x480", fps=0.0), "fps 0.0: more than 0"),
+        (Question("minutes", resolution="640x480", num_visual=5), "--visual 5: says nothing"),
+    ],
+)
+def test_contradictions_are_one_line(question, words, tmp_path):
+    with pytest.raises(RequestError, match=words):
+        solved(small_cell(tmp_path), DEVICE, question)
+
+
+def test_a_batch_that_is_given_cannot_be_solved_for(tmp_path):
+    with pytest.raises(RequestError, match="what is solved for"):
+        solved(small_cell(tmp_path, batch=2), DEVICE, Question("batch", num_visual=5))
+
+
+def test_the_command(tmp_path, capsys):
+    words = [
+        "limit", "--model", small_model("mistral", tmp_path), "--memory-cap", "100000000",
+        "--solve", "minutes", "--resolution", "640x480", "--fps", "2",
+    ]  # fmt: skip
+    app(words, standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "minutes fit" in said
+    assert "frames of 640x480, 729 each step (siglip)" in said
+    app([*words, "--json"], standalone_mode=False)
+    document = json.loads(capsys.readouterr().out)
+    assert document["solve"] == "minutes"
+    assert document["max_minutes"] * 120 == document["max_frames"]

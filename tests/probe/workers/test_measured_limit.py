@@ -1,0 +1,60 @@
+"""A threshold measured for real: the worker meets its limit at one end and not the other."""
+
+import pytest
+
+from tests.small import small_model
+from workbench.errors import Failure, RequestError
+from workbench.probe.workers.measured_limit import measured_limit
+from workbench.record import Record, Status
+from workbench.spec import Protocol, make_cell
+
+CAP = 3 * 10**8
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_model("mistral", tmp_path_factory.mktemp("models"))
+
+
+@pytest.mark.slow
+def test_both_ends_are_run_and_the_prediction_is_near(small):
+    cell = make_cell(
+        model=small, kernel="eager", num_visual=0, dtype="float32", memory_cap=CAP,
+        **{"pass": "train"},
+    )  # fmt: skip
+    kept: list[Record] = []
+    found = measured_limit(cell, "cpu", Protocol(), kept.append)
+    assert (found.source, found.device, found.capacity_bytes) == ("measured", "cpu", CAP)
+    assert found.fails_at - found.max_visual <= max(1, 0.01 * found.max_visual)
+    by_size = {(r.cell.num_visual, len(r.samples.get("time_s", ()))): r.status for r in kept}
+    assert by_size[found.max_visual, 3] is Status.OK
+    assert by_size[found.fails_at, 0] is Status.OOM
+    assert found.num_oom == sum(r.status is Status.OOM for r in kept) <= 6
+    assert abs(found.predicted_max_visual / found.max_visual - 1) < 0.15
+    assert [t["num_visual"] for t in found.trials] == [r.cell.num_visual for r in kept]
+    assert found.stopped_by == "working"
+    assert any(flag.startswith("memory_cap: ") for flag in found.flags)
+    # A search that goes on where an earlier one stopped runs only what that one did not.
+    known = {t["num_visual"]: (Status(t["status"]), t["iterations"]) for t in found.trials}
+    ran: list[Record] = []
+    again = measured_limit(cell, "cpu", Protocol(), ran.append, known)
+    assert not {r.cell.num_visual for r in ran} & {
+        v for v, (status, iterations) in known.items() if status is Status.OOM or iterations > 1
+    }
+    assert again.max_visual == pytest.approx(found.max_visual, rel=0.02)
+
+
+def test_what_is_no_out_of_memory_ends_the_search(small):
+    cell = make_cell(model=small, num_visual=0, dtype="float32", memory_cap=CAP)
+    kept = []
+    with pytest.raises(Failure, match="ended as timeout"):
+        measured_limit(cell, "cpu", Protocol(timeout_s=0.01), kept.append)
+    assert [r.status for r in kept] == [Status.TIMEOUT]
+
+
+def test_a_cpu_needs_a_cap_that_is_there(small):
+    cell = make_cell(model=small, num_visual=0)
+    with pytest.raises(RequestError, match="give --memory-cap BYTES"):
+        measured_limit(cell, "cpu", Protocol())
+    with pytest.raises(RequestError, match="give less"):
+        measured_limit(cell.replace(memory_cap=10**15), "cpu", Protocol())

@@ -1,0 +1,347 @@
+"""A workload traced on fake tensors: FLOPs by convention, allocations, operators.
+
+Nothing is computed. A decoder of many layers is composed from three units of them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from math import lcm
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import RequestError
+from workbench.lvlm.build import Workload, build
+from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.layout import Layout
+from workbench.lvlm.loops import RUNNER
+from workbench.lvlm.models import resolve
+from workbench.lvlm.offload import WATCH
+from workbench.lvlm.ulysses import all_to_all_bytes
+from workbench.pictures import Pictures
+from workbench.probe.counting.allocator import HOST, Allocator, threads_of
+from workbench.probe.counting.closed import hidden_model_flops, model_flops
+from workbench.probe.counting.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
+from workbench.probe.counting.flops import FUSED_BACKWARDS
+from workbench.probe.counting.parts import parts_named
+from workbench.probe.counting.pieces import Nodes, named
+from workbench.probe.counting.shapes import shapes_only
+from workbench.probe.counting.states import Parameter
+from workbench.probe.counting.tracker import (
+    Operator,
+    Scratch,
+    Timeline,
+    Tracker,
+    causal_attention,
+    tally,
+    total,
+)
+from workbench.spec import Cell
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One iteration of a cell. FLOPs follow the conventions of ``record.METRICS``."""
+
+    flops: int
+    flops_causal: int
+    model_flops: int
+    model_flops_causal: int
+    """model_flops without the pairs that the mask hides."""
+    params: int
+    params_by_part: dict[str, int]
+    """Of tower, adapter and decoder, where a cell has them."""
+    parameters: tuple[Parameter, ...]
+    """Every parameter, in the module's order."""
+    all_to_all_bytes: int | None
+    """Sent by one rank to those that share its sequence; None where none does."""
+    kv_cache_bytes: int | None
+    """What a prefill leaves and a decode step reads; None for a train pass."""
+    idle_windows: tuple[int, ...]
+    """Windows of its layers that hide nothing, for the sequence is no longer."""
+    offload_bytes: int | None
+    """What waits on the host when the forward is over; None where nothing is offloaded."""
+    timeline: Timeline
+    """Of the device's memory. On a CPU the host is that memory, and what waits there is in it."""
+    operators: Counter[Operator]
+
+    @property
+    def bytes_moved(self) -> int:
+        return sum(op.bytes * count for op, count in self.operators.items())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a decoder is traced: ``traced`` layers stand for ``total``, units of ``unit`` layers."""
+
+    traced: int
+    total: int
+    unit: int
+
+    @property
+    def middles(self) -> int:
+        """How many middle units there really are."""
+        return 1 + (self.total - self.traced) // self.unit
+
+
+World = Callable[[], AbstractContextManager[str]]
+
+
+def trace(
+    cell: Cell,
+    allocator: Allocator = HOST,
+    compose: bool = True,
+    world: World = shapes_only,
+    pieces: bool = False,
+    pictures: Pictures | None = None,
+    make: Callable[[str], Workload] | None = None,
+) -> Trace:
+    """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
+
+    ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
+    are made of, ``pieces`` asks which part of a layer ran each operator, ``pictures`` are files
+    that it shows. ``make`` builds the workload of a cell that is emulated, on a device of that
+    world.
+
+    Raises RequestError and Unsupported as ``build`` does.
+    """
+    plan = plan_of(cell) if compose else None
+    try:
+        with world() as device:
+            with torch.device(device):
+                if make is None:
+                    layers = None if plan is None else plan.traced
+                    workload = build(cell, device, layers, pictures)
+                else:
+                    workload = make(device)
+            tracker = Tracker(allocator, Nodes() if pieces else None)
+            return _traced(workload, tracker, plan)
+    except (OverflowError, RuntimeError) as error:
+        if "overflow" in str(error).lower() or "too large" in str(error).lower():
+            raise RequestError(
+                f"num_visual {cell.num_visual}: a tensor of this cell has more than 2**63 bytes"
+            ) from None
+        raise
+
+
+def plan_of(cell: Cell) -> Plan | None:
+    """Three units and the remainder, where that is fewer layers than there are."""
+    if cell.scope == "layer":
+        return None
+    model = resolve(cell.model)
+    total_layers = model.config.num_hidden_layers
+    unit = lcm(model.period, (cell.checkpoint_every or 1) if cell.checkpoint else 1)
+    traced = UNITS * unit + total_layers % unit
+    return Plan(traced, total_layers, unit) if traced < total_layers else None
+
+
+def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
+    tracker.scratch = scratch_of(workload)
+    runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
+    try:
+        with boundaries(workload, tracker, plan) as bounds:
+            end = run(workload, tracker)
+    finally:
+        RUNNER.reset(runner)
+        WATCH.reset(watch)
+    parameters = [*workload.module.parameters()]
+    tracker.label("gradients", [p.grad for p in parameters if p.grad is not None])
+    tracker.label("input gradients", [x.grad for x in workload.inputs if x.grad is not None])
+    timeline = Timeline(tracker.blocks, tracker.calls, end)
+    listed = parameters_of(workload)
+    if plan is not None:
+        unit = units(workload, plan)[MIDDLE]
+        weights = [w for layer in unit for w in layer.parameters()]
+        caches = [cache for layer in unit for cache in layer.buffers()]
+        held = [tracker.block_of(t) for t in (*weights, *caches)]
+        timeline = repeat_middle(timeline, bounds.frozen(), plan.middles, held)
+        listed = parameters_of(workload, {id(w) for w in weights}, plan.middles)
+        repeated = workload.layers[plan.unit : 2 * plan.unit]
+        workload.layers += [(parts, n * (plan.middles - 1)) for parts, n in repeated]
+    times = workload.cell.accumulate
+    operators = Counter({op: times * n for op, n in tally(timeline.calls).items()})
+    flops = total(operators)
+    params = sum(p.numel for p in listed)
+    return Trace(
+        flops=flops,
+        flops_causal=flops - masked_flops(workload, operators),
+        model_flops=times * model_flops(workload),
+        model_flops_causal=times * (model_flops(workload) - hidden_model_flops(workload)),
+        params=params,
+        parameters=listed,
+        params_by_part=params_by_part(workload, params),
+        all_to_all_bytes=all_to_all_bytes(workload.cell, workload.context.dtype.itemsize),
+        kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
+        idle_windows=idle_windows(workload),
+        offload_bytes=timeline.of_kind("offloaded") if workload.cell.offload else None,
+        timeline=timeline.without("offloaded") if tracker.allocator.card else timeline,
+        operators=operators,
+    )
+
+
+def run(workload: Workload, tracker: Tracker) -> int:
+    """One iteration under a tracker that knows what was there before; the forward's end."""
+    tracker.reserve("workspace", tracker.allocator.workspace, threads_of(workload.cell))
+    weights = {id(w) for w in workload.module.parameters()}
+    tracker.hold("weights", workload.module.parameters())
+    tracker.hold("inputs", (t for t in workload.held() if id(t) not in weights))
+    end = -1
+    pieces = nullcontext() if tracker.nodes is None else named(workload, tracker.nodes.mark)
+    looking = parts_named(workload, tracker.enter_part), logits_named(workload, tracker), pieces
+    with looking[0], looking[1], looking[2], tracker, workload.guard():
+        outputs = workload.run_forward()
+        if workload.cell.pass_ == "train":
+            # A moment of its own: what the forward's last operator let go is not there any more.
+            tracker.tick += 1
+            end = tracker.tick
+            workload.run_backward(outputs)
+    return end
+
+
+def scratch_of(workload: Workload) -> Scratch:
+    """The temporaries of a workload's fused attention on a card."""
+    kernels = {"decoder": workload.context.kernel}
+
+    def scratch(part: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
+        if packet not in FUSED_BACKWARDS:
+            return ()
+        grad, q, k, _, out = args[:5]
+        # A tower's attention is SDPA's, whatever the decoder's kernel.
+        return kernels.get(part, KERNELS["sdpa"]).temporaries(grad, q, k, out)
+
+    return scratch
+
+
+@contextmanager
+def logits_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
+    """Tell the tracker when rows of the vocabulary are logits: while the LM head is at work."""
+    head = next((m for n, m in workload.module.named_modules() if n.endswith("lm_head")), None)
+    if head is None:
+        yield
+        return
+
+    def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        tracker.vocabulary = module.get_parameter("weight").shape[0]
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda _: setattr(tracker, "vocabulary", None))
+
+    handle = head.register_forward_pre_hook(enter)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def units(workload: Workload, plan: Plan) -> list[list[nn.Module]]:
+    """The traced layers (or checkpointed groups) by unit; the last takes the remainder."""
+    layers: Any = workload.module.get_submodule("layers")
+    modules = list(layers)
+    grouped = workload.cell.checkpoint_every if workload.cell.checkpoint else None
+    size = plan.unit // (grouped or 1)
+    return [modules[:size], modules[size : 2 * size], modules[2 * size :]]
+
+
+class _Marks:
+    """Boundaries as they are met."""
+
+    def __init__(self) -> None:
+        self.forward = [-1] * UNITS
+        self.backward = [-1] * UNITS
+        self.head = -1
+
+    def frozen(self) -> Boundaries:
+        met = self.backward if self.backward[MIDDLE] >= 0 else []
+        return Boundaries(self.forward, self.head, met)
+
+
+@contextmanager
+def boundaries(workload: Workload, tracker: Tracker, plan: Plan | None) -> Iterator[_Marks]:
+    """Note when each unit's forward and backward begin."""
+    marks = _Marks()
+    if plan is None:
+        yield marks
+        return
+    handles = []
+    for number, unit in enumerate(units(workload, plan)):
+
+        def enter(_module: nn.Module, _inputs: Any, number: int = number) -> None:
+            marks.forward[number] = tracker.tick + 1
+
+        def leave(_module: nn.Module, _inputs: Any, output: Any, number: int = number) -> None:
+            if number == LAST:
+                marks.head = tracker.tick + 1
+            for tensor in output:
+                if isinstance(tensor, Tensor) and tensor.requires_grad:
+                    tensor.register_hook(lambda _: arrive(number))
+
+        def arrive(number: int) -> None:
+            if marks.backward[number] < 0:
+                marks.backward[number] = tracker.tick + 1
+
+        handles.append(unit[0].register_forward_pre_hook(enter))
+        handles.append(unit[-1].register_forward_hook(leave))
+    try:
+        yield marks
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
+    """Attention FLOPs of pairs that the mask hides, exact.
+
+    Every pair of a workload costs the same in forward, backward and recomputation, so the masked
+    share of attention FLOPs is the masked share of pairs.
+    """
+    attention = causal_attention(operators)
+    if not attention:
+        return 0
+    dense = allowed = 0
+    for parts, count in workload.layers:
+        pairs = workload.system.pairs(Layout.of(workload.cell), parts.window)
+        dense, allowed = dense + count * pairs.dense, allowed + count * pairs.allowed
+    if workload.cell.pass_ == "decode":
+        return 0  # A cache holds only what its token sees.
+    hidden, rest = divmod(attention * (dense - allowed), dense)
+    assert rest == 0, "attention FLOPs are a multiple of the dense pairs"
+    return hidden
+
+
+def parameters_of(
+    workload: Workload, repeated: Set[int] = frozenset(), times: int = 1
+) -> tuple[Parameter, ...]:
+    """Every parameter, in order; the run of those whose ids are ``repeated`` stands ``times``."""
+    part_of = workload.part_of()
+    found: list[Parameter] = []
+    run: list[Parameter] = []
+    for parameter in workload.module.parameters():
+        entry = Parameter(part_of[id(parameter)], parameter.numel(), parameter.requires_grad)
+        if id(parameter) in repeated:
+            run.append(entry)
+            continue
+        found += run * times
+        run = []
+        found.append(entry)
+    return (*found, *run * times)
+
+
+def idle_windows(workload: Workload) -> tuple[int, ...]:
+    """Windows under which every layer sees as much as without."""
+    windows = {parts.window for parts, _ in workload.layers if parts.window is not None}
+    layout = Layout.of(workload.cell)
+    return tuple(sorted(w for w in windows if not workload.system.window_bites(layout, w)))
+
+
+def params_by_part(workload: Workload, params: int) -> dict[str, int]:
+    """Parameters of each part; the decoder's are the rest, and empty where there is one part."""
+    if not workload.modules:
+        return {}
+    sizes = {
+        name: sum(p.numel() for p in module.parameters())
+        for name, module in workload.modules.items()
+        if name != "decoder"
+    }
+    return {**sizes, "decoder": params - sum(sizes.values())}

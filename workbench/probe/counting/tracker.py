@@ -1,0 +1,256 @@
+"""One pass over a workload on fake tensors: operators, their FLOPs and bytes, allocations.
+
+Storages are followed by weak references, so a view costs nothing and a tensor is freed when its
+last owner lets go, as on a real device.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from workbench.lvlm.offload import TO_HOST
+from workbench.probe.counting.allocator import HOST, Allocator
+from workbench.probe.counting.flops import is_attention, operator_flops
+from workbench.probe.counting.pieces import Nodes
+from workbench.probe.counting.traffic import bytes_of, extent
+
+
+class Operator(NamedTuple):
+    """One operator call: what the roofline needs to know of it."""
+
+    name: str
+    flops: int
+    bytes: int
+    attention: bool
+    part: str = "decoder"
+    """Which part of the model ran it: tower, adapter or decoder."""
+    piece: str = ""
+    """Which part of a layer, by ``pieces``; empty where nobody asked."""
+
+
+class Call(NamedTuple):
+    """An operator at a moment, standing for ``times`` calls."""
+
+    tick: int
+    times: int
+    operator: Operator
+
+
+@dataclass
+class Block:
+    """One storage: its size and when it was born and freed, counted in operator calls."""
+
+    bytes: int
+    born: int
+    died: int | None = None
+    kind: str = "working"
+
+    def alive(self, tick: int) -> bool:
+        return self.born <= tick and (self.died is None or self.died > tick)
+
+
+Scratch = Callable[[str, Any, tuple[Any, ...]], Iterable[int]]
+"""(part, operator, arguments) -> bytes of each temporary."""
+
+
+def none(part: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
+    """No temporaries."""
+    return ()
+
+
+@dataclass
+class Tracker(TorchDispatchMode):
+    """Enter it inside FakeTensorMode, around one iteration."""
+
+    allocator: Allocator = HOST
+    nodes: Nodes | None = None
+    """Who knows the piece of an operator, if it is asked for."""
+    scratch: Scratch = none
+    """What a card's kernel allocates beside what it returns."""
+    vocabulary: int | None = None
+    """Width of a row of logits, while the LM head is at work."""
+    calls: list[Call] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.tick = 0
+        self.times = 1
+        self.part = "decoder"
+        self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
+
+    def hold(self, kind: str, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that exist before the iteration."""
+        for tensor in tensors:
+            self._follow(tensor).kind = kind
+
+    def reserve(self, kind: str, size: int, times: int) -> None:
+        """Count what the device's libraries hold throughout."""
+        if size:
+            size = self.allocator.rounded(size)
+            self.blocks += [Block(size, self.tick, kind=kind) for _ in range(times)]
+
+    def label(self, kind: str, tensors: Iterable[Tensor]) -> None:
+        """Name the kind of storages made during the iteration, e.g. gradients."""
+        for tensor in tensors:
+            block = self._follow(tensor)
+            if block.kind == "working":
+                block.kind = kind
+
+    def enter_part(self, part: str) -> None:
+        """Operators from now on are of that part."""
+        self.part = part
+
+    def block_of(self, tensor: Tensor) -> Block:
+        """The block of a tensor's storage."""
+        return self._follow(tensor)
+
+    def moved(self, direction: str, tensor: Tensor) -> None:
+        """The last operator copied ``tensor`` to the host or from it: ``lvlm.offload`` says so."""
+        call, size = self.calls[-1], extent(tensor)
+        ran = call.operator
+        copied = Operator(direction, 0, size, False, ran.part, ran.piece)
+        self.calls[-1] = call._replace(operator=copied)
+        if direction == TO_HOST:
+            block = self._follow(tensor)
+            block.kind = "offloaded"
+            block.bytes = tensor.untyped_storage().nbytes()  # The host rounds by its own rule.
+
+    def loop(self, steps: range) -> Iterator[int]:
+        """First, second and last of ``steps``; the second stands for all between."""
+        if len(steps) <= 3:
+            yield from steps
+            return
+        yield steps[0]
+        before, self.times = self.times, self.times * (len(steps) - 2)
+        yield steps[1]
+        self.times = before
+        yield steps[-1]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        if not outputs:
+            return out
+        self.tick += 1
+        piece = "" if self.nodes is None else self.nodes.now()
+        for tensor in outputs:
+            self._follow(tensor)
+        if not func.is_view:
+            packet = func.overloadpacket
+            inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+            moved = bytes_of(packet, inputs, outputs)
+            flops = operator_flops(packet, args, kwargs, out)
+            name = str(packet).removeprefix("aten.")
+            for size in self.scratch(self.part, packet, args) if self.allocator.card else ():
+                size = self.allocator.rounded(size)
+                self.blocks.append(Block(size, self.tick, self.tick + 1, "temporaries"))
+            attention = is_attention(packet)
+            operator = Operator(name, flops, moved, attention, self.part, piece)
+            self.calls.append(Call(self.tick, self.times, operator))
+        return out
+
+    def _follow(self, tensor: Tensor) -> Block:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        known = self._known.get(key)
+        if known is not None and known[0]() is not None:
+            return known[1]
+        block = Block(self.allocator.rounded(storage.nbytes()), self.tick)
+        if self.vocabulary is not None and tensor.shape[-1:] == (self.vocabulary,):
+            block.kind = "logits"
+        self.blocks.append(block)
+
+        def free(_: object) -> None:
+            block.died = self.tick + 1  # Before the next operator allocates.
+
+        self._known[key] = (weakref.ref(storage, free), block)
+        return block
+
+
+class Timeline(NamedTuple):
+    """Everything that happened in one iteration, in operator calls."""
+
+    blocks: list[Block]
+    calls: list[Call]
+    forward_end: int
+    """The moment at which a train pass's forward is over; -1 for other passes."""
+
+    def peak(self) -> tuple[int, int]:
+        """The largest sum of live blocks, in bytes, and the moment it is first reached."""
+        changes: Counter[int] = Counter()
+        for block in self.blocks:
+            changes[block.born] += block.bytes
+            if block.died is not None:
+                changes[block.died] -= block.bytes
+        live = best = moment = 0
+        for tick in sorted(changes):
+            live += changes[tick]
+            if live > best:
+                best, moment = live, tick
+        return best, moment
+
+    def levels(self, first: int, last: int) -> list[int]:
+        """The sum of live blocks at every moment from ``first`` to ``last``."""
+        changes: Counter[int] = Counter()
+        for block in self.blocks:
+            changes[max(first, block.born)] += block.bytes
+            if block.died is not None:
+                changes[max(first, block.died)] -= block.bytes
+        return list(accumulate(changes[moment] for moment in range(first, last + 1)))
+
+    def by_kind(self, moment: int) -> dict[str, int]:
+        """Live bytes at a moment by kind; what the forward leaves behind is ``activations``."""
+        end = self.forward_end
+        sums: Counter[str] = Counter()
+        for block in self.blocks:
+            if block.alive(moment):
+                saved = block.kind == "working" and block.born <= end and block.alive(end)
+                sums["activations" if saved else block.kind] += block.bytes
+        return dict(sums)
+
+    def without(self, *kinds: str) -> "Timeline":
+        """The same iteration, as if blocks of these kinds were somewhere else."""
+        return self._replace(blocks=[b for b in self.blocks if b.kind not in kinds])
+
+    def of_kind(self, kind: str) -> int:
+        """Bytes of all blocks of a kind."""
+        return sum(block.bytes for block in self.blocks if block.kind == kind)
+
+
+def tally(calls: Iterable[Call]) -> Counter[Operator]:
+    """How often each operator ran."""
+    counts: Counter[Operator] = Counter()
+    for call in calls:
+        counts[call.operator] += call.times
+    return counts
+
+
+def total(operators: Counter[Operator]) -> int:
+    """FLOPs of all calls."""
+    return sum(op.flops * count for op, count in operators.items())
+
+
+def causal_attention(operators: Counter[Operator]) -> int:
+    """FLOPs over the decoder's query-key pairs; a tower's attention hides none of its own."""
+    return sum(
+        op.flops * count
+        for op, count in operators.items()
+        if op.attention and op.part == "decoder"
+    )
+
+
+def storage_bytes(tensors: Iterable[Tensor], granule: int = 1) -> int:
+    """Bytes of distinct storages, each rounded up."""
+    sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    return sum(-(-size // granule) * granule for size in sizes.values())

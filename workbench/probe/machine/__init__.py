@@ -1,0 +1,1 @@
+"""What is here: CPU and GPUs, their driver, versions, ranks."""

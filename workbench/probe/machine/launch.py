@@ -1,0 +1,98 @@
+"""Several processes, one a rank, started by torchrun or deepspeed; nothing here imports torch."""
+
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from workbench.errors import RequestError
+from workbench.probe.counting.states import check_states
+from workbench.probe.machine.environment import cuda_index, num_gpus, resolve_device
+from workbench.probe.machine.nvml import Nvml
+from workbench.spec import Cell
+
+
+class Launch(NamedTuple):
+    """This process among those that were started together."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+
+
+def launched() -> Launch | None:
+    """What torchrun or deepspeed said to this process; None where neither started it."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    values = [os.environ.get(name, "") for name in names]
+    if not all(value.isdecimal() for value in values) or "MASTER_ADDR" not in os.environ:
+        return None
+    rank, local_rank, world = map(int, values)
+    local_world = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or str(world)
+    return Launch(rank, local_rank, world, int(local_world))
+
+
+def check_ranks(cell: Cell, launch: Launch | None, device: str) -> None:
+    """Raise RequestError where the cell cannot be measured by the processes that there are.
+
+    Called before anything is built: world sizes, GPUs, and what deepspeed needs.
+    """
+    check_states(cell)
+    ranks = 1 if launch is None else launch.world_size
+    if launch is None and cell.world_size > 1:
+        n = cell.world_size
+        raise RequestError(
+            f"world_size {n}: this is one process; start {n} with 'torchrun --nproc-per-node {n} "
+            f"-m workbench measure …' or 'deepspeed --num_gpus {n} --module workbench measure …', "
+            "or emulate one ZeRO-3 rank with --emulate all"
+        )
+    if ranks != cell.world_size:
+        raise RequestError(
+            f"world_size {cell.world_size}: {ranks} processes were started; give --world-size "
+            f"{ranks} or start {cell.world_size}"
+        )
+    if cell.world_size == 1:
+        return
+    if not cell.optimizes:
+        raise RequestError(
+            f"world_size {cell.world_size}: only a train pass of scope decoder or lvlm runs on "
+            "several ranks; leave --world-size out"
+        )
+    if cell.scope == "lvlm" and not cell.num_visual:
+        raise RequestError("num_visual 0: leaves the tower without an image; use scope decoder")
+    assert launch is not None, "several ranks"
+    place = resolve_device(device)
+    count = num_gpus(Nvml())
+    if cuda_index(place) is not None and launch.local_world_size > count:
+        raise RequestError(
+            f"world_size {cell.world_size}: {launch.local_world_size} processes were started on "
+            f"this machine, which shows {count} GPUs; start one a GPU"
+        )
+    _check_deepspeed(place)
+
+
+def helper_needs() -> list[str]:
+    """What deepspeed compiles its helper for the CPU with and is not on PATH."""
+    compilers = [os.environ.get("CXX") or "c++", "g++"]
+    missing = [] if any(map(shutil.which, compilers)) else ["a C++ compiler (g++)"]
+    return missing if shutil.which("ninja", path=search_path()) else [*missing, "ninja"]
+
+
+def search_path() -> str:
+    """PATH, and the programs that were installed beside this interpreter."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def _check_deepspeed(place: str) -> None:
+    if find_spec("deepspeed") is None:
+        raise RequestError(
+            "deepspeed is not installed; pip install 'visual-token-workbench[train]'"
+        )
+    missing = helper_needs() if place == "cpu" else []
+    if missing:
+        raise RequestError(
+            f"deepspeed compiles a helper where ranks run on the CPU: {' and '.join(missing)} "
+            "not on PATH"
+        )

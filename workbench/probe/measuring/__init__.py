@@ -1,0 +1,1 @@
+"""A cell run on this machine: timing, memory, telemetry, traces, ceilings."""

@@ -1,0 +1,92 @@
+"""Whether a kernel computes the right thing on this device: its cell against eager in float64."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.errors import Unsupported
+from workbench.lvlm.build import Workload, build
+from workbench.probe.machine.environment import device_name, environment
+from workbench.record import Record, Status
+from workbench.spec import Cell
+
+LIMITS = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 2e-2}
+"""Relative norms up to which rounding alone may bring a cell of that data type."""
+
+
+def agreement(cell: Cell, device: str) -> Record:
+    """Relative norms of outputs, and of gradients where the pass has them.
+
+    Both forms have the cell's weights and inputs, rounded to its data type. A record that is not
+    ``ok`` says by how much it disagrees, or what went wrong; ``details`` has every norm.
+    """
+    facts: dict[str, Any] = {
+        "cell": cell,
+        "source": "measured",
+        "device": device_name(device),
+        "environment": environment(device),
+    }
+    try:
+        found = _norms(cell, device)
+    except Unsupported as error:
+        status, reason = Status.UNSUPPORTED, str(error)
+        return Record(**facts, status=status, error=reason, flags=[f"{status}: {reason}"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        return Record(**facts, status=Status.ERROR, error=reason, flags=[f"error: {reason}"])
+    wrong = {name: norm for name, norm in found.items() if not norm <= LIMITS[cell.dtype]}
+    flags = [f"disagrees: {name} by {norm:.2e}" for name, norm in wrong.items()]
+    return Record(
+        **facts,
+        status=Status.ERROR if wrong else Status.OK,
+        error=flags[0] if flags else None,
+        flags=flags,
+        details={"relative_error": found},
+    )
+
+
+def _norms(cell: Cell, device: str) -> dict[str, float]:
+    mine = build(cell, device)
+    exact = build(cell.replace(kernel="eager", dtype="float64"), device)
+    with torch.no_grad():
+        for ours, theirs in zip(_given(mine), _given(exact), strict=True):
+            theirs.copy_(ours)
+    outputs = [_run(workload) for workload in (mine, exact)]
+    found = {"outputs": relative(*outputs)}
+    if cell.pass_ == "train":
+        for name, tensors in (("inputs", _inputs), ("weights", _weights)):
+            gradients = ([x.grad for x in tensors(workload)] for workload in (mine, exact))
+            found[f"gradients of {name}"] = relative(*gradients)
+    return found
+
+
+def _weights(workload: Workload) -> list[Tensor]:
+    return list(workload.module.parameters())
+
+
+def _inputs(workload: Workload) -> list[Tensor]:
+    return workload.inputs
+
+
+def _given(workload: Workload) -> list[Tensor]:
+    return [*_weights(workload), *workload.inputs, *workload.upstream]
+
+
+def _run(workload: Workload) -> list[Tensor]:
+    with workload.guard():
+        outputs = workload.run_forward()
+        if workload.cell.pass_ == "train":
+            workload.run_backward(outputs)
+    return [output.detach() for output in outputs]
+
+
+def relative(found: Iterable[Tensor | None], exact: Iterable[Tensor | None]) -> float:
+    """Norm of the difference over the norm, all tensors together; NaN where one is not finite."""
+    wrong = whole = 0.0
+    for ours, theirs in zip(found, exact, strict=True):
+        if ours is not None and theirs is not None:
+            wrong += float((ours.double() - theirs).square().sum())
+            whole += float(theirs.square().sum())
+    return float(torch.tensor(wrong / whole if whole else wrong).sqrt())

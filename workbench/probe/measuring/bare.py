@@ -1,0 +1,28 @@
+"""Iterations and nothing around them: what a trial of a threshold runs."""
+
+from torch import cuda
+
+from workbench.lvlm.build import Workload
+from workbench.probe.measuring.memory import Memory
+from workbench.probe.measuring.timing import Timing, iterate
+
+
+def bare(workload: Workload, count: int) -> tuple[Timing, Memory | None, list[str]]:
+    """``count`` iterations, the first one among them, each timed; no warm-up, no extra pass.
+
+    The peak comes from CUDA's own counters; the CPU has none, so that there it is None.
+    """
+    device, timing = workload.context.device, Timing()
+    if device.type == "cuda":
+        cuda.synchronize(device)
+        cuda.reset_peak_memory_stats(device)
+    retries = cuda.memory_stats(device).get("num_alloc_retries", 0) if device.type == "cuda" else 0
+    for _ in range(count):
+        timing.add(iterate(workload))
+    flags = [f"no_warmup: {count} iterations, from the first on"]
+    if device.type != "cuda":
+        return timing, None, [*flags, "peak_bytes: not tracked in a trial on the CPU"]
+    retries = cuda.memory_stats(device).get("num_alloc_retries", 0) - retries
+    peak, reserved = cuda.max_memory_allocated(device), cuda.max_memory_reserved(device)
+    memory = Memory(peak, reserved, retries, ())
+    return timing, memory, [*flags, *memory.flags()]

@@ -1,0 +1,220 @@
+"""A cell without its device: FLOPs, memory and roofline time from one pass over fake tensors."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from workbench.calibration import calibration_for
+from workbench.devices import DEVICES, Device, device
+from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.models import resolve
+from workbench.lvlm.pictures import look
+from workbench.lvlm.towers import tower_of
+from workbench.pictures import Pictures
+from workbench.probe.counting.allocator import allocator_of, assumptions
+from workbench.probe.counting.states import check_states
+from workbench.probe.counting.trace import Trace, trace
+from workbench.probe.machine.environment import environment
+from workbench.probe.predicting.deepspeed_estimate import beside
+from workbench.probe.predicting.peak import predicted_peak, predicted_reserved
+from workbench.probe.predicting.roofline import Times, by_part, rates, table, times, works
+from workbench.probe.predicting.throughput import throughput
+from workbench.probe.predicting.transfer import transfer
+from workbench.record import Record, Status
+from workbench.spec import Cell
+
+
+def predict(
+    cell: Cell,
+    device_name: str,
+    calibration: str | None = None,
+    pictures: Pictures | None = None,
+) -> Record:
+    """Predict one cell on a named device; ``calibration`` is a file, or ``none``.
+
+    Without the latter, the calibration that comes with the workbench is used, if there is one.
+
+    A cell beyond the device's capacity has status ``oom`` and keeps its metrics. Raises
+    RequestError for unknown names; a kernel that cannot serve the family gives status
+    ``unsupported``.
+    """
+    target = device(device_name)
+    check_states(cell)
+    known = calibration_for(target.name, calibration)
+    started, clock = datetime.now(UTC), time.monotonic()
+    base: dict[str, Any] = {
+        "cell": cell,
+        "source": "predicted",
+        "device": target.name,
+        "environment": environment("cpu"),
+        "started_at": started.isoformat(timespec="seconds"),
+    }
+    capacity, flags = capacity_of(cell, target)
+    try:
+        traced = trace(cell, allocator_of(target), pieces=True, pictures=pictures)
+    except Unsupported as error:
+        return Record(
+            **base,
+            status=Status.UNSUPPORTED,
+            error=str(error),
+            flags=[f"unsupported: {error}"],
+            duration_s=time.monotonic() - clock,
+        )
+    moved, said = transfer(traced, target)
+    flags += said
+    peak = predicted_peak(cell, traced)
+    work = works(cell, traced)
+    speed, said = rates(cell, work, target, known)
+    flags += said
+    found = None if speed is None else times(work, speed, peak.states)
+    seconds = None if found is None else found.total
+    if moved is not None:
+        seconds = moved.beside(seconds)
+    flags += [
+        f"window: its {window:,} positions are no fewer than the sequence has, it hides nothing"
+        for window in traced.idle_windows
+    ]
+    if cell.world_size > 1:
+        flags.append("communication: time_s is of one rank's computing; collectives are left out")
+    modelled = KERNELS[cell.kernel].traced_as()
+    flags += [f"modelled: {modelled}"] if modelled else []
+    flags += ["compile: predicted as the operators that eager mode runs"] if cell.compile else []
+    rate = target.peak(cell.dtype)
+    if not seconds or not rate:
+        reason = target.sources["peak_flops"]
+        flags += [f"{name}: {reason}" for name in ("mfu", "mfu_causal")]
+    if not seconds and cell.optimizes:
+        flags += [f"{name}: needs time_s" for name in ("samples_per_s", "tokens_per_s")]
+    fits = capacity is None or peak.total <= capacity
+    reserved = (
+        predicted_reserved(cell, traced, peak) if target.capacity_bytes is not None else None
+    )
+    if fits and capacity is not None and reserved is not None and reserved > capacity:
+        flags.append(
+            f"fragmented: the allocator would hold {reserved:,} bytes, more than there are; it "
+            "returns cached segments then, and may still run out"
+        )
+    return Record(
+        **base,
+        status=Status.OK if fits else Status.OOM,
+        error=None if fits else f"needs {peak.total:,} bytes, the device gives {capacity:,}",
+        metrics={
+            **counts(traced),
+            **({"weight_bytes": peak.states.weights} if peak.states else {}),
+            "peak_bytes": peak.total,
+            "gradient_bytes": (
+                peak.states.reduced if peak.states else traced.timeline.of_kind("gradients")
+            ),
+            "activation_bytes": saved_bytes(traced),
+            "working_bytes": peak.by_kind.get("working", 0),
+            "time_s": seconds,
+            **utilisation(traced, seconds, rate),
+            **(throughput(cell, seconds) if cell.optimizes else {}),
+            "optimizer_bytes": peak.states.optimizer if peak.states else 0,
+            **({} if reserved is None else {"reserved_bytes": reserved}),
+            **({} if moved is None else {"offload_bytes": traced.offload_bytes}),
+        },
+        flags=flags,
+        details={
+            "memory_by_kind": peak.by_kind,
+            "capacity_bytes": capacity,
+            "assumed": assumptions(target, cell),
+        }
+        | shown(cell, pictures)
+        | ({} if moved is None else {"offload": moved.document()})
+        | (
+            {"states": beside(cell, traced.parameters, peak.states)}
+            if peak.states is not None
+            else {}
+        )
+        | ({"parts": parts_of(traced, found)} if traced.params_by_part else {})
+        | ({} if known is None else {"calibration": known.provenance})
+        | {
+            "operators": table(work, found, lambda op: {"operator": op.name, "part": op.part}),
+            "modules": table(work, found, lambda op: {"module": op.piece, "part": op.part}),
+        }
+        | ({} if found is None else {"time": found.document()}),
+        duration_s=time.monotonic() - clock,
+    )
+
+
+def shown(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
+    """Which files the cell shows and what became of them, for a record's details."""
+    if pictures is None:
+        return {}
+    return {"pictures": [*look(tower_of(resolve(cell.model)), pictures).facts]}
+
+
+def counts(traced: Trace) -> dict[str, int | float | None]:
+    """The metrics that are counted, not measured: the same for a measured and a predicted cell."""
+    return {
+        "flops": traced.flops,
+        "flops_causal": traced.flops_causal,
+        "model_flops": traced.model_flops,
+        "params": traced.params,
+        "weight_bytes": traced.timeline.of_kind("weights"),
+        "bytes_moved": traced.bytes_moved,
+        **(
+            {}
+            if traced.all_to_all_bytes is None
+            else {"all_to_all_bytes": traced.all_to_all_bytes}
+        ),
+        **({} if traced.kv_cache_bytes is None else {"kv_cache_bytes": traced.kv_cache_bytes}),
+    }
+
+
+def utilisation(
+    traced: Trace, seconds: float | None, rate: float | None
+) -> dict[str, int | float | None]:
+    """MFU by both counts; None without a time or a peak in FLOP/s."""
+    if not seconds or not rate:
+        return {"mfu": None, "mfu_causal": None}
+    return {
+        "mfu": traced.model_flops / seconds / rate,
+        "mfu_causal": traced.model_flops_causal / seconds / rate,
+    }
+
+
+def saved_bytes(traced: Trace) -> int:
+    """Activations that the forward of a train pass leaves for its backward on the device.
+
+    Logits are among them and, on a CPU, what is offloaded.
+    """
+    end = traced.timeline.forward_end
+    if end < 0:
+        return 0
+    kinds = traced.timeline.by_kind(end)
+    return sum(kinds.get(kind, 0) for kind in ("activations", "logits", "offloaded"))
+
+
+def parts_of(traced: Trace, found: Times | None) -> dict[str, dict[str, int | float]]:
+    """Parameters, FLOPs and seconds of tower, adapter and decoder, if there are any."""
+    seconds = {} if found is None else by_part(found)
+    parts: dict[str, dict[str, int | float]] = {}
+    for part, params in traced.params_by_part.items():
+        flops = sum(op.flops * n for op, n in traced.operators.items() if op.part == part)
+        parts[part] = {"params": params, "flops": flops}
+        if found is not None:
+            parts[part]["time_s"] = seconds.get(part, 0.0)
+    return parts
+
+
+def capacity_of(cell: Cell, target: Device) -> tuple[int | None, list[str]]:
+    """Bytes that the cell may allocate, and a flag where a smaller card is emulated."""
+    capacity = target.capacity_bytes
+    if cell.memory_cap is None:
+        return capacity, []
+    cap = cap_bytes(cell.memory_cap)
+    smaller = cap if capacity is None else min(cap, capacity)
+    return smaller, [f"memory_cap: a card of {smaller:,} bytes is emulated ({cell.memory_cap})"]
+
+
+def cap_bytes(cap: int | str) -> int:
+    """A memory cap in bytes: a number, or the capacity of a device entry."""
+    if isinstance(cap, int):
+        return cap
+    capacity = DEVICES[cap].capacity_bytes
+    if capacity is None:
+        raise RequestError(f"memory_cap {cap!r}: this device has no fixed capacity; give bytes")
+    return capacity

@@ -1,0 +1,221 @@
+"""Seconds of a traced cell: a roofline operator by operator, with peaks or with calibrated rates.
+
+An operator takes the longer of computing its FLOPs and moving its bytes; when calibrated, also the
+share of the shorter that the longer does not hide, and an overhead. A host that issues operators
+slower than the device runs them sets the pace of the whole iteration.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from workbench.calibration import Calibration
+from workbench.devices import Device
+from workbench.lvlm.kernels import KERNELS
+from workbench.probe.counting.states import States
+from workbench.probe.counting.trace import Trace
+from workbench.probe.counting.tracker import Operator, causal_attention
+from workbench.spec import Cell
+
+COMPUTE, MEMORY, OVERHEAD = "compute", "memory", "overhead"
+
+
+class Work(NamedTuple):
+    """An operator of a cell: how often it runs, the rate that it computes at, and what it does."""
+
+    operator: Operator
+    calls: int
+    rate: str | None
+    """A key of ``flops_per_s``; None for an operator without FLOPs."""
+    flops: float
+    """Really done by a call: a fused kernel skips the pairs that the causal mask hides."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device does in a second; overheads are seconds a call."""
+
+    flops_per_s: dict[str, float]
+    bytes_per_s: float
+    optimizer_bytes_per_s: float
+    exposed: float = 0.0
+    """Share of the shorter of computing and moving bytes that the longer does not hide."""
+    overhead_s: float = 0.0
+    launch_s: float = 0.0
+
+
+class Timed(NamedTuple):
+    """All calls of one operator."""
+
+    work: Work
+    seconds: float
+    bound: str
+    """What takes most of it: compute, memory or overhead."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of an iteration."""
+
+    operators: list[Timed]
+    optimizer: float
+    host: float
+    """What the host needs to issue the operators."""
+
+    @property
+    def device(self) -> float:
+        """What the device needs for all operators."""
+        return sum(timed.seconds for timed in self.operators)
+
+    @property
+    def total(self) -> float:
+        """The host runs ahead of the device: the slower of the two sets the pace."""
+        return self.optimizer + max(self.device, self.host)
+
+    def document(self) -> dict[str, float]:
+        """The terms of the total, in seconds, JSON-ready."""
+        return {"device_s": self.device, "host_s": self.host, "optimizer_s": self.optimizer}
+
+
+def works(cell: Cell, traced: Trace) -> list[Work]:
+    """Every operator of a cell that does something, with the rate that it belongs to."""
+    attention = causal_attention(traced.operators)
+    hidden = traced.flops - traced.flops_causal
+    kept = 1.0 if not attention or KERNELS[cell.kernel].every_pair else 1 - hidden / attention
+    found = []
+    for op, calls in traced.operators.items():
+        if not op.flops and not op.bytes:
+            continue  # A view, though torch does not call it one.
+        share = kept if op.attention and op.part == "decoder" else 1.0
+        found.append(Work(op, calls, rate_of(op, cell), op.flops * share))
+    return found
+
+
+def rate_of(op: Operator, cell: Cell) -> str | None:
+    """The class of an operator that computes: matmuls by dtype, attention by kernel too."""
+    if not op.flops:
+        return None
+    if not op.attention:
+        return f"matmul {cell.dtype}"
+    backward = " backward" if op.name.endswith("_backward") else ""
+    return f"attention {cell.kernel} {cell.dtype}{backward}"
+
+
+def optimizer_bytes(held: States | None) -> int:
+    """AdamW reads and writes its states and the weights once and reads the gradients."""
+    return 0 if held is None else 2 * held.optimizer + 2 * held.weights + held.reduced
+
+
+def times(work: Iterable[Work], rates: Rates, held: States | None) -> Times:
+    """Seconds by operator; ``held`` are the states of a cell that ends in an optimizer step."""
+    timed, calls = [], 0
+    for one in work:
+        computing = one.flops / rates.flops_per_s[one.rate] if one.rate else 0.0
+        moving = one.operator.bytes / rates.bytes_per_s
+        terms = {COMPUTE: computing, MEMORY: moving, OVERHEAD: rates.overhead_s}
+        exposed = rates.exposed * min(computing, moving)
+        seconds = one.calls * (max(computing, moving) + exposed + rates.overhead_s)
+        timed.append(Timed(one, seconds, max(terms, key=lambda name: terms[name])))
+        calls += one.calls
+    return Times(
+        timed, optimizer_bytes(held) / rates.optimizer_bytes_per_s, rates.launch_s * calls
+    )
+
+
+def rates(
+    cell: Cell, work: Iterable[Work], target: Device, calibration: Calibration | None
+) -> tuple[Rates | None, list[str]]:
+    """What the device does in a second for these operators, and the flags that a time needs.
+
+    Without a calibration these are the datasheet's peaks. None where a figure is missing; the flag
+    ``time_s`` then says which.
+    """
+    classes = sorted({one.rate for one in work if one.rate})
+    if calibration is None:
+        peak, bandwidth = target.peak(cell.dtype), target.bandwidth_bytes_per_s
+        if peak is None or bandwidth is None:
+            return None, [f"time_s: {target.sources['peak_flops']}"]
+        flag = "uncalibrated: time_s is the roofline's lower bound, not a measured efficiency"
+        return Rates(dict.fromkeys(classes, peak), bandwidth, bandwidth), [flag]
+    flags = [f"calibrated: {calibration.sentence}"]
+    beyond = calibration.covered.beyond(cell)
+    if cell.compile:
+        beyond.append("compiled modules were not measured")
+    if cell.zero:
+        beyond.append("communication under ZeRO is not counted")
+    flags += [f"beyond_calibration: {'; '.join(beyond)}"] if beyond else []
+    computing: dict[str, float] = {}
+    for name in classes:
+        value, stand_in = _compute_rate(name, cell, target, calibration)
+        if value is None:
+            return None, [f"time_s: the calibration of {target.name} has no rate for {name}"]
+        computing[name] = value
+        flags += [f"stand_in: {name} is not calibrated; {stand_in}"] if stand_in else []
+    bandwidth = _bandwidth("operators", target, calibration)
+    if bandwidth is None:
+        return None, [f"time_s: the calibration of {target.name} has no rate for bytes moved"]
+    return Rates(
+        computing,
+        bandwidth,
+        _bandwidth("optimizer", target, calibration) or bandwidth,
+        *(0.0 if found is None else found.value for found in calibration.overheads),
+    ), flags
+
+
+def _compute_rate(
+    name: str, cell: Cell, target: Device, calibration: Calibration
+) -> tuple[float | None, str]:
+    """The rate of a class and, where it is another's, a clause that says whose."""
+    known, matmul = calibration.flops_per_s, f"matmul {cell.dtype}"
+    if name in known:
+        return known[name].value, ""
+    if matmul in known:
+        return known[matmul].value, f"the rate of {matmul} stands in"
+    return target.peak(cell.dtype), "the datasheet's peak stands in"
+
+
+def _bandwidth(name: str, target: Device, calibration: Calibration) -> float | None:
+    known = calibration.bytes_per_s.get(name)
+    return target.bandwidth_bytes_per_s if known is None else known.value
+
+
+def by_part(found: Times) -> dict[str, float]:
+    """Seconds of the operators of each part of the model."""
+    seconds: dict[str, float] = {}
+    for timed in found.operators:
+        part = timed.work.operator.part
+        seconds[part] = seconds.get(part, 0.0) + timed.seconds
+    return seconds
+
+
+Row = dict[str, Any]
+
+
+def table(
+    work: Iterable[Work], found: Times | None, key: Callable[[Operator], dict[str, str]]
+) -> list[Row]:
+    """Calls, FLOPs and bytes (exact), seconds and bound, grouped by ``key``, longest first.
+
+    Seconds and bound are None without ``found``. FLOPs are dense.
+    """
+    seconds = {} if found is None else {id(t.work): t for t in found.operators}
+    rows: dict[tuple[str, ...], Row] = {}
+    bounds: dict[tuple[str, ...], Counter[str]] = {}
+    for one in work:
+        named = key(one.operator)
+        group = tuple(named.values())
+        row = rows.setdefault(
+            group, {**named, "calls": 0, "flops": 0, "bytes": 0, "time_s": None, "bound": None}
+        )
+        row["calls"] += one.calls
+        row["flops"] += one.calls * one.operator.flops
+        row["bytes"] += one.calls * one.operator.bytes
+        timed = seconds.get(id(one))
+        if timed is not None:
+            row["time_s"] = (row["time_s"] or 0.0) + timed.seconds
+            bounds.setdefault(group, Counter())[timed.bound] += timed.seconds  # type: ignore[assignment]
+            row["bound"] = bounds[group].most_common(1)[0][0]
+    return sorted(
+        rows.values(), key=lambda row: (-(row["time_s"] or 0.0), -row["flops"], -row["bytes"])
+    )

@@ -1,0 +1,174 @@
+"""The threshold solved for something else than |V|: the batch, frames, or minutes of video."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.devices import device
+from workbench.errors import RequestError
+from workbench.probe.counting.allocator import allocator_of
+from workbench.probe.counting.states import check_states
+from workbench.probe.counting.trace import trace
+from workbench.probe.predicting.limit import START, bracket, predicted_limit
+from workbench.probe.predicting.peak import Peak, predicted_peak
+from workbench.probe.predicting.predict import capacity_of
+from workbench.spec import MAX_TOKENS, Cell, make_cell
+from workbench.vision import VISIONS, FrontEnd
+from workbench.visuals import default_vision, parse_resolution, tokens_of_video
+
+SOLVE = ("visual", "batch", "frames", "minutes")
+MAX_BATCH = 1_000_000
+"""Of a cell (spec.py)."""
+FIRST_BATCH = 64
+"""The first batch that is tried."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to solve for, and what that needs; None where it was not given."""
+
+    solve: str = "visual"
+    num_visual: int | None = None
+    vision: str | None = None
+    resolution: str | None = None
+    fps: float | None = None
+
+
+def solved(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
+    """The document of ``workbench limit``: max_visual, max_batch, max_frames or max_minutes.
+
+    Raises RequestError as ``check_question`` and ``predicted_limit`` do.
+    """
+    check_question(cell, question)
+    if question.solve == "visual":
+        return predicted_limit(cell, device_name).document()
+    if question.solve == "batch":
+        sized = make_cell(**{**cell.document(), "num_visual": question.num_visual})
+        return _batch(sized, device_name)
+    return _video(cell, device_name, question)
+
+
+def check_question(cell: Cell, question: Question) -> None:
+    """Raise RequestError, one line, for options that contradict each other."""
+    solve = question.solve
+    if solve not in SOLVE:
+        raise RequestError(f"solve {solve!r}: one of {', '.join(SOLVE)}")
+    needed = {"batch": "num_visual", "frames": "resolution", "minutes": "resolution"}.get(solve)
+    allowed = {
+        "visual": (),
+        "batch": ("num_visual",),
+        "frames": ("resolution", "vision"),
+        "minutes": ("resolution", "vision", "fps"),
+    }[solve]
+    for field in ("num_visual", "vision", "resolution", "fps"):
+        value, option = getattr(question, field), f"--{field.removeprefix('num_')}"
+        if value is not None and field not in allowed:
+            raise RequestError(f"{option} {value}: says nothing where limit solves for {solve}")
+        if value is None and field == needed:
+            raise RequestError(f"solve {solve}: needs {option}")
+    if solve == "batch" and cell.batch != 1:
+        raise RequestError(f"batch {cell.batch}: is what is solved for; leave it out")
+    if question.fps is not None and not 0 < question.fps <= 1000:
+        raise RequestError(f"fps {question.fps}: more than 0 and at most 1000 frames a second")
+
+
+@dataclass(frozen=True)
+class _Found:
+    device: str
+    fits: int | None
+    fails: int | None
+    capacity_bytes: int
+    stopped_by: str | None
+    """The kind of memory that takes most where it fails; None where nothing fails."""
+
+
+def _search(
+    cell: Cell, field: str, value: Callable[[int], int], device_name: str, start: int, most: int
+) -> _Found:
+    """The threshold among the cells whose ``field`` is ``value(n)``, n up to ``most``."""
+    target = device(device_name)
+    check_states(cell)
+    capacity, _ = capacity_of(cell, target)
+    if capacity is None:
+        raise RequestError(
+            f"device {target.name!r}: has no fixed capacity; give --memory-cap BYTES"
+        )
+    allocator = allocator_of(target)
+    peaks: dict[int, Peak] = {}
+
+    def need(number: int) -> int:
+        if number == 0 and (field == "batch" or cell.num_text == 0):
+            return 0  # There is no such cell, and it would need nothing.
+        if number not in peaks:
+            point = cell.replace(**{field: value(number)})
+            peaks[number] = predicted_peak(point, trace(point, allocator))
+        return peaks[number].total
+
+    fits, fails = bracket(need, capacity, start, most)
+    stopped_by = None if fails is None else peaks[fails].dominant
+    return _Found(target.name, fits, fails, capacity, stopped_by)
+
+
+def _batch(cell: Cell, device_name: str) -> dict[str, Any]:
+    found = _search(cell, "batch", lambda n: n, device_name, FIRST_BATCH, MAX_BATCH)
+    return {
+        **_head(cell, found.device, "batch"),
+        "max_batch": found.fits or None,
+        "fails_at": found.fails,
+        "capacity_bytes": found.capacity_bytes,
+        "stopped_by": found.stopped_by or f"nothing up to {MAX_BATCH:,} samples",
+    }
+
+
+def _video(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
+    name = question.vision or default_vision(cell.model)
+    front_end = VISIONS[name]
+    width, height = parse_resolution(question.resolution or "")
+    each = front_end.tokens_of_step(width, height)
+    rate = (question.fps or 1.0) if question.solve == "minutes" else None
+    most, why = _most_frames(front_end, name, each, rate)
+
+    def visual(frames: int) -> int:
+        return tokens_of_video(front_end, width, height, frames) if frames else 0
+
+    start = min(most, max(1, START // each))
+    found = _search(cell, "num_visual", visual, device_name, start, most)
+
+    def shown(frames: int | None) -> float | int | None:
+        return frames if rate is None or frames is None else frames / rate / 60
+
+    return {
+        **_head(cell, found.device, question.solve),
+        f"max_{question.solve}": shown(found.fits),
+        "fails_at": shown(found.fails),
+        "max_visual": None if found.fits is None else visual(found.fits),
+        "vision": name,
+        "resolution": f"{width}x{height}",
+        **({} if rate is None else {"fps": rate, "max_frames": found.fits}),
+        "tokens_each": each,
+        "capacity_bytes": found.capacity_bytes,
+        "stopped_by": found.stopped_by or why,
+    }
+
+
+def _most_frames(front_end: FrontEnd, name: str, each: int, rate: float | None) -> tuple[int, str]:
+    """The most frames that can be asked for, and why there are no more.
+
+    A front end that samples at most so many frames of a video takes no more, however long it is.
+    """
+    most = max(1, MAX_TOKENS // each)
+    if rate is not None:
+        sampled = front_end.sampled(most, rate, rate)
+        if sampled < most:
+            return sampled, f"{name}, which samples at most {sampled:,} frames of a video"
+    return most, f"nothing up to {most:,} frames"
+
+
+def _head(cell: Cell, device: str, solve: str) -> dict[str, Any]:
+    return {
+        "cell": cell.document(),
+        "key": cell.key,
+        "source": "predicted",
+        "device": device,
+        "solve": solve,
+    }

@@ -1,0 +1,1 @@
+"""One training step on several ranks, under deepspeed."""

@@ -1,0 +1,191 @@
+"""A training step on several ranks, measured: every rank reports, and rank 0 makes the record."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from workbench.errors import Unsupported
+from workbench.lvlm.build import build
+from workbench.pictures import Pictures
+from workbench.probe.counting.trace import trace
+from workbench.probe.machine.environment import device_name, environment, resolve_device
+from workbench.probe.machine.launch import Launch
+from workbench.probe.measuring.measure import utilisation_of
+from workbench.probe.measuring.memory import is_out_of_memory
+from workbench.probe.measuring.timing import SLOW_S, Timing, sample, seconds_of, settle
+from workbench.probe.measuring.watch import observed
+from workbench.probe.predicting.predict import counts, shown
+from workbench.probe.ranks.alarm import Alarm
+from workbench.probe.ranks.engine import (
+    Rank,
+    communication_share,
+    join,
+    own_samples,
+    peak_bytes,
+    profiled_flops,
+)
+from workbench.record import Record, Status
+from workbench.spec import Cell, Protocol
+
+
+def measure_on_ranks(
+    cell: Cell,
+    device: str,
+    protocol: Protocol,
+    launch: Launch,
+    emit: Callable[[Record], None],
+    pictures: Pictures | None = None,
+) -> None:
+    """Measure one cell together with the other ranks; rank 0 calls ``emit`` with the record.
+
+    ``device`` is ``auto``, ``cpu`` or ``cuda``: each rank takes the card of its local number. A
+    rank that fails, or runs out of memory, ends the process of all of them, with its reason in the
+    record. ``pictures`` are files that every rank's samples show. ``check_ranks`` has been asked
+    before.
+    """
+    place = resolve_device(device)
+    if place != "cpu":
+        place = f"cuda:{launch.local_rank}"
+    base: dict[str, Any] = {
+        "cell": cell,
+        "source": "measured",
+        "device": device_name(place),
+        "environment": environment(place),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    clock = time.monotonic()
+    try:
+        traced = trace(cell, pictures=pictures)
+    except Unsupported as error:
+        # Every rank finds the same, before any of them waits for another.
+        if launch.rank == 0:
+            emit(_record(base, clock, Status.UNSUPPORTED, str(error)))
+        return
+
+    def tell(status: Status, reason: str) -> None:
+        emit(_record(base, clock, status, reason, counts(traced)))
+
+    join(place)
+    with Alarm(launch, tell) as alarm:
+        try:
+            found = _run(cell, place, protocol, pictures)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            alarm.ring(Status.OOM, str(error).strip().splitlines()[0])
+    if launch.rank != 0:
+        return
+    metrics = {**counts(traced), **found["metrics"]}
+    missing = utilisation_of(cell, base["device"], traced, metrics)
+    emit(
+        Record(
+            **base,
+            status=Status.OK,
+            metrics=metrics,
+            samples=found["samples"],
+            flags=[*found["flags"], *missing],
+            details=found["details"] | shown(cell, pictures),
+            duration_s=time.monotonic() - clock,
+        )
+    )
+
+
+def _record(
+    base: dict[str, Any],
+    clock: float,
+    status: Status,
+    reason: str,
+    metrics: dict[str, Any] | None = None,
+) -> Record:
+    return Record(
+        **base,
+        status=status,
+        error=reason,
+        flags=[f"{status}: {reason}"],
+        metrics=metrics or {},
+        duration_s=time.monotonic() - clock,
+    )
+
+
+def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) -> dict[str, Any]:
+    """What all ranks found, the same on each of them."""
+    torch.manual_seed(0)  # Every rank makes the same weights.
+    workload = build(cell, place, pictures=pictures)
+    own_samples(workload, dist.get_rank())
+    flops = profiled_flops(workload)
+    rank = Rank(workload)
+    with workload.guard():
+        held = rank.held()
+        peak, reserved = peak_bytes(rank)
+        share = communication_share(rank.step, torch.device(place))
+        timing = _samples(rank, protocol)
+    mine = {
+        "peak_bytes": peak,
+        **({} if reserved is None else {"reserved_bytes": reserved}),
+        **{f"{kind}_bytes": size for kind, size in held.items()},
+        "communication_share": share,
+        "energy_j": timing.metrics["energy_j"],
+        "telemetry": timing.details.get("telemetry"),
+        "losses": rank.losses[:3],
+    }
+    ranks: list[Any] = [None] * cell.world_size
+    dist.all_gather_object(ranks, mine)
+    spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
+    fullest = {name: max(each[name] for each in ranks) for name in mine if name.endswith("_bytes")}
+    return {
+        "metrics": {
+            **{
+                name.replace("weights_", "weight_").replace("gradients_", "gradient_"): value
+                for name, value in fullest.items()
+            },
+            "communication_share": median(each["communication_share"] for each in ranks),
+            "energy_j": _sum([each["energy_j"] for each in ranks]),
+            "time_s": median(timing.whole),
+            "time_q1_s": spread[0] if spread else None,
+            "time_q3_s": spread[2] if spread else None,
+            "num_samples": len(timing.whole),
+        },
+        "samples": timing.samples,
+        "flags": timing.flags
+        + ([] if spread else ["time_q1_s: needs two samples", "time_q3_s: needs two samples"]),
+        "details": {"ranks": ranks, "deepspeed_flops_profiler": flops},
+    }
+
+
+def _sum(each: list[float | None]) -> float | None:
+    """Of all ranks' cards; None where one of them does not say."""
+    known = [value for value in each if value is not None]
+    return sum(known) if len(known) == len(each) else None
+
+
+def _samples(rank: Rank, protocol: Protocol) -> Timing:
+    """Seconds of whole iterations, of the slowest rank each: all ranks see the same numbers."""
+    device = rank.workload.context.device
+
+    def now() -> float:
+        return _agreed(time.monotonic(), device, dist.ReduceOp.MAX)
+
+    def run() -> dict[str, float]:
+        mine = seconds_of(rank.step, device)
+        return {"time_s": _agreed(mine, device, dist.ReduceOp.MAX)}
+
+    stop_at = now() + protocol.max_seconds
+    typical = run()["time_s"]
+    flags = []
+    settled = protocol.precision is None or typical > SLOW_S
+    if not settled and not settle(run, typical, stop_at, now):
+        flags.append("unsettled: warm-up windows never agreed within 2 %")
+    timing = observed(device, lambda: sample(run, protocol, typical, stop_at, now))
+    timing.flags += flags
+    return timing
+
+
+def _agreed(value: float, device: torch.device, how: Any) -> float:
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.all_reduce(shared, how)
+    return shared.item()

@@ -1,0 +1,1 @@
+"""The processes in which cells run, and those who ask them."""

@@ -1,0 +1,349 @@
+"""The coordinator's end of a worker: points go in, records come out, whatever it meets."""
+
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, Self
+
+import workbench
+from workbench.errors import Failure, RequestError
+from workbench.probe.machine.environment import device_name, resolve_device
+from workbench.probe.workers.memory_limit import SHARE_OF_FREE, asked_limits, host_limit
+from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
+from workbench.record import Ceiling, Record, Status
+from workbench.spec import Cell, Point
+
+START_TIMEOUT_S = 300.0
+"""Until a worker is ready: torch is imported, perhaps over a cold network disk."""
+END_TIMEOUT_S = 10.0
+TAIL_BYTES = 8192
+_OWN_CRASH = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+_ALLOCATION = re.compile(
+    r"bad_alloc|can't allocate memory|Cannot allocate memory|Thread creation failed"
+)
+
+
+class WorkerError(Failure):
+    """The worker cannot be started, or failed at something that is not a cell."""
+
+
+class WorkerEnded(Exception):
+    """The worker ended before it answered; ``code`` as subprocess gives it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the worker ended with exit status {code}")
+        self.code = code
+
+
+class Interrupted(Exception):
+    """Another thread called ``Client.interrupt``: nobody waits for the answer any more."""
+
+
+class Worker:
+    """One child process. ``ask`` raises WorkerEnded if it dies, TimeoutError if it is silent.
+
+    ``stop`` is a file descriptor: whoever waits gets Interrupted once it can be read.
+    """
+
+    def __init__(self, seat: Seat, stop: int) -> None:
+        self._stop = stop
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "workbench.probe.workers.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**_environment_variables(), **seat.variables},
+            start_new_session=True,
+        )
+        streams = (self._process.stdin, self._process.stdout, self._process.stderr)
+        self._to, self._from, self._noise = (_open(stream).fileno() for stream in streams)
+        os.set_blocking(self._to, False)
+        self._received, self._stderr = b"", b""
+        try:
+            self.pid = int(self._exchange(b"", START_TIMEOUT_S)["ready"])
+        except (WorkerEnded, TimeoutError) as error:
+            self.close()
+            last = (self.stderr or [str(error)])[-1]
+            raise WorkerError(f"the worker process cannot start: {last}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def stderr(self) -> list[str]:
+        """The last lines that the worker, or a library in it, printed."""
+        return self._stderr.decode(errors="replace").splitlines()
+
+    def ask(self, timeout_s: float, **request: Any) -> dict[str, Any]:
+        """Send one request and wait for its answer."""
+        return self._exchange(json.dumps(request).encode() + b"\n", timeout_s)
+
+    def _exchange(self, request: bytes, timeout_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._from, selectors.EVENT_READ)
+            selector.register(self._noise, selectors.EVENT_READ)
+            selector.register(self._stop, selectors.EVENT_READ)
+            if request:
+                selector.register(self._to, selectors.EVENT_WRITE)
+            while b"\n" not in self._received:
+                left = deadline - time.monotonic()
+                events = selector.select(max(0.0, left))
+                if not events and left <= 0:
+                    raise TimeoutError(f"no answer within {timeout_s:g} s")
+                for key, _ in events:
+                    if key.fd == self._stop:
+                        raise Interrupted
+                    if key.fd == self._to:
+                        request = self._send(request)
+                        if not request:
+                            selector.unregister(self._to)
+                    elif not self._receive(key.fd):
+                        selector.unregister(key.fd)
+                        if key.fd == self._from:
+                            raise WorkerEnded(self._end())
+        line, _, self._received = self._received.partition(b"\n")
+        document: dict[str, Any] = json.loads(line)
+        return document
+
+    def _send(self, request: bytes) -> bytes:
+        try:
+            return request[os.write(self._to, request) :]
+        except BrokenPipeError:  # it is dead: reading will say how
+            return b""
+
+    def _receive(self, fd: int) -> bool:
+        chunk = os.read(fd, 65536)
+        if fd == self._from:
+            self._received += chunk
+        else:
+            self._stderr = (self._stderr + chunk)[-TAIL_BYTES:]
+        return bool(chunk)
+
+    def _end(self) -> int:
+        """Wait for the guard, which leaves as the worker did, and collect the last words."""
+        try:
+            code = self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            code = self._process.wait()
+        os.set_blocking(self._noise, False)
+        try:
+            while self._receive(self._noise):
+                pass
+        except BlockingIOError:  # a stranger still holds the pipe
+            pass
+        return code
+
+    def close(self) -> None:
+        """End the worker and everything that it started. May be called again."""
+        _open(self._process.stdin).close()  # its guard sees this and ends it
+        _open(self._process.stdout).close()
+        if self._process.returncode is None:
+            self._end()
+        _open(self._process.stderr).close()
+
+
+def _open(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+def _environment_variables() -> dict[str, str]:
+    """Ours, and the folder of this package where it is run without being installed."""
+    root = Path(workbench.__file__).resolve().parent.parent
+    if root.name in ("site-packages", "dist-packages"):
+        return dict(os.environ)
+    paths = [path for path in (os.environ.get("PYTHONPATH"), str(root)) if path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+class Client:
+    """Runs points in a worker, re-used while cells succeed and replaced after any failure.
+
+    ``seat`` is what the worker gets of the machine. One thread at a time calls a client; any other
+    may ``interrupt`` it, which ends it for good.
+    """
+
+    trace: Path | None = None
+    """A folder for a profiler trace of each measured cell."""
+    snapshot: Path | None = None
+    """A folder for the CUDA allocator's history of one iteration, for memory_viz."""
+    ceilings: Mapping[str, Ceiling] = MappingProxyType({})
+    """What the device was found to reach, by data type."""
+
+    def __init__(self, seat: Seat = WHOLE_MACHINE) -> None:
+        self.seat = seat
+        self._worker: Worker | None = None
+        self._stop, self._stopping = os.pipe()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        os.close(self._stop)
+        os.close(self._stopping)
+
+    def interrupt(self) -> None:
+        """End the worker and let the thread that waits for it raise Interrupted."""
+        os.write(self._stopping, b"!")
+
+    def close(self) -> None:
+        """End the worker, if there is one."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    @property
+    def worker(self) -> Worker:
+        """The worker that is warm, or a new one."""
+        if self._worker is None:
+            self._worker = Worker(self.seat, self._stop)
+        return self._worker
+
+    def check(self, cells: list[Cell]) -> None:
+        """Raise RequestError for the first name that does not exist; nothing is built or run."""
+        self._task("check", cells=[cell.document() for cell in cells])
+
+    def estimate(self, points: list[tuple[Point, str]]) -> list[float]:
+        """Seconds that each (point, resolved device) will take here: a forecast."""
+        groups: dict[Any, list[int]] = {}
+        for index, (point, device) in enumerate(points):
+            same = (point.source, device, point.protocol, point.calibration, point.cell.kind)
+            groups.setdefault(same, []).append(index)
+        asked = []
+        for members in groups.values():
+            point, device = points[members[0]]
+            sizes = [points[index][0].cell.num_visual for index in members]
+            asked.append({"point": _document(point), "device": device, "visual": sizes})
+        found = [0.0] * len(points)
+        for members, answers in zip(
+            groups.values(), self._task("estimate", kinds=asked), strict=True
+        ):
+            for index, seconds in zip(members, answers, strict=True):
+                found[index] = float(seconds)
+        return found
+
+    def ceiling(self, dtype: str, device: str) -> Ceiling:
+        """What the device reaches in a data type, measured now."""
+        return Ceiling(*self._task("ceiling", dtype=dtype, device=device))
+
+    def _task(self, name: str, **request: Any) -> Any:
+        try:
+            answer = self.worker.ask(START_TIMEOUT_S, do=name, **request)
+        except (WorkerEnded, TimeoutError) as error:
+            self.close()
+            raise WorkerError(f"{name}: {error}") from None
+        if "request_error" in answer:
+            raise RequestError(answer["request_error"])
+        if "fault" in answer:
+            raise WorkerError(f"{name}: {answer['fault']}")
+        return answer["answer"]
+
+    def run(self, point: Point) -> Record:
+        """The record of a point, whatever happens to the worker; RequestError for a wrong request.
+
+        A cell that met a CUDA fault gets one more try, since an earlier cell may have caused it.
+        """
+        record = self._run_once(point)
+        if record.details.get("cuda_fault"):
+            record = self._run_once(point)
+            flag = "retried: the first try ended in a CUDA fault"
+            record = record.model_copy(update={"flags": [*record.flags, flag]})
+        return record
+
+    def _run_once(self, point: Point) -> Record:
+        device = resolve_device(point.device) if point.source == "measured" else point.device
+        limit = host_limit(point, device, self.seat.share)
+        worker = self.worker
+        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+
+        def failed(status: Status, error: str) -> Record:
+            measured = point.source == "measured"
+            return Record(
+                cell=point.cell,
+                source=point.source,
+                device=device_name(device) if measured else device,
+                status=status,
+                error=error,
+                flags=[f"{status}: {error}"],
+                details={"stderr": worker.stderr[-20:]} if worker.stderr else {},
+                environment=self.seat.environment(device if measured else "cpu"),
+                started_at=started,
+                duration_s=time.monotonic() - clock,
+            )
+
+        try:
+            answer = worker.ask(
+                point.protocol.timeout_s,
+                do="run",
+                point=_document(point),
+                device=device,
+                limit=limit,
+                trace=None if self.trace is None else str(self.trace),
+                snapshot=None if self.snapshot is None else str(self.snapshot),
+                ceilings=dict(self.ceilings),
+            )
+        except TimeoutError:
+            self.close()
+            record = failed(Status.TIMEOUT, f"no answer within {point.protocol.timeout_s:g} s")
+        except WorkerEnded as end:
+            self.close()
+            record = failed(*cause(end.code, worker.stderr, limit))
+        except BaseException:
+            self.close()
+            raise
+        else:
+            if "request_error" in answer:
+                raise RequestError(answer["request_error"])
+            if "fault" in answer:
+                raise WorkerError(answer["fault"])
+            record = Record.from_document(answer["answer"])
+        if record.source == "measured" and record.status not in (Status.OK, Status.UNSUPPORTED):
+            self.close()
+        return _with_limit(record, point, limit, self.seat.share)
+
+
+def _document(point: Point) -> dict[str, Any]:
+    return point.model_dump(mode="json", by_alias=True)
+
+
+def cause(code: int, stderr: list[str], limit: int | None) -> tuple[Status, str]:
+    """What the end of a worker means for its cell. A kill from outside is never an OOM."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        if -code not in _OWN_CRASH:
+            return Status.KILLED, f"the worker was ended from outside by {name}"
+        reason = f"the worker crashed with {name}"
+    else:
+        reason = f"the worker left with exit status {code}"
+    if limit is not None and any(_ALLOCATION.search(line) for line in stderr):
+        return Status.OOM, f"{reason} when memory was refused"
+    return Status.ERROR, f"{reason}: {stderr[-1]}" if stderr else reason
+
+
+def _with_limit(record: Record, point: Point, limit: int | None, share: float) -> Record:
+    """Keep the ceiling of host memory; flag it where it was met or is not the one asked for."""
+    if limit is None:
+        return record
+    asked = min(asked_limits(point), default=None)
+    flags = list(record.flags)
+    if asked is not None and asked > limit:
+        part = f"{SHARE_OF_FREE * share:.0%} of what is free"
+        flags.append(f"memory_limit: {limit:,} bytes, {part}, not {asked:,}")
+    elif record.status is Status.OOM:
+        flags.append(f"memory_limit: the worker could allocate {limit:,} bytes of host memory")
+    details = {**record.details, "memory_limit_bytes": limit}
+    return record.model_copy(update={"flags": flags, "details": details})

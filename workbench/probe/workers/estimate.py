@@ -1,0 +1,219 @@
+"""How long points will take on this machine: a forecast for a progress bar, never a result."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from workbench.devices import DEVICES
+from workbench.errors import Unsupported
+from workbench.lvlm.build import DTYPES, build
+from workbench.lvlm.parts import LayerParts
+from workbench.probe.measuring.measure import SLOW_S
+from workbench.probe.predicting.predict import predict
+from workbench.probe.workers.memory_limit import asked_limits
+from workbench.spec import Cell, Point
+
+RATE_SECONDS = 0.3
+TRACE_BUDGET = 60
+"""Traces of a layer that a forecast may cost, about two seconds; beyond it, closed forms."""
+_TRACE_COST = {"layer": 1, "decoder": 8, "lvlm": 16}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Points that differ in |V| alone.
+
+    ``device`` is what theirs resolves to: ``cpu``, ``cuda:N``, or a device entry. Measured on an
+    entry they are for another machine.
+    """
+
+    point: Point
+    device: str
+    visual: list[int]
+
+    @property
+    def model(self) -> tuple[str, str, int | None]:
+        """What decides which weights there are."""
+        cell = self.point.cell
+        return cell.model, cell.scope, cell.layer
+
+    def chosen(self) -> list[int]:
+        """The smallest |V|, the largest and one between; one will do for predicted points."""
+        sizes = sorted(set(self.visual))
+        picked = {0, len(sizes) // 2, len(sizes) - 1} if self.is_measured else {0}
+        return [sizes[index] for index in sorted(picked)]
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether they are run, not predicted."""
+        return self.point.source == "measured"
+
+
+def estimate(kinds: list[Kind]) -> list[list[float]]:
+    """Seconds for each |V| of each kind: FLOPs over the rate of a plain matmul of this machine.
+
+    The FLOPs are a quadratic of |V|, from predictions of three points or, where a sweep has very
+    many kinds, from closed forms. A prediction takes what predicting its like just took, a cell
+    that will run out of memory half an iteration (which the closed forms do not foresee), and what
+    a kernel cannot serve next to nothing.
+    """
+    for kind in kinds[:1]:  # what is imported on the way is not the cells' time
+        predict(kind.point.cell, "cpu" if kind.is_measured else kind.device)
+    cost = sum(_TRACE_COST[kind.point.cell.scope] * len(kind.chosen()) for kind in kinds)
+    forecasts = _traced(kinds) if cost <= TRACE_BUDGET else _closed(kinds)
+    return [
+        [_seconds(kind, size, forecast) for size in kind.visual]
+        for kind, forecast in zip(kinds, forecasts, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the points of one kind cost: (|V|, FLOPs, peak bytes) at up to three |V|."""
+
+    known: list[tuple[int, float, float]]
+    seconds: float
+    """To predict one of them."""
+
+    def at(self, num_visual: int) -> tuple[float, float]:
+        """FLOPs and peak bytes by the polynomial through what is known."""
+        flops = peak = 0.0
+        for i, (here, known_flops, known_peak) in enumerate(self.known):
+            weight = 1.0
+            for j, (other, _, _) in enumerate(self.known):
+                if i != j:
+                    weight *= (num_visual - other) / (here - other)
+            flops, peak = flops + weight * known_flops, peak + weight * known_peak
+        return flops, peak
+
+
+def _traced(kinds: list[Kind]) -> "list[Forecast]":
+    found = []
+    for kind in kinds:
+        known, start, sizes = [], time.perf_counter(), kind.chosen()
+        for size in sizes:
+            cell = kind.point.cell.replace(num_visual=size)
+            metrics = predict(cell, "cpu" if kind.is_measured else kind.device).metrics
+            flops, peak = metrics.get("flops"), metrics.get("peak_bytes")
+            if flops is not None and peak is not None:
+                known.append((size, float(flops), float(peak)))
+        found.append(Forecast(known, (time.perf_counter() - start) / len(sizes)))
+    return found
+
+
+def _closed(kinds: list[Kind]) -> "list[Forecast]":
+    """By each system's closed form, over weights that are built once for all kinds of a model."""
+    models: dict[tuple[str, str, int | None], _Model] = {}
+    seconds: dict[tuple[str, str], float] = {}
+    found = []
+    for kind in kinds:
+        cell = kind.point.cell
+        like = cell.scope, cell.pass_
+        if like not in seconds:
+            start = time.perf_counter()
+            predict(cell, "cpu" if kind.is_measured else kind.device)
+            seconds[like] = time.perf_counter() - start
+        known: list[tuple[int, float, float]] = []
+        try:
+            if kind.is_measured:
+                if kind.model not in models:
+                    models[kind.model] = _Model.of(cell)
+                model = models[kind.model]
+                known = [(size, model.flops(cell, size), 0.0) for size in kind.chosen()]
+        except Unsupported:
+            pass
+        found.append(Forecast(known, seconds[like]))
+    return found
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What the closed forms need of a model: layers by kind, and what stands around them."""
+
+    layers: list[tuple[LayerParts, int]]
+    head_flops: float
+    """Of the LM head, a token's."""
+    outside_flops: float
+    """Of what makes visual tokens, a visual token's."""
+
+    @classmethod
+    def of(cls, cell: Cell) -> "_Model":
+        built = build(cell, "meta")
+        counted: Counter[int | None] = Counter()
+        parts = {}
+        for layer, count in built.layers:
+            counted[layer.window] += count
+            parts[layer.window] = layer
+        rows = cell.batch * (cell.num_text + (cell.logits == "all") * cell.num_visual)
+        outside = sum(built.outside_flops.values())
+        return cls(
+            [(parts[window], count) for window, count in counted.items()],
+            built.head_flops / max(1, rows if cell.pass_ != "decode" else cell.batch),
+            outside / max(1, cell.batch * cell.num_visual),
+        )
+
+    def flops(self, cell: Cell, num_visual: int) -> float:
+        """Of one iteration: a backward is two forwards, a checkpointed layer has one more."""
+        from workbench.lvlm.attention import SYSTEMS
+
+        sized = cell.model_copy(update={"num_visual": num_visual})
+        system = SYSTEMS[cell.attention]
+        layers = float(sum(n * system.forward_flops(part, sized) for part, n in self.layers))
+        rows = cell.num_text + (cell.logits == "all") * num_visual
+        around = cell.batch * (rows * self.head_flops + num_visual * self.outside_flops)
+        if cell.pass_ == "decode":
+            return layers + cell.batch * self.head_flops
+        if cell.pass_ != "train":
+            return layers + around
+        return (4 if cell.checkpoint else 3) * layers + 3 * around
+
+
+def _seconds(kind: Kind, num_visual: int, forecast: Forecast) -> float:
+    if not kind.is_measured or not forecast.known:
+        return forecast.seconds
+    point, device = kind.point, kind.device
+    flops, peak = forecast.at(num_visual)
+    iteration = flops / matmul_rate(point.cell.dtype, device)
+    if any(peak > limit for limit in _limits(point, device)):
+        return forecast.seconds + iteration / 2
+    wanted = point.protocol.min_samples
+    samples = min(wanted, 3) if iteration > SLOW_S else wanted
+    timed = min(samples * iteration, point.protocol.max_seconds)
+    return forecast.seconds + 2 * iteration + timed
+
+
+def _limits(point: Point, device: str) -> list[int]:
+    if device == "cpu":
+        return asked_limits(point)
+    if device in DEVICES:
+        return [*asked_limits(point), DEVICES[device].capacity_bytes or 0]
+    return [*asked_limits(point), torch.cuda.get_device_properties(device).total_memory]
+
+
+@cache
+def matmul_rate(dtype: str, device: str) -> float:
+    """FLOP/s of a square matmul on ``cpu`` or ``cuda:N``, from about 0.3 s of them.
+
+    Of a card that is not here the datasheet's peak stands in.
+    """
+    if device in DEVICES and device != "cpu":
+        peak = DEVICES[device].peak(dtype)
+        assert peak is not None, "every card states its peaks"
+        return peak
+    size = 512 if device == "cpu" else 4096  # where it is emulated, bfloat16 takes its time
+    a = torch.randn(size, size, device=device).to(DTYPES[dtype])
+    _multiply(a, device)
+    start, done = time.perf_counter(), 0
+    while time.perf_counter() - start < RATE_SECONDS:
+        _multiply(a, device)
+        done += 1
+    return done * 2 * size**3 / (time.perf_counter() - start)
+
+
+def _multiply(a: torch.Tensor, device: str) -> None:
+    a @ a
+    if device != "cpu":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,198 @@
+"""The OOM threshold, measured: trials in fresh processes, from the predicted one outwards."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from workbench.devices import DEVICES, entry_of
+from workbench.errors import Failure, RequestError, Unsupported
+from workbench.lvlm.build import visual_unit
+from workbench.probe.counting.allocator import CARD, HOST
+from workbench.probe.counting.states import check_states
+from workbench.probe.machine.environment import device_name, environment, resolve_device
+from workbench.probe.measuring.emulate import check_emulation
+from workbench.probe.predicting.limit import Limit, predicted_bracket
+from workbench.probe.predicting.predict import cap_bytes
+from workbench.probe.predicting.search import MAX_FAILURES, Found, search
+from workbench.probe.workers.client import Client
+from workbench.probe.workers.memory_limit import asked_limits, host_limit
+from workbench.record import Record, Status
+from workbench.spec import Cell, Point, Protocol, make_point
+
+FLAGS_OF_A_RUN = ("memory_cap", "memory_limit", "emulated")
+"""Flags of a trial that hold for the threshold too."""
+
+
+@dataclass(frozen=True)
+class MeasuredLimit(Limit):
+    """A threshold both of whose ends were run."""
+
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    """|V|, iterations, status and seconds of an iteration of each trial, in order."""
+    num_oom: int = 0
+    predicted_max_visual: int | None = None
+    flags: list[str] = field(default_factory=list)
+
+
+Keep = Callable[[Record], object]
+
+
+def measured_limit(
+    cell: Cell,
+    device: str,
+    protocol: Protocol,
+    keep: Keep = lambda record: None,
+    known: Mapping[int, tuple[Status, int]] | None = None,
+) -> MeasuredLimit:
+    """The threshold of a cell, whose own |V| is not read, on ``auto``, ``cpu`` or ``cuda:N``.
+
+    ``keep`` gets the record of every trial. ``known`` holds trials that need not be run again:
+    |V| -> status and iterations. Raises RequestError for what cannot be asked, Unsupported where
+    the kernel cannot serve the cell, and Failure where a trial ended as neither ok nor oom.
+    """
+    place = resolve_device(device)
+    point = make_point(
+        cell=cell, source="measured", device=place, protocol=protocol.model_dump(by_alias=True)
+    )
+    capacity = _capacity(point, place)
+    unit = visual_unit(cell)
+    lowest = 0 if cell.num_text else unit
+    check_states(cell)
+    if protocol.emulate is not None:
+        check_emulation(cell, protocol.emulate)
+    elif cell.world_size > 1:
+        raise RequestError(
+            f"world_size {cell.world_size}: this is one process; --emulate a rank, or "
+            "leave --measure out"
+        )
+    guess, _, stopped_by = predicted_bracket(cell, capacity, HOST if place == "cpu" else CARD)
+    with _Fresh(cell) as fresh:
+        trials = _Trials(point, fresh, keep, known or {})
+        found = search(trials.fits, lowest if guess is None else guess, unit, lowest)
+    return MeasuredLimit(
+        cell=cell,
+        source="measured",
+        device=device_name(place),
+        max_visual=found.passes,
+        fails_at=found.fails,
+        capacity_bytes=capacity,
+        stopped_by=stopped_by,
+        trials=trials.rows,
+        num_oom=found.failures,
+        predicted_max_visual=guess,
+        flags=[*trials.flags.values(), *_flags(found, unit)],
+    )
+
+
+def _capacity(point: Point, place: str) -> int:
+    """Bytes that the cell may have: the cap, or what the card gives a process."""
+    cell = point.cell
+    if place == "cpu":
+        asked = min(asked_limits(point), default=None)
+        if asked is None:
+            raise RequestError("device 'cpu': has no fixed capacity; give --memory-cap BYTES")
+        there = host_limit(point, place)
+        assert there is not None, "a measured cell on the CPU has a limit"
+        if there < asked:
+            raise RequestError(
+                f"memory_cap {asked:,}: a threshold needs all of it, and {there:,} bytes (90 % of "
+                "what is free) are there; give less"
+            )
+        return asked
+    if cell.memory_cap is not None:
+        return cap_bytes(cell.memory_cap)
+    try:
+        capacity = DEVICES[entry_of(device_name(place))].capacity_bytes
+    except RequestError:
+        capacity = environment(place).gpu_memory_bytes
+    if capacity is None:
+        raise RequestError(f"device {place!r}: its capacity is unknown; give --memory-cap BYTES")
+    return capacity
+
+
+class _Fresh:
+    """Workers that have run nothing yet; the next one starts while the last one works."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self._pool = ThreadPoolExecutor(1)
+        self._next: Future[Client] = self._pool.submit(self._start)
+
+    def _start(self) -> Client:
+        client = Client()
+        try:
+            client.check([self.cell])  # Libraries are imported; nothing is built.
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        if self._next.exception() is None:
+            self._next.result().close()
+
+    def run(self, point: Point) -> Record:
+        """The record of a point, in a process of its own."""
+        with self._next.result() as client:
+            self._next = self._pool.submit(self._start)
+            return client.run(point)
+
+
+class _Trials:
+    """Runs one |V| after another, each in a process of its own."""
+
+    def __init__(
+        self, point: Point, fresh: _Fresh, keep: Keep, known: Mapping[int, tuple[Status, int]]
+    ) -> None:
+        self.point, self.fresh, self.keep, self.known = point, fresh, keep, dict(known)
+        self.rows: list[dict[str, Any]] = []
+        self.flags: dict[str, str] = {}
+
+    def fits(self, visual: int, iterations: int) -> bool:
+        """Whether ``iterations`` of that |V| ran; raises as ``measured_limit`` does."""
+        status, ran = self.known.get(visual, (None, 0))
+        if status is Status.OOM or (status is Status.OK and ran >= iterations):
+            self._note(visual, ran, status, None)
+            return status is Status.OK
+        record = self._run(visual, iterations)
+        self.keep(record)
+        self._note(visual, iterations, record.status, record.metrics.get("time_s"))
+        if record.status is Status.UNSUPPORTED:
+            raise Unsupported(record.error)
+        if record.status not in (Status.OK, Status.OOM):
+            raise Failure(
+                f"limit: the trial at |V| = {visual:,} ended as {record.status} ({record.error}); "
+                "that is no out-of-memory, so the threshold stays unknown"
+            )
+        for flag in record.flags:
+            name = flag.split(":")[0]
+            if name in FLAGS_OF_A_RUN:
+                self.flags[name] = flag  # The last trial's: ballast depends on |V|.
+        return record.status is Status.OK
+
+    def _run(self, visual: int, iterations: int) -> Record:
+        protocol = self.point.protocol.model_copy(update={"iterations": iterations})
+        cell = self.point.cell.replace(num_visual=visual)
+        return self.fresh.run(self.point.model_copy(update={"cell": cell, "protocol": protocol}))
+
+    def _note(self, visual: int, iterations: int, status: Status, seconds: Any) -> None:
+        self.rows.append(
+            {
+                "num_visual": visual,
+                "iterations": iterations,
+                "status": str(status),
+                "time_s": seconds,
+            }
+        )
+
+
+def _flags(found: Found, unit: int) -> list[str]:
+    flags = ["stopped_by: the kind of memory that takes most there by the prediction"]
+    if not found.closed(unit) and found.fails is not None:
+        flags.append(f"wide: {found.failures} trials failed, and no more than {MAX_FAILURES} may")
+    return flags
