@@ -1,8 +1,10 @@
-"""A real Slurm on one machine, with accounting and two fake GPUs, in one folder.
+"""A real Slurm on one machine, with accounting, two nodes and fake GPUs, in one folder.
 
 ``python -m tests.slurm.cluster up FOLDER`` brings it up and prints how to use it; ``down
 FOLDER`` ends it. It needs Debian's slurm-wlm, slurmdbd, mariadb-server and munge, and neither
 systemd nor cgroups: nothing outside the folder is written, and every port is one that was free.
+The partition ``main`` has one node with two GPUs; ``mixed`` has a second node with one of another
+kind; ``far`` has a node that is not there.
 """
 
 import os
@@ -13,7 +15,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = (
@@ -21,8 +24,9 @@ PROGRAMS = (
 )  # fmt: skip
 USER = pwd.getpwuid(os.geteuid()).pw_name
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
-NUM_GPUS = 2
-PARTITION = "main"
+NUM_GPUS = {"h100": 2, "a100": 1}
+"""On this machine's node, and on the second."""
+HOST, SECOND = socket.gethostname().partition(".")[0], "second"
 START_S = 60.0
 _DBD = """
 AuthType=auth/munge
@@ -43,18 +47,17 @@ _CONF = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ctld}
-SlurmdPort={slurmd}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CryptoType=crypto/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
@@ -78,9 +81,11 @@ MinJobAge=300
 InactiveLimit=0
 MessageTimeout=30
 PropagateResourceLimits=NONE
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=1000 Gres=gpu:{gpus} State=UNKNOWN
-NodeName=elsewhere NodeAddr=127.0.0.1 Port={other} CPUs=8 Gres=gpu:{gpus} State=DOWN
-PartitionName={partition} Nodes={host} Default=YES MaxTime=60 State=UP
+NodeName={host} NodeAddr=127.0.0.1 Port={slurmd} CPUs=8 RealMemory=1000 Gres=gpu:h100:2
+NodeName={second} NodeHostname={host} NodeAddr=127.0.0.1 Port={slurmd2} CPUs=8 Gres=gpu:a100:1
+NodeName=elsewhere NodeAddr=127.0.0.1 Port={other} CPUs=8 Gres=gpu:2 State=DOWN
+PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP
+PartitionName=mixed Nodes={host},{second} MaxTime=60 State=UP
 PartitionName=far Nodes=elsewhere MaxTime=60 State=UP
 """
 
@@ -134,7 +139,7 @@ class Cluster:
                 env=self._environment(), start_new_session=True,
             )  # fmt: skip
         with (self.folder / "processes").open("a") as file:
-            file.write(f"{name} {process.pid}\n")
+            file.write(f"{name} {process.pid} {' '.join(arguments)}\n")
         return log
 
     def up(self) -> None:
@@ -149,24 +154,23 @@ class Cluster:
 
     def _up(self) -> None:
         folder = self.folder
-        names = dict(zip(("sql", "dbd", "ctld", "slurmd", "other"), _free_ports(5), strict=True))
-        host = socket.gethostname().partition(".")[0]
+        daemons = ("sql", "dbd", "ctld", "slurmd", "slurmd2", "other")
+        names = dict(zip(daemons, _free_ports(len(daemons)), strict=True))
         self._munge()
         self._database(names["sql"])
-        written = {
-            "folder": folder, "host": host, "gpus": NUM_GPUS, "partition": PARTITION, "user": USER,
-        }  # fmt: skip
+        written = {"folder": folder, "host": HOST, "second": SECOND, "user": USER}
         for name, text in (("slurmdbd.conf", _DBD), ("slurm.conf", _CONF)):
             path = folder / name
             path.write_text(text.format(**written, **names).lstrip())
             path.chmod(0o600 if name == "slurmdbd.conf" else 0o644)
-        gpus = [folder / f"gpu{number}" for number in range(NUM_GPUS)]
-        for gpu in gpus:
-            gpu.touch()
-        lines = [f"Name=gpu File={gpu} Flags=nvidia_gpu_env\n" for gpu in gpus]
+        lines = []
+        for node, (kind, count) in zip((HOST, SECOND), NUM_GPUS.items(), strict=True):
+            for gpu in [folder / f"{kind}-{number}" for number in range(count)]:
+                gpu.touch()
+                words = f"Name=gpu Type={kind} File={gpu} Flags=nvidia_gpu_env"
+                lines.append(f"NodeName={node} {words}\n")
         (folder / "gres.conf").write_text("".join(lines))
-        for name in ("state", "spool"):
-            (folder / name).mkdir()
+        (folder / "state").mkdir()
         log = self._start("slurmdbd", "-D")
         _until("slurmdbd", lambda: _listens(names["dbd"]), log)
         added = self.run("sacctmgr", "--immediate", "add", "cluster", "tests")
@@ -174,12 +178,28 @@ class Cluster:
             raise RuntimeError(f"sacctmgr: {added.stderr}")
         log = self._start("slurmctld", "-D")
         _until("slurmctld", lambda: self.run("scontrol", "ping").returncode == 0, log)
-        log = self._start("slurmd", "-D", "-N", host)
-        _until("slurmd", lambda: self._state() == "idle", log)
+        for node in (HOST, SECOND):
+            (folder / f"spool.{node}").mkdir()
+            log = self._start("slurmd", "-D", "-N", node)
+        _until("slurmd", self._is_idle, log)
 
-    def _state(self) -> str:
-        shown = self.run("sinfo", "--noheader", f"--partition={PARTITION}", "--format", "%t")
-        return shown.stdout.strip()
+    def _is_idle(self) -> bool:
+        shown = self.run("sinfo", "--noheader", "--partition=mixed", "--format", "%t")
+        return shown.stdout.split() == ["idle"]
+
+    def lose(self, node: str) -> None:
+        """End a node as a power cut would, with all that runs there; then Slurm hears of it."""
+        there = list(processes(SLURMD_NODENAME=node))
+        ended = [above for above in map(parent, there) if _is(above, "slurmstepd")]
+        for line in (self.folder / "processes").read_text().splitlines():
+            name, pid, *arguments = line.split()
+            if name == "slurmd" and arguments[-1] == node:
+                ended.append(int(pid))
+        # First those that would tell how the rest has ended.
+        for pid in (*ended, *there):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
     def _munge(self) -> None:
         folder = self.folder
@@ -217,7 +237,7 @@ class Cluster:
         listed = self.folder / "processes"
         lines = listed.read_text().splitlines() if listed.exists() else []
         for line in reversed(lines):
-            name, pid = line.split()
+            name, pid = line.split()[:2]
             if not _is(int(pid), name):
                 continue
             os.kill(int(pid), signal.SIGTERM)
@@ -229,6 +249,24 @@ class Cluster:
                 os.kill(int(pid), signal.SIGKILL)
                 _reap(int(pid))
         listed.unlink(missing_ok=True)
+
+
+def processes(**variables: str) -> Iterator[int]:
+    """Those that were started with all these in their environment, as Slurm's jobs are."""
+    wanted = {f"{name}={value}".encode() for name, value in variables.items()}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):  # it has ended, or is somebody else's
+                if wanted <= set((folder / "environ").read_bytes().split(b"\0")):
+                    yield int(folder.name)
+
+
+def parent(pid: int) -> int:
+    """Its parent's process id; 0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _listens(port: int) -> bool:

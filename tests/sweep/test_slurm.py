@@ -8,18 +8,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, missing
+from tests.slurm.cluster import SECOND, Cluster, missing, parent, processes
 from tests.small import small_model
 from workbench.store import Store
-from workbench.sweep.engines.slurm_folder import Batch, Run, cell_id, runs
+from workbench.sweep.engines.slurm_folder import Batch, Job, Run, runs
 
 pytestmark = pytest.mark.slurm
 NUM_CELLS = 24
-LIMIT_S = 300.0
+LIMIT_S = 400.0
+MINUTES = 5
+"""Of a job: room for a machine on which a start alone takes a minute or more."""
+WARNING_S = 60
+"""What a job of that limit asks Slurm for, and begins its end with."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,7 @@ def command(*words: str) -> list[str]:
 
 def start(cluster: Cluster, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        command("sweep", *words, "--engine", "slurm", "--gpus-per-task", "1", "--time", "1"),
+        command("sweep", *words, "--engine", "slurm", "--time", str(MINUTES)),
         env={**os.environ, **cluster.variables}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -74,28 +79,25 @@ def hurry(cluster: Cluster) -> None:
     for line in cluster.run("squeue", "--noheader", "--format=%i %r").stdout.splitlines():
         job, _, reason = line.partition(" ")
         if reason == "BeginTime":
-            cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+            changes = ("StartTime=now", f"TimeLimit={MINUTES}")
+            cluster.run("scontrol", "update", f"JobId={job}", *changes)
 
 
-def step(cluster: Cluster, job: str) -> list[int]:
-    """The processes of the step that srun started in a job."""
-    (number,) = cluster.run("squeue", "--noheader", f"--jobs={job}", "--format=%A").stdout.split()
-    listed = cluster.run("scontrol", "listpids", number).stdout.splitlines()[1:]
-    return [int(row.split()[0]) for row in listed if row.split()[2] == "0"]
+def step(job: Job) -> list[int]:
+    """The processes of the step that srun started in a job of an array."""
+    array, _, number = str(job.id).partition("_")
+    named = {"SLURM_ARRAY_JOB_ID": array, "SLURM_ARRAY_TASK_ID": number, "SLURM_STEP_ID": "0"}
+    return list(processes(**named))
 
 
 def worker(pids: list[int]) -> int | None:
     """The worker among them, which is the child of its guard."""
-    found = {}
+    found = []
     for pid in pids:
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if b"workbench.probe.workers.worker" in words:
-            found[pid] = int(stat[1])
-    return next((pid for pid, parent in found.items() if parent in found), None)
+        with suppress(OSError):
+            if b"workbench.probe.workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return next((pid for pid in found if parent(pid) in found), None)
 
 
 def until(ready: Callable[[], bool], coordinator: "subprocess.Popen[str]") -> None:
@@ -106,35 +108,58 @@ def until(ready: Callable[[], bool], coordinator: "subprocess.Popen[str]") -> No
         time.sleep(0.2)
 
 
+def hold_all(jobs: list[Job], coordinator: "subprocess.Popen[str]") -> None:
+    """Stop the worker of each once a cell has ended: none is done before all are on their way.
+
+    By then a job has measured its ceilings, too: a worker that hangs there is given up sooner.
+    """
+    held = set[str | None]()
+    deadline = time.monotonic() + LIMIT_S
+    while len(held) < len(jobs):
+        assert coordinator.poll() is None, coordinator.communicate()[1]
+        assert time.monotonic() < deadline
+        for job in jobs:
+            pid = worker(step(job)) if job.id not in held and job.num_done else None
+            if pid is not None:
+                os.kill(pid, signal.SIGSTOP)
+                held.add(job.id)
+        time.sleep(0.1)
+
+
+def ends(cluster: Cluster, job: Job) -> set[str]:
+    """How the starts of a job ended, in Slurm's words."""
+    words = ("--noheader", "--allocations", "--duplicates", "--parsable2", "--format=State")
+    return set(cluster.run("sacct", *words, f"--jobs={job.id}").stdout.split())
+
+
 @pytest.mark.slow
-def test_a_killed_job_a_time_out_and_a_killed_coordinator(
+def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Of two jobs one is killed in its work, and one hangs until its time is over."""
+    """Of three jobs one is killed in its work, one hangs until its time is over, one's node dies.
+
+    The partition mixes two kinds of GPUs. Every cell is run to its end once.
+    """
     store, folder = tmp_path / "s.db", tmp_path / "s.jobs"
-    words = (str(spec(tmp_path)), "--store", str(store))
+    words = (str(spec(tmp_path)), "--store", str(store), "--partition", "mixed")
+    words += ("--gpus-per-task", "1")
     first = start(cluster, *words)
     until(lambda: any(batch.file.jobs for batch in batches(folder)), first)
-    killed, hangs = batches(folder)[0].jobs
-    assert killed.id is not None
-    assert hangs.id is not None
-
-    def stopped() -> bool:
-        pid = worker(step(cluster, str(hangs.id)))
-        if pid is not None:
-            os.kill(pid, signal.SIGSTOP)
-        return pid is not None
-
-    # By then both have measured their ceilings: a worker that hangs there is given up sooner.
-    until(lambda: hangs.num_done > 0, first)
-    until(stopped, first)
-    until(lambda: killed.num_done > 0, first)
-    pids = step(cluster, killed.id)
-    assert len(pids) >= 3
-    for pid in pids:
+    jobs = batches(folder)[0].jobs
+    hold_all(jobs, first)
+    there = set(processes(SLURMD_NODENAME=SECOND))
+    (lost,) = (job for job in jobs if there & set(step(job)))
+    killed, hangs = (job for job in jobs if job is not lost)
+    assert len(step(killed)) >= 3
+    for pid in step(killed):
         os.kill(pid, signal.SIGKILL)
+    cluster.lose(SECOND)
+    # Its limit comes nearer, so that nobody waits for minutes: Slurm announces the end at least
+    # WARNING_S before, when it next looks, which it does every 30 s.
+    cluster.run("scontrol", "update", f"JobId={hangs.id}", f"EndTime=now+{WARNING_S + 25}")
     first.kill()
-    first.communicate()
+    said = first.communicate()[1]
+    assert "partition 'mixed' has a100 and h100 GPUs" in said
 
     again = start(cluster, *words)
     deadline = time.monotonic() + LIMIT_S
@@ -157,17 +182,20 @@ def test_a_killed_job_a_time_out_and_a_killed_coordinator(
     assert run.id == found.file.run
     ran = [line for note in folder.glob("*/*/*.done") for line in note.read_text().splitlines()]
     assert len(ran) == len(set(ran)) == NUM_CELLS
-    # The kill shows as a second batch, the time-out as a start after the first; or it came before
-    # its warning was heard, and then a later batch has what it left.
-    first_batch, *later = found.batches
-    assert later
-    assert not list(folder.glob("*/000/0.*-1.*"))
-    moved = {cell_id(p) for batch in later for job in batch.jobs for p in job.content.points}
-    timed_out = {cell_id(p) for p in first_batch.jobs[1].content.points}
-    assert list(folder.glob("*/000/1.*-1.db")) or moved & timed_out
-    assert (
-        "gpu" in cluster.run("sacct", "--noheader", "--allocations", "--format=ReqTRES%80").stdout
-    )
+
+    # The kill shows as a second batch, time-out and lost node as starts after the first.
+    moved = {p for batch in found.batches[1:] for job in batch.jobs for p in job.content.points}
+    assert moved
+    assert moved < set(killed.content.points)
+    assert {job.number for job in jobs if list(folder.glob(f"*/000/{job.number}.*-1.*"))} == {
+        hangs.number, lost.number
+    }  # fmt: skip
+    assert ends(cluster, killed) == {"FAILED"}
+    assert ends(cluster, hangs) == {"REQUEUED", "COMPLETED"}
+    assert ends(cluster, lost) == {"NODE_FAIL", "COMPLETED"}
+    assert "SIGUSR2" in hangs.log.read_text()
+    shown = cluster.run("sacct", "--noheader", "--allocations", "--format=ReqTRES%80").stdout
+    assert "gpu" in shown
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,8 @@ import pytest
 from tests.small import small_model
 from workbench.errors import Failure, RequestError
 from workbench.spec import Grid, Point, Sweep
-from workbench.sweep.engines.slurm import is_same
-from workbench.sweep.engines.slurm_check import (
-    Cluster,
-    Request,
-    check,
-    check_shared,
-    file_system,
-    minutes,
-    pairs,
-)
+from workbench.sweep.engines.slurm_check import Request, check, check_shared, file_system, pairs
+from workbench.sweep.engines.slurm_cluster import Cluster, Node, minutes
 from workbench.sweep.engines.slurm_folder import (
     BatchFile,
     JobFile,
@@ -31,6 +23,7 @@ from workbench.sweep.engines.slurm_folder import (
     runs,
     wanted_run,
 )
+from workbench.sweep.engines.slurm_job import is_same
 from workbench.sweep.plan import plan
 
 SWEEP = Sweep(name="s", grids=(Grid(visual=(4, 8), device="cpu"),))
@@ -66,12 +59,12 @@ def test_further_options_that_cannot_be(word: str) -> None:
 
 
 def test_a_disk_of_this_machine_is_not_shared(tmp_path: Path) -> None:
-    far = Cluster("main", (2,), (), ("elsewhere",))
+    far = Cluster("main", (Node("elsewhere", {"": 2}),))
     assert file_system(Path("/proc/self")) == "proc"
     assert file_system(Path("/dev/shm/not/there")) == "tmpfs"
     with pytest.raises(RequestError, match=r"disk of this machine \(tmpfs\), which elsewhere"):
         check_shared(Path("/dev/shm"), far)
-    check_shared(tmp_path, Cluster("main", (2,), (), (os.uname().nodename,)))
+    check_shared(tmp_path, Cluster("main", (Node(os.uname().nodename, {"": 2}),)))
 
 
 def test_slurm_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

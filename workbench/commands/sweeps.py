@@ -28,7 +28,10 @@ def sweep(
     engine: Annotated[str, typer.Option(help=f"Where it runs: {' or '.join(ENGINES)}.")] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(help="Workers, or jobs at once.", show_default="one a GPU; one on a CPU"),
+        typer.Option(
+            help="local: worker processes; slurm: jobs at once.",
+            show_default="local: one a GPU, one on a CPU; slurm: what the partition has room for",
+        ),
     ] = None,
     partition: Annotated[
         str | None, typer.Option(help="slurm: the partition.", show_default="the cluster's")
@@ -37,6 +40,10 @@ def sweep(
     gpus_per_task: Annotated[
         int | None,
         typer.Option(help="slurm: GPUs of a job.", show_default="1, or none on a CPU"),
+    ] = None,
+    gpu_type: Annotated[
+        str | None,
+        typer.Option(help="slurm: their kind, where the partition has several, as h100."),
     ] = None,
     cpus_per_task: Annotated[int | None, typer.Option(help="slurm: cores of a job.")] = None,
     sbatch: Annotated[
@@ -68,10 +75,11 @@ def sweep(
     choice = Choice.of(calibration) if calibration else None
     if engine == "slurm":
         from workbench.sweep.cluster_run import Order, dry_run_slurm, run_slurm
-        from workbench.sweep.engines.slurm_check import Request, minutes, pairs
+        from workbench.sweep.engines.slurm_check import Request, pairs
+        from workbench.sweep.engines.slurm_cluster import minutes
 
         request = Request(
-            minutes(time), partition, gpus_per_task, cpus_per_task, workers,
+            minutes(time), partition, gpus_per_task, gpu_type, cpus_per_task, workers,
             pairs(sbatch or []), shared,
         )  # fmt: skip
         order = Order(load_probe(probe), store, request, new_run, folder, choice, trace)
@@ -83,11 +91,11 @@ def sweep(
         from workbench.sweep.run import dry_run as forecast
         from workbench.sweep.run import run_sweep
 
-        given = (partition, gpus_per_task, cpus_per_task, sbatch, folder)
+        given = (partition, gpus_per_task, gpu_type, cpus_per_task, sbatch, folder)
         if any(value is not None for value in given) or shared:
             raise RequestError(
-                "partition, gpus-per-task, cpus-per-task, sbatch, folder and shared are for "
-                "--engine slurm"
+                "partition, gpus-per-task, gpu-type, cpus-per-task, sbatch, folder and shared are "
+                "for --engine slurm"
             )
         wanted = load_probe(probe)
         if dry_run:
@@ -124,6 +132,8 @@ def _say_how_it_ended(summary: "Summary", probe: Path) -> None:
 def _show_forecast(found: "DryRun", as_json: bool) -> None:
     from workbench.sweep.progress import duration
 
+    if found.note:
+        show.note(found.note)
     if as_json:
         rows = [
             {

@@ -11,7 +11,8 @@ from workbench.errors import RequestError
 from workbench.probe.workers.client import Client
 from workbench.spec import Sweep
 from workbench.sweep.engines.slurm import POLL_S, Coordinator, held, poll_seconds
-from workbench.sweep.engines.slurm_check import Cluster, Request, check
+from workbench.sweep.engines.slurm_check import Request, check, mixture
+from workbench.sweep.engines.slurm_cluster import Cluster
 from workbench.sweep.engines.slurm_folder import (
     RunFile,
     begin,
@@ -65,15 +66,13 @@ def _asked(tasks: list[Task], request: Request) -> Request:
 
 def _num_jobs(request: Request, cluster: Cluster, num_cells: int) -> int:
     """Jobs at once: as asked, or as many as the partition has room for; one cell each at least."""
-    room = len(cluster.gpus_a_node)
-    if request.gpus:
-        room = sum(have // request.gpus for have in cluster.gpus_a_node)
+    room = cluster.room(request.gpus or 0, request.gpu_type)
     return max(1, min(request.workers or room, num_cells))
 
 
-def _stand_in(cluster: Cluster) -> str:
+def _stand_in(cluster: Cluster, request: Request) -> str:
     """The device entry that a forecast takes for the cluster's GPUs."""
-    for kind in cluster.gpu_types:
+    for kind in (request.gpu_type,) if request.gpu_type else cluster.gpu_types:
         for name in DEVICES:
             if kind.lower() == name.partition("-")[0]:
                 return name
@@ -101,12 +100,13 @@ def dry_run_slurm(order: Order) -> DryRun:
     found = held(order.store, run.file.run, by_name) if run else {}
     with Client() as client:
         client.check(kinds(tasks))
-        seconds = _forecast(tasks, client, _stand_in(cluster))
+        seconds = _forecast(tasks, client, _stand_in(cluster, request))
     cells = [
         Forecast(task, spent, name in found and found[name].done)
         for name, task, spent in zip(names, tasks, seconds, strict=True)
     ]
-    return DryRun(cells, _num_jobs(request, cluster, sum(not cell.held for cell in cells)))
+    num_jobs = _num_jobs(request, cluster, sum(not cell.held for cell in cells))
+    return DryRun(cells, num_jobs, mixture(request, cluster))
 
 
 def run_slurm(order: Order) -> Summary:
@@ -135,7 +135,9 @@ def _prepared(order: Order) -> tuple[list[Task], Request, Cluster, RunFile]:
     request = _asked(tasks, order.request)
     cluster = check(request, order.jobs)
     digests = calibration_digests(tasks)
-    wanted = wanted_run(order.sweep, cluster.partition, request.gpus or 0, digests)
+    wanted = wanted_run(
+        order.sweep, cluster.partition, request.gpus or 0, digests, request.gpu_type
+    )
     return tasks, request, cluster, wanted
 
 
@@ -154,10 +156,12 @@ def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summa
     summary.num_workers = _num_jobs(found.request, found.cluster, len(todo))
     progress = Progress(len(tasks), len(done))
     with progress:
+        if todo and (told := mixture(found.request, found.cluster)):
+            progress.say(told)
         if found.live:
             progress.say(f"{len(found.live)} jobs of an earlier call have not ended")
         if todo:
-            seconds = _forecast(todo, client, _stand_in(found.cluster))
+            seconds = _forecast(todo, client, _stand_in(found.cluster, found.request))
             client.close()
             found.start([task.point for task in todo], seconds, summary.num_workers)
             first = found.live[-1].batch.file

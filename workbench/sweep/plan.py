@@ -95,7 +95,7 @@ def plan(sweep: Sweep, calibrations: Choice | None = None, here: bool = True) ->
         for point in (point for grid in sweep.grids for point in grid.points()):
             asked = (point.source, point.device)
             if asked not in places:
-                places[asked] = place(*asked) if here else _place_elsewhere(*asked)
+                places[asked] = place(*asked) if here else place_elsewhere(*asked)
             task = Task(point, *places[asked])
             tasks.setdefault(task.identity, task)
     if calibrations is None:
@@ -133,7 +133,8 @@ def place(source: str, device: str) -> tuple[str, str]:
     return device, device_entry(device).name
 
 
-def _place_elsewhere(source: str, device: str) -> tuple[str, str]:
+def place_elsewhere(source: str, device: str) -> tuple[str, str]:
+    """The same on a machine of which only that is known: a GPU's word stands in for its name."""
     if source == "predicted":
         return place(source, device)
     if device != "auto":

@@ -77,6 +77,8 @@ class DryRun:
 
     cells: list[Forecast]
     workers: int
+    note: str | None = None
+    """What else there is to know before it runs."""
 
     @property
     def seconds(self) -> float:

@@ -8,23 +8,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from workbench.errors import Failure, RequestError
 from workbench.merge import merge
 from workbench.record import Status
 from workbench.spec import Point
 from workbench.store import Store
-from workbench.sweep.engines.slurm_check import Cluster, Request, ask, last_line
+from workbench.sweep.engines.slurm_check import Request, gpus_per_node
+from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line
 from workbench.sweep.engines.slurm_folder import Batch, Job, JobFile, Run, cell_id
-from workbench.sweep.engines.slurm_job import Work, look_into
+from workbench.sweep.engines.slurm_job import Work, by_task, look_into
 from workbench.sweep.plan import Identity, Task
 from workbench.sweep.schedule import shares
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmInfoWatcher
-
-T = TypeVar("T")
 
 POLL_S = 2.0
 MAX_POLL_S = 15.0
@@ -36,29 +35,6 @@ _ALIVE = {
     "COMPLETING", "CONFIGURING", "PENDING", "READY", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
     "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "UNKNOWN",
 }  # fmt: skip
-
-
-def is_same(task: Task, identity: Identity) -> bool:
-    """Whether a record is of this task, whose GPU's name was not known when it was planned."""
-    key, source, device = identity
-    if (key, source) != task.identity[:2]:
-        return False
-    if source == "predicted" or task.device == "cpu":
-        return device == task.device_name
-    return task.device == "auto" or device != "cpu"
-
-
-def by_task(tasks: Mapping[str, Task], found: Mapping[Identity, T]) -> dict[str, T]:
-    """What is ``found`` by the names of the tasks instead of by identity."""
-    by_key: dict[tuple[str, str], list[Identity]] = {}
-    for identity in found:
-        by_key.setdefault(identity[:2], []).append(identity)
-    return {
-        name: found[identity]
-        for name, task in tasks.items()
-        for identity in by_key.get(task.identity[:2], ())
-        if is_same(task, identity)
-    }
 
 
 def held(store: Path, run: str, tasks: Mapping[str, Task]) -> dict[str, Status]:
@@ -112,7 +88,7 @@ def submit(batch: Batch, request: Request, cluster: Cluster, ended_as: Status) -
         array_parallelism=request.workers or batch.file.num_jobs,
         stderr_to_stdout=True,
         additional_parameters=options,
-        **({"gpus_per_node": request.gpus} if request.gpus else {}),
+        **({"gpus_per_node": gpus_per_node(request)} if request.gpus else {}),
         **({"cpus_per_task": request.cpus} if request.cpus else {}),
     )
     folder = str(batch.folder)
@@ -250,7 +226,7 @@ class Coordinator:
         points = [point for point in job.content.points if cell_id(point) not in names]
         ours = {cell_id(point): self.tasks[cell_id(point)] for point in points}
         for identity in under_way:
-            self.strikes.update(list(by_task(ours, {identity: None})))
+            self.strikes.update(list(by_task(ours, {identity: Status.KILLED})))
         job.set_merged()
         return list(names), points, bool(found or under_way)
 

@@ -8,23 +8,24 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from workbench.errors import Failure, RequestError
+from workbench.sweep.engines.slurm_cluster import COMMAND_S, Cluster, ask, last_line, partition
 
 PROGRAMS = ("sbatch", "srun", "sinfo", "sacct", "scontrol")
-COMMAND_S = 60.0
 # File systems that a disk of one machine has; any other, as nfs, lustre or gpfs, may be shared.
 _LOCAL = {
     "autofs", "bcachefs", "btrfs", "devtmpfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs",
     "ntfs3", "overlay", "ramfs", "reiserfs", "rootfs", "squashfs", "tmpfs", "vfat", "xfs", "zfs",
 }  # fmt: skip
 
-
 _OURS = {
     "array": "--workers", "cpus-per-task": "--cpus-per-task", "gpus": "--gpus-per-task",
     "gpus-per-node": "--gpus-per-task", "partition": "--partition", "time": "--time",
 }  # fmt: skip
+
+_CHOOSES = {"constraint", "exclude", "gres", "nodefile", "nodelist"}
+"""Options of sbatch with which the caller has chosen nodes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Request:
     partition: str | None = None
     gpus: int | None = None
     """Of each job; None is one where the sweep measures on a GPU."""
+    gpu_type: str | None = None
+    """The kind of them, where the partition has several."""
     cpus: int | None = None
     workers: int | None = None
     """Jobs at once; None is as many as the partition has room for."""
@@ -42,31 +45,6 @@ class Request:
     """Other options of sbatch by their long names, such as ``account``."""
     shared: bool = False
     """The caller knows that the folder is shared, whatever its file system."""
-
-
-class Cluster(NamedTuple):
-    """What the partition has."""
-
-    partition: str
-    gpus_a_node: tuple[int, ...]
-    gpu_types: tuple[str, ...]
-    hosts: tuple[str, ...]
-    most_minutes: int | None = None
-    """The longest time limit of a job; None where there is none."""
-
-
-def minutes(text: str) -> int:
-    """A time limit as Slurm writes it, in minutes: ``90``, ``1:30:00``, ``2-00:00:00``."""
-    found = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?", text.strip())
-    if found is not None:
-        days, first, second, third = (int(part or 0) for part in found.groups())
-        # Without days, "90" is minutes and "5:30" minutes and seconds; with them hours come first.
-        hours_first = found[1] is not None or found[4] is not None
-        seconds = 3600 * first + 60 * second + third if hours_first else 60 * first + second
-        total = -(-(86_400 * days + seconds) // 60)
-        if total >= 1:
-            return total
-    raise RequestError(f"time {text!r}: minutes, HH:MM:SS or D-HH:MM:SS, and at least a minute")
 
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
@@ -80,24 +58,6 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
             raise RequestError(f"sbatch {word!r}: say it with {_OURS[name]}")
         found[name] = value
     return found
-
-
-def ask(*command: str) -> str:
-    """What a command of Slurm prints; Failure with its last line where it fails."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=COMMAND_S
-        )
-    except subprocess.TimeoutExpired:
-        raise Failure(f"engine slurm: {command[0]} is silent for {COMMAND_S:g} s") from None
-    if done.returncode != 0:
-        raise Failure(f"engine slurm: {last_line(done.stderr) or f'{command[0]} fails'}")
-    return done.stdout
-
-
-def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def check(request: Request, folder: Path) -> Cluster:
@@ -115,13 +75,17 @@ def check(request: Request, folder: Path) -> Cluster:
     for name, value in (("workers", request.workers), ("cpus_per_task", request.cpus)):
         if value is not None and value < 1:
             raise RequestError(f"{name} {value}: at least 1 is needed")
-    cluster = _partition(request.partition)
-    wanted = request.gpus or 0
-    most = max(cluster.gpus_a_node, default=0)
+    cluster = partition(request.partition)
+    wanted, kind = request.gpus or 0, request.gpu_type
+    if kind is not None and kind not in cluster.gpu_types:
+        has = ", ".join(cluster.gpu_types) or "no GPUs whose kind Slurm was told"
+        raise RequestError(f"gpu_type {kind!r}: partition {cluster.partition!r} has {has}")
+    most = max((node.count(kind) for node in cluster.nodes), default=0)
     if wanted < 0 or wanted > most:
+        of_kind = f" {kind}" if kind else ""
         raise RequestError(
             f"gpus_per_task {wanted}: no node of partition {cluster.partition!r} has more "
-            f"than {most}"
+            f"than {most}{of_kind}"
         )
     if cluster.most_minutes is not None and request.minutes > cluster.most_minutes:
         raise RequestError(
@@ -135,37 +99,31 @@ def check(request: Request, folder: Path) -> Cluster:
     return cluster
 
 
-def _partition(name: str | None) -> Cluster:
-    rows = [line.split("|") for line in ask(
-        "sinfo", "--noheader", "--Node", "--format", "%R|%P|%G|%n|%l"
-    ).splitlines()]  # fmt: skip
-    known = sorted({row[0] for row in rows})
-    if name is None:
-        name = next((row[0] for row in rows if row[1].endswith("*")), None)
-        if name is None:
-            raise RequestError(f"partition: there is no default; name one of {', '.join(known)}")
-    if name not in known:
-        raise RequestError(f"partition {name!r} is unknown; known: {', '.join(known)}")
-    gpus, types, hosts = [], set(), set()
-    limit = next(row[4] for row in rows if row[0] == name)
-    most = minutes(limit) if limit[:1].isdecimal() else None
-    for row in rows:
-        if row[0] == name:
-            found = re.findall(r"(?:^|,)gpu:(?:([^:,(]+):)?(\d+)", row[2])
-            gpus.append(sum(int(count) for _, count in found))
-            types |= {kind for kind, _ in found if kind}
-            hosts.add(row[3])
-    return Cluster(name, tuple(gpus), tuple(sorted(types)), tuple(sorted(hosts)), most)
+def mixture(request: Request, cluster: Cluster) -> str | None:
+    """What to tell who asks for GPUs and has not said which of several kinds."""
+    kinds = cluster.gpu_types
+    if not request.gpus or request.gpu_type or len(kinds) < 2 or _CHOOSES & request.more.keys():
+        return None
+    return (
+        f"partition {cluster.partition!r} has {' and '.join(kinds)} GPUs, and a cell is measured "
+        f"on whichever is free; --gpu-type {kinds[0]} would choose"
+    )
 
 
 def sbatch_options(request: Request, cluster: Cluster) -> dict[str, str | int]:
     """The request by the long names of sbatch's options."""
     found: dict[str, str | int] = {"partition": cluster.partition, "time": request.minutes}
     if request.gpus:
-        found["gpus-per-node"] = request.gpus
+        found["gpus-per-node"] = gpus_per_node(request)
     if request.cpus:
         found["cpus-per-task"] = request.cpus
     return {**found, **request.more}
+
+
+def gpus_per_node(request: Request) -> str | int:
+    """The GPUs of a job as sbatch has them: ``1`` or ``h100:1``."""
+    count = request.gpus or 0
+    return f"{request.gpu_type}:{count}" if request.gpu_type else count
 
 
 def _would_accept(request: Request, cluster: Cluster) -> None:

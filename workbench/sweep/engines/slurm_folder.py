@@ -40,13 +40,14 @@ class RunFile(BaseModel):
     sweep: Sweep
     partition: str
     gpus: int
+    gpu_type: str | None = None
     calibrations: tuple[str, ...] = ()
     """What tells those apart that it was asked to predict with."""
 
     @property
-    def identity(self) -> tuple[str, str, int, tuple[str, ...]]:
+    def identity(self) -> tuple[str, str, int, str | None, tuple[str, ...]]:
         """What must agree for the run to be continued; the nodes' software is not known here."""
-        return self.sweep.name, self.partition, self.gpus, self.calibrations
+        return self.sweep.name, self.partition, self.gpus, self.gpu_type, self.calibrations
 
 
 class BatchFile(BaseModel):
@@ -195,12 +196,15 @@ def newest(folder: Path, like: RunFile) -> Run | None:
     return next(fitting, None)
 
 
-def wanted_run(sweep: Sweep, partition: str, gpus: int, calibrations: Iterable[str]) -> RunFile:
+def wanted_run(
+    sweep: Sweep, partition: str, gpus: int, calibrations: Iterable[str],
+    gpu_type: str | None = None,
+) -> RunFile:  # fmt: skip
     """A run that is only asked for yet."""
     stamp = datetime.now(UTC)
     name = f"{sweep.name}-{stamp:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     return RunFile(
-        run=name, sweep=sweep, partition=partition, gpus=gpus,
+        run=name, sweep=sweep, partition=partition, gpus=gpus, gpu_type=gpu_type,
         calibrations=tuple(sorted(calibrations)),
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,7 @@ from workbench.spec import Point
 from workbench.store import Store
 from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.slurm_folder import Batch, Job, Run, cell_id
-from workbench.sweep.plan import Identity, Task, place
+from workbench.sweep.plan import Identity, Task, place, place_elsewhere
 from workbench.sweep.progress import Progress
 from workbench.sweep.run import environment_of
 
@@ -31,6 +32,32 @@ _ENDS = {
     Status.TIMEOUT: "the time limit of its job ended it",
     Status.KILLED: "its job ended while it ran",
 }
+
+
+def is_same(task: Task, identity: Identity) -> bool:
+    """Whether a record is of this task, which names a GPU by its word in the sweep."""
+    key, source, device = identity
+    if (key, source) != task.identity[:2]:
+        return False
+    if source == "predicted" or task.device == "cpu":
+        return device == task.device_name
+    return task.device == "auto" or device != "cpu"
+
+
+def by_task(tasks: Mapping[str, Task], found: Mapping[Identity, Status]) -> dict[str, Status]:
+    """How the tasks ended, by their names, as far as ``found`` says.
+
+    Of starts on several kinds of GPUs one counts that is done.
+    """
+    by_key: dict[tuple[str, str], list[Identity]] = {}
+    for identity in found:
+        by_key.setdefault(identity[:2], []).append(identity)
+    ended: dict[str, Status] = {}
+    for name, task in tasks.items():
+        for identity in by_key.get(task.identity[:2], ()):
+            if is_same(task, identity) and not (name in ended and ended[name].done):
+                ended[name] = found[identity]
+    return ended
 
 
 class Work:
@@ -67,13 +94,21 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
     """Run what the earlier starts of ``job`` have left; ``ended_as`` says how the last ended."""
     signal.signal(signal.SIGTERM, _leave)
     run, content = Run(job.batch.folder.parent), job.content
-    here = [Task(point, *place(point.source, point.device)) for point in content.points]
-    done, strikes = set[Identity](), Counter[Identity]()
+    words = {
+        cell_id(point): Task(point, *place_elsewhere(point.source, point.device))
+        for point in content.points
+    }
+    done, strikes = set[str](), Counter(content.strikes)
     for shard in job.shards:
+        # An earlier start may have been on another node, with a GPU of another name.
         held, under_way = look_into(shard, run.file.run)
-        done |= held.keys()
-        strikes.update(under_way)
-    left = [task for task in here if task.identity not in done]
+        done |= by_task(words, held).keys()
+        for identity in under_way:
+            strikes.update(list(by_task(words, {identity: Status.KILLED})))
+    here = [
+        Task(task.point, *place(task.point.source, task.point.device)) for task in words.values()
+    ]
+    left = [task for task in here if cell_id(task.point) not in done]
     stem = job.batch.folder / f"{job.number}.{start}"
     part, notes = Path(f"{stem}.part.db"), Path(f"{stem}.done")
     threads = None if "OMP_NUM_THREADS" in os.environ else os.environ.get("SLURM_CPUS_PER_TASK")
@@ -86,7 +121,7 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
         store.begin_run(run.file.sweep.name, spec, facts, run_id=run.file.run)
         client.ceilings = ceilings_for(left, client, store, run.file.run, print)
         for task in left:
-            struck = strikes[task.identity] + content.strikes.get(cell_id(task.point), 0)
+            struck = strikes[cell_id(task.point)]
             progress.begin(task)
             if struck >= MAX_STRIKES:
                 record = _given_up(task, seat, ended_as, struck)

@@ -1,0 +1,109 @@
+"""What Slurm says of itself: its partitions, and whatever else is asked."""
+
+import re
+import subprocess
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from workbench.errors import Failure, RequestError
+
+COMMAND_S = 60.0
+_UP = ("allocated", "completing", "idle", "mixed", "planned", "reserved")
+"""States of nodes that take jobs, now or when others have ended."""
+
+
+class Node(NamedTuple):
+    """A node of the partition."""
+
+    host: str
+    gpus: Mapping[str, int]
+    """How many by kind; those whose kind Slurm was not told have an empty one."""
+    is_up: bool = True
+
+    def count(self, kind: str | None = None) -> int:
+        """Its GPUs, of one kind or of all."""
+        return sum(self.gpus.values()) if kind is None else self.gpus.get(kind, 0)
+
+
+class Cluster(NamedTuple):
+    """What the partition has."""
+
+    partition: str
+    nodes: tuple[Node, ...]
+    most_minutes: int | None = None
+    """The longest time limit of a job; None where there is none."""
+
+    @property
+    def gpu_types(self) -> tuple[str, ...]:
+        """The kinds of GPUs that Slurm was told of."""
+        return tuple(sorted({kind for node in self.nodes for kind in node.gpus if kind}))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The machines of the nodes."""
+        return tuple(sorted({node.host for node in self.nodes}))
+
+    def room(self, gpus: int, kind: str | None = None) -> int:
+        """How many jobs with so many GPUs run at once, on the nodes that are up if any is."""
+        nodes = [node for node in self.nodes if node.is_up] or self.nodes
+        return sum(node.count(kind) // gpus if gpus else 1 for node in nodes)
+
+
+def ask(*command: str) -> str:
+    """What a command of Slurm prints; Failure with its last line where it fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=COMMAND_S
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(f"engine slurm: {command[0]} is silent for {COMMAND_S:g} s") from None
+    if done.returncode != 0:
+        raise Failure(f"engine slurm: {last_line(done.stderr) or f'{command[0]} fails'}")
+    return done.stdout
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def minutes(text: str) -> int:
+    """A time limit as Slurm writes it, in minutes: ``90``, ``1:30:00``, ``2-00:00:00``."""
+    found = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?", text.strip())
+    if found is not None:
+        days, first, second, third = (int(part or 0) for part in found.groups())
+        # Without days, "90" is minutes and "5:30" minutes and seconds; with them hours come first.
+        hours_first = found[1] is not None or found[4] is not None
+        seconds = 3600 * first + 60 * second + third if hours_first else 60 * first + second
+        total = -(-(86_400 * days + seconds) // 60)
+        if total >= 1:
+            return total
+    raise RequestError(f"time {text!r}: minutes, HH:MM:SS or D-HH:MM:SS, and at least a minute")
+
+
+def partition(name: str | None) -> Cluster:
+    rows = [line.split("|") for line in ask(
+        "sinfo", "--noheader", "--Node", "--format", "%R|%P|%G|%n|%l|%T"
+    ).splitlines()]  # fmt: skip
+    known = sorted({row[0] for row in rows})
+    if name is None:
+        name = next((row[0] for row in rows if row[1].endswith("*")), None)
+        if name is None:
+            raise RequestError(f"partition: there is no default; name one of {', '.join(known)}")
+    if name not in known:
+        raise RequestError(f"partition {name!r} is unknown; known: {', '.join(known)}")
+    mine = [row for row in rows if row[0] == name]
+    limit = mine[0][4]
+    return Cluster(
+        name,
+        tuple(Node(row[3], _gpus(row[2]), row[5].startswith(_UP)) for row in mine),
+        minutes(limit) if limit[:1].isdecimal() else None,
+    )
+
+
+def _gpus(gres: str) -> dict[str, int]:
+    """``gpu:h100:4(S:0-1),gpu:a100:2`` by kind."""
+    found: dict[str, int] = {}
+    for kind, count in re.findall(r"(?:^|,)gpu:(?:([^:,(]+):)?(\d+)", gres):
+        found[kind] = found.get(kind, 0) + int(count)
+    return found
