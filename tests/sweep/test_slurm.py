@@ -15,6 +15,7 @@ import pytest
 
 from tests.slurm.cluster import SECOND, Cluster, missing, parent, processes
 from tests.small import small_model
+from workbench.cli import main
 from workbench.store import Store
 from workbench.sweep.engines.slurm_folder import Batch, Job, Run, runs
 
@@ -95,8 +96,8 @@ def worker(pids: list[int]) -> int | None:
     found = []
     for pid in pids:
         with suppress(OSError):
-            if b"workbench.probe.workers.worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                found.append(pid)
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found += [pid] if b"workbench.probe.workers.worker" in words else []
     return next((pid for pid in found if parent(pid) in found), None)
 
 
@@ -198,33 +199,49 @@ def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     assert "gpu" in shown
 
 
+def refused(capsys: pytest.CaptureFixture[str], says: str, spec: Path, *words: str) -> None:
+    """The request is refused in one line."""
+    with pytest.raises(SystemExit) as leaving:
+        main(["sweep", str(spec), "--engine", "slurm", *words])
+    found = capsys.readouterr()
+    assert says in found.err
+    assert (leaving.value.code, found.out, found.err.count("\n")) == (2, "", 1)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--partition", "nope"), "partition 'nope' is unknown; known: far, main"),
+        (("--partition", "nope"), "partition 'nope' is unknown; known: far, main, mixed"),
+        (("--partition=-x\n#SBATCH --uid=0",), "partition '-x\\n#SBATCH --uid=0' is unknown"),
         (("--gpus-per-task", "3"), "gpus_per_task 3: no node of partition 'main' has more than 2"),
+        (("--gpu-type", "a100"), "gpu_type 'a100': partition 'main' has h100"),
+        (("--gpu-type", "a100", "--partition", "mixed", "--gpus-per-task", "2"), "than 1 a100"),
+        (("--cpus-per-task", "999"), "Requested node configuration is not available"),
         (("--time", "2:00:00"), "time 120 min: partition 'main' lets a job run for 60 min"),
         (("--time", "soon"), "time 'soon': minutes, HH:MM:SS or D-HH:MM:SS"),
         (("--sbatch", "constraint=nope"), "--constraint=nope: Invalid feature specification"),
+        (("--sbatch", "nonsense=1"), "sbatch: unrecognized option '--nonsense=1'"),
         (("--workers", "0"), "workers 0: at least 1 is needed"),
+        (("--workers", "5000"), "workers 5000: an array of this cluster has at most 1001 jobs"),
         (("--partition", "far"), "is on a disk of this machine"),
         (("--gpus-per-task", "0", "--json"), "gpus_per_task 0: the sweep measures on cuda"),
+        (("--folder", "spec.yaml"), "spec.yaml is a file"),
+        (("--folder", "spec.yaml/jobs", "--dry-run"), "spec.yaml is a file"),
+        (("--folder", "x" * 300), "File name too long"),
+        (("--store", "spec.yaml", "--gpus-per-task", "1"), "not a store"),
     ],
 )
 def test_what_the_cluster_lacks_is_refused_before_anything_is_submitted(
-    words: tuple[str, ...], says: str, cluster: Cluster, tmp_path: Path
-) -> None:
+    words: tuple[str, ...], says: str, cluster: Cluster, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     jobs = cluster.run("sacct", "--noheader", "--allocations").stdout
+    path = spec(tmp_path, device="auto" if "--store" in words else "cuda")
     folder = Path(f"/dev/shm/{tmp_path.name}")
-    done = subprocess.run(
-        command("sweep", str(spec(tmp_path, device="cuda")), "--engine", "slurm", *words,
-                "--folder", str(folder)),
-        cwd=tmp_path, env={**os.environ, **cluster.variables}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    for name, value in cluster.variables.items():
+        monkeypatch.setenv(name, value)
+    refused(capsys, says, path, "--folder", str(folder), *words)
     assert not folder.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"spec.yaml", "mistral"}
     assert cluster.run("sacct", "--noheader", "--allocations").stdout == jobs

@@ -11,7 +11,14 @@ import pytest
 from tests.small import small_model
 from workbench.errors import Failure, RequestError
 from workbench.spec import Grid, Point, Sweep
-from workbench.sweep.engines.slurm_check import Request, check, check_shared, file_system, pairs
+from workbench.sweep.engines.slurm_check import (
+    Request,
+    check,
+    check_place,
+    check_shared,
+    file_system,
+    pairs,
+)
 from workbench.sweep.engines.slurm_cluster import Cluster, Node, minutes
 from workbench.sweep.engines.slurm_folder import (
     BatchFile,
@@ -52,7 +59,9 @@ def test_further_options_of_sbatch_are_names_and_values() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("word", ["account", "=x", "A b=c", "partition=gpu", "x=1\n#SBATCH --y=2"])
+@pytest.mark.parametrize(
+    "word", ["account", "=x", "A b=c", "partition=gpu", "x=1\n#SBATCH --y=2", "x=1\r", "x=\x1b[2J"]
+)
 def test_further_options_that_cannot_be(word: str) -> None:
     with pytest.raises(RequestError, match="sbatch '"):
         pairs([word])
@@ -61,7 +70,7 @@ def test_further_options_that_cannot_be(word: str) -> None:
 def test_a_disk_of_this_machine_is_not_shared(tmp_path: Path) -> None:
     far = Cluster("main", (Node("elsewhere", {"": 2}),))
     assert file_system(Path("/proc/self")) == "proc"
-    assert file_system(Path("/dev/shm/not/there")) == "tmpfs"
+    assert file_system(check_place(Path("/dev/shm/not/there"))) == "tmpfs"
     with pytest.raises(RequestError, match=r"disk of this machine \(tmpfs\), which elsewhere"):
         check_shared(Path("/dev/shm"), far)
     check_shared(tmp_path, Cluster("main", (Node(os.uname().nodename, {"": 2}),)))
@@ -124,7 +133,25 @@ def test_batches_are_written_before_they_are_submitted(tmp_path: Path) -> None:
     assert run.add([JobFile(points=points)], 5).folder.name == "001"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"name": "../x", "num_jobs": -1}', "\x80"])
+ABSURD = {
+    "name": "wb-1", "submitted_at": "2026-01-01T00:00:00", "num_jobs": 1, "minutes": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{}", "[]", '{"name": "../x", "num_jobs": -1}', "\x80", "[" * 100_000,
+        *(
+            json.dumps({**ABSURD, **change})
+            for change in (
+                {"num_jobs": 10**30}, {"minutes": 10**400},
+                {"submitted_at": "9999-99-99T99:99:99"},
+                {"name": "x\n#SBATCH --uid=0"}, {"jobs": ["7; rm -r x"]}, {"more": 1},
+            )
+        ),
+    ],
+)  # fmt: skip
 def test_a_stranger_s_folder_is_refused(tmp_path: Path, text: str) -> None:
     run = begin(tmp_path, wanted_run(SWEEP, "gpu", 1, ()))
     batch = run.add([JobFile(points=tuple(SWEEP.points()))], 5)
@@ -142,6 +169,46 @@ def test_a_job_s_id_is_one(job: str) -> None:
         BatchFile(
             name="wb-1", submitted_at="2026-01-01T00:00:00", num_jobs=1, minutes=1, jobs=(job,)
         )
+
+
+def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
+    run = begin(tmp_path, wanted_run(SWEEP, "gpu", 1, ()))
+    batch = run.add([JobFile(points=tuple(SWEEP.points()))], 5)
+    (job,) = batch.jobs
+    batch.set_jobs(["7"])
+    os.mkfifo(batch.folder / "0.7-0.done")
+    os.mkfifo(job.log)
+    assert (job.num_done, job.log_lines) == (0, [])
+    (batch.folder / "batch.json").unlink()
+    (batch.folder / "batch.json").symlink_to("/dev/zero")
+    with pytest.raises(RequestError, match=r"batch\.json: not the file of a sweep under Slurm"):
+        _ = run.batches
+    (run.folder / "run.json").unlink()
+    os.mkfifo(run.folder / "run.json")
+    with pytest.raises(RequestError, match=r"run\.json: not the file of a sweep under Slurm"):
+        runs(tmp_path)
+
+
+def test_a_stranger_s_grid_is_not_multiplied_out(tmp_path: Path) -> None:
+    run = begin(tmp_path, wanted_run(SWEEP, "gpu", 1, ()))
+    document = json.loads((run.folder / "run.json").read_text())
+    axis = list(range(1, 10_001))
+    document["sweep"]["grids"] = [dict.fromkeys(("visual", "text", "batches"), axis)]
+    (run.folder / "run.json").write_text(json.dumps(document))
+    (found,) = runs(tmp_path)
+    assert found.file.sweep.name == "s"
+
+
+def test_the_end_of_a_long_log_is_enough(tmp_path: Path) -> None:
+    run = begin(tmp_path, wanted_run(SWEEP, "gpu", 1, ()))
+    batch = run.add([JobFile(points=tuple(SWEEP.points()))], 5)
+    batch.set_jobs(["7"])
+    (job,) = batch.jobs
+    with job.log.open("wb") as file:
+        file.truncate(2**33)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nthe end\n")
+    assert job.log_lines[-1] == "the end"
 
 
 def test_one_coordinator_at_a_time(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from workbench.calibration import Choice
 from workbench.devices import DEVICES, entry_of
 from workbench.errors import RequestError
 from workbench.probe.workers.client import Client
+from workbench.probe.workers.folders import check_folder
 from workbench.spec import Sweep
+from workbench.store import Store
 from workbench.sweep.engines.slurm import POLL_S, Coordinator, held, poll_seconds
 from workbench.sweep.engines.slurm_check import Request, check, mixture
 from workbench.sweep.engines.slurm_cluster import Cluster
@@ -67,7 +69,7 @@ def _asked(tasks: list[Task], request: Request) -> Request:
 def _num_jobs(request: Request, cluster: Cluster, num_cells: int) -> int:
     """Jobs at once: as asked, or as many as the partition has room for; one cell each at least."""
     room = cluster.room(request.gpus or 0, request.gpu_type)
-    return max(1, min(request.workers or room, num_cells))
+    return max(1, min(request.workers or room, num_cells, cluster.most_jobs))
 
 
 def _stand_in(cluster: Cluster, request: Request) -> str:
@@ -119,7 +121,9 @@ def run_slurm(order: Order) -> Summary:
     tasks, request, cluster, wanted = _prepared(order)
     with Client() as client:
         client.check(kinds(tasks))
-        order.jobs.mkdir(parents=True, exist_ok=True)
+        with Store.open(order.store, "w"):  # hours later is no time to learn that it cannot be
+            pass
+        check_folder(order.jobs, "folder")
         with locked(order.jobs):
             run = None if order.new_run else newest(order.jobs, wanted)
             coordinator = Coordinator(
@@ -159,14 +163,15 @@ def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summa
         if todo and (told := mixture(found.request, found.cluster)):
             progress.say(told)
         if found.live:
-            progress.say(f"{len(found.live)} jobs of an earlier call have not ended")
+            n = len(found.live)
+            progress.say(f"{_jobs(n)} of an earlier call {'has' if n == 1 else 'have'} not ended")
         if todo:
             seconds = _forecast(todo, client, _stand_in(found.cluster, found.request))
             client.close()
             found.start([task.point for task in todo], seconds, summary.num_workers)
             first = found.live[-1].batch.file
             progress.say(
-                f"{len(todo)} cells in {first.num_jobs} jobs: {', '.join(first.jobs or ())}"
+                f"{len(todo)} cells in {_jobs(first.num_jobs)}: {', '.join(first.jobs or ())}"
             )
         try:
             summary.num_ran = _until_all_ended(found, progress, len(done))
@@ -176,6 +181,10 @@ def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summa
     summary.counts = dict(sorted(counts.items()))
     summary.num_left = len(tasks) - sum(counts.values())
     return summary
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job{'s' * (count != 1)}"
 
 
 def _until_all_ended(found: Coordinator, progress: Progress, num_held: int) -> int:

@@ -240,7 +240,7 @@ class Coordinator:
         if self._fruitless[first] < MAX_FRUITLESS:
             self.notes.append(f"job {job.id} ended as {state}; another one goes on")
             return True
-        log = last_line(job.log.read_text(errors="replace")) if job.log.exists() else ""
+        log = last_line("\n".join(job.log_lines))
         why = f"its log ends: {log}" if log else f"no log came back: is {job.log.parent} shared?"
         self.notes.append(f"job {job.id} ended as {state} before its first cell; {why}")
         return False
@@ -253,6 +253,6 @@ def poll_seconds(previous: float, progressed: bool) -> float:
 
 def tail(job: Job, lines: int = 200) -> str:
     """The end of a job's log; Failure where there is none yet."""
-    if not job.log.exists():
+    if not job.log_lines:
         raise Failure(f"job {job.id} has printed nothing yet: {job.log}")
-    return "\n".join(job.log.read_text(errors="replace").splitlines()[-lines:])
+    return "\n".join(job.log_lines[-lines:])

@@ -4,13 +4,12 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.errors import Failure, RequestError
-from workbench.sweep.engines.slurm_cluster import COMMAND_S, Cluster, ask, last_line, partition
+from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line, partition, run
 
 PROGRAMS = ("sbatch", "srun", "sinfo", "sacct", "scontrol")
 # File systems that a disk of one machine has; any other, as nfs, lustre or gpfs, may be shared.
@@ -52,7 +51,7 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
     found = {}
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
-        if not equals or not re.fullmatch(r"[a-z][a-z-]*", name) or "\n" in value:
+        if not equals or not re.fullmatch(r"[a-z][a-z-]*", name) or not value.isprintable():
             raise RequestError(f"sbatch {word!r}: a long option and its value, as account=vision")
         if name in _OURS:
             raise RequestError(f"sbatch {word!r}: say it with {_OURS[name]}")
@@ -75,6 +74,7 @@ def check(request: Request, folder: Path) -> Cluster:
     for name, value in (("workers", request.workers), ("cpus_per_task", request.cpus)):
         if value is not None and value < 1:
             raise RequestError(f"{name} {value}: at least 1 is needed")
+    place = check_place(folder)
     cluster = partition(request.partition)
     wanted, kind = request.gpus or 0, request.gpu_type
     if kind is not None and kind not in cluster.gpu_types:
@@ -92,8 +92,13 @@ def check(request: Request, folder: Path) -> Cluster:
             f"time {request.minutes} min: partition {cluster.partition!r} lets a job run for "
             f"{cluster.most_minutes} min"
         )
+    if request.workers is not None and request.workers > cluster.most_jobs:
+        raise RequestError(
+            f"workers {request.workers}: an array of this cluster has at most "
+            f"{cluster.most_jobs} jobs (MaxArraySize)"
+        )
     if not request.shared:
-        check_shared(folder, cluster)
+        check_shared(place, cluster)
     _would_accept(request, cluster)
     _accounting()
     return cluster
@@ -129,10 +134,7 @@ def gpus_per_node(request: Request) -> str | int:
 def _would_accept(request: Request, cluster: Cluster) -> None:
     """Let Slurm itself look at the request: limits, accounts and all that only it knows."""
     options = [f"--{name}={value}" for name, value in sbatch_options(request, cluster).items()]
-    tried = subprocess.run(
-        ["sbatch", "--test-only", *options, "--wrap=true"],
-        capture_output=True, text=True, check=False, timeout=COMMAND_S,
-    )  # fmt: skip
+    tried = run("sbatch", "--test-only", *options, "--wrap=true")
     if tried.returncode != 0:
         reason = last_line(tried.stderr).removeprefix("allocation failure: ")
         raise RequestError(f"engine slurm: {' '.join(options)}: {reason}")
@@ -159,11 +161,26 @@ def check_shared(folder: Path, cluster: Cluster) -> None:
         )
 
 
-def file_system(folder: Path) -> str:
-    """The type of the file system on which ``folder`` is, or would be made."""
+def check_place(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that exists.
+
+    Raises RequestError for what is no folder, and for one that is not the caller's to write in.
+    """
     place = folder.absolute()
-    while not place.exists():
-        place = place.parent
+    try:
+        while not place.exists():
+            place = place.parent
+    except OSError as error:
+        raise RequestError(f"folder {str(folder)!r}: {error.strerror}") from None
+    if not place.is_dir():
+        raise RequestError(f"folder {str(folder)!r}: {place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RequestError(f"folder {str(folder)!r}: {place} cannot be written")
+    return place
+
+
+def file_system(place: Path) -> str:
+    """The type of the file system on which ``place`` is."""
     device = place.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):

@@ -32,6 +32,8 @@ class Cluster(NamedTuple):
     nodes: tuple[Node, ...]
     most_minutes: int | None = None
     """The longest time limit of a job; None where there is none."""
+    most_jobs: int = 1001
+    """In one array; Slurm's own default."""
 
     @property
     def gpu_types(self) -> tuple[str, ...]:
@@ -49,22 +51,30 @@ class Cluster(NamedTuple):
         return sum(node.count(kind) // gpus if gpus else 1 for node in nodes)
 
 
-def ask(*command: str) -> str:
-    """What a command of Slurm prints; Failure with its last line where it fails."""
+def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    """A command of Slurm that has ended, well or not; Failure where it does not end."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=COMMAND_S
-        )
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False,
+            timeout=COMMAND_S,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Failure(f"engine slurm: {command[0]} is silent for {COMMAND_S:g} s") from None
+
+
+def ask(*command: str) -> str:
+    """What a command of Slurm prints; Failure with its last line where it fails."""
+    done = run(*command)
     if done.returncode != 0:
         raise Failure(f"engine slurm: {last_line(done.stderr) or f'{command[0]} fails'}")
     return done.stdout
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    """The last line that says something: not where to read about the options."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Try ")]
+    return next(iter(reversed(telling or lines)), "")
 
 
 def minutes(text: str) -> int:
@@ -98,7 +108,15 @@ def partition(name: str | None) -> Cluster:
         name,
         tuple(Node(row[3], _gpus(row[2]), row[5].startswith(_UP)) for row in mine),
         minutes(limit) if limit[:1].isdecimal() else None,
+        _most_jobs(),
     )
+
+
+def _most_jobs() -> int:
+    found = re.search(
+        r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE
+    )
+    return int(found[1]) if found else Cluster._field_defaults["most_jobs"]
 
 
 def _gpus(gres: str) -> dict[str, int]:

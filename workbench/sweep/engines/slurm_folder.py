@@ -20,15 +20,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from workbench.errors import Failure, RequestError
 from workbench.spec import Point, Sweep
 
+MAX_BYTES = 2**28
+"""Of a file in the folder: the largest holds some hundred thousand points."""
+MAX_LOG_BYTES = 2**20
 T = TypeVar("T", bound=BaseModel)
 _MODEL = ConfigDict(frozen=True, extra="forbid")
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(_[0-9]{1,6})?$")]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,149}$"
+
+
+class SweepFile(BaseModel):
+    """A sweep as it is written down: its cells are not made again only to know its name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(pattern=_NAME)
 
 
 class RunFile(BaseModel):
@@ -37,7 +55,7 @@ class RunFile(BaseModel):
     model_config = _MODEL
 
     run: str = Field(pattern=_NAME)
-    sweep: Sweep
+    sweep: SweepFile
     partition: str
     gpus: int
     gpu_type: str | None = None
@@ -59,8 +77,14 @@ class BatchFile(BaseModel):
     submitted_at: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$")
     """Local time, as Slurm has it."""
     num_jobs: int = Field(ge=1, le=100_000)
-    minutes: int = Field(ge=1)
+    minutes: int = Field(ge=1, le=10**8)
     jobs: tuple[JobId, ...] | None = None
+
+    @field_validator("submitted_at")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
 
 
 class JobFile(BaseModel):
@@ -89,6 +113,8 @@ def write(path: Path, document: BaseModel) -> None:
 
 def _read(kind: type[T], path: Path) -> T:
     try:
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            raise OSError(f"no file of at most {MAX_BYTES:,} bytes")
         return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
@@ -121,12 +147,21 @@ class Job:
     def num_done(self) -> int:
         """Cells that have ended, as far as the job has said so."""
         notes = self.batch.folder.glob(f"{self.number}.*.done")
-        return sum(path.read_bytes().count(b"\n") for path in notes)
+        return sum(path.read_bytes().count(b"\n") for path in notes if path.is_file())
 
     @property
     def log(self) -> Path:
         """What the job and its starts have printed."""
         return self.batch.folder / "logs" / f"{self.id}_0_log.out"
+
+    @property
+    def log_lines(self) -> list[str]:
+        """The last lines of it; none where there is none yet."""
+        if not self.log.is_file():
+            return []
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - MAX_LOG_BYTES))
+            return file.read(MAX_LOG_BYTES).decode(errors="replace").splitlines()
 
     @property
     def is_merged(self) -> bool:
@@ -203,8 +238,9 @@ def wanted_run(
     """A run that is only asked for yet."""
     stamp = datetime.now(UTC)
     name = f"{sweep.name}-{stamp:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    spec = SweepFile.model_validate(sweep.model_dump(mode="json", by_alias=True))
     return RunFile(
-        run=name, sweep=sweep, partition=partition, gpus=gpus, gpu_type=gpu_type,
+        run=name, sweep=spec, partition=partition, gpus=gpus, gpu_type=gpu_type,
         calibrations=tuple(sorted(calibrations)),
     )  # fmt: skip
 
