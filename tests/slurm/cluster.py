@@ -2,7 +2,8 @@
 
 ``python -m tests.slurm.cluster up FOLDER`` brings it up and prints how to use it; ``down
 FOLDER`` ends it. It needs Debian's slurm-wlm, slurmdbd, mariadb-server and munge, and neither
-systemd nor cgroups: nothing outside the folder is written, and every port is one that was free.
+systemd, cgroups nor root: daemons and jobs are those of the user who brings it up. Nothing outside
+the folder is written, and every port is one that was free.
 The partition ``main`` has one node with two GPUs; ``mixed`` has a second node with one of another
 kind; ``far`` has a node that is not there.
 """
@@ -22,7 +23,6 @@ from pathlib import Path
 PROGRAMS = (
     "munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacctmgr",
 )  # fmt: skip
-USER = pwd.getpwuid(os.geteuid()).pw_name
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 NUM_GPUS = {"h100": 2, "a100": 1}
 """On this machine's node, and on the second."""
@@ -90,9 +90,18 @@ PartitionName=far Nodes=elsewhere MaxTime=60 State=UP
 """
 
 
+def user() -> str | None:
+    """The name of who runs this; None for a number without one, as containers have them."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return None
+
+
 def missing() -> list[str]:
-    """The programs that a cluster needs and this machine lacks."""
-    return [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
+    """What a cluster needs and this machine lacks."""
+    lacking = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
+    return lacking if user() else [*lacking, f"a name for user {os.geteuid()}"]
 
 
 def _free_ports(count: int) -> list[int]:
@@ -158,7 +167,7 @@ class Cluster:
         names = dict(zip(daemons, _free_ports(len(daemons)), strict=True))
         self._munge()
         self._database(names["sql"])
-        written = {"folder": folder, "host": HOST, "second": SECOND, "user": USER}
+        written = {"folder": folder, "host": HOST, "second": SECOND, "user": user()}
         for name, text in (("slurmdbd.conf", _DBD), ("slurm.conf", _CONF)):
             path = folder / name
             path.write_text(text.format(**written, **names).lstrip())
@@ -213,7 +222,7 @@ class Cluster:
 
     def _database(self, port: int) -> None:
         data = self.folder / "mysql"
-        common = ["--no-defaults", f"--datadir={data}", f"--user={USER}"]
+        common = ["--no-defaults", f"--datadir={data}", f"--user={user()}"]
         subprocess.run(
             ["mariadb-install-db", *common, "--skip-test-db"], env=self._environment(),
             capture_output=True, check=True,
@@ -233,7 +242,7 @@ class Cluster:
 
     def down(self) -> None:
         """End the daemons that ``up`` started, the jobs first."""
-        self.run("scancel", f"--user={USER}", "--signal=KILL")
+        self.run("scancel", f"--user={user()}", "--signal=KILL")
         listed = self.folder / "processes"
         lines = listed.read_text().splitlines() if listed.exists() else []
         for line in reversed(lines):
@@ -302,7 +311,7 @@ def main() -> None:
         cluster.down()
         return
     if missing():
-        raise SystemExit(f"a cluster needs these programs: {', '.join(missing())}")
+        raise SystemExit(f"a cluster needs what is missing here: {', '.join(missing())}")
     cluster.up()
     for name, value in cluster.variables.items():
         print(f"export {name}={value}")
