@@ -6,14 +6,15 @@ import pytest
 from workbench.probe import doctor
 from workbench.probe.doctor import examine
 from workbench.probe.doctor_kernels import kernels
+from workbench.probe.finding import Finding
 
 
 @pytest.fixture(scope="module")
-def findings() -> dict[str, doctor.Finding]:
+def findings() -> dict[str, Finding]:
     return {finding.name: finding for finding in examine()}
 
 
-def test_everything_promised_is_looked_for(findings: dict[str, doctor.Finding]) -> None:
+def test_everything_promised_is_looked_for(findings: dict[str, Finding]) -> None:
     kernels = {f"kernel {name}" for name in ("flash", "efficient", "cudnn", "math", "flex")}
     assert findings.keys() >= kernels | {
         *("machine", "python", "torch", "transformers", "gpu", "driver", "telemetry"),
@@ -23,7 +24,7 @@ def test_everything_promised_is_looked_for(findings: dict[str, doctor.Finding]) 
 
 
 def test_each_missing_thing_has_its_cost_and_its_fix(
-    findings: dict[str, doctor.Finding],
+    findings: dict[str, Finding],
 ) -> None:
     for finding in findings.values():
         assert finding.detail
@@ -33,7 +34,7 @@ def test_each_missing_thing_has_its_cost_and_its_fix(
             assert finding.fix
 
 
-def test_what_is_known_of_this_machine(findings: dict[str, doctor.Finding]) -> None:
+def test_what_is_known_of_this_machine(findings: dict[str, Finding]) -> None:
     assert findings["python"].ok
     assert findings["torch"].ok
     assert findings["kernel math"].ok

@@ -6,8 +6,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
+from workbench.probe.finding import Finding
 from workbench.probe.machine.environment import (
     environment,
     free_memory_bytes,
@@ -23,16 +23,6 @@ EXTRA = "pip install 'visual-token-workbench[{}]'"
 MIN_FREE_MEMORY = 4 * 2**30
 MIN_FREE_DISK = 2 * 2**30
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
-
-class Finding(NamedTuple):
-    """One thing that was looked for. ``cost_if_missing`` and ``fix`` hold in either case."""
-
-    name: str
-    ok: bool
-    detail: str
-    cost_if_missing: str
-    fix: str
 
 
 def _gib(count: int) -> str:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from workbench.probe.doctor import Finding
+from workbench.probe.finding import Finding
 
 BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
