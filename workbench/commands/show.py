@@ -31,10 +31,9 @@ def emit(document: Any) -> None:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Aligned columns with a heading."""
     lines = [tuple(head), *(tuple(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    form = "  ".join(f"{{:<{width}}}" for width in widths)
+    print("\n".join(form.format(*line).rstrip() for line in lines))
 
 
 def amount(value: float | None, unit: str) -> str:

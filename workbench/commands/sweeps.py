@@ -147,7 +147,7 @@ def _show_forecast(found: "DryRun", as_json: bool) -> None:
             for cell in found.cells
         ]
         totals = {"estimated_s": found.seconds, "workers": found.workers, "wall_s": found.wall_s}
-        show.emit({"cells": rows, **totals})
+        show.emit({"cells": rows, **totals, "rate": found.rate})
         return
     show.table(
         ("source", "device", "cell", "estimate"),
@@ -166,4 +166,4 @@ def _show_forecast(found: "DryRun", as_json: bool) -> None:
         f"{todo} of {len(found.cells)} cells would run, about {duration(found.wall_s)} "
         f"on {found.workers} worker{'s' * (found.workers != 1)}"
     )
-    print("An estimate: predicted FLOPs over the rate of a plain matmul here, and no start-up.")
+    print(f"An estimate: predicted FLOPs over {found.rate}; starting up is not in it.")

@@ -23,9 +23,9 @@ from workbench.sweep.engines.slurm_folder import (
     newest,
     wanted_run,
 )
-from workbench.sweep.plan import Task, calibration_digests, check_ranks, kinds, plan
+from workbench.sweep.plan import Task, calibration_digests, check_ranks, heads, plan
 from workbench.sweep.progress import Progress
-from workbench.sweep.run import DryRun, Forecast, Summary
+from workbench.sweep.run import DryRun, Forecast, Summary, checked
 
 FALLBACK_CARD = "h100-80gb"
 """Whose datasheet stands in for a forecast where the cluster does not say which GPUs it has."""
@@ -54,10 +54,14 @@ class Order:
         return (self.folder or jobs_folder(self.store)).absolute()
 
 
+def _on_gpu(task: Task) -> bool:
+    return task.point.source == "measured" and task.device != "cpu"
+
+
 def _asked(tasks: list[Task], request: Request) -> Request:
     """The request with its GPUs: one where the sweep measures on a GPU, else none."""
     check_ranks(tasks)
-    on_gpu = [t for t in tasks if t.point.source == "measured" and t.device != "cpu"]
+    on_gpu = [task for task in tasks if _on_gpu(task)]
     if request.gpus is None:
         return replace(request, gpus=int(bool(on_gpu)))
     named = next((t.device for t in on_gpu if t.device.startswith("cuda")), None)
@@ -73,7 +77,9 @@ def _num_jobs(request: Request, cluster: Cluster, num_cells: int) -> int:
 
 
 def _stand_in(cluster: Cluster, request: Request) -> str:
-    """The device entry that a forecast takes for the cluster's GPUs."""
+    """The device entry that a forecast takes for the cluster's GPUs; ``cpu`` without any."""
+    if not request.gpus:
+        return "cpu"
     for kind in (request.gpu_type,) if request.gpu_type else cluster.gpu_types:
         for name in DEVICES:
             if kind.lower() == name.partition("-")[0]:
@@ -86,29 +92,32 @@ def _stand_in(cluster: Cluster, request: Request) -> str:
 
 
 def _forecast(tasks: list[Task], client: Client, card: str) -> list[float]:
-    def device(task: Task) -> str:
-        measured_on_gpu = task.point.source == "measured" and task.device != "cpu"
-        return card if measured_on_gpu else task.device
-
-    return client.estimate([(task.point, device(task)) for task in tasks])
+    asked = [(task.point, card if _on_gpu(task) else task.device) for task in tasks]
+    return client.estimate(asked)
 
 
 def dry_run_slurm(order: Order) -> DryRun:
     """What ``run_slurm`` would submit, and how long it would take. Nothing is written."""
-    tasks, request, cluster, wanted = _prepared(order)
+    first, request, cluster, wanted = _prepared(order)
     run = None if order.new_run else newest(order.jobs, wanted)
+    card = _stand_in(cluster, request)
+    with Client() as client:
+        with checked(client, first):
+            tasks = plan(order.sweep, order.calibrations, here=False)
+        seconds = _forecast(tasks, client, card)
     names = [cell_id(task.point) for task in tasks]
     by_name = dict(zip(names, tasks, strict=True))
     found = held(order.store, run.file.run, by_name) if run else {}
-    with Client() as client:
-        client.check(kinds(tasks))
-        seconds = _forecast(tasks, client, _stand_in(cluster, request))
     cells = [
         Forecast(task, spent, name in found and found[name].done)
         for name, task, spent in zip(names, tasks, seconds, strict=True)
     ]
     num_jobs = _num_jobs(request, cluster, sum(not cell.held for cell in cells))
-    return DryRun(cells, num_jobs, mixture(request, cluster))
+    note = mixture(request, cluster)
+    if card == "cpu" or not any(map(_on_gpu, tasks)):
+        return DryRun(cells, num_jobs, note)
+    rate = f"the datasheet's peak of {card}, which stands in for the cluster's GPUs"
+    return DryRun(cells, num_jobs, note, rate)
 
 
 def run_slurm(order: Order) -> Summary:
@@ -118,9 +127,10 @@ def run_slurm(order: Order) -> Summary:
     the others left and submits the rest. Raises RequestError before anything is submitted, and
     Failure. An interrupt ends the watching, not the jobs.
     """
-    tasks, request, cluster, wanted = _prepared(order)
+    first, request, cluster, wanted = _prepared(order)
     with Client() as client:
-        client.check(kinds(tasks))
+        with checked(client, first):
+            tasks = plan(order.sweep, order.calibrations, here=False)
         with Store.open(order.store, "w"):  # hours later is no time to learn that it cannot be
             pass
         check_folder(order.jobs, "folder")
@@ -135,14 +145,15 @@ def run_slurm(order: Order) -> Summary:
 
 
 def _prepared(order: Order) -> tuple[list[Task], Request, Cluster, RunFile]:
-    tasks = plan(order.sweep, order.calibrations, here=False)
-    request = _asked(tasks, order.request)
+    """What the cluster is to be asked, judged by a task of each kind."""
+    first = heads(order.sweep, order.calibrations, here=False)
+    request = _asked(first, order.request)
     cluster = check(request, order.jobs)
-    digests = calibration_digests(tasks)
+    digests = calibration_digests(first)
     wanted = wanted_run(
         order.sweep, cluster.partition, request.gpus or 0, digests, request.gpu_type
     )
-    return tasks, request, cluster, wanted
+    return first, request, cluster, wanted
 
 
 def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summary) -> Summary:

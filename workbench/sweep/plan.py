@@ -2,8 +2,10 @@
 
 import runpy
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +91,24 @@ def plan(sweep: Sweep, calibrations: Choice | None = None, here: bool = True) ->
     word in the sweep stands in for it. Raises RequestError for a device that does not exist or, if
     it has to be, is not here, and for a calibration that cannot be used.
     """
+    points = chain.from_iterable(grid.points() for grid in sweep.grids)
+    return _tasks(points, calibrations, here)
+
+
+def heads(sweep: Sweep, calibrations: Choice | None = None, here: bool = True) -> list[Task]:
+    """Of the tasks that ``plan`` finds, at least one of each set of names and options, at once.
+
+    They are enough to check names and to choose workers, while the others are still made.
+    """
+    points = chain.from_iterable(grid.points()[:: len(grid.visual)] for grid in sweep.grids)
+    return _tasks(points, calibrations, here)
+
+
+def _tasks(points: Iterable[Point], calibrations: Choice | None, here: bool) -> list[Task]:
     places: dict[tuple[str, str], tuple[str, str]] = {}
     tasks: dict[Identity, Task] = {}
     with without_collector():
-        for point in (point for grid in sweep.grids for point in grid.points()):
+        for point in points:
             asked = (point.source, point.device)
             if asked not in places:
                 places[asked] = place(*asked) if here else place_elsewhere(*asked)

@@ -1,7 +1,9 @@
 """A sweep, run: skip what the store holds, run the rest, keep every record at once."""
 
 from collections import Counter
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from workbench.spec import Sweep
 from workbench.store import Store
 from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.local import run_local
-from workbench.sweep.plan import Identity, Task, calibration_digests, kinds, plan
+from workbench.sweep.plan import Identity, Task, calibration_digests, heads, kinds, plan
 from workbench.sweep.progress import Progress
 from workbench.sweep.schedule import longest_first, wall_seconds
 from workbench.sweep.workers import seats
@@ -79,6 +81,8 @@ class DryRun:
     workers: int
     note: str | None = None
     """What else there is to know before it runs."""
+    rate: str = "the rate of a plain matmul here"
+    """What the FLOPs of measured cells were divided by."""
 
     @property
     def seconds(self) -> float:
@@ -113,18 +117,31 @@ def dry_run(
     calibrations: Choice | None = None,
 ) -> DryRun:
     """What ``run_sweep`` would do, and how long it would take. Nothing is written."""
-    tasks = plan(sweep, calibrations)
-    places = seats(tasks, workers)
-    held = {} if new_run else _held(sweep, path, environment_of(tasks, places[0]))
+    first = heads(sweep, calibrations)
+    places = seats(first, workers)
+    held = {} if new_run else _held(sweep, path, environment_of(first, places[0]))
     with ExitStack() as stack:
         worker = _clients(places[:1], client, stack)[0]
-        worker.check(kinds(tasks))
+        with checked(worker, first):
+            tasks = plan(sweep, calibrations)
         seconds = worker.estimate([(task.point, task.device) for task in tasks])
     cells = [
         Forecast(task, spent, _is_done(held, task))
         for task, spent in zip(tasks, seconds, strict=True)
     ]
     return DryRun(cells, len(places))
+
+
+@contextmanager
+def checked(client: Client, tasks: list[Task]) -> Iterator[None]:
+    """Let a worker start and check the names of ``tasks`` beside what the caller does meanwhile.
+
+    Raises RequestError for a wrong one at the end.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.check, kinds(tasks))
+        yield
+        answer.result()
 
 
 def _held(sweep: Sweep, path: Path, facts: Environment) -> dict[Identity, Status]:

@@ -1,12 +1,14 @@
 """Forecasts: the closed forms of very many kinds beside the traces of a few."""
 
+import numpy as np
 import pytest
 
 from tests.small import FAMILY_NAMES, small_model
 from workbench.lvlm.attention import SYSTEMS
-from workbench.probe.workers.estimate import Kind, _closed, _traced
+from workbench.probe.workers.estimate import Kind, _closed, _traced, estimate
 from workbench.spec import Point, Protocol, make_cell
 
+SIZES = np.array([256.0, 700.0, 1024.0])
 LENIENT = {"forward": 0.02, "decode": 0.02, "train": 0.15}
 """A backward is taken for two forwards: what needs no gradient, or is computed again, is off."""
 
@@ -27,6 +29,16 @@ def test_closed_forms_are_close_to_traces(pass_: str, scope: str, tmp_path) -> N
     kinds = [kind(models[family], attention=system, **fields) for family, system in asked]
     for one, by_trace, by_form in zip(kinds, _traced(kinds), _closed(kinds), strict=True):
         assert [known[0] for known in by_form.known] == [256, 512, 1024]
-        for size in (256, 700, 1024):
-            expected = by_trace.at(size)[0]
-            assert by_form.at(size)[0] == pytest.approx(expected, rel=LENIENT[pass_]), one
+        expected, _ = by_trace.at(SIZES)
+        flops, _ = by_form.at(SIZES)
+        assert flops == pytest.approx(expected, rel=LENIENT[pass_]), one
+
+
+def test_a_cell_that_cannot_fit_takes_half_an_iteration(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    point = kind(small_model("mistral", tmp_path)).point
+    twice = Protocol(min_samples=2, memory_limit=2**20)
+    point = point.model_copy(update={"protocol": twice})
+    small, large, again = estimate([Kind(point, "cpu", [16, 65_536, 16])])[0]
+    assert small == again < large
+    roomy = Kind(point.model_copy(update={"protocol": Protocol(min_samples=2)}), "cpu", [65_536])
+    assert estimate([roomy])[0][0] > 4 * large

@@ -1,10 +1,13 @@
 """How long points will take on this machine: a forecast for a progress bar, never a result."""
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
 
 from workbench.devices import DEVICES
@@ -16,6 +19,7 @@ from workbench.probe.predicting.predict import predict
 from workbench.probe.workers.memory_limit import asked_limits
 from workbench.spec import Cell, Point
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 RATE_SECONDS = 0.3
 TRACE_BUDGET = 60
 """Traces of a layer that a forecast may cost, about two seconds; beyond it, closed forms."""
@@ -64,10 +68,7 @@ def estimate(kinds: list[Kind]) -> list[list[float]]:
         predict(kind.point.cell, "cpu" if kind.is_measured else kind.device)
     cost = sum(_TRACE_COST[kind.point.cell.scope] * len(kind.chosen()) for kind in kinds)
     forecasts = _traced(kinds) if cost <= TRACE_BUDGET else _closed(kinds)
-    return [
-        [_seconds(kind, size, forecast) for size in kind.visual]
-        for kind, forecast in zip(kinds, forecasts, strict=True)
-    ]
+    return [_seconds(kind, forecast) for kind, forecast in zip(kinds, forecasts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ class Forecast:
     seconds: float
     """To predict one of them."""
 
-    def at(self, num_visual: int) -> tuple[float, float]:
-        """FLOPs and peak bytes by the polynomial through what is known."""
-        flops = peak = 0.0
+    def at(self, num_visual: Floats) -> tuple[Floats, Floats]:
+        """FLOPs and peak bytes at each |V| by the polynomial through what is known."""
+        flops, peak = np.zeros_like(num_visual), np.zeros_like(num_visual)
         for i, (here, known_flops, known_peak) in enumerate(self.known):
-            weight = 1.0
+            weight = np.ones_like(num_visual)
             for j, (other, _, _) in enumerate(self.known):
                 if i != j:
                     weight *= (num_visual - other) / (here - other)
@@ -171,18 +172,20 @@ class _Model:
         return (4 if cell.checkpoint else 3) * layers + 3 * around
 
 
-def _seconds(kind: Kind, num_visual: int, forecast: Forecast) -> float:
+def _seconds(kind: Kind, forecast: Forecast) -> list[float]:
+    """For each |V| of a kind."""
     if not kind.is_measured or not forecast.known:
-        return forecast.seconds
+        return [forecast.seconds] * len(kind.visual)
     point, device = kind.point, kind.device
-    flops, peak = forecast.at(num_visual)
+    flops, peak = forecast.at(np.array(kind.visual, dtype=np.float64))
     iteration = flops / matmul_rate(point.cell.dtype, device)
-    if any(peak > limit for limit in _limits(point, device)):
-        return forecast.seconds + iteration / 2
     wanted = point.protocol.min_samples
-    samples = min(wanted, 3) if iteration > SLOW_S else wanted
-    timed = min(samples * iteration, point.protocol.max_seconds)
-    return forecast.seconds + 2 * iteration + timed
+    samples = np.where(iteration > SLOW_S, min(wanted, 3), wanted)
+    timed = np.minimum(samples * iteration, point.protocol.max_seconds)
+    fits = peak <= min(_limits(point, device), default=math.inf)
+    spent = np.where(fits, 2 * iteration + timed, iteration / 2)
+    found: list[float] = (forecast.seconds + spent).tolist()
+    return found
 
 
 def _limits(point: Point, device: str) -> list[int]:
