@@ -211,14 +211,33 @@ def test_a_wrong_request_is_one_line_and_exit_2(
 
 
 @pytest.mark.parametrize(
-    "words",
-    ["predict --visual many", "predict --visual 9 --dtype2 x", "fly", "list", "sweep"],
+    ("words", "says"),
+    [
+        ("predict --visual many", "--visual 'many': "),
+        ("predict --visual=many", "--visual 'many': "),
+        ("predict --visual 9 --dtype2 x", "no such option: --dtype2"),
+        ("predict --visual", "option '--visual' requires an argument"),
+        ("fly", "no such command 'fly'"),
+        ("list", "missing argument"),
+        ("sweep", "missing argument 'PROBE.py"),
+        ("export a b", "unexpected extra argument"),
+    ],
 )
-def test_what_the_parser_refuses_is_exit_2(capsys: pytest.CaptureFixture[str], words: str) -> None:
+def test_what_the_parser_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: str, says: str
+) -> None:
     answer = Answer(capsys, *words.split())
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("workbench: ")
+    assert answer.err.count("\n") == 1
+    assert says in answer.err
+    assert "--help'" in answer.err
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(capsys)
     assert answer.code == 2
-    assert "Usage: " in answer.err
-    assert "Traceback" not in answer.err
+    assert "Usage: workbench" in answer.err + answer.out
 
 
 def test_a_missing_package_is_named(

@@ -4,7 +4,8 @@ import atexit
 import gc
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import typer
 
@@ -19,6 +20,9 @@ from workbench.commands.validate import validate
 from workbench.errors import Failure, RequestError
 
 EPILOG = "Exit codes: 0 done; 1 the work failed; 2 the request was wrong."
+
+# Typer keeps its parser's exceptions to itself, in a different place in every version.
+USAGE: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="workbench",
@@ -71,7 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> None:
     """A user's mistake is one line on standard error and exit 2."""
     try:
-        app(arguments)
+        code = app(arguments, prog_name="workbench", standalone_mode=False)
+    except USAGE as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            raise SystemExit(2) from None
+        words = sys.argv[1:] if arguments is None else arguments
+        _leave(2, _refused(error, words))
     except RequestError as error:
         _leave(2, str(error))
     except Failure as error:
@@ -82,6 +92,28 @@ def _run(arguments: list[str] | None) -> None:
         _leave(1, f"{error.name} is not installed; 'workbench doctor' says what mends it")
     except KeyboardInterrupt:
         _leave(130, "interrupted")
+    # So typer hands on what a command asked to exit with, such as that of an interrupt.
+    if isinstance(code, int) and code:
+        raise SystemExit(code)
+
+
+def _refused(error: Any, words: list[str]) -> str:
+    """What the parser refuses: the option, what was given, and where to read on."""
+    given = next(
+        (f"{option} {value!r}: {error.message}"
+         for option in getattr(getattr(error, "param", None), "opts", ())
+         for word, value in _values(words) if word == option),
+        error.format_message(),
+    )  # fmt: skip
+    where = error.ctx.command_path if error.ctx else "workbench"
+    return f"{given[:1].lower()}{given[1:].removesuffix('.')}; see '{where} --help'"
+
+
+def _values(words: list[str]) -> Iterator[tuple[str, str]]:
+    """Each option with the word behind it."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        yield name, value if equals else after
 
 
 def _leave(code: int, message: str) -> NoReturn:

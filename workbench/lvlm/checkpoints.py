@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import RequestError
+from workbench.lvlm.hub import quietly
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
@@ -110,7 +111,8 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     """Configuration, model and loading report, by the class that the configuration asks for."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    whole = AutoConfig.from_pretrained(source)
+    with quietly():
+        whole = AutoConfig.from_pretrained(source)
     seeing = getattr(whole, "vision_config", None) is not None
     kind: Any = AutoModelForImageTextToText if seeing else model.family.causal_lm()
     loaded, info = kind.from_pretrained(

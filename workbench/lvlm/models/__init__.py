@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RequestError, unknown_name
+from workbench.lvlm.hub import quietly
 from workbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ def _from_files(name: str) -> Resolved:
     from transformers import AutoConfig
 
     try:
-        whole = AutoConfig.from_pretrained(name)
+        with quietly():
+            whole = AutoConfig.from_pretrained(name)
         config = whole.get_text_config()
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,16 @@
+"""The hub's client is quiet while it is asked, and speaks again afterwards."""
+
+import logging
+
+import pytest
+
+from workbench.lvlm.hub import quietly
+
+
+def test_retries_are_not_told() -> None:
+    client = logging.getLogger("huggingface_hub.utils._http")
+    with pytest.raises(OSError, match="no net"), quietly():
+        assert not client.isEnabledFor(logging.WARNING)
+        assert client.isEnabledFor(logging.ERROR)
+        raise OSError("no net")
+    assert client.isEnabledFor(logging.WARNING)
