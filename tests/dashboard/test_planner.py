@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from tests.dashboard.test_pages import page, words
-from workbench.dashboard.plan import Ask, advice, cost, fits, larger_cards, peak_of, systems
+from workbench.dashboard.plan import (
+    Ask,
+    System,
+    advice,
+    cost,
+    fits,
+    larger_cards,
+    peak_of,
+    predicted,
+    systems,
+    together,
+)
 from workbench.dashboard.predictor import Predictor
 from workbench.errors import Failure
 from workbench.spec import Cell, make_cell
@@ -48,7 +59,7 @@ def test_it_answers_as_the_commands_do(predictor: Predictor) -> None:
         ({"do": "predict", "cell": {"num_visual": 1}, "device": "abacus"}, "abacus"),
         ({"do": "predict", "cell": {"num_visual": 1, "kernel": "x"}, "device": CARD}, "'x'"),
         ({"do": "limit", "cell": [], "device": CARD}, "an object"),
-        ({"do": "exec", "cell": "import os"}, "one of predict, limit, names"),
+        ({"do": "exec", "cell": "import os"}, "one of predict, limit, unit, names"),
     ],
 )
 def test_a_wrong_question_is_one_line(predictor: Predictor, question: dict, said: str) -> None:
@@ -86,6 +97,18 @@ def test_what_does_not_fit_is_told_what_would(ask: Ask) -> None:
     assert (f"`{larger_cards(need, CARD)[0]}`" in found[-1]) if larger_cards(need, CARD) else True
 
 
+def test_all_changes_together_are_those_of_each_alone() -> None:
+    cell = make_cell(
+        num_visual=64, scope="decoder", kernel="eager", attention="d_attn", **{"pass": "train"}
+    )
+    found = together(cell)
+    assert (found.kernel, found.logits, found.chunk) == ("sdpa", "text", 4096)
+    assert found.tiled
+    assert found.checkpoint
+    assert found.offload
+    assert together(found) == found
+
+
 def test_training_states_are_spread_over_cards(ask: Ask) -> None:
     cell = make_cell(num_visual=512, scope="decoder", logits="text", **{"pass": "train"})
     answer = ask("predict", cell)
@@ -99,6 +122,17 @@ def test_both_baselines_stand_beside_every_system() -> None:
     assert systems(["s_attn", "d_attn"], "sdpa") == [
         ("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa"),
     ]  # fmt: skip
+
+
+def test_a_kernel_that_serves_the_model_is_found(ask: Ask) -> None:
+    """SDPA has no soft-capping, which Gemma 2 needs."""
+    cell = make_cell(num_visual=64, model="gemma-2-9b", scope="layer")
+    own, answer = predicted(cell, System("d_attn", "fused"), ask)
+    assert (own.kernel, answer["status"]) == ("flex", "ok")
+    own, answer = predicted(cell.replace(model="llama-3.2-1b"), System("himix", "fused"), ask)
+    assert (own.kernel, own.logits, answer["status"]) == ("sdpa", "text", "ok")
+    own, answer = predicted(cell, System("d_attn", "sdpa"), ask)
+    assert (own.kernel, answer["status"]) == ("sdpa", "unsupported")
 
 
 def test_cost_is_only_what_the_reader_s_price_makes() -> None:
@@ -120,6 +154,16 @@ def test_a_link_restores_the_plan(stores: Path, monkeypatch: pytest.MonkeyPatch)
     assert "for 1,000 iterations" in words(test)
     test.get_by_key("price").set_value(None).run()
     assert "for 1,000 iterations" not in words(test)
+
+
+def test_a_tower_sees_whole_images(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = {"look_at": "tokens", "visual": "1000", "pass": "forward", "tower": "true",
+            "attentions": "D-Attn", "model": "llama-3.2-1b"}  # fmt: skip
+    test = page("planner", stores, monkeypatch, **link)
+    assert not test.exception
+    assert "1,458 visual tokens" in words(test)
+    assert "rounded up from 1,000 to 2 whole images of 729" in words(test)
+    assert "cannot run" not in words(test)
 
 
 def test_no_folder_of_stores_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ MAX_LINE = 100_000
 def ask() -> None:
     """Answer questions, one JSON document a line: predict and limit of cells, names.
 
-    A question is {"do": "predict" or "limit", "cell": {…}, "device": NAME} or {"do": "names"}; its
-    answer is the document of that command, or {"error": LINE}. It ends with its input.
+    A question is {"do": "predict" or "limit", "cell": {…}, "device": NAME}, {"do": "unit", …}, of
+    which |V| has to be a multiple in such a cell, or {"do": "names"}; its answer is the document
+    of that command, or {"error": LINE}. It ends with its input.
     """
     import workbench.probe.predicting.limit
     import workbench.probe.predicting.predict  # noqa: F401  Loaded before the first question waits for it.
@@ -62,6 +63,12 @@ def _limit(question: dict[str, Any]) -> dict[str, Any]:
     return predicted_limit(*_cell(question)).document()
 
 
+def _unit(question: dict[str, Any]) -> dict[str, Any]:
+    from workbench.lvlm.build import visual_unit
+
+    return {"unit": visual_unit(_cell(question)[0])}
+
+
 def _names(_: dict[str, Any]) -> dict[str, Any]:
     from workbench.lvlm.attention import SYSTEMS
     from workbench.lvlm.kernels import KERNELS
@@ -71,5 +78,5 @@ def _names(_: dict[str, Any]) -> dict[str, Any]:
 
 
 _ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "predict": _predict, "limit": _limit, "names": _names,
+    "predict": _predict, "limit": _limit, "unit": _unit, "names": _names,
 }  # fmt: skip

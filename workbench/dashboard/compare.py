@@ -12,9 +12,13 @@ from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import data, opened, say_thinned, stores_here
 from workbench.figures import agreement
-from workbench.report.text import markdown
+from workbench.record import METRICS as METRIC_OF
+from workbench.report.sentences import place, places
+from workbench.report.text import listed, markdown
 from workbench.report.view import all_looks
+from workbench.report.words import plural, spread
 from workbench.store import RunInfo
+from workbench.units import AXIS_UNITS
 
 METRICS = {"time": "time_s", "memory": "peak_bytes", "FLOPs": "flops"}
 TOLERANCE = 0.02
@@ -63,11 +67,27 @@ def render() -> None:
         looks = all_looks(pd.concat([old.store.frame, new.store.frame]))
         show(agreement(drawn, looks, theme(), "new over old", TOLERANCE), "compare", table)
         say_thinned(drawn, known)
+        st.caption(_caption(known, metric))
     else:
         st.info("The two runs have no cell in common that ran in both.")
     counts = table["verdict"].value_counts()
     st.markdown(" · ".join(f"**{counts[v]:,}** {v}" for v in VERDICTS if v in counts))
-    _differing(table)
+    _differing(table, metric)
+
+
+def _caption(known: pd.DataFrame, metric: str) -> str:
+    """What was compared, on what, with how many samples."""
+    about = METRIC_OF[metric]
+    words = [f"{about.label} ({about.convention}), new over old: {plural(len(known), 'cell')} of"
+             f" {listed(sorted(known['model'].unique()))},"
+             f" {listed([place(*each) for each in places(known)])}."]  # fmt: skip
+    counts = pd.concat([known["old_num_samples"], known["new_num_samples"]]).dropna()
+    if counts.max() > 0:
+        words.append(
+            f"Medians of {spread(counts, 'sample')}; bars are the 95 % interval of their ratio."
+        )
+    words.append(f"The grey band is {100 * TOLERANCE:g} % about equal.")
+    return markdown(" ".join(words))
 
 
 def _sides(here: Data) -> tuple[Side, Side] | None:
@@ -125,19 +145,26 @@ def _judged(
     return found.astype({"ratio": "float64", "low": "float64", "high": "float64"})
 
 
-def _differing(table: pd.DataFrame) -> None:
+def _differing(table: pd.DataFrame, metric: str) -> None:
     """The cells that are not the same, those that changed most first."""
     differs = table[table["verdict"] != "same"]
     far = differs["ratio"].where(differs["ratio"] >= 1, 1 / differs["ratio"])
-    place = differs["verdict"].map(VERDICTS.index)
-    differs = differs.assign(place=place, far=far).sort_values(
-        ["place", "far"], ascending=[True, False], kind="stable"
+    rank = differs["verdict"].map(VERDICTS.index)
+    differs = differs.assign(rank=rank, far=far).sort_values(
+        ["rank", "far"], ascending=[True, False], kind="stable"
     )
     words = "Cells that are the same, within 2 % with 95 % confidence, are left out."
     if len(differs) > MOST:
         words += f" The table shows {MOST:,} of {len(differs):,}, the largest changes first."
     st.caption(words)
+    unit, base = AXIS_UNITS[METRIC_OF[metric].unit]
+    shown = differs.head(MOST)[list(SHOWN)]
+    shown = shown.assign(**{name: pd.to_numeric(shown[name]) / base for name in ("old", "new")})
+    names = SHOWN | {name: f"{name}, {unit}" for name in ("old", "new")}
+    number = st.column_config.NumberColumn
+    formats = dict.fromkeys(("new over old", "from", "to"), "%.3f")
+    formats |= {"|V|": "localized", names["old"]: "%.4g", names["new"]: "%.4g"}
     st.dataframe(
-        differs.head(MOST)[list(SHOWN)].rename(columns=SHOWN), hide_index=True, width="stretch",
-        column_config={"|V|": st.column_config.NumberColumn(format="localized")},
+        shown.rename(columns=names), hide_index=True, width="stretch",
+        column_config={name: number(format=words) for name, words in formats.items()},
     )  # fmt: skip

@@ -94,6 +94,8 @@ def _cards(rows: pd.DataFrame, fits: pd.DataFrame, system: str, own: Sequence[Pa
         _card("One more visual token", _terms(fits, system))
     with fourth:
         lines = [(_mfu(rows, name), name) for name in [system, *_baselines(own)][:3]]
+        if rows["mfu"].isna().all():
+            lines = [("n/a", _why_no_mfu(rows))]
         _card("MFU at the largest |V|", lines, DENSE if rows["mfu"].max() > 1 else "")
 
 
@@ -139,6 +141,12 @@ def _interval(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["shape"]) or pd.isna(row["b_low"]):
         return ""
     return f"; 95 %: {quantity(row['b_low'], 's')} to {quantity(row['b_high'], 's')} a token"
+
+
+def _why_no_mfu(rows: pd.DataFrame) -> str:
+    """What the records say of it."""
+    said = [flag for flags in rows["flags"] for flag in flags if flag.startswith("mfu:")]
+    return said[0].partition(": ")[2] if said else "no cell here has it"
 
 
 def _mfu(rows: pd.DataFrame, name: str) -> str:

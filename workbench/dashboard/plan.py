@@ -14,11 +14,17 @@ CHUNK = 4096
 MOST_GPUS = 1024
 
 
+FUSED = ("sdpa", "flex")
+"""Kernels that are tried in turn where the reader leaves the choice: not every one of them serves
+every model."""
+
+
 class System(NamedTuple):
     """An attention system with a kernel."""
 
     attention: str
     kernel: str
+    """``fused`` stands for the first of FUSED that serves the cell."""
 
 
 def systems(attentions: list[str], kernel: str) -> list[System]:
@@ -31,6 +37,21 @@ def systems(attentions: list[str], kernel: str) -> list[System]:
     return found
 
 
+def predicted(cell: Cell, system: System, ask: Ask) -> tuple[Cell, Answer]:
+    """The cell under that system, and its prediction."""
+    fields = {"attention": system.attention}
+    if system.attention == "himix":
+        fields["logits"] = "text"
+    kernels = FUSED if system.kernel == "fused" else (system.kernel,)
+    tried = []
+    for kernel in kernels:
+        own = cell.replace(kernel=kernel, **fields)
+        tried.append((own, ask("predict", own)))
+        if tried[-1][1].get("status") != "unsupported":
+            return tried[-1]
+    return tried[0]
+
+
 class Remedy(NamedTuple):
     """A change to a cell, in words."""
 
@@ -40,43 +61,38 @@ class Remedy(NamedTuple):
 
 def remedies(cell: Cell) -> Iterator[Remedy]:
     """Single changes that may let a cell fit, the cheapest first."""
-    changes: list[tuple[str, dict[str, Any]]] = []
-    train = cell.pass_ == "train"
-    if cell.kernel == "eager":
-        changes.append(("a fused kernel (`--kernel sdpa`)", {"kernel": "sdpa"}))
-    if cell.logits == "all":
-        changes.append(("logits of text rows only (`--logits text`)", {"logits": "text"}))
-    if not cell.tiled:
-        changes.append(("MLP and logits in tiles (`--tiled`)", {"tiled": True}))
-    if train and not cell.checkpoint:
-        changes.append(("gradient checkpointing (`--checkpoint`)", {"checkpoint": True}))
-    if cell.chunk is None and cell.attention.startswith("d_attn"):
-        changes.append((f"visual stream in chunks (`--chunk {CHUNK}`)", {"chunk": CHUNK}))
-    if train and not cell.offload:
-        changes.append((
-            "checkpoints on the host (`--checkpoint --offload`)",
-            {"checkpoint": True, "offload": True},
-        ))  # fmt: skip
-    yield from _valid(cell, changes)
+    for words, change in _changes(cell):
+        try:
+            yield Remedy(words, cell.replace(**change))
+        except ValueError:
+            continue  # HiMix, for one, has no other logits.
 
 
 def together(cell: Cell) -> Cell:
     """The cell with every change of ``remedies`` at once that does not rule out another."""
-    for remedy in list(remedies(cell)):
-        changed = remedy.cell.model_dump(by_alias=True, exclude_defaults=True)
+    for _, change in _changes(cell):
         try:
-            cell = cell.replace(**{k: v for k, v in changed.items() if k != "num_visual"})
+            cell = cell.replace(**change)
         except ValueError:
             continue
     return cell
 
 
-def _valid(cell: Cell, changes: list[tuple[str, dict[str, Any]]]) -> Iterator[Remedy]:
-    for words, change in changes:
-        try:
-            yield Remedy(words, cell.replace(**change))
-        except ValueError:
-            continue  # HiMix, for one, has no other logits.
+def _changes(cell: Cell) -> Iterator[tuple[str, dict[str, Any]]]:
+    train = cell.pass_ == "train"
+    if cell.kernel == "eager":
+        yield "a fused kernel (`--kernel sdpa`)", {"kernel": "sdpa"}
+    if cell.logits == "all":
+        yield "logits of text rows only (`--logits text`)", {"logits": "text"}
+    if not cell.tiled:
+        yield "MLP and logits in tiles (`--tiled`)", {"tiled": True}
+    if train and not cell.checkpoint:
+        yield "gradient checkpointing (`--checkpoint`)", {"checkpoint": True}
+    if cell.chunk is None and cell.attention.startswith("d_attn"):
+        yield f"visual stream in chunks (`--chunk {CHUNK}`)", {"chunk": CHUNK}
+    if train and not cell.offload:
+        words = "checkpoints on the host (`--checkpoint --offload`)"
+        yield words, {"checkpoint": True, "offload": True}
 
 
 def fits(answer: Answer) -> bool:
@@ -153,7 +169,7 @@ def _options(cell: Cell) -> str:
     words = []
     for name in ("kernel", "logits", "tiled", "checkpoint", "offload", "chunk"):
         value = getattr(cell, name)
-        if value != Cell.model_fields[name].default:
+        if name == "kernel" or value != Cell.model_fields[name].default:
             words.append(f"--{name}" if value is True else f"--{name} {value}")
     return " ".join(words)
 

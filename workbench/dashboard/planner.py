@@ -8,20 +8,32 @@ import streamlit as st
 
 from workbench.analysis import attention_name
 from workbench.dashboard.controls import one
-from workbench.dashboard.plan import Answer, System, advice, cost, fits, peak_of, systems
+from workbench.dashboard.plan import (
+    FUSED,
+    Answer,
+    System,
+    advice,
+    cost,
+    fits,
+    peak_of,
+    predicted,
+    systems,
+)
 from workbench.dashboard.predictor import Predictor
 from workbench.dashboard.shell import STYLE, keep_store
 from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
 from workbench.devices import DEVICES
 from workbench.errors import Failure, RequestError
 from workbench.figures import quantity
-from workbench.report.text import markdown
+from workbench.report.text import listed, markdown
 from workbench.report.words import plural
 from workbench.spec import MAX_TOKENS, Cell, make_cell
 
 MODEL, DEVICE = "mistral-7b-v0.3", "h100-80gb"
 FIRST_SYSTEMS = ("s_attn", "d_attn", "himix")
 PASSES = {"train": "a training step", "forward": "a prefill", "decode": "one decoded token"}
+KINDS = {"working": "working memory", "inputs": "the inputs"}
+"""Kinds of memory whose name alone says little."""
 COUNT = 1_000
 """Iterations of which the cost is told."""
 
@@ -58,9 +70,10 @@ def render() -> None:
     if chosen is None:
         return
     cell, device, price, seen, picked = chosen
+    cell, rounded = _whole_images(cell, device)
     place = "one card" if cell.world_size == 1 else f"each of {cell.world_size:,} cards"
     st.markdown(markdown(
-        f"{cell.num_visual:,} visual tokens: {seen.said(cell.num_visual)}."
+        f"{cell.num_visual:,} visual tokens: {seen.said(cell.num_visual)}.{rounded}"
         f" Predicted for {PASSES[cell.pass_]} on {place}, logits of {cell.logits} rows: nothing"
         " is measured here."
     ))  # fmt: skip
@@ -97,9 +110,9 @@ def _choose(names: Answer) -> tuple[Cell, str, float | None, Eye, list[System]] 
         "Systems", attentions, selection_mode="multi", default=list(FIRST_SYSTEMS),
         format_func=attention_name, key="attentions", bind="query-params",
     )  # fmt: skip
-    kernel = st.segmented_control("Kernel", [k for k in names["kernels"] if k != "eager"],
-                                  default="sdpa", required=True, key="kernel",
-                                  bind="query-params")  # fmt: skip
+    kernels = ["fused", *(name for name in names["kernels"] if name != "eager")]
+    kernel = one("Kernel", kernels, "kernel", help=f"fused: the first of {listed(FUSED)} that"
+                 " serves the model")  # fmt: skip
     if seen is None:
         return None
     visual = {
@@ -119,6 +132,21 @@ def _choose(names: Answer) -> tuple[Cell, str, float | None, Eye, list[System]] 
         st.error(markdown(error))
         return None
     return cell, str(device), price, seen, systems(list(picked or FIRST_SYSTEMS), str(kernel))
+
+
+def _whole_images(cell: Cell, device: str) -> tuple[Cell, str]:
+    """The cell with as many visual tokens as its tower can make, at least; and that in words."""
+    if cell.scope != "lvlm":
+        return cell, ""
+    unit = _ask("unit", cell, device).get("unit", 1)
+    images = -(-cell.num_visual // unit)
+    if images * unit == cell.num_visual:
+        return cell, ""
+    words = (
+        f" The model's own tower makes {unit:,} tokens of an image: rounded up from"
+        f" {cell.num_visual:,} to {plural(images, 'whole image')} of {unit:,}."
+    )
+    return cell.replace(num_visual=images * unit), words
 
 
 def _amount(given: str) -> float:
@@ -160,13 +188,9 @@ def _side_by_side(
     columns = st.columns(len(picked), border=True)
     shown = []
     for system, column in zip(picked, columns, strict=True):
-        fields = {"attention": system.attention, "kernel": system.kernel}
-        if system.attention == "himix":
-            fields["logits"] = "text"
-        own = cell.replace(**fields)
         with column:
-            st.markdown(f"**{attention_name(system.attention)}** · {system.kernel}")
-            answer = _ask("predict", own, device)
+            own, answer = predicted(cell, system, lambda do, each: _ask(do, each, device))
+            st.markdown(f"**{attention_name(own.attention)}** · {own.kernel}")
             _verdict(own, answer, price)
             shown.append((own, answer, st.empty(), st.container()))
     for own, answer, place, _ in shown:
@@ -212,5 +236,5 @@ def _largest(answer: Answer, seen: Eye) -> None:
         largest = answer["max_visual"]
         st.markdown(markdown(
             f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)}),"
-            f" stopped by {answer['stopped_by']}"
+            f" stopped by {KINDS.get(answer['stopped_by'], answer['stopped_by'])}"
         ))  # fmt: skip

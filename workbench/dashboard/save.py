@@ -53,8 +53,10 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
     """
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name}}
     more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
-    found = st.plotly_chart(figure, theme=None, width="stretch", key=f"figure-{name}",
-                            config=config, **more)  # fmt: skip
+    panels = sum(part.startswith("xaxis") for part in figure.to_plotly_json()["layout"])
+    with st.container(key=f"{'scrolls' if panels > 1 else 'fits'}-{name}"):
+        found = st.plotly_chart(figure, theme=None, width="stretch", key=f"figure-{name}",
+                                config=config, **more)  # fmt: skip
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         words = {"name": json.dumps(name), "paper": json.dumps(theme().paper)}
         st.html(_BUTTONS.format(**words), width="content", unsafe_allow_javascript=True)

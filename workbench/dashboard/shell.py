@@ -19,7 +19,16 @@ from workbench.report.text import markdown
 from workbench.report.words import thinned
 from workbench.store import RunInfo, StoreError, version_token
 
-STYLE = "<style>.stMainBlockContainer {padding-top: 3.2rem;} h1 {padding-top: 0;}</style>"
+# Columns go below one another, and a figure of several panels scrolls, before either is squeezed.
+STYLE = """<style>
+.stMainBlockContainer {padding: 3.2rem clamp(1rem, 4vw, 5rem) 4rem}
+h1 {padding-top: 0}
+.stHorizontalBlock {flex-wrap: wrap}
+.stColumn {min-width: min(14rem, 100%)}
+.stColumn .stColumn {min-width: min(7rem, 100%)}
+[class*="st-key-scrolls-"] {overflow-x: auto}
+[class*="st-key-scrolls-"] > * {min-width: 54rem}
+</style>"""
 REFRESH_S = 5.0
 
 

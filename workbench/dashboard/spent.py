@@ -101,17 +101,21 @@ def _traces(store: Data, by_system: Mapping[str, Record]) -> None:
     """The trace files that lie beside the store, to open elsewhere."""
     named = {name: trace_file(record) for name, record in by_system.items()}
     found: dict[str, Path] = {}
+    lacking = []
     for system, file in named.items():
         if file is not None:
             try:
                 found[system] = beside(store.path, file)
             except RequestError as error:
-                st.caption(f"{markdown(system)}: {markdown(error)}")
-    for system, path in found.items():
-        st.download_button(
-            f"Trace of {system}", path.read_bytes, path.name, "application/json",
-            key=f"trace {system}", on_click="ignore", icon=":material/download:",
-        )  # fmt: skip
+                lacking.append(str(error))
+    if lacking:
+        st.caption(markdown("; ".join(lacking)))
+    with st.container(horizontal=True):
+        for system, path in found.items():
+            st.download_button(
+                f"Trace of {markdown(system)}", path.read_bytes, path.name, "application/json",
+                key=f"trace {system}", on_click="ignore", icon=":material/download:",
+            )  # fmt: skip
     if found:
         st.caption(
             "Open a trace at ui.perfetto.dev (**Open trace file**; it stays in the browser), in"

@@ -11,8 +11,10 @@ from workbench.figures import agreement, in_order
 from workbench.record import METRICS
 from workbench.report.text import listed, markdown
 from workbench.report.validation import TOLERANCE, both_sources, errors_by, with_both
-from workbench.report.words import plural
+from workbench.report.words import plural, spread
 
+EQUAL = 1e-5
+"""Relative error that is none."""
 PERCENT = {"median": "%.2f %%", "worst": "%.2f %%", "bias": "%+.2f %%"}
 
 
@@ -34,11 +36,15 @@ def render() -> None:
     systems = several("Systems", order, "systems")
     pairs = pairs[pairs["series"].isin(systems)]
     title = "predicted over measured"
+    shown = both[both["key"].isin(pairs["key"])]
+    models = sorted(shown["model"].unique())
+    taken = shown.loc[shown["source"] == "measured", "num_samples"]
     drawn = thin(pairs, ("ratio",), lines=("metric", "series"))
     show(agreement(drawn, store.looks, theme(), title, TOLERANCE), "validation", pairs)
     say_thinned(drawn, pairs)
     st.caption(
-        f"{plural(pairs['key'].nunique(), 'cell')}: {_who(pairs)}. "
+        f"{plural(pairs['key'].nunique(), 'cell')} of {markdown(listed(models))}: {_who(pairs)}, "
+        f"{spread(taken, 'sample')} each. "
         f"The grey band is {TOLERANCE:.0%} about equal. "
         "FLOPs and bytes are compared whatever the device, for they depend on shapes; seconds "
         "only where the prediction is for the card that was measured. Bars: measured quartiles."
@@ -49,15 +55,18 @@ def render() -> None:
     columns = {name: number(format=shown) for name, shown in PERCENT.items()}
     columns |= {"|V|": number(format="localized")}
     for field, title in (("series", "system"), ("num_visual", "|V|")):
-        table = errors_by(pairs.sort_values(field), field).rename(columns={field: title})
+        table = errors_by(pairs.sort_values(["metric", field]), field)
+        table = table.rename(columns={field: title})
         table[list(PERCENT)] *= 100
         st.dataframe(table, hide_index=True, width="stretch", column_config=columns)
     worst = pairs.assign(off=(pairs["ratio"] - 1).abs()).sort_values("off").iloc[-1]
-    st.markdown(
-        f"Furthest off: {markdown(worst['series'])} at |V| = {worst['num_visual']:,},"
-        f" {markdown(worst['metric'])} predicted at {worst['ratio']:.3g} times the measured."
-        .replace("|V|", "\\|V\\|")
-    )  # fmt: skip
+    if worst["off"] > EQUAL:
+        st.markdown(markdown(
+            f"Furthest off: {worst['metric']} of {worst['series']} at |V| ="
+            f" {worst['num_visual']:,}, {worst['ratio'] - 1:+.3%}."
+        ))  # fmt: skip
+    else:
+        st.markdown(f"No figure is further off than {100 * EQUAL:g} %.")
 
 
 def _who(pairs: pd.DataFrame) -> str:

@@ -23,13 +23,18 @@ def agreement(
     metrics = list(dict.fromkeys(pairs["metric"]))
     width = (1 - GAP * (len(metrics) - 1)) / len(metrics)
     traces: list[dict[str, Any]] = []
+    named: set[str] = set()
     parts: dict[str, Any] = {"annotations": [], "shapes": []}
     for column, metric in enumerate(metrics, start=1):
         suffix, start = "" if column == 1 else str(column), (column - 1) * (width + GAP)
         rows = pairs[pairs["metric"] == metric]
-        for series, own in rows.groupby("series", sort=True):
-            look = looks[str(series)]
-            traces.append(_points(str(series), own, look, suffix, theme, column == 1))
+        order = sorted(rows["series"].unique(), key=lambda name: (not name.startswith("S-"), name))
+        for place, series in enumerate(order):
+            own, first = rows[rows["series"] == series], series not in named
+            # Where all agree they lie on one another, and the smaller leave the larger in sight.
+            size = 15 - 8 * place / max(len(order) - 1, 1)
+            traces.append(_points(series, own, looks[series], suffix, theme, first, size))
+            named.add(series)
         spread = [abs(v - 1) for name in ("ratio", "low", "high") for v in rows[name].dropna()]
         reach = max(1.25 * max(spread, default=0.0), 2 * tolerance)
         parts[f"xaxis{suffix}"] = axis(
@@ -50,8 +55,9 @@ def agreement(
 
 
 def _points(
-    series: str, rows: pd.DataFrame, look: Look, suffix: str, theme: Theme, showlegend: bool
-) -> dict[str, Any]:
+    series: str, rows: pd.DataFrame, look: Look, suffix: str, theme: Theme, showlegend: bool,
+    size: float,
+) -> dict[str, Any]:  # fmt: skip
     color = theme.shown(look.color)
     up, down = (rows["high"] - rows["ratio"]).fillna(0), (rows["ratio"] - rows["low"]).fillna(0)
     words = [
@@ -64,7 +70,7 @@ def _points(
         "type": "scatter", "x": rows["num_visual"].tolist(), "y": rows["ratio"].tolist(),
         "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "mode": "markers", "name": plain(series),
         "legendgroup": plain(series), "showlegend": showlegend,
-        "marker": {"color": color, "symbol": look.symbol, "size": 10,
+        "marker": {"color": color, "symbol": look.symbol, "size": size,
                    "line": {"width": 0.8, "color": theme.paper}},
         "error_y": {"type": "data", "symmetric": False, "array": up.tolist(),
                     "arrayminus": down.tolist(), "thickness": 1.4, "width": 4},

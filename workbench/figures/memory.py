@@ -112,5 +112,5 @@ def _capacity(
     parts["annotations"].append({
         "text": f"capacity {y:.1f} GiB", "xref": f"x{suffix} domain", "yref": f"y{suffix}",
         "x": 0.02, "y": y, "xanchor": "left", "yanchor": "bottom", "showarrow": False,
-        "font": {"size": 12, "color": theme.ink},
+        "font": {"size": 12, "color": theme.ink}, "bgcolor": tint(theme.paper, 0.7),
     })  # fmt: skip

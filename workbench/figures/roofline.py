@@ -51,7 +51,9 @@ def roofline(
         low, high = min(low, ridge / 4), max(high, ridge * 4)
     for each in ceilings:
         peak, bandwidth = each.flops_s, each.bytes_s
-        speed = f"{quantity(peak, 'FLOP')}/s, {bandwidth / 1e12:.3g} TB/s"
+        large = bandwidth >= TERA
+        moved = f"{bandwidth / (TERA if large else 1e9):.3g} {'TB' if large else 'GB'}/s"
+        speed = f"{quantity(peak, 'FLOP')}/s, {moved}"
         traces.append({
             "type": "scatter", "x": [low, peak / bandwidth, high], "mode": "lines",
             "hoverinfo": "skip", "y": [low * bandwidth / TERA, peak / TERA, peak / TERA],
@@ -59,11 +61,11 @@ def roofline(
             "line": {"color": theme.ink, "width": 2, "dash": DASHES.get(each.name, "dot")},
         })  # fmt: skip
     shown = [v for trace in traces for v in trace["y"] if v > 0]
+    widths = [math.log10(low), math.log10(high)]
     heights = [math.log10(min(shown)) - 0.1, math.log10(max(shown)) + 0.1]
     return go.Figure({"data": traces, "layout": layout(
         theme, height=520,
-        xaxis=axis(theme, "FLOPs a byte moved", type="log", dtick=1,
-                   range=[math.log10(low), math.log10(high)]),
+        xaxis=axis(theme, "FLOPs a byte moved", type="log", range=widths, **log_ticks(*widths)),
         yaxis=axis(theme, "TFLOP/s", type="log", range=heights, **log_ticks(*heights)),
     )})  # fmt: skip
 
@@ -83,7 +85,8 @@ def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[s
         "customdata": [[_words(r), r["key"]] for r in rows.to_dict("records")],
         "hovertemplate": "%{customdata[0]}<extra></extra>",
         "marker": {"color": color, "symbol": look.symbol + open_, "size": sizes,
-                   "line": {"width": 1.4, "color": color if open_ else theme.paper}},
+                   "line": {"width": 2, "color": color} if open_
+                   else {"width": 1.4, "color": theme.paper}},
     }  # fmt: skip
 
 
