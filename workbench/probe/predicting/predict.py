@@ -214,6 +214,10 @@ def cap_bytes(cap: int | str) -> int:
     """A memory cap in bytes: a number, or the capacity of a device entry."""
     if isinstance(cap, int):
         return cap
+    if cap not in DEVICES:
+        raise RequestError(
+            f"memory_cap {cap!r}: neither a number of bytes nor a device; known: {', '.join(DEVICES)}"
+        )
     capacity = DEVICES[cap].capacity_bytes
     if capacity is None:
         raise RequestError(f"memory_cap {cap!r}: this device has no fixed capacity; give bytes")
