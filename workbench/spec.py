@@ -238,6 +238,12 @@ class Point(BaseModel):
     """Predicted: a file of ``workbench calibrate``, or ``none``; without it a packaged one."""
     pictures: Pictures | None = None
 
+    @property
+    def ranks(self) -> int:
+        """Processes that measure it together: one where a rank is emulated."""
+        alone = self.source == "predicted" or self.protocol.emulate is not None
+        return 1 if alone else self.cell.world_size
+
 
 def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, (str, int, float, dict)) else value

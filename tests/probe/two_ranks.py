@@ -22,7 +22,7 @@ from workbench.probe.machine.launch import launched
 from workbench.probe.ranks.engine import Rank, join, own_samples
 from workbench.probe.ranks.ranks import measure_on_ranks
 from workbench.record import Record
-from workbench.spec import Cell, Protocol, make_cell
+from workbench.spec import Cell, Point, Protocol, make_cell
 
 
 def found(fields: dict[str, Any]) -> dict[str, Any]:
@@ -79,10 +79,14 @@ def recorded(fields: dict[str, Any]) -> dict[str, Any] | None:
     records: list[Record] = []
     launch = launched()
     assert launch is not None, "torchrun"
-    measure_on_ranks(
-        make_cell(**fields), "cpu", Protocol(min_samples=3, precision=None), launch,
-        records.append, None if files is None else make_pictures(**files),
-    )  # fmt: skip
+    point = Point(
+        cell=make_cell(**fields),
+        source="measured",
+        device="cpu",
+        protocol=Protocol(min_samples=3, precision=None),
+        pictures=None if files is None else make_pictures(**files),
+    )
+    measure_on_ranks(point, launch, records.append, None)
     return records[0].document() if records else None
 
 

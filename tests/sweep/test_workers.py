@@ -20,6 +20,7 @@ from workbench.sweep.plan import Task
 from workbench.sweep.run import dry_run, run_sweep
 from workbench.sweep.workers import seats
 
+TOGETHER: dict[str, object] = {"world_size": 2, "scope": "decoder", "pass": "train"}
 CARDS = Nvml(FakeNvml(["NVIDIA H200", "NVIDIA H200"]))
 
 
@@ -68,13 +69,20 @@ def test_a_worker_a_gpu(
         ([task("cpu")], 0, CARDS, "workers 0: at least 1"),
         ([task("cuda")], 3, CARDS, "workers 3: each needs a GPU of its own.*sees 2 GPUs"),
         ([task("cuda:1")], 2, CARDS, "the sweep names cuda:1"),
-        ([task("cuda", world_size=2)], None, CARDS, "world_size 2: a sweep measures in one proc"),
+        ([task("cuda", world_size=2)], None, CARDS, "world_size 2: only a train pass"),
+        ([task("cuda:1", **TOGETHER)], None, CARDS, "2 ranks take a GPU each; say cuda"),
+        ([task("cuda", **TOGETHER)], 2, CARDS, "cells of 2 ranks, which take a GPU each"),
         ([task("cuda")], 2, Nvml(FakeNvml(["A", "B"])), r"the GPUs differ \(A, B\)"),
     ],
 )
 def test_workers_that_cannot_be(tasks: list[Task], asked: int, cards: Nvml, says: str) -> None:
     with pytest.raises(RequestError, match=says):
         seats(tasks, asked, cards)
+
+
+def test_cells_of_several_ranks_get_one_worker_with_every_gpu() -> None:
+    assert seats([task("cuda"), task("cuda", **TOGETHER)], None, CARDS) == [WHOLE_MACHINE]
+    assert len(seats([task("cpu", **TOGETHER)], 2)) == 2
 
 
 def test_a_gpu_that_is_named_or_differs_gets_one_worker() -> None:

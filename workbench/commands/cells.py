@@ -102,9 +102,9 @@ def measure(
     emulate: Emulate = None,
     json_: AsJson = False,
 ) -> None:
-    """Measure one cell on this machine, in a process of its own."""
+    """Measure one cell on this machine, in a process of its own, or one a rank."""
     from workbench.probe.machine.environment import resolve_device
-    from workbench.probe.machine.launch import launched
+    from workbench.probe.machine.launch import check_start, launched
     from workbench.probe.workers.client import Client
     from workbench.probe.workers.folders import check_folder
     from workbench.spec import make_point
@@ -128,18 +128,23 @@ def measure(
     point = make_point(
         cell=cell, source="measured", device=device, protocol=protocol, pictures=pictures
     )
-    if (launch := launched()) is not None and launch.world_size > 1:
+    launch = launched()
+    if launch is not None and launch.world_size == cell.world_size == 1:
+        launch = None
+    if launch is not None or point.ranks > 1:
         for name, given in (
             ("trace", trace),
             ("snapshot", snapshot),
-            ("memory_limit", memory_limit),
             ("ceilings", ceilings or None),
             ("emulate", emulate),
         ):
             if given is not None:
                 raise RequestError(f"{name} {given}: works with one process; leave it out")
+    if launch is not None:
         _measure_on_ranks(point, launch, json_)
         return
+    if point.ranks > 1:
+        check_start(cell, device)
     with Client() as client:
         client.trace, client.snapshot = trace, snapshot
         if ceilings:
@@ -150,7 +155,9 @@ def measure(
 
 def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:
     """One of several ranks: only rank 0 speaks, and libraries never on standard output."""
+    from workbench.probe.machine.environment import resolve_device
     from workbench.probe.machine.launch import check_ranks
+    from workbench.probe.machine.memory_limit import host_limit
 
     def emit(found: "Record") -> None:
         sys.stdout.flush()
@@ -166,7 +173,8 @@ def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:
     check_ranks(point.cell, launch, point.device)
     from workbench.probe.ranks.ranks import measure_on_ranks
 
-    measure_on_ranks(point.cell, point.device, point.protocol, launch, emit, point.pictures)
+    limit = host_limit(point, resolve_device(point.device))
+    measure_on_ranks(point, launch, emit, limit)
     if any(failed):
         raise typer.Exit(1)
 

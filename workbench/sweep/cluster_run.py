@@ -59,14 +59,17 @@ def _on_gpu(task: Task) -> bool:
 
 
 def _asked(tasks: list[Task], request: Request) -> Request:
-    """The request with its GPUs: one where the sweep measures on a GPU, else none."""
-    check_ranks(tasks)
+    """The request with its GPUs: one for each rank where the sweep measures on GPUs, else none."""
+    check_ranks(tasks, here=False)
     on_gpu = [task for task in tasks if _on_gpu(task)]
+    ranks = max((t.point.ranks for t in on_gpu), default=0)
     if request.gpus is None:
-        return replace(request, gpus=int(bool(on_gpu)))
+        return replace(request, gpus=ranks)
     named = next((t.device for t in on_gpu if t.device.startswith("cuda")), None)
     if not request.gpus and named:
         raise RequestError(f"gpus_per_task 0: the sweep measures on {named}; give at least 1")
+    if 0 < request.gpus < ranks:
+        raise RequestError(f"gpus_per_task {request.gpus}: cells of {ranks} ranks take a GPU each")
     return request
 
 

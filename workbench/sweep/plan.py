@@ -15,6 +15,7 @@ from workbench.devices import DEVICES
 from workbench.devices import device as device_entry
 from workbench.errors import RequestError
 from workbench.probe.machine.environment import cuda_index, device_name, resolve_device
+from workbench.probe.machine.launch import check_here, check_together
 from workbench.spec import Cell, Point, Sweep
 from workbench.spec_file import load_sweep
 
@@ -158,15 +159,23 @@ def place_elsewhere(source: str, device: str) -> tuple[str, str]:
     return device, device
 
 
-def check_ranks(tasks: list[Task]) -> None:
-    """Raise RequestError for a cell that several processes would have to measure together."""
+def check_ranks(tasks: list[Task], here: bool = True) -> None:
+    """Raise RequestError for a measured cell of several ranks that they could not run.
+
+    ``here``: on this machine, whose deepspeed they need.
+    """
     for task in tasks:
-        ranks = task.point.cell.world_size
-        if ranks > 1 and task.point.source == "measured":
+        point = task.point
+        if point.source != "measured" or point.cell.world_size == 1:
+            continue
+        if point.protocol.emulate is not None:
             raise RequestError(
-                f"world_size {ranks}: a sweep measures in one process; predict such cells, or "
-                f"start {ranks} with 'torchrun --nproc-per-node {ranks} -m workbench measure …'"
+                f"emulate {point.protocol.emulate}: a sweep runs every rank; use measure or limit"
             )
+        if here:
+            check_here(point.cell, task.device)
+        else:
+            check_together(point.cell)
 
 
 def kinds(tasks: list[Task]) -> list[Cell]:

@@ -63,6 +63,8 @@ def _bound(tasks: list[Task]) -> str | None:
     for task in tasks:
         if ":" in task.device:
             return f"the sweep names {task.device}, and a worker sees one GPU; say cuda"
+        if task.point.ranks > 1:
+            return f"the sweep has cells of {task.point.ranks} ranks, which take a GPU each"
     return None
 
 

@@ -15,8 +15,8 @@ import pytest
 from tests.small import small_model
 from workbench.errors import RequestError
 from workbench.probe.machine.environment import total_memory_bytes
+from workbench.probe.machine.memory_limit import host_limit
 from workbench.probe.workers.client import Client, WorkerError, cause
-from workbench.probe.workers.memory_limit import host_limit
 from workbench.record import Record, Status
 from workbench.spec import Cell, Point, make_cell, make_point
 

@@ -55,13 +55,7 @@ def check_ranks(cell: Cell, launch: Launch | None, device: str) -> None:
         )
     if cell.world_size == 1:
         return
-    if not cell.optimizes:
-        raise RequestError(
-            f"world_size {cell.world_size}: only a train pass of scope decoder or lvlm runs on "
-            "several ranks; leave --world-size out"
-        )
-    if cell.scope == "lvlm" and not cell.num_visual:
-        raise RequestError("num_visual 0: leaves the tower without an image; use scope decoder")
+    check_together(cell)
     assert launch is not None, "several ranks"
     place = resolve_device(device)
     count = num_gpus(Nvml())
@@ -70,13 +64,48 @@ def check_ranks(cell: Cell, launch: Launch | None, device: str) -> None:
             f"world_size {cell.world_size}: {launch.local_world_size} processes were started on "
             f"this machine, which shows {count} GPUs; start one a GPU"
         )
-    _check_deepspeed(place)
+    check_deepspeed(place)
+
+
+def check_start(cell: Cell, device: str, nvml: Nvml | None = None) -> None:
+    """Raise RequestError where this machine cannot start the cell's ranks, one a GPU."""
+    nvml = nvml or Nvml()
+    place, count = resolve_device(device, nvml), num_gpus(nvml)
+    if place != "cpu" and count < cell.world_size:
+        cards = f"{count} GPU{'s' * (count != 1)}"
+        raise RequestError(
+            f"world_size {cell.world_size}: this machine shows {cards}; start the ranks of "
+            "several machines with torchrun, or emulate one ZeRO-3 rank with --emulate all"
+        )
+    check_here(cell, place)
+
+
+def check_here(cell: Cell, place: str) -> None:
+    """Raise RequestError where ranks cannot run here, however many GPUs there are."""
+    check_together(cell)
+    if cuda_index(place):
+        raise RequestError(f"device {place}: {cell.world_size} ranks take a GPU each; say cuda")
+    check_deepspeed(place)
+
+
+def check_together(cell: Cell) -> None:
+    """Raise RequestError where no number of processes can measure the cell together."""
+    check_states(cell)
+    if not cell.optimizes:
+        raise RequestError(
+            f"world_size {cell.world_size}: only a train pass of scope decoder or lvlm runs on "
+            "several ranks; leave --world-size out"
+        )
+    if cell.scope == "lvlm" and not cell.num_visual:
+        raise RequestError("num_visual 0: leaves the tower without an image; use scope decoder")
+    if cell.compile:
+        raise RequestError("compile: several ranks run eager mode; leave it out")
 
 
 def helper_needs() -> list[str]:
     """What deepspeed compiles its helper for the CPU with and is not on PATH."""
-    compilers = [os.environ.get("CXX") or "c++", "g++"]
-    missing = [] if any(map(shutil.which, compilers)) else ["a C++ compiler (g++)"]
+    compiler = os.environ.get("CXX") or "c++"
+    missing = [] if shutil.which(compiler) else [f"a C++ compiler ({compiler}, of g++)"]
     return missing if shutil.which("ninja", path=search_path()) else [*missing, "ninja"]
 
 
@@ -85,7 +114,8 @@ def search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
-def _check_deepspeed(place: str) -> None:
+def check_deepspeed(place: str) -> None:
+    """Raise RequestError where deepspeed, or what it compiles with, is missing here."""
     if find_spec("deepspeed") is None:
         raise RequestError(
             "deepspeed is not installed; pip install 'visual-token-workbench[train]'"

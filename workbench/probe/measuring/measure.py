@@ -68,7 +68,7 @@ def measure(
         counted = counts(traced)
         if protocol.emulate is not None:
             rank = plan_rank(cell, protocol.emulate, HOST if place == "cpu" else CARD)
-        with _cap(cell, place) as flags:
+        with Cap(cell, place) as flags:
             folders = Folders(trace, snapshot)
             found = _run(cell, place, protocol, folders, pictures, rank)
             found["details"] |= shown(cell, pictures) | _costs(traced, found.pop("parts"))
@@ -245,7 +245,7 @@ def _cap_flags(cell: Cell) -> list[str]:
     return [f"memory_cap: {cap_bytes(cell.memory_cap):,} bytes ({cell.memory_cap}) are emulated"]
 
 
-class _cap(AbstractContextManager[list[str]]):
+class Cap(AbstractContextManager[list[str]]):
     """A smaller card emulated on this one; on the CPU the worker limits its own address space."""
 
     def __init__(self, cell: Cell, place: str) -> None:

@@ -15,7 +15,8 @@ from workbench.pictures import Pictures
 from workbench.probe.counting.trace import trace
 from workbench.probe.machine.environment import device_name, environment, resolve_device
 from workbench.probe.machine.launch import Launch
-from workbench.probe.measuring.measure import utilisation_of
+from workbench.probe.machine.memory_limit import held_bytes, limited
+from workbench.probe.measuring.measure import Cap, utilisation_of
 from workbench.probe.measuring.memory import is_out_of_memory
 from workbench.probe.measuring.timing import SLOW_S, Timing, sample, seconds_of, settle
 from workbench.probe.measuring.watch import observed
@@ -30,25 +31,21 @@ from workbench.probe.ranks.engine import (
     profiled_flops,
 )
 from workbench.record import Record, Status
-from workbench.spec import Cell, Protocol
+from workbench.spec import Cell, Point, Protocol
 
 
 def measure_on_ranks(
-    cell: Cell,
-    device: str,
-    protocol: Protocol,
-    launch: Launch,
-    emit: Callable[[Record], None],
-    pictures: Pictures | None = None,
+    point: Point, launch: Launch, emit: Callable[[Record], None], limit: int | None
 ) -> None:
     """Measure one cell together with the other ranks; rank 0 calls ``emit`` with the record.
 
-    ``device`` is ``auto``, ``cpu`` or ``cuda``: each rank takes the card of its local number. A
+    The device is ``auto``, ``cpu`` or ``cuda``: each rank takes the card of its local number. A
     rank that fails, or runs out of memory, ends the process of all of them, with its reason in the
-    record. ``pictures`` are files that every rank's samples show. ``check_ranks`` has been asked
-    before.
+    record; so does a cell that takes longer than the protocol's time-out. ``limit`` is what a rank
+    may allocate on the host, in bytes. ``check_ranks`` has been asked before.
     """
-    place = resolve_device(device)
+    cell, pictures = point.cell, point.pictures
+    place = resolve_device(point.device)
     if place != "cpu":
         place = f"cuda:{launch.local_rank}"
     base: dict[str, Any] = {
@@ -58,22 +55,25 @@ def measure_on_ranks(
         "environment": environment(place),
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    clock = time.monotonic()
+    clock, cap = time.monotonic(), Cap(cell, place)
     try:
         traced = trace(cell, pictures=pictures)
     except Unsupported as error:
         # Every rank finds the same, before any of them waits for another.
         if launch.rank == 0:
-            emit(_record(base, clock, Status.UNSUPPORTED, str(error)))
+            emit(_record(base, clock, Status.UNSUPPORTED, str(error), cap.flags))
         return
 
     def tell(status: Status, reason: str) -> None:
-        emit(_record(base, clock, status, reason, counts(traced)))
+        emit(_record({**base, "metrics": counts(traced)}, clock, status, reason, cap.flags))
 
     join(place)
-    with Alarm(launch, tell) as alarm:
+    with Alarm(launch, tell, point.protocol.timeout_s) as alarm, cap:
         try:
-            found = _run(cell, place, protocol, pictures)
+            with limited(None if limit is None else held_bytes() + limit):
+                found = _run(cell, place, point.protocol, pictures)
+        except Unsupported as error:
+            alarm.ring(Status.UNSUPPORTED, str(error))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -88,7 +88,7 @@ def measure_on_ranks(
             status=Status.OK,
             metrics=metrics,
             samples=found["samples"],
-            flags=[*found["flags"], *missing],
+            flags=[*cap.flags, *found["flags"], *missing],
             details=found["details"] | shown(cell, pictures),
             duration_s=time.monotonic() - clock,
         )
@@ -96,18 +96,13 @@ def measure_on_ranks(
 
 
 def _record(
-    base: dict[str, Any],
-    clock: float,
-    status: Status,
-    reason: str,
-    metrics: dict[str, Any] | None = None,
+    base: dict[str, Any], clock: float, status: Status, reason: str, flags: list[str]
 ) -> Record:
     return Record(
         **base,
         status=status,
         error=reason,
-        flags=[f"{status}: {reason}"],
-        metrics=metrics or {},
+        flags=[*flags, f"{status}: {reason}"],
         duration_s=time.monotonic() - clock,
     )
 

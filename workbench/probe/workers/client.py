@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import IO, Any, Self
 
 import workbench
 from workbench.errors import Failure, RequestError
 from workbench.probe.machine.environment import device_name, resolve_device
-from workbench.probe.workers.memory_limit import SHARE_OF_FREE, asked_limits, host_limit
+from workbench.probe.machine.memory_limit import SHARE_OF_FREE, asked_limits, host_limit
 from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
 from workbench.record import Ceiling, Record, Status
 from workbench.spec import Cell, Point
@@ -285,6 +286,8 @@ class Client:
                 duration_s=time.monotonic() - clock,
             )
 
+        # The ranks' own folder is ours: a worker that is ended clears nothing away.
+        scratch = TemporaryDirectory(prefix="workbench-ranks-") if point.ranks > 1 else None
         try:
             answer = worker.ask(
                 point.protocol.timeout_s,
@@ -295,6 +298,7 @@ class Client:
                 trace=None if self.trace is None else str(self.trace),
                 snapshot=None if self.snapshot is None else str(self.snapshot),
                 ceilings=dict(self.ceilings),
+                folder=None if scratch is None else scratch.name,
             )
         except TimeoutError:
             self.close()
@@ -311,6 +315,9 @@ class Client:
             if "fault" in answer:
                 raise WorkerError(answer["fault"])
             record = Record.from_document(answer["answer"])
+        finally:
+            if scratch is not None:
+                scratch.cleanup()
         if record.source == "measured" and record.status not in (Status.OK, Status.UNSUPPORTED):
             self.close()
         return _with_limit(record, point, limit, self.seat.share)
@@ -341,9 +348,10 @@ def _with_limit(record: Record, point: Point, limit: int | None, share: float) -
     asked = min(asked_limits(point), default=None)
     flags = list(record.flags)
     if asked is not None and asked > limit:
-        part = f"{SHARE_OF_FREE * share:.0%} of what is free"
+        part = f"{SHARE_OF_FREE * share / point.ranks:.0%} of what is free"
         flags.append(f"memory_limit: {limit:,} bytes, {part}, not {asked:,}")
     elif record.status is Status.OOM:
-        flags.append(f"memory_limit: the worker could allocate {limit:,} bytes of host memory")
+        who = "the worker" if point.ranks == 1 else "each rank"
+        flags.append(f"memory_limit: {who} could allocate {limit:,} bytes of host memory")
     details = {**record.details, "memory_limit_bytes": limit}
     return record.model_copy(update={"flags": flags, "details": details})

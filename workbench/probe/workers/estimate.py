@@ -14,9 +14,9 @@ from workbench.devices import DEVICES
 from workbench.errors import Unsupported
 from workbench.lvlm.build import DTYPES, build
 from workbench.lvlm.parts import LayerParts
+from workbench.probe.machine.memory_limit import asked_limits
 from workbench.probe.measuring.measure import SLOW_S
 from workbench.probe.predicting.predict import predict
-from workbench.probe.workers.memory_limit import asked_limits
 from workbench.spec import Cell, Point
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

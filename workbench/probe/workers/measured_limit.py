@@ -11,12 +11,12 @@ from workbench.lvlm.build import visual_unit
 from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.counting.states import check_states
 from workbench.probe.machine.environment import device_name, environment, resolve_device
+from workbench.probe.machine.memory_limit import asked_limits, host_limit
 from workbench.probe.measuring.emulate import check_emulation
 from workbench.probe.predicting.limit import Limit, predicted_bracket
 from workbench.probe.predicting.predict import cap_bytes
 from workbench.probe.predicting.search import MAX_FAILURES, Found, search
 from workbench.probe.workers.client import Client
-from workbench.probe.workers.memory_limit import asked_limits, host_limit
 from workbench.record import Record, Status
 from workbench.spec import Cell, Point, Protocol, make_point
 

@@ -72,8 +72,8 @@ def _base_bytes() -> int:
     """
     import torch
 
+    from workbench.probe.machine.memory_limit import held_bytes
     from workbench.probe.predicting.predict import predict
-    from workbench.probe.workers.memory_limit import held_bytes
     from workbench.spec import Cell
 
     predict(Cell(num_visual=1), "cpu")
@@ -84,12 +84,12 @@ def _base_bytes() -> int:
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
-    """``point``, ``device``, ``limit``, ``trace``, ``snapshot``, ``ceilings`` -> a record."""
+    """A point, its device and limit, folders and ceilings -> a record."""
     from workbench.errors import RequestError
     from workbench.probe.machine.environment import device_name, environment
+    from workbench.probe.machine.memory_limit import limited
     from workbench.probe.measuring.measure import measure
     from workbench.probe.predicting.predict import predict
-    from workbench.probe.workers.memory_limit import limited
     from workbench.record import Ceiling, Record, Status
     from workbench.spec import Point
 
@@ -99,8 +99,16 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if point.source == "predicted":
             record = predict(point.cell, device, point.calibration, point.pictures)
+        elif point.ranks > 1:
+            from workbench.probe.ranks.local import measure_together
+
+            folder = Path(request["folder"])
+            record = measure_together(point, device, folder, request["limit"])
+            if trace:
+                said = "trace: works with one process"
+                record = record.model_copy(update={"flags": [*record.flags, said]})
         else:
-            folder = Path(trace) if trace else None
+            traces = Path(trace) if trace else None
             known = request["ceilings"].get(point.cell.dtype)
             ceiling = None if known is None else Ceiling(*known)
             with limited(None if limit is None else _base_bytes() + limit):
@@ -108,7 +116,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
                     point.cell,
                     device,
                     point.protocol,
-                    folder,
+                    traces,
                     point.pictures,
                     ceiling,
                     Path(request["snapshot"]) if request["snapshot"] else None,

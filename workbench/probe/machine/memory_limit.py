@@ -19,23 +19,30 @@ SHARE_OF_FREE = 0.9
 
 
 def host_limit(point: Point, device: str, share: float = 1.0) -> int | None:
-    """Bytes that a measured cell may allocate on the host, None for a prediction or on CUDA.
+    """Bytes that each process of a measured cell may allocate on the host; None on CUDA.
 
-    The lowest of the protocol's limit, the cell's memory cap (which ``measure`` applies by itself
-    on CUDA) and 90 % of what is free: without the last a large cell would take the machine down.
-    Of the last a worker takes its ``share``, since others may start their cells just then.
+    None for a prediction, too. The lowest of the protocol's limit, the cell's memory cap (which
+    ``measure`` applies by itself on CUDA) and 90 % of what is free: without the last a large cell
+    would take the machine down. Of the last a worker takes its ``share``, since others may start
+    their cells just then, and of that each rank of a cell an even part.
     """
     if point.source != "measured" or device != "cpu":
         return None
-    return min([int(share * SHARE_OF_FREE * free_memory_bytes()), *asked_limits(point)])
+    free = int(share * SHARE_OF_FREE * free_memory_bytes())
+    return min([free // point.ranks, *asked_limits(point)])
 
 
 def asked_limits(point: Point) -> list[int]:
-    """The limits in bytes that the request itself names; RequestError for an unknown device."""
+    """The limits in bytes that the request itself names, of one process.
+
+    A memory cap is one rank's; a memory limit the ranks share. RequestError for an unknown device.
+    """
     cap = point.cell.memory_cap
     if isinstance(cap, str):
         cap = device_entry(cap).capacity_bytes
-    return [limit for limit in (point.protocol.memory_limit, cap) if limit is not None]
+    whole = point.protocol.memory_limit
+    shared = None if whole is None else whole // point.ranks
+    return [limit for limit in (shared, cap) if limit is not None]
 
 
 def held_bytes() -> int:

@@ -1,0 +1,114 @@
+"""Cells of several ranks from a sweep: real ranks in a worker, and what they die of."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.probe.fake_nvml import FakeNvml
+from tests.probe.ranks.test_ranks import needs_helper
+from tests.small import small_model
+from workbench.errors import RequestError
+from workbench.probe.machine import environment
+from workbench.probe.machine.launch import check_start
+from workbench.probe.machine.nvml import Nvml
+from workbench.probe.ranks.local import measure_together
+from workbench.probe.workers.client import Client
+from workbench.record import Record, Status
+from workbench.spec import Cell, Grid, Point, Protocol, Sweep, make_cell
+from workbench.store import Store
+from workbench.sweep.run import run_sweep
+
+STEP = {"scope": "decoder", "pass": "train", "num_text": 15, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
+    model = small_model("mistral", tmp_path_factory.mktemp("model"))
+    return make_cell(**STEP, model=model, num_visual=33, zero=2, world_size=2)
+
+
+def of_ranks(cell: Cell) -> dict[int, int]:
+    """The process of each rank that trains the cell's model."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            command, variables = ((folder / n).read_bytes() for n in ("cmdline", "environ"))
+            request = Path(command.split(b"\0")[-2].decode()) / "request.json"
+            if b"workbench.probe.ranks.local" in command and cell.model in request.read_text():
+                named = dict(v.split(b"=", 1) for v in variables.split(b"\0") if b"=" in v)
+                found[int(named[b"LOCAL_RANK"])] = int(folder.name)
+        except (OSError, IndexError, KeyError):
+            continue  # Not one of ours, or it ended while we looked.
+    return found
+
+
+@needs_helper
+def test_a_sweep_starts_the_ranks_of_its_cells(cell: Cell, tmp_path: Path) -> None:
+    grid = Grid(
+        models=(cell.model,), scopes=("decoder",), passes=("train",), dtypes=("float32",),
+        text=(15,), visual=(33,), device="cpu", options=({}, {"world_size": 2, "zero": 2}),
+        protocol=Protocol(min_samples=2, precision=None),
+    )  # fmt: skip
+    summary = run_sweep(Sweep(name="both", grids=(grid,)), tmp_path / "a.db")
+    assert summary.counts == {"ok": 2}
+    with Store.open(tmp_path / "a.db") as store:
+        records = {record.cell.world_size: record for _, record in store.items()}
+    assert len(records[2].details["ranks"]) == 2
+    assert records[2].metrics["communication_share"] > 0
+    together, alone = (records[n].details["memory_limit_bytes"] for n in (2, 1))
+    assert 0.4 < together / alone < 0.6
+
+
+@needs_helper
+@pytest.mark.parametrize(
+    ("sent", "timeout_s", "status", "words"),
+    [
+        (signal.SIGKILL, 60.0, Status.KILLED, "rank 1 was ended from outside by SIGKILL"),
+        (signal.SIGSTOP, 5.0, Status.TIMEOUT, "no answer within 5 s"),
+    ],
+)
+def test_a_rank_that_is_gone_is_one_record_and_leaves_nobody(
+    cell: Cell, sent: signal.Signals, timeout_s: float, status: Status, words: str
+) -> None:
+    protocol = Protocol(timeout_s=timeout_s)
+    point = Point(cell=cell, source="measured", device="cpu", protocol=protocol)
+    found: list[Record] = []
+    with Client() as client:
+        client.check([cell])
+        thread = threading.Thread(target=lambda: found.append(client.run(point)))
+        thread.start()
+        while 1 not in (ranks := of_ranks(cell)):
+            assert thread.is_alive()
+            time.sleep(0.02)
+        os.kill(ranks[1], sent)
+        thread.join()
+    assert [(record.status, record.error) for record in found] == [(status, words)]
+    assert of_ranks(cell) == {}
+
+
+def test_too_few_gpus_are_unsupported(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = environment.TorchBuild("2.13.0", "13.0")
+    monkeypatch.setattr(environment, "torch_build", lambda: build)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    point = Point(cell=cell, source="measured", device="cuda")
+    one = Nvml(FakeNvml(["NVIDIA H200"]))
+    record = measure_together(point, "cuda", tmp_path, None, one)
+    assert record.status is Status.UNSUPPORTED
+    assert record.error == "world_size 2: this machine shows 1 GPU"
+    assert record.device == "NVIDIA H200"
+    with pytest.raises(RequestError, match=r"world_size 2: this machine shows 1 GPU; .* torchrun"):
+        check_start(cell, "cuda", one)
+
+
+def test_a_cell_that_no_ranks_can_run_starts_none(cell: Cell, tmp_path: Path) -> None:
+    three = cell.replace(ulysses=3, world_size=3)
+    point = Point(cell=three, source="measured", device="cpu")
+    with pytest.raises(RequestError, match="ulysses 3: does not divide the 4 query heads"):
+        measure_together(point, "cpu", tmp_path, None)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,162 @@
+"""A cell of several ranks on one machine: started from a worker by torch's elastic launcher.
+
+Each rank is ``python -m workbench.probe.ranks.local FOLDER``, whose ``request.json`` says what to
+run; rank 0 leaves its ``record.json`` there. All are children of the worker, so that its guard
+ends them with it.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import Unsupported
+from workbench.probe.machine.environment import device_name, environment, num_gpus, num_threads
+from workbench.probe.machine.launch import check_here, launched
+from workbench.probe.machine.nvml import Nvml
+from workbench.record import Record, Status
+from workbench.spec import Point
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+OWN_CRASH = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+"""Signals by which a process ends itself; any other comes from outside."""
+
+
+def measure_together(
+    point: Point, device: str, folder: Path, limit: int | None, nvml: Nvml | None = None
+) -> Record:
+    """The record of a cell whose ranks are started here, ``limit`` bytes of host memory each.
+
+    ``folder`` is an empty one, for them alone.
+
+    ``unsupported`` where there are fewer GPUs than ranks, ``killed`` where a rank is ended from
+    outside. Raises RequestError for a cell that no number of processes can measure.
+    """
+    from workbench.probe.counting.trace import trace
+
+    nvml = nvml or Nvml()
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+
+    def ended(status: Status, reason: str) -> Record:
+        return Record(
+            cell=point.cell,
+            source="measured",
+            device=device_name(device, nvml),
+            status=status,
+            error=reason,
+            flags=[f"{status}: {reason}"],
+            environment=environment(device, nvml),
+            started_at=started,
+            duration_s=time.monotonic() - clock,
+        )
+
+    count = num_gpus(nvml)
+    if device != "cpu" and count < point.ranks:
+        cards = f"{count} GPU{'s' * (count != 1)}"
+        return ended(Status.UNSUPPORTED, f"world_size {point.ranks}: this machine shows {cards}")
+    check_here(point.cell, device)
+    try:
+        trace(point.cell, pictures=point.pictures)  # Refuses what each rank would refuse.
+    except Unsupported as error:
+        return ended(Status.UNSUPPORTED, str(error))
+    request = {
+        "point": point.model_dump(mode="json", by_alias=True),
+        "device": device.partition(":")[0],
+        "limit": limit,
+    }
+    (folder / "request.json").write_text(json.dumps(request))
+    failures, record = _run(folder, point.ranks), _record(folder)
+    if record is not None and (record.status.done or not failures):
+        return record
+    outside = "ended from outside"
+    for failure in failures:
+        if failure.exitcode < 0 and -failure.exitcode not in OWN_CRASH:
+            return ended(Status.KILLED, f"{_name(failure)} was {outside} by {_how(failure)}")
+    if record is not None:
+        return record
+    if not failures:
+        return ended(Status.ERROR, "the ranks left without a record")
+    return ended(Status.ERROR, f"{_name(failures[0])} ended with {_how(failures[0])}")
+
+
+def _run(folder: Path, ranks: int) -> "list[ProcessFailure]":
+    """Start the ranks and wait for them; the failures that ended them, if any did."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=folder.name,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+    )
+    command = ["-P", "-m", "workbench.probe.ranks.local", str(folder)]
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(max(1, num_threads() // ranks))
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except ChildFailedError as error:
+        # Those that the launcher ended because of another have its SIGTERM.
+        found = list(error.failures.values())
+        return [f for f in found if f.exitcode != -signal.SIGTERM] or found
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+    return []
+
+
+def _record(folder: Path) -> Record | None:
+    """What rank 0 left; None where it was ended before, or while it wrote."""
+    try:
+        return Record.from_document(json.loads((folder / "record.json").read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _name(failure: "ProcessFailure") -> str:
+    return f"rank {failure.local_rank}"
+
+
+def _how(failure: "ProcessFailure") -> str:
+    if Path(failure.error_file).is_file():
+        return " ".join(failure.message.split())
+    if failure.exitcode < 0:
+        return signal.Signals(-failure.exitcode).name
+    return f"exit status {failure.exitcode}"
+
+
+def main() -> None:
+    """One rank."""
+    folder = Path(sys.argv[1])
+    request: dict[str, Any] = json.loads((folder / "request.json").read_text())
+    launch = launched()
+    assert launch is not None, "the launcher says who we are"
+    from workbench.probe.ranks.ranks import measure_on_ranks
+
+    def emit(found: Record) -> None:
+        (folder / "record.json").write_text(json.dumps(found.document()))
+
+    point = Point.model_validate(request["point"])
+    measure_on_ranks(
+        point.model_copy(update={"device": request["device"]}), launch, emit, request["limit"]
+    )
+
+
+if __name__ == "__main__":
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    record(main)()
