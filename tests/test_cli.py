@@ -183,7 +183,7 @@ def test_a_measurement_that_fails_is_exit_1(
         ("measure --visual 9 --device tpu", "a measurement runs on auto, cpu, cuda or cuda:N"),
         ("measure --visual 9 --max-seconds -1", "max_seconds -1.0"),
         ("list planets", "list 'planets' is unknown; known: attentions"),
-        ("predict --visual 9 --memory-cap 1x", "memory_cap '1x': neither a number of bytes nor"),
+        ("predict --visual 9 --memory-cap 1x", "memory_cap '1x' is unknown; known: "),
         ("list runs --store no.db", "no.db"),
         ("sweep missing.yaml", "missing.yaml"),
         ("sweep missing.py", "missing.py: no such file"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.calibration import calibration_for
 from workbench.devices import DEVICES, Device, device
-from workbench.errors import RequestError, Unsupported
+from workbench.errors import RequestError, Unsupported, unknown_name
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.models import resolve
 from workbench.lvlm.pictures import look
@@ -215,9 +215,7 @@ def cap_bytes(cap: int | str) -> int:
     if isinstance(cap, int):
         return cap
     if cap not in DEVICES:
-        raise RequestError(
-            f"memory_cap {cap!r}: neither a number of bytes nor a device; known: {', '.join(DEVICES)}"
-        )
+        raise unknown_name("memory_cap", cap, [*DEVICES, "BYTES"])
     capacity = DEVICES[cap].capacity_bytes
     if capacity is None:
         raise RequestError(f"memory_cap {cap!r}: this device has no fixed capacity; give bytes")
