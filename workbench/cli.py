@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -19,6 +20,7 @@ from workbench.commands.tokens import tokens
 from workbench.commands.validate import validate
 from workbench.errors import Failure, RequestError
 
+SPEAKS_FIRST_S = 2.0
 EPILOG = "Exit codes: 0 done; 1 the work failed; 2 the request was wrong."
 
 # Typer keeps its parser's exceptions to itself, in a different place in every version.
@@ -120,9 +122,11 @@ def _leave(code: int, message: str) -> NoReturn:
     from workbench.probe.machine.launch import launched
 
     launch = launched()
-    # Every rank of a machine finds the same mistake.
     if launch is None or launch.local_rank == 0:
         print(f"workbench: {' '.join(message.split())}", file=sys.stderr)
+    else:
+        # Every rank of a machine finds the same mistake, and the launcher ends all once one left.
+        time.sleep(SPEAKS_FIRST_S)
     raise SystemExit(code)
 
 
