@@ -41,10 +41,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def spec(folder: Path, **changes: object) -> Path:
-    """24 cells that take about half a second each, whatever the machine."""
+    """24 cells that take over half a second each, whatever the machine."""
     model = small_model("mistral", folder)
     sizes = list(range(64, 64 + NUM_CELLS // 2))
-    protocol = {"min_samples": 10_000, "precision": None, "max_seconds": 0.4}
+    protocol = {"min_samples": 10_000, "precision": None, "max_seconds": 0.5}
     document = {
         "models": model, "visual": sizes, "attentions": ["s_attn", "d_attn"], "device": "cpu",
         "dtypes": "float32", "protocol": protocol, **changes,
@@ -127,6 +127,15 @@ def hold_all(jobs: list[Job], coordinator: "subprocess.Popen[str]") -> None:
         time.sleep(0.1)
 
 
+def shown(cluster: Cluster, store: Path) -> dict[str, tuple[str, int]]:
+    """State and number of starts of each job, as ``workbench jobs`` has them."""
+    done = subprocess.run(
+        command("jobs", "--store", str(store), "--json"), env={**os.environ, **cluster.variables},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return {row["job"]: (row["state"], row["starts"]) for row in json.loads(done.stdout)}
+
+
 def ends(cluster: Cluster, job: Job) -> set[str]:
     """How the starts of a job ended, in Slurm's words."""
     words = ("--noheader", "--allocations", "--duplicates", "--parsable2", "--format=State")
@@ -137,17 +146,23 @@ def ends(cluster: Cluster, job: Job) -> set[str]:
 def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Of three jobs one is killed in its work, one hangs until its time is over, one's node dies.
+    """One job is killed in its work, one hangs until its time is over, the node of one dies.
 
-    The partition mixes two kinds of GPUs. Every cell is run to its end once.
+    A fourth is cancelled before it has begun. The partition mixes two kinds of GPUs. Every cell is
+    run to its end once.
     """
     store, folder = tmp_path / "s.db", tmp_path / "s.jobs"
     words = (str(spec(tmp_path)), "--store", str(store), "--partition", "mixed")
-    words += ("--gpus-per-task", "1")
+    words += ("--gpus-per-task", "1", "--workers", "4")
     first = start(cluster, *words)
     until(lambda: any(batch.file.jobs for batch in batches(folder)), first)
-    jobs = batches(folder)[0].jobs
+    *jobs, waits = batches(folder)[0].jobs
     hold_all(jobs, first)
+    assert shown(cluster, store) == {
+        **{job.id: ("RUNNING", 1) for job in jobs}, waits.id: ("PENDING", 0)
+    }  # fmt: skip
+    cluster.run("scancel", str(waits.id))
+    assert shown(cluster, store)[waits.id] == ("CANCELLED", 0)
     there = set(processes(SLURMD_NODENAME=SECOND))
     (lost,) = (job for job in jobs if there & set(step(job)))
     killed, hangs = (job for job in jobs if job is not lost)
@@ -184,10 +199,13 @@ def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     ran = [line for note in folder.glob("*/*/*.done") for line in note.read_text().splitlines()]
     assert len(ran) == len(set(ran)) == NUM_CELLS
 
-    # The kill shows as a second batch, time-out and lost node as starts after the first.
+    # Kill and cancellation show as a second batch, time-out and lost node as starts after the
+    # first.
     moved = {p for batch in found.batches[1:] for job in batch.jobs for p in job.content.points}
-    assert moved
-    assert moved < set(killed.content.points)
+    left = moved - set(waits.content.points)
+    assert moved - left == set(waits.content.points)
+    assert left
+    assert left < set(killed.content.points)
     assert {job.number for job in jobs if list(folder.glob(f"*/000/{job.number}.*-1.*"))} == {
         hangs.number, lost.number
     }  # fmt: skip
@@ -195,8 +213,8 @@ def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     assert ends(cluster, hangs) == {"REQUEUED", "COMPLETED"}
     assert ends(cluster, lost) == {"NODE_FAIL", "COMPLETED"}
     assert "SIGUSR2" in hangs.log.read_text()
-    shown = cluster.run("sacct", "--noheader", "--allocations", "--format=ReqTRES%80").stdout
-    assert "gpu" in shown
+    asked = cluster.run("sacct", "--noheader", "--allocations", "--format=ReqTRES%80").stdout
+    assert "gpu" in asked
 
 
 def refused(capsys: pytest.CaptureFixture[str], says: str, spec: Path, *words: str) -> None:

@@ -1,5 +1,6 @@
 """``jobs``: how the jobs of sweeps under Slurm are, and what they print."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from workbench.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
     from workbench.sweep.engines.slurm_folder import Job
+    from workbench.sweep.engines.slurm_states import State
 
 
 def jobs(
@@ -30,6 +32,7 @@ def jobs(
     from workbench.sweep.cluster_run import jobs_folder
     from workbench.sweep.engines import slurm
     from workbench.sweep.engines.slurm_folder import runs
+    from workbench.sweep.engines.slurm_states import State, States
 
     place = folder or jobs_folder(store)
     if not place.is_dir():
@@ -46,22 +49,41 @@ def jobs(
             print(text)
         return
     listed = found if all_ else [job for job in found if not job.is_merged]
-    states = slurm.States().look(listed)
-    rows = [_row(job, states) for job in listed]
+    states = States().look(listed)
+    rows = [_row(job, states.get(job.id or "", State())) for job in listed]
     if json_:
         show.emit(rows)
     elif rows:
-        show.table(list(rows[0]), [tuple(map(str, row.values())) for row in rows])
+        cells = (tuple("" if v is None else str(v) for v in row.values()) for row in rows)
+        show.table(list(rows[0]), cells)
+        _say_what_they_mean(rows)
     else:
         show.note("no job is under way")
 
 
-def _row(job: "Job", states: dict[str, str]) -> dict[str, Any]:
+def _row(job: "Job", state: "State") -> dict[str, Any]:
     return {
         "job": job.id,
-        "state": states.get(job.id or "", "UNKNOWN"),
+        "state": state.word,
+        "node": state.nodes or None,
+        "starts": job.num_starts,
         "done": job.num_done,
         "cells": len(job.content.points),
+        "merged": job.is_merged,
         "run": job.batch.folder.parent.name,
         "log": str(job.log),
     }
+
+
+def _say_what_they_mean(rows: list[dict[str, Any]]) -> None:
+    from workbench.sweep.engines.slurm_states import ALIVE
+
+    counts = Counter(row["state"] for row in rows)
+    each = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    done, cells = (sum(row[name] for row in rows) for name in ("done", "cells"))
+    show.note(f"{done} of {cells} cells have ended; jobs: {each}")
+    if any(row["state"] not in ALIVE and not row["merged"] for row in rows):
+        show.note("what ended jobs left is merged by the sweep that watches them, or the next")
+    begun = next((row["job"] for row in rows if row["starts"]), None)
+    if begun is not None:
+        show.note(f"what a job prints: {show.program()} jobs --logs {begun}")

@@ -1,5 +1,6 @@
 """``sweep``: a probe or a YAML file into a store."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ ENGINES = ("local", "slurm")
 
 
 def sweep(
+    context: typer.Context,
     probe: Annotated[Path, typer.Argument(metavar="PROBE.py|SPEC.yaml", help="What to sweep.")],
     store: Annotated[Path, typer.Option(help="The file that keeps the results.")] = DEFAULT_STORE,
     new_run: Annotated[
@@ -107,26 +109,41 @@ def sweep(
         )
     if json_:
         show.emit(summary.document())
-    _say_how_it_ended(summary, probe)
+    _say_how_it_ended(summary, _again(context))
     if summary.interrupted:
         raise typer.Exit(130)
     if summary.num_failed:
         raise typer.Exit(1)
 
 
-def _say_how_it_ended(summary: "Summary", probe: Path) -> None:
+def _again(context: typer.Context) -> str:
+    """The command that goes on where this one stopped: with the same options, to be pasted."""
+    words = [show.program(), "sweep"]
+    for option in context.command.params:
+        name = str(option.name)
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("new_run", "json_"):
+            continue
+        value = context.params[name]
+        flag = option.opts[:1] if option.param_type_name == "option" else []
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            words += flag if each is True else [*flag, str(each)]
+    return shlex.join(words)
+
+
+def _say_how_it_ended(summary: "Summary", again: str) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items())
     ran = f"{summary.num_ran} ran, {summary.num_held} were there already"
     show.note(f"run {summary.run}: {summary.num_cells} cells ({ran}): {counts or 'none yet'}")
     program = show.program()
-    again = f"{program} sweep {probe} --store {summary.store}"
     if summary.interrupted:
         show.note(f"interrupted; what ran is stored. To go on: {again}")
         return
     if summary.num_failed:
         show.note(f"{summary.num_failed} cells did not end; to try them again: {again}")
-    show.note(f"report:     {program} report {summary.store} -o reports/latest")
-    show.note(f"dashboard:  {program} dashboard {summary.store}")
+    store = shlex.quote(str(summary.store))
+    show.note(f"report:     {program} report {store} -o reports/latest")
+    show.note(f"dashboard:  {program} dashboard {store}")
 
 
 def _show_forecast(found: "DryRun", as_json: bool) -> None:

@@ -5,10 +5,9 @@ cells, remembers in the folder what was submitted, and submits again what ended 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from workbench.errors import Failure, RequestError
 from workbench.merge import merge
@@ -19,11 +18,9 @@ from workbench.sweep.engines.slurm_check import Request, gpus_per_node
 from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line
 from workbench.sweep.engines.slurm_folder import Batch, Job, JobFile, Run, cell_id
 from workbench.sweep.engines.slurm_job import Work, by_task, look_into
+from workbench.sweep.engines.slurm_states import State, States
 from workbench.sweep.plan import Identity, Task
 from workbench.sweep.schedule import shares
-
-if TYPE_CHECKING:
-    from submitit.slurm.slurm import SlurmInfoWatcher
 
 POLL_S = 2.0
 MAX_POLL_S = 15.0
@@ -31,10 +28,6 @@ UNKNOWN_S = 600.0
 """How long a job may be unknown to the accounting before it counts as lost."""
 MAX_FRUITLESS = 2
 """Jobs in a row that end before their first cell until it is no use to submit another."""
-_ALIVE = {
-    "COMPLETING", "CONFIGURING", "PENDING", "READY", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
-    "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "UNKNOWN",
-}  # fmt: skip
 
 
 def held(store: Path, run: str, tasks: Mapping[str, Task]) -> dict[str, Status]:
@@ -45,25 +38,6 @@ def held(store: Path, run: str, tasks: Mapping[str, Task]) -> dict[str, Status]:
         if not any(known.id == run for known in opened.runs()):
             return {}
         return by_task(tasks, opened.identities(run))
-
-
-class States:
-    """How jobs are, by one call of sacct for all of them."""
-
-    def __init__(self) -> None:
-        from submitit.slurm.slurm import SlurmJob
-
-        self._watcher: SlurmInfoWatcher = SlurmJob.watcher
-
-    def look(self, jobs: Iterable[Job]) -> dict[str, str]:
-        """The state of each job by its id, in Slurm's words."""
-        ids = [job.id for job in jobs if job.id is not None]
-        self._watcher.clear()
-        for known in ids:
-            self._watcher.register_job(known)
-        if ids:
-            self._watcher.update()
-        return {known: self._watcher.get_state(known, mode="cache").split()[0] for known in ids}
 
 
 def submit(batch: Batch, request: Request, cluster: Cluster, ended_as: Status) -> None:
@@ -181,27 +155,27 @@ class Coordinator:
         left: dict[Status, list[list[Point]]] = {}
         ended = [job for job in self.live if self._has_ended(job, states, first)]
         for job in ended:
-            state = states[job.id] if job.id else "UNKNOWN"
+            state = states.get(job.id or "", State())
             found, missing, began = self._collect(job)
             recorded += found
-            if missing and not first and self._may_try_again(job, state, missing, began):
-                how = Status.TIMEOUT if state == "TIMEOUT" else Status.KILLED
+            if missing and not first and self._may_try_again(job, state.word, missing, began):
+                how = Status.TIMEOUT if state.word == "TIMEOUT" else Status.KILLED
                 left.setdefault(how, []).append(missing)
         self.live = [job for job in self.live if job not in ended]
         for how, parts in left.items():
             self._submit(parts, how)
         return recorded
 
-    def _has_ended(self, job: Job, states: dict[str, str], first: bool) -> bool:
-        state = states[job.id] if job.id else "UNKNOWN"
-        if state == "UNKNOWN":
+    def _has_ended(self, job: Job, states: dict[str, State], first: bool) -> bool:
+        state = states.get(job.id or "", State())
+        if state == State():
             submitted = datetime.fromisoformat(job.batch.file.submitted_at)
             return (datetime.now() - submitted).total_seconds() > UNKNOWN_S
-        if state in _ALIVE:
+        if state.is_alive:
             self._seen_ended.discard(str(job.id))
             return False
         # A job that Slurm is about to requeue looks as if it had ended, for a moment.
-        if state == "COMPLETED" or first or str(job.id) in self._seen_ended:
+        if state.word == "COMPLETED" or first or str(job.id) in self._seen_ended:
             return True
         self._seen_ended.add(str(job.id))
         return False

@@ -106,8 +106,10 @@ def check(request: Request, folder: Path) -> Cluster:
 
 def mixture(request: Request, cluster: Cluster) -> str | None:
     """What to tell who asks for GPUs and has not said which of several kinds."""
-    kinds = cluster.gpu_types
-    if not request.gpus or request.gpu_type or len(kinds) < 2 or _CHOOSES & request.more.keys():
+    if not request.gpus or request.gpu_type or _CHOOSES & request.more.keys():
+        return None
+    kinds = [kind for kind in cluster.gpu_types if cluster.room(request.gpus, kind)]
+    if len(kinds) < 2:
         return None
     return (
         f"partition {cluster.partition!r} has {' and '.join(kinds)} GPUs, and a cell is measured "

@@ -150,6 +150,11 @@ class Job:
         return sum(path.read_bytes().count(b"\n") for path in notes if path.is_file())
 
     @property
+    def num_starts(self) -> int:
+        """How often it has begun: once more after every time that Slurm requeued it."""
+        return len(list(self.batch.folder.glob(f"{self.number}.*.done")))
+
+    @property
     def log(self) -> Path:
         """What the job and its starts have printed."""
         return self.batch.folder / "logs" / f"{self.id}_0_log.out"
