@@ -152,6 +152,15 @@ def test_the_capacity_is_drawn_where_it_is_near(frames: dict[str, pd.DataFrame])
     assert words(h100_80gb=10**18) == []
 
 
+def test_the_highest_capacity_leaves_the_words_of_the_strip_alone(
+    frames: dict[str, pd.DataFrame],
+) -> None:
+    failed = frames["all_statuses"]
+    (label,) = [a for a in drawn(failed, capacities={"cpu": 12 * GIB}).layout.annotations
+                if " has " in a.text]  # fmt: skip
+    assert label.yanchor == "top"
+
+
 def test_hover_tells_the_cell_and_the_samples(frames: dict[str, pd.DataFrame]) -> None:
     frame = forward(frames)
     measured = frame[(frame["source"] == "measured") & (frame["attention"] == "d_attn")]

@@ -71,6 +71,14 @@ def test_the_stack_adds_up_to_the_peak(held) -> None:
     assert shown == pytest.approx(rows[rows["source"] == "predicted"]["peak_bytes"].max() / GIB)
 
 
+def test_a_single_size_is_seen_too(held) -> None:
+    frame, _, details = held
+    rows = frame[(frame["attention"] == "d_attn") & (frame["num_visual"] == 64)]
+    for trace in memory(memory_kinds(rows, details), {}, LIGHT).data:
+        assert trace.x[0] < 64 < trace.x[-1]
+        assert trace.customdata[0].endswith("|V| = 64")
+
+
 def test_memory_ends_soon_after_the_card_does(held) -> None:
     frame, runs, details = held
     rows = frame[(frame["series"] == "S-Attn · eager") & (frame["source"] == "predicted")]

@@ -1,5 +1,7 @@
 """Every page over every kind of store, run by Streamlit without a browser."""
 
+import json
+import shlex
 import sqlite3
 from importlib import import_module
 from pathlib import Path
@@ -7,9 +9,14 @@ from pkgutil import iter_modules
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner
 
 from tests import golden
 from workbench import dashboard
+from workbench.cli import app
+from workbench.dashboard.runs import repeats
+from workbench.dashboard.shell import opened
+from workbench.store import Store
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
 PAGES = sorted(
@@ -124,8 +131,6 @@ def test_names_from_a_store_are_text(stores: Path, monkeypatch: pytest.MonkeyPat
 def test_the_newest_record_of_each_cell_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workbench.store import Store
-
     with Store.open(tmp_path / "two.db", mode="w") as store:
         for environment, samples in ((golden.LAPTOP, 3), (golden.NODE, 7)):
             run = store.begin_run("s", {"name": "s"}, environment)
@@ -149,6 +154,43 @@ def test_a_run_is_compared_with_one_of_another_store(
     test.get_by_key("old").set_value(oldest).run()
     assert "**3** slower" in words(test)
     assert "**6** can't tell" in words(test)  # Noise of 4 % in 12 samples.
+
+
+@pytest.mark.parametrize("name", ["overview", "scaling"])
+def test_many_systems_are_not_all_drawn_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are opaque words to a store, so there may be any number of systems."""
+    made = [golden.record(attention=f"own_{i:02}", num_visual=v)
+            for i in range(40) for v in (64, 128, 256, 512)]  # fmt: skip
+    with Store.open(tmp_path / "s.db", mode="w") as store:
+        store.add_many(store.begin_run("s", {}, golden.LAPTOP), made)
+    test = page(name, tmp_path, monkeypatch)
+    assert not test.exception
+    (chart,) = test.get("plotly_chart")
+    assert len(chart.proto.spec) < 1_000_000
+    assert "own_39" not in chart.proto.spec
+    if name == "scaling":
+        test.get_by_key("systems").set_value(["own_39 · sdpa"]).run()
+    else:
+        assert "24 systems of 40" in words(test)
+        test.get_by_key("system").set_value("own_39 · sdpa").run()
+    assert "own_39" in test.get("plotly_chart")[0].proto.spec
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [{"attention": "himix", "logits": "text"}, {"attention": "d_attn", "logits": "text"},
+     {"memory_cap": 10**9, "batch": 2, "num_text": 7}],
+)  # fmt: skip
+def test_the_command_of_a_row_repeats_its_very_cell(cell: dict, tmp_path: Path) -> None:
+    made = golden.record("predicted", "h100-80gb", num_visual=64, **cell)
+    with Store.open(tmp_path / "s.db", mode="w") as store:
+        store.add(store.begin_run("s", {}, golden.LAPTOP), made)
+    here = opened("s.db", tmp_path / "s.db")
+    words = shlex.split(repeats(here, here.frame.head(1)))
+    result = CliRunner().invoke(app, [*words[1:], "--json"])
+    assert json.loads(result.stdout)["key"] == made.cell.key
 
 
 def test_a_row_that_cannot_be_read_is_said_on_the_page(

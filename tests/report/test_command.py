@@ -2,20 +2,11 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
-from workbench.report.command import cell_of, command_of
+from workbench.report.command import command_of
 from workbench.spec import Cell, make_cell
-from workbench.store import Store
-
-
-def test_every_cell_comes_back_from_the_frame(stores: Path) -> None:
-    with Store.open(stores / "hostile.db") as store:
-        cells = {record.cell.key: record.cell for record in store.records()}
-        for row in store.frame().to_dict("records"):
-            assert cell_of(row) == cells[row["key"]]
 
 
 @pytest.mark.parametrize(

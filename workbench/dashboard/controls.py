@@ -70,13 +70,26 @@ def _pick(kinds: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
     return where(kinds, {column: names[name]})
 
 
+AT_ONCE = 24
+"""Names that one figure can tell apart, and a browser carry."""
+
+
 def several(label: str, options: Sequence[str], key: str) -> list[str]:
-    """Pills of which all are on at first; none on means all, so that no figure is ever empty."""
+    """Pills of which all are on at first; none on means all, so that no figure is ever empty.
+
+    Of very many options, the first ``AT_ONCE``, and a list to pick others from.
+    """
+    first = list(options[:AT_ONCE])
     if len(options) < 2:
-        return list(options)
-    picked = st.pills(label, list(options), selection_mode="multi", default=list(options), key=key,
-                      bind="query-params")  # fmt: skip
-    return list(picked or options)
+        return first
+    if len(options) > AT_ONCE:
+        picked = st.multiselect(f"{label}, {AT_ONCE} of {len(options):,} at once", list(options),
+                                default=first, max_selections=AT_ONCE, key=key,
+                                bind="query-params")  # fmt: skip
+    else:
+        picked = st.pills(label, first, selection_mode="multi", default=first, key=key,
+                          bind="query-params")  # fmt: skip
+    return list(picked or first)
 
 
 def one(label: str, options: Sequence[str], key: str, **more: Any) -> str:

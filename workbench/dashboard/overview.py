@@ -8,7 +8,7 @@ import streamlit as st
 
 from workbench.analysis import limits
 from workbench.analysis.thin import thin
-from workbench.dashboard.controls import one, subject
+from workbench.dashboard.controls import AT_ONCE, one, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import data, say_thinned
 from workbench.figures import in_order, quantity, scaling
@@ -46,6 +46,11 @@ def render() -> None:
             "System", candidates or in_order(rows), key="system", bind="query-params"
         )
     rows = at_place(rows, *here[where])
+    shown = _shown(rows, str(system))
+    if rows["series"].nunique() > len(shown):
+        st.caption(f"{plural(len(shown), 'system')} of {rows['series'].nunique():,} are shown;"
+                   " **Scaling** draws those that you pick.")  # fmt: skip
+    rows = rows[rows["series"].isin(shown)]
     compared = store.pairs(rows)
     fits, curves = store.fit(rows, ("time_s",))
     _cards(rows, fits, str(system), [p for p in compared if p["time_s"]["series"] == system])
@@ -60,6 +65,12 @@ def render() -> None:
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     said = answers(rows, pairs_at(compared, *here[where]))
     st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in said))
+
+
+def _shown(rows: pd.DataFrame, system: str) -> list[str]:
+    """The system, and of the others, the baselines first, as many as a figure can tell apart."""
+    names = [name for name in in_order(rows) if name != system]
+    return [system, *names[: AT_ONCE - 1]]
 
 
 def _is_candidate(rows: pd.DataFrame, name: str) -> bool:

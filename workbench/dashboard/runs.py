@@ -13,8 +13,9 @@ from workbench.dashboard.shell import data
 from workbench.dashboard.uploads import upload
 from workbench.figures import quantity
 from workbench.record import METRICS
-from workbench.report.command import cell_of, command_of
+from workbench.report.command import command_of
 from workbench.report.text import markdown
+from workbench.report.view import identities
 from workbench.report.words import plural
 
 SHOWN = {
@@ -68,7 +69,7 @@ def render() -> None:
     _downloads(store, rows)
     chosen = event.selection.rows
     if chosen:
-        _one(shown.iloc[chosen[0]])
+        _one(store, shown.iloc[chosen])
         editors(store, shown.iloc[chosen[0]])
     else:
         st.caption("Tick a record for its flags, its metrics and the command that repeats it.")
@@ -121,13 +122,20 @@ def _parquet(rows: pd.DataFrame) -> bytes:
     return bytes(flat.astype(mixed).to_parquet(index=False))
 
 
-def _one(row: pd.Series) -> None:
-    """Everything about one record."""
+def repeats(store: Data, rows: pd.DataFrame) -> str:
+    """The command that runs the cell of the one row again."""
+    # The row itself leaves out what makes no difference, which may be what makes the cell valid.
+    (record,) = store.details.some(identities(rows)).values()
+    return command_of(record.cell, record.source, record.device)
+
+
+def _one(store: Data, rows: pd.DataFrame) -> None:
+    """Everything about the one row."""
+    row = rows.iloc[0]
     st.subheader(f"{markdown(row['series'])} at |V| = {row['num_visual']:,}")
     left, right = st.columns([3, 2])
     with left:
-        st.code(command_of(cell_of(row.to_dict()), row["source"], row["device"]), language="bash",
-                wrap_lines=True)  # fmt: skip
+        st.code(repeats(store, rows), language="bash", wrap_lines=True)
         if isinstance(row["error"], str):
             st.warning(markdown(row["error"]))
         for flag in row["flags"]:

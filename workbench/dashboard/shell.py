@@ -24,7 +24,7 @@ STYLE = """<style>
 .stMainBlockContainer {padding: 3.2rem clamp(1rem, 4vw, 5rem) 4rem}
 h1 {padding-top: 0}
 .stHorizontalBlock {flex-wrap: wrap}
-.stColumn {min-width: min(14rem, 100%)}
+.stColumn {min-width: min(12rem, 100%)}
 .stColumn .stColumn {min-width: min(7rem, 100%)}
 [class*="st-key-scrolls-"] {overflow-x: auto}
 [class*="st-key-scrolls-"] > * {min-width: 54rem}
@@ -44,7 +44,7 @@ def data(choose_run: bool = True) -> Data:
     Without ``choose_run`` the frame holds every record of every run.
     """
     st.html(STYLE)
-    found, wanted = stores_here(), st.query_params.get("store")
+    found, wanted = stores_here(), st.query_params.get("store") or None
     if wanted is not None and wanted not in found:
         states.not_found(Path.cwd(), wanted, list(found))
     if not found:

@@ -109,7 +109,8 @@ def _traces(store: Data, by_system: Mapping[str, Record]) -> None:
             except RequestError as error:
                 lacking.append(str(error))
     if lacking:
-        st.caption(markdown("; ".join(lacking)))
+        more = f"; and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        st.caption(markdown(lacking[0] + more))
     with st.container(horizontal=True):
         for system, path in found.items():
             st.download_button(

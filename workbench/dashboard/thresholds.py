@@ -22,6 +22,9 @@ def render() -> None:
     st.title("Where does the memory end?")
     rows = subject(store)
     found = limits(rows)
+    if found[["max_visual", "fails_at"]].isna().all(axis=None):
+        st.info("No cell here ran or ran out of memory. **Runs** lists each with its reason.")
+        return
     show(thresholds(found, store.looks, theme()), "thresholds", found)
     st.caption(markdown(
         f"{setting(rows)}. {' '.join(provenance(rows, bars=False))}"
@@ -32,7 +35,8 @@ def render() -> None:
     wide = _wide(found)
     if wide:
         st.info(
-            f"{wide} of the brackets are wider than {TOLERANCE:.0%}, as a sweep leaves them;"
+            f"{wide} of the brackets {'is' if wide == 1 else 'are'} wider than {TOLERANCE:.0%}, as"
+            " a sweep leaves them;"
             " `workbench limit` narrows one by bisection."
         )
     for source, device in places(rows):

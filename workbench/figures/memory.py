@@ -25,6 +25,8 @@ from workbench.units import quantity
 
 GIB = 2.0**30
 GAP = 0.03
+ONE = 1.03
+"""Half the width of a panel's only |V|, as a factor."""
 FAR = 1.6
 """Times the capacity at which the axis ends."""
 KINDS = {
@@ -87,15 +89,22 @@ def _area(
 ) -> dict[str, Any]:
     color, hatch = KINDS.get(kind, OTHER)
     color = theme.shown(color)
+    at = rows["num_visual"].tolist()
+    words = [f"{quantity(size, 'B')}<br>|V| = {visual:,}"
+             for size, visual in zip(rows["bytes"], at, strict=True)]  # fmt: skip
+    if len(at) == 1:
+        # An area over one |V| has no width, and nothing of it would be seen.
+        rows = pd.concat([rows, rows])
+        at, words = [at[0] / ONE, at[0] * ONE], 2 * words
     return {
-        "type": "scatter", "x": rows["num_visual"].tolist(), "y": (rows["bytes"] / GIB).tolist(),
+        "type": "scatter", "x": at, "y": (rows["bytes"] / GIB).tolist(),
         "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "stackgroup": f"one{suffix}",
         "name": plain(kind), "legendgroup": plain(kind), "showlegend": showlegend,
         "mode": "lines", "line": {"color": color, "width": 1.5}, "fillcolor": tint(color, 0.55),
         "fillpattern": {"shape": hatch, "fgcolor": tint(color, 0.9), "size": 8, "solidity": 0.2,
                         "bgcolor": tint(color, 0.45)},
-        "customdata": [quantity(size, "B") for size in rows["bytes"]],
-        "hovertemplate": f"<b>{plain(kind)}</b> %{{customdata}}<br>|V| = %{{x:,}}<extra></extra>",
+        "customdata": words,
+        "hovertemplate": f"<b>{plain(kind)}</b> %{{customdata}}<extra></extra>",
     }  # fmt: skip
 
 

@@ -140,7 +140,9 @@ class Panel:
         if names:
             self._shade(inner, limits[1])
         for device, capacity in sorted(shown.items()):
-            self._capacity(device, capacity)
+            # Above the highest line the strip has words of its own.
+            at_strip = bool(names) and capacity >= max([*values, *shown.values()])
+            self._capacity(device, capacity, "top" if at_strip else "bottom")
 
     def _has_failed(self, row: Row) -> bool:
         return row["status"] in FAILURES and not known(row[self.metric])
@@ -187,12 +189,12 @@ class Panel:
                     fillcolor=tint(self.theme.muted, 0.12))  # fmt: skip
         self._write("did not run", high, yanchor="top")
 
-    def _capacity(self, device: str, capacity: float) -> None:
+    def _capacity(self, device: str, capacity: float, anchor: str) -> None:
         line = {"color": self.theme.muted, "width": 1.5, "dash": "dot"}
         self._shape(capacity, capacity, type="line", line=line)
         # An annotation on a logarithmic axis is placed by the exponent, a shape by the value.
         y = math.log10(capacity) if self.axes.log_y else capacity
-        self._write(f"{plain(device)} has {capacity:.1f} GiB", y, yanchor="bottom")
+        self._write(f"{plain(device)} has {capacity:.1f} GiB", y, yanchor=anchor)
 
     def draw(self, line: Line, curve: Curve | None) -> None:
         """The line's curve with its band, its points, and its failures.
@@ -238,15 +240,16 @@ class Panel:
         )  # fmt: skip
 
     def _curve(self, line: Line, curve: Curve) -> None:
-        x = list(curve.num_visual)
+        x = _rounded(curve.num_visual)
         # A band that dips below zero would vanish from a logarithmic axis with its line.
         floor = min((v for v in curve.value if v > 0), default=self.base) / self.base * 1e-3
         low = [max(v / self.base, floor) for v in curve.low]
         high = [max(v / self.base, floor) for v in curve.high]
         group = {"legendgroup": plain(line.series), "hoverinfo": "skip", "mode": "lines"}
-        self._add(x=x + x[::-1], y=high + low[::-1], fill="toself", line={"width": 0},
+        band = _rounded(high + low[::-1])
+        self._add(x=x + x[::-1], y=band, fill="toself", line={"width": 0},
                   fillcolor=tint(line.look.color, 0.18), **group)  # fmt: skip
-        self._add(x=x, y=[v / self.base for v in curve.value], **group,
+        self._add(x=x, y=_rounded([v / self.base for v in curve.value]), **group,
                   line={"color": line.look.color, "width": 2.2, "dash": line.dash})  # fmt: skip
 
     def _points(self, line: Line, rows: Sequence[Row], joined: bool) -> None:
@@ -284,6 +287,11 @@ class Panel:
             "hovertemplate": "%{customdata}<extra></extra>",
             "name": plain(line.series), "legendgroup": plain(line.series),
         }  # fmt: skip
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    """To six digits: a curve has hundreds of numbers, and no screen shows more of one."""
+    return [float(f"{value:.6g}") for value in values]
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:
