@@ -153,8 +153,8 @@ def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     """
     store, folder = tmp_path / "s.db", tmp_path / "s.jobs"
     words = (str(spec(tmp_path)), "--store", str(store), "--partition", "mixed")
-    words += ("--gpus-per-task", "1", "--workers", "4")
-    first = start(cluster, *words)
+    words += ("--gpus-per-task", "1")
+    first = start(cluster, *words, "--workers", "4")
     until(lambda: any(batch.file.jobs for batch in batches(folder)), first)
     *jobs, waits = batches(folder)[0].jobs
     hold_all(jobs, first)
@@ -177,7 +177,7 @@ def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     said = first.communicate()[1]
     assert "partition 'mixed' has a100 and h100 GPUs" in said
 
-    again = start(cluster, *words)
+    again = start(cluster, *words, "--workers", "1")
     deadline = time.monotonic() + LIMIT_S
     while again.poll() is None and time.monotonic() < deadline:
         hurry(cluster)

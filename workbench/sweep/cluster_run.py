@@ -149,6 +149,9 @@ def run_slurm(order: Order) -> Summary:
 
 def _prepared(order: Order) -> tuple[list[Task], Request, Cluster, RunFile]:
     """What the cluster is to be asked, judged by a task of each kind."""
+    if order.store.exists():
+        with Store.open(order.store):  # a file of another kind is refused at once
+            pass
     first = heads(order.sweep, order.calibrations, here=False)
     request = _asked(first, order.request)
     cluster = check(request, order.jobs)
