@@ -148,6 +148,28 @@ def test_a_walk_through_every_page_keeps_the_store(address: str, tab: Page) -> N
     assert len(seen) == len(PAGES)
 
 
+def test_panels_scroll_in_a_narrow_window_before_they_are_squeezed(
+    address: str, tab: Page
+) -> None:
+    tab.set_viewport_size({"width": 900, "height": 900})
+    tab.goto(f"{address}/scaling?store=like_default.db")
+    expect(tab.locator(f"{PLOT} .scatterlayer .point").first).to_be_visible(timeout=60_000)
+    assert tab.evaluate(f"document.querySelector('{PLOT}').clientWidth") >= 54 * 16
+    block = "document.querySelector('.st-key-scrolls-scaling')"
+    assert tab.evaluate(f"{block}.scrollWidth > {block}.clientWidth")
+    page = "document.querySelector('[data-testid=stMain]')"
+    assert tab.evaluate(f"{page}.scrollWidth <= {page}.clientWidth")
+
+
+def test_another_store_is_picked_and_the_link_names_it(address: str, tab: Page) -> None:
+    tab.goto(f"{address}/?store=like_default.db")
+    expect(tab.get_by_text("holds 75 cells")).to_be_visible(timeout=60_000)
+    tab.get_by_test_id("stSidebar").get_by_role("combobox").first.click()
+    tab.get_by_role("option", name="one_cell.db").click()
+    expect(tab.get_by_text("holds 1 cell of")).to_be_visible(timeout=60_000)
+    assert query(tab)["store"] == ["one_cell.db"]
+
+
 def test_hostile_names_are_shown_and_never_run(address: str, tab: Page) -> None:
     tab.goto(f"{address}/scaling?store=hostile.db")
     expect(tab.get_by_text("FLOPs executed (TFLOP)")).to_be_visible(timeout=60_000)
