@@ -39,6 +39,7 @@ Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 Logits = Literal["all", "text"]
 Source = Literal["measured", "predicted"]
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _MODEL = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
 
 
@@ -166,7 +167,7 @@ class Cell(BaseModel):
         """
         changed = self.model_dump(by_alias=True, exclude_defaults=True)
         changed["num_visual"] = self.num_visual
-        text = json.dumps(changed, sort_keys=True, separators=(",", ":"))
+        text = _CANONICAL.encode(changed)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def at(self, num_visual: int) -> Self:

@@ -107,10 +107,10 @@ def dry_run_slurm(order: Order) -> DryRun:
     with Client() as client:
         with checked(client, first):
             tasks = plan(order.sweep, order.calibrations, here=False)
+            names = [cell_id(task.point, task.identity[0]) for task in tasks]
+            by_name = dict(zip(names, tasks, strict=True))
+            found = held(order.store, run.file.run, by_name) if run else {}
         seconds = _forecast(tasks, client, card)
-    names = [cell_id(task.point) for task in tasks]
-    by_name = dict(zip(names, tasks, strict=True))
-    found = held(order.store, run.file.run, by_name) if run else {}
     cells = [
         Forecast(task, spent, name in found and found[name].done)
         for name, task, spent in zip(names, tasks, seconds, strict=True)
@@ -168,7 +168,7 @@ def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summa
     done = {name for name, status in found.held().items() if status.done}
     summary.num_held = len(done)
     under_way = found.under_way()
-    names = [cell_id(task.point) for task in tasks]
+    names = [cell_id(task.point, task.identity[0]) for task in tasks]
     todo = [
         task
         for name, task in zip(names, tasks, strict=True)

@@ -100,7 +100,7 @@ class Coordinator:
     ) -> None:  # fmt: skip
         self.run, self.store, self.request, self.cluster = run, store, request, cluster
         self.trace = None if trace is None else str(trace.absolute())
-        self.tasks = {cell_id(task.point): task for task in tasks}
+        self.tasks = {cell_id(task.point, task.identity[0]): task for task in tasks}
         self.strikes: Counter[str] = Counter()
         self.notes: list[str] = []
         self._states = States()

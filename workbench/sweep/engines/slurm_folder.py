@@ -99,9 +99,9 @@ class JobFile(BaseModel):
     """A folder for profiler traces."""
 
 
-def cell_id(point: Point) -> str:
-    """What a cell is called where its device's name is not known yet."""
-    return f"{point.cell.key} {point.source} {point.device}"
+def cell_id(point: Point, key: str | None = None) -> str:
+    """What a cell is called where its device's name is not known yet; ``key`` if it is at hand."""
+    return f"{key or point.cell.key} {point.source} {point.device}"
 
 
 def write(path: Path, document: BaseModel) -> None:
