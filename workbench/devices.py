@@ -23,7 +23,7 @@ from workbench.registry import Registry
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 """The data types whose peak every card states; ``tf32`` may stand beside them."""
 
-OPTIONAL = ("host_bandwidth_bytes_per_s", "blas_workspace_bytes")
+OPTIONAL = ("host_bandwidth_bytes_per_s", "link_bandwidth_bytes_per_s", "blas_workspace_bytes")
 """Figures that a card's file may leave out; a prediction then says what it leaves out."""
 
 FIGURES = (
@@ -74,6 +74,7 @@ class Device(BaseModel):
     memory_bytes: Bytes | None
     context_bytes: Bytes | None
     host_bandwidth_bytes_per_s: Rate | None = None
+    link_bandwidth_bytes_per_s: Rate | None = None
     blas_workspace_bytes: Bytes | None = None
     sources: dict[str, str]
 

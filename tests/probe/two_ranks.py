@@ -9,10 +9,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from workbench.lvlm.attention import s_attn
 from workbench.lvlm.build import Workload, build
@@ -25,17 +27,47 @@ from workbench.record import Record
 from workbench.spec import Cell, Point, Protocol, make_cell
 
 
+class Counted(TorchDispatchMode):
+    """Bytes that ZeRO's collectives make each rank of a ring of two send.
+
+    That is half of what they gather or scatter, and an all-reduce is both.
+    """
+
+    KINDS: ClassVar = {
+        "allreduce_": ("all_reduce", 1),
+        "_allgather_base_": ("all_gather", 3),
+        "_reduce_scatter_base_": ("reduce_scatter", 3),
+    }
+    """And how many times its operator's buffers, what goes in and comes out, are what is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: dict[str, float] = {}
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if (name := operator.overloadpacket.__name__) in self.KINDS:
+            kind, parts = self.KINDS[name]
+            buffers = [x for x in tree_leaves(args) if isinstance(x, torch.Tensor)]
+            size = sum(x.numel() * x.element_size() for x in buffers)
+            self.sent[kind] = self.sent.get(kind, 0) + size / parts
+        return operator(*args, **(kwargs or {}))
+
+
 def found(fields: dict[str, Any]) -> dict[str, Any]:
-    """Losses of three steps and the bytes of each rank's states."""
+    """Losses of three steps, the bytes of each rank's states and of what the third sends."""
     torch.manual_seed(0)
     workload = build(make_cell(**fields))
     own_samples(workload, dist.get_rank())
     rank = Rank(workload)
     with workload.guard():
         mine: dict[str, Any] = rank.held()
-        rank.step()
+        with Counted() as counted:
+            rank.step()
     ranks: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(ranks, {**mine, "losses": rank.losses})
+    mine |= {"losses": rank.losses, "sent": counted.sent}
+    dist.all_gather_object(ranks, mine)
     rank.engine.destroy()
     return {"ranks": ranks}
 

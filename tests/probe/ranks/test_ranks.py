@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.small import small_lvlm
+from tests.small import small_lvlm, small_model
 from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.pictures import make_pictures
@@ -25,6 +25,7 @@ from workbench.presets import PRESETS
 from workbench.probe.counting.states import Parameter, states, touched
 from workbench.probe.counting.trace import trace
 from workbench.probe.machine.launch import Launch, check_ranks, helper_needs
+from workbench.probe.predicting.collectives import sent_bytes
 from workbench.probe.ranks.engine import own_samples
 from workbench.spec import make_cell
 
@@ -45,9 +46,13 @@ CELLS = {
     "tiled-3": {"dtype": "float32", "zero": 3, "tiled": True},
     "chunked-0": {"dtype": "float32", "attention": "d_attn", "chunk": 8},
     "chunked-3": {"dtype": "float32", "zero": 3, "attention": "d_attn", "chunk": 8},
+    "shared-bf16-3": {"zero": 3, "ulysses": 2},
+    "shared-bf16-2": {"zero": 2, "ulysses": 2},
     "shared-3": {"dtype": "float32", "zero": 3, "ulysses": 2, "checkpoint": True},
     "gated-3": {"dtype": "float32", "zero": 3, "attention": "d_attn_tanh"},
 }
+LARGE = {"dtype": "float32", "zero": 3, "accumulate": 2}
+"""Of a vocabulary that stage 3 gathers for each use: over 100,000 elements."""
 ADAPTER = {"frozen": "decoder,tower"}
 WHOLE = {
     **{f"fine-{zero}": {"zero": zero, "checkpoint": True} for zero in range(4)},
@@ -145,14 +150,18 @@ def test_losses_and_states_of_every_stage(model, pictures, tmp_path):
         name: {**STEP, **fields, "model": model}
         for name, fields in (CELLS | SHARED | whole).items()
     }
-    asked = {"steps": cells, "records": stages_of_the_paper(model, pictures)}
+    large = small_model("mistral", tmp_path, vocab_size=4000)
+    cells["large-3"] = {**STEP, **LARGE, "model": large}
+    # deepspeed remembers for good that a sequence was shared, and widens gradients from then on.
+    steps = dict(sorted(cells.items(), key=lambda named: "ulysses" in named[1]))
+    asked = {"steps": steps, "records": stages_of_the_paper(model, pictures)}
     (tmp_path / "cells.json").write_text(json.dumps(asked))
     done = torchrun("tests.probe.two_ranks", tmp_path / "cells.json", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out.json").read_text())
     for names in SAME:
         losses_are_equal(found, names)
-    for name in CELLS | WHOLE:
+    for name in [*CELLS, *WHOLE, "large-3"]:
         states_are_as_predicted(found[name]["ranks"], make_cell(**cells[name]), name)
     for name in SHARED:
         assert found[name]["loss"] == pytest.approx(found[name]["alone"], rel=1e-6), name
@@ -177,10 +186,16 @@ def losses_are_equal(found, names):
 
 
 def states_are_as_predicted(ranks, cell, name):
-    predicted = states(cell, trace(cell).parameters)
-    found = {kind: max(rank[kind] for rank in ranks) for kind in ranks[0] if kind != "losses"}
-    expected = predicted.weights, predicted.reduced, predicted.optimizer
-    assert (found["weights"], found["gradients"], found["optimizer"]) == expected, name
+    traced = trace(cell)
+    predicted = states(cell, traced.parameters)
+    kinds = ("weights", "gradients", "optimizer")
+    found = [max(rank[kind] for rank in ranks) for kind in kinds]
+    assert found == [predicted.weights, predicted.reduced, predicted.optimizer], name
+    sent = sent_bytes(cell, traced.parameters)
+    for kind in {**sent, **ranks[0]["sent"]}:
+        # Flags, such as whether a gradient overflowed, are all-reduced too.
+        slack = 32 if kind == "all_reduce" else 0
+        assert 0 <= ranks[0]["sent"].get(kind, 0) - sent.get(kind, 0) <= slack, (name, kind)
 
 
 @needs_helper

@@ -106,10 +106,10 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
         )
     bucket = item * min(trained, REDUCE_BUCKET)
     if cell.zero == 3:
-        shards = [sum(_shard(n, world) for n in group) for group in groups]
-        kept = sum(world * _shard(p.numel, world) for p in parameters if p.numel <= PERSISTENT)
+        shards = [sum(share(n, world) for n in group) for group in groups]
+        kept = sum(world * share(p.numel, world) for p in parameters if p.numel <= PERSISTENT)
         return States(
-            weights=item * (sum(_shard(p.numel, world) for p in parameters) + kept),
+            weights=item * (sum(share(p.numel, world) for p in parameters) + kept),
             gradients=item * sum(shards),
             reduced=item * sum(shards),
             optimizer=3 * MASTER * sum(shards),
@@ -117,7 +117,7 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
             stepping=0 if cell.offload_optimizer else (item + MASTER) * max(shards),
             on_host=cell.offload_optimizer,
         )
-    shards = [_shard(sum(group), 2 * world) * 2 for group in groups]
+    shards = flat_shards(groups, world)
     held = max(
         sum(touched(group, shard, rank) for group, shard in zip(groups, shards, strict=True))
         for rank in range(world)
@@ -152,5 +152,11 @@ def touched(group: Sequence[int], shard: int, rank: int) -> int:
     return sum(n for n, stop in zip(group, ends, strict=True) if stop > first and stop - n < end)
 
 
-def _shard(numel: int, ranks: int) -> int:
+def flat_shards(groups: Sequence[Sequence[int]], ranks: int) -> list[int]:
+    """Elements of one rank's part of each flattened group, in stages 1 and 2."""
+    return [share(sum(group), 2 * ranks) * 2 for group in groups]
+
+
+def share(numel: int, ranks: int) -> int:
+    """Elements of one rank's part of a parameter in stage 3."""
     return -(-numel // ranks)

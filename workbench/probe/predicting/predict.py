@@ -16,6 +16,7 @@ from workbench.probe.counting.allocator import allocator_of, assumptions
 from workbench.probe.counting.states import check_states
 from workbench.probe.counting.trace import Trace, trace
 from workbench.probe.machine.environment import environment
+from workbench.probe.predicting.collectives import collectives
 from workbench.probe.predicting.deepspeed_estimate import beside
 from workbench.probe.predicting.peak import predicted_peak, predicted_reserved
 from workbench.probe.predicting.roofline import Times, by_part, rates, table, times, works
@@ -75,8 +76,10 @@ def predict(
         f"window: its {window:,} positions are no fewer than the sequence has, it hides nothing"
         for window in traced.idle_windows
     ]
-    if cell.world_size > 1:
-        flags.append("communication: time_s is of one rank's computing; collectives are left out")
+    shared, said = collectives(cell, traced.parameters, traced.all_to_all_bytes, target)
+    flags += said
+    if shared is not None:
+        seconds = shared.beside(seconds)
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
     flags += ["compile: predicted as the operators that eager mode runs"] if cell.compile else []
@@ -123,6 +126,7 @@ def predict(
         }
         | shown(cell, pictures)
         | ({} if moved is None else {"offload": moved.document()})
+        | ({} if shared is None else {"communication": shared.document()})
         | (
             {"states": beside(cell, traced.parameters, peak.states)}
             if peak.states is not None

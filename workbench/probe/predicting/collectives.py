@@ -1,0 +1,110 @@
+"""What the ranks of a training step send each other, and how long their links take for it.
+
+The collectives are those of deepspeed's release 0.19; a test counts them on two ranks. Stages 1
+and 2 reduce whole gradients (``use_multi_rank_bucket_allreduce``), not a part to each rank as in
+the ZeRO paper (arXiv 1910.02054, section 7). A ring of N ranks sends (N - 1)/N of what it gathers
+or scatters, twice that of what it reduces to all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.devices import Device
+from workbench.probe.counting.states import (
+    ITEM,
+    MASTER,
+    MAX_LIVE,
+    PERSISTENT,
+    Parameter,
+    flat_shards,
+    share,
+    trained_groups,
+)
+from workbench.spec import Cell
+
+
+@dataclass(frozen=True)
+class Collectives:
+    """Bytes that one rank sends in an iteration, and the rate of its link to the others."""
+
+    sent: dict[str, int]
+    """By kind: all_reduce, reduce_scatter, all_gather, all_to_all."""
+    rate: float | None
+    """Bytes/s in one direction; None where no source states one."""
+
+    @property
+    def seconds(self) -> float | None:
+        """At the link's full rate."""
+        return None if self.rate is None else sum(self.sent.values()) / self.rate
+
+    def beside(self, computing: float | None) -> float | None:
+        """Seconds of the iteration.
+
+        An attention waits for its all-to-all; of ZeRO's, all may run beside the computing.
+        """
+        if computing is None or self.seconds is None or self.rate is None:
+            return computing
+        return max(computing + self.sent.get("all_to_all", 0) / self.rate, self.seconds)
+
+    def document(self) -> dict[str, Any]:
+        """For the record's details."""
+        return {"sent_bytes": self.sent, "link_bytes_per_s": self.rate, "time_s": self.seconds}
+
+
+def collectives(
+    cell: Cell, parameters: Sequence[Parameter], all_to_all: int | None, target: Device
+) -> tuple[Collectives | None, list[str]]:
+    """What the cell's ranks exchange on a device, and what is to be said of it."""
+    if cell.world_size == 1:
+        return None, []
+    sent = sent_bytes(cell, parameters)
+    if all_to_all is not None:
+        sent["all_to_all"] = all_to_all
+    found = Collectives(sent, target.link_bandwidth_bytes_per_s)
+    if found.rate is None:
+        reason = target.sources["link_bandwidth_bytes_per_s"]
+        return found, [f"communication: collectives take no time in time_s: {reason}"]
+    said = (
+        f"communication: {found.seconds:.3g} s by rings on links of {found.rate / 1e9:g} GB/s "
+        "between the cards of one machine; ZeRO's are assumed to run beside the computing, and a "
+        "network between machines is slower"
+    )
+    return found, [said]
+
+
+def sent_bytes(cell: Cell, parameters: Sequence[Parameter]) -> dict[str, int]:
+    """What ZeRO's collectives make one rank send in an iteration, by kind."""
+    world, item, times = cell.world_size, ITEM[cell.dtype], cell.accumulate
+    # ``seq_parallel_communication_data_type``: gradients travel in float32.
+    reduced = MASTER if cell.ulysses > 1 else item
+    groups = trained_groups(parameters)
+    trained = sum(map(sum, groups))
+    if cell.zero < 3:
+        # Stages 0 and 1 reduce what all micro-batches have added up.
+        rounds = times if cell.zero == 2 else 1
+        found = {"all_reduce": reduced * 2 * rounds * _ring(trained, world)}
+        if cell.zero:
+            gathered = world * sum(flat_shards(groups, world))
+            found["all_gather"] = item * _ring(gathered, world)
+        return found
+    whole = {True: 0, False: 0}
+    again = 0
+    for parameter in parameters:
+        size = world * share(parameter.numel, world)
+        persists = parameter.numel <= PERSISTENT
+        whole[persists] += size
+        # A frozen tower has no backward.
+        if not persists and (parameter.trained or parameter.part != "tower"):
+            again += size
+    # A backward finds what the forward gathered last; a step gathers the persistent ones anew.
+    gathered = whole[True] + times * (whole[False] + max(0, again - MAX_LIVE))
+    scattered = times * sum(world * share(n, world) for group in groups for n in group)
+    return {
+        "reduce_scatter": reduced * _ring(scattered, world),
+        "all_gather": item * _ring(gathered, world),
+    }
+
+
+def _ring(size: int, ranks: int) -> int:
+    return -(-(ranks - 1) * size // ranks)
