@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import RequestError
-from workbench.spec import Grid, Sweep
-from workbench.sweep.plan import kinds, load_probe, plan
+from workbench.spec import Grid, Sweep, make_cell
+from workbench.sweep.plan import heads, kinds, load_probe, plan
 
 PROBE = "from workbench.spec import Grid, Sweep\ndef sweep():\n    return "
 
@@ -22,6 +22,23 @@ def test_yaml_and_python_make_the_same_sweep(tmp_path: Path) -> None:
     grid = "Grid(visual=(1, 2), attentions=('s_attn', 'd_attn'))"
     python = written(tmp_path, "a.py", f"{PROBE}Sweep(name='a', grids=({grid},))\n")
     assert load_probe(yaml) == load_probe(python)
+
+
+def test_keys_are_those_of_stores_that_exist() -> None:
+    assert make_cell(num_visual=1).key == "5f0b49aa047cc5e0"
+    other = {"model": "é/ü", "memory_cap": 10**18, "layout": "V3,T", "pass": "train"}
+    assert make_cell(num_visual=5, **other).key == "16724eea2dff3fcc"
+
+
+def test_the_heads_of_a_sweep_have_all_its_kinds() -> None:
+    axes = {"models": ("mistral-7b-v0.3", "qwen2-7b"), "text": (8, 16)}
+    measured = Grid(visual=(4, 8, 16), device="cpu", **axes)  # type: ignore[arg-type]
+    predicted = Grid(visual=(4, 32), source="predicted", device="h100-80gb", batches=(1, 2))
+    sweep = Sweep(name="s", grids=(measured, predicted))
+    found, first = plan(sweep), heads(sweep)
+    assert (len(found), len(first)) == (16, 6)
+    assert {task.point.cell.kind for task in first} == {task.point.cell.kind for task in found}
+    assert {task.device for task in first} == {task.device for task in found}
 
 
 def test_a_probe_may_build_on_its_neighbour(tmp_path: Path) -> None:

@@ -150,9 +150,9 @@ def spec(folder: Path, model: str, num_cells: int) -> Path:
     return path
 
 
-def start(path: Path, store: Path) -> "subprocess.Popen[str]":
+def start(path: Path, store: Path, *more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "workbench.cli", "sweep", str(path), "--store", str(store)],
+        [sys.executable, "-m", "workbench.cli", "sweep", str(path), "--store", str(store), *more],
         stderr=subprocess.PIPE, text=True,
         # A test run in the background ignores interrupts, and its children would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -192,14 +192,15 @@ def test_killed_then_interrupted_then_two_at_once(model: str, tmp_path: Path) ->
     assert seconds_until_gone(workers, 5.0) < 1.0
     before = {record.cell.key for _, record in held(store)}
 
-    interrupted = start(path, store)
+    interrupted = start(path, store, "--workers", "1")
     wait_for(store, len(before) + 2)
     workers = descendants(interrupted.pid)
     interrupted.send_signal(signal.SIGINT)
     _, err = interrupted.communicate(timeout=30)
     assert interrupted.returncode == 130
     assert "Traceback" not in err
-    assert f"interrupted; what ran is stored. To go on: workbench sweep {path}" in err
+    again = f"To go on: workbench sweep {path} --store {store} --workers 1\n"
+    assert f"interrupted; what ran is stored. {again}" in err
     assert not any(map(is_there, workers))
     kept = {record.cell.key for _, record in held(store)}
     assert before < kept
