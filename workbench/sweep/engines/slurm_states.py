@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from workbench.errors import Failure
 from workbench.sweep.engines.slurm_cluster import ask
-from workbench.sweep.engines.slurm_folder import Job
+from workbench.sweep.engines.slurm_folder import BatchFile, Job
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmInfoWatcher
@@ -46,26 +46,31 @@ class States:
         except Failure:  # the accounting may answer all the same
             queued, is_silent = {}, True
         found = {job: queued[job] for job in batches if job in queued}
+        forgotten = batches.keys() - queued.keys()
         self._watcher.clear()
-        for job in batches.keys() - queued.keys():
+        for job in forgotten:
             self._watcher.register_job(job)
-        if batches.keys() - queued.keys():
+        if forgotten:
             self._watcher.update()
-        for job in batches.keys() - queued.keys():
+        for job in forgotten:
             found[job] = self._accounted(job)
-            siblings = batches[job].jobs or ()
-            # The accounting never hears of a task of an array that was cancelled before it began.
             if (
                 found[job] == State()
                 and not is_silent
-                and (
-                    job in self._seen
-                    or any(each in queued or self._accounted(each) != State() for each in siblings)
-                )
+                and self._was_known(job, batches[job], queued)
             ):
                 found[job] = State("CANCELLED")
         self._seen |= {job for job, state in found.items() if state != State()}
         return found
+
+    def _was_known(self, job: str, batch: BatchFile, queued: dict[str, State]) -> bool:
+        """Whether Slurm has had a job that it knows nothing of any more, as others of its array.
+
+        The accounting never hears of a task that was cancelled before it began.
+        """
+        siblings = batch.jobs or ()
+        known = (each in queued or self._accounted(each) != State() for each in siblings)
+        return job in self._seen or any(known)
 
     def _accounted(self, job: str) -> State:
         info = self._watcher.get_info(job, mode="cache")
