@@ -1,20 +1,40 @@
 """Thresholds, memory, agreement and roofline show what the frame says."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from tests import golden
-from workbench.analysis import limits
-from workbench.figures import LIGHT, Ceilings, agreement, memory, roofline, thresholds
+from workbench.analysis import fit, limits
+from workbench.figures import (
+    DARK,
+    LIGHT,
+    SCALING_METRICS,
+    Axes,
+    Ceilings,
+    Crossing,
+    Reading,
+    Theme,
+    agreement,
+    memory,
+    multiples,
+    roofline,
+    scaling,
+    spent,
+    thresholds,
+)
 from workbench.report.ceilings import ceilings
+from workbench.report.spent import spent_of
 from workbench.report.validation import both_sources
 from workbench.report.view import (
     CAPACITIES,
     Details,
     all_looks,
     capacities,
+    identities,
     memory_kinds,
     newest_of_each,
     prepared,
@@ -30,6 +50,30 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, list[R
     with Store.open(golden.build(path, "like_default")) as store:
         frame = newest_of_each(prepared(store.frame(details=CAPACITIES)))
         return frame[frame["pass"] == "forward"], store.runs(), Details(path)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_plotly_accepts_every_kind_of_figure(held, theme: Theme) -> None:
+    """They are built unchecked; a wrong property is a ValueError here."""
+    frame, runs, details = held
+    marks, curves, near = all_looks(frame), fit(frame, SCALING_METRICS)[1], capacities(frame, runs)
+    here = frame[frame["source"] == "predicted"]
+    told = [spent_of(r).assign(system=r.cell.attention)
+            for r in details.some(identities(here.head(9))).values()]  # fmt: skip
+    ring = Crossing("time_s", "D-Attn · sdpa", "predicted", "h100-80gb", "S-Attn · sdpa", 900.0)
+    for figure in (
+        scaling(frame, curves, marks, theme, capacities=near, crossings=[ring]),
+        scaling(frame, curves, marks, theme, ("flops",), Axes(False, False), near),
+        multiples(frame, curves, marks, theme, "time_s", reading=Reading("images", 729)),
+        thresholds(limits(frame), marks, theme),
+        memory(memory_kinds(frame, details), near, theme),
+        agreement(both_sources(frame), marks, theme, "ratio", 0.02),
+        roofline(here, marks, theme, [Ceilings("measured", 1e15, 2e12)]),
+        spent(pd.concat(told), theme, share=True),
+    ):
+        assert figure.data
+        checked = go.Figure(figure.to_dict())
+        assert json.loads(checked.to_json()) == json.loads(figure.to_json())
 
 
 def test_a_bracket_runs_from_the_last_that_ran_to_the_first_that_did_not(held) -> None:

@@ -86,6 +86,8 @@ def measure(path: Path) -> Iterator[Time]:
 
     from workbench.dashboard import overview  # noqa: F401  Imports are the server's, not a page's.
 
+    # The first script of a process looks for a terminal, which no server does.
+    AppTest.from_string("import streamlit\nstreamlit.title('first')").run()
     before, argv = Path.cwd(), sys.argv
     os.chdir(path.parent)
     sys.argv = ["app.py"]

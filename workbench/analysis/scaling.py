@@ -49,14 +49,18 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
     fits: list[dict[str, Any]] = []
     curved: list[dict[str, Any]] = []
     curves: list[np.ndarray] = []
+    every = lines(rows)
     for metric in metrics:
-        for line, group in lines(_valued(rows, metric)):
-            found = fit_curve(group["num_visual"].to_numpy(), group[metric].to_numpy())
+        for line, group in every:
+            own = _valued(group, metric)
+            if own.empty:
+                continue
+            found = fit_curve(own["num_visual"].to_numpy(), own[metric].to_numpy())
             facts = {**line, "metric": metric}
             fits.append({**facts, **_described(found)})
-            if group["num_visual"].nunique() >= MIN_CURVE:
+            if own["num_visual"].nunique() >= MIN_CURVE:
                 curved.append(facts)
-                curves.append(_curve(found, group["num_visual"]))
+                curves.append(_curve(found, own["num_visual"]))
     return pd.DataFrame(fits, columns=_FITS), _joined(curved, curves)
 
 

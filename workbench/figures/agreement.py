@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.panel import VISUAL_TITLE, visual_axis
-from workbench.figures.style import Look, Theme, axis, layout, plain, tint
+from workbench.figures.style import Look, Theme, axis, figure, layout, plain, tint
 from workbench.record import METRICS
 
 GAP = 0.075
@@ -51,7 +51,7 @@ def agreement(
             "showarrow": False, "font": {"size": 15},
         })  # fmt: skip
         parts["shapes"] += _equals(suffix, tolerance, theme)
-    return go.Figure({"data": traces, "layout": layout(theme, height=430, **parts)})
+    return figure(traces, layout(theme, height=430, **parts))
 
 
 def _points(

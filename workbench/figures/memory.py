@@ -17,6 +17,7 @@ from workbench.figures.style import (
     YELLOW,
     Theme,
     axis,
+    figure,
     layout,
     plain,
     tint,
@@ -75,9 +76,8 @@ def memory(
             "align": "left", "showarrow": False, "yshift": 6, "font": {"size": 13},
         })  # fmt: skip
         _capacity(parts, suffix, capacities.get(str(device)), top, theme)
-    return go.Figure({"data": traces, "layout": layout(
-        theme, height=480, margin={"l": 64, "r": 16, "t": 64, "b": 56}, **parts
-    )})  # fmt: skip
+    margin = {"l": 64, "r": 16, "t": 64, "b": 56}
+    return figure(traces, layout(theme, height=480, margin=margin, **parts))
 
 
 def _place(kind: str) -> int:

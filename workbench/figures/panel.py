@@ -128,11 +128,11 @@ class Panel:
             self._slots[name] = 10**at if self.axes.log_y else at
         visual = [row["num_visual"] for row in rows if row["num_visual"] > 0] or [1]
         self.x_axis = axis(
-            self.theme, self.reading.title, domain=self.domain, anchor=f"y{self.suffix}",
+            self.theme, self.reading.title, domain=[*self.domain], anchor=f"y{self.suffix}",
             **visual_axis(visual, self.axes.log_x, self.labels, self.reading),
         )  # fmt: skip
         self.y_axis = axis(
-            self.theme, "", anchor=f"x{self.suffix}", range=limits, domain=self.rows,
+            self.theme, "", anchor=f"x{self.suffix}", range=limits, domain=[*self.rows],
             type="log" if self.axes.log_y else "linear",
             **(log_ticks if self.axes.log_y else _linear_ticks)(*limits),
         )  # fmt: skip

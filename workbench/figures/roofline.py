@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.panel import known, log_ticks
-from workbench.figures.style import Look, Theme, axis, in_order, layout, plain
+from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
 from workbench.units import quantity
 
 TERA = 1e12
@@ -63,11 +63,11 @@ def roofline(
     shown = [v for trace in traces for v in trace["y"] if v > 0]
     widths = [math.log10(low), math.log10(high)]
     heights = [math.log10(min(shown)) - 0.1, math.log10(max(shown)) + 0.1]
-    return go.Figure({"data": traces, "layout": layout(
+    return figure(traces, layout(
         theme, height=520,
         xaxis=axis(theme, "FLOPs a byte moved", type="log", range=widths, **log_ticks(*widths)),
         yaxis=axis(theme, "TFLOP/s", type="log", range=heights, **log_ticks(*heights)),
-    )})  # fmt: skip
+    ))  # fmt: skip
 
 
 def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from workbench.figures.style import (
     FAILURES,
     Look,
     Theme,
+    figure,
     in_order,
     layout,
     place_names,
@@ -132,16 +133,16 @@ def _figure(
     """``height`` is that of the panels alone."""
     look = layout(theme, height=height + MARGINS)
     look["legend"] = {**look["legend"], "y": -LEGEND_BELOW / height}
-    return go.Figure({
-        "data": [trace for panel in panels for trace in panel.traces] + legend,
-        "layout": {
+    return figure(
+        [trace for panel in panels for trace in panel.traces] + legend,
+        {
             **look,
             "annotations": [each for panel in panels for each in panel.annotations],
             "shapes": [each for panel in panels for each in panel.shapes],
             **{f"xaxis{panel.suffix}": panel.x_axis for panel in panels},
             **{f"yaxis{panel.suffix}": panel.y_axis for panel in panels},
         },
-    })  # fmt: skip
+    )
 
 
 def _strokes(frame: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -16,6 +16,7 @@ from workbench.figures.style import (
     YELLOW,
     Theme,
     axis,
+    figure,
     layout,
     plain,
     tint,
@@ -69,7 +70,7 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
                                    "solidity": 0.25, "bgcolor": tint(color, 0.9)}},
             "customdata": words, "hovertemplate": "%{customdata}<extra></extra>",
         })  # fmt: skip
-    return go.Figure({"data": traces, "layout": _layout(theme, labels, share)})
+    return figure(traces, _layout(theme, labels, share))
 
 
 def _names(rows: pd.DataFrame) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures.panel import VISUAL_TITLE, visual_axis
-from workbench.figures.style import Look, Theme, axis, in_order, layout, plain
+from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
 
 ROOM = 0.3
 ROW_HEIGHT, FRAME_HEIGHT = 42, 130
@@ -30,15 +30,15 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
     for name, row in zip(names, rows, strict=True):
         look = looks[row["series"]]
         traces += _row(name, row, theme.shown(look.color), theme)
-    return go.Figure({
-        "data": traces,
-        "layout": layout(
+    return figure(
+        traces,
+        layout(
             theme, height=FRAME_HEIGHT + ROW_HEIGHT * len(rows), showlegend=False,
             xaxis=axis(theme, VISUAL_TITLE, **_with_room(visual_axis(ends or [1], True, 10))),
             yaxis=axis(theme, "", type="category", automargin=True, showgrid=False,
                        categoryorder="array", categoryarray=names[::-1]),
         ),
-    })  # fmt: skip
+    )  # fmt: skip
 
 
 def _with_room(x_axis: dict[str, Any]) -> dict[str, Any]:
