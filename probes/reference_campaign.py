@@ -20,6 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from workbench.devices import device as device_entry
@@ -383,8 +385,9 @@ def seconds_of(points: list[Point], peak: float, iterations: int) -> float:
             found = predict(members[0].cell.replace(num_visual=size), CARD).metrics
             if found:
                 known.append((size, float(found["flops"] or 0), float(found["peak_bytes"] or 0)))
-        for point in members:
-            flops, peak_bytes = Forecast(known, 0.0).at(point.cell.num_visual)
+        sizes = np.array([point.cell.num_visual for point in members], dtype=np.float64)
+        costs = zip(*Forecast(known, 0.0).at(sizes), strict=True)
+        for point, (flops, peak_bytes) in zip(members, costs, strict=True):
             runs = iterations if peak_bytes <= capacity else 0
             total += CELL_S + min(runs * flops / peak, 3 * point.protocol.max_seconds)
     return total
