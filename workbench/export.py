@@ -157,12 +157,18 @@ def _parquet(path: Path, table: str, columns: Sequence[str], rows: Rows) -> Path
     schema = pa.schema(types.items())
     text = {name for name, kind in types.items() if kind == pa.string()}
     arrays = {
-        name: [None if v is None else str(v) for v in values] if name in text else list(values)
-        for name, values in by_name.items()
+        name: _texts(values) if name in text else list(values) for name, values in by_name.items()
     }
     with _whole(path) as part:
         parquet.write_table(pa.table(arrays, schema=schema), part)
     return path
+
+
+def _texts(values: Sequence[Any]) -> Sequence[str | None]:
+    """Text as it is; a column that also holds numbers, as ``memory_cap`` may, all as text."""
+    if set(map(type, values)) <= {str, type(None)}:
+        return values
+    return [None if v is None else str(v) for v in values]
 
 
 def _arrow_type(column: str) -> Any:

@@ -122,15 +122,14 @@ def limits(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a line: the largest |V| that ran (``max_visual``), the smallest beyond it that ran
     out of memory (``fails_at``), both nullable integers, and ``num_cells``.
     """
-    found = []
-    narrow = with_series(frame)[[*LINE, "num_visual", "status"]]
-    for line, rows in lines(narrow):
-        largest = rows.loc[rows["status"] == Status.OK.value, "num_visual"].max()
-        beyond = rows.loc[rows["status"] == Status.OOM.value, "num_visual"]
-        if not pd.isna(largest):
-            beyond = beyond[beyond > largest]
-        found.append({
-            **line, "max_visual": largest, "fails_at": beyond.min(), "num_cells": len(rows),
-        })  # fmt: skip
-    table = pd.DataFrame(found, columns=[*LINE, "max_visual", "fails_at", "num_cells"])
+    narrow = with_series(frame)[[*LINE, "num_visual", "status"]].reset_index(drop=True)
+    codes, at = group_codes(narrow, LINE), narrow["num_visual"].astype("float64")
+    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    largest = at.where(narrow["status"] == Status.OK.value).groupby(codes).max().to_numpy()
+    # Nothing is at most a |V| that is not there.
+    beyond = (narrow["status"] == Status.OOM.value) & ~(at <= largest[codes])
+    table = narrow[list(LINE)].iloc[first].reset_index(drop=True).assign(
+        max_visual=largest, fails_at=at.where(beyond).groupby(codes).min().to_numpy(),
+        num_cells=counts,
+    )  # fmt: skip
     return table.astype({"max_visual": "Int64", "fails_at": "Int64"})

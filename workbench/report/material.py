@@ -27,7 +27,7 @@ from workbench.report.view import (
 )  # fmt: skip
 from workbench.store import RecordId, RunInfo, Store
 
-PAGE_POINTS, LEAST_POINTS = 2_000, 120
+PAGE_POINTS, LEAST_POINTS = 1_500, 100
 """Of all figures of one kind, and of each at least: some 500 bytes a point, in two themes."""
 FILL = "workbench sweep {} --store {}"
 

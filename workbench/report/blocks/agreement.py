@@ -2,12 +2,13 @@
 
 import pandas as pd
 
+from workbench.analysis.thin import thin
 from workbench.figures import agreement
 from workbench.record import METRICS
 from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block, Table
 from workbench.report.validation import TOLERANCE, both_sources, errors_by
-from workbench.report.words import plural, setting
+from workbench.report.words import plural, setting, thinned
 
 TITLE = "Predicted against measured"
 COLUMNS = ("cells", "median error", "worst error", "bias")
@@ -21,15 +22,17 @@ def agreement_block(material: Material, subject: Subject) -> Block:
             "No cell here is both measured and predicted, so this store cannot say how far its"
             " predictions are off; workbench validate predicts every measured cell again.",
         ))  # fmt: skip
+    shown = thin(found, ("ratio",), most=material.most_points, lines=("metric", "series"))
     caption = (
         f"{setting(subject.rows)}, {plural(found['key'].nunique(), 'cell')}.",
         f"The grey band is {TOLERANCE:.0%} about equal. FLOPs and bytes depend on shapes and are"
         " compared whatever the device; seconds only where the prediction is for the card that was"
         " measured. Bars: measured quartiles.",
+        thinned(shown.drop_duplicates("key"), found.drop_duplicates("key")),
     )
     figure = drawn(
         f"{subject.slug}-agreement", f"{subject.title}: predicted over measured",
-        lambda theme: agreement(found, material.looks, theme, "predicted over measured",
+        lambda theme: agreement(shown, material.looks, theme, "predicted over measured",
                                 TOLERANCE),
         caption,
     )  # fmt: skip
