@@ -110,6 +110,14 @@ def test_the_page_draws_its_points(address: str, tab: Page) -> None:
     expect(tab.get_by_text("FLOPs executed (TFLOP)")).to_be_visible(timeout=60_000)
     assert tab.locator(f"{PLOT} .scatterlayer .point").count() > 100
     expect(tab.get_by_text("Measured on cpu: 24 cells")).to_be_visible()
+    nothing_is_shared(tab)
+
+
+def nothing_is_shared(page: Page) -> None:
+    """Plotly's bar has buttons, but none that sends the figure somewhere."""
+    titles = page.locator(".modebar-btn").evaluate_all("all => all.map(e => e.dataset.title)")
+    assert "Autoscale" in titles
+    assert not [title for title in titles if re.search("share|cloud|edit", title, re.IGNORECASE)]
 
 
 def test_a_toggle_changes_the_axis_and_the_url_and_the_link_restores_both(
@@ -261,4 +269,5 @@ def test_a_report_opens_from_the_disk_and_draws_in_either_theme(
         tab.goto(files.html.as_uri())
         expect(tab.locator(f"{PLOT} .scatterlayer .point").first).to_be_visible(timeout=60_000)
         assert layout(tab, "font.color") == ink
+    nothing_is_shared(tab)
     assert re.search(r"<script>alert\(1\)", tab.inner_text("h2"))

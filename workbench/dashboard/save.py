@@ -51,7 +51,10 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
 
     With ``selects`` the points that the reader clicked come back.
     """
-    config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name}}
+    # What was measured leaves the page only as a file.
+    closed = {"plotlyServerURL": "", "modeBarButtonsToRemove": ["sendChartToCloud"]}
+    picture = {"format": "png", "filename": name}
+    config = {"displaylogo": False, "toImageButtonOptions": picture, **closed}
     more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
     panels = sum(part.startswith("xaxis") for part in figure.to_plotly_json()["layout"])
     with st.container(key=f"{'scrolls' if panels > 1 else 'fits'}-{name}"):

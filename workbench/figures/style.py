@@ -156,6 +156,8 @@ def layout(theme: Theme, **more: Any) -> dict[str, Any]:
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top",
                    "font": {"size": 14}, "itemsizing": "trace", "itemwidth": 44},
         "hovermode": "closest", "dragmode": "zoom", "uirevision": "keep",
+        # Its own ground is a half-transparent one of the paper, which is black on a clear one.
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.ink},
         **more,
     }  # fmt: skip
 

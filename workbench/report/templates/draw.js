@@ -4,7 +4,9 @@
   const config = {
     responsive: true,
     displaylogo: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d"],
+    // What was measured leaves the page only as a file.
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "sendChartToCloud"],
+    plotlyServerURL: "",
     toImageButtonOptions: { format: "svg" },
   };
   const draw = (theme) => {
