@@ -18,7 +18,7 @@ from workbench.record import Ceiling, Environment, Record, Status
 from workbench.spec import Cell
 from workbench.store_claims import Owner, this_process
 from workbench.store_notes import Note, NoteOf
-from workbench.store_rows import COLUMNS, Identity, decode, dump, encode, load, unit_of
+from workbench.store_rows import COLUMNS, Identity, RecordId, decode, dump, encode, load, unit_of
 from workbench.store_schema import (
     Mode,
     StoreError,
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["RecordId", "RunInfo", "Store", "StoreError", "version_token"]
 
 LEASE_S = 7200.0
-
-RecordId = tuple[str, str, str, str]
-"""(run, cell key, source, device): what a record is within its store."""
 
 CEILINGS = ("ceiling_flops_s", "ceiling_bytes_s")
 DEFAULT_DTYPE = Cell.model_fields["dtype"].default

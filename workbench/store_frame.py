@@ -11,12 +11,11 @@ import pandas as pd
 from workbench.collector import without_collector
 from workbench.record import METRICS
 from workbench.spec import Cell
-from workbench.store_rows import cell_fields, exact, load
+from workbench.store_rows import RecordId, cell_fields, exact, load
 
 Query = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
 """SQL and its values to rows."""
 Columns = dict[str, pd.Series]
-RecordId = tuple[str, str, str, str]
 
 _WORDS = ("key", "source", "device", "status", "started_at")
 _NAMES = (*_WORDS, "duration_s", "num_visual", "cell", "flags", "error")

@@ -12,6 +12,8 @@ from workbench.spec import Cell
 
 Identity = tuple[str, str, str]
 """(cell key, source, device): what a record is within its run."""
+RecordId = tuple[str, str, str, str]
+"""(run, cell key, source, device): what a record is within its store."""
 
 COLUMNS = (
     "key", "source", "device", "status", "started_at", "duration_s", "num_samples", "num_visual",

@@ -7,8 +7,10 @@ from workbench.analysis.scaling import Scaling, fit, limits, oom_points, scaling
 from workbench.analysis.series import (
     CONDITIONS,
     SUBJECT,
+    Kinds,
     attention_name,
     group_codes,
+    kinds,
     series_label,
     series_name,
 )
@@ -17,6 +19,7 @@ __all__ = [
     "CONDITIONS",
     "SUBJECT",
     "Fit",
+    "Kinds",
     "Samples",
     "Scaling",
     "attention_name",
@@ -26,6 +29,7 @@ __all__ = [
     "fit_curve",
     "group_codes",
     "headline",
+    "kinds",
     "limits",
     "oom_points",
     "scaling",

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.fits import Fit, fit_curve
-from workbench.analysis.series import LINE, group_codes, with_series
+from workbench.analysis.series import LINE, kinds, with_series
 from workbench.record import Status
 
 CURVE_POINTS = 96
@@ -76,10 +76,9 @@ def _joined(facts: Sequence[dict[str, Any]], curves: Sequence[np.ndarray]) -> pd
 
 def lines(frame: pd.DataFrame) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """The frame's lines: what is equal along each, and its rows by growing |V|."""
-    codes = group_codes(frame, LINE)
-    # One look at the first row of each: rows taken one by one cost as much as all of the fits.
-    _, first = np.unique(codes, return_index=True)
-    facts = frame[list(LINE)].iloc[first].to_dict("records")
+    # What they have in common at once: taken one by one it costs as much as all of the fits.
+    codes, distinct, _ = kinds(frame, LINE)
+    facts = distinct.to_dict("records")
     order = frame["num_visual"].argsort(kind="stable")
     groups = frame.iloc[order].groupby(codes[order])
     return [
@@ -123,12 +122,12 @@ def limits(frame: pd.DataFrame) -> pd.DataFrame:
     out of memory (``fails_at``), both nullable integers, and ``num_cells``.
     """
     narrow = with_series(frame)[[*LINE, "num_visual", "status"]].reset_index(drop=True)
-    codes, at = group_codes(narrow, LINE), narrow["num_visual"].astype("float64")
-    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    codes, distinct, counts = kinds(narrow, LINE)
+    at = narrow["num_visual"].astype("float64")
     largest = at.where(narrow["status"] == Status.OK.value).groupby(codes).max().to_numpy()
     # Nothing is at most a |V| that is not there.
     beyond = (narrow["status"] == Status.OOM.value) & ~(at <= largest[codes])
-    table = narrow[list(LINE)].iloc[first].reset_index(drop=True).assign(
+    table = distinct.assign(
         max_visual=largest, fails_at=at.where(beyond).groupby(codes).min().to_numpy(),
         num_cells=counts,
     )  # fmt: skip

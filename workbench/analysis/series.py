@@ -1,7 +1,7 @@
 """What makes a line of a plot: the system (its name in a legend), the subject, the conditions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -46,11 +46,28 @@ def series_name(row: Mapping[str, Any]) -> str:
 
 def series_label(frame: pd.DataFrame) -> pd.Series:
     """``series_name`` of every row of a store's frame."""
-    codes = group_codes(frame, SYSTEM)
-    _, first = np.unique(codes, return_index=True)
-    systems = frame[list(SYSTEM)].iloc[first].to_dict("records")
-    names = pd.Series([series_name(row) for row in systems], dtype="str")  # type: ignore[arg-type]
-    return names.take(codes).set_axis(frame.index).rename("series")
+    systems = kinds(frame, SYSTEM)
+    rows = systems.distinct.to_dict("records")
+    names = pd.Series([series_name(row) for row in rows], dtype="str")  # type: ignore[arg-type]
+    return names.take(systems.codes).set_axis(frame.index).rename("series")
+
+
+class Kinds(NamedTuple):
+    """The different combinations of some columns of a frame."""
+
+    codes: np.ndarray
+    """The kind of each row: a label of ``distinct``."""
+    distinct: pd.DataFrame
+    """Those columns, a row a kind, in order of appearance."""
+    counts: np.ndarray
+    """The rows of each kind."""
+
+
+def kinds(frame: pd.DataFrame, columns: Sequence[str]) -> Kinds:
+    """The kinds of a frame's rows, told apart by ``columns`` as ``group_codes`` does."""
+    codes = group_codes(frame, columns)
+    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    return Kinds(codes, frame[list(columns)].iloc[first].reset_index(drop=True), counts)
 
 
 def group_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:

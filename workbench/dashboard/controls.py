@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import SUBJECT
-from workbench.dashboard.reading import Data, Kinds, kinds_of
+from workbench.analysis import SUBJECT, Kinds
+from workbench.dashboard.reading import Data, kinds_of
 from workbench.report.view import splitting, where
 
 LABELS = {

@@ -7,13 +7,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import CONDITIONS, SUBJECT, fit, group_codes
+from workbench.analysis import CONDITIONS, SUBJECT, Kinds, fit, kinds
 from workbench.figures import Look
 from workbench.report.sentences import Pair, pairs
 from workbench.report.view import (
@@ -34,22 +33,12 @@ Identity = tuple[str, str, str]
 T = TypeVar("T")
 
 
-class Kinds(NamedTuple):
-    """What a frame's rows are of."""
-
-    codes: np.ndarray
-    """The kind of each row: a label of ``distinct``."""
-    distinct: pd.DataFrame
-    """One row a kind: subject, conditions, source, device, and ``count``, its rows."""
-
-
 def kinds_of(frame: pd.DataFrame) -> Kinds:
-    """The kinds of a frame: some dozen rows to choose from in the place of all."""
-    columns = [*SUBJECT, *CONDITIONS, "source", "device"]
-    codes = group_codes(frame, columns)
-    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
-    distinct = frame[columns].iloc[first].reset_index(drop=True)
-    return Kinds(codes, distinct.assign(count=counts))
+    """The kinds of a frame by subject, conditions, source and device, each with its ``count``:
+    some dozen rows to choose from in the place of all.
+    """
+    found = kinds(frame, [*SUBJECT, *CONDITIONS, "source", "device"])
+    return found._replace(distinct=found.distinct.assign(count=found.counts))
 
 
 @dataclass(frozen=True)

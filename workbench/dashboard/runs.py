@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import group_codes
+from workbench.analysis import kinds
 from workbench.dashboard.controls import several
 from workbench.dashboard.notes import editors, with_notes
 from workbench.dashboard.reading import Data
@@ -80,10 +80,9 @@ def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
     if not words.strip():
         return rows
     # Many rows say the same in all of these columns.
-    codes = group_codes(rows, TEXTS)
-    _, first = np.unique(codes, return_index=True)
+    codes, distinct, _ = kinds(rows, TEXTS)
     keep = []
-    for flags, *texts in rows[list(TEXTS)].iloc[first].itertuples(index=False):
+    for flags, *texts in distinct.itertuples(index=False):
         said = " ".join([*flags, *(str(text) for text in texts if not pd.isna(text))]).lower()
         keep.append(all(word in said for word in words.lower().split()))
     return rows[np.array(keep)[codes]]

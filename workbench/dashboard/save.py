@@ -56,7 +56,7 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
     picture = {"format": "png", "filename": name}
     config = {"displaylogo": False, "toImageButtonOptions": picture, **closed}
     more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
-    panels = sum(part.startswith("xaxis") for part in figure.to_plotly_json()["layout"])
+    panels = sum(part.startswith("xaxis") for part in figure.layout.to_plotly_json())
     with st.container(key=f"{'scrolls' if panels > 1 else 'fits'}-{name}"):
         found = st.plotly_chart(figure, theme=None, width="stretch", key=f"figure-{name}",
                                 config=config, **more)  # fmt: skip

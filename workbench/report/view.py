@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from workbench.analysis import CONDITIONS, SUBJECT, group_codes, series_label
+from workbench.analysis import CONDITIONS, SUBJECT, kinds, series_label
 from workbench.devices import DEVICES, Device
 from workbench.figures import Look, looks
 from workbench.record import Record
@@ -84,8 +83,7 @@ def splitting(frame: pd.DataFrame) -> list[str]:
     data type of a CPU beside that of a card, is named with the device instead.
     """
     where_ = [*SUBJECT, "source", "device"]
-    _, first = np.unique(group_codes(frame, [*where_, *CONDITIONS]), return_index=True)
-    groups = frame[[*where_, *CONDITIONS]].iloc[first].groupby(where_, dropna=False)
+    groups = kinds(frame, [*where_, *CONDITIONS]).distinct.groupby(where_, dropna=False)
     counts = groups[list(CONDITIONS)].nunique(dropna=False)
     return [name for name in CONDITIONS if (counts[name] > 1).any()]
 
