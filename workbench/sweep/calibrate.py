@@ -15,7 +15,7 @@ from workbench.devices import Device, entry_of
 from workbench.devices import device as device_entry
 from workbench.errors import Failure, RequestError
 from workbench.probe.counting.allocator import allocator_of
-from workbench.probe.counting.states import has_optimizer, states
+from workbench.probe.counting.states import states
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.roofline import optimizer_bytes, works
 from workbench.record import Record, Status
@@ -178,7 +178,7 @@ def unusable(record: Record) -> str:
 
 def _case(record: Record, target: Device) -> Case:
     traced = trace(record.cell, allocator_of(target))
-    held = states(record.cell, traced.parameters) if has_optimizer(record.cell) else None
+    held = states(record.cell, traced.parameters) if record.cell.optimizes else None
     seconds = float(record.metrics["time_s"] or 0)
     work = works(record.cell, traced)
     return Case(record.cell.attention, work, optimizer_bytes(held), seconds)

@@ -62,11 +62,6 @@ class States:
         return held if self.on_host else held + self.gradients + self.optimizer
 
 
-def has_optimizer(cell: Cell) -> bool:
-    """Whether an iteration of the cell ends in an optimizer step."""
-    return cell.optimizes
-
-
 def check_states(cell: Cell) -> None:
     """Raise RequestError for a sharding that cannot be."""
     if cell.world_size > 1 and cell.dtype in ("float64", "float16") and cell.optimizes:
@@ -75,7 +70,7 @@ def check_states(cell: Cell) -> None:
         )
     if cell.zero == 0:
         return
-    if not has_optimizer(cell):
+    if not cell.optimizes:
         raise RequestError(
             f"zero {cell.zero}: only a train pass of scope decoder or lvlm has states to shard"
         )

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, version
@@ -16,6 +17,7 @@ import workbench
 from workbench.errors import RequestError
 from workbench.probe.machine.nvml import Nvml
 from workbench.record import Environment
+from workbench.spec import Cell
 
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
@@ -194,6 +196,17 @@ def commit() -> str | None:
         return None
     edited = _git("status", "--porcelain", "--untracked-files=no", "--", ".")
     return f"{head}-dirty" if edited else head
+
+
+def begun(cell: Cell, device: str, nvml: Nvml | None = None) -> dict[str, Any]:
+    """The fields that a measured record of ``cell`` has before anything has run."""
+    return {
+        "cell": cell,
+        "source": "measured",
+        "device": device_name(device, nvml),
+        "environment": environment(device, nvml),
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def environment(device: str, nvml: Nvml | None = None) -> Environment:

@@ -2,7 +2,6 @@
 
 import time
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -16,10 +15,9 @@ from workbench.lvlm.emulate import emulated_rank
 from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.counting.parts import part_seconds
-from workbench.probe.counting.states import has_optimizer
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.trace import trace as trace_cell
-from workbench.probe.machine.environment import device_name, environment, resolve_device
+from workbench.probe.machine.environment import begun, resolve_device
 from workbench.probe.machine.launch import check_ranks
 from workbench.probe.measuring.bare import bare
 from workbench.probe.measuring.emulate import RankPlan, adapted, plan_rank
@@ -54,13 +52,7 @@ def measure(
     place = resolve_device(device)
     if protocol.emulate is None:
         check_ranks(cell, None, place)
-    record: dict[str, Any] = {
-        "cell": cell,
-        "source": "measured",
-        "device": device_name(place),
-        "environment": environment(place),
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    record = begun(cell, place)
     clock = time.monotonic()
     rank: RankPlan | None = None
     try:
@@ -130,7 +122,7 @@ def _run(
         workload = build(cell, place, pictures=pictures)
     else:
         workload = emulated_rank(cell, rank.emulation, place)
-    if has_optimizer(cell):
+    if cell.optimizes:
         workload.optimizer = workload.make_optimizer()
     if cell.compile:
         workload.module.compile()

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.devices import device
-from workbench.errors import RequestError
 from workbench.lvlm.build import visual_unit
 from workbench.probe.counting.allocator import Allocator, allocator_of
 from workbench.probe.counting.states import check_states
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.peak import Peak, predicted_peak
-from workbench.probe.predicting.predict import capacity_of
+from workbench.probe.predicting.predict import fixed_capacity
 from workbench.probe.predicting.search import WIDTH
 from workbench.spec import MAX_TOKENS, Cell
 
@@ -44,11 +43,7 @@ def predicted_limit(cell: Cell, device_name: str) -> Limit:
     """
     target = device(device_name)
     check_states(cell)
-    capacity, _ = capacity_of(cell, target)
-    if capacity is None:
-        raise RequestError(
-            f"device {target.name!r}: has no fixed capacity; give --memory-cap BYTES"
-        )
+    capacity = fixed_capacity(cell, target)
     fits, fails, stopped_by = predicted_bracket(cell, capacity, allocator_of(target))
     return Limit(
         cell=cell,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workbench.probe.counting.states import ITEM, MASTER, States, has_optimizer, states
+from workbench.probe.counting.states import ITEM, MASTER, States, states
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Block
 from workbench.probe.predicting.reserved import reserved_bytes
@@ -31,7 +31,7 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
     Without an optimizer it is the timeline's own. With one, the optimizer's states are there all
     the time; under ZeRO, weights and gradients are what ``states`` says instead of whole.
     """
-    if not has_optimizer(cell):
+    if not cell.optimizes:
         total, moment = traced.timeline.peak()
         return Peak(total, traced.timeline.by_kind(moment), None)
     held = states(cell, traced.parameters)

@@ -214,6 +214,16 @@ def capacity_of(cell: Cell, target: Device) -> tuple[int | None, list[str]]:
     return smaller, [f"memory_cap: a card of {smaller:,} bytes is emulated ({cell.memory_cap})"]
 
 
+def fixed_capacity(cell: Cell, target: Device) -> int:
+    """Bytes that the cell may allocate; RequestError for a device that does not fix them."""
+    capacity, _ = capacity_of(cell, target)
+    if capacity is None:
+        raise RequestError(
+            f"device {target.name!r}: has no fixed capacity; give --memory-cap BYTES"
+        )
+    return capacity
+
+
 def cap_bytes(cap: int | str) -> int:
     """A memory cap in bytes: a number, or the capacity of a device entry."""
     if isinstance(cap, int):

@@ -11,7 +11,7 @@ from workbench.probe.counting.states import check_states
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.limit import START, bracket, predicted_limit
 from workbench.probe.predicting.peak import Peak, predicted_peak
-from workbench.probe.predicting.predict import capacity_of
+from workbench.probe.predicting.predict import fixed_capacity
 from workbench.spec import MAX_TOKENS, Cell, make_cell
 from workbench.vision import VISIONS, FrontEnd
 from workbench.visuals import default_vision, parse_resolution, tokens_of_video
@@ -88,11 +88,7 @@ def _search(
     """The threshold among the cells whose ``field`` is ``value(n)``, n up to ``most``."""
     target = device(device_name)
     check_states(cell)
-    capacity, _ = capacity_of(cell, target)
-    if capacity is None:
-        raise RequestError(
-            f"device {target.name!r}: has no fixed capacity; give --memory-cap BYTES"
-        )
+    capacity = fixed_capacity(cell, target)
     allocator = allocator_of(target)
     peaks: dict[int, Peak] = {}
 

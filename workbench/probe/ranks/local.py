@@ -10,12 +10,11 @@ import os
 import signal
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import Unsupported
-from workbench.probe.machine.environment import device_name, environment, num_gpus, num_threads
+from workbench.probe.machine.environment import begun, num_gpus, num_threads
 from workbench.probe.machine.launch import check_here, launched
 from workbench.probe.machine.nvml import Nvml
 from workbench.record import Record, Status
@@ -41,18 +40,14 @@ def measure_together(
     from workbench.probe.counting.trace import trace
 
     nvml = nvml or Nvml()
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    facts, clock = begun(point.cell, device, nvml), time.monotonic()
 
     def ended(status: Status, reason: str) -> Record:
         return Record(
-            cell=point.cell,
-            source="measured",
-            device=device_name(device, nvml),
+            **facts,
             status=status,
             error=reason,
             flags=[f"{status}: {reason}"],
-            environment=environment(device, nvml),
-            started_at=started,
             duration_s=time.monotonic() - clock,
         )
 

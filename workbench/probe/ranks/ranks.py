@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from statistics import median, quantiles
 from typing import Any
 
@@ -13,7 +12,7 @@ from workbench.errors import Unsupported
 from workbench.lvlm.build import build
 from workbench.pictures import Pictures
 from workbench.probe.counting.trace import trace
-from workbench.probe.machine.environment import device_name, environment, resolve_device
+from workbench.probe.machine.environment import begun, resolve_device
 from workbench.probe.machine.launch import Launch
 from workbench.probe.machine.memory_limit import held_bytes, limited
 from workbench.probe.measuring.measure import Cap, utilisation_of
@@ -48,13 +47,7 @@ def measure_on_ranks(
     place = resolve_device(point.device)
     if place != "cpu":
         place = f"cuda:{launch.local_rank}"
-    base: dict[str, Any] = {
-        "cell": cell,
-        "source": "measured",
-        "device": device_name(place),
-        "environment": environment(place),
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    base = begun(cell, place)
     clock, cap = time.monotonic(), Cap(cell, place)
     try:
         traced = trace(cell, pictures=pictures)
