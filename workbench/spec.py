@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise, product
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -39,6 +39,7 @@ Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 Logits = Literal["all", "text"]
 Source = Literal["measured", "predicted"]
 
+_T = TypeVar("_T", bound=BaseModel)
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _MODEL = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
 
@@ -372,26 +373,24 @@ def first_error(error: ValidationError) -> str:
 
 def make_cell(**fields: Any) -> Cell:
     """A Cell from public field names; raises RequestError, one line, where a value is wrong."""
-    try:
-        return Cell.model_validate(fields)
-    except ValidationError as error:
-        raise RequestError(first_error(error)) from None
+    return _made(Cell, fields)
 
 
 def make_point(**fields: Any) -> Point:
     """A Point from public field names; raises RequestError, one line, where a value is wrong."""
-    try:
-        return Point.model_validate(fields)
-    except ValidationError as error:
-        raise RequestError(first_error(error).removeprefix("protocol.")) from None
+    return _made(Point, fields)
 
 
 def make_protocol(**fields: Any) -> Protocol:
     """A Protocol; raises RequestError, one line, where a value is wrong."""
+    return _made(Protocol, fields)
+
+
+def _made(kind: type[_T], fields: dict[str, Any]) -> _T:
     try:
-        return Protocol.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
-        raise RequestError(first_error(error)) from None
+        raise RequestError(first_error(error).removeprefix("protocol.")) from None
 
 
 def geometric(start: int, stop: int, factor: int = 2) -> tuple[int, ...]:

@@ -1,0 +1,82 @@
+"""What the command line refuses: one line that names what was given, and exit 2."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.test_cli import Answer
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("predict --model mistral-7b-v0.4 --visual 9", "did you mean mistral-7b-v0.3"),
+        ("predict --attention dattn --visual 9", "did you mean d_attn"),
+        ("predict --kernel sdpaa --visual 9", "did you mean sdpa"),
+        ("predict --device h1000 --visual 9", "did you mean h100-80gb"),
+        ("predict --memory-cap h1000 --visual 9", "did you mean h100-80gb"),
+        ("predict --visual -1", "num_visual -1: Input should be greater than or equal to 0"),
+        ("predict --visual 9 --scope world", "scope 'world': Input should be 'layer'"),
+        ("predict --visual 9 --pass sideways", "pass 'sideways': Input should be 'forward'"),
+        ("predict --visual 0 --text 0", "there is no token to compute"),
+        ("predict --visual 9 --attention himix --logits all", "use 'text'"),
+        ("predict --visual 9 --chunk 0", "chunk 0"),
+        ("measure --visual 9 --device tpu", "a measurement runs on auto, cpu, cuda or cuda:N"),
+        ("measure --visual 9 --max-seconds -1", "max_seconds -1.0"),
+        ("list planets", "list 'planets' is unknown; known: attentions"),
+        ("predict --visual 9 --memory-cap 1x", "memory_cap '1x' is unknown; known: "),
+        ("list runs --store no.db", "no.db"),
+        ("sweep missing.yaml", "missing.yaml"),
+        ("sweep missing.py", "missing.py: no such file"),
+        ("report no.db", "no.db"),
+        ("dashboard no.db", "no.db"),
+        ("export no.db -o out", "no.db"),
+        ("merge no.db -o out.db", "no.db"),
+        ("compare no.db no.db", "no.db"),
+        ("compare no.db no.db --metric speed", "metric 'speed' is unknown"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = Answer(capsys, *words.split())
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("workbench: ")
+    assert answer.err.count("\n") == 1
+    assert says in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("predict --visual many", "--visual 'many': "),
+        ("predict --visual=many", "--visual 'many': "),
+        ("predict --visual 9 --dtype2 x", "no such option: --dtype2"),
+        ("predict --visual", "option '--visual' requires an argument"),
+        ("fly", "no such command 'fly'"),
+        ("list", "missing argument"),
+        ("sweep", "missing argument 'PROBE.py"),
+        ("export a b", "unexpected extra argument"),
+    ],
+)
+def test_what_the_parser_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], words: str, says: str
+) -> None:
+    answer = Answer(capsys, *words.split())
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("workbench: ")
+    assert answer.err.count("\n") == 1
+    assert says in answer.err
+    assert "--help'" in answer.err
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(capsys)
+    assert answer.code == 2
+    assert "Usage: workbench" in answer.err + answer.out
