@@ -10,8 +10,6 @@ from workbench.analysis import (
     fit,
     headline,
     limits,
-    oom_points,
-    scaling,
     series_label,
     series_name,
 )
@@ -89,25 +87,23 @@ def test_fits_of_a_store_recover_the_closed_form(default: pd.DataFrame) -> None:
     assert (one["low"] <= one["high"]).all()
 
 
-def test_scaling_has_the_points_of_its_metric_only(default: pd.DataFrame) -> None:
-    found = scaling(default, "time_s")
+def test_a_metric_is_fitted_where_it_was_told(default: pd.DataFrame) -> None:
+    fits, _ = fit(default, ["time_s", "mfu"])
+    assert len(fits[fits["metric"] == "time_s"]) == len(limits(default)) == 12
     # A predicted cell beyond the card keeps its value; a measured one that ran out has none.
-    assert set(found.points["status"]) == {"ok", "oom"}
-    assert set(found.points.loc[found.points["status"] == "oom", "source"]) == {"predicted"}
-    assert len(found.fits) == len(limits(default)) == 12
-    assert found.points["value"].notna().all()
-    assert scaling(default, "energy_j" if "energy_j" in default else "mfu").points.empty
+    valued = default[default["time_s"].notna()]
+    assert set(valued["status"]) == {"ok", "oom"}
+    assert fits.loc[fits["metric"] == "time_s", "num_points"].sum() == len(valued)
+    assert fits[fits["metric"] == "mfu"].empty == default["mfu"].isna().all()
 
 
-def test_limits_and_oom_points_are_those_of_the_store(default: pd.DataFrame) -> None:
+def test_limits_are_those_of_the_store(default: pd.DataFrame) -> None:
     table = limits(default).set_index(["pass", "source", "series"])
     eager = table.loc[("forward", "measured", "S-Attn · eager")]
     assert (eager["max_visual"], eager["fails_at"], eager["num_cells"]) == (4096, 8192, 8)
     fused = table.loc[("forward", "measured", "S-Attn · sdpa")]
     assert fused["max_visual"] == 8192
     assert pd.isna(fused["fails_at"])
-    assert set(oom_points(default)["attention"]) == {"s_attn"}
-    assert set(oom_points(default)["status"]) == {"oom"}
 
 
 def test_headline_shows_both_baselines_at_equal_visual(default: pd.DataFrame) -> None:
@@ -164,5 +160,4 @@ def test_every_store_can_be_analysed(tmp_path: Path, kind: str) -> None:
     fits, curves = fit(frame, ["time_s", "flops"])
     assert set(curves["series"]) <= set(fits["series"]) <= set(series_label(frame))
     assert len(limits(frame)) >= len(frame.groupby(["source", "device"]))
-    assert len(oom_points(frame)) == (frame["status"] == "oom").sum()
     assert set(headline(frame)["baseline"]) <= {"eager", "fused"}

@@ -1,7 +1,9 @@
 """The planner: its predictor in a process of its own, its advice, its page."""
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from workbench.dashboard.plan import (
     systems,
     together,
 )
-from workbench.dashboard.predictor import Predictor
+from workbench.dashboard.predictor import Predictor, Predictors
 from workbench.errors import Failure
 from workbench.spec import Cell, make_cell
 
@@ -172,3 +174,59 @@ def test_no_folder_of_stores_is_needed(tmp_path: Path, monkeypatch: pytest.Monke
     )
     assert not test.exception
     assert "fits" in words(test)
+
+
+SLOW = """
+import json, os, sys, time
+print("{}", flush=True)
+for line in sys.stdin:
+    time.sleep(0.2)
+    print(json.dumps({"pid": os.getpid(), "asked": json.loads(line)}), flush=True)
+"""
+
+
+def test_several_predictors_share_the_questions() -> None:
+    many = Predictors(3, lambda: Predictor([sys.executable, "-c", SLOW]))
+    questions = [{"do": "predict", "n": n % 6} for n in range(12)]
+    try:
+        first = many.ask(questions[0])
+        assert many.ask(questions[0]) is first  # Asked once.
+        wait_for(lambda: many.free == 3)
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(many.ask, questions))
+    finally:
+        many.close()
+    assert [answer["asked"] for answer in answers] == questions
+    assert len({answer["pid"] for answer in answers}) == 3
+    for n in range(6):
+        assert answers[n] is answers[n + 6]
+
+
+def test_a_question_that_failed_is_asked_again() -> None:
+    code = "import sys; print('{}', flush=True); sys.stdin.readline(); sys.exit('no luck')"
+    many = Predictors(2, lambda: Predictor([sys.executable, "-c", code]))
+    try:
+        for _ in range(2):
+            with pytest.raises(Failure, match="no luck"):
+                many.ask({"do": "names"})
+        assert many.free == 1  # None was added to one that does not answer.
+    finally:
+        many.close()
+
+
+def test_predictors_that_do_not_come_up_are_done_without() -> None:
+    works, fails = SLOW, "import sys; sys.exit('no memory')"
+    made = iter([works, fails, fails])
+    many = Predictors(3, lambda: Predictor([sys.executable, "-c", next(made)]))
+    try:
+        assert [many.ask({"n": n})["asked"] for n in range(3)] == [{"n": n} for n in range(3)]
+        assert many.free == 1
+    finally:
+        many.close()
+
+
+def wait_for(met: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "not met in time"
+        time.sleep(0.02)

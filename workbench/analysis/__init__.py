@@ -3,7 +3,7 @@
 from workbench.analysis.compare import compare, environment_differences
 from workbench.analysis.fits import Fit, fit_curve
 from workbench.analysis.headline import Samples, headline
-from workbench.analysis.scaling import Scaling, fit, limits, oom_points, scaling
+from workbench.analysis.scaling import fit, limits
 from workbench.analysis.series import (
     CONDITIONS,
     SUBJECT,
@@ -21,7 +21,6 @@ __all__ = [
     "Fit",
     "Kinds",
     "Samples",
-    "Scaling",
     "attention_name",
     "compare",
     "environment_differences",
@@ -31,8 +30,6 @@ __all__ = [
     "headline",
     "kinds",
     "limits",
-    "oom_points",
-    "scaling",
     "series_label",
     "series_name",
 ]

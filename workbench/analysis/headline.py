@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.polynomial import Polynomial
 
 from workbench.analysis.fits import EXACT, Fit, fit_curve
-from workbench.analysis.series import CONDITIONS, SUBJECT, group_codes, with_series
+from workbench.analysis.series import CONDITIONS, SUBJECT, group_codes, kinds, with_series
 from workbench.record import Status
 from workbench.stats import median_ratio
 
@@ -17,6 +17,7 @@ METRICS = ("time_s", "peak_bytes", "flops")
 
 Identity = tuple[str, str, str, str]
 """(run, key, source, device)."""
+Columns = dict[str, np.ndarray]
 
 
 class Samples(Protocol):
@@ -27,6 +28,8 @@ class Samples(Protocol):
         ...
 
 
+_IDENTITY = ("run", "key", "source", "device")
+_READ = ("num_visual", "status", "num_samples", "time_s")
 _GROUP = (*SUBJECT, *CONDITIONS, "source", "device")
 COLUMNS = [
     *_GROUP, "series", "attention", "kernel", "max_visual", "fails_at", "baseline",
@@ -66,15 +69,15 @@ def headline(
 
 
 def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> list[dict[str, Any]]:
-    # Narrow: every filter of a wide table would copy some thirty columns.
-    narrow = group[
-        list(dict.fromkeys(("num_visual", "status", "num_samples", "time_s", *metrics)))
+    # As arrays: pandas would take longer to pick the rows apart than all of the arithmetic.
+    names = (*_IDENTITY, *_READ, *metrics)
+    columns = {name: group[name].to_numpy() for name in names}
+    codes, distinct, _ = kinds(group, ("series", "attention", "kernel"))
+    systems = [
+        _System(str(series), str(attention), str(kernel), _taken(columns, codes == code))
+        for code, (series, attention, kernel) in enumerate(distinct.itertuples(index=False))
     ]
-    systems = {
-        str(name): _System(str(name), group.loc[own.index[0]], own)
-        for name, own in narrow.groupby(group["series"], sort=False)
-    }
-    plain = [s for s in systems.values() if s.attention == BASELINE]
+    plain = [s for s in systems if s.attention == BASELINE]
     eager = [s for s in plain if s.kernel == EAGER]
     fused = [s for s in plain if s.kernel != EAGER]
     baselines = {
@@ -83,7 +86,7 @@ def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> lis
     }
     found = []
     place = {name: group[name].iloc[0] for name in _GROUP}
-    for system in systems.values():
+    for system in systems:
         for name, baseline in baselines.items():
             if baseline is None or baseline is system or system.reach is None:
                 continue
@@ -99,15 +102,77 @@ def _group(group: pd.DataFrame, metrics: Sequence[str], samples: Samples) -> lis
                 "baseline_max_visual": baseline.reach,
                 "visual_ratio": _over(system.reach, baseline.reach),
             }
-            for metric in metrics:
-                against, own, base = _against(system, baseline, metric)
-                if metric == "time_s" and own is not None:
-                    theirs, ours = (
-                        samples.get(_identity(group.loc[at]), ()) for at in (base, own)
-                    )
-                    against.update(_interval(theirs, ours))
-                found.append({**facts, **against})
+            found += [{**facts, **_against(system, baseline, m, samples)} for m in metrics]
     return found
+
+
+def _taken(columns: Columns, which: np.ndarray) -> Columns:
+    return {name: values[which] for name, values in columns.items()}
+
+
+class _System:
+    """The rows of one system within a group, as columns."""
+
+    def __init__(self, series: str, attention: str, kernel: str, rows: Columns) -> None:
+        self.series, self.attention, self.kernel = series, attention, kernel
+        self.rows = rows
+        self._curves: dict[str, tuple[Fit, float, float] | None] = {}
+        self._places: dict[str, dict[int, int]] = {}
+        self.ran = _taken(rows, rows["status"] == Status.OK.value)
+        at = self.ran["num_visual"]
+        self.reach = int(at.max()) if len(at) else None
+        beyond = rows["num_visual"][rows["status"] == Status.OOM.value]
+        beyond = beyond[beyond > (-1 if self.reach is None else self.reach)]
+        self.fails_at = int(beyond.min()) if len(beyond) else None
+
+    def rank(self) -> tuple[int, float, str]:
+        """Smallest for the best: reaches furthest, then fastest there, then by name."""
+        seconds = self.ran["time_s"][self.ran["num_visual"] == self.reach]
+        known = seconds[~pd.isna(seconds)]
+        return (-(self.reach or -1), float(known.min()) if len(known) else np.inf, self.series)
+
+    def places(self, metric: str) -> dict[int, int]:
+        """The place in ``ran`` of the row that tells ``metric`` at each |V|: the latest."""
+        if metric not in self._places:
+            told = np.flatnonzero(~pd.isna(self.ran[metric]))
+            at = self.ran["num_visual"][told]
+            self._places[metric] = dict(zip(at.tolist(), told.tolist(), strict=True))
+        return self._places[metric]
+
+    def curve(self, metric: str) -> tuple[Fit, float, float] | None:
+        """The fit of every value, also those predicted beyond the memory, and its range of |V|."""
+        if metric not in self._curves:
+            self._curves[metric] = self._fitted(metric)
+        return self._curves[metric]
+
+    def _fitted(self, metric: str) -> tuple[Fit, float, float] | None:
+        known = ~pd.isna(self.rows[metric])
+        at = self.rows["num_visual"][known]
+        if len(np.unique(at)) < 3:
+            return None
+        return fit_curve(at, self.rows[metric][known]), float(at.min()), float(at.max())
+
+
+def _against(system: _System, baseline: _System, metric: str, samples: Samples) -> dict[str, Any]:
+    """The comparison at the largest |V| that both ran."""
+    facts: dict[str, Any] = {"metric": metric, "crosses_at": _crossing(system, baseline, metric)}
+    ours, theirs = system.places(metric), baseline.places(metric)
+    at = max(ours.keys() & theirs.keys(), default=None)
+    if at is None:
+        return facts
+    own, base = _row(system.ran, ours[at]), _row(baseline.ran, theirs[at])
+    facts |= {
+        "num_visual": at,
+        "value": own[metric],
+        "baseline_value": base[metric],
+        "ratio": _over(base[metric], own[metric]),
+        "num_samples": own["num_samples"],
+        "baseline_num_samples": base["num_samples"],
+    }
+    if metric == "time_s":
+        timed = [samples.get(_identity(row), ()) for row in (base, own)]
+        facts |= _interval(*timed)
+    return facts
 
 
 def _interval(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float | None]:
@@ -118,71 +183,13 @@ def _interval(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float
     return {"ratio_low": low, "ratio_high": high}
 
 
-class _System:
-    """The rows of one system within a group."""
-
-    def __init__(self, series: str, first: pd.Series, rows: pd.DataFrame) -> None:
-        self.series, self.attention, self.kernel = series, first["attention"], first["kernel"]
-        self.rows = rows
-        self._curves: dict[str, tuple[Fit, float, float] | None] = {}
-        self._labels: dict[str, dict[int, Any]] = {}
-        self.ran = rows[rows["status"] == Status.OK.value]
-        self.reach = int(self.ran["num_visual"].max()) if len(self.ran) else None
-        beyond = rows.loc[rows["status"] == Status.OOM.value, "num_visual"]
-        beyond = beyond[beyond > (-1 if self.reach is None else self.reach)]
-        self.fails_at = int(beyond.min()) if len(beyond) else None
-
-    def rank(self) -> tuple[int, float, str]:
-        """Smallest for the best: reaches furthest, then fastest there, then by name."""
-        at = self.ran[self.ran["num_visual"] == self.reach]
-        seconds = at["time_s"].min() if len(at) else np.nan
-        return (-(self.reach or -1), np.inf if pd.isna(seconds) else seconds, self.series)
-
-    def labels(self, metric: str) -> dict[int, Any]:
-        """The label of the row that tells ``metric`` at each |V| that ran: the latest."""
-        if metric not in self._labels:
-            rows = self.ran[self.ran[metric].notna()]
-            self._labels[metric] = dict(zip(rows["num_visual"].tolist(), rows.index, strict=True))
-        return self._labels[metric]
-
-    def curve(self, metric: str) -> tuple[Fit, float, float] | None:
-        """The fit of every value, also those predicted beyond the memory, and its range of |V|."""
-        if metric not in self._curves:
-            self._curves[metric] = self._fitted(metric)
-        return self._curves[metric]
-
-    def _fitted(self, metric: str) -> tuple[Fit, float, float] | None:
-        rows = self.rows[self.rows[metric].notna()]
-        at = rows["num_visual"].to_numpy()
-        if len(np.unique(at)) < 3:
-            return None
-        return fit_curve(at, rows[metric].to_numpy()), float(at.min()), float(at.max())
+def _row(columns: Columns, place: int) -> dict[str, Any]:
+    return {name: values[place] for name, values in columns.items()}
 
 
-def _against(system: _System, baseline: _System, metric: str) -> tuple[dict[str, Any], Any, Any]:
-    """The comparison, and the labels of the two rows compared; None where none is shared."""
-    ours, theirs = system.labels(metric), baseline.labels(metric)
-    facts: dict[str, Any] = {"metric": metric, "crosses_at": _crossing(system, baseline, metric)}
-    shared = ours.keys() & theirs.keys()
-    if not shared:
-        return facts, None, None
-    at = max(shared)
-    own, base = ours[at], theirs[at]
-    value: Any = system.rows[metric].at[own]
-    baseline_value: Any = baseline.rows[metric].at[base]
-    facts |= {
-        "num_visual": at,
-        "value": value,
-        "baseline_value": baseline_value,
-        "ratio": _over(baseline_value, value),
-        "num_samples": system.rows["num_samples"].at[own],
-        "baseline_num_samples": baseline.rows["num_samples"].at[base],
-    }
-    return facts, own, base
-
-
-def _identity(row: pd.Series) -> tuple[str, str, str, str]:
-    return row["run"], row["key"], row["source"], row["device"]
+def _identity(row: dict[str, Any]) -> Identity:
+    run, key, source, device = (str(row[name]) for name in _IDENTITY)
+    return run, key, source, device
 
 
 def _over(a: float | None, b: float | None) -> float | None:

@@ -75,12 +75,23 @@ def group_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
     What is missing equals what is missing. pandas' own groupby takes twenty times as long.
     """
-    codes = np.zeros(len(frame), dtype=np.int64)
+    codes, span = np.zeros(len(frame), dtype=np.int64), 1
     for column in columns:
-        found, distinct = pd.factorize(frame[column])
-        if len(distinct) > 1 or (found < 0).any():
-            codes, _ = pd.factorize(codes * (len(distinct) + 1) + found + 1)
-    return codes
+        values = frame[column].to_numpy()
+        # Most columns hold one value, and to count that one is quick.
+        if not len(values) or (listed := values.tolist()).count(listed[0]) == len(listed):
+            continue
+        found, distinct = pd.factorize(values)
+        span *= len(distinct) + 1
+        if span > _MOST:
+            codes, kept = pd.factorize(codes)
+            span = len(kept) * (len(distinct) + 1)
+        codes = codes * (len(distinct) + 1) + found + 1
+    return pd.factorize(codes)[0]
+
+
+_MOST = 2**62
+"""What an integer of 64 bits can tell apart, with room."""
 
 
 def with_series(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """``ask``: many questions to one process, so that torch is loaded once."""
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -8,6 +9,10 @@ from typing import Any
 from workbench.commands import show
 from workbench.errors import Failure, RequestError, Unsupported
 
+FIRST = {
+    "cell": {"num_visual": 1, "scope": "decoder", "pass": "train", "checkpoint": True},
+    "device": "h100-80gb",
+}
 MAX_LINE = 100_000
 """Characters of a question: a cell is a few hundred."""
 
@@ -19,9 +24,12 @@ def ask() -> None:
     which |V| has to be a multiple in such a cell, or {"do": "names"}; its answer is the document
     of that command, or {"error": LINE}. It ends with its input.
     """
-    import workbench.probe.predicting.limit
-    import workbench.probe.predicting.predict  # noqa: F401  Loaded before the first question waits for it.
+    import workbench.probe.predicting.limit  # noqa: F401  Loaded before a question waits for it.
 
+    _predict(FIRST)  # So is what torch and transformers load when a model is first built.
+    # What is loaded stays: the collector need not walk it again for every question.
+    gc.collect()
+    gc.freeze()
     show.emit({"ready": True})
     sys.stdout.flush()
     while line := sys.stdin.readline(MAX_LINE):
@@ -33,6 +41,7 @@ def ask() -> None:
             answer = {"error": f"question {line[:60]!r}: not JSON: {error}"}
         show.emit(answer)
         sys.stdout.flush()
+        gc.collect(1)  # What the question left, while nobody waits.
 
 
 def _answer(question: Any) -> dict[str, Any]:

@@ -8,14 +8,14 @@ import streamlit as st
 from workbench.analysis import compare, environment_differences
 from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, subject_of_many
-from workbench.dashboard.reading import Data
+from workbench.dashboard.reading import Data, kinds_of
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import data, opened, say_thinned, stores_here
 from workbench.figures import agreement
 from workbench.record import METRICS as METRIC_OF
 from workbench.report.sentences import place, places
 from workbench.report.text import listed, markdown
-from workbench.report.view import all_looks
+from workbench.report.view import all_looks, systems_of
 from workbench.report.words import plural, spread
 from workbench.store import RunInfo
 from workbench.units import AXIS_UNITS
@@ -64,7 +64,8 @@ def render() -> None:
         drawn = thin(known, ("ratio",), lines=("series", "source", "device"))
         notes = drawn["verdict"] + drawn["note"].map(lambda note: f", {note}" if note else "")
         drawn = drawn.assign(note=notes)
-        looks = all_looks(pd.concat([old.store.frame, new.store.frame]))
+        systems = (side.store.once("systems", side.store.frame, systems_of) for side in sides)
+        looks = all_looks(pd.concat(systems))
         show(agreement(drawn, looks, theme(), "new over old", TOLERANCE), "compare", table)
         say_thinned(drawn, known)
         st.caption(_caption(known, metric))
@@ -125,7 +126,8 @@ def _environments(before: RunInfo, after: RunInfo) -> None:
 
 def _compared(old: Side, new: Side, metric: str) -> pd.DataFrame:
     both = pd.concat([old.rows.assign(side="old"), new.rows.assign(side="new")])
-    both = subject_of_many(both)
+    against = f"kinds, and of {old.store.identity(old.rows)}"
+    both = subject_of_many(both, new.store.once(against, new.rows, lambda _: kinds_of(both)))
     before, after = (both[both["side"] == s].drop(columns="side") for s in ("old", "new"))
     return new.store.once(
         f"{metric} against {old.store.identity(before)}", after,

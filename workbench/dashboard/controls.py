@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis import SUBJECT, Kinds
-from workbench.dashboard.reading import Data, kinds_of
+from workbench.dashboard.reading import Data
 from workbench.report.view import splitting, where
 
 LABELS = {
@@ -35,9 +35,12 @@ MANY = 8_000
 """Cells of which a page that shows all subjects together looks at one."""
 
 
-def subject_of_many(frame: pd.DataFrame) -> pd.DataFrame:
-    """All rows where that is a matter of a moment, else those of one subject, as picked."""
-    return frame if len(frame) <= MANY else _picked(frame, kinds_of(frame), all_models=False)
+def subject_of_many(frame: pd.DataFrame, found: Kinds) -> pd.DataFrame:
+    """All rows where that is a matter of a moment, else those of one subject, as picked.
+
+    ``found`` are the ``kinds_of`` the frame.
+    """
+    return frame if len(frame) <= MANY else _picked(frame, found, all_models=False)
 
 
 def _picked(frame: pd.DataFrame, kinds: Kinds, all_models: bool) -> pd.DataFrame:

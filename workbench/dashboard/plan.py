@@ -108,18 +108,26 @@ def peak_of(answer: Answer) -> int | None:
 
 def sharded(cell: Cell, ask: Ask) -> Remedy | None:
     """The fewest GPUs, doubling, over which ZeRO 3 makes a training step fit."""
-    if cell.pass_ != "train" or cell.scope == "layer":
+    if not _shards(cell):
         return None
     gpus = 2 * max(cell.world_size, 1)
     if cell.zero != 3 and cell.world_size > 1:
         gpus = cell.world_size
-    most = cell.replace(zero=3, world_size=MOST_GPUS)
+    most = _most(cell)
     if gpus > MOST_GPUS or not fits(ask("predict", most)):
         return None
     while gpus < MOST_GPUS and not fits(ask("predict", most.replace(world_size=gpus))):
         gpus *= 2
     words = f"ZeRO 3 over {gpus:,} GPUs (`--zero 3 --world-size {gpus}`)"
     return Remedy(words, most.replace(world_size=gpus))
+
+
+def _shards(cell: Cell) -> bool:
+    return cell.pass_ == "train" and cell.scope != "layer"
+
+
+def _most(cell: Cell) -> Cell:
+    return cell.replace(zero=3, world_size=MOST_GPUS)
 
 
 def larger_cards(peak_bytes: int, device: str) -> list[str]:
@@ -159,6 +167,12 @@ def advice(cell: Cell, answer: Answer, ask: Ask) -> Iterator[str]:
         yield f"as it is on {' or '.join(f'`{name}`' for name in cards)}"
     elif not found:
         yield "no option and no card here makes it fit: fewer visual tokens are needed"
+
+
+def asked_first(cell: Cell) -> list[Cell]:
+    """The cells that ``advice`` asks about in any case: they can be asked about at once."""
+    found = [remedy.cell for remedy in remedies(cell)]
+    return [*found, _most(cell)] if _shards(cell) else found
 
 
 def _gib(size: int | None) -> str:

@@ -1,7 +1,8 @@
 """Planner: will it fit, how long does it take, what does it cost; each system side by side."""
 
-import json
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -11,15 +12,17 @@ from workbench.dashboard.controls import one
 from workbench.dashboard.plan import (
     FUSED,
     Answer,
+    Ask,
     System,
     advice,
+    asked_first,
     cost,
     fits,
     peak_of,
     predicted,
     systems,
 )
-from workbench.dashboard.predictor import Predictor
+from workbench.dashboard.predictor import Predictors
 from workbench.dashboard.shell import STYLE, keep_store
 from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
 from workbench.devices import DEVICES
@@ -34,25 +37,21 @@ FIRST_SYSTEMS = ("s_attn", "d_attn", "himix")
 PASSES = {"train": "a training step", "forward": "a prefill", "decode": "one decoded token"}
 KINDS = {"working": "working memory", "inputs": "the inputs"}
 """Kinds of memory whose name alone says little."""
+AT_ONCE = 8
+"""Questions that wait for a predictor."""
 COUNT = 1_000
 """Iterations of which the cost is told."""
 
 
 @st.cache_resource(show_spinner=False)
-def _predictor() -> Predictor:
-    return Predictor()
+def _predictors() -> Predictors:
+    return Predictors()
 
 
-@st.cache_data(show_spinner=False, max_entries=4096)
-def _asked(question: str) -> Answer:
-    """The answer to one question, kept: the same cell always has the same prediction."""
-    return _predictor().ask(json.loads(question))
-
-
-def _ask(do: str, cell: Cell, device: str) -> Answer:
+def _ask(predictors: Predictors, device: str, do: str, cell: Cell) -> Answer:
     fields = cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     fields["num_visual"] = 1 if do == "limit" else cell.num_visual
-    return _asked(json.dumps({"do": do, "cell": fields, "device": device}, sort_keys=True))
+    return predictors.ask({"do": do, "cell": fields, "device": device})
 
 
 def render() -> None:
@@ -62,7 +61,7 @@ def render() -> None:
     st.title("Will it fit, and what does it cost?")
     try:
         with st.spinner("The predictor starts; the first time it loads torch."):
-            names = _asked(json.dumps({"do": "names"}))
+            names = _predictors().ask({"do": "names"})
     except Failure as error:
         st.warning(f"{markdown(error)}. Predictions need torch: `pip install torch transformers`.")
         return
@@ -70,7 +69,8 @@ def render() -> None:
     if chosen is None:
         return
     cell, device, price, seen, picked = chosen
-    cell, rounded = _whole_images(cell, device)
+    ask = partial(_ask, _predictors(), device)
+    cell, rounded = _whole_images(cell, ask)
     place = "one card" if cell.world_size == 1 else f"each of {cell.world_size:,} cards"
     st.markdown(markdown(
         f"{cell.num_visual:,} visual tokens: {seen.said(cell.num_visual)}.{rounded}"
@@ -79,7 +79,7 @@ def render() -> None:
     ))  # fmt: skip
     try:
         with st.spinner("Predicting …"):
-            _side_by_side(cell, device, price, seen, picked)
+            _side_by_side(cell, ask, price, seen, picked)
     except Failure as error:
         st.error(markdown(error))
 
@@ -134,11 +134,11 @@ def _choose(names: Answer) -> tuple[Cell, str, float | None, Eye, list[System]] 
     return cell, str(device), price, seen, systems(list(picked or FIRST_SYSTEMS), str(kernel))
 
 
-def _whole_images(cell: Cell, device: str) -> tuple[Cell, str]:
+def _whole_images(cell: Cell, ask: Ask) -> tuple[Cell, str]:
     """The cell with as many visual tokens as its tower can make, at least; and that in words."""
     if cell.scope != "lvlm":
         return cell, ""
-    unit = _ask("unit", cell, device).get("unit", 1)
+    unit = ask("unit", cell).get("unit", 1)
     images = -(-cell.num_visual // unit)
     if images * unit == cell.num_visual:
         return cell, ""
@@ -182,27 +182,56 @@ def _options(pass_: str) -> dict[str, Any]:
 
 
 def _side_by_side(
-    cell: Cell, device: str, price: float | None, seen: Eye, picked: Sequence[System]
+    cell: Cell, ask: Ask, price: float | None, seen: Eye, picked: Sequence[System]
 ) -> None:
     """A column for each system: the predictions of all first, then what takes longer."""
-    columns = st.columns(len(picked), border=True)
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        _draw(
+            [pool.submit(predicted, cell, system, ask) for system in picked],
+            ask,
+            price,
+            seen,
+            pool,
+        )
+    finally:
+        # The reader may have moved on: what nobody waits for is not asked.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _draw(
+    answers: Sequence[Future[tuple[Cell, Answer]]],
+    ask: Ask,
+    price: float | None,
+    seen: Eye,
+    pool: Executor,
+) -> None:
+    columns = st.columns(len(answers), border=True)
     shown = []
-    for system, column in zip(picked, columns, strict=True):
+    for coming, column in zip(answers, columns, strict=True):
         with column:
-            own, answer = predicted(cell, system, lambda do, each: _ask(do, each, device))
+            own, answer = coming.result()
             st.markdown(f"**{attention_name(own.attention)}** · {own.kernel}")
             _verdict(own, answer, price)
             shown.append((own, answer, st.empty(), st.container()))
-    for own, answer, place, _ in shown:
-        if answer.get("status") in ("ok", "oom"):
-            with place:
-                _largest(_ask("limit", own, device), seen)
-    for own, answer, _, more in shown:
-        if answer.get("status") == "oom":
-            with more:
-                st.markdown("**To make it fit**")
-                for line in advice(own, answer, lambda do, each: _ask(do, each, device)):
-                    st.markdown(f"- {line}")
+    tight = [
+        (own, answer, more) for own, answer, _, more in shown if answer.get("status") == "oom"
+    ]
+    for own, *_ in tight:
+        for change in asked_first(own):
+            pool.submit(ask, "predict", change)
+    runs = [
+        (own, place) for own, answer, place, _ in shown if answer.get("status") in ("ok", "oom")
+    ]
+    limits = [pool.submit(ask, "limit", own) for own, _ in runs]
+    for own, answer, more in tight:
+        with more:
+            st.markdown("**To make it fit**")
+            for line in advice(own, answer, ask):
+                st.markdown(f"- {line}")
+    for (_, place), limit in zip(runs, limits, strict=True):
+        with place:
+            _largest(limit.result(), seen)
 
 
 def _verdict(cell: Cell, answer: Answer, price: float | None) -> None:

@@ -1,12 +1,15 @@
-"""The predictor in a process of its own: the dashboard itself never loads torch. No Streamlit."""
+"""Predictors in processes of their own: the dashboard itself never loads torch. No Streamlit."""
 
 import json
+import os
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from workbench.errors import Failure
@@ -99,6 +102,85 @@ class Predictor:
         said = self._said[-1].removeprefix("workbench: ") if self._said else f"exit code {code}"
         self.close()
         return Failure(f"the predictor did not run: {said[:300]}")
+
+
+MOST = 4
+"""Predictors at once; each holds about 0.4 GB."""
+KEPT = 4096
+"""Answers."""
+
+
+class Predictors:
+    """Several predictors, as many as there are cores; what was asked before is not asked again.
+
+    One object serves many threads.
+    """
+
+    def __init__(
+        self, count: int | None = None, make: Callable[[], Predictor] = Predictor
+    ) -> None:
+        self._count, self._make = count or min(os.cpu_count() or 1, MOST), make
+        self._lock = threading.Lock()
+        self._all: list[Predictor] = []
+        self._free: queue.LifoQueue[Predictor] = queue.LifoQueue()
+        self._answers: OrderedDict[str, Future[Answer]] = OrderedDict()
+
+    @property
+    def free(self) -> int:
+        """Predictors that wait for a question."""
+        return self._free.qsize()
+
+    def ask(self, question: Question) -> Answer:
+        """As ``Predictor.ask``; the answer is shared, nothing may change it."""
+        words = json.dumps(question, sort_keys=True)
+        with self._lock:
+            answer = self._answers.get(words)
+            if answer is not None:
+                self._answers.move_to_end(words)
+            else:
+                mine: Future[Answer] = Future()
+                self._answers[words] = mine
+                while len(self._answers) > KEPT:
+                    self._answers.popitem(last=False)
+        if answer is not None:
+            return answer.result()
+        try:
+            mine.set_result(self._ask(question))
+        except Failure as error:
+            with self._lock:
+                self._answers.pop(words, None)
+            mine.set_exception(error)
+        return mine.result()
+
+    def close(self) -> None:
+        """End every process."""
+        for predictor in self._all:
+            predictor.close()
+
+    def _ask(self, question: Question) -> Answer:
+        with self._lock:
+            if not self._all:
+                self._all.append(self._make())
+                self._free.put(self._all[0])
+        predictor = self._free.get()
+        try:
+            answer = predictor.ask(question)
+        finally:
+            self._free.put(predictor)
+        with self._lock:
+            # The first one answers before the others load the same once more.
+            more = [self._make() for _ in range(self._count - len(self._all))]
+            self._all += more
+        for each in more:
+            threading.Thread(target=self._load, args=(each,), daemon=True).start()
+        return answer
+
+    def _load(self, predictor: Predictor) -> None:
+        try:
+            predictor.ask({"do": "names"})
+        except Failure:
+            return  # Those that answer go on without it.
+        self._free.put(predictor)
 
 
 def _lines(process: subprocess.Popen[str], place: "queue.Queue[str | None]") -> None:

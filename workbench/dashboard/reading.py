@@ -75,18 +75,13 @@ class Data:
         return _notes(self.version)
 
     def whole(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Some of the frame's rows with every metric."""
+        """Some of the frame's rows with every metric and the CAPACITIES."""
         figures = _figures(self.identity(rows), rows)
         return rows.drop(columns="num_samples").join(figures)
 
     def capacities(self, rows: pd.DataFrame) -> dict[str, int]:
-        """``view.capacities`` of some of the frame's rows."""
-        return self.once("capacities", rows, self._capacities)
-
-    def _capacities(self, rows: pd.DataFrame) -> dict[str, int]:
-        with Store.open(self.path) as store:
-            said = store.figures(rows.index, metrics=(), details=CAPACITIES)
-        return capacities(rows[["source", "device", "run"]].join(said[[*CAPACITIES]]), self.runs)
+        """``view.capacities`` of some rows with metrics."""
+        return self.once("capacities", rows, lambda own: capacities(own, self.runs))
 
     def fit(self, rows: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """``analysis.fit`` of some rows with metrics."""
@@ -133,7 +128,7 @@ def of_run(version: Version, run: str | None) -> pd.DataFrame:
 @st.cache_resource(show_spinner=False, max_entries=16)
 def _figures(identity: Identity, _rows: pd.DataFrame) -> pd.DataFrame:
     with Store.open(identity[0]) as store:
-        return store.figures(_rows.index)
+        return store.figures(_rows.index, details=CAPACITIES)
 
 
 @st.cache_resource(show_spinner=False, max_entries=128)

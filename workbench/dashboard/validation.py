@@ -5,6 +5,7 @@ import streamlit as st
 
 from workbench.analysis.thin import thin
 from workbench.dashboard.controls import several, subject_of_many
+from workbench.dashboard.reading import kinds_of
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import data, say_thinned
 from workbench.figures import agreement, in_order
@@ -22,7 +23,8 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("Can the predictions be trusted?")
-    both = subject_of_many(store.once("with both", store.frame, with_both))
+    both = store.once("with both", store.frame, with_both)
+    both = subject_of_many(both, store.once("kinds", both, kinds_of))
     pairs = store.once("pairs of sources", both, lambda rows: both_sources(store.whole(rows)))
     if pairs.empty:
         st.info(
@@ -32,7 +34,8 @@ def render() -> None:
             "`workbench validate STORE --keep` predicts every measured cell into the store."
         )
         return
-    order = [name for name in in_order(store.frame) if name in set(pairs["series"])]
+    there = set(pairs["series"].unique())
+    order = [name for name in in_order(both) if name in there]
     systems = several("Systems", order, "systems")
     pairs = pairs[pairs["series"].isin(systems)]
     title = "predicted over measured"
@@ -71,4 +74,4 @@ def render() -> None:
 
 def _who(pairs: pd.DataFrame) -> str:
     """'cpu measured, h100-80gb predicted'."""
-    return markdown(listed(sorted(set(pairs["note"])), "and"))
+    return markdown(listed(sorted(pairs["note"].unique()), "and"))

@@ -60,11 +60,12 @@ def _points(
 ) -> dict[str, Any]:  # fmt: skip
     color = theme.shown(look.color)
     up, down = (rows["high"] - rows["ratio"]).fillna(0), (rows["ratio"] - rows["low"]).fillna(0)
+    columns = [rows[name].tolist() for name in ("num_visual", "ratio", "low", "high", "note")]
     words = [
-        f"<b>{plain(series)}</b><br>|V| = {row['num_visual']:,}<br>ratio {row['ratio']:.4g}"
-        + ("" if pd.isna(row["low"]) else f" ({row['low']:.4g} to {row['high']:.4g})")
-        + (f"<br>{plain(row['note'])}" if row["note"] else "")
-        for row in rows.to_dict("records")
+        f"<b>{plain(series)}</b><br>|V| = {at:,}<br>ratio {ratio:.4g}"
+        + ("" if pd.isna(low) else f" ({low:.4g} to {high:.4g})")
+        + (f"<br>{plain(note)}" if note else "")
+        for at, ratio, low, high, note in zip(*columns, strict=True)
     ]
     return {
         "type": "scatter", "x": rows["num_visual"].tolist(), "y": rows["ratio"].tolist(),

@@ -76,10 +76,10 @@ class Line:
 class Curve:
     """A fitted curve and its band, in base units."""
 
-    num_visual: Sequence[float]
-    value: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    num_visual: np.ndarray
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 def known(value: Any) -> bool:
@@ -240,16 +240,14 @@ class Panel:
         )  # fmt: skip
 
     def _curve(self, line: Line, curve: Curve) -> None:
-        x = _rounded(curve.num_visual)
+        x, value = curve.num_visual, curve.value / self.base
         # A band that dips below zero would vanish from a logarithmic axis with its line.
-        floor = min((v for v in curve.value if v > 0), default=self.base) / self.base * 1e-3
-        low = [max(v / self.base, floor) for v in curve.low]
-        high = [max(v / self.base, floor) for v in curve.high]
+        floor = min(value[value > 0], default=1.0) * 1e-3
+        low, high = (np.maximum(side / self.base, floor) for side in (curve.low, curve.high))
         group = {"legendgroup": plain(line.series), "hoverinfo": "skip", "mode": "lines"}
-        band = _rounded(high + low[::-1])
-        self._add(x=x + x[::-1], y=band, fill="toself", line={"width": 0},
-                  fillcolor=tint(line.look.color, 0.18), **group)  # fmt: skip
-        self._add(x=x, y=_rounded([v / self.base for v in curve.value]), **group,
+        self._add(x=_short([*x, *x[::-1]]), y=_short([*high, *low[::-1]]), fill="toself",
+                  line={"width": 0}, fillcolor=tint(line.look.color, 0.18), **group)  # fmt: skip
+        self._add(x=_short(x), y=_short(value), **group,
                   line={"color": line.look.color, "width": 2.2, "dash": line.dash})  # fmt: skip
 
     def _points(self, line: Line, rows: Sequence[Row], joined: bool) -> None:
@@ -289,9 +287,9 @@ class Panel:
         }  # fmt: skip
 
 
-def _rounded(values: Sequence[float]) -> list[float]:
-    """To six digits: a curve has hundreds of numbers, and no screen shows more of one."""
-    return [float(f"{value:.6g}") for value in values]
+def _short(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """To seven digits: a curve has hundreds of numbers, and no screen shows more of one."""
+    return np.asarray(values, dtype=np.float32)
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -182,12 +183,9 @@ def _shown(look: Look, theme: Theme) -> Look:
 def _curves(curves: pd.DataFrame) -> dict[tuple[str, ...], Curve]:
     groups = curves.groupby(["metric", "series", "source", "device"], sort=False)
     return {
-        tuple(map(str, key)): Curve(
-            rows["num_visual"].tolist(), rows["value"].tolist(), rows["low"].tolist(),
-            rows["high"].tolist(),
-        )
+        tuple(map(str, key)): Curve(*rows.to_numpy(dtype=np.float64).T)
         for key, rows in groups[["num_visual", "value", "low", "high"]]
-    }  # fmt: skip
+    }
 
 
 def _legend(

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.analysis import CONDITIONS
+from workbench.analysis import CONDITIONS, kinds
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -107,15 +107,16 @@ def _rank(entry: tuple[str, str, str]) -> tuple[bool, bool, tuple[str, str, str]
 
 def in_order(frame: pd.DataFrame) -> list[str]:
     """The series of the frame, the S-Attn baselines first."""
-    rows = frame[["attention", "series"]].drop_duplicates().itertuples(index=False)
+    rows = kinds(frame, ("attention", "series")).distinct.itertuples(index=False)
     return [series for _, series in sorted(rows, key=lambda row: (row[0] != "s_attn", row[1]))]
 
 
 def place_names(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Each (source, device) to its name: the device, and the conditions that are its own."""
-    conditions = [name for name in CONDITIONS if frame[name].nunique(dropna=False) > 1]
+    distinct = kinds(frame, ("source", "device", *CONDITIONS)).distinct
+    conditions = [name for name in CONDITIONS if distinct[name].nunique(dropna=False) > 1]
     found = {}
-    for (source, device), rows in frame.groupby(["source", "device"]):
+    for (source, device), rows in distinct.groupby(["source", "device"]):
         words = [str(device)]
         for name in conditions:
             values = rows[name].unique()

@@ -38,6 +38,8 @@ def randomise(module: nn.Module, std: float = 0.02) -> None:
     the measurement.
     """
     for name, parameter in module.named_parameters():
+        if parameter.is_meta:
+            continue  # There is nothing to fill.
         count = parameter.numel()
         with torch.no_grad():
             block = torch.randn(min(count, BLOCK), device=parameter.device) * std

@@ -86,7 +86,7 @@ def _provenance(material: Material) -> tuple[str, ...]:
     first = (f"{material.path.name} holds {words.plural(whole, 'cell')}{part}, of"
              f" {words.plural(frame['series'].nunique(), 'system')} ({systems}):"
              f" {words.endings(frame)}.")  # fmt: skip
-    sources = set(frame["source"])
+    sources = set(frame["source"].unique())
     missing = []
     if "measured" not in sources:
         missing.append("Nothing here was measured: every number is a prediction from shapes and"

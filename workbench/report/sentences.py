@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import CONDITIONS, SUBJECT, Samples, headline, limits
+from workbench.analysis import CONDITIONS, SUBJECT, Samples, headline, kinds, limits
 from workbench.figures import in_order, quantity
 from workbench.report.text import listed
 
@@ -36,7 +36,7 @@ def place(source: str, device: str) -> str:
 
 def places(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """Every (source, device) of the frame, measured first."""
-    rows = frame[["source", "device"]].drop_duplicates().itertuples(index=False)
+    rows = kinds(frame, ("source", "device")).distinct.itertuples(index=False)
     return sorted((str(source), str(device)) for source, device in rows)
 
 

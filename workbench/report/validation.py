@@ -18,8 +18,9 @@ def with_both(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of cells that are both measured, to the end, and predicted."""
     measured = (frame["source"] == "measured") & (frame["status"] == "ok")
     predicted = frame["source"] == "predicted"
-    both = set(frame.loc[measured, "key"]) & set(frame.loc[predicted, "key"])
-    return frame[(measured | predicted) & frame["key"].isin(both)]
+    in_both = frame["key"].isin(frame.loc[measured, "key"].unique())
+    in_both &= frame["key"].isin(frame.loc[predicted, "key"].unique())
+    return frame[(measured | predicted) & in_both]
 
 
 def both_sources(frame: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +32,7 @@ def both_sources(frame: pd.DataFrame) -> pd.DataFrame:
     measured = frame.loc[(frame["source"] == "measured") & (frame["status"] == "ok"), needed]
     predicted = frame.loc[frame["source"] == "predicted", ["key", "device", *METRICS]]
     both = measured.merge(predicted, on="key", suffixes=("", "_predicted"))
-    devices = list(zip(both["device_predicted"], both["device"], strict=True))
+    devices = zip(both["device_predicted"].tolist(), both["device"].tolist(), strict=True)
     same = pd.Series([_same(entry, driver) for entry, driver in devices], dtype=bool)
     note = both["device"] + " measured, " + both["device_predicted"] + " predicted"
     found = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import CONDITIONS, SUBJECT, kinds, series_label
+from workbench.analysis import CONDITIONS, SUBJECT, group_codes, kinds, series_label
 from workbench.devices import DEVICES, Device
 from workbench.figures import Look, looks
 from workbench.record import Record
@@ -22,8 +22,13 @@ def prepared(frame: pd.DataFrame) -> pd.DataFrame:
 
 def all_looks(frame: pd.DataFrame) -> dict[str, Look]:
     """The look of every series of the frame."""
-    rows = frame[["series", "attention", "kernel"]].drop_duplicates()
-    return looks([(str(a), str(b), str(c)) for a, b, c in rows.itertuples(index=False)])
+    rows = systems_of(frame).itertuples(index=False)
+    return looks([(str(a), str(b), str(c)) for a, b, c in rows])
+
+
+def systems_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every series of the frame, with its attention and kernel."""
+    return kinds(frame, ("series", "attention", "kernel")).distinct
 
 
 def newest_of_each(frame: pd.DataFrame) -> pd.DataFrame:
@@ -83,9 +88,13 @@ def splitting(frame: pd.DataFrame) -> list[str]:
     data type of a CPU beside that of a card, is named with the device instead.
     """
     where_ = [*SUBJECT, "source", "device"]
-    groups = kinds(frame, [*where_, *CONDITIONS]).distinct.groupby(where_, dropna=False)
-    counts = groups[list(CONDITIONS)].nunique(dropna=False)
-    return [name for name in CONDITIONS if (counts[name] > 1).any()]
+    found = kinds(frame, [*where_, *CONDITIONS]).distinct
+    groups = group_codes(found, where_)
+    return [
+        name
+        for name in CONDITIONS
+        if len({*zip(groups, group_codes(found, [name]), strict=True)}) > len({*groups})
+    ]
 
 
 def subjects(frame: pd.DataFrame) -> list[dict[str, Any]]:

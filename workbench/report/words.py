@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import CONDITIONS, SUBJECT
+from workbench.analysis import CONDITIONS, SUBJECT, kinds
 from workbench.figures import place_names
 from workbench.record import METRICS
 from workbench.report.text import listed
@@ -35,7 +35,8 @@ def setting(rows: pd.DataFrame) -> str:
 
     A condition that differs between devices is left to ``provenance``.
     """
-    unique = {name: rows[name].unique() for name in (*SUBJECT, *CONDITIONS)}
+    distinct = kinds(rows, (*SUBJECT, *CONDITIONS)).distinct
+    unique = {name: distinct[name].unique() for name in (*SUBJECT, *CONDITIONS)}
     facts: dict[str, Any] = {
         name: None if pd.isna(found[0]) else found[0]
         for name, found in unique.items()
@@ -72,7 +73,8 @@ def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
     """
     meaning = ", bars are quartiles" if bars else ""
     found, names = [], place_names(frame)
-    for (source, device), rows in frame.groupby(["source", "device"]):
+    narrow = frame[["source", "device", "time_s", "num_samples"]]
+    for (source, device), rows in narrow.groupby(["source", "device"]):
         name = names[str(source), str(device)]
         cells = plural(len(rows), "cell")
         if source == "predicted":
@@ -114,7 +116,7 @@ def convention_line(metrics: Sequence[str]) -> str:
 
 
 def _reading(rows: pd.DataFrame, has_fits: bool) -> list[str]:
-    sources = set(rows["source"])
+    sources = set(rows["source"].unique())
     found = ["Lines with a band are fits; the band is their 95 % interval."] if has_fits else []
     if sources == {"measured", "predicted"}:
         found.append("Filled points and unbroken strokes are measured; hollow points and broken"

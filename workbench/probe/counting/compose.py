@@ -9,6 +9,7 @@ every layer.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from workbench.probe.counting.tracker import Block, Call, Timeline
 
@@ -37,9 +38,19 @@ def repeat_middle(
     stretches = _Stretches(timeline, bounds, times)
     blocks = [copy for block in timeline.blocks for copy in stretches.copies(block)]
     blocks += [replace(block) for block in unit_weights for _ in range(times - 1)]
-    calls = [copy for call in timeline.calls for copy in stretches.call_copies(call)]
+    calls = [stretches.call(call) for call in timeline.calls]
     end = timeline.forward_end
-    return Timeline(blocks, calls, end if end < 0 else stretches.move(end, 0))
+    return Timeline(blocks, calls, end if end < 0 else stretches.moved(end).first)
+
+
+class _Moved(NamedTuple):
+    """The new moments of an old one; copies are counted by unit, not by time."""
+
+    first: int
+    step: int
+
+    def at(self, copy: int) -> int:
+        return self.first + self.step * copy
 
 
 class _Stretches:
@@ -64,54 +75,50 @@ class _Stretches:
         """The stretch of an old moment."""
         return bisect_right(self.starts, tick) - 1
 
-    def move(self, tick: int, copy: int) -> int:
-        """The new moment; ``copy`` chooses among repetitions, counted by unit, not by time."""
+    def moved(self, tick: int) -> _Moved:
         stretch = self.where(tick)
-        offset = tick - self.starts[stretch]
+        first, length = self.base[stretch] + tick - self.starts[stretch], self.lengths[stretch]
         if stretch == self.forward:
-            offset += copy * self.lengths[stretch]
-        elif stretch == self.backward:
-            offset += (self.times - 1 - copy) * self.lengths[stretch]
-        return self.base[stretch] + offset
+            return _Moved(first, length)
+        if stretch == self.backward:
+            return _Moved(first + (self.times - 1) * length, -length)
+        return _Moved(first, 0)
 
-    def call_copies(self, call: Call) -> list[Call]:
+    def call(self, call: Call) -> Call:
+        """One that stands for its repetitions, at the first of them."""
         copies = self.times if self.where(call.tick) in (self.forward, self.backward) else 1
-        return [call._replace(tick=self.move(call.tick, i)) for i in range(copies)]
+        return Call(self.moved(call.tick).first, call.times * copies, call.operator)
 
     def copies(self, block: Block) -> list[Block]:
         """Where a block of the middle unit lives in each repetition; others are only moved."""
-        born = self.where(block.born)
+        size, kind, born = block.bytes, block.kind, self.moved(block.born)
+        middle = self.where(block.born) in (self.forward, self.backward)
+        # Freed in the neighbouring repetition: the first in time for what was born before it.
+        alone = 0 if self.where(block.born) < self.forward else self.times - 1
+        every = range(self.times) if middle else (alone,)
+        if block.died is None:
+            return [Block(size, born.at(copy), None, kind) for copy in every]
         # Freed after the last operator of a stretch is freed in it, not in the next.
-        died = None if block.died is None else self.where(block.died - 1)
-        middle = (self.forward, self.backward)
-        if born not in middle:
-            # Freed in the neighbouring repetition: the first in time for what was born before it.
-            copy = 0 if born < self.forward else self.times - 1
-            return [self._at(block, copy, block.died, copy)]
-        return [self._repeated(block, copy, born, died) for copy in range(self.times)]
+        died = self.moved(block.died - 1)
+        ends = [died.at(copy) + 1 for copy in every]
+        if middle:
+            self._pass_on(block, ends)
+        return [Block(size, born.at(c), end, kind) for c, end in zip(every, ends, strict=True)]
 
-    def _repeated(self, block: Block, copy: int, born: int, died: int | None) -> Block:
-        if died is None or died in (self.forward, self.backward, self.backward - 2):
-            return self._at(block, copy, block.died, copy)
-        if died == self.forward + 1 or (died == self.backward - 1 and born == self.forward):
-            return self._next(block, copy, copy + 1, died)
-        if died == self.backward + 1:
-            return self._next(block, copy, copy - 1, died)
-        return self._at(block, copy, block.died, copy)
-
-    def _next(self, block: Block, copy: int, neighbour: int, died: int) -> Block:
-        """Freed in the next repetition in time, or in the outer unit where there is none."""
+    def _pass_on(self, block: Block, ends: list[int]) -> None:
+        """What a later stretch frees is freed by the next repetition in time, where there is one;
+        only the last repetition's by the stretch itself. Changes ``ends``, one a repetition.
+        """
         assert block.died is not None, "a freed block"
-        if not 0 <= neighbour < self.times:
-            return self._at(block, copy, block.died, copy)
-        offset = block.died - self.starts[died]  # At most the stretch's length.
+        born, died = self.where(block.born), self.where(block.died - 1)
+        if died == self.forward + 1 or (died == self.backward - 1 and born == self.forward):
+            later = 1
+        elif died == self.backward + 1:
+            later = -1
+        else:
+            return
         stretch = self.forward if died == self.forward + 1 else self.backward
-        moved = self.move(self.starts[stretch], neighbour) + offset
-        return replace(block, born=self.move(block.born, copy), died=moved)
-
-    def _at(self, block: Block, copy: int, died: int | None, died_copy: int) -> Block:
-        return replace(
-            block,
-            born=self.move(block.born, copy),
-            died=None if died is None else self.move(died - 1, died_copy) + 1,
-        )
+        start, offset = self.moved(self.starts[stretch]), block.died - self.starts[died]
+        for copy in range(self.times):
+            if 0 <= copy + later < self.times:
+                ends[copy] = start.at(copy + later) + offset  # At most the stretch's length.

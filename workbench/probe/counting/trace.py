@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.collector import without_collector
 from workbench.errors import RequestError
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.kernels import KERNELS
@@ -110,7 +111,8 @@ def trace(
     """
     plan = plan_of(cell) if compose else None
     try:
-        with world() as device:
+        # Whatever waits for the collector would be freed at a moment of its own choice.
+        with without_collector(), world() as device:
             with torch.device(device):
                 if make is None:
                     layers = None if plan is None else plan.traced

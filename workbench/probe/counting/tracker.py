@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from workbench.lvlm.offload import TO_HOST
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.flops import is_attention, operator_flops
+from workbench.probe.counting.outputs import Outputs, tensors_in
 from workbench.probe.counting.pieces import Nodes
 from workbench.probe.counting.traffic import bytes_of, extent
 
@@ -43,7 +43,7 @@ class Call(NamedTuple):
     operator: Operator
 
 
-@dataclass
+@dataclass(slots=True)
 class Block:
     """One storage: its size and when it was born and freed, counted in operator calls."""
 
@@ -85,6 +85,7 @@ class Tracker(TorchDispatchMode):
         self.times = 1
         self.part = "decoder"
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
+        self._outputs = Outputs()
 
     def hold(self, kind: str, tensors: Iterable[Tensor]) -> None:
         """Count tensors that exist before the iteration."""
@@ -138,8 +139,8 @@ class Tracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        out = self._outputs.of(func, args, kwargs)
+        outputs = tensors_in(out)
         if not outputs:
             return out
         self.tick += 1
@@ -148,7 +149,7 @@ class Tracker(TorchDispatchMode):
             self._follow(tensor)
         if not func.is_view:
             packet = func.overloadpacket
-            inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+            inputs = tensors_in((args, *kwargs.values()))
             moved = bytes_of(packet, inputs, outputs)
             flops = operator_flops(packet, args, kwargs, out)
             name = str(packet).removeprefix("aten.")

@@ -2,17 +2,18 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from workbench.calibration import calibration_for
 from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported, unknown_name
 from workbench.lvlm.kernels import KERNELS
-from workbench.lvlm.models import resolve
+from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import look
 from workbench.lvlm.towers import tower_of
 from workbench.pictures import Pictures
-from workbench.probe.counting.allocator import allocator_of, assumptions
+from workbench.probe.counting.allocator import Allocator, allocator_of, assumptions
 from workbench.probe.counting.states import check_states
 from workbench.probe.counting.trace import Trace, trace
 from workbench.probe.machine.environment import environment
@@ -53,7 +54,7 @@ def predict(
     }
     capacity, flags = capacity_of(cell, target)
     try:
-        traced = trace(cell, allocator_of(target), pieces=True, pictures=pictures)
+        traced = _traced(cell, allocator_of(target), pictures)
     except Unsupported as error:
         return Record(
             **base,
@@ -141,6 +142,21 @@ def predict(
         | ({} if found is None else {"time": found.document()}),
         duration_s=time.monotonic() - clock,
     )
+
+
+def _traced(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trace:
+    """The trace, kept for the next cell that differs only in who holds which states.
+
+    Not that of files, which may be others by then.
+    """
+    if pictures is not None or cell.ulysses > 1 or cell.model not in MODELS:
+        return trace(cell, allocator, pieces=True, pictures=pictures)
+    return _kept(cell.replace(zero=0, world_size=1, memory_cap=None), allocator)
+
+
+@lru_cache(maxsize=16)
+def _kept(cell: Cell, allocator: Allocator) -> Trace:
+    return trace(cell, allocator, pieces=True)
 
 
 def shown(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ LARGE_SEGMENT, LARGE = 20 * MIB, 10 * MIB
 """The segment of a request from 1 to 10 MiB (kLargeBuffer, kMinLargeAlloc)."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Chunk:
     """A stretch of a segment and its neighbours there."""
 
@@ -31,53 +31,56 @@ class _Chunk:
     after: "_Chunk | None" = None
     free: bool = False
 
-    @property
-    def place(self) -> tuple[int, int]:
-        return self.size, self.address
+
+Places = list[tuple[int, int]]
+"""(size, address) of free chunks, the smallest first."""
 
 
 class _Cache:
     def __init__(self) -> None:
         self.reserved = 0
-        self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        self._small: Places = []
+        self._large: Places = []
         self._chunks: dict[int, _Chunk] = {}
 
     def take(self, request: int) -> _Chunk:
         size = max(MIN_BLOCK, -(-request // MIN_BLOCK) * MIN_BLOCK)
         small = size <= SMALL
-        free = self._free[small]
+        free = self._small if small else self._large
         at = bisect_left(free, (size, 0))
         chunk = self._chunks[free.pop(at)[1]] if at < len(free) else self._segment(size, small)
         chunk.free = False
         rest = chunk.size - size
         if rest >= MIN_BLOCK if small else rest > SMALL:
-            tail = _Chunk(chunk.address + size, rest, small, chunk, chunk.after)
+            tail = _Chunk(chunk.address + size, rest, small, chunk, chunk.after, True)
             if chunk.after is not None:
                 chunk.after.before = tail
             chunk.size, chunk.after = size, tail
-            self._keep(tail)
+            self._chunks[tail.address] = tail
+            insort(free, (rest, tail.address))
         return chunk
 
     def give(self, chunk: _Chunk) -> None:
-        for other in (chunk.before, chunk.after):
-            if other is not None and other.free:
-                free = self._free[other.small]
-                del free[bisect_left(free, other.place)]
-                chunk = self._merge(*((other, chunk) if other is chunk.before else (chunk, other)))
-        self._keep(chunk)
+        free = self._small if chunk.small else self._large
+        before, after = chunk.before, chunk.after
+        if before is not None and before.free:
+            del free[bisect_left(free, (before.size, before.address))]
+            chunk = self._merged(before, chunk)
+        if after is not None and after.free:
+            del free[bisect_left(free, (after.size, after.address))]
+            chunk = self._merged(chunk, after)
+        chunk.free = True
+        self._chunks[chunk.address] = chunk
+        insort(free, (chunk.size, chunk.address))
 
-    def _merge(self, first: _Chunk, second: _Chunk) -> _Chunk:
+    def _merged(self, first: _Chunk, second: _Chunk) -> _Chunk:
+        """The first, with the second in it; neighbours are of one segment, and of one kind."""
         del self._chunks[second.address]
         first.size += second.size
         first.after = second.after
         if second.after is not None:
             second.after.before = first
         return first
-
-    def _keep(self, chunk: _Chunk) -> None:
-        chunk.free = True
-        self._chunks[chunk.address] = chunk
-        insort(self._free[chunk.small], chunk.place)
 
     def _segment(self, size: int, small: bool) -> _Chunk:
         if small:

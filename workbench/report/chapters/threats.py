@@ -102,7 +102,7 @@ def _machine(measured: pd.DataFrame) -> Iterator[str]:
 
 def _baselines(rows: pd.DataFrame) -> Iterator[str]:
     ran = rows[(rows["attention"] == "s_attn") & (rows["status"] == "ok")]
-    kernels = set(ran["kernel"])
+    kernels = set(ran["kernel"].unique())
     lacking = [
         words for name, words in BASELINES.items()
         if not (kernels & {"eager"} if name == "eager" else kernels - {"eager"})

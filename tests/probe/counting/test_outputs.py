@@ -1,0 +1,78 @@
+"""Remembered outputs are those that torch's own rules give, call by call."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.small import FAMILY_NAMES, small_model
+from workbench.probe.counting import tracker
+from workbench.probe.counting.outputs import Outputs, tensors_in
+from workbench.probe.counting.trace import trace
+from workbench.spec import make_cell
+
+CASES = [
+    *[(family, {"attention": "d_attn", "kernel": "eager"}) for family in FAMILY_NAMES],
+    ("mistral", {"attention": "d_attn", "kernel": "sdpa"}),
+    ("mistral", {"attention": "s_attn", "kernel": "eager", "checkpoint": True}),
+    ("gemma2", {"attention": "himix", "kernel": "eager", "logits": "text"}),
+    ("qwen2", {"attention": "d_attn", "kernel": "flex", "checkpoint": True, "chunk": 8}),
+    ("mistral", {"attention": "d_attn_cascade", "kernel": "eager", "offload": True,
+                 "checkpoint": True}),
+]  # fmt: skip
+
+
+class Checked(Outputs):
+    """Runs every operator, also where it remembers the outputs."""
+
+    remembered = 0
+
+    def of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        before = len(self._known)
+        out = super().of(func, args, kwargs)
+        if func.is_view or func._schema.is_mutable or len(self._known) > before:
+            return out
+        Checked.remembered += 1
+        real = func(*args, **kwargs)
+        assert type(out) is type(real)
+        for mine, theirs in zip(tensors_in(out), tensors_in(real), strict=True):
+            for fact in ("shape", "dtype", "device"):
+                assert getattr(mine, fact) == getattr(theirs, fact), (func, fact)
+            assert mine.stride() == theirs.stride(), func
+            assert mine.untyped_storage().nbytes() == theirs.untyped_storage().nbytes(), func
+        return out
+
+
+@pytest.mark.parametrize(("family", "fields"), CASES, ids=lambda c: str(c).replace("'", ""))
+def test_remembered_outputs_are_torchs_own(family, fields, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracker, "Outputs", Checked)
+    monkeypatch.setattr(Checked, "remembered", 0)
+    cell = make_cell(
+        model=small_model(family, tmp_path), scope="decoder", num_visual=33, num_text=9,
+        **{"pass": "train", **fields},
+    )  # fmt: skip
+    trace(cell)
+    assert Checked.remembered > 100
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1.0), (1, True), (0.0, 0)], ids=str)
+def test_equal_arguments_of_other_types_are_not_mistaken(first, second):
+    known, add = Outputs(), torch.ops.aten.add.Tensor
+    given = torch.zeros(3, dtype=torch.bool, device="meta")
+    kinds = [known.of(add, (given, value), {}).dtype for value in (first, second, first)]
+    assert kinds == [add(given, value).dtype for value in (first, second, first)]
+    assert kinds[0] != kinds[1]
+
+
+def test_views_and_what_is_changed_in_place_keep_their_storage():
+    tensor, known = torch.zeros(4, 6, device="meta"), Outputs()
+    for _ in range(2):
+        turned = known.of(torch.ops.aten.t.default, (tensor,), {})
+        assert turned.untyped_storage()._cdata == tensor.untyped_storage()._cdata
+        assert known.of(torch.ops.aten.add_.Tensor, (tensor, 1), {}) is tensor
+
+
+def test_real_numbers_are_computed():
+    known, multiply = Outputs(), torch.ops.aten.mul.Tensor
+    for value in (1.0, 2.0):
+        assert known.of(multiply, (torch.full((2,), value), 3.0), {}).tolist() == [3 * value] * 2
