@@ -19,6 +19,8 @@ Columns = dict[str, pd.Series]
 
 _WORDS = ("key", "source", "device", "status", "started_at")
 _NAMES = (*_WORDS, "duration_s", "num_visual", "cell", "flags", "error")
+MOST_METRICS = 1_000
+"""Different names in a store; a table of them grows with their number times that of the records."""
 _RUN_WORDS = ("run", "sweep")
 _FIELDS = {name: field.alias or name for name, field in Cell.model_fields.items()}
 """The fields of a cell and their public names."""
@@ -126,7 +128,11 @@ def _metrics(values: Sequence[str], wanted: set[str] | None) -> Columns:
     documents = load(text)
     if len(documents) != len(values):
         raise ValueError("a row holds more than one document")
-    held = set().union(*documents)
+    held: set[str] = set()
+    for document in documents:
+        held.update(document)
+        if len(held) > MOST_METRICS:
+            raise ValueError(f"more than {MOST_METRICS:,} different metrics")
     names = [name for name in (*METRICS, *sorted(held - set(METRICS)))
              if wanted is None or name in wanted]  # fmt: skip
     if ':"' in text:

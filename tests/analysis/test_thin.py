@@ -41,3 +41,10 @@ def test_ends_extremes_and_endings_stay(rows: pd.DataFrame, panels: int) -> None
     oom = drawn[drawn["status"] == "oom"]
     assert (oom["num_visual"].min(), oom["num_visual"].max()) == (0, COUNT - 1)
     assert drawn.index.is_monotonic_increasing
+
+
+def test_the_few_cells_with_a_value_stay(rows: pd.DataFrame) -> None:
+    alone = rows.assign(time_s=rows["time_s"].where(rows.index == 1234))
+    drawn = thin(alone, ("time_s",))
+    assert list(drawn["time_s"].dropna()) == [rows["time_s"][1234]]
+    assert len(drawn) <= MOST_POINTS + 1

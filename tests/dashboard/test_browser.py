@@ -260,6 +260,22 @@ def test_an_upload_is_opened_and_a_hostile_one_refused(
     assert query(tab)["store"] == ["upload-1.db"]
 
 
+def test_an_upload_that_is_too_large_stays_with_the_reader(
+    address: str, tmp_path: Path, tab: Page
+) -> None:
+    large = tmp_path / "large.db"
+    with large.open("wb") as file:
+        file.truncate(65 * 2**20)
+    tab.goto(f"{address}/runs?store=like_default.db")
+    tab.get_by_text("Look at a store from your own machine").click(timeout=60_000)
+    sent: list[str] = []
+    tab.on("request", lambda r: sent.append(r.url) if "upload_file" in r.url else None)
+    tab.locator("input[type=file]").set_input_files(large)
+    expect(tab.get_by_text("File must be 64.0MB or smaller")).to_be_visible(timeout=60_000)
+    assert sent == []
+    assert query(tab)["store"] == ["like_default.db"]
+
+
 def test_a_report_opens_from_the_disk_and_draws_in_either_theme(
     stores: Path, tmp_path: Path, tab: Page
 ) -> None:

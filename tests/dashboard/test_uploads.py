@@ -32,6 +32,9 @@ HOSTILE = {
     "other program's": "PRAGMA application_id = 7;",
     "newer": "PRAGMA user_version = 999;",
     "metrics": "UPDATE records SET metrics = '[1, 2';",
+    "a million metrics": """UPDATE records SET metrics = (
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000)
+        SELECT json_group_object('m' || i, i) FROM n);""",
     "cell": """UPDATE records SET cell = '{"kernel": 5}';""",
     "details": "UPDATE records SET environment = x'ff';",
 }

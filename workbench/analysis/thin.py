@@ -48,7 +48,8 @@ def _chosen(rows: pd.DataFrame, group: np.ndarray, metric: str, count: int) -> n
     known = group[np.isfinite(values)]
     if len(known) <= count:
         # Cells without a value stand in a strip: any choice that keeps both ends will do.
-        return group[np.unique(np.linspace(0, len(group) - 1, count).astype(int))]
+        some = group[np.linspace(0, len(group) - 1, count).astype(int)]
+        return np.union1d(known, some)
     # Even in the logarithm, in which |V| is mostly drawn.
     x = np.log1p(rows["num_visual"].to_numpy()[known].astype(np.float64))
     y = np.ascontiguousarray(values[np.isfinite(values)])

@@ -30,14 +30,15 @@ def render() -> None:
     rows = at_place(rows, *here[where])
     systems = several("Systems", in_order(rows), "systems")
     rows = rows[rows["series"].isin(systems)]
-    if (rows["time_s"].isna() | rows["bytes_moved"].isna()).all():
+    placed = rows.dropna(subset=["time_s", "bytes_moved"])
+    if placed.empty:
         st.info("No cell here has both a time and the bytes that it moved.")
         return
     lines, words = ceilings(rows)
-    drawn = thin(rows, ("time_s",))
+    drawn = thin(placed, ("time_s",))
     figure = roofline(drawn, store.looks, theme(), lines)
     clicked = show(figure, "roofline", rows, selects=True)
-    say_thinned(drawn, rows)
+    say_thinned(drawn, placed)
     st.caption(markdown(
         f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel has to"
         " do: all pairs for eager, the allowed ones for the others. Bytes are operator inputs read"
