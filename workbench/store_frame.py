@@ -20,7 +20,7 @@ Columns = dict[str, pd.Series]
 _WORDS = ("key", "source", "device", "status", "started_at")
 _NAMES = (*_WORDS, "duration_s", "num_visual", "cell", "flags", "error")
 MOST_METRICS = 1_000
-"""Different names in a store; a table of them grows with their number times that of the records."""
+"""Different names in a store: a table of them is as large as their number times the records."""
 _RUN_WORDS = ("run", "sweep")
 _FIELDS = {name: field.alias or name for name, field in Cell.model_fields.items()}
 """The fields of a cell and their public names."""
