@@ -230,3 +230,22 @@ def wait_for(met: Callable[[], bool], seconds: float = 30.0) -> None:
     while not met():
         assert time.monotonic() < deadline, "not met in time"
         time.sleep(0.02)
+
+
+def test_everybody_who_asked_learns_that_it_failed() -> None:
+    code = """
+import sys, time
+print("{}", flush=True)
+sys.stdin.readline()
+time.sleep(0.3)
+sys.exit("no luck")
+"""
+    many = Predictors(1, lambda: Predictor([sys.executable, "-c", code]))
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(many.ask, {"do": "names"}) for _ in range(3)]
+        assert [str(each.exception()) for each in asked] == [
+            "the predictor did not run: no luck"
+        ] * 3
+    finally:
+        many.close()

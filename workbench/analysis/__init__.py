@@ -13,6 +13,7 @@ from workbench.analysis.series import (
     kinds,
     series_label,
     series_name,
+    systems_of,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "limits",
     "series_label",
     "series_name",
+    "systems_of",
 ]

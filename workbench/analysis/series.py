@@ -22,6 +22,9 @@ SYSTEM = ("attention", "kernel", *OPTION_FLAGS, *SIZED_OPTIONS)
 LINE = (*SUBJECT, *CONDITIONS, "series", "attention", "kernel", "source", "device")
 """The columns that are equal along one line."""
 
+_TEXT = pd.StringDtype("python", na_value=np.nan)
+"""As a store's frame has it: of such text the analysis takes rows in half the time."""
+
 _FAMILIES = {"s": "S-Attn", "d": "D-Attn"}
 _NAMES = {"himix": "HiMix"}
 
@@ -48,8 +51,16 @@ def series_label(frame: pd.DataFrame) -> pd.Series:
     """``series_name`` of every row of a store's frame."""
     systems = kinds(frame, SYSTEM)
     rows = systems.distinct.to_dict("records")
-    names = pd.Series([series_name(row) for row in rows], dtype="str")  # type: ignore[arg-type]
+    names = pd.Series([series_name(row) for row in rows], dtype=_TEXT)  # type: ignore[arg-type]
     return names.take(systems.codes).set_axis(frame.index).rename("series")
+
+
+def systems_of(frame: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """(series, attention, kernel) of each series of the frame, in order of appearance."""
+    codes, names = pd.factorize(frame["series"].to_numpy())
+    _, first = np.unique(codes, return_index=True)
+    attentions, kernels = (frame[name].array[first] for name in ("attention", "kernel"))
+    return list(zip(map(str, names), attentions, kernels, strict=True))
 
 
 class Kinds(NamedTuple):
@@ -67,7 +78,9 @@ def kinds(frame: pd.DataFrame, columns: Sequence[str]) -> Kinds:
     """The kinds of a frame's rows, told apart by ``columns`` as ``group_codes`` does."""
     codes = group_codes(frame, columns)
     _, first, counts = np.unique(codes, return_index=True, return_counts=True)
-    return Kinds(codes, frame[list(columns)].iloc[first].reset_index(drop=True), counts)
+    # Column by column: rows of a table are taken after a copy of all of it.
+    distinct = {column: frame[column].array[first] for column in columns}
+    return Kinds(codes, pd.DataFrame(distinct), counts)
 
 
 def group_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:

@@ -5,17 +5,16 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import compare, environment_differences
+from workbench.analysis import compare, environment_differences, systems_of
 from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, subject_of_many
 from workbench.dashboard.reading import Data, kinds_of
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import data, opened, say_thinned, stores_here
-from workbench.figures import agreement
+from workbench.figures import agreement, looks
 from workbench.record import METRICS as METRIC_OF
 from workbench.report.sentences import place, places
 from workbench.report.text import listed, markdown
-from workbench.report.view import all_looks, systems_of
 from workbench.report.words import plural, spread
 from workbench.store import RunInfo
 from workbench.units import AXIS_UNITS
@@ -65,8 +64,8 @@ def render() -> None:
         notes = drawn["verdict"] + drawn["note"].map(lambda note: f", {note}" if note else "")
         drawn = drawn.assign(note=notes)
         systems = (side.store.once("systems", side.store.frame, systems_of) for side in sides)
-        looks = all_looks(pd.concat(systems))
-        show(agreement(drawn, looks, theme(), "new over old", TOLERANCE), "compare", table)
+        found = looks(dict.fromkeys(each for some in systems for each in some))
+        show(agreement(drawn, found, theme(), "new over old", TOLERANCE), "compare", table)
         say_thinned(drawn, known)
         st.caption(_caption(known, metric))
     else:

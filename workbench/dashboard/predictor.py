@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from workbench.errors import Failure
@@ -143,13 +143,17 @@ class Predictors:
                 while len(self._answers) > KEPT:
                     self._answers.popitem(last=False)
         if answer is not None:
-            return answer.result()
+            try:
+                return answer.result()
+            except CancelledError:
+                return self.ask(question)
         try:
             mine.set_result(self._ask(question))
-        except Failure as error:
-            with self._lock:
-                self._answers.pop(words, None)
-            mine.set_exception(error)
+        finally:
+            if not mine.done():
+                with self._lock:
+                    self._answers.pop(words, None)
+                mine.cancel()  # Whoever waits for the same asks again.
         return mine.result()
 
     def close(self) -> None:

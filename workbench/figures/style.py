@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.analysis import CONDITIONS, kinds
+from workbench.analysis import CONDITIONS, kinds, systems_of
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -107,8 +107,8 @@ def _rank(entry: tuple[str, str, str]) -> tuple[bool, bool, tuple[str, str, str]
 
 def in_order(frame: pd.DataFrame) -> list[str]:
     """The series of the frame, the S-Attn baselines first."""
-    rows = kinds(frame, ("attention", "series")).distinct.itertuples(index=False)
-    return [series for _, series in sorted(rows, key=lambda row: (row[0] != "s_attn", row[1]))]
+    rows = sorted(systems_of(frame), key=lambda row: (row[1] != "s_attn", row[0]))
+    return [series for series, *_ in rows]
 
 
 def place_names(frame: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import CONDITIONS, SUBJECT, group_codes, kinds, series_label
+from workbench.analysis import CONDITIONS, SUBJECT, group_codes, kinds, series_label, systems_of
 from workbench.devices import DEVICES, Device
 from workbench.figures import Look, looks
 from workbench.record import Record
@@ -22,13 +22,7 @@ def prepared(frame: pd.DataFrame) -> pd.DataFrame:
 
 def all_looks(frame: pd.DataFrame) -> dict[str, Look]:
     """The look of every series of the frame."""
-    rows = systems_of(frame).itertuples(index=False)
-    return looks([(str(a), str(b), str(c)) for a, b, c in rows])
-
-
-def systems_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every series of the frame, with its attention and kernel."""
-    return kinds(frame, ("series", "attention", "kernel")).distinct
+    return looks(systems_of(frame))
 
 
 def newest_of_each(frame: pd.DataFrame) -> pd.DataFrame:

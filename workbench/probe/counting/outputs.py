@@ -72,8 +72,8 @@ def _told(value: Any, given: list[Tensor]) -> Hashable:
 def _fresh(out: Any, given: list[Tensor]) -> list[_Like] | _Like | None:
     """What tells the outputs; None where they are more than that, such as a part of an input."""
     if isinstance(out, tuple):
-        each = [_fresh(one, given) for one in out]
-        return None if not all(isinstance(one, _Like) for one in each) else each  # type: ignore[return-value]
+        each = [like for one in out if isinstance(like := _fresh(one, given), _Like)]
+        return each if len(each) == len(out) else None
     if type(out) is not Tensor or out.device != META:
         return None
     like = _Like(tuple(out.shape), out.stride(), out.dtype)
