@@ -21,6 +21,7 @@ from workbench.figures import (
     agreement,
     memory,
     multiples,
+    placed,
     roofline,
     scaling,
     spent,
@@ -183,3 +184,13 @@ def test_what_was_measured_stands_beside_the_datasheet(held) -> None:
     lines, words = ceilings(rows.assign(device="cpu", ceiling_flops_s=None))
     assert lines == []
     assert words == "No datasheet gives ceilings for cpu in bfloat16."
+
+
+def test_a_cell_without_work_or_time_has_no_place_on_a_roofline(held) -> None:
+    frame = held[0]
+    rows = frame[(frame["source"] == "predicted") & (frame["time_s"] > 0)]
+    assert len(placed(rows)) == len(rows) > 0
+    for column in ("time_s", "bytes_moved"):
+        assert placed(rows.assign(**{column: 0.0})).empty
+    assert placed(rows.assign(flops=0.0, flops_causal=0.0)).empty
+    assert placed(rows.assign(flops=float("nan"), flops_causal=float("nan"))).empty

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,13 +172,18 @@ def _texts(values: Sequence[Any]) -> Sequence[str | None]:
     return [None if v is None else str(v) for v in values]
 
 
+@cache
+def _fields() -> dict[str, Any]:
+    return Cell.model_json_schema()["properties"]
+
+
 def _arrow_type(column: str) -> Any:
     """From the cell's own schema, so that an empty store gives the same columns as a full one."""
     import pyarrow as pa
 
     fixed = {"value": pa.float64(), "duration_s": pa.float64(), "index": pa.int64(),
              "num_samples": pa.int64()}  # fmt: skip
-    field = Cell.model_json_schema()["properties"].get(column, {"type": "string"})
+    field = _fields().get(column, {"type": "string"})
     kinds = {kind.get("type") for kind in field.get("anyOf", [field])} - {"null"}
     known = {"boolean": pa.bool_(), "integer": pa.int64()}
     # A field that may be a number or a name, such as memory_cap, is text.

@@ -11,7 +11,7 @@ from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import data, say_thinned
-from workbench.figures import in_order, quantity, roofline
+from workbench.figures import in_order, placed, quantity, roofline
 from workbench.report.ceilings import ceilings, rates
 from workbench.report.sentences import at_place, place, places
 from workbench.report.spent import spent_of
@@ -30,15 +30,15 @@ def render() -> None:
     rows = at_place(rows, *here[where])
     systems = several("Systems", in_order(rows), "systems")
     rows = rows[rows["series"].isin(systems)]
-    placed = rows.dropna(subset=["time_s", "bytes_moved"])
-    if placed.empty:
+    able = placed(rows)
+    if able.empty:
         st.info("No cell here has both a time and the bytes that it moved.")
         return
     lines, words = ceilings(rows)
-    drawn = thin(placed, ("time_s",))
+    drawn = thin(able, ("time_s",))
     figure = roofline(drawn, store.looks, theme(), lines)
     clicked = show(figure, "roofline", rows, selects=True)
-    say_thinned(drawn, placed)
+    say_thinned(drawn, able)
     st.caption(markdown(
         f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel has to"
         " do: all pairs for eager, the allowed ones for the others. Bytes are operator inputs read"

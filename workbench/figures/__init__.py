@@ -3,7 +3,7 @@
 from workbench.figures.agreement import agreement
 from workbench.figures.memory import memory
 from workbench.figures.panel import TOKENS, Axes, Crossing, Reading
-from workbench.figures.roofline import Ceilings, roofline
+from workbench.figures.roofline import Ceilings, placed, roofline
 from workbench.figures.scaling import SCALING_METRICS, multiples, scaling
 from workbench.figures.spent import spent
 from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks, place_names
@@ -29,6 +29,7 @@ __all__ = [
     "memory",
     "multiples",
     "place_names",
+    "placed",
     "quantity",
     "roofline",
     "scaling",

@@ -15,6 +15,9 @@ TERA = 1e12
 DASHES = {"datasheet": "dot", "measured": "solid"}
 
 
+COLUMNS = ("series", "attention", "kernel", "source", "num_visual", "key", "bytes_moved", "time_s")
+
+
 class Ceilings(NamedTuple):
     """The two lines of a roofline and where they are from."""
 
@@ -24,22 +27,28 @@ class Ceilings(NamedTuple):
     bytes_s: float
 
 
+def placed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells that have a place on a roofline: those with FLOPs, a time and bytes."""
+    return frame[(frame["time_s"] > 0) & (frame["bytes_moved"] > 0) & (_counted(frame) > 0)]
+
+
+def _counted(frame: pd.DataFrame) -> pd.Series:
+    """A fused kernel skips the pairs that the mask forbids; eager computes them all."""
+    return frame["flops_causal"].where(frame["kernel"] != "eager").fillna(frame["flops"])
+
+
 def roofline(
     frame: pd.DataFrame,
     looks: Mapping[str, Look],
     theme: Theme,
     ceilings: Sequence[Ceilings],
 ) -> go.Figure:
-    """``frame``: one source and device, ``series`` and ``dtype`` set; cells without time or bytes
-    are left out.
-    """
-    rows = frame[frame["time_s"].notna() & frame["bytes_moved"].notna() & (frame["time_s"] > 0)]
-    # A fused kernel skips the pairs that the mask forbids; eager computes them all.
-    counted = rows["flops_causal"].where(rows["kernel"] != "eager").fillna(rows["flops"])
-    rows = rows.assign(
+    """``frame``: ``placed`` cells of one source and device, ``series`` and ``dtype`` set."""
+    counted = _counted(frame)
+    rows = frame[[*COLUMNS, *({"mfu"} & {*frame.columns})]].assign(
         flops=counted,
-        intensity=counted / rows["bytes_moved"],
-        rate=counted / rows["time_s"] / TERA,
+        intensity=counted / frame["bytes_moved"],
+        rate=counted / frame["time_s"] / TERA,
     )
     traces = [
         _points(series, rows[rows["series"] == series], looks[series], theme)

@@ -137,7 +137,8 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
     As the record tells; else the kinds that have a metric, and the rest of the peak as one.
     """
     found = []
-    rows = frame[frame["peak_bytes"].notna()]
+    needed = ["run", "key", "source", "device", "series", "num_visual", "peak_bytes"]
+    rows = frame.loc[frame["peak_bytes"].notna(), [*needed, *COUNTED.values()]]
     records = details.some(identities(rows))
     for identity, row in zip(identities(rows), rows.to_dict("records"), strict=True):
         told = records[identity].details.get("memory_by_kind")

@@ -1,7 +1,7 @@
 """How close each cell comes to its card's limits."""
 
 from workbench.analysis.thin import thin
-from workbench.figures import roofline
+from workbench.figures import placed, roofline
 from workbench.report.ceilings import ceilings
 from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block
@@ -13,8 +13,7 @@ TITLE = "How close to the card's limits"
 
 def roofline_block(material: Material, subject: Subject) -> Block:
     """The roofline of the place that has the most cells with a time and bytes."""
-    rows = subject.rows
-    rows = rows[rows["time_s"].notna() & (rows["time_s"] > 0) & rows["bytes_moved"].notna()]
+    rows = placed(subject.rows)
     if rows.empty:
         return Block(TITLE, ("No cell here has both a time and the bytes that it moved.",))
     source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
