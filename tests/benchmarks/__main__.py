@@ -24,7 +24,7 @@ from tests.benchmarks import (
 )  # fmt: skip
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.limit import predicted_limit
-from workbench.probe.predicting.predict import predict
+from workbench.probe.predicting.predict import forget, predict
 from workbench.spec import Protocol, make_cell
 from workbench.sweep.machine import cpu_speed
 
@@ -64,6 +64,7 @@ def prediction() -> Iterator[Figure]:
     for kernel in ("eager", "sdpa"):
         cell = layer.replace(kernel=kernel)
         name = f"predict one layer's step, |V| = 131,072, {kernel}"
+        forget()  # The kernel's trace may be there from before.
         yield Figure(name, seconds(lambda c=cell: predict(c, "h100-80gb")), 1.0, "s")
     for visual in (74_000, 10_000_000):
         cell = make_cell(num_visual=visual, attention="d_attn", **TRAINING)

@@ -33,7 +33,8 @@ class Checked(Outputs):
         if func.is_view or func._schema.is_mutable or len(self._known) > before:
             return out
         Checked.remembered += 1
-        real = func(*args, **kwargs)
+        with torch.no_grad():
+            real = func(*args, **kwargs)
         assert type(out) is type(real)
         for mine, theirs in zip(tensors_in(out), tensors_in(real), strict=True):
             for fact in ("shape", "dtype", "device"):
@@ -76,3 +77,42 @@ def test_real_numbers_are_computed():
     known, multiply = Outputs(), torch.ops.aten.mul.Tensor
     for value in (1.0, 2.0):
         assert known.of(multiply, (torch.full((2,), value), 3.0), {}).tolist() == [3 * value] * 2
+
+
+POINTWISE = [
+    (torch.ops.aten.add.Tensor, [(3, 4), (3, 4)]),
+    (torch.ops.aten.mul.Tensor, [(2, 1, 5), (4, 1)]),
+    (torch.ops.aten.sub.Tensor, [(7,), ()]),
+    (torch.ops.aten.div.Tensor, [(), ()]),
+    (torch.ops.aten.div.Tensor, [(1,), ()]),
+    (torch.ops.aten.maximum.default, [(0, 3), (1, 3)]),
+    (torch.ops.aten.pow.Tensor_Tensor, [(5, 1), (1, 6)]),
+    (torch.ops.aten.lt.Tensor, [(2, 3), (3,)]),
+]
+
+
+@pytest.mark.parametrize(("func", "shapes"), POINTWISE, ids=lambda c: str(c))
+@pytest.mark.parametrize("dtypes", [
+    (torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.int64, torch.float16),
+    (torch.bfloat16, torch.float64), (torch.int32, torch.int64),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("turned", [False, True])
+def test_pointwise_operators_return_what_they_do_on_the_cpu(func, shapes, dtypes, turned):
+    real = [torch.ones(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    meta = [tensor.to("meta") for tensor in real]
+    if turned:  # Not contiguous any more, where there are several dimensions.
+        real, meta = ([t.mT.contiguous().mT if t.ndim > 1 else t for t in each]
+                      for each in (real, meta))  # fmt: skip
+    known = Outputs()
+    for _ in range(2):
+        out, expected = known.of(func, tuple(meta), {}), func(*real)
+        assert (out.shape, out.stride(), out.dtype) == (
+            expected.shape, expected.stride(), expected.dtype
+        )  # fmt: skip
+
+
+def test_what_torch_refuses_is_refused():
+    known, given = Outputs(), (torch.zeros(2, 3, device="meta"), torch.zeros(4, device="meta"))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"must match|broadcast"):
+            known.of(torch.ops.aten.add.Tensor, given, {})

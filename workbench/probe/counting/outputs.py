@@ -5,6 +5,7 @@ decoder ask the same ones again. A test holds every answer against torch's own.
 """
 
 from collections.abc import Hashable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -34,9 +35,14 @@ class Outputs:
         """``func(*args, **kwargs)``, or fresh tensors like what it returned before."""
         if func.is_view or func._schema.is_mutable:
             return func(*args, **kwargs)
-        given: list[Tensor] = []
+        given = tensors_in((args, *kwargs.values()))
         try:
-            key = (func, _told(args, given), _told(tuple(kwargs.items()), given))
+            if _is_pointwise(func) and _even(given, kwargs):
+                shape = _broadcast([tensor.shape for tensor in given])
+                if shape is not None:
+                    dtype = _dtype(func, _kind(args), _kind(tuple(kwargs.items())))
+                    return torch.empty(shape, dtype=dtype, device=META)
+            key = func, _told(args), _told(tuple(kwargs.items()))
             known = self._known.get(key)
         except TypeError:  # Something that has no hash, such as a generator of random numbers.
             return func(*args, **kwargs)
@@ -58,13 +64,12 @@ def tensors_in(value: Any) -> list[Tensor]:
     return []
 
 
-def _told(value: Any, given: list[Tensor]) -> Hashable:
-    """What an operator can see of an argument; tensors are added to ``given``."""
+def _told(value: Any) -> Hashable:
+    """What an operator can see of an argument."""
     if isinstance(value, Tensor):
-        given.append(value)
         return value.shape, value.stride(), value.dtype, value.device
     if isinstance(value, (list, tuple)):
-        return tuple(_told(each, given) for each in value)
+        return tuple(map(_told, value))
     # 1, 1.0 and True are equal, and give other data types.
     return type(value), value
 
@@ -80,3 +85,70 @@ def _fresh(out: Any, given: list[Tensor]) -> list[_Like] | _Like | None:
     storage, inputs = out.untyped_storage(), {t.untyped_storage()._cdata for t in given}
     same_size = storage.nbytes() == like.made().untyped_storage().nbytes()
     return like if same_size and storage._cdata not in inputs else None
+
+
+@lru_cache(maxsize=4096)
+def _is_pointwise(func: Any) -> bool:
+    """Whether each number of its one output depends on one number of each input."""
+    return torch.Tag.pointwise in func.tags and len(func._schema.returns) == 1
+
+
+def _even(given: list[Tensor], kwargs: dict[str, Any]) -> bool:
+    """Whether a pointwise operator returns a contiguous tensor: where all of its inputs are."""
+    return (
+        bool(given)
+        and "memory_format" not in kwargs
+        and all(type(t) is Tensor and t.device == META and _is_plain(t) for t in given)
+    )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Contiguous, also by the stride of a dimension of one element, which no number depends on."""
+    step = 1
+    for size, stride in zip(reversed(tensor.shape), reversed(tensor.stride()), strict=True):
+        if stride != step:
+            return False
+        step *= size or 1
+    return True
+
+
+def _broadcast(shapes: list[torch.Size]) -> tuple[int, ...] | None:
+    """The shape of a pointwise operator's output; None where torch has to say what is wrong."""
+    found = [1] * max(map(len, shapes))
+    for shape in shapes:
+        for place, size in enumerate(shape, len(found) - len(shape)):
+            if found[place] == 1:
+                found[place] = size
+            elif size not in (1, found[place]):
+                return None
+    return tuple(found)
+
+
+class _Kind(NamedTuple):
+    """What the data type of a pointwise output depends on."""
+
+    dtype: torch.dtype
+    has_size: bool
+    """A tensor of no dimension counts as a number."""
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _Kind(value.dtype, value.ndim > 0)
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_kind, value))
+    return type(value), value
+
+
+@lru_cache(maxsize=4096)
+def _dtype(func: Any, args: tuple[Any, ...], kwargs: tuple[Any, ...]) -> torch.dtype:
+    """Asked of torch once, with tensors of one element."""
+    out = func(*map(_stand_in, args), **{name: _stand_in(kind) for (_, name), kind in kwargs})
+    assert isinstance(out, Tensor), "a pointwise operator returns one tensor"
+    return out.dtype
+
+
+def _stand_in(kind: Any) -> Any:
+    if isinstance(kind, _Kind):
+        return torch.empty((1,) if kind.has_size else (), dtype=kind.dtype, device=META)
+    return kind[1]

@@ -154,6 +154,11 @@ def _traced(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trac
     return _kept(cell.replace(zero=0, world_size=1, memory_cap=None), allocator)
 
 
+def forget() -> None:
+    """Drop the traces that are kept: the next prediction takes what a first one takes."""
+    _kept.cache_clear()
+
+
 @lru_cache(maxsize=16)
 def _kept(cell: Cell, allocator: Allocator) -> Trace:
     return trace(cell, allocator, pieces=True)

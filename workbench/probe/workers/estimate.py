@@ -16,7 +16,7 @@ from workbench.lvlm.build import DTYPES, build
 from workbench.lvlm.parts import LayerParts
 from workbench.probe.machine.memory_limit import asked_limits
 from workbench.probe.measuring.measure import SLOW_S
-from workbench.probe.predicting.predict import predict
+from workbench.probe.predicting.predict import forget, predict
 from workbench.spec import Cell, Point
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -94,6 +94,7 @@ class Forecast:
 def _traced(kinds: list[Kind]) -> "list[Forecast]":
     found = []
     for kind in kinds:
+        forget()
         known, start, sizes = [], time.perf_counter(), kind.chosen()
         for size in sizes:
             cell = kind.point.cell.replace(num_visual=size)
@@ -114,6 +115,7 @@ def _closed(kinds: list[Kind]) -> "list[Forecast]":
         cell = kind.point.cell
         like = cell.scope, cell.pass_
         if like not in seconds:
+            forget()
             start = time.perf_counter()
             predict(cell, "cpu" if kind.is_measured else kind.device)
             seconds[like] = time.perf_counter() - start
