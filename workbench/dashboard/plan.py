@@ -172,7 +172,7 @@ def advice(cell: Cell, answer: Answer, ask: Ask) -> Iterator[str]:
 def asked_first(cell: Cell) -> list[Cell]:
     """The cells that ``advice`` asks about in any case: they can be asked about at once."""
     found = [remedy.cell for remedy in remedies(cell)]
-    return [*found, _most(cell)] if _shards(cell) else found
+    return [_most(cell), *found] if _shards(cell) else found
 
 
 def _gib(size: int | None) -> str:
