@@ -27,7 +27,7 @@ from tests.test_cli import Answer
         ("predict --visual 9 --memory-cap 1x", "memory_cap '1x' is unknown; known: "),
         ("list runs --store no.db", "no.db"),
         ("sweep missing.yaml", "missing.yaml"),
-        ("sweep missing.py", "missing.py: no such file"),
+        ("sweep missing.py", "missing.py': no such file"),
         ("report no.db", "no.db"),
         ("dashboard no.db", "no.db"),
         ("export no.db -o out", "no.db"),

@@ -177,7 +177,7 @@ def test_front_end_of_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
     assert default_vision(str(tmp_path)) == "qwen2.5-vl"
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(RequestError, match=r"config\.json: not JSON"):
+    with pytest.raises(RequestError, match=r"config\.json': not JSON"):
         default_vision(str(tmp_path))
 
 

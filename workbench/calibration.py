@@ -15,12 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.devices import DEVICES
 from workbench.errors import RequestError
+from workbench.files import read_json, unusable
 from workbench.spec import Cell
 
 PACKAGED = Path(__file__).with_name("calibrations")
 """Calibrations that are found by their device without being asked for: ``<device>.json``."""
 NONE = "none"
 """The word that asks for a prediction without any calibration."""
+
+MAX_BYTES = 4 * 2**20
+"""Of a calibration's file: one of every class of operator has some 20 kB."""
 
 _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 Count = Annotated[int, Field(ge=0, strict=True)]
@@ -169,20 +173,13 @@ class Calibration(BaseModel):
         """Write the file; raises RequestError where it cannot be written."""
         try:
             path.write_text(self.text, encoding="utf-8")
-        except OSError as error:
-            raise RequestError(f"{path}: cannot be written: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            raise unusable(path, "calibration", error, "written") from None
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file; raises RequestError with the file, the field and what would be right."""
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RequestError(f"calibration {path}: cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError):
-            raise RequestError(
-                f"calibration {path}: not JSON; 'workbench calibrate' writes such a file"
-            ) from None
+        document = read_json(path, "calibration", MAX_BYTES)
         try:
             return cls.model_validate(document)
         except ValidationError as error:

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from workbench.errors import RequestError
+from workbench.files import read_text
 from workbench.registry import Registry
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -35,6 +36,9 @@ FIGURES = (
     *OPTIONAL,
 )
 """The fields that need a source each."""
+
+MAX_BYTES = 256 * 2**10
+"""Of a card's file: an entry has 2 kB."""
 
 UNITS = {"B": 1, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30}
 
@@ -121,10 +125,9 @@ def _make(origin: str, fields: dict[str, Any]) -> Device:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    text = read_text(path, "device", MAX_BYTES)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+        document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""

@@ -7,7 +7,11 @@ import yaml
 from pydantic import ValidationError
 
 from workbench.errors import RequestError
+from workbench.files import read_text
 from workbench.spec import Sweep, first_error
+
+MAX_BYTES = 256 * 2**10
+"""Of a sweep's file: a thousand values of |V| have 10 kB."""
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -15,10 +19,9 @@ def load_sweep(path: Path) -> Sweep:
 
     Raises RequestError with the file, the line or the field, and what would be right.
     """
+    text = read_text(path, "sweep", MAX_BYTES)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""

@@ -1,6 +1,5 @@
 """Images and video -> |V|: sizes from real files or from the request, tokens by the front end."""
 
-import json
 import re
 import struct
 import warnings
@@ -9,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.errors import RequestError
+from workbench.files import read_json, require_file
 from workbench.vision import VISIONS, FrontEnd
 
 MAX_EDGE = 1_000_000
+MAX_CONFIG_BYTES = 4 * 2**20
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 LOCAL_ONLY = {"protocol_whitelist": "file"}
@@ -32,10 +33,7 @@ def default_vision(model: str) -> str:
     word = Path(model).name.lower()
     config = Path(model) / "config.json"
     if config.is_file():
-        try:
-            fields = json.loads(config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RequestError(f"model {model!r}: {config}: not JSON: {error}") from None
+        fields = read_json(config, "model", MAX_CONFIG_BYTES)
         word = str(fields.get("model_type", "")) if isinstance(fields, dict) else ""
     matches = [
         (len(prefix), name)
@@ -75,18 +73,13 @@ def parse_resolution(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _require_file(path: Path, field: str) -> None:
-    if not path.is_file():
-        raise RequestError(f"{field} {str(path)!r}: no such file")
-
-
 def image_size(path: Path) -> tuple[int, int]:
     """Upright (width, height) of an image file, which is decoded once to know that it is whole.
 
     Raises RequestError, naming the file, where Pillow is missing, the file is no image, is cut
     off, or holds more pixels than Pillow takes for a decompression bomb.
     """
-    _require_file(path, "image")
+    require_file(path, "image")
     try:
         from PIL import Image
     except ImportError:
@@ -114,7 +107,7 @@ def video_clip(path: Path) -> Clip:
 
     Raises RequestError, naming the file, where PyAV is missing or the file has no readable video.
     """
-    _require_file(path, "video")
+    require_file(path, "video")
     try:
         import av
     except ImportError:

@@ -229,8 +229,8 @@ def test_one_that_comes_with_the_workbench_is_found(exact, tmp_path, monkeypatch
         ({"version": 9}, "version"),
         ({"flops_per_s": {"matmul bfloat16": {"value": -1}}}, "flops_per_s.matmul bfloat16"),
         ({"surprise": 1}, "surprise"),
-        (None, "not JSON"),
-        ("gone", "cannot be read"),
+        (None, "UTF-8"),
+        ("gone", "no such file"),
     ],
 )
 def test_a_file_of_no_use_is_one_line_and_exit_2(file, tmp_path, capsys, change, message) -> None:

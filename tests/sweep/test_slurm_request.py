@@ -181,11 +181,11 @@ def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
     assert (job.num_done, job.log_lines) == (0, [])
     (batch.folder / "batch.json").unlink()
     (batch.folder / "batch.json").symlink_to("/dev/zero")
-    with pytest.raises(RequestError, match=r"batch\.json: not the file of a sweep under Slurm"):
+    with pytest.raises(RequestError, match="not a regular file"):
         _ = run.batches
     (run.folder / "run.json").unlink()
     os.mkfifo(run.folder / "run.json")
-    with pytest.raises(RequestError, match=r"run\.json: not the file of a sweep under Slurm"):
+    with pytest.raises(RequestError, match="not a regular file"):
         runs(tmp_path)
 
 

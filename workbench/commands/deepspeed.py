@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from workbench.errors import RequestError, Unsupported
+from workbench.files import read_text, shown, unusable
 
 if TYPE_CHECKING:
     from workbench.spec import Cell
+
+MAX_BYTES = 2**20
+"""Of a cell's file: what ``predict --json`` prints has some 10 kB."""
 
 
 def write_config(named: str, store: Path | None, output: Path | None) -> str | None:
@@ -38,8 +42,8 @@ def write_config(named: str, store: Path | None, output: Path | None) -> str | N
         return text
     try:
         output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"output {str(output)!r}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        raise unusable(output, "output", error, "written") from None
     return None
 
 
@@ -48,13 +52,14 @@ def _cell(named: str, store: Path | None) -> "Cell":
 
     if store is not None:
         return _stored(named, store)
-    path = Path(named)
     try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
-        raise RequestError(
-            f"deepspeed-config {named!r}: not a readable file of a cell; for a key, name its store"
-        ) from None
+        text = read_text(named, "deepspeed-config", MAX_BYTES)
+    except RequestError as error:
+        raise RequestError(f"{error}; for a key, name its store") from None
+    try:
+        document: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        raise RequestError(f"deepspeed-config {shown(named)}: not a file of a cell") from None
     if isinstance(document, dict) and isinstance(document.get("cell"), dict):
         document = document["cell"]
     if not isinstance(document, dict):

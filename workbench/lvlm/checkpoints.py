@@ -5,7 +5,6 @@ projector by theirs inside the whole (``visual.…``, ``vision_tower.…``,
 ``multi_modal_projector.…``).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import RequestError
+from workbench.files import read_json, require_file
 from workbench.lvlm.hub import quietly
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
 
 INDEX = "model.safetensors.index.json"
+MAX_INDEX_BYTES = 64 * 2**20
+"""The index of 90,000 tensors has 9 MB."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,12 @@ def check_source(source: str) -> None:
     local = folder.is_absolute() or source.startswith(".") or folder.exists()
     if not local:
         return
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").exists():
         raise RequestError(f"weights {source!r}: not a folder with a config.json")
-    if not [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    for path in (folder / "config.json", *files):
+        require_file(path, f"weights {source!r}:")
+    if not files:
         raise RequestError(
             f"weights {source!r}: the folder has no weights; expected model.safetensors"
         )
@@ -164,12 +169,13 @@ def read_headers(folder: Path, source: str) -> dict[str, Held]:
 
 def _index(folder: Path, source: str) -> dict[str, str]:
     path = folder / INDEX
-    if not path.is_file():
+    if not path.exists():
         return {}
+    document = read_json(path, f"weights {source!r}:", MAX_INDEX_BYTES)
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        names = document["weight_map"]
         return {str(name): str(file) for name, file in names.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise RequestError(
             f"weights {source!r}: {INDEX}: expected JSON with a weight_map: {error}"
         ) from None

@@ -14,6 +14,7 @@ from workbench.collector import without_collector
 from workbench.devices import DEVICES
 from workbench.devices import device as device_entry
 from workbench.errors import RequestError
+from workbench.files import require_file
 from workbench.probe.machine.environment import cuda_index, device_name, resolve_device
 from workbench.probe.machine.launch import check_here, check_together
 from workbench.spec import Cell, Point, Sweep
@@ -49,8 +50,7 @@ def load_probe(path: Path) -> Sweep:
         return load_sweep(path)
     if suffix != ".py":
         raise RequestError(f"{path}: a sweep is a .yaml file, or a .py file that defines sweep()")
-    if not path.is_file():
-        raise RequestError(f"{path}: no such file")
+    require_file(path, "sweep")
     # Probes may build on their neighbours, as they can when Python runs them.
     sys.path.insert(0, str(path.parent))
     try:

@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from workbench.errors import Failure, RequestError
+from workbench.files import read_bytes
 from workbench.spec import Point, Sweep
 
 MAX_BYTES = 2**28
@@ -113,10 +114,8 @@ def write(path: Path, document: BaseModel) -> None:
 
 def _read(kind: type[T], path: Path) -> T:
     try:
-        if not path.is_file() or path.stat().st_size > MAX_BYTES:
-            raise OSError(f"no file of at most {MAX_BYTES:,} bytes")
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        return kind.model_validate_json(read_bytes(path, "sweep under Slurm", MAX_BYTES))
+    except ValidationError as error:
         reason = str(error).splitlines()[0]
         raise RequestError(f"{path}: not the file of a sweep under Slurm: {reason}") from None
 
