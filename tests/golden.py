@@ -6,9 +6,10 @@ smooth, and shaped like real ones: nothing here is a measurement.
 
 import random
 from pathlib import Path
+from typing import get_args
 
 from workbench.record import Environment, Record, Status
-from workbench.spec import Cell, Grid, Sweep, make_cell
+from workbench.spec import FIELDS, Cell, Grid, Sweep, make_cell
 from workbench.store import Store
 
 LAPTOP = Environment(
@@ -242,3 +243,26 @@ def build(path: Path, kind: str) -> Path:
             run = store.begin_run(sweep.name, sweep.model_dump(mode="json", by_alias=True), NODE)
             store.add_many(run, [slower(one) for one in records])
     return path
+
+
+BASES = (
+    {"scope": "lvlm", "pass": "train", "num_visual": 729, "checkpoint": True, "zero": 2,
+     "world_size": 2, "logits": "text"},
+    {"num_visual": 729},
+)  # fmt: skip
+"""Cells of which one or the other lets any field have a value of its own."""
+
+
+def another(name: str) -> tuple[Cell, Cell]:
+    """Two cells that differ in one field, whichever it is, by its public name."""
+    words = [word for word in get_args(FIELDS[name].annotation) if isinstance(word, str)]
+    candidates = [*words, True, 2, 3, "other", "T,V,T"]
+    for base in (make_cell(**fields) for fields in BASES):
+        for value in candidates:
+            try:
+                changed = base.replace(**{name: value})
+            except ValueError:
+                continue
+            if changed.document()[name] != base.document()[name]:
+                return base, changed
+    raise AssertionError(f"{name}: no candidate is a value of it; add one")

@@ -167,6 +167,31 @@ def test_make_refuses_an_old_python(tmp_path: Path) -> None:
     assert "Python 3.11 or newer is needed: make PYTHON=python3.12" in done.stderr
 
 
+MARKER = re.compile(r"^(<{7}|>{7}|\|{7})( |$)|^={7}$", re.MULTILINE)
+"""A line that a merge leaves where it could not decide."""
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [("<" * 7 + " HEAD", True), ("a\n" + "=" * 7 + "\nb", True), (">" * 7 + " 48d3c75 (x)", True),
+     ("|" * 7, True), ("=" * 8, False), ("a " + "<" * 7 + " b", False)],
+)  # fmt: skip
+def test_a_merge_s_marker_is_known(text: str, is_one: bool) -> None:
+    assert bool(MARKER.search(text)) == is_one
+
+
+def test_no_tracked_file_has_a_merge_s_markers() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    assert len(files) > 100
+    undecided = [
+        str(path.relative_to(ROOT))
+        for path in files
+        if path.is_file() and MARKER.search(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert undecided == []
+
+
 def test_ci_runs_the_readme_s_commands() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111

@@ -71,19 +71,19 @@ class Cell(BaseModel):
     scope: Scope = "layer"
     pass_: Pass = Field(default="forward", alias="pass")
     num_visual: Count
-    num_text: Count = 64
+    num_text: Count = Field(default=64, title="Text tokens |T|")
     batch: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
-    dtype: Dtype = "bfloat16"
+    dtype: Dtype = Field(default="bfloat16", title="Data type")
     layout: str = "V,T"
-    logits: Logits = "all"
-    zero: Annotated[int, Field(ge=0, le=3, strict=True)] = 0
+    logits: Logits = Field(default="all", title="Logits on")
+    zero: Annotated[int, Field(ge=0, le=3, strict=True)] = Field(default=0, title="ZeRO stage")
     world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
-    accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = Field(
+        default=1, title="Micro-batches a step"
+    )
     """Micro-batches of ``batch`` samples that one optimizer step adds up."""
-    frozen: str | None = None
+    frozen: str | None = Field(default=None, title="Frozen parts")
     """Parts of scope ``lvlm`` that are not trained, such as ``decoder,tower``."""
-    offload_optimizer: bool = False
-    """The optimizer's states and its step on the host (ZeRO 1 to 3)."""
     ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
     """Ranks that share one sequence (DeepSpeed-Ulysses)."""
     layer: Annotated[int, Field(ge=0, le=10_000, strict=True)] | None = None
@@ -95,6 +95,8 @@ class Cell(BaseModel):
     checkpoint: bool = False
     checkpoint_every: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
     offload: bool = False
+    offload_optimizer: bool = False
+    """The optimizer's states and its step on the host (ZeRO 1 to 3)."""
     visual_positions: bool = False
     compile: bool = False
     memory_cap: Annotated[int, Field(ge=1, strict=True)] | Name | None = None
@@ -201,11 +203,16 @@ class Cell(BaseModel):
         return " ".join(words)
 
 
-OPTION_FLAGS = (
-    "fold", "skip_last", "tiled", "checkpoint", "offload", "offload_optimizer",
-    "visual_positions", "compile",
-)  # fmt: skip
+OPTION_FLAGS = tuple(name for name, field in Cell.model_fields.items() if field.annotation is bool)
 """The on/off fields of a cell."""
+
+FIELDS = {field.alias or name: field for name, field in Cell.model_fields.items()}
+"""The fields of a cell by their public names (``pass``, not ``pass_``)."""
+
+
+def field_label(name: str) -> str:
+    """How a field of a cell, by its public name, is called where people read it."""
+    return FIELDS[name].title or name.replace("_", " ").capitalize()
 
 
 class Protocol(BaseModel):

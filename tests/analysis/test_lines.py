@@ -7,14 +7,19 @@ import pytest
 
 from tests import golden
 from workbench.analysis import (
+    CONDITIONS,
+    SUBJECT,
     fit,
     headline,
+    kinds,
     limits,
     series_label,
     series_name,
 )
+from workbench.analysis.series import LINE, SYSTEM, with_series
 from workbench.record import Record, Status
-from workbench.spec import make_cell
+from workbench.report.words import setting
+from workbench.spec import FIELDS, make_cell
 from workbench.store import Store
 
 
@@ -161,3 +166,24 @@ def test_every_store_can_be_analysed(tmp_path: Path, kind: str) -> None:
     assert set(curves["series"]) <= set(fits["series"]) <= set(series_label(frame))
     assert len(limits(frame)) >= len(frame.groupby(["source", "device"]))
     assert set(headline(frame)["baseline"]) <= {"eager", "fused"}
+
+
+def test_every_field_of_a_cell_belongs_to_the_subject_the_system_or_the_conditions() -> None:
+    assert sorted((*SUBJECT, *SYSTEM, *CONDITIONS, "num_visual")) == sorted(FIELDS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_cells_that_differ_in_one_field_are_told_apart(name: str, tmp_path: Path) -> None:
+    cells = golden.another(name)
+    frame = frame_of(tmp_path, *(golden.record(**cell.document()) for cell in cells))
+    # Along a line |V| alone differs.
+    assert len(kinds(with_series(frame), LINE).distinct) == (1 if name == "num_visual" else 2)
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_a_caption_names_every_condition_that_is_not_the_default(
+    name: str, tmp_path: Path
+) -> None:
+    frame = frame_of(tmp_path, *(golden.record(**c.document()) for c in golden.another(name)))
+    captions = {setting(frame.iloc[[row]]) for row in (0, 1)}
+    assert len(captions) == 2

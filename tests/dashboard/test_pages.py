@@ -16,6 +16,7 @@ from workbench import dashboard
 from workbench.cli import app
 from workbench.dashboard.runs import repeats
 from workbench.dashboard.shell import opened
+from workbench.spec import FIELDS, field_label
 from workbench.store import Store
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
@@ -204,6 +205,32 @@ def test_a_row_that_cannot_be_read_is_said_on_the_page(
     test = AppTest.from_file(str(APP), default_timeout=180).run()
     assert not test.exception
     assert "damaged" in words(test)
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose cells differ in every field that a cell has, one at a time."""
+    folder = tmp_path_factory.mktemp("varied")
+    pairs = [golden.another(name) for name in FIELDS]
+    cells = {cell.key: cell for pair in pairs for cell in pair}
+    made = [golden.record(**cell.document()) for cell in cells.values()]
+    with Store.open(folder / "varied.db", mode="w") as store:
+        store.add_many(store.begin_run("s", {}, golden.LAPTOP), made)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n in PAGES if hasattr(import_module(f"workbench.dashboard.{n}"), "subject")],
+)
+def test_every_page_draws_cells_that_differ_in_any_field(
+    name: str, varied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = {"scope": "lvlm", "pass": "train"}
+    test = page(name, varied, monkeypatch, store="varied.db", **subject)
+    assert not test.exception
+    controls = {part.label for part in test.sidebar.selectbox}
+    assert {field_label(name) for name in ("accumulate", "frozen", "zero")} <= controls
 
 
 def test_the_entry_draws_its_first_page(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,18 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from workbench.spec import OPTION_FLAGS, Cell
+from workbench.spec import FIELDS, OPTION_FLAGS, Cell
 
 SUBJECT = ("model", "scope", "pass")
 """What a figure is about."""
 
-CONDITIONS = ("num_text", "batch", "dtype", "layout", "logits", "zero", "world_size", "accumulate",
-              "frozen", "layer", "memory_cap", "weights")  # fmt: skip
-"""What must be equal for two cells to be compared; the rest of a cell is its system and |V|."""
-
 SIZED_OPTIONS = ("chunk", "checkpoint_every", "ulysses")
 SYSTEM = ("attention", "kernel", *OPTION_FLAGS, *SIZED_OPTIONS)
 """The fields that ``series`` names."""
+
+CONDITIONS = tuple(name for name in FIELDS if name not in (*SUBJECT, *SYSTEM, "num_visual"))
+"""What must be equal for two cells to be compared; the rest of a cell is its system and |V|."""
 
 LINE = (*SUBJECT, *CONDITIONS, "series", "attention", "kernel", "source", "device")
 """The columns that are equal along one line."""

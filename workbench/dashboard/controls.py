@@ -10,13 +10,8 @@ import streamlit as st
 from workbench.analysis import SUBJECT, Kinds
 from workbench.dashboard.reading import Data
 from workbench.report.view import splitting, where
+from workbench.spec import field_label
 
-LABELS = {
-    "model": "Model", "scope": "Scope", "pass": "Pass", "num_text": "Text tokens |T|",
-    "batch": "Batch", "dtype": "Data type", "layout": "Layout", "logits": "Logits on",
-    "zero": "ZeRO stage", "world_size": "World size", "layer": "Layer", "memory_cap": "Memory cap",
-    "weights": "Weights",
-}  # fmt: skip
 ORDER = {"scope": ("layer", "decoder", "lvlm"), "pass": ("forward", "train", "decode")}
 KEYS = {"num_text": "text"}
 """Names in the URL that differ from the column's; they follow the command line's options."""
@@ -65,11 +60,11 @@ def _pick(kinds: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
     with st.sidebar:
         if column in ORDER and len(names) > 1:
             name = st.segmented_control(
-                LABELS[column], list(names), default=next(iter(names)), required=True, key=key,
-                bind="query-params", width="stretch",
+                field_label(column), list(names), default=next(iter(names)), required=True,
+                key=key, bind="query-params", width="stretch",
             )  # fmt: skip
         else:
-            name = st.selectbox(LABELS[column], list(names), key=key, bind="query-params")
+            name = st.selectbox(field_label(column), list(names), key=key, bind="query-params")
     return where(kinds, {column: names[name]})
 
 

@@ -9,6 +9,7 @@ from workbench.analysis import CONDITIONS, SUBJECT, kinds
 from workbench.figures import place_names
 from workbench.record import METRICS
 from workbench.report.text import listed
+from workbench.spec import FIELDS, field_label
 
 SCOPES = {
     "layer": "One decoder layer of {}",
@@ -16,6 +17,9 @@ SCOPES = {
     "lvlm": "{} with vision tower, adapter and decoder",
 }
 PASSES = {"forward": "forward", "train": "training step", "decode": "decoding step"}
+NAMED = ("num_text", "batch", "dtype", "layout", "logits", "zero", "world_size", "layer",
+         "memory_cap", "weights")  # fmt: skip
+"""Conditions that ``setting`` has words of its own for; others it calls by their label."""
 LAYER_TRAIN = "forward and backward, no optimizer"
 
 
@@ -56,6 +60,11 @@ def setting(rows: pd.DataFrame) -> str:
         words.append(f"logits of {facts['logits']} rows")
     if facts.get("zero"):
         words.append(f"ZeRO {facts['zero']} over {facts.get('world_size', 1):,} ranks")
+    words += [
+        f"{field_label(name).lower()}: {value}"
+        for name, value in facts.items()
+        if name in CONDITIONS and name not in NAMED and value not in (None, FIELDS[name].default)
+    ]
     if facts.get("layer") is not None:
         words.append(f"layer {int(facts['layer'])}")
     if facts.get("memory_cap") is not None:
