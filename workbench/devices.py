@@ -18,8 +18,8 @@ from pydantic import (
 )
 
 from workbench.errors import RequestError
-from workbench.files import read_text
 from workbench.registry import Registry
+from workbench.yaml_text import read_yaml
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 """The data types whose peak every card states; ``tf32`` may stand beside them."""
@@ -36,9 +36,6 @@ FIGURES = (
     *OPTIONAL,
 )
 """The fields that need a source each."""
-
-MAX_BYTES = 256 * 2**10
-"""Of a card's file: an entry has 2 kB."""
 
 UNITS = {"B": 1, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30}
 
@@ -125,16 +122,10 @@ def _make(origin: str, fields: dict[str, Any]) -> Device:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    text = read_text(path, "device", MAX_BYTES)
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise RequestError(f"{path}: {line}not plain YAML") from None
+    document = read_yaml(path, "device")
     if not isinstance(document, dict):
         raise RequestError(f"{path}: a device is a mapping with peak_flops, total_bytes, …")
-    return {str(key): value for key, value in document.items()}
+    return document
 
 
 def load_device_file(path: Path) -> Device:
@@ -159,7 +150,9 @@ def load_device_file(path: Path) -> Device:
 
 
 DEVICES: Registry[Device] = Registry("device")
-for _name, _fields in _read(Path(__file__).with_suffix(".yaml")).items():
+# Ours, and with anchors, so that a source of several figures stands in it once.
+_ENTRIES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+for _name, _fields in _ENTRIES.items():
     DEVICES.add(_name, _make(_name, {"name": _name, **_fields}))
 
 

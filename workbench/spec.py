@@ -6,6 +6,7 @@ the torch half resolves. Nothing here imports torch.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -29,6 +30,12 @@ from workbench.pictures import Pictures
 
 MAX_TOKENS = 10**9
 """The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second."""
+
+MAX_POINTS = 100_000
+"""The most cells of a sweep: to make them takes some 6 s and 0.8 GB."""
+AXES = ("models", "scopes", "passes", "dtypes", "text", "batches", "attentions", "kernels",
+        "options", "visual")  # fmt: skip
+"""The axes of a grid, outermost first."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
 Count = Annotated[int, Field(ge=0, le=MAX_TOKENS, strict=True)]
@@ -284,19 +291,7 @@ class Grid(BaseModel):
     calibration: Name | None = None
     """Predicted: a file of ``workbench calibrate``, or ``none``; without it a packaged one."""
 
-    @field_validator(
-        "visual",
-        "models",
-        "attentions",
-        "kernels",
-        "scopes",
-        "passes",
-        "text",
-        "batches",
-        "dtypes",
-        "options",
-        mode="before",
-    )
+    @field_validator(*AXES, mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return _as_tuple(value)
@@ -307,24 +302,14 @@ class Grid(BaseModel):
     def _cells_are_valid(self) -> Self:
         if not all(self.axes()):
             raise ValueError("an axis is empty: every axis needs at least one value")
+        _check_size(self)
         with without_collector():
             self._points = tuple(self._made())
         return self
 
     def axes(self) -> tuple[tuple[Any, ...], ...]:
-        """The axes, outermost first."""
-        return (
-            self.models,
-            self.scopes,
-            self.passes,
-            self.dtypes,
-            self.text,
-            self.batches,
-            self.attentions,
-            self.kernels,
-            self.options,
-            self.visual,
-        )
+        """The values of each of AXES."""
+        return tuple(getattr(self, name) for name in AXES)
 
     def points(self) -> tuple[Point, ...]:
         """Every point, |V| innermost, in the order that the axes are written."""
@@ -346,6 +331,17 @@ class Grid(BaseModel):
                 )
 
 
+def _check_size(*grids: Any) -> None:
+    """Raise ValueError where grids, or the documents of grids, would make too many cells."""
+    total = 0
+    for grid in grids:
+        fields = grid if isinstance(grid, dict) else vars(grid) if isinstance(grid, Grid) else {}
+        values = [fields.get(name) for name in AXES]
+        total += math.prod(len(v) if isinstance(v, (list, tuple)) else 1 for v in values)
+    if total > MAX_POINTS:
+        raise ValueError(f"the axes make {total:,} cells; a sweep has at most {MAX_POINTS:,}")
+
+
 class Sweep(BaseModel):
     """A named union of grids. Runs of the same name in one store and environment are continued."""
 
@@ -353,6 +349,12 @@ class Sweep(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     grids: tuple[Grid, ...] = Field(min_length=1)
+
+    @field_validator("grids", mode="before")
+    @classmethod
+    def _few_enough(cls, value: Any) -> Any:
+        _check_size(*(value if isinstance(value, (list, tuple)) else ()))
+        return value
 
     def points(self) -> list[Point]:
         """The points of all grids, each (key, source, device) once, in order."""

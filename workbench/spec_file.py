@@ -3,15 +3,11 @@
 import re
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from workbench.errors import RequestError
-from workbench.files import read_text
 from workbench.spec import Sweep, first_error
-
-MAX_BYTES = 256 * 2**10
-"""Of a sweep's file: a thousand values of |V| have 10 kB."""
+from workbench.yaml_text import read_yaml
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -19,19 +15,9 @@ def load_sweep(path: Path) -> Sweep:
 
     Raises RequestError with the file, the line or the field, and what would be right.
     """
-    text = read_text(path, "sweep", MAX_BYTES)
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise RequestError(f"{path}: {line}not plain YAML: {problem}") from None
-    except RecursionError:
-        raise RequestError(f"{path}: nested too deeply to be a sweep") from None
-    if not isinstance(document, dict):
+    fields = read_yaml(path, "sweep")
+    if not isinstance(fields, dict):
         raise RequestError(f"{path}: a sweep is a mapping with at least 'visual: [256, 512]'")
-    fields = {str(k): v for k, v in document.items()}
     name = fields.pop("name", re.sub(r"[^A-Za-z0-9._-]", "-", path.stem) or "sweep")
     grids = fields.pop("grids") if "grids" in fields else None
     if grids is not None and fields:

@@ -64,7 +64,9 @@ def test_a_cell_is_named_by_its_key_in_a_store(cell, tmp_path, capsys):
         ("{num_visual: 8}", "has no optimizer; give a train pass"),
         ("{num_visual: 8, pass: train, scope: decoder, zero: 2}", "nobody to share with"),
         ("{num_visual: 8, wheels: 4}", "wheels"),
-        ("a: b: c", "not a file of a cell"),
+        ("a: b: c", "line 1: not plain YAML"),
+        ("{num_visual: 8, num_visual: 9}", "num_visual: given twice"),
+        ("num_visual: 3\nlayout: [&a [x], *a]", "line 2: an alias (*a) is not read"),
     ],
 )
 def test_what_is_no_training_step_is_said_in_one_line(text, words, tmp_path, capsys):

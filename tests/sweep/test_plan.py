@@ -47,12 +47,17 @@ def test_a_probe_may_build_on_its_neighbour(tmp_path: Path) -> None:
     assert load_probe(written(tmp_path, "b.py", text)).name == "n"
 
 
+WORDS = ",".join(f"w{i}" for i in range(80))
+GRID = f"{{visual: 1, text: [{','.join(['1'] * 300)}], batches: [{','.join(['1'] * 200)}]}}"
+PRODUCT = f"models: [{WORDS}]\nattentions: [{WORDS}]\ntext: [{','.join(map(str, range(80)))}]\n"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
         ("a.yaml", "visual: [1, 2", "line 1: not plain YAML"),
         ("b.yaml", "visual: [-5]\nmodels: [mistral-7b-v0.3]\n", "visual.0 -5: Input should be"),
-        ("c.yaml", "!!python/object/apply:os.system ['touch pwned']\n", "not plain YAML"),
+        ("c.yaml", "!!python/object/apply:os.system ['touch pwned']\n", "line 1: a tag"),
         ("d.yaml", "", "a sweep is a mapping"),
         ("e.yaml", "[]", "a sweep is a mapping"),
         ("g.yaml", "\x00\x01\x02", "not plain YAML"),
@@ -67,6 +72,10 @@ def test_a_probe_may_build_on_its_neighbour(tmp_path: Path) -> None:
         ("p.py", "raise SystemExit('bye')\n", "line 1: SystemExit: bye"),
         ("q.py", f"{PROBE}Grid(visual=(-1,))\n", "line 3: ValidationError"),
         ("r.txt", "visual: 3\n", ".yaml file, or a .py file"),
+        ("t.yaml", f"{PRODUCT}kernels: [{WORDS}]\nvisual: 1\n", "make 40,960,000 cells"),
+        ("u.yaml", f"grids: [{GRID}, {GRID}]\n", "grids: the axes make 120,000 cells"),
+        ("v.yaml", "visual: [256]\nvisual: [512]\n", "line 2: visual: given twice"),
+        ("w.yaml", "visual: [0256, 010]\n", "line 1: 0256: has a leading zero"),
         ("s.yaml", "visual: 3\ndevice: auto\nsource: guessed\n", "source 'guessed'"),
     ],
 )

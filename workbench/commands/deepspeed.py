@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from workbench.errors import RequestError, Unsupported
-from workbench.files import read_text, shown, unusable
+from workbench.files import parse_json, read_text, shown, unusable
+from workbench.yaml_text import MAX_BYTES as MAX_YAML
+from workbench.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from workbench.spec import Cell
@@ -56,15 +56,18 @@ def _cell(named: str, store: Path | None) -> "Cell":
         text = read_text(named, "deepspeed-config", MAX_BYTES)
     except RequestError as error:
         raise RequestError(f"{error}; for a key, name its store") from None
+    what = f"deepspeed-config {shown(named)}"
     try:
-        document: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
-        raise RequestError(f"deepspeed-config {shown(named)}: not a file of a cell") from None
+        document: Any = parse_json(text, what)
+    except RequestError:
+        if len(text) > MAX_YAML:
+            raise
+        document = parse_yaml(text, what)
     if isinstance(document, dict) and isinstance(document.get("cell"), dict):
         document = document["cell"]
     if not isinstance(document, dict):
-        raise RequestError(f"deepspeed-config {named!r}: holds no fields of a cell")
-    return make_cell(**{str(name): value for name, value in document.items()})
+        raise RequestError(f"{what}: holds no fields of a cell")
+    return make_cell(**document)
 
 
 def _stored(key: str, path: Path) -> "Cell":
