@@ -162,6 +162,17 @@ def hostile() -> list[Record]:
     return found
 
 
+LINKS = "see https://evil.example/x, www.evil.example or a@evil.example"
+
+
+def links() -> list[Record]:
+    """Names and errors that try to become links."""
+    cells = {"model": LINKS, "attention": LINKS}
+    found = [record(**cells, num_visual=v) for v in (64, 128, 256, 512)]
+    found[0] = found[0].model_copy(update={"flags": [f"note: {LINKS}"]})
+    return [*found, record(status=Status.OOM, error=LINKS, **cells, num_visual=1024)]
+
+
 def two_runs() -> list[Record]:
     """The same cells before and after a change that made D-Attn a fifth slower."""
     found = []
@@ -213,6 +224,7 @@ CONTENTS = {
     "predicted_only": lambda: [r for r in like_default() if r.source == "predicted"],
     "nothing_ran": lambda: [record(status=Status.KILLED, error="signal 9", num_visual=64)],
     "hostile": hostile,
+    "links": links,
     "two_runs": two_runs,
     "later": lambda: [slower(one) for one in two_runs()],
     "three_systems": three_systems,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import golden
+from workbench.cli import main
 from workbench.errors import RequestError
 from workbench.export import CELL, export
 from workbench.record import Environment, Record
@@ -51,6 +52,27 @@ def store(tmp_path: Path) -> Path:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_spreadsheet_runs_no_text_of_an_inert_export(tmp_path: Path) -> None:
+    hostile = "=HYPERLINK(1)"
+    found = Record(cell=make_cell(num_visual=1, model=hostile), source="measured", device="cpu",
+                   status="ok", metrics={hostile: 1.0, "time_s": -0.5}, flags=[hostile, "fine"],
+                   error=f"\t{hostile}")  # fmt: skip
+    with Store.open(tmp_path / "s.db", "w") as out:
+        out.add(out.begin_run("demo", {}, Environment(), run_id="@run"), found)
+    for name, mark in (("plain", ""), ("inert", "'")):
+        main(["export", str(tmp_path / "s.db"), "-o", str(tmp_path / name)]
+             + ["--inert"] * bool(mark))  # fmt: skip
+        (record,) = rows(tmp_path / name / "records.csv")
+        assert record["model"] == mark + hostile
+        assert record["run"] == f"{mark}@run"
+        assert record["flags"] == f"{mark}{hostile}; fine"
+        assert record["error"] == f"{mark}\t{hostile}"
+        values = {row["metric"]: row["value"] for row in rows(tmp_path / name / "metrics.csv")}
+        assert values == {mark + hostile: "1.0", "time_s": "-0.5"}
+    cells = (tmp_path / "inert" / "records.csv").read_text().splitlines()[0].split(",")
+    assert all(cell.startswith('"') for cell in cells)
 
 
 def test_csv_values_are_exact(store: Path, tmp_path: Path) -> None:

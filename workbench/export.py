@@ -1,8 +1,9 @@
 """A store as plain files: tables as CSV and, with pyarrow, as Parquet; the rest as JSON.
 
 docs/schema.md describes the columns. Values are exact: in CSV every number is written so that
-reading it gives the same number, integers of any size in full; in Parquet, which has no such
-integers, ``value`` is the nearest double and ``value_exact`` the number as text.
+reading it gives the same number, integers of any size in full, and text is written as it is; in
+Parquet, which has no such integers, ``value`` is the nearest double and ``value_exact`` the number
+as text.
 """
 
 import csv
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from workbench.errors import RequestError
+from workbench.inert import inert
 from workbench.record import Record
 from workbench.spec import Cell
 from workbench.store import RecordId, Store, StoreError
@@ -38,10 +40,12 @@ class Export(NamedTuple):
     """What was left out and why, in lines."""
 
 
-def export(store_path: str | Path, folder: str | Path) -> Export:
+def export(store_path: str | Path, folder: str | Path, safe: bool = False) -> Export:
     """Write a store into ``folder``, creating it: the tables ``records``, ``metrics``, ``samples``
     and ``notes``, ``details.jsonl`` and ``environment.json``.
 
+    With ``safe`` the CSV files are for a spreadsheet: a text that it might run as a formula
+    begins with ``'``, and all text is quoted. The other files are the same with and without.
     Each file appears whole or not at all. Raises RequestError where the store cannot be read or
     the folder is a file, and StoreError where the folder cannot be written.
     """
@@ -74,7 +78,7 @@ def export(store_path: str | Path, folder: str | Path) -> Export:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, (columns, rows) in tables.items():
-            files.append(_csv(out / f"{name}.csv", columns, rows))
+            files.append(_csv(out / f"{name}.csv", columns, rows, safe))
             if has_arrow:
                 files.append(_parquet(out / f"{name}.parquet", name, columns, rows))
         files.append(_lines(out / "details.jsonl", details))
@@ -127,9 +131,13 @@ def _whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+def _csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]], safe: bool) -> Path:
     with _whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        if safe:
+            writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+            rows = (tuple(map(inert, row)) for row in rows)
+        else:
+            writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
     return path

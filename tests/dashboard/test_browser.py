@@ -184,6 +184,16 @@ def test_hostile_names_are_shown_and_never_run(address: str, tab: Page) -> None:
     assert tab.locator(f"{PLOT} text", has_text="<script>alert(1)</script>").count() > 0
 
 
+@pytest.mark.parametrize("name", ["", "scaling", "roofline", "memory"])
+def test_no_text_of_a_store_becomes_a_link(address: str, tab: Page, name: str) -> None:
+    tab.goto(f"{address}/{name}?store=links.db")
+    expect(tab.get_by_text("evil.example").first).to_be_visible(timeout=60_000)
+    expect(tab.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=60_000)
+    assert "evil.example" in tab.locator(".stMain").inner_text()
+    hrefs = tab.eval_on_selector_all("a", "each => each.map(a => a.href)")
+    assert not [href for href in hrefs if "evil" in href]
+
+
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_a_figure_is_saved_on_the_page_s_own_ground(address: str, tab: Page, kind: str) -> None:
     tab.goto(f"{address}/thresholds?store=like_default.db")

@@ -83,6 +83,19 @@ def test_without_any_store_the_page_says_how_to_make_one(
     assert "workbench sweep probes/default.py" in words(test)
 
 
+def test_a_link_that_leads_to_itself_is_one_line(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.db").write_bytes((stores / "one_cell.db").read_bytes())
+    (tmp_path / "loop.db").symlink_to(tmp_path / "loop.db")
+    test = page("scaling", tmp_path, monkeypatch, store="loop.db")
+    assert not test.exception
+    assert "There is no such store here" in words(test)
+    monkeypatch.setenv("WORKBENCH_STORE", str(tmp_path / "loop.db"))
+    test.query_params["store"] = "loop.db"
+    assert "Too many levels of symbolic links" in words(test.run())
+
+
 @pytest.mark.parametrize("store", ["../secret.db", "/etc/passwd", "gone.db"])
 def test_a_link_to_no_store_here_lists_those_that_are(
     store: str, stores: Path, monkeypatch: pytest.MonkeyPatch

@@ -73,7 +73,11 @@ def test_the_page_offers_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:
-    frame = pd.DataFrame({"model": ["=cmd|' /C calc'!A0", "fine"], "num_visual": [-1, 2]})
+    frame = pd.DataFrame({"model": ["=cmd|' /C calc'!A0", "fine"], "num_visual": [-1, 2],
+                          "=HYPERLINK(1)": [1.5, 2.5]})  # fmt: skip
     lines = csv_of(frame).decode().splitlines()
-    assert lines[1] == "'=cmd|' /C calc'!A0,-1"
-    assert lines[2] == "fine,2"
+    assert lines == [
+        '"model","num_visual","\'=HYPERLINK(1)"',
+        "\"'=cmd|' /C calc'!A0\",-1,1.5",
+        '"fine",2,2.5',
+    ]

@@ -88,6 +88,10 @@ def export(
             help="A key in STORE, or a file of a cell: its deepspeed configuration.",
         ),
     ] = None,
+    inert: Annotated[
+        bool,
+        typer.Option("--inert", help="CSV for a spreadsheet: no text in it runs as a formula."),
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """Write a store as CSV, Parquet and JSON files, or a cell as deepspeed's configuration."""
@@ -106,7 +110,7 @@ def export(
         raise RequestError("export: needs STORE and -o DIR, or --deepspeed-config CELL")
     from workbench.export import export as write_tables
 
-    written = write_tables(store, output)
+    written = write_tables(store, output, inert)
     for line in written.notes:
         show.note(line)
     if json_:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from workbench.analysis import SUBJECT, Kinds
 from workbench.dashboard.reading import Data
+from workbench.report.text import markdown
 from workbench.report.view import splitting, where
 from workbench.spec import field_label
 
@@ -61,7 +62,7 @@ def _pick(kinds: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
         if column in ORDER and len(names) > 1:
             name = st.segmented_control(
                 field_label(column), list(names), default=next(iter(names)), required=True,
-                key=key, bind="query-params", width="stretch",
+                key=key, bind="query-params", width="stretch", format_func=markdown,
             )  # fmt: skip
         else:
             name = st.selectbox(field_label(column), list(names), key=key, bind="query-params")
@@ -86,7 +87,7 @@ def several(label: str, options: Sequence[str], key: str) -> list[str]:
                                 bind="query-params")  # fmt: skip
     else:
         picked = st.pills(label, first, selection_mode="multi", default=first, key=key,
-                          bind="query-params")  # fmt: skip
+                          bind="query-params", format_func=markdown)  # fmt: skip
     return list(picked or first)
 
 

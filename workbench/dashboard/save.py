@@ -1,5 +1,6 @@
 """A figure on a page, and its three downloads: PNG and SVG from the browser, CSV of its rows."""
 
+import csv
 import json
 from typing import Any
 
@@ -8,9 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from workbench.figures import THEMES, Theme
-
-_RISKY = ("=", "+", "-", "@", "\t", "\r")
-"""With these a spreadsheet takes a text for a formula."""
+from workbench.inert import inert
 
 # plotly's own camera draws the picture; on paper it needs the ground that the page lends it.
 _BUTTONS = """
@@ -71,12 +70,10 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
 
 
 def csv_of(rows: pd.DataFrame) -> bytes:
-    """A frame as CSV whose texts no spreadsheet runs."""
+    """A frame as CSV whose texts no spreadsheet runs, its header's included."""
     flat = rows.assign(flags=rows["flags"].map("; ".join)) if "flags" in rows else rows
     texts = flat.select_dtypes(["object", "str"]).columns
-    safe = {name: flat[name].map(_inert, na_action="ignore") for name in texts}
-    return bytes(flat.assign(**safe).to_csv(index=False).encode())
-
-
-def _inert(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_RISKY) else value
+    safe = {name: flat[name].map(inert, na_action="ignore") for name in texts}
+    named = flat.assign(**safe).rename(columns=inert)
+    # Quoted, because a spreadsheet may split at other characters than the comma.
+    return bytes(named.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode())

@@ -1,5 +1,6 @@
 """What a page says where there is nothing to draw: no store, an empty, a broken, a lost one."""
 
+import shlex
 from pathlib import Path
 
 import streamlit as st
@@ -58,8 +59,9 @@ def broken(name: str, error: Exception) -> None:
 
 def empty(name: str) -> None:
     """The store holds nothing yet: how it is filled. The page ends."""
+    command = " ".join(f"{FILL} --store {shlex.quote(name)}".split())
     _stop(
         "No records yet",
         f"**{markdown(name)}** is a store, and nothing has been added to it. A sweep fills it, "
-        f"and this page follows while it runs:\n\n```\n{FILL} --store {name}\n```",
+        f"and this page follows while it runs:\n\n```\n{command}\n```",
     )

@@ -41,13 +41,18 @@ def _walk(root: Path) -> Iterator[tuple[float, Path]]:
                     yield facts.st_mtime, path
 
 
+def _real(path: Path) -> Path:
+    """Where a path leads; ``resolve`` ends in an error of its own for a link to itself."""
+    return Path(os.path.realpath(path))
+
+
 def inside(root: Path, name: str) -> Path:
     """The file that a relative path from a URL names; RequestError where it leaves ``root``."""
     try:
-        path = (root / name).resolve()
+        path = _real(root / name)
     except (OSError, ValueError):
         raise RequestError(f"store {name!r:.80}: not a path") from None
-    if Path(name).is_absolute() or not path.is_relative_to(root.resolve()):
+    if Path(name).is_absolute() or not path.is_relative_to(_real(root)):
         raise RequestError(f"store {name!r:.80}: outside the folder of the dashboard")
     return path
 
@@ -61,14 +66,14 @@ def named_store(arguments: Sequence[str], environment: str | None) -> Path | Non
 
 def choices(root: Path, named: Path | None) -> dict[str, Path]:
     """What the picker offers: the name in the URL to the file. The named store comes first."""
-    place = None if named is None else named.resolve()
+    place = None if named is None else _real(named)
     if place is not None and place.is_dir():
         return {name: place / name for name in stores_under(place)}
     found = {name: root / name for name in stores_under(root)}
     if place is None:
         return found
-    if place.is_relative_to(root.resolve()):
-        name = place.relative_to(root.resolve()).as_posix()
+    if place.is_relative_to(_real(root)):
+        name = place.relative_to(_real(root)).as_posix()
         return {name: place, **found}
     # Outside the folder a store can be named on the command line only; its URL shows no folder.
     return {place.name: place, **{n: p for n, p in found.items() if n != place.name}}
@@ -79,7 +84,7 @@ def beside(store: Path, name: str) -> Path:
 
     RequestError where there is none, where it is a link, or leads out of the folder.
     """
-    folder = store.parent.resolve()
+    folder = _real(store.parent)
     for path in (folder / name, folder / "traces" / name):
         inner = inside(folder, path.relative_to(folder).as_posix())
         if inner == path and path.is_file():

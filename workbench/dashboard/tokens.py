@@ -6,6 +6,7 @@ import streamlit as st
 
 from workbench.errors import RequestError
 from workbench.figures import TOKENS, Reading
+from workbench.report.text import markdown
 from workbench.report.words import plural
 from workbench.vision import VISIONS
 from workbench.visuals import default_vision, parse_resolution, tokens_of_image, tokens_of_video
@@ -69,7 +70,7 @@ def eye(model: str, with_fps: bool = True) -> Eye | None:
     try:
         width, height = parse_resolution(str(resolution or RESOLUTION))
     except RequestError as error:
-        st.error(str(error))
+        st.error(markdown(error))
         return None
     return Eye(str(vision), width, height, float(fps or 1.0))
 

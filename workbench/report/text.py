@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from workbench.inert import unlinked
+
 _SPECIAL = re.compile(
     r"[\\`*{}\[\]<>#!|~$&@]"  # code, emphasis, links, HTML, tables, mathematics, mentions
     r"|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"  # s_attn is safe as it is
@@ -16,9 +18,10 @@ _BACKSLASH = set("`*[]|_")
 def markdown(text: object) -> str:
     """``text`` as Markdown that shows exactly it: no markup, HTML, link or second table cell.
 
+    An address holds an invisible joiner, so that it stays text in every renderer.
     Ordinary names come through as they are, so that the source of a report stays readable.
     """
-    line = " ".join(str(text).split())
+    line = unlinked(" ".join(str(text).split()))
     return _SPECIAL.sub(_escaped, line)
 
 
