@@ -63,6 +63,22 @@ def test_peaks_are_dense_and_ordered(name: str) -> None:
     assert fp32 <= (card.peak("tf32") or 0) < bf16
 
 
+@pytest.mark.parametrize(
+    ("name", "processors", "flops_a_clock"),
+    [
+        ("h100-80gb", 132, 4096),
+        ("h200-141gb", 132, 4096),
+        ("a100-80gb", 108, 2048),
+        ("a100-40gb", 108, 2048),
+        ("rtx-4090-24gb", 128, 512),
+    ],
+)
+def test_a_peak_is_reached_at_its_clock(name: str, processors: int, flops_a_clock: int) -> None:
+    peak, clock = DEVICES[name].peak("bfloat16"), DEVICES[name].peak_clock_hz
+    assert clock is not None
+    assert peak == pytest.approx(processors * flops_a_clock * clock, rel=1e-3)
+
+
 def test_an_h100_is_an_entry_and_not_80_gib() -> None:
     capacity = DEVICES["h100-80gb"].capacity_bytes
     assert capacity is not None

@@ -24,8 +24,13 @@ from workbench.yaml_text import read_yaml
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 """The data types whose peak every card states; ``tf32`` may stand beside them."""
 
-OPTIONAL = ("host_bandwidth_bytes_per_s", "link_bandwidth_bytes_per_s", "blas_workspace_bytes")
-"""Figures that a card's file may leave out; a prediction then says what it leaves out."""
+OPTIONAL = (
+    "host_bandwidth_bytes_per_s",
+    "link_bandwidth_bytes_per_s",
+    "blas_workspace_bytes",
+    "peak_clock_hz",
+)
+"""Figures that a card's file may leave out; what needs them then says that it has none."""
 
 FIGURES = (
     "peak_flops",
@@ -77,6 +82,7 @@ class Device(BaseModel):
     host_bandwidth_bytes_per_s: Rate | None = None
     link_bandwidth_bytes_per_s: Rate | None = None
     blas_workspace_bytes: Bytes | None = None
+    peak_clock_hz: Rate | None = None
     sources: dict[str, str]
 
     @model_validator(mode="after")

@@ -123,6 +123,24 @@ for _name, _unit, _label, _convention in (
         "Share in collectives",
         "of one iteration of several ranks, overlap with computing included",
     ),
+    (
+        "device_time_s",
+        "s",
+        "Seconds of a replayed graph",
+        "median of replays of the iteration as a CUDA graph: the card without the host",
+    ),
+    (
+        "busy_share",
+        "1",
+        "Share in which the card was busy",
+        "of time_s, the union of kernels and copies of one profiled iteration",
+    ),
+    (
+        "prepare_s",
+        "s",
+        "Preparation",
+        "from the first iteration to the first warm one: compilation, plans, the memory pass",
+    ),
     ("time_q1_s", "s", "Time, first quartile", "of the same samples as time_s"),
     ("time_q3_s", "s", "Time, third quartile", "of the same samples as time_s"),
     ("forward_s", "s", "Forward", "median, a train pass's forward alone"),
@@ -135,6 +153,13 @@ for _name, _unit, _label, _convention in (
         "the card's total-energy counter over the timed samples, divided by their number",
     ),
     ("power_w", "W", "Power", "median of what the card drew while timed"),
+    ("sm_clock_hz", "Hz", "SM clock", "median of the card's multiprocessors while timed"),
+    (
+        "power_cap_share",
+        "1",
+        "Share at the power cap",
+        "of the looks while timed, those in which the card's power limit held its clock",
+    ),
     ("num_samples", "1", "Timed iterations", "number of samples behind time_s"),
     ("kv_cache_bytes", "B", "KV cache", "keys and values of all tokens, before a decoded one"),
     (
@@ -181,6 +206,12 @@ for _name, _unit, _label, _convention in (
         "achieved_flops_s over what the measured ceilings allow at its intensity",
     ),
     ("mfu", "1", "MFU", "model_flops over time_s over the datasheet's dense bf16 peak"),
+    (
+        "mfu_at_clock",
+        "1",
+        "MFU at the clock that was there",
+        "mfu with the peak scaled by sm_clock_hz over the clock that the peak is stated for",
+    ),
 ):
     METRICS.add(_name, Metric(_unit, _label, _convention))
 

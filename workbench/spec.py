@@ -229,6 +229,9 @@ class Protocol(BaseModel):
 
     min_samples: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 10
     max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """From the first warm iteration on."""
+    max_prepare: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    """Seconds that compilation, autotuning and plans may take before the first warm iteration."""
     precision: Annotated[float, Field(gt=0, lt=1)] | None = 0.01
     """Relative 95 % half-width of the median to reach; None takes ``min_samples`` and no more."""
     memory_limit: Positive | Annotated[int, Field(ge=1, strict=True)] | None = None
@@ -239,6 +242,8 @@ class Protocol(BaseModel):
     """Run so many and no more, from the first on, whatever the rest asks: does the cell fit?"""
     emulate: Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
     """Emulate one ZeRO-3 rank of the cell on one device: all layers run, or so many of them."""
+    graph: bool | None = None
+    """Replay a CUDA graph of the iteration too; None: of forward and decode cells under 20 ms."""
 
 
 class Point(BaseModel):

@@ -80,6 +80,16 @@ def measure(
         str, typer.Option(help="auto (CUDA where there is one), cpu, cuda or cuda:N.")
     ] = "auto",
     max_seconds: Annotated[float, typer.Option(help="Stop sampling after this long.")] = 60.0,
+    max_prepare: Annotated[
+        float, typer.Option(help="Seconds for compiling and planning, before any sample.")
+    ] = 120.0,
+    graph: Annotated[
+        bool | None,
+        typer.Option(
+            "--graph/--no-graph", help="Time a replayed CUDA graph of the iteration too.",
+            show_default="forward and decode under 20 ms",
+        ),
+    ] = None,
     memory_limit: Annotated[
         int | None,
         typer.Option(
@@ -118,9 +128,11 @@ def measure(
             )
         check_folder(snapshot, "snapshot")
     if timeout is None:
-        timeout = max(TIMEOUT_S, 6 * max_seconds)
+        timeout = max(TIMEOUT_S, 6 * max_seconds, 2 * (max_prepare + max_seconds))
     protocol = {
         "max_seconds": max_seconds,
+        "max_prepare": max_prepare,
+        "graph": graph,
         "memory_limit": memory_limit,
         "timeout_s": timeout,
         "emulate": layers_of(emulate),

@@ -122,15 +122,18 @@ def _measured(
     cell: "Cell", device: str, path: Path | None, settings: dict[str, Any]
 ) -> "MeasuredLimit":
     from workbench.probe.machine.environment import environment, resolve_device
-    from workbench.probe.workers.measured_limit import measured_limit
+    from workbench.probe.workers.measured_limit import measured_limit, trials_in
     from workbench.record import Record
     from workbench.spec import make_protocol
     from workbench.store import Store
 
     protocol = make_protocol(**settings)
     place = resolve_device(device)
+    # A cell's key does not know whether a rank is emulated, and by how many layers: its run does.
+    emulated = "" if protocol.emulate is None else f"-emulate-{protocol.emulate}"
+    name = f"limit{emulated}"
     with nullcontext() if path is None else Store.open(path, "w") as opened:
-        run = None if opened is None else opened.begin_run("limit", {}, environment(place))
+        run = None if opened is None else opened.begin_run(name, {}, environment(place))
 
         def keep(record: Record) -> None:
             seconds = record.metrics.get("time_s")
@@ -139,4 +142,7 @@ def _measured(
             if opened is not None and run is not None:
                 opened.add(run, record)
 
-        return measured_limit(cell, place, protocol, keep)
+        known = {} if opened is None or run is None else trials_in(opened.records(run), cell)
+        if known:
+            show.note(f"{len(known)} sizes of this cell are stored; they are not run again")
+        return measured_limit(cell, place, protocol, keep, known)

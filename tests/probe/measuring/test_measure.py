@@ -4,7 +4,8 @@ import pytest
 
 from tests.small import small_model
 from workbench.errors import RequestError
-from workbench.probe.measuring.measure import measure
+from workbench.probe.counting.trace import trace
+from workbench.probe.measuring.measure import measure, utilisation_of
 from workbench.record import Status
 from workbench.spec import Protocol, make_cell
 
@@ -55,13 +56,51 @@ def test_a_precise_measurement_says_when_it_ran_out_of_time(small):
     assert any(flag.startswith("few_samples: ") for flag in record.flags)
 
 
-def test_no_time_even_for_a_second_iteration(small):
-    protocol = Protocol(max_seconds=1e-6)
+def test_no_time_even_for_a_second_iteration_is_no_time(small):
+    protocol = Protocol(max_prepare=1e-6)
     record = measure(make_cell(model=small, num_visual=40), "cpu", protocol)
-    assert record.metrics["num_samples"] == 1
-    assert record.metrics["peak_bytes"] is None
-    named = {flag.split(":")[0] for flag in record.flags}
-    assert {"no_warmup", "few_samples", "peak_bytes"} <= named
+    assert record.status == Status.OK
+    assert record.metrics["num_samples"] == 0
+    assert record.metrics["prepare_s"] > 0
+    missing = {name for name, value in record.metrics.items() if value is None}
+    assert {"time_s", "peak_bytes", "mfu"} <= missing
+    assert missing <= {flag.split(":")[0] for flag in record.flags}
+
+
+def test_a_cold_iteration_is_never_a_time(small):
+    """Compiling takes seconds, and ``max_seconds`` begins when it is over."""
+    protocol = Protocol(min_samples=3, precision=None, max_seconds=0.5)
+    record = measure(make_cell(model=small, num_visual=40, compile=True), "cpu", protocol)
+    assert record.metrics["prepare_s"] > 10 * record.metrics["time_s"]
+    assert record.metrics["num_samples"] == 3
+    assert max(record.samples["time_s"]) < 0.5
+    assert not any(flag.startswith("few_samples") for flag in record.flags)
+
+
+def test_a_trial_s_first_iteration_prepares_the_others(small):
+    cell = make_cell(model=small, num_visual=40)
+    alone = measure(cell, "cpu", Protocol(iterations=1))
+    assert alone.metrics["time_s"] is None
+    assert alone.metrics["prepare_s"] > 0
+    three = measure(cell, "cpu", Protocol(iterations=3))
+    assert len(three.samples["time_s"]) == three.metrics["num_samples"] == 2
+
+
+def test_a_graph_needs_a_card(small):
+    with pytest.raises(RequestError, match="graph: replays a CUDA graph, and a CPU has none"):
+        measure(make_cell(model=small, num_visual=8), "cpu", Protocol(graph=True))
+
+
+def test_mfu_at_the_clock_that_was_there():
+    """The H100's peak is stated for 1,830 MHz: at 1,525 MHz five sixths of it are there."""
+    cell = make_cell(model="tinyllama-1.1b", num_visual=64)
+    metrics = {"time_s": 1e-3, "sm_clock_hz": 1.525e9}
+    assert utilisation_of(cell, "NVIDIA H100 80GB HBM3", trace(cell), metrics) == []
+    assert metrics["mfu_at_clock"] == pytest.approx(metrics["mfu"] * 1.83 / 1.525)
+    metrics = {"time_s": 1e-3, "sm_clock_hz": 1.525e9}
+    (flag,) = utilisation_of(cell, "NVIDIA B200", trace(cell), metrics)
+    assert flag.startswith("mfu_at_clock: none: NVIDIA's datasheet")
+    assert metrics["mfu_at_clock"] is None
 
 
 def test_a_kernel_that_cannot_serve_is_a_result(tmp_path):

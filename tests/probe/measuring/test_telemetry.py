@@ -94,7 +94,7 @@ def test_the_card_is_watched_while_it_works() -> None:
     library.processes = [os.getpid(), 1]
     telemetry = Telemetry("cuda", Nvml(library), period_s=0.005)
     first = telemetry.before()
-    library.reasons = 0x04 | 0x01
+    library.reasons = 0x04 | 0x08 | 0x01
     # The look that is under way may have asked before.
     enough, deadline = len(telemetry._samples) + 2, time.monotonic() + 10
     while len(telemetry._samples) < enough and time.monotonic() < deadline:
@@ -103,7 +103,8 @@ def test_the_card_is_watched_while_it_works() -> None:
     last = telemetry.after()
     summary = telemetry.summary()
     assert first.throttle_reasons == last.throttle_reasons == ()
-    assert summary["throttle_reasons"] == ["power cap"]
+    assert summary["throttle_reasons"] == ["hardware slowdown", "power cap"]
+    assert 0 < summary["power_cap_share"] <= 1
     assert summary["num_looks"] >= 1
     assert last.energy_j is not None
     assert first.energy_j is not None
@@ -111,7 +112,7 @@ def test_the_card_is_watched_while_it_works() -> None:
     assert summary["power_w"] == 412.0
     assert (summary["sm_clock_mhz"], summary["memory_clock_mhz"]) == (1980, 3201)
     assert telemetry.flags() == [
-        "throttled: power cap",
+        "throttled: hardware slowdown",
         "shared_card: 1 other processes on the card",
     ]
 

@@ -14,13 +14,15 @@ from workbench.probe.measuring.timing import Timing
 from workbench.record import METRICS
 from workbench.spec import Protocol, make_cell
 
+POWER_CAP, SLOWDOWN = 0x04, 0x08
 
-def timed(library, seconds=(0.02, 0.02, 0.02), throttled=()):
+
+def timed(library, seconds=(0.02, 0.02, 0.02), throttled=(), by=SLOWDOWN):
     """Samples of that length beside a card that is throttled during those of these indices."""
     timing = Timing()
     with Telemetry("cuda:0", Nvml(library), period_s=0.001, uses_card=False) as telemetry:
         for index, each in enumerate(seconds):
-            library.reasons = 0x04 if index in throttled else 0
+            library.reasons = by if index in throttled else 0
             start = time.monotonic()
             time.sleep(each)
             timing.add({"time_s": each})
@@ -53,8 +55,17 @@ def test_energy_is_the_counter_s_difference_over_the_samples():
 def test_a_throttled_sample_is_marked_and_no_other():
     timing = timed(FakeNvml(["NVIDIA H200"]), throttled={1})
     assert timing.marked == [1]
-    assert timing.flags == ["throttled: power cap, 1 of 3 samples"]
+    assert timing.flags == ["throttled: hardware slowdown, 1 of 3 samples"]
     assert timing.details["timing"]["disturbed"] == [1]
+
+
+def test_the_power_cap_is_a_fact_and_disturbs_nothing():
+    timing = timed(FakeNvml(["NVIDIA H100 80GB HBM3"]), throttled={0, 1, 2}, by=POWER_CAP)
+    assert timing.marked == []
+    assert timing.flags == []
+    assert 0.5 < timing.metrics["power_cap_share"] <= 1
+    assert timing.metrics["sm_clock_hz"] == 1.98e9
+    assert timing.details["telemetry"]["throttle_reasons"] == ["power cap"]
 
 
 def test_another_process_marks_them_all():
@@ -71,6 +82,7 @@ def test_another_process_marks_them_all():
         ("nvmlDeviceGetTotalEnergyConsumption", "energy_j"),
         ("nvmlDeviceGetPowerUsage", "power_w"),
         ("nvmlDeviceGetMemoryInfo", "device_bytes"),
+        ("nvmlDeviceGetClockInfo", "sm_clock_hz"),
     ],
 )
 def test_what_the_driver_refuses_is_null_with_its_reason(query, metric):

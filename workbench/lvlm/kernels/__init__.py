@@ -69,6 +69,9 @@ class Kernel:
     every_pair = False
     """Whether pairs that the mask hides are computed too."""
 
+    under_dispatch = True
+    """Whether it runs under a dispatch mode, by which a measurement sees its operators."""
+
     temporaries_from = ""
     """What ``temporaries`` counts, and whose source says so, for the record of a prediction."""
 

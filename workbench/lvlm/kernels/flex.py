@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
+from torch.nn.attention.flex_attention import (
+    AuxRequest,
+    BlockMask,
+    FlexKernelOptions,
+    flex_attention,
+)
 
 from workbench.errors import Unsupported
 from workbench.lvlm.kernels import KERNELS, Branch, Kernel, Prefix, Scores
@@ -23,6 +28,8 @@ from workbench.lvlm.parts import LayerParts
 
 BLOCK = 128
 """Rows and columns of a block of the mask: torch's default."""
+GENERAL: FlexKernelOptions = {"FORCE_USE_FLEX_ATTENTION": True}
+"""The kernel for any number of rows, where torch would take that of decoding."""
 
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -32,6 +39,7 @@ class Flex(Kernel):
 
     name = "flex"
     hf = "flex_attention"
+    under_dispatch = False  # A higher-order operator: torch 2.11 has no rule for it there.
     temporaries_from = "backward: float32 row sums (torch inductor)"
 
     def implementation(self, traced: bool) -> str:
@@ -204,14 +212,30 @@ def _attend(
         scale=scores.scale,
         enable_gqa=branch.q.shape[1] != branch.k.shape[1],
         return_aux=AuxRequest(lse=True),
+        kernel_options=kernel_options(branch.q.shape[2]),
     )
     return out, extra.lse
 
 
+def kernel_options(rows: int) -> FlexKernelOptions | None:
+    """What torch's choice of a kernel is told for a branch of so many query rows.
+
+    Below 128 rows torch takes its decoding kernel (_inductor/kernel/flex/flex_decoding.py), which
+    puts the rows of all query heads of a key head into one tile: from a few rows on no tile fits
+    the card's shared memory, and compiling ends in NoValidChoicesError. One row is what that
+    kernel is made for.
+    """
+    return GENERAL if 1 < rows < BLOCK else None
+
+
 @cache
 def compiled() -> Any:
-    """flex_attention compiled: without it, torch materialises the scores."""
-    return torch.compile(flex_attention)
+    """flex_attention compiled: without it, torch materialises the scores.
+
+    In one graph or not at all: beyond torch's limit of recompilations it raises, where otherwise
+    it would go on without compiling, unsaid.
+    """
+    return torch.compile(flex_attention, fullgraph=True)
 
 
 @cache

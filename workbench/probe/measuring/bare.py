@@ -8,18 +8,23 @@ from workbench.probe.measuring.timing import Timing, iterate
 
 
 def bare(workload: Workload, count: int) -> tuple[Timing, Memory | None, list[str]]:
-    """``count`` iterations, the first one among them, each timed; no warm-up, no extra pass.
+    """``count`` iterations, the first one among them; no warm-up, no extra pass.
 
-    The peak comes from CUDA's own counters; the CPU has none, so that there it is None.
+    The first is the preparation: only further ones are an iteration's time. The peak comes from
+    CUDA's own counters; the CPU has none, so that there it is None.
     """
     device, timing = workload.context.device, Timing()
     if device.type == "cuda":
         cuda.synchronize(device)
         cuda.reset_peak_memory_stats(device)
     retries = cuda.memory_stats(device).get("num_alloc_retries", 0) if device.type == "cuda" else 0
-    for _ in range(count):
+    timing.metrics["prepare_s"] = iterate(workload)["time_s"]
+    for _ in range(count - 1):
         timing.add(iterate(workload))
+    timing.details["iterations"] = count
     flags = [f"no_warmup: {count} iterations, from the first on"]
+    if count == 1:
+        flags.append("time_s: the only iteration was the first, which prepares what others find")
     if device.type != "cuda":
         return timing, None, [*flags, "peak_bytes: not tracked in a trial on the CPU"]
     retries = cuda.memory_stats(device).get("num_alloc_retries", 0) - retries

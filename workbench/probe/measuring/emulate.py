@@ -20,7 +20,7 @@ from workbench.spec import Cell
 Layers = int | Literal["all"]
 Metrics = dict[str, int | float | None]
 Samples = dict[str, list[float]]
-UTILISATION = ("mfu", "mfu_causal")
+UTILISATION = ("mfu", "mfu_causal", "mfu_at_clock", "busy_share")
 STEP_COPIES = 2
 """Temporaries of the shard's size in a step of torch.optim.AdamW, one parameter at a time."""
 
@@ -138,7 +138,8 @@ def adapted(
     if not plan.whole:
         why = f"{plan.emulation.layers} of {plan.total_layers} layers ran"
         timed = (name for name in metrics if name.endswith(("_s", "_j")))
-        left_out |= dict.fromkeys((*timed, *UTILISATION), why)
+        shares = (name for name in UTILISATION if name in metrics)
+        left_out |= dict.fromkeys((*timed, *shares), why)
         samples = {f"part_of_{name}": values for name, values in samples.items()}
     flags = [f"{name}: {reason}" for name, reason in left_out.items()]
     return {**metrics, **dict.fromkeys(left_out)}, samples, flags

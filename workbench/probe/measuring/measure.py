@@ -1,12 +1,9 @@
 """A cell on its device, measured. Runs in a worker process, never in the coordinator."""
 
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
-
-import torch
 
 from workbench.devices import DEVICES, entry_of
 from workbench.errors import RequestError, Unsupported
@@ -20,12 +17,17 @@ from workbench.probe.counting.trace import trace as trace_cell
 from workbench.probe.machine.environment import begun, resolve_device
 from workbench.probe.machine.launch import check_ranks
 from workbench.probe.measuring.bare import bare
+from workbench.probe.measuring.busy import busy_seconds, host_bound
+from workbench.probe.measuring.cap import Cap, cap_flags
+from workbench.probe.measuring.card import clear_card, on_card
 from workbench.probe.measuring.emulate import RankPlan, adapted, plan_rank
+from workbench.probe.measuring.graph import METRIC, check_graph, replay, wants_graph
 from workbench.probe.measuring.memory import Memory, is_out_of_memory, memory_pass
+from workbench.probe.measuring.prepare import prepare
 from workbench.probe.measuring.profile import Folders, write_snapshot, write_trace
 from workbench.probe.measuring.timing import SLOW_S, Timing, iterate, settle
 from workbench.probe.measuring.watch import watched
-from workbench.probe.predicting.predict import cap_bytes, counts, parts_of, shown, utilisation
+from workbench.probe.predicting.predict import counts, parts_of, shown, utilisation
 from workbench.probe.predicting.rates import achieved
 from workbench.probe.predicting.throughput import throughput
 from workbench.record import Ceiling, Record, Status
@@ -50,6 +52,7 @@ def measure(
     the cell's data type, ``snapshot`` a folder for the CUDA allocator's history of one more.
     """
     place = resolve_device(device)
+    check_graph(protocol, place)
     if protocol.emulate is None:
         check_ranks(cell, None, place)
     record = begun(cell, place)
@@ -60,7 +63,8 @@ def measure(
         counted = counts(traced)
         if protocol.emulate is not None:
             rank = plan_rank(cell, protocol.emulate, HOST if place == "cpu" else CARD)
-        with Cap(cell, place) as flags:
+        clear_card(place)
+        with on_card(place), Cap(cell, place) as flags:
             folders = Folders(trace, snapshot)
             found = _run(cell, place, protocol, folders, pictures, rank)
             found["details"] |= shown(cell, pictures) | _costs(traced, found.pop("parts"))
@@ -76,7 +80,7 @@ def measure(
             raise
         reason = str(error).strip().splitlines()[0]
         found = {"status": Status.OOM, "error": reason, "flags": [f"oom: {reason}"]}
-        flags = _cap_flags(cell)
+        flags = cap_flags(cell)
     metrics = {**counted, **found.pop("metrics", {})}
     if found["status"] == Status.OK:
         found["flags"] += utilisation_of(cell, record["device"], traced, metrics)
@@ -101,13 +105,23 @@ def utilisation_of(
     try:
         entry = DEVICES[entry_of(name)]
     except RequestError as error:
-        reason, rate = str(error), None
+        reason, rate, clock, unclocked = str(error), None, None, str(error)
     else:
         reason, rate = entry.sources["peak_flops"], entry.peak(cell.dtype)
+        clock, unclocked = entry.peak_clock_hz, entry.sources["peak_clock_hz"]
     metrics.update(utilisation(traced, metrics["time_s"], rate))
     if cell.optimizes:
         metrics.update(throughput(cell, metrics["time_s"]))
-    return [] if rate else [f"{metric}: {reason}" for metric in ("mfu", "mfu_causal")]
+    untimed = metrics["time_s"] is None
+    reason = "needs time_s, which is null" if untimed else reason
+    missing = ["mfu", "mfu_causal"] if untimed or not rate else []
+    missing += ["samples_per_s", "tokens_per_s"] if untimed and cell.optimizes else []
+    flags = [f"{metric}: {reason}" for metric in missing]
+    ran_at, mfu = metrics.get("sm_clock_hz"), metrics["mfu"]
+    if ran_at and mfu:
+        metrics["mfu_at_clock"] = mfu * clock / ran_at if clock else None
+        flags += [] if clock else [f"mfu_at_clock: {unclocked}"]
+    return flags
 
 
 def _run(
@@ -126,17 +140,18 @@ def _run(
         workload.optimizer = workload.make_optimizer()
     if cell.compile:
         workload.module.compile()
-    stop_at = time.monotonic() + protocol.max_seconds
     with workload.guard():
-        timing, memory, flags = _iterations(workload, protocol, stop_at)
+        timing, memory, flags = _iterations(workload, protocol)
         details = _files(workload, folders, flags)
         whole = memory is not None and rank is None
-        parts = _parts(workload, protocol, timing, stop_at) if whole else {}
+        parts = _parts(workload, protocol, timing) if whole and timing.whole else {}
+        if place != "cpu" and timing.whole and protocol.iterations is None:
+            details |= _without_the_host(workload, protocol, timing)
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
     metrics: dict[str, int | float | None] = {
         **({"peak_bytes": None} if memory is None else memory.metrics()),
         **timing.metrics,
-        "time_s": median(timing.whole),
+        "time_s": median(timing.whole) if timing.whole else None,
         "time_q1_s": spread[0] if spread else None,
         "time_q3_s": spread[2] if spread else None,
         "num_samples": len(timing.whole),
@@ -158,14 +173,33 @@ def _run(
     }
 
 
-def _parts(
-    workload: Workload, protocol: Protocol, timing: Timing, stop_at: float
-) -> dict[str, dict[str, float]]:
+def _parts(workload: Workload, protocol: Protocol, timing: Timing) -> dict[str, dict[str, float]]:
     """Seconds of each part in up to 3 iterations; none where there is no time, or no eager run."""
-    left = stop_at - time.monotonic()
+    left = protocol.max_seconds - sum(timing.whole)
     if protocol.iterations is not None or workload.cell.compile:
         return {}
     return part_seconds(workload, 3 if 3 * median(timing.whole) < left else 1)
+
+
+def _without_the_host(workload: Workload, protocol: Protocol, timing: Timing) -> dict[str, Any]:
+    """Adds what tells the card's time from the host's: its busy share, a replayed graph.
+
+    Returns details. The graph comes last, since nothing may follow a capture that failed.
+    """
+    typical = median(timing.whole)
+    if typical <= SLOW_S:
+        busy = busy_seconds(workload)
+        timing.metrics["busy_share"] = None if busy is None else min(1.0, busy / typical)
+        timing.flags += ["busy_share: the profiler saw no kernel"] if busy is None else []
+        timing.flags += [] if busy is None else host_bound(busy / typical)
+    if not wants_graph(workload.cell, protocol, typical):
+        return {}
+    replayed = replay(workload)
+    timing.metrics |= replayed.metrics
+    timing.flags += replayed.flags
+    if replayed.samples:
+        timing.samples[METRIC] = replayed.samples
+    return replayed.details()
 
 
 def _costs(traced: Trace, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -175,37 +209,43 @@ def _costs(traced: Trace, seconds: dict[str, dict[str, float]]) -> dict[str, Any
     return {"parts": parts} if parts else {}
 
 
-def _iterations(
-    workload: Workload, protocol: Protocol, stop_at: float
-) -> tuple[Timing, Memory | None, list[str]]:
-    """Warm-up, a pass for memory, then the samples: nothing is tracked while the clock runs."""
+def _iterations(workload: Workload, protocol: Protocol) -> tuple[Timing, Memory | None, list[str]]:
+    """Preparation, a pass for memory in it, then warm samples; nothing is tracked on the clock."""
     if protocol.iterations is not None:
         return bare(workload, protocol.iterations)
-    if protocol.precision is None and workload.context.device.type == "cpu":
-        # A fixed number of samples: the pass for memory is their warm-up.
-        start = time.monotonic()
-        memory = memory_pass(workload)
-        typical = time.monotonic() - start
-        return watched(workload, protocol, typical, stop_at), memory, memory.flags()
-    first = iterate(workload)
-    if time.monotonic() >= stop_at:
-        cold = Timing()
-        cold.add(first)
-        why = f"--max-seconds {protocol.max_seconds:g} was over after the first iteration"
-        cold.flags += [f"no_warmup: {why}", f"few_samples: 1, {why}", f"peak_bytes: {why}"]
-        return cold, None, []
-    memory = memory_pass(workload)
-    flags = memory.flags()
+    found: list[Memory] = []
+
+    def track() -> None:
+        found.append(memory_pass(workload))
 
     def run() -> dict[str, float]:
         return iterate(workload)
 
-    typical = first["time_s"]
-    if protocol.precision is not None and typical <= SLOW_S:
-        typical = run()["time_s"]
-        if not settle(run, typical, stop_at):
+    # A fixed number of samples without a compiler: the pass for memory is their warm-up.
+    on_cpu = workload.context.device.type == "cpu"
+    short = protocol.precision is None and on_cpu and not workload.cell.compile
+    ready = prepare(
+        [track] if short else [run, track], None if short else run, protocol.max_prepare
+    )
+    memory = found[0] if found else None
+    flags = [f"peak_bytes: {ready.reason}"] if memory is None else memory.flags()
+    if ready.warm:
+        timing = _samples(workload, protocol, ready.typical_s, flags)
+    else:
+        timing = Timing(flags=[f"time_s: {ready.reason}"])
+    timing.metrics["prepare_s"] = ready.seconds
+    timing.details["prepare"] = {"iterations_s": ready.iterations}
+    return timing, memory, flags
+
+
+def _samples(workload: Workload, protocol: Protocol, typical_s: float, flags: list[str]) -> Timing:
+    """Warm iterations, within ``max_seconds`` from the first one on."""
+    stop_at = time.monotonic() + protocol.max_seconds
+    if protocol.precision is not None and typical_s <= SLOW_S:
+        typical_s = iterate(workload)["time_s"]
+        if not settle(lambda: iterate(workload), typical_s, stop_at):
             flags.append("unsettled: warm-up windows never agreed within 2 %")
-    return watched(workload, protocol, typical, stop_at), memory, flags
+    return watched(workload, protocol, typical_s, stop_at)
 
 
 def _files(workload: Workload, folders: Folders, flags: list[str]) -> dict[str, Any]:
@@ -229,32 +269,3 @@ def _files(workload: Workload, folders: Folders, flags: list[str]) -> dict[str, 
                 raise
             flags.append(f"{name}: its iteration ran out of memory")
     return found
-
-
-def _cap_flags(cell: Cell) -> list[str]:
-    if cell.memory_cap is None:
-        return []
-    return [f"memory_cap: {cap_bytes(cell.memory_cap):,} bytes ({cell.memory_cap}) are emulated"]
-
-
-class Cap(AbstractContextManager[list[str]]):
-    """A smaller card emulated on this one; on the CPU the worker limits its own address space."""
-
-    def __init__(self, cell: Cell, place: str) -> None:
-        self.flags = _cap_flags(cell)
-        self.cell, self.place = cell, torch.device(place)
-
-    def __enter__(self) -> list[str]:
-        if self.cell.memory_cap is not None and self.place.type == "cuda":
-            cap = cap_bytes(self.cell.memory_cap)
-            card = torch.cuda.get_device_properties(self.place).total_memory
-            if cap > card:
-                raise RequestError(
-                    f"memory_cap {self.cell.memory_cap}: {cap:,} bytes, but the card has {card:,}"
-                )
-            torch.cuda.set_per_process_memory_fraction(cap / card, self.place)
-        return self.flags
-
-    def __exit__(self, *_: object) -> None:
-        if self.cell.memory_cap is not None and self.place.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0, self.place)

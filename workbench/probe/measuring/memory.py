@@ -105,7 +105,8 @@ def memory_pass(workload: Workload) -> Memory:
     workload.clear()
     seen = _Seen()
     # A compiled module does not meet its own graph under a dispatch mode.
-    watch: AbstractContextManager[object] = nullcontext() if workload.cell.compile else seen
+    watchable = workload.context.kernel.under_dispatch and not workload.cell.compile
+    watch: AbstractContextManager[object] = seen if watchable else nullcontext()
     cuda = workload.context.device.type == "cuda"
     history: Recorder = CudaHistory(workload.context.device) if cuda else CpuHistory()
     granule = MIN_BLOCK if cuda else 1

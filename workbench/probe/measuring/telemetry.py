@@ -5,7 +5,7 @@ A fact that the driver does not give is None and ``reasons`` says why; it is nev
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
 from threading import Event, Thread
 from types import TracebackType
@@ -15,8 +15,10 @@ from workbench.probe.machine.environment import cuda_index
 from workbench.probe.machine.nvml import Answer, Nvml
 
 # nvml.h, nvmlClocksEventReasons. Idle, user-set and display clocks are settings, not throttling.
+POWER_CAP = "power cap"
+"""How a card at full work normally runs (an H100 under matmuls): a fact, no disturbance."""
 THROTTLE_REASONS = {
-    0x04: "power cap",
+    0x04: POWER_CAP,
     0x08: "hardware slowdown",
     0x10: "sync boost",
     0x20: "software thermal limit",
@@ -46,6 +48,11 @@ class Snapshot(NamedTuple):
 
 def _throttling(bits: int) -> tuple[str, ...]:
     return tuple(name for bit, name in THROTTLE_REASONS.items() if bits & bit)
+
+
+def disturbances(reasons: Iterable[str]) -> list[str]:
+    """Those reasons of a lower clock that make a time another than the card's own."""
+    return [reason for reason in reasons if reason != POWER_CAP]
 
 
 class Telemetry:
@@ -199,16 +206,21 @@ class Telemetry:
         facts["throttle_reasons"] = sorted({r for one in throttled for r in one}) or (
             [] if throttled else None
         )
+        facts["power_cap_share"] = (
+            sum(POWER_CAP in one for one in throttled) / len(throttled) if throttled else None
+        )
         for name in ("ecc", "mig", "driver"):
             facts[name] = getattr(self._last, name)
         facts["num_looks"] = len(self._samples)
-        facts["reasons"] = {**self._first.reasons, **self._last.reasons}
+        facts["reasons"] = reasons = {**self._first.reasons, **self._last.reasons}
+        if "throttle_reasons" in reasons:
+            reasons["power_cap_share"] = reasons["throttle_reasons"]
         return facts
 
     def disturbed(self) -> list[tuple[float, float]]:
         """Spans of the monotonic clock in which the card was throttled or not ours alone.
 
-        A look speaks for the time since the look before.
+        A look speaks for the time since the look before. The power cap disturbs nothing.
         """
         assert self._first is not None
         assert self._last is not None, "disturbed() comes after after()"
@@ -218,15 +230,17 @@ class Telemetry:
         return [
             (start, end)
             for look, start, end in zip(looks, starts, self._times, strict=False)
-            if look.other_processes or (look.throttle_reasons and id(look) in busy)
+            if look.other_processes
+            or (disturbances(look.throttle_reasons or ()) and id(look) in busy)
         ]
 
     def flags(self) -> list[str]:
         """The quality flags of the watched span: throttled, shared card, MIG slice."""
         facts = self.summary()
         flags = []
-        if facts["throttle_reasons"]:
-            flags.append("throttled: " + ", ".join(facts["throttle_reasons"]))
+        throttled = disturbances(facts["throttle_reasons"] or ())
+        if throttled:
+            flags.append("throttled: " + ", ".join(throttled))
         if facts["other_processes"]:
             flags.append(f"shared_card: {facts['other_processes']} other processes on the card")
         if facts["mig"]:

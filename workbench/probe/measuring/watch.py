@@ -15,8 +15,13 @@ from workbench.spec import Protocol
 
 CONFIGURATION = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """What torch reads the CUDA allocator's configuration from."""
-FACTS = {"power_w": "power_w", "device_bytes": "used_bytes"}
-"""Metrics of a card and the fact of telemetry that each one is."""
+FACTS = {
+    "power_w": ("power_w", 1),
+    "sm_clock_hz": ("sm_clock_mhz", 1e6),
+    "power_cap_share": ("power_cap_share", 1),
+    "device_bytes": ("used_bytes", 1),
+}
+"""Metrics of a card, the fact of telemetry that each one is, and how many of its units."""
 
 
 def watched(
@@ -99,8 +104,8 @@ def account(timing: Timing, telemetry: Telemetry) -> None:
     if not used:
         why = reasons.get("energy_j", "the card's counter did not move during the samples")
         timing.flags.append(f"energy_j: {why}")
-    for metric, fact in FACTS.items():
-        timing.metrics[metric] = facts[fact]
+    for metric, (fact, unit) in FACTS.items():
+        timing.metrics[metric] = None if facts[fact] is None else facts[fact] * unit
         if facts[fact] is None:
             timing.flags.append(f"{metric}: {reasons.get(fact, 'the driver did not say')}")
     timing.marked = [

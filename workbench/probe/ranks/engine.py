@@ -3,7 +3,7 @@
 import gc
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from workbench.probe.counting.closed import forward_flops
 from workbench.probe.counting.trace import parameters_of
 from workbench.probe.counting.tracker import storage_bytes
 from workbench.probe.machine.launch import search_path
+from workbench.probe.measuring.busy import events_of, union
 from workbench.probe.ranks.deepspeed_config import engine_config
 
 
@@ -184,14 +185,6 @@ def cpu_rise(step: Callable[[], None]) -> int:
     return best
 
 
-def events_of(profiler: torch.profiler.profile) -> Any:
-    """What a profile that is over has seen."""
-    assert profiler.profiler is not None, "the profiler ran"
-    results = profiler.profiler.kineto_results
-    assert results is not None, "the profiler stopped"
-    return results.events()
-
-
 def reachable() -> list[Tensor]:
     """Every tensor on the CPU that Python holds, gradients among them."""
     # By type: asking an object for its class may run a library's lazy import.
@@ -221,15 +214,6 @@ def communication_share(step: Callable[[], None], device: torch.device) -> float
         if e.name().startswith(COLLECTIVES)
     ]
     return min(1.0, union(spans) / whole)
-
-
-def union(spans: Iterable[tuple[int, int]]) -> int:
-    """Length of the union of intervals."""
-    covered = end = 0
-    for start, stop in sorted(spans):
-        covered += max(0, stop - max(start, end))
-        end = max(end, stop)
-    return covered
 
 
 def profiled_flops(workload: Workload) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from workbench.probe.counting.trace import trace
 from workbench.probe.machine.environment import begun, resolve_device
 from workbench.probe.machine.launch import Launch
 from workbench.probe.machine.memory_limit import held_bytes, limited
-from workbench.probe.measuring.measure import Cap, utilisation_of
+from workbench.probe.measuring.cap import Cap
+from workbench.probe.measuring.measure import utilisation_of
 from workbench.probe.measuring.memory import is_out_of_memory
 from workbench.probe.measuring.timing import SLOW_S, Timing, sample, seconds_of, settle
 from workbench.probe.measuring.watch import observed
@@ -107,10 +108,12 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
     own_samples(workload, dist.get_rank())
     flops = profiled_flops(workload)
     rank = Rank(workload)
+    start = time.monotonic()
     with workload.guard():
         held = rank.held()
         peak, reserved = peak_bytes(rank)
         share = communication_share(rank.step, torch.device(place))
+        prepared = time.monotonic() - start
         timing = _samples(rank, protocol)
     mine = {
         "peak_bytes": peak,
@@ -118,6 +121,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
         **{f"{kind}_bytes": size for kind, size in held.items()},
         "communication_share": share,
         "energy_j": timing.metrics["energy_j"],
+        "prepare_s": prepared,
         "telemetry": timing.details.get("telemetry"),
         "losses": rank.losses[:3],
     }
@@ -133,6 +137,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
             },
             "communication_share": median(each["communication_share"] for each in ranks),
             "energy_j": _sum([each["energy_j"] for each in ranks]),
+            "prepare_s": max(each["prepare_s"] for each in ranks),
             "time_s": median(timing.whole),
             "time_q1_s": spread[0] if spread else None,
             "time_q3_s": spread[2] if spread else None,

@@ -218,6 +218,13 @@ class Client:
         """Raise RequestError for the first name that does not exist; nothing is built or run."""
         self._task("check", cells=[cell.document() for cell in cells])
 
+    def prepare(self, cell: Cell) -> None:
+        """Let the worker import what a cell of that kind needs; no device is touched.
+
+        Raises as ``check`` does.
+        """
+        self._task("prepare", cell=cell.document())
+
     def estimate(self, points: list[tuple[Point, str]]) -> list[float]:
         """Seconds that each (point, resolved device) will take here: a forecast."""
         groups: dict[Any, list[int]] = {}
@@ -318,7 +325,8 @@ class Client:
         finally:
             if scratch is not None:
                 scratch.cleanup()
-        if record.source == "measured" and record.status not in (Status.OK, Status.UNSUPPORTED):
+        usable = record.status in (Status.OK, Status.UNSUPPORTED)
+        if record.source == "measured" and (not usable or record.details.get("capture_failed")):
             self.close()
         return _with_limit(record, point, limit, self.seat.share)
 

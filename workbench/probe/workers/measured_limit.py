@@ -1,6 +1,7 @@
 """The OOM threshold, measured: trials in fresh processes, from the predicted one outwards."""
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,7 +11,13 @@ from workbench.errors import Failure, RequestError, Unsupported
 from workbench.lvlm.build import visual_unit
 from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.counting.states import check_states
-from workbench.probe.machine.environment import device_name, environment, resolve_device
+from workbench.probe.machine.environment import (
+    device_name,
+    environment,
+    free_memory_bytes,
+    num_threads,
+    resolve_device,
+)
 from workbench.probe.machine.memory_limit import asked_limits, host_limit
 from workbench.probe.measuring.emulate import check_emulation
 from workbench.probe.predicting.limit import Limit, predicted_bracket
@@ -20,6 +27,11 @@ from workbench.probe.workers.client import Client
 from workbench.record import Record, Status
 from workbench.spec import Cell, Point, Protocol, make_point
 
+MOST_READY = 6
+"""Workers that are made ready ahead of their trials on a card; a trial there takes seconds, and a
+process several times as long to start."""
+READY_BYTES = 2 * 2**30
+"""Free host memory for each of them."""
 FLAGS_OF_A_RUN = ("memory_cap", "memory_limit", "emulated")
 """Flags of a trial that hold for the threshold too."""
 
@@ -67,7 +79,7 @@ def measured_limit(
             "leave --measure out"
         )
     guess, _, stopped_by = predicted_bracket(cell, capacity, HOST if place == "cpu" else CARD)
-    with _Fresh(cell) as fresh:
+    with Fresh(cell, num_ready(place)) as fresh:
         trials = _Trials(point, fresh, keep, known or {})
         found = search(trials.fits, lowest if guess is None else guess, unit, lowest)
     return MeasuredLimit(
@@ -111,18 +123,40 @@ def _capacity(point: Point, place: str) -> int:
     return capacity
 
 
-class _Fresh:
-    """Workers that have run nothing yet; the next one starts while the last one works."""
+def num_ready(place: str) -> int:
+    """How many workers wait for a trial: as many as the cores and the memory of the host allow.
 
-    def __init__(self, cell: Cell) -> None:
+    One on the CPU, where those that start take the cores of the trial that runs.
+    """
+    if place == "cpu":
+        return 1
+    return max(1, min(MOST_READY, num_threads() - 1, free_memory_bytes() // READY_BYTES))
+
+
+def trials_in(records: Iterable[Record], cell: Cell) -> dict[int, tuple[Status, int]]:
+    """What stored trials say of a threshold's cell, whatever its |V|: status and iterations."""
+    asked = cell.replace(num_visual=1).key
+    return {
+        record.cell.num_visual: (record.status, int(record.details.get("iterations", 0)))
+        for record in records
+        if record.cell.replace(num_visual=1).key == asked
+    }
+
+
+class Fresh:
+    """Workers that have run nothing yet, some of them ready while the last one works."""
+
+    def __init__(self, cell: Cell, ahead: int) -> None:
         self.cell = cell
-        self._pool = ThreadPoolExecutor(1)
-        self._next: Future[Client] = self._pool.submit(self._start)
+        self._pool = ThreadPoolExecutor(ahead)
+        self._ready: deque[Future[Client]] = deque()
+        for _ in range(ahead):
+            self._ready.append(self._pool.submit(self._start))
 
     def _start(self) -> Client:
         client = Client()
         try:
-            client.check([self.cell])  # Libraries are imported; nothing is built.
+            client.prepare(self.cell)  # Libraries are imported; the device is not touched.
         except BaseException:
             client.close()
             raise
@@ -132,14 +166,15 @@ class _Fresh:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-        if self._next.exception() is None:
-            self._next.result().close()
+        self._pool.shutdown(cancel_futures=True)
+        for future in self._ready:
+            if not future.cancelled() and future.exception() is None:
+                future.result().close()
 
     def run(self, point: Point) -> Record:
         """The record of a point, in a process of its own."""
-        with self._next.result() as client:
-            self._next = self._pool.submit(self._start)
+        with self._ready.popleft().result() as client:
+            self._ready.append(self._pool.submit(self._start))
             return client.run(point)
 
 
@@ -147,7 +182,7 @@ class _Trials:
     """Runs one |V| after another, each in a process of its own."""
 
     def __init__(
-        self, point: Point, fresh: _Fresh, keep: Keep, known: Mapping[int, tuple[Status, int]]
+        self, point: Point, fresh: Fresh, keep: Keep, known: Mapping[int, tuple[Status, int]]
     ) -> None:
         self.point, self.fresh, self.keep, self.known = point, fresh, keep, dict(known)
         self.rows: list[dict[str, Any]] = []

@@ -38,6 +38,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     tasks: dict[str, Callable[[dict[str, Any]], Any]] = {
         "run": _run,
         "check": _check,
+        "prepare": _prepare,
         "estimate": _estimate,
         "ceiling": _ceiling,
     }
@@ -162,6 +163,17 @@ def _check(request: dict[str, Any]) -> None:
             tower_of(resolve(cell.model)).grids(cell.num_visual)
         if cell.memory_cap is not None:
             cap_bytes(cell.memory_cap)
+
+
+def _prepare(request: dict[str, Any]) -> None:
+    """Check ``cell`` and trace one like it, smaller: what is imported on the way stays."""
+    from workbench.lvlm.build import visual_unit
+    from workbench.probe.predicting.predict import predict
+    from workbench.spec import Cell
+
+    _check({"cells": [request["cell"]]})
+    cell = Cell.model_validate(request["cell"])
+    predict(cell.replace(num_visual=visual_unit(cell), memory_cap=None), "cpu")
 
 
 def _estimate(request: dict[str, Any]) -> list[list[float]]:

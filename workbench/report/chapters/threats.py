@@ -17,6 +17,7 @@ MOST = 200
 MEANING = {
     "few_samples": "fewer samples than asked for: the median is less sure",
     "no_warmup": "timed without a warm-up",
+    "host_bound": "the card waited for the host: the time is not the method's",
     "unsettled": "warm-up windows never agreed, so the machine was not at rest",
     "imprecise": "the interval of the median is wider than asked for",
     "retries": "the allocator had to free its cache, which costs time",
