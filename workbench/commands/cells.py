@@ -86,7 +86,8 @@ def measure(
     graph: Annotated[
         bool | None,
         typer.Option(
-            "--graph/--no-graph", help="Time a replayed CUDA graph of the iteration too.",
+            "--graph/--no-graph",
+            help="Time a replayed CUDA graph of the iteration too.",
             show_default="forward and decode under 20 ms",
         ),
     ] = None,
