@@ -3,6 +3,7 @@
 from workbench.analysis.compare import compare, environment_differences
 from workbench.analysis.fits import Fit, fit_curve
 from workbench.analysis.headline import Samples, headline
+from workbench.analysis.host_bound import depends_on_time, host_bound
 from workbench.analysis.scaling import fit, limits
 from workbench.analysis.series import (
     CONDITIONS,
@@ -24,11 +25,13 @@ __all__ = [
     "Samples",
     "attention_name",
     "compare",
+    "depends_on_time",
     "environment_differences",
     "fit",
     "fit_curve",
     "group_codes",
     "headline",
+    "host_bound",
     "kinds",
     "limits",
     "series_label",

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.polynomial import Polynomial
 
 from workbench.analysis.fits import EXACT, Fit, fit_curve
+from workbench.analysis.host_bound import without_host_bound
 from workbench.analysis.series import CONDITIONS, SUBJECT, group_codes, kinds, with_series
 from workbench.record import Status
 from workbench.stats import median_ratio
@@ -52,10 +53,13 @@ def headline(
     ratio of seconds its 95 % interval. From ``crosses_at`` on, the system's fitted curve is below
     the baseline's; missing where the curves do not cross within the |V| of both.
 
+    Seconds of cells whose card waited for the host (flag ``host_bound``) are left out: the |V|
+    compared is then one at which both tell of their method.
+
     The fused baseline is the S-Attn kernel other than eager that reaches furthest, and of those
     the fastest.
     """
-    rows = with_series(frame)
+    rows = without_host_bound(with_series(frame), [*metrics, "time_s"])
     # A single layer has no logits, so a difference in that option is none there.
     logits = rows["logits"].where(rows["scope"] != "layer", "all")
     found: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.fits import Fit, fit_curve
+from workbench.analysis.host_bound import without_host_bound
 from workbench.analysis.series import LINE, kinds, with_series
 from workbench.record import Status
 
@@ -23,11 +24,12 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
     """The fits of every line and metric, and the curves to draw them by.
 
     A line is one subject, set of conditions, system, source and device; predicted cells beyond the
-    device's memory keep their values and are points too. Fits: a, b, c with their 95 % intervals,
+    device's memory keep their values and are points too; seconds of cells that the host held up
+    (flag ``host_bound``) are none. Fits: a, b, c with their 95 % intervals,
     scatter, shape, note. Curves: with their 95 % bands, within the range of the points.
     """
     # As arrays: to take a table apart line by line costs as much as all of the fits.
-    rows = with_series(frame)
+    rows = without_host_bound(with_series(frame), metrics)
     at, ended = rows["num_visual"].to_numpy(), _ended(rows).to_numpy()
     columns = {metric: rows[metric].to_numpy() for metric in metrics}
     told = {metric: ended & ~pd.isna(values) for metric, values in columns.items()}

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.analysis import depends_on_time
 from workbench.figures.style import FAILURES, plain
 from workbench.record import METRICS
 from workbench.units import quantity
@@ -40,6 +41,8 @@ def hover(row: Mapping[Any, Any], metric: str) -> str:
             for flag in (flags if isinstance(flags, (tuple, list)) else ())
             if flag.partition(":")[0] in CALIBRATED
         ]
+    if row.get("host_bound") and depends_on_time(metric):
+        lines.append("the card waited for the host: not in fits and headlines")
     if row["status"] != "ok":
         lines.append(f"<b>{FAILURES.get(str(row['status']), ('', row['status']))[1]}</b>")
         if row.get("error"):

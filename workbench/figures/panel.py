@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.analysis import depends_on_time
 from workbench.figures.hover import hover
 from workbench.figures.style import FAILURES, Look, Theme, axis, plain, tint
 from workbench.record import METRICS
@@ -70,6 +71,14 @@ class Line:
     def symbol(self) -> str:
         """Filled where measured, hollow where predicted."""
         return self.look.symbol + ("" if self.source == "measured" else "-open")
+
+    def symbols(self, rows: Sequence[Row], metric: str) -> str | list[str]:
+        """One for all rows, or one each: measured seconds that are the host's are hollow too."""
+        if self.source != "measured" or not depends_on_time(metric):
+            return self.symbol
+        waited = [bool(row.get("host_bound")) for row in rows]
+        hollow = f"{self.look.symbol}-open"
+        return [hollow if w else self.symbol for w in waited] if any(waited) else self.symbol
 
 
 @dataclass(frozen=True)
@@ -266,7 +275,14 @@ class Panel:
         edge = {"width": 0.8, "color": self.theme.paper} if measured else {
             "width": 1.6, "color": line.look.color,
         }  # fmt: skip
-        marker = {"color": line.look.color, "symbol": line.symbol, "size": 9, "line": edge}
+        symbols = line.symbols(rows, self.metric)
+        if isinstance(symbols, list):
+            hollow = [symbol.endswith("-open") for symbol in symbols]
+            edge = {
+                "width": [1.6 if h else 0.8 for h in hollow],
+                "color": [line.look.color if h else self.theme.paper for h in hollow],
+            }
+        marker = {"color": line.look.color, "symbol": symbols, "size": 9, "line": edge}
         stroke = {"color": line.look.color, "width": 1, "dash": line.dash}
         self._add(
             x=[row["num_visual"] for row in rows], y=values, marker=marker, line=stroke, **more,

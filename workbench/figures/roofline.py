@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench.analysis import host_bound
 from workbench.figures.panel import known, log_ticks
 from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
 from workbench.units import quantity
@@ -15,7 +16,8 @@ TERA = 1e12
 DASHES = {"datasheet": "dot", "measured": "solid"}
 
 
-COLUMNS = ("series", "attention", "kernel", "source", "num_visual", "key", "bytes_moved", "time_s")
+COLUMNS = ("series", "attention", "kernel", "source", "num_visual", "key", "bytes_moved", "time_s",
+           "flags")  # fmt: skip
 
 
 class Ceilings(NamedTuple):
@@ -85,7 +87,9 @@ def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[s
     # The way from few tokens to many: small points first.
     spread = max(math.log2(max(rows["num_visual"].max(), 2)), 1)
     sizes = [7 + 9 * math.log2(max(v, 1)) / spread for v in rows["num_visual"]]
-    open_ = "" if (rows["source"] == "measured").all() else "-open"
+    # Hollow: predicted, or the seconds are those of a host that the card waited for.
+    hollow = host_bound(rows) | (rows["source"] != "measured").to_numpy()
+    symbols = [look.symbol + ("-open" if each else "") for each in hollow]
     return {
         "type": "scatter", "x": rows["intensity"].tolist(), "y": rows["rate"].tolist(),
         "mode": "lines+markers", "name": plain(series),
@@ -93,9 +97,9 @@ def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[s
         # What a point says, and what a click on it asks for.
         "customdata": [[_words(r), r["key"]] for r in rows.to_dict("records")],
         "hovertemplate": "%{customdata[0]}<extra></extra>",
-        "marker": {"color": color, "symbol": look.symbol + open_, "size": sizes,
-                   "line": {"width": 2, "color": color} if open_
-                   else {"width": 1.4, "color": theme.paper}},
+        "marker": {"color": color, "symbol": symbols, "size": sizes,
+                   "line": {"width": [2 if each else 1.4 for each in hollow],
+                            "color": [color if each else theme.paper for each in hollow]}},
     }  # fmt: skip
 
 

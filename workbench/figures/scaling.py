@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench.analysis import host_bound
 from workbench.figures.panel import CROSSING, TOKENS, Axes, Crossing, Curve, Line, Panel, Reading
 from workbench.figures.style import (
     DASHES,
@@ -23,6 +24,8 @@ from workbench.figures.style import (
 
 SCALING_METRICS = ("flops", "peak_bytes", "time_s")
 LOG_LOG = Axes()
+HOST_BOUND = "seconds of the host"
+"""Of hollow points of measured lines, in the legend."""
 GAP = 0.075
 """Between two panels, as a share of the figure's width."""
 ACROSS, ROW_GAP, MULTIPLE_HEIGHT = 3, 0.24, 300
@@ -32,7 +35,7 @@ MARGINS, LEGEND_BELOW = 148, 94
 
 COLUMNS = ("series", "source", "device", "attention", "kernel", "status", "error", "model",
            "scope", "pass", "dtype", "num_visual", "num_text", "batch", "num_samples",
-           "time_q1_s", "time_q3_s")  # fmt: skip
+           "time_q1_s", "time_q3_s", "flags")  # fmt: skip
 
 
 def scaling(
@@ -165,6 +168,7 @@ def _lines(
     """The lines of the frame, baselines first."""
     order = {name: place for place, name in enumerate(in_order(frame))}
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    frame = frame.assign(host_bound=host_bound(frame))
     for row in frame.sort_values("num_visual", kind="stable").to_dict("records"):
         facts = {str(name): value for name, value in row.items()}
         found.setdefault((row["series"], row["source"], row["device"]), []).append(facts)
@@ -210,6 +214,9 @@ def _legend(
         marker = {"color": theme.ink, "symbol": symbol, "size": 9}
         stroke = {"color": theme.ink, "width": 2, "dash": dash}
         entry(words, f"source {words}", "markers+lines", marker, stroke)
+    if any(row["host_bound"] for line in lines for row in line.rows):
+        marker = {"color": theme.ink, "symbol": "circle-open", "size": 9}
+        entry(HOST_BOUND, "host bound", "markers", marker)
     ended = {row["status"] for line in lines for row in line.rows}
     for status, (symbol, words) in FAILURES.items():
         if status in ended:

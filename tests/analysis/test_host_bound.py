@@ -1,0 +1,80 @@
+"""Cells whose card waited for the host: out of fits and headlines, hollow in figures."""
+
+import pandas as pd
+import pytest
+
+from workbench.analysis import depends_on_time, fit, headline, host_bound
+from workbench.figures import LIGHT, looks, scaling
+from workbench.record import METRICS, Record
+from workbench.spec import make_cell
+from workbench.store import Store
+
+SIZES = (256, 1024, 4096, 16_384, 65_536)
+WAITING = ("host_bound: the card was busy for 43% of an iteration", "energy_j: no")
+
+
+@pytest.fixture
+def frame(tmp_path) -> pd.DataFrame:
+    """Two systems on a card; the first two sizes of each take the host's 2 ms."""
+    with Store.open(tmp_path / "card.db", "w") as store:
+        run = store.begin_run("card", {}, Record.model_fields["environment"].default)
+        for attention, slope in (("s_attn", 2e-6), ("d_attn", 1e-6)):
+            for size in SIZES:
+                waits = size <= 1024
+                record = Record(
+                    cell=make_cell(num_visual=size, attention=attention, kernel="flash"),
+                    source="measured", device="NVIDIA H100 80GB HBM3", status="ok",
+                    metrics={"time_s": 2e-3 if waits else slope * size, "peak_bytes": 10**9 + size,
+                             "flops": 10**12 + size, "mfu": 0.5},
+                    samples={"time_s": [2e-3 if waits else slope * size]},
+                    flags=list(WAITING if waits else ()),
+                )  # fmt: skip
+                store.add(run, record)
+        return store.frame()
+
+
+def test_metrics_that_are_made_of_a_whole_iteration_s_seconds():
+    timed = {name for name in METRICS if depends_on_time(name)}
+    assert {"time_s", "forward_s", "mfu", "achieved_flops_s", "tokens_per_s"} <= timed
+    assert not timed & {"device_time_s", "prepare_s", "peak_bytes", "ceiling_flops_s", "flops"}
+    assert not depends_on_time("of nobody")
+
+
+def test_fits_leave_their_seconds_out_and_keep_their_bytes(frame):
+    fits, curves = fit(frame, ["time_s", "peak_bytes"])
+    points = fits.set_index(["attention", "metric"])["num_points"]
+    assert points["s_attn", "time_s"] == points["d_attn", "time_s"] == 3
+    assert points["s_attn", "peak_bytes"] == 5
+    seconds = curves[curves["metric"] == "time_s"]
+    assert seconds["num_visual"].min() == 4096
+    # 2 ms at 256 and 1,024 would have bent the line through them.
+    assert fits.loc[fits["metric"] == "time_s", "a"].abs().max() < 1e-9
+
+
+def test_a_headline_compares_where_both_tell_of_their_method(frame):
+    small = frame[frame["num_visual"] <= 4096]
+    (row,) = headline(small)[lambda t: t["metric"] == "time_s"].to_dict("records")
+    assert (row["num_visual"], row["ratio"]) == (4096, pytest.approx(2.0))
+    none = headline(frame[frame["num_visual"] <= 1024])
+    assert none.loc[none["metric"] == "time_s", "ratio"].isna().all()
+    assert none.loc[none["metric"] == "peak_bytes", "ratio"].notna().all()
+
+
+def test_figures_draw_them_hollow_in_time_alone(frame):
+    rows = frame.assign(series=frame["attention"])
+    names = looks((a, a, "flash") for a in rows["attention"].unique())
+    figure = scaling(rows, fit(rows, ["time_s", "peak_bytes"])[1], names, LIGHT,
+                     metrics=("time_s", "peak_bytes"))  # fmt: skip
+    points = [t for t in figure.data if t.mode and "markers" in t.mode and len(t.x) == 5]
+    seconds = [t for t in points if t.xaxis in (None, "x")]
+    for trace in seconds:
+        assert [s.endswith("-open") for s in trace.marker.symbol] == [True, True, *[False] * 3]
+        assert "waited for the host" in trace.customdata[0]
+        assert "waited for the host" not in trace.customdata[2]
+    assert len(seconds) == 2
+    assert all(isinstance(t.marker.symbol, str) for t in points if t.xaxis == "x2")
+    assert "seconds of the host" in [t.name for t in figure.data]
+
+
+def test_a_frame_without_flags_has_none():
+    assert not host_bound(pd.DataFrame({"num_visual": [1, 2]})).any()
