@@ -8,7 +8,7 @@ YAML 1.2's core schema, and aliases, tags and repeated keys are refused with the
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -31,8 +31,6 @@ class _Refused(yaml.YAMLError):
 
 class _Loader(yaml.SafeLoader):
     """Plain YAML 1.2: null, true, false, numbers in decimal, words, lists and mappings."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -108,6 +106,7 @@ _FORMS: tuple[tuple[str, str, str], ...] = (
     ),
 )
 """Tag, form and first characters of what is no word."""
+_Loader.yaml_implicit_resolvers = {}  # None of YAML 1.1's.
 for _tag, _form, _first in _FORMS:
     _Loader.add_implicit_resolver(
         _tag, re.compile(rf"(?:{_form})\Z"), ["" if c == "\0" else c for c in _first]
