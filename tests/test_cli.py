@@ -301,7 +301,7 @@ def test_the_program_runs_as_a_module(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr.startswith("workbench: missing.yaml: ")
+    assert done.stderr.startswith("workbench: sweep 'missing.yaml': ")
 
 
 def test_a_measured_limit_needs_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,7 @@ Scope = Literal["layer", "decoder", "lvlm"]
 Pass = Literal["forward", "train", "decode"]
 Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 Logits = Literal["all", "text"]
+LossRows = Literal["text", "all"]
 Source = Literal["measured", "predicted"]
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -83,6 +84,8 @@ class Cell(BaseModel):
     dtype: Dtype = Field(default="bfloat16", title="Data type")
     layout: str = "V,T"
     logits: Logits = Field(default="all", title="Logits on")
+    loss_rows: LossRows = Field(default="text", title="Loss over")
+    """Rows whose float32 logits, log-softmax and gradient a training step makes."""
     zero: Annotated[int, Field(ge=0, le=3, strict=True)] = Field(default=0, title="ZeRO stage")
     world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
     accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = Field(
@@ -149,6 +152,14 @@ class Cell(BaseModel):
             raise ValueError("num_visual and num_text are both 0: there is no token to compute")
         if self.scope != "layer" and self.pass_ == "train" and self.num_text == 0:
             raise ValueError("num_text 0: the loss of a training step needs at least 1 text token")
+        if self.loss_rows == "all" and not self.optimizes:
+            raise ValueError(
+                "loss_rows all: only a train pass of scope decoder or lvlm has a loss"
+            )
+        if self.loss_rows == "all" and self.logits == "text":
+            raise ValueError(
+                "loss_rows all: needs logits 'all'; under 'text' the LM head has text rows alone"
+            )
         if self.checkpoint_every is not None and not self.checkpoint:
             raise ValueError("checkpoint_every: needs checkpoint as well")
         if self.layer is not None and self.scope != "layer":

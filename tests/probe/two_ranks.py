@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from workbench.lvlm.attention import s_attn
 from workbench.lvlm.build import Workload, build
+from workbench.lvlm.loss import shifted
 from workbench.lvlm.scopes import decoder
 from workbench.pictures import make_pictures
 from workbench.probe.machine.launch import launched
@@ -81,7 +82,11 @@ def shared(fields: dict[str, Any]) -> dict[str, Any]:
     rows, begin = workload.context.layout, workload.context.first_row
     visual = slice(begin, begin + rows.num_visual)
     text = slice(begin + rows.num_visual - cell.num_visual if rows.num_text else 0, None)
-    for mine, whole, part in zip(workload.inputs, alone.inputs, (visual, text, text), strict=True):
+    wanted, parts = [*alone.inputs], [visual, text, text]
+    if cell.loss_rows == "all":
+        wanted[2], parts[2] = shifted(alone.cell, wanted[2]), slice(begin, begin + rows.length)
+        assert (workload.inputs[2] < 0).equal(wanted[2][:, parts[2]] < 0), "rows without a label"
+    for mine, whole, part in zip(workload.inputs, wanted, parts, strict=True):
         mine.data.copy_(whole.data[:, part][:, : mine.shape[1]])
     rank = Rank(workload)
     with workload.guard():

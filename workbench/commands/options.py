@@ -63,6 +63,9 @@ CELL_OPTIONS = (
     CellOption("--dtype", str, "dtype", "float64, float32, bfloat16 or float16.", "bfloat16"),
     CellOption("--layout", str, "layout", "Where images stand: V,T or T,V,T …", "V,T"),
     CellOption("--logits", str, "logits", "Rows of the LM head: all or text.", "all"),
+    CellOption(
+        "--loss-rows", str, "loss_rows", "Rows of the loss in training: text or all.", "text"
+    ),
     CellOption("--zero", int, "zero", "DeepSpeed ZeRO stage, 0 to 3.", "0"),
     CellOption("--world-size", int, "world_size", "GPUs that share the states.", "1"),
     CellOption("--accumulate", int, "accumulate", "Micro-batches of an optimizer step.", "1"),

@@ -49,6 +49,8 @@ CELLS = {
     "shared-bf16-3": {"zero": 3, "ulysses": 2},
     "shared-bf16-2": {"zero": 2, "ulysses": 2},
     "shared-3": {"dtype": "float32", "zero": 3, "ulysses": 2, "checkpoint": True},
+    "labels-0": {"dtype": "float32", "loss_rows": "all"},
+    "labels-3": {"dtype": "float32", "zero": 3, "loss_rows": "all"},
     "gated-3": {"dtype": "float32", "zero": 3, "attention": "d_attn_tanh"},
 }
 LARGE = {"dtype": "float32", "zero": 3, "accumulate": 2}
@@ -65,12 +67,15 @@ SHARED = {
     "all rows": {"dtype": "float32", "ulysses": 2},
     "text rows": {"dtype": "float32", "ulysses": 2, "checkpoint": True, "logits": "text"},
     "tiles": {"dtype": "float32", "ulysses": 2, "tiled": True},
+    "labels": {"dtype": "float32", "ulysses": 2, "loss_rows": "all"},
+    "labels in tiles": {"dtype": "float32", "ulysses": 2, "loss_rows": "all", "tiled": True},
 }
 SAME = [
     ("float32-0", "float32-2", "float32-3", "offloaded-2", "offloaded-3"),
     ("bfloat16-2", "bfloat16-3"),
     ("bfloat16-0", "bfloat16-2"),
     ("added-0", "added-3"),
+    ("labels-0", "labels-3"),
     ("tiled-0", "tiled-3"),
     ("chunked-0", "chunked-3"),
     tuple(f"fine-{zero}" for zero in range(4)),

@@ -19,6 +19,15 @@ from workbench.lvlm.build import (
 from workbench.lvlm.checkpoints import Checkpoint
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.loss import (
+    IGNORED,
+    loss_flags,
+    loss_of_all_rows,
+    loss_of_text_rows,
+    make_labels,
+    num_targets,
+    shifted,
+)
 from workbench.lvlm.marks import part
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.weights import randomise
@@ -39,7 +48,7 @@ class Decoder(nn.Module):
         super().__init__()
         config, model = context.model.config, context.model
         self.cell, self.system, self.layout = cell, system, context.layout
-        self.num_targets = cell.num_text * cell.batch
+        self.num_targets = num_targets(cell) if cell.optimizes else 0
         vocab, width = config.vocab_size, config.hidden_size
         self.embed_scale = model.family.embed_scale(config)
         self.softcap = getattr(config, "final_logit_softcapping", None)
@@ -69,7 +78,9 @@ class Decoder(nn.Module):
         self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
 
     def forward(self, visual: Tensor | None, ids: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Logits [B, rows, vocab], or the mean loss of text tokens, given ``targets`` [B, T].
+        """Logits [B, rows, vocab], or the mean loss of text tokens, given ``targets``.
+
+        These are [B, T], or [B, S] labels of every row where the loss runs over all of them.
 
         A decode step has no ``visual``: its ids [B, 1] meet the layers' caches.
         """
@@ -89,12 +100,9 @@ class Decoder(nn.Module):
         logits = self._logits(hidden)
         if logits.shape[1] != targets.shape[1]:
             logits = logits[:, self.text_rows]
+        loss = loss_of_all_rows if self.cell.loss_rows == "all" else loss_of_text_rows
         with part("loss"):
-            rows, wanted = logits.float().flatten(0, 1), targets.flatten()
-            if self.cell.ulysses == 1:
-                return F.cross_entropy(rows, wanted)
-            # The ranks' losses add up to the mean over the sequence.
-            return F.cross_entropy(rows, wanted, reduction="sum") / self.num_targets
+            return loss(self.cell, logits, targets, self.num_targets)
 
     def _rows(self, state: tuple[Tensor, ...]) -> Tensor:
         """Hidden states that reach the LM head: all rows in sequence order, or text rows."""
@@ -112,15 +120,19 @@ class Decoder(nn.Module):
 
     def _tiled_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """The LM head and its loss in tiles of tokens; rows that are not text have target -100."""
-        if hidden.shape[1] != targets.shape[1]:
-            whole = targets.new_full(hidden.shape[:2], -100)
+        if self.cell.loss_rows == "all":
+            targets = shifted(self.cell, targets)
+        elif hidden.shape[1] != targets.shape[1]:
+            whole = targets.new_full(hidden.shape[:2], IGNORED)
             whole[:, self.text_rows] = targets
             targets = whole
 
         def losses(rows: Tensor, wanted: Tensor) -> tuple[Tensor]:
             with part("loss"):
                 flat = self._logits(rows).float().flatten(0, 1)
-                each = F.cross_entropy(flat, wanted.flatten(), ignore_index=-100, reduction="none")
+                each = F.cross_entropy(
+                    flat, wanted.flatten(), ignore_index=IGNORED, reduction="none"
+                )
                 return (each.view(wanted.shape),)
 
         (each,) = token_chunks(losses, TILE, [hidden, targets], [self.lm_head.weight])
@@ -172,10 +184,14 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
     shape = (cell.batch, layout.num_visual, system.visual_width(decoder.parts[0]))
     visual = random_tensor(shape, context, grad=train)
     vocab = context.model.config.vocab_size
-    ids, targets = (
-        torch.randint(vocab, (cell.batch, layout.num_text), device=context.device)
-        for _ in range(2)
+    text = (cell.batch, layout.num_text)
+    ids = torch.randint(vocab, text, device=context.device)
+    targets = (
+        make_labels(context, vocab)
+        if cell.loss_rows == "all"
+        else torch.randint(vocab, text, device=context.device)
     )
+    context.flags += loss_flags(cell)
 
     def forward() -> tuple[Tensor, ...]:
         return (decoder(visual, ids, targets if train else None),)

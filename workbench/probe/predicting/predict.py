@@ -9,6 +9,7 @@ from workbench.calibration import calibration_for
 from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported, unknown_name
 from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.loss import loss_flags
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import look
 from workbench.lvlm.towers import tower_of
@@ -83,6 +84,7 @@ def predict(
         seconds = shared.beside(seconds)
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
+    flags += loss_flags(cell)
     flags += ["compile: predicted as the operators that eager mode runs"] if cell.compile else []
     rate = target.peak(cell.dtype)
     if not seconds or not rate:

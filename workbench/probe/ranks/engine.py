@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, cuda
 
 from workbench.lvlm.build import Checkpointed, Workload
+from workbench.lvlm.loss import IGNORED
 from workbench.lvlm.scopes.decoder import Run
 from workbench.lvlm.ulysses import meeting
 from workbench.probe.counting.closed import forward_flops
@@ -47,7 +48,8 @@ def own_samples(workload: Workload, rank: int) -> None:
     if workload.context.pictures is None:
         visual.data.normal_()
     for ids in text:
-        ids.random_(workload.context.model.config.vocab_size)
+        ignored = ids == IGNORED
+        ids.random_(workload.context.model.config.vocab_size).masked_fill_(ignored, IGNORED)
 
 
 class Rank:

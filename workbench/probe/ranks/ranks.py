@@ -144,7 +144,8 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
             "num_samples": len(timing.whole),
         },
         "samples": timing.samples,
-        "flags": timing.flags
+        "flags": workload.context.flags
+        + timing.flags
         + ([] if spread else ["time_q1_s: needs two samples", "time_q3_s: needs two samples"]),
         "details": {"ranks": ranks, "deepspeed_flops_profiler": flops},
     }
