@@ -1,8 +1,6 @@
-"""The reference campaign, rehearsed: what runs on a card, on the CPU with a tiny model."""
+"""The reference campaign, rehearsed: the probes of a card, on the CPU with tiny models."""
 
-import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -10,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.small import small_model
+from workbench.spec import Grid, Sweep
 from workbench.store import Store
+from workbench.sweep.plan import load_probe, plan
 
-SCRIPT = Path(__file__).parents[1] / "probes" / "reference_campaign.py"
+PROBES = Path(__file__).parents[1] / "probes"
 BLOCKED = """
 from importlib.machinery import PathFinder
 
@@ -25,6 +26,28 @@ def find_spec(name, path=None, target=None):
 PathFinder.find_spec = find_spec
 """
 """As a node has it that brings torch and transformers alone."""
+TINY = {9_000: 24, 74_000: 96, 1_000_000: 384}
+FAMILIES = {"gemma-2-9b": "gemma2", "qwen2.5-vl-7b": "qwen2_5_vl"}
+
+
+def rehearsal(name: str, folder: Path) -> Sweep:
+    """The probe's sweep with its options and protocols, on a CPU's scale."""
+
+    def tiny(grid: Grid) -> Grid:
+        (model,) = grid.models
+        protocol = grid.protocol
+        if protocol.iterations is None:
+            protocol = protocol.model_copy(update={"min_samples": 2, "max_seconds": 5.0})
+        chunks = ({**each, **({"chunk": 32} if "chunk" in each else {})} for each in grid.options)
+        return grid.model_validate({
+            **grid.model_dump(), "device": "cpu", "dtypes": "float32", "text": 8,
+            "models": small_model(FAMILIES.get(model, "mistral"), folder),
+            "visual": tuple(TINY.get(v, max(8, v // 256)) for v in grid.visual),
+            "options": tuple({**o, "compile": False} for o in chunks), "protocol": protocol,
+        })  # fmt: skip
+
+    sweep = load_probe(PROBES / f"{name}.py")
+    return sweep.replace(grids=tuple(map(tiny, sweep.grids)))
 
 
 @pytest.fixture(scope="module")
@@ -32,95 +55,62 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Variables of a process, and its children, without what the data half needs."""
     folder = tmp_path_factory.mktemp("bare")
     (folder / "sitecustomize.py").write_text(BLOCKED)
-    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{SCRIPT.parents[1]}"}
+    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{PROBES.parent}"}
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("reference")
-
-
-def rehearse(bare: dict[str, str], out: Path, *parts: int, minutes: float = 8) -> tuple[int, str]:
-    words = [word for part in parts for word in ("--part", str(part))]
+def sweep_in(
+    bare: dict[str, str], sweep: Sweep, folder: Path, *more: str
+) -> tuple[int, str, list[object]]:
+    """Exit code, what was said, and the statuses by cell of ``workbench sweep``."""
+    probe, store = folder / "probe.py", folder / "node.db"
+    text = sweep.model_dump_json(by_alias=True)
+    probe.write_text(
+        "from workbench.spec import Sweep\n\ndef sweep():\n"
+        f"    return Sweep.model_validate_json({text!r})\n"
+    )
+    command = [sys.executable, "-m", "workbench", "sweep", str(probe), "--store", str(store)]
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--rehearse", "--out", str(out), "--minutes", str(minutes),
-         *words], env=bare, capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+        [*command, *more], env=bare, capture_output=True, text=True, timeout=500, check=False
+    )
+    with Store.open(store) as opened:
+        assert opened.check() == []
+        return done.returncode, done.stderr, list(opened.records())
 
 
-def statuses(path: Path) -> Counter[str]:
-    with Store.open(path) as store:
-        assert store.check() == []
-        return Counter(str(record.status) for record in store.records())
-
-
-def test_ceilings_correctness_and_layers(bare: dict[str, str], out: Path) -> None:
-    code, said = rehearse(bare, out, 1, 2, 3)
+def test_the_campaign_stops_between_cells_and_goes_on(bare: dict[str, str], tmp_path: Path):
+    sweep = rehearsal("reference", tmp_path)
+    sweep = sweep.replace(grids=(sweep.grids[0], sweep.grids[-2]))
+    cells = len(plan(sweep))
+    code, said, records = sweep_in(bare, sweep, tmp_path, "--max-minutes", "0.0001")
+    assert (code, records) == (3, [])
+    assert f"the minutes are over, {cells} cells are left; to go on: " in said
+    code, said, records = sweep_in(bare, sweep, tmp_path, "--max-minutes", "20")
     assert code == 0, said
-    assert statuses(out / "part-1.db") == {"ok": 1}
-    checked = statuses(out / "part-2.db")
-    assert set(checked) == {"ok", "unsupported"}
-    with Store.open(out / "part-2.db") as store:
-        norms = [record.details["relative_error"] for record in store.records()
-                 if record.status == "ok"]  # fmt: skip
-    assert all(0 <= norm < 1e-4 for found in norms for norm in found.values())
-    assert any(norm > 0 for found in norms for norm in found.values())
-    with Store.open(out / "part-3.db") as store:
-        records = store.records()
-    assert all(record.metrics["ceiling_flops_s"] for record in records if record.status == "ok")
-    assert len({record.cell.num_visual for record in records}) == 3
-    # A second call finds everything there.
-    code, said = rehearse(bare, out, 3)
-    assert (code, len(said.splitlines())) == (0, 1)
+    assert len(records) == cells
+    # The most valuable first: the steps are the sweep's first grid, and an emulated rank each.
+    assert [record.cell.kind for record in records] == [t.point.cell.kind for t in plan(sweep)]
+    steps = [record for record in records if record.cell.scope == "decoder"]
+    assert all(f.startswith("emulated: ") for r in steps for f in r.flags[:1])
+    ran = [record for record in steps if record.status == "ok"]
+    assert {record.cell.attention for record in ran} == {"s_attn", "d_attn"}
+    assert all(record.metrics["time_s"] for record in ran)
+    assert Counter(str(r.status) for r in records).keys() <= {"ok", "unsupported"}
+    assert all(r.metrics["ceiling_flops_s"] for r in records if r.status == "ok")
 
 
-def test_steps_models_traces_and_the_comparison(bare: dict[str, str], out: Path) -> None:
-    code, said = rehearse(bare, out, 5, 7, 6, 8)
+def test_the_far_goal_times_its_second_iteration(bare: dict[str, str], tmp_path: Path) -> None:
+    code, said, (record,) = sweep_in(bare, rehearsal("reference_far", tmp_path), tmp_path)
     assert code == 0, said
-    with Store.open(out / "part-5.db") as store:
-        steps = store.records()
-    assert {record.cell.num_visual for record in steps} == {24, 96}
-    assert all(record.metrics["time_s"] for record in steps)
-    assert all(any(f.startswith("emulated: ") for f in record.flags) for record in steps)
-    with Store.open(out / "part-7.db") as store:
-        passes = Counter(record.cell.pass_ for record in store.records())
-    assert passes == {"forward": 4, "decode": 4, "train": 4}
-    assert len(list((out / "traces").iterdir())) == 4
-    assert statuses(out / "part-8.db") == {"ok": 1}
-    assert "workbench calibrate does it where scipy is" in said
-    (found, *_) = json.loads((out / "part-6.json").read_text())
-    assert "peak_bytes" in {row["metric"] for row in found["summary"]}
+    assert record.metrics["num_samples"] == 1
+    assert record.metrics["prepare_s"] > 0
+    assert record.metrics["offload_bytes"] > 0
 
 
-def test_a_part_stops_when_its_minutes_are_over(bare: dict[str, str], tmp_path: Path) -> None:
-    code, said = rehearse(bare, tmp_path, 3, minutes=0)
-    assert code == 3
-    assert "the same command goes on" in said
-
-
-@pytest.mark.slow
-def test_thresholds(bare: dict[str, str], tmp_path: Path) -> None:
-    code, said = rehearse(bare, tmp_path, 4)
-    assert code == 0, said
-    found = json.loads((tmp_path / "part-4.json").read_text())
-    limit = found["d_attn"]
-    assert limit["num_oom"] <= 6
-    assert limit["max_visual"] < limit["fails_at"]
-    assert any(flag.startswith("emulated: ") for flag in limit["flags"])
-    assert [record["cell"]["num_visual"] for record in found["all layers"]] == [
-        limit["max_visual"], limit["fails_at"],
-    ]  # fmt: skip
-    # A size whose proof failed stays in the store as the one iteration that ran.
-    assert 1 <= statuses(tmp_path / "part-4.db")["oom"] <= limit["num_oom"]
-
-
-@pytest.mark.slow
-def test_the_dry_run_plans_for_25_minutes(bare: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--dry-run", "--out", str(tmp_path)]
-    done = subprocess.run(command, env=bare, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    minutes = [float(re.findall(r"([0-9.]+) min", line)[0]) for line in lines]
-    assert len(lines) == 8
-    assert minutes[-1] <= 25
-    assert not list(tmp_path.iterdir())
+def test_every_kind_of_cell_is_there_in_the_order_of_its_worth() -> None:
+    points = load_probe(PROBES / "reference.py").points()
+    asked = [(p.cell.scope, p.cell.pass_, p.protocol.emulate) for p in points]
+    assert asked[0] == ("decoder", "train", "all")
+    kinds = list(dict.fromkeys(asked))
+    assert kinds.index(("layer", "train", None)) < kinds.index(("decoder", "decode", None))
+    assert {p.cell.model for p in points} == {"mistral-7b-v0.3", "gemma-2-9b", "qwen2.5-vl-7b"}
+    assert sum(p.cell.compile for p in points) == 4

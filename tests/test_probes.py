@@ -13,8 +13,7 @@ from workbench.sweep import machine
 from workbench.sweep.plan import load_probe
 
 FOLDER = Path(__file__).parents[1] / "probes"
-PROBES = sorted(path for path in FOLDER.glob("*.py") if path.stem != "reference_campaign")
-"""The campaign is several sweeps and more; it has a test of its own."""
+PROBES = sorted(FOLDER.glob("*.py"))
 
 
 def points(sweep: Sweep, source: str) -> list[tuple[str, str, str, int]]:

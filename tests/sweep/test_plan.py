@@ -122,3 +122,19 @@ def test_a_plan_has_each_identity_once() -> None:
 def test_a_device_that_cannot_be(fields: dict[str, str], says: str) -> None:
     with pytest.raises(RequestError, match=says):
         plan(Sweep(name="s", grids=(Grid(visual=(4,), **fields),)))
+
+
+def test_a_cell_is_emulated_in_one_way_within_a_sweep() -> None:
+    """The key of a cell does not know the protocol: one of the two records would be lost."""
+    from workbench.spec import Protocol
+
+    fields = {
+        "device": "cpu", "visual": 8, "scopes": "decoder", "passes": "train",
+        "options": {"zero": 3, "world_size": 4},
+    }  # fmt: skip
+    every, some = (Grid(**fields, protocol=Protocol(emulate=n)) for n in ("all", 2))
+    assert len(plan(Sweep(name="s", grids=(every, every)))) == 1
+    with pytest.raises(
+        RequestError, match="emulate 2: the sweep has the cell .* with emulate all"
+    ):
+        plan(Sweep(name="s", grids=(every, some)))

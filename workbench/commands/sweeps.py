@@ -13,6 +13,8 @@ from workbench.errors import RequestError, unknown_name
 if TYPE_CHECKING:
     from workbench.sweep.run import DryRun, Summary
 
+OUT_OF_TIME = 3
+"""The exit code where ``--max-minutes`` left cells for the next call."""
 DEFAULT_STORE = Path("workbench.db")
 ENGINES = ("local", "slurm")
 
@@ -63,6 +65,10 @@ def sweep(
     trace: Annotated[
         Path | None, typer.Option(help="Folder for a torch-profiler trace of each measured cell.")
     ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(help="Begin no cell after so many minutes; exit 3 where some are left."),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
@@ -76,6 +82,8 @@ def sweep(
         check_folder(trace, "trace")
     choice = Choice.of(calibration) if calibration else None
     if engine == "slurm":
+        if max_minutes is not None:
+            raise RequestError(f"max_minutes {max_minutes:g}: is for --engine local; use --time")
         from workbench.sweep.cluster_run import Order, dry_run_slurm, run_slurm
         from workbench.sweep.engines.slurm_check import Request, pairs
         from workbench.sweep.engines.slurm_cluster import minutes
@@ -105,8 +113,9 @@ def sweep(
             _show_forecast(found, json_)
             return
         summary = run_sweep(
-            wanted, store, new_run, workers=workers, calibrations=choice, trace=trace
-        )
+            wanted, store, new_run, workers=workers, calibrations=choice, trace=trace,
+            max_minutes=max_minutes,
+        )  # fmt: skip
     if json_:
         show.emit(summary.document())
     _say_how_it_ended(summary, _again(context))
@@ -114,6 +123,8 @@ def sweep(
         raise typer.Exit(130)
     if summary.num_failed:
         raise typer.Exit(1)
+    if summary.num_unbegun:
+        raise typer.Exit(OUT_OF_TIME)
 
 
 def _again(context: typer.Context) -> str:
@@ -139,6 +150,8 @@ def _say_how_it_ended(summary: "Summary", again: str) -> None:
     if summary.interrupted:
         show.note(f"interrupted; what ran is stored. To go on: {again}")
         return
+    if summary.num_unbegun:
+        show.note(f"the minutes are over, {summary.num_unbegun} cells are left; to go on: {again}")
     if summary.num_failed:
         show.note(f"{summary.num_failed} cells did not end; to try them again: {again}")
     store = shlex.quote(str(summary.store))

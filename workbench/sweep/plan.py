@@ -114,7 +114,7 @@ def _tasks(points: Iterable[Point], calibrations: Choice | None, here: bool) -> 
             if asked not in places:
                 places[asked] = place(*asked) if here else place_elsewhere(*asked)
             task = Task(point, *places[asked])
-            tasks.setdefault(task.identity, task)
+            _check_alike(task, tasks.setdefault(task.identity, task))
     if calibrations is None:
         return list(tasks.values())
     predicted = [task for task in tasks.values() if task.point.source == "predicted"]
@@ -125,6 +125,16 @@ def _tasks(points: Iterable[Point], calibrations: Choice | None, here: bool) -> 
             point = task.point.model_copy(update={"calibration": file})
             tasks[task.identity] = replace(task, point=point)
     return list(tasks.values())
+
+
+def _check_alike(task: Task, first: Task) -> None:
+    """Raise RequestError where a sweep asks for one cell in ways that give different records."""
+    ours, theirs = task.point.protocol.emulate, first.point.protocol.emulate
+    if ours != theirs:
+        raise RequestError(
+            f"emulate {ours}: the sweep has the cell {task.point.cell.title} with emulate "
+            f"{theirs} too, and a run keeps one record of a cell; make two sweeps"
+        )
 
 
 def calibration_digests(tasks: list[Task]) -> set[str]:
@@ -162,16 +172,15 @@ def place_elsewhere(source: str, device: str) -> tuple[str, str]:
 def check_ranks(tasks: list[Task], here: bool = True) -> None:
     """Raise RequestError for a measured cell of several ranks that they could not run.
 
-    ``here``: on this machine, whose deepspeed they need.
+    One that is emulated is one process, whatever its ranks. ``here``: on this machine, whose
+    deepspeed they need.
     """
     for task in tasks:
         point = task.point
         if point.source != "measured" or point.cell.world_size == 1:
             continue
         if point.protocol.emulate is not None:
-            raise RequestError(
-                f"emulate {point.protocol.emulate}: a sweep runs every rank; use measure or limit"
-            )
+            continue
         if here:
             check_here(point.cell, task.device)
         else:

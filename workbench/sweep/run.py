@@ -1,5 +1,6 @@
 """A sweep, run: skip what the store holds, run the rest, keep every record at once."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench.calibration import Choice
+from workbench.errors import RequestError
 from workbench.probe.workers.client import Client, WorkerError
 from workbench.probe.workers.seat import Seat
 from workbench.record import Environment, Status
 from workbench.spec import Sweep
 from workbench.store import Store
 from workbench.sweep.ceilings import ceilings_for
-from workbench.sweep.engines.local import run_local
+from workbench.sweep.engines.local import Deadline, run_local
 from workbench.sweep.plan import Identity, Task, calibration_digests, heads, kinds, plan
 from workbench.sweep.progress import Progress
 from workbench.sweep.schedule import longest_first, wall_seconds
@@ -42,6 +44,8 @@ class Summary:
     num_workers: int = 1
     num_left: int = 0
     """Cells that no job took to an end."""
+    num_unbegun: int = 0
+    """Cells that were left when the minutes were over; the next call goes on with them."""
 
     @property
     def num_failed(self) -> int:
@@ -61,6 +65,7 @@ class Summary:
             "ran": self.num_ran,
             "counts": self.counts,
             "interrupted": self.interrupted,
+            "unbegun": self.num_unbegun,
         }
 
 
@@ -175,6 +180,7 @@ def run_sweep(
     workers: int | None = None,
     calibrations: Choice | None = None,
     trace: Path | None = None,
+    max_minutes: float | None = None,
 ) -> Summary:
     """Run what the store at ``path`` lacks of ``sweep``, one transaction a record.
 
@@ -182,8 +188,12 @@ def run_sweep(
     store is touched; raises RequestError, StoreError or WorkerError. An interrupt ends the cells
     in flight and no more: the summary says so. ``client`` lends a warm worker; ``workers`` is
     explained at ``seats``; ``calibrations`` go before those that the sweep names; ``trace`` is a
-    folder for a profiler trace of each measured cell.
+    folder for a profiler trace of each measured cell. After ``max_minutes`` no cell is begun; then
+    they are begun in the order of the sweep, which has the most valuable first.
     """
+    if max_minutes is not None and not max_minutes > 0:
+        raise RequestError(f"max_minutes {max_minutes:g}: more than 0 are needed")
+    stop_at = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     tasks = plan(sweep, calibrations)
     places = seats(tasks, workers)
     facts = environment_of(tasks, places[0])
@@ -200,7 +210,7 @@ def run_sweep(
             spec = sweep.model_dump(mode="json", by_alias=True)
             summary.run = store.begin_run(sweep.name, spec, facts, new_run)
             try:
-                _run_tasks(tasks, clients, store, summary)
+                _run_tasks(tasks, clients, store, summary, stop_at)
             except KeyboardInterrupt:
                 summary.interrupted = True
             kept = store.identities(summary.run)
@@ -209,7 +219,13 @@ def run_sweep(
     return summary
 
 
-def _run_tasks(tasks: list[Task], clients: list[Client], store: Store, summary: Summary) -> None:
+def _run_tasks(
+    tasks: list[Task],
+    clients: list[Client],
+    store: Store,
+    summary: Summary,
+    stop_at: float | None,
+) -> None:
     assert summary.run is not None
     run = summary.run
     held = store.identities(run)
@@ -239,13 +255,15 @@ def _run_tasks(tasks: list[Task], clients: list[Client], store: Store, summary: 
         if todo:
             forecast = _forecast(todo, clients[0], progress)
             progress.expect(forecast)
-            if len(clients) > 1 and forecast:
+            if len(clients) > 1 and forecast and stop_at is None:
                 todo = longest_first(todo, [forecast[task.identity] for task in todo])
-        with closing(run_local(todo, clients, claim, settled)) as records:
+        over = Deadline(stop_at)
+        with closing(run_local(todo, clients, claim, settled, over)) as records:
             for task, record in records:
                 store.add(run, record)
                 summary.num_ran += 1
                 progress.end(task, record)
+        summary.num_unbegun = over.left
 
 
 def _staffing(clients: list[Client]) -> str:

@@ -9,6 +9,19 @@ from workbench.probe.workers.client import Client
 from workbench.record import Record
 from workbench.sweep.plan import Task
 
+
+class Deadline:
+    """When no further task is begun, by the monotonic clock; None is never."""
+
+    def __init__(self, stop_at: float | None = None) -> None:
+        self.stop_at = stop_at
+        self.left = 0
+        """Tasks that were not begun."""
+
+    def is_over(self) -> bool:
+        return self.stop_at is not None and time.monotonic() >= self.stop_at
+
+
 RETRY_S = 1.0
 """Between two looks at cells that another sweep is working on."""
 
@@ -18,12 +31,13 @@ def run_local(
     clients: Sequence[Client],
     claim: Callable[[Task], bool],
     settled: Callable[[Task], bool],
+    deadline: Deadline,
 ) -> Generator[tuple[Task, Record], None, None]:
     """Yield each task with its record. Two sweeps on one store share the work between them.
 
     ``claim`` says whether the task is ours to run now; one that another sweep holds is looked at
     again later, until it is ``settled`` there or its holder is gone. Both are called in the
-    caller's thread. Closing the iterator ends the cells in flight.
+    caller's thread. Closing the iterator ends the cells in flight; the ``deadline`` lets them end.
     """
     waiting, held = deque(tasks), list[Task]()
     idle = list(clients)
@@ -31,6 +45,9 @@ def run_local(
     with ThreadPoolExecutor(len(clients)) as pool:
         try:
             while waiting or held or running:
+                if deadline.is_over():
+                    deadline.left += len(waiting) + len(held)
+                    waiting, held = deque(), []
                 while idle and waiting:
                     task = waiting.popleft()
                     if claim(task):
