@@ -134,7 +134,5 @@ def test_a_cell_is_emulated_in_one_way_within_a_sweep() -> None:
     }  # fmt: skip
     every, some = (Grid(**fields, protocol=Protocol(emulate=n)) for n in ("all", 2))
     assert len(plan(Sweep(name="s", grids=(every, every)))) == 1
-    with pytest.raises(
-        RequestError, match="emulate 2: the sweep has the cell .* with emulate all"
-    ):
+    with pytest.raises(RequestError, match=r"emulate 2: .* with emulate all too"):
         plan(Sweep(name="s", grids=(every, some)))
