@@ -73,6 +73,12 @@ for _name, _unit, _label, _convention in (
         "used bytes of the card by NVML after the iterations",
     ),
     ("weight_bytes", "B", "Weights", "bytes of parameters and buffers"),
+    (
+        "quantized_weight_bytes",
+        "B",
+        "Weights as quantised",
+        "of the scope, in the layout of the checkpoint's quantization_config; nothing runs in it",
+    ),
     ("gradient_bytes", "B", "Gradients", "bytes of gradients of weights"),
     (
         "optimizer_bytes",

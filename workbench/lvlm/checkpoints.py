@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from workbench.errors import RequestError
 from workbench.files import read_json, require_file
-from workbench.lvlm.hub import quietly
+from workbench.hub import quietly
+from workbench.lvlm.config_fields import check_fields
+from workbench.model_files import model_files
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
@@ -113,12 +115,17 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     """Configuration, model and loading report, by the class that the configuration asks for."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    check_fields(source, model_files(source).config())
     with quietly():
-        whole = AutoConfig.from_pretrained(source)
+        whole = AutoConfig.from_pretrained(source, trust_remote_code=False)
     seeing = getattr(whole, "vision_config", None) is not None
     kind: Any = AutoModelForImageTextToText if seeing else model.family.causal_lm()
     loaded, info = kind.from_pretrained(
-        source, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
+        source,
+        dtype="auto",
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=False,
     )
     return whole, loaded, info
 

@@ -18,6 +18,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.rope import hold_rope, tables
 from workbench.lvlm.ulysses import Shard
 from workbench.lvlm.weights import BLOCK, Made, create, randomise
 from workbench.pictures import Pictures
@@ -68,11 +69,20 @@ class Context:
         if (layer_type, stream) not in self._tables:
             if self._rotary is None:
                 self._rotary = self.model.family.rotary(self.model.config).to(self.device)
-            places = self._positions(stream)
+                if tracing(self.device):
+                    hold_rope(self._rotary)
+            rotary, places = self._rotary, self._positions(stream).to(self.device)
             like = torch.empty(0, dtype=self.dtype, device=self.device)
-            self._tables[layer_type, stream] = self.model.family.cos_sin(
-                self._rotary, like, places.to(self.device), layer_type
+
+            def make(places: Tensor) -> tuple[Tensor, Tensor]:
+                return self.model.family.cos_sin(rotary, like, places, layer_type)
+
+            found = (
+                make(places)
+                if tracing(self.device)
+                else tables(make, self.model.config, places, self._last_position)
             )
+            self._tables[layer_type, stream] = found
         return self._tables[layer_type, stream]
 
     def mask(self, window: int | None) -> Any:
@@ -158,6 +168,13 @@ class Context:
     def cache(self, parts: LayerParts, tokens: int) -> Tensor:
         """Keys or values of ``tokens`` cached tokens, random: [B, G, n, K]."""
         return self.random((self.cell.batch, parts.num_kv_heads, tokens, parts.head_dim))
+
+    @property
+    def _last_position(self) -> int:
+        """The largest position of the whole sequence, in a decode pass the next token's."""
+        end = self.cell.num_visual + self.cell.num_text - 1
+        end = end if self.positions is None else int(self.positions.max())
+        return end + (self.cell.pass_ == "decode")
 
     def _positions(self, stream: str) -> Tensor:
         if stream == "next":

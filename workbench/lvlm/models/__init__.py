@@ -8,13 +8,14 @@ config. transformers is imported when something is built, not before.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RequestError, unknown_name
-from workbench.lvlm.hub import quietly
+from workbench.lvlm.configs import check_built, load, one_line, silent
+from workbench.lvlm.rope import check_rope, hold_rope
+from workbench.model_files import names_a_folder
 from workbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -117,6 +118,10 @@ class Resolved:
     config: "PreTrainedConfig" = field(hash=False)
     whole: "PreTrainedConfig | None" = field(default=None, hash=False)
     """The configuration around it, with the vision tower's, of a model read from files."""
+    stated: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The fields of its config.json; empty for a model of the catalogue."""
+    flags: tuple[str, ...] = ()
+    """What a reader of its numbers should know, as a record's flags."""
 
     def layer_type(self, index: int) -> str:
         """``full_attention`` or ``sliding_attention``, transformers' words."""
@@ -129,7 +134,7 @@ class Resolved:
         config.num_hidden_layers = count
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:count]
-        return Resolved(self.name, self.family, config, self.whole)
+        return replace(self, config=config)
 
     @property
     def period(self) -> int:
@@ -157,34 +162,49 @@ def resolve(name: str) -> Resolved:
         model = MODELS[name]
         family = FAMILIES[model.family]
         return Resolved(name, family, family.config(model.fields))
-    if "/" not in name and not Path(name).is_dir():
+    if "/" not in name and not names_a_folder(name):
         raise unknown_name("model", name, MODELS)
     return _from_files(name)
 
 
 def _from_files(name: str) -> Resolved:
-    folder = Path(name)
-    if folder.is_absolute() or name.startswith("."):
-        if not folder.is_dir():
-            raise RequestError(f"model {name!r}: no such folder")
-        if not (folder / "config.json").is_file():
-            raise RequestError(f"model {name!r}: the folder has no config.json")
-    from transformers import AutoConfig
+    stated, whole, config = load(name)
+    family = next((f for f in FAMILIES.values() if f.model_type == config.model_type), None)
+    if family is None:
+        known = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
+        raise RequestError(
+            f"model {name!r}: model_type {config.model_type!r} is not a supported family; "
+            f"known: {known}"
+        )
+    flags = check_built(name, stated, whole, config)
+    found = Resolved(name, family, config, whole, stated, tuple(flags))
+    _try(found)
+    return found
 
+
+def _try(model: Resolved) -> None:
+    """Build what a decoder is made of, on shapes alone.
+
+    Raises RequestError, one line, for whatever transformers' classes find wrong with the config.
+    """
+    import torch
+
+    config, family = model.config, model.family
+    check_rope(model.name, config)
     try:
-        with quietly():
-            whole = AutoConfig.from_pretrained(name)
-        config = whole.get_text_config()
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RequestError(f"model {name!r}: its config cannot be loaded: {reason}") from None
-    if not hasattr(config, "tie_word_embeddings"):  # Some text configs leave it to the whole.
-        config.tie_word_embeddings = getattr(whole, "tie_word_embeddings", False)
-    for family in FAMILIES.values():
-        if family.model_type == config.model_type:
-            return Resolved(name, family, config, whole)
-    known = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
-    raise RequestError(
-        f"model {name!r}: model_type {config.model_type!r} is not a supported family; "
-        f"known: {known}"
-    )
+        with torch.device("meta"), silent():
+            kinds = {model.layer_type(i): i for i in range(config.num_hidden_layers)}
+            layers = [(kind, family.layer(config, index)) for kind, index in kinds.items()]
+            family.norm(config)
+            rotary, like = family.rotary(config), torch.empty(0)
+            hold_rope(rotary)
+            for kind, layer in layers:
+                parts = family.parts(layer)
+                cos, sin = family.cos_sin(rotary, like, torch.arange(2), kind)
+                x = torch.empty(1, parts.num_heads, 2, parts.head_dim)
+                if parts.rope(x, cos, sin).shape != x.shape:
+                    raise ValueError("rotary embeddings of another size than head_dim")
+    except Exception as error:  # noqa: BLE001 - dozens of classes, each with its own checks
+        raise RequestError(
+            f"model {model.name!r}: transformers cannot build its layers: {one_line(error)}"
+        ) from None

@@ -27,7 +27,13 @@ from workbench.probe.measuring.prepare import prepare
 from workbench.probe.measuring.profile import Folders, write_snapshot, write_trace
 from workbench.probe.measuring.timing import SLOW_S, Timing, iterate, settle
 from workbench.probe.measuring.watch import watched
-from workbench.probe.predicting.predict import counts, parts_of, shown, utilisation
+from workbench.probe.predicting.predict import (
+    counts,
+    model_facts,
+    parts_of,
+    shown,
+    utilisation,
+)
 from workbench.probe.predicting.rates import achieved
 from workbench.probe.predicting.throughput import throughput
 from workbench.record import Ceiling, Record, Status
@@ -58,9 +64,11 @@ def measure(
     record = begun(cell, place)
     clock = time.monotonic()
     rank: RankPlan | None = None
+    known: list[str] = []
     try:
         traced = trace_cell(cell, pictures=pictures)
-        counted = counts(traced)
+        quantized, known = model_facts(cell, traced.params)
+        counted = counts(traced) | quantized
         if protocol.emulate is not None:
             rank = plan_rank(cell, protocol.emulate, HOST if place == "cpu" else CARD)
         clear_card(place)
@@ -88,6 +96,7 @@ def measure(
             metrics, found["samples"], why = adapted(metrics, found["samples"], rank)
             found["flags"] = [*found["flags"], *why]
         metrics |= achieved(cell, metrics, ceiling)
+    flags = [*known, *flags]
     if rank is not None:
         flags = [*flags, rank.flag]
     return Record(

@@ -12,6 +12,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loss import loss_flags
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import look
+from workbench.lvlm.quantized import quantized_weights
 from workbench.lvlm.towers import tower_of
 from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import Allocator, allocator_of, assumptions
@@ -92,6 +93,8 @@ def predict(
         flags += [f"{name}: {reason}" for name in ("mfu", "mfu_causal")]
     if not seconds and cell.optimizes:
         flags += [f"{name}: needs time_s" for name in ("samples_per_s", "tokens_per_s")]
+    quantized, said = model_facts(cell, traced.params)
+    flags += said
     fits = capacity is None or peak.total <= capacity
     reserved = (
         predicted_reserved(cell, traced, peak) if target.capacity_bytes is not None else None
@@ -120,6 +123,7 @@ def predict(
             "optimizer_bytes": peak.states.optimizer if peak.states else 0,
             **({} if reserved is None else {"reserved_bytes": reserved}),
             **({} if moved is None else {"offload_bytes": traced.offload_bytes}),
+            **quantized,
         },
         flags=flags,
         details={
@@ -171,6 +175,13 @@ def shown(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
     if pictures is None:
         return {}
     return {"pictures": [*look(tower_of(resolve(cell.model)), pictures).facts]}
+
+
+def model_facts(cell: Cell, params: int | None) -> tuple[dict[str, int | float | None], list[str]]:
+    """Metrics and flags of a model that is read from files; both empty for the catalogue's."""
+    model = resolve(cell.model)
+    quantized, flags = quantized_weights(model, cell, params)
+    return quantized, [*model.flags, *flags]
 
 
 def counts(traced: Trace) -> dict[str, int | float | None]:

@@ -20,7 +20,7 @@ from workbench.probe.measuring.measure import utilisation_of
 from workbench.probe.measuring.memory import is_out_of_memory
 from workbench.probe.measuring.timing import SLOW_S, Timing, sample, seconds_of, settle
 from workbench.probe.measuring.watch import observed
-from workbench.probe.predicting.predict import counts, shown
+from workbench.probe.predicting.predict import counts, model_facts, shown
 from workbench.probe.ranks.alarm import Alarm
 from workbench.probe.ranks.engine import (
     Rank,
@@ -74,7 +74,8 @@ def measure_on_ranks(
             alarm.ring(Status.OOM, str(error).strip().splitlines()[0])
     if launch.rank != 0:
         return
-    metrics = {**counts(traced), **found["metrics"]}
+    quantized, known = model_facts(cell, traced.params)
+    metrics = {**counts(traced), **quantized, **found["metrics"]}
     missing = utilisation_of(cell, base["device"], traced, metrics)
     emit(
         Record(
@@ -82,7 +83,7 @@ def measure_on_ranks(
             status=Status.OK,
             metrics=metrics,
             samples=found["samples"],
-            flags=[*cap.flags, *found["flags"], *missing],
+            flags=[*known, *cap.flags, *found["flags"], *missing],
             details=found["details"] | shown(cell, pictures),
             duration_s=time.monotonic() - clock,
         )

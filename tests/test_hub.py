@@ -2,7 +2,7 @@
 
 import logging
 
-from workbench.lvlm.hub import quietly
+from workbench.hub import quietly
 
 
 def test_retries_are_not_told() -> None:

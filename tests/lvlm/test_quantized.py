@@ -1,0 +1,93 @@
+"""Bytes of quantised checkpoints, by hand."""
+
+import json
+
+import pytest
+
+from tests.small import SHARED
+from workbench.lvlm.models import resolve
+from workbench.lvlm.quantized import NotComputed, linear_bytes, quantized_weights, stays
+from workbench.probe.predicting.predict import predict
+from workbench.spec import make_cell
+
+ROWS, COLUMNS = 256, 512
+N = ROWS * COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "expected"),
+    [
+        ("awq", {"bits": 4, "group_size": 128}, N // 2 + 4 * ROWS // 2 + 2 * 4 * ROWS),
+        ("gptq", {"bits": 4, "group_size": 128},
+         N // 2 + 4 * ROWS // 2 + 2 * 4 * ROWS + 4 * COLUMNS),
+        ("gptq", {"bits": 8, "group_size": -1}, N + ROWS + 2 * ROWS + 4 * COLUMNS),
+        ("bitsandbytes", {"load_in_8bit": True}, N + 4 * ROWS),
+        ("bitsandbytes", {"load_in_4bit": True}, N // 2 + 4 * N // 64 + 64),
+        ("bitsandbytes", {"load_in_4bit": True, "bnb_4bit_use_double_quant": True},
+         N // 2 + N // 64 + 4 * (N // 64 // 256) + 4 + 64 + 1024),
+        ("fp8", {"weight_block_size": [128, 128]}, N + 4 * 2 * 4),
+        ("fbgemm_fp8", {}, N + 4 * ROWS + 4),
+        ("compressed-tensors", {"config_groups": {"g": {"weights": {
+            "num_bits": 8, "strategy": "channel", "symmetric": True}}}}, N + 2 * ROWS),
+        ("compressed-tensors", {"config_groups": {"g": {"weights": {
+            "num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": True}}}},
+         N // 2 + 16 + 2 * N // 128),
+    ],
+)  # fmt: skip
+def test_a_linear_layer(method, fields, expected):
+    assert linear_bytes(method, fields, ROWS, COLUMNS) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("awq", {"bits": 5}),
+        ("awq", {"group_size": 100}),
+        ("awq", {"bits": "4"}),
+        ("fp8", {"weight_block_size": [0, 1]}),
+        ("compressed-tensors", {"config_groups": {"a": {}, "b": {}}}),
+        ("compressed-tensors", {"config_groups": {"a": {"weights": {"strategy": "spiral"}}}}),
+    ],
+)
+def test_what_is_not_known_has_a_reason(method, fields):
+    with pytest.raises(NotComputed):
+        linear_bytes(method, fields, ROWS, COLUMNS)
+
+
+def test_modules_that_stay():
+    assert stays("model.layers.1.mlp.up_proj", ["layers.1"])
+    assert not stays("model.layers.11.mlp.up_proj", ["layers.1"])
+    assert stays("lm_head", ["re:.*head"])
+    with pytest.raises(NotComputed, match="no pattern"):
+        stays("lm_head", ["re:("])
+
+
+def write(folder, quantization):
+    fields = {**SHARED, "model_type": "llama", "torch_dtype": "bfloat16",
+              "quantization_config": quantization}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(fields))
+    return str(folder)
+
+
+@pytest.mark.parametrize("scope", ["layer", "decoder"])
+def test_what_stays_is_in_the_file_s_dtype(scope, tmp_path):
+    """Linear layers of the layers that are not kept aside; embeddings, norms and head remain."""
+    name = write(tmp_path, {"quant_method": "bitsandbytes", "load_in_8bit": True,
+                            "llm_int8_skip_modules": ["lm_head", "mlp"]})  # fmt: skip
+    cell = make_cell(model=name, scope=scope, num_visual=8, dtype="float32")
+    record = predict(cell, "h100-80gb")
+    # q and o are 32 × 32, k and v 16 × 32.
+    layers = 1 if scope == "layer" else 2
+    taken = layers * (2 * 32 * 32 + 2 * 16 * 32)
+    rows = layers * 4 * (32 + 32 + 16 + 16)
+    params = record.metrics["params"]
+    assert record.metrics["quantized_weight_bytes"] == taken + rows + 2 * (params - taken)
+    assert record.metrics["weight_bytes"] >= 4 * params
+    assert any("priced and run in the cell's float32" in flag for flag in record.flags)
+
+
+def test_an_unknown_method_is_told_and_none(tmp_path):
+    name = write(tmp_path, {"quant_method": "origami"})
+    metrics, flags = quantized_weights(resolve(name), make_cell(model=name, num_visual=1), 10)
+    assert metrics == {"quantized_weight_bytes": None}
+    assert flags[1].startswith("quantized_weight_bytes: origami: its layout is not known")

@@ -1,0 +1,132 @@
+"""The fields of a model's config.json, checked once before transformers sees them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from workbench.errors import RequestError
+
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim",
+)  # fmt: skip
+"""What decides a decoder's parameters."""
+TOWER_SIZES = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "depth",
+    "embed_dim", "num_heads", "image_size", "patch_size", "out_hidden_size",
+)  # fmt: skip
+"""What decides a vision tower's."""
+MAX_LAYERS = 1000
+WHOLE = {
+    "vocab_size": 2**24,
+    "hidden_size": 2**20,
+    "intermediate_size": 2**22,
+    "num_hidden_layers": MAX_LAYERS,
+    "num_attention_heads": 2**14,
+    "num_key_value_heads": 2**14,
+    "head_dim": 2**14,
+    "max_position_embeddings": 10**9,
+    "original_max_position_embeddings": 10**9,
+    "sliding_window": 10**9,
+    "sliding_window_pattern": MAX_LAYERS,
+    "depth": MAX_LAYERS,
+    "embed_dim": 2**20,
+    "out_hidden_size": 2**20,
+    "num_heads": 2**14,
+    "image_size": 10**5,
+    "patch_size": 10**4,
+    "num_channels": 2**10,
+    "in_channels": 2**10,
+    "in_chans": 2**10,
+    "spatial_merge_size": 2**6,
+    "temporal_patch_size": 2**6,
+    "window_size": 10**6,
+    "mm_tokens_per_image": 10**6,
+    "mrope_section": 2**14,
+}
+"""Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
+POSITIVE = (
+    "rms_norm_eps", "layer_norm_eps", "rope_theta", "rope_local_base_freq", "factor",
+    "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar",
+    "initializer_range", "tokens_per_second", "low_freq_factor", "high_freq_factor",
+)  # fmt: skip
+"""Fields that are numbers above 0."""
+SECTIONS_DEEP = 3
+
+
+def check_fields(name: str, stated: Mapping[str, Any]) -> None:
+    """Raise RequestError, naming field and value, for one that no model can have."""
+    for where, fields in sections(stated):
+        for field, value in fields.items():
+            shown = f"model {name!r}: {where}{field} {value!r:.60}"
+            if value is None:
+                continue
+            if field in WHOLE:
+                values = value if isinstance(value, list) and value else [value]
+                if not all(_is_whole(v) and 1 <= v <= WHOLE[field] for v in values):
+                    raise RequestError(f"{shown}: a whole number from 1 to {WHOLE[field]:,}")
+            elif field in POSITIVE and not (_is_number(value) and value > 0):
+                raise RequestError(f"{shown}: a number above 0")
+            elif field == "layer_types" and not (
+                isinstance(value, list) and all(isinstance(kind, str) for kind in value)
+            ):
+                raise RequestError(f"{shown}: a list of words, one a layer")
+            elif field == "tie_word_embeddings" and not isinstance(value, bool):
+                raise RequestError(f"{shown}: true or false")
+    kind = stated.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        raise RequestError(
+            f"model {name!r}: its config.json says no model_type, such as 'llama' or 'gemma3'"
+        )
+
+
+def sections(
+    stated: Mapping[str, Any], where: str = "", depth: int = 0
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The file's own fields and those of its sections, with ``section.`` before them."""
+    yield where, stated
+    if depth < SECTIONS_DEEP:
+        for key, inner in stated.items():
+            if isinstance(inner, Mapping):
+                yield from sections(inner, f"{where}{key}.", depth + 1)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_dividing(name: str, config: Any) -> None:
+    """Raise RequestError where the sizes of a loaded text config do not go together."""
+    shown = f"model {name!r}:"
+    for field in SIZES[:5]:
+        if not _is_whole(getattr(config, field, None)):
+            raise RequestError(f"{shown} {field} is missing; a whole number from 1")
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    if heads % groups:
+        raise RequestError(
+            f"{shown} num_attention_heads {heads} is no multiple of num_key_value_heads {groups}"
+        )
+    head_dim = getattr(config, "head_dim", None)
+    if head_dim is None and config.hidden_size % heads:
+        raise RequestError(
+            f"{shown} hidden_size {config.hidden_size} is no multiple of num_attention_heads "
+            f"{heads}, and there is no head_dim"
+        )
+    head_dim = head_dim or config.hidden_size // heads
+    if head_dim % 2:
+        raise RequestError(f"{shown} head_dim {head_dim}: rotary embeddings need an even one")
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return
+    if len(kinds) != config.num_hidden_layers:
+        raise RequestError(
+            f"{shown} layer_types has {len(kinds)} entries, num_hidden_layers is "
+            f"{config.num_hidden_layers}"
+        )
+    known = ("full_attention", "sliding_attention")
+    if wrong := sorted(set(kinds) - set(known)):
+        raise RequestError(f"{shown} layer_types {wrong[0]!r}: known: {', '.join(known)}")

@@ -1,0 +1,193 @@
+"""A model's config.json as transformers' configuration, held against what the file states.
+
+transformers drops fields that its class does not know and takes its own defaults for those that
+are not there. Here whatever size the file states, flat or in a section, has to be what was built;
+sizes that it leaves to a default are told as flags. Code of a folder or hub id is never run.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import RequestError
+from workbench.lvlm.config_fields import SIZES, TOWER_SIZES, check_dividing, check_fields, sections
+from workbench.model_files import model_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without transformers' remarks about configurations, which are not asked for."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what a library raised, or the name of its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    return f"{text:.200}" or type(error).__name__
+
+
+def load(name: str) -> "tuple[dict[str, Any], PreTrainedConfig, PreTrainedConfig]":
+    """What the file states, transformers' whole configuration, and the text model's within it.
+
+    Raises RequestError, one line, for a folder or hub id without a config that can be loaded.
+    """
+    from transformers import PreTrainedConfig
+
+    stated = model_files(name).config()
+    check_fields(name, stated)
+    whole = _whole(name, stated)
+    try:
+        config = whole.get_text_config()
+    except ValueError as error:
+        raise RequestError(f"model {name!r}: which text model? {one_line(error)}") from None
+    if not isinstance(config, PreTrainedConfig):
+        raise RequestError(f"model {name!r}: its text model's section is {config!r:.40}")
+    return stated, whole, config
+
+
+def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+    kind = stated["model_type"]
+    if kind not in CONFIG_MAPPING:
+        own = "auto_map" in stated
+        raise RequestError(
+            f"model {name!r}: model_type {kind!r} is unknown to transformers"
+            + ("; the code that comes with the model is never run" if own else "")
+        )
+    # transformers' AutoConfig makes these another model, whose layers alternate.
+    if kind == "mistral" and "layer_types" in stated:
+        raise RequestError(
+            f"model {name!r}: model_type 'mistral' with layer_types is transformers' ministral, "
+            "which is not a supported family"
+        )
+    fields = {key: value for key, value in stated.items() if key != "auto_map"}
+    try:
+        with silent():
+            found = CONFIG_MAPPING[kind].from_dict(fields)
+    except Exception as error:  # noqa: BLE001 - dozens of classes, each with its own checks
+        raise RequestError(
+            f"model {name!r}: its config cannot be loaded: {one_line(error)}"
+        ) from None
+    assert isinstance(found, PreTrainedConfig)
+    return found
+
+
+def check_built(
+    name: str,
+    stated: Mapping[str, Any],
+    whole: "PreTrainedConfig",
+    config: "PreTrainedConfig",
+) -> list[str]:
+    """Raise RequestError where a stated size is not what was built; flags of what is not stated.
+
+    Sets ``config.tie_word_embeddings`` to what holds for the checkpoint.
+    """
+    kind = type(whole).__name__
+    parts = {key: getattr(whole, key, None) for key in getattr(whole, "sub_configs", {})}
+    text = next((key for key, part in parts.items() if part is config), None)
+    for where, section in sections(stated):
+        key, _, rest = where.partition(".")
+        if rest or not (set(section) & set(SIZES)):
+            continue
+        built: Any
+        fields: tuple[str, ...]
+        if where == "":
+            built, fields = config, SIZES
+        elif parts.get(key) is not None:
+            built, fields = parts[key], SIZES if key == text else TOWER_SIZES
+        elif text is None and key not in parts:
+            raise RequestError(
+                f"model {name!r}: its section {key} is nothing that transformers' {kind} reads"
+            )
+        else:
+            raise RequestError(
+                f"model {name!r}: transformers' {kind} makes no model of its section {key}"
+            )
+        for field in fields:
+            _compare(name, kind, where, field, section.get(field), getattr(built, field, None))
+    if text is not None:
+        # Some wrappers size their LM head by fields of their own, which have defaults.
+        for field in SIZES:
+            if isinstance(getattr(type(whole), field, None), int) and field not in stated:
+                _compare(name, kind, f"{text}.", field, getattr(config, field, None),
+                         getattr(whole, field))  # fmt: skip
+    check_dividing(name, config)
+    nested = stated.get(text) if text is not None else None
+    inner: Mapping[str, Any] = nested if isinstance(nested, Mapping) else {}
+    flags = _defaults(stated, inner, config)
+    config.tie_word_embeddings, why = _tied(stated, inner, text, whole, config)
+    return [*flags, *why]
+
+
+def _compare(name: str, kind: str, where: str, field: str, wanted: Any, built: Any) -> None:
+    same = wanted is None or built == wanted
+    if not same and isinstance(wanted, list):
+        same = isinstance(built, (list, tuple)) and list(built) == wanted
+    if not same and isinstance(built, (list, tuple)):
+        same = set(built) == {wanted}
+    if not same:
+        raise RequestError(
+            f"model {name!r}: config.json states {where}{field} {wanted}, but transformers' "
+            f"{kind} builds {built}; a model of another size would be answered for"
+        )
+
+
+def _defaults(
+    stated: Mapping[str, Any], inner: Mapping[str, Any], config: "PreTrainedConfig"
+) -> list[str]:
+    """A flag that names the sizes which only transformers' class supplies."""
+    taken = []
+    for field in SIZES:
+        own = getattr(type(config), field, None)
+        if isinstance(own, int) and inner.get(field) is None and stated.get(field) is None:
+            taken.append(f"{field} {getattr(config, field):,}")
+    if not taken:
+        return []
+    return [
+        f"config: config.json does not state {', '.join(taken)}: the default of transformers' "
+        f"{type(config).__name__}"
+    ]
+
+
+def _tied(
+    stated: Mapping[str, Any],
+    inner: Mapping[str, Any],
+    text: str | None,
+    whole: "PreTrainedConfig",
+    config: "PreTrainedConfig",
+) -> tuple[bool, list[str]]:
+    """Whether the LM head is the embedding, and a flag where transformers would read it otherwise.
+
+    transformers goes by the outermost configuration. Where the file says so only in the text
+    model's section, that is taken, as it is where neither says anything and the defaults differ:
+    an outer default is no statement about this checkpoint.
+    """
+    field = "tie_word_embeddings"
+    outer = bool(getattr(whole, field, False))
+    if text is None or isinstance(stated.get(field), bool):
+        return outer, []
+    own = inner.get(field)
+    if not isinstance(own, bool):
+        own = getattr(config, field, None)
+    if not isinstance(own, bool) or own == outer:
+        return outer, []
+    said = "states" if isinstance(inner.get(field), bool) else "leaves"
+    return own, [
+        f"{field}: {own} as its text model {said} it; transformers' {type(whole).__name__} takes "
+        f"{outer} where config.json does not say"
+    ]
