@@ -270,7 +270,8 @@ BASES = {
 }
 FIELDS = sorted({*SHARED, "head_dim", "sliding_window", "layer_types", "rope_parameters",
                  "rope_scaling", "hidden_act", "tie_word_embeddings", "rms_norm_eps",
-                 "text_config", "vision_config", "model_type", "attention_bias", "mlp_bias", "torch_dtype",
+                 "text_config", "vision_config", "model_type", "attention_bias",
+                 "mlp_bias", "torch_dtype",
                  "quantization_config", "attn_logit_softcapping", "sliding_window_pattern",
                  "pad_token_id", "attention_dropout"})  # fmt: skip
 VALUES = [0, -1, 3, 10**9, 10**14, 1.5, -0.5, "4", "", True, None, [], {}, [1, "a"], {"a": []},
