@@ -8,12 +8,27 @@ from torch import Tensor
 
 from workbench.errors import Unsupported
 from workbench.lvlm.build import Workload, build
+from workbench.lvlm.models import resolve
 from workbench.probe.machine.environment import device_name, environment
 from workbench.record import Record, Status
 from workbench.spec import Cell
 
 LIMITS = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 2e-2}
 """Relative norms up to which rounding alone may bring a cell of that data type."""
+ROUNDING = {"gemma2": 2.5, "gemma3_text": 2.5}
+"""Families whose layers make so many times more of rounding than others'.
+
+Their norms after attention and MLP bring small outputs, rounded, back to size. transformers' own
+eager layer on a CPU, rounded to bfloat16 at full width, is off from float64 by up to 3.7e-2 (Gemma
+2) and 2.3e-2 (Gemma 3), where Mistral's is by 8.8e-3; in float16, whose steps are an eighth, by an
+eighth of that (tests/probe/measuring/test_agreement.py).
+"""
+
+
+def limit_of(cell: Cell) -> float:
+    """The relative norm up to which the cell agrees."""
+    family = resolve(cell.model).family.model_type
+    return LIMITS[cell.dtype] * ROUNDING.get(family, 1.0)
 
 
 def agreement(cell: Cell, device: str) -> Record:
@@ -36,8 +51,9 @@ def agreement(cell: Cell, device: str) -> Record:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         return Record(**facts, status=Status.ERROR, error=reason, flags=[f"error: {reason}"])
-    wrong = {name: norm for name, norm in found.items() if not norm <= LIMITS[cell.dtype]}
-    flags = [f"disagrees: {name} by {norm:.2e}" for name, norm in wrong.items()]
+    limit = limit_of(cell)
+    wrong = {name: norm for name, norm in found.items() if not norm <= limit}
+    flags = [f"disagrees: {name} by {norm:.2e}, over {limit:g}" for name, norm in wrong.items()]
     return Record(
         **facts,
         status=Status.ERROR if wrong else Status.OK,
