@@ -7,6 +7,8 @@ import random
 import resource
 import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -296,6 +298,30 @@ def test_a_claim_elsewhere_lasts_for_its_lease(tmp_path: Path) -> None:
             clock_was_set_back.execute(
                 "UPDATE claims SET claimed_at = 9e9, expires_at = 9e9 + 100"
             )
+        assert store.claim(run, cell)
+
+
+def test_a_holder_that_is_seen_to_live_keeps_its_claim_whatever_the_clock_says(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.db"
+    run, cell = begin(path), ("k", "measured", "cpu")
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+    holder = this_process()._replace(pid=child.pid, started=stat[19])
+    assert holder.is_alive()
+    with Store.open(path, "w") as store:
+        assert store.claim(run, cell, 0.01, holder)
+        time.sleep(0.05)
+        assert not store.claim(run, cell)
+        with sqlite3.connect(path) as clock_was_set_back:
+            clock_was_set_back.execute(
+                "UPDATE claims SET claimed_at = 9e9, expires_at = 9e9 + 100"
+            )
+        assert not store.claim(run, cell)
+        child.kill()
+        child.wait()
+        assert not holder.is_alive()
         assert store.claim(run, cell)
 
 

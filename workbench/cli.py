@@ -1,8 +1,10 @@
 """The ``workbench`` program: commands by name, and the exit code of each kind of failure."""
 
 import atexit
+import errno
 import gc
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +23,11 @@ from workbench.commands.validate import validate
 from workbench.errors import Failure, RequestError
 
 SPEAKS_FIRST_S = 2.0
-EPILOG = "Exit codes: 0 done; 1 the work failed; 2 the request was wrong."
+INTERRUPTED = 130
+EPILOG = (
+    "Exit codes: 0 done; 1 the work failed; 2 the request was wrong. "
+    "Also 3: sweep --max-minutes left cells; 130: interrupted."
+)
 
 # Typer keeps its parser's exceptions to itself, in a different place in every version.
 USAGE: Any = typer.BadParameter.__mro__[1]
@@ -92,9 +98,16 @@ def _run(arguments: list[str] | None) -> None:
         if (error.name or "").partition(".")[0] == "workbench":
             raise
         _leave(1, f"{error.name} is not installed; 'workbench doctor' says what mends it")
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        _leave(1, f"{error.strerror}: this process may have {most}; raise it with 'ulimit -n'")
     except KeyboardInterrupt:
-        _leave(130, "interrupted")
-    # So typer hands on what a command asked to exit with, such as that of an interrupt.
+        code = INTERRUPTED
+    # So typer hands on what a command asked to exit with, and what an interrupt ends in.
+    if code == INTERRUPTED:
+        _leave(INTERRUPTED, "interrupted")
     if isinstance(code, int) and code:
         raise SystemExit(code)
 

@@ -41,6 +41,13 @@ class Owner(NamedTuple):
             return True
         return self.namespace == here.namespace and _started(self.pid) != self.started
 
+    def is_alive(self) -> bool:
+        """Whether that process certainly lives; False where this machine cannot tell."""
+        here = this_process()
+        if (self.host, self.boot, self.namespace) != (here.host, here.boot, here.namespace):
+            return False
+        return _started(self.pid) == self.started
+
 
 def _started(pid: int) -> str | None:
     """The start time of a process, None where there is no such process or it is a zombie."""
@@ -77,9 +84,11 @@ def take(
     held = connection.execute(query, cell).fetchone()
     if held is not None:
         holder, claimed_at, expires_at = Owner.parse(held[0]), held[1], held[2]
-        # A clock set back must not make a claim last longer than its lease.
+        # A clock set back must not make a claim last longer than its lease, and one set forward
+        # must not end that of a process which is seen to work on.
         expired = now >= expires_at or now < claimed_at - (expires_at - claimed_at)
-        if not (holder == owner or expired or holder.is_dead()):
+        free = holder == owner or holder.is_dead() or (expired and not holder.is_alive())
+        if not free:
             return False
     row = (*cell, str(owner), now, now + lease_s)
     connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", row)

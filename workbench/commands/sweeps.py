@@ -120,7 +120,7 @@ def sweep(
         show.emit(summary.document())
     _say_how_it_ended(summary, _again(context))
     if summary.interrupted:
-        raise typer.Exit(130)
+        raise SystemExit(130)  # What there is to say is said.
     if summary.num_failed:
         raise typer.Exit(1)
     if summary.num_unbegun:

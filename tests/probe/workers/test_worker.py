@@ -17,6 +17,7 @@ from workbench.errors import RequestError
 from workbench.probe.machine.environment import total_memory_bytes
 from workbench.probe.machine.memory_limit import host_limit
 from workbench.probe.workers.client import Client, WorkerError, cause
+from workbench.probe.workers.guard import GRACE_S
 from workbench.record import Record, Status
 from workbench.spec import Cell, Point, make_cell, make_point
 
@@ -205,6 +206,41 @@ def test_the_worker_is_gone_with_its_coordinator(slow: Cell) -> None:
     when_busy(pids[0], process.kill).join()
     process.wait()
     assert seconds_until_gone(pids, 5.0) < 1.0
+
+
+def test_a_stopped_guard_keeps_nothing_running(slow: Cell) -> None:
+    process, pids = coordinator(slow)
+    os.kill(pids[1], signal.SIGSTOP)
+    when_busy(pids[0], process.kill).join()
+    process.wait()
+    assert seconds_until_gone(pids, 20.0) < GRACE_S + 5
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_guard_that_is_killed_as_it_starts_is_tried_again(
+    tiny: Cell, kills: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, real = [kills], subprocess.Popen
+
+    def doomed(*words: object, **options: object) -> "subprocess.Popen[bytes]":
+        process = real(*words, **options)  # type: ignore[call-overload]
+        if left[0]:
+            left[0] -= 1
+            process.kill()
+        return process  # type: ignore[no-any-return]
+
+    monkeypatch.setattr("workbench.probe.workers.client.subprocess.Popen", doomed)
+    with Client() as client:
+        record = client.run(point(tiny))
+        assert left == [0]
+        if kills == 1:
+            assert record.status is Status.OK
+            return
+        assert record.status is Status.KILLED
+        assert record.error == (
+            "the worker was ended from outside by SIGKILL while it started, twice"
+        )
+        assert client.run(point(tiny)).status is Status.OK
 
 
 GUARDED = """

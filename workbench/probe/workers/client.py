@@ -37,6 +37,10 @@ class WorkerError(Failure):
     """The worker cannot be started, or failed at something that is not a cell."""
 
 
+class WorkerKilled(WorkerError):
+    """The worker was ended from outside while it started."""
+
+
 class WorkerEnded(Exception):
     """The worker ended before it answered; ``code`` as subprocess gives it."""
 
@@ -73,6 +77,10 @@ class Worker:
             self.pid = int(self._exchange(b"", START_TIMEOUT_S)["ready"])
         except (WorkerEnded, TimeoutError) as error:
             self.close()
+            if isinstance(error, WorkerEnded):
+                status, reason = cause(error.code, self.stderr, None)
+                if status is Status.KILLED:
+                    raise WorkerKilled(f"{reason} while it started") from None
             last = (self.stderr or [str(error)])[-1]
             raise WorkerError(f"the worker process cannot start: {last}") from None
         except BaseException:
@@ -185,7 +193,8 @@ class Client:
     def __init__(self, seat: Seat = WHOLE_MACHINE) -> None:
         self.seat = seat
         self._worker: Worker | None = None
-        self._stop, self._stopping = os.pipe()
+        self._ends: tuple[int, ...] = ()
+        self._ends = self._stop, self._stopping = os.pipe()
 
     def __enter__(self) -> Self:
         return self
@@ -194,8 +203,8 @@ class Client:
         self.close()
 
     def __del__(self) -> None:
-        os.close(self._stop)
-        os.close(self._stopping)
+        for end in self._ends:
+            os.close(end)
 
     def interrupt(self) -> None:
         """End the worker and let the thread that waits for it raise Interrupted."""
@@ -209,9 +218,12 @@ class Client:
 
     @property
     def worker(self) -> Worker:
-        """The worker that is warm, or a new one."""
+        """The warm worker, or a new one, which is tried twice where it is killed as it starts."""
         if self._worker is None:
-            self._worker = Worker(self.seat, self._stop)
+            try:
+                self._worker = Worker(self.seat, self._stop)
+            except WorkerKilled:
+                self._worker = Worker(self.seat, self._stop)
         return self._worker
 
     def check(self, cells: list[Cell]) -> None:
@@ -275,10 +287,9 @@ class Client:
     def _run_once(self, point: Point) -> Record:
         device = resolve_device(point.device) if point.source == "measured" else point.device
         limit = host_limit(point, device, self.seat.share)
-        worker = self.worker
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
 
-        def failed(status: Status, error: str) -> Record:
+        def failed(status: Status, error: str, stderr: list[str]) -> Record:
             measured = point.source == "measured"
             return Record(
                 cell=point.cell,
@@ -287,12 +298,16 @@ class Client:
                 status=status,
                 error=error,
                 flags=[f"{status}: {error}"],
-                details={"stderr": worker.stderr[-20:]} if worker.stderr else {},
+                details={"stderr": stderr[-20:]} if stderr else {},
                 environment=self.seat.environment(device if measured else "cpu"),
                 started_at=started,
                 duration_s=time.monotonic() - clock,
             )
 
+        try:
+            worker = self.worker
+        except WorkerKilled as error:
+            return failed(Status.KILLED, f"{error}, twice", [])
         # The ranks' own folder is ours: a worker that is ended clears nothing away.
         scratch = TemporaryDirectory(prefix="workbench-ranks-") if point.ranks > 1 else None
         try:
@@ -309,10 +324,11 @@ class Client:
             )
         except TimeoutError:
             self.close()
-            record = failed(Status.TIMEOUT, f"no answer within {point.protocol.timeout_s:g} s")
+            silent = f"no answer within {point.protocol.timeout_s:g} s"
+            record = failed(Status.TIMEOUT, silent, worker.stderr)
         except WorkerEnded as end:
             self.close()
-            record = failed(*cause(end.code, worker.stderr, limit))
+            record = failed(*cause(end.code, worker.stderr, limit), worker.stderr)
         except BaseException:
             self.close()
             raise

@@ -11,6 +11,7 @@ import resource
 import select
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -63,6 +64,38 @@ def _guard(worker: int) -> NoReturn:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+GRACE_S = 2.0
+"""In which the guard ends its worker once the coordinator is gone, unless it is stopped itself."""
+
+
+def watch_over_guard(requests: int) -> None:
+    """Let a thread of the worker end all of it, should the guard not: a stopped one cannot.
+
+    ``requests`` is the file descriptor at whose other end the coordinator is. Call it in the
+    worker, once it has forked.
+    """
+    guard = os.getppid()
+
+    def on_hangup() -> None:
+        poll = select.poll()
+        poll.register(requests, 0)
+        poll.poll()
+        time.sleep(GRACE_S)
+        _end_descendants(os.getpid())
+        with suppress(ProcessLookupError):
+            os.kill(guard, signal.SIGKILL)  # works on a stopped process too
+        os._exit(1)
+
+    Thread(target=on_hangup, name="guard's guard", daemon=True).start()
+
+
+def _end_descendants(parent: int) -> None:
+    for child in _children(parent):
+        _end_descendants(child)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def _end_orphans() -> None:

@@ -15,7 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from workbench.probe.workers.guard import fork_under_guard, offer_to_the_kernel
+from workbench.probe.workers.guard import (
+    fork_under_guard,
+    offer_to_the_kernel,
+    watch_over_guard,
+)
 
 TRACEBACK_LINES = 20
 
@@ -28,6 +32,7 @@ def main() -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    watch_over_guard(requests.fileno())
     serve(requests, answers)
 
 
