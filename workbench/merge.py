@@ -1,7 +1,7 @@
 """One store out of several: each record once, and of a damaged file whatever can still be read."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +9,9 @@ from workbench.errors import RequestError
 from workbench.record import Environment, Record
 from workbench.store import RunInfo, Store
 from workbench.store_notes import Note, NoteOf
-from workbench.store_rows import COLUMNS, decode, load
-from workbench.store_salvage import rows
+from workbench.store_rows import decode, load
+from workbench.store_salvage import RECORDS, RUNS, Salvage
 from workbench.store_schema import DamagedStore, StoreError
-
-_RUN_WIDTH, _RECORD_WIDTH = 7, 2 + len(COLUMNS)
 
 
 class Merged(NamedTuple):
@@ -89,28 +87,10 @@ def _read(path: Path) -> _Part:
 def _salvaged(path: Path) -> _Part:
     """The rows of a damaged store."""
     try:
-        data = path.read_bytes()
+        with closing(Salvage(path)) as file:
+            runs, found, lost = _rows_of(file)
     except OSError as error:
         raise StoreError(f"store {str(path)!r}: cannot be read: {error.strerror}") from error
-    runs: dict[int, RunInfo] = {}
-    for rowid, row in rows(data, _RUN_WIDTH):
-        if all(isinstance(value, str) for value in row[1:]):
-            _, name, sweep, started_at, _, spec, environment = row
-            try:
-                facts = Environment.model_validate_json(environment)
-                runs[rowid] = RunInfo(name, sweep, started_at, load(spec), facts, 0)
-            except ValueError:
-                continue
-    found: list[tuple[str, Record]] = []
-    lost = 0
-    for _, (_, run_id, *values) in rows(data, _RECORD_WIDTH):
-        if run_id not in runs:
-            runs[run_id] = _unknown_run(data, run_id)
-        run = runs[run_id]
-        try:
-            found.append((run.id, decode(values, run.environment.model_dump_json())))
-        except ValueError:
-            lost += 1
     if not found:
         raise RequestError(f"store {str(path)!r}: no store, or damaged: no readable record in it")
     number = len({(run, r.cell.key, r.source, r.device) for run, r in found})
@@ -119,7 +99,28 @@ def _salvaged(path: Path) -> _Part:
     return _Part(list(runs.values()), found, {}, {}, note)
 
 
-def _unknown_run(data: bytes, run_id: int) -> RunInfo:
-    """What stands for a run whose own row is lost; named by the file's content."""
-    digest = hashlib.sha256(data).hexdigest()[:8]
-    return RunInfo(f"salvaged-{digest}-{run_id}", "salvaged", "", {}, Environment(), 0)
+def _rows_of(file: Salvage) -> tuple[dict[int, RunInfo], list[tuple[str, Record]], int]:
+    """Runs by their number, (run, record), and how many rows made no sense."""
+    runs: dict[int, RunInfo] = {}
+    for rowid, (_, name, sweep, started_at, _, spec, environment) in file.rows(RUNS):
+        try:
+            facts = Environment.model_validate_json(environment)
+            runs[rowid] = RunInfo(name, sweep, started_at, load(spec), facts, 0)
+        except ValueError:
+            continue
+    facts_of = {number: run.environment.model_dump_json() for number, run in runs.items()}
+    found: list[tuple[str, Record]] = []
+    lost, digest = 0, ""
+    for _, (_, run_id, *values) in file.rows(RECORDS):
+        try:
+            record = decode(values, facts_of.get(run_id, "{}"))
+        except ValueError:
+            lost += 1
+            continue
+        if run_id not in runs:
+            # What stands for a run whose own row is lost is named by the file's content.
+            digest = digest or file.digest()
+            name = f"salvaged-{digest}-{run_id}"
+            runs[run_id] = RunInfo(name, "salvaged", "", {}, Environment(), 0)
+        found.append((runs[run_id].id, record))
+    return runs, found, lost

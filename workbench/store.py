@@ -7,6 +7,7 @@ and pandas only where a table is asked for.
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -17,11 +18,24 @@ from workbench.errors import RequestError, unknown_name
 from workbench.record import Ceiling, Environment, Record, Status
 from workbench.spec import Cell
 from workbench.store_claims import Owner, this_process
+from workbench.store_guard import Allowance, Opened
 from workbench.store_notes import Note, NoteOf
-from workbench.store_rows import COLUMNS, Identity, RecordId, decode, dump, encode, load, unit_of
+from workbench.store_portion import Portion, portion
+from workbench.store_rows import (
+    COLUMNS,
+    MOST,
+    Identity,
+    RecordId,
+    decode,
+    dump,
+    encode,
+    load,
+    unit_of,
+)
 from workbench.store_schema import (
     Mode,
     StoreError,
+    changed,
     connect,
     damaged,
     explained,
@@ -93,6 +107,8 @@ class Store:
     def __init__(self, path: str | Path, mode: Mode = "r") -> None:
         self.path, self.mode = Path(path), mode
         self._connection = connect(self.path, mode)
+        self._opened = Opened.of(self.path)
+        self._allowance = Allowance(self._connection, self.path)
 
     @classmethod
     def open(cls, path: str | Path, mode: Mode = "r") -> Self:
@@ -127,7 +143,7 @@ class Store:
         )
         now = datetime.now(UTC)
         fingerprint = environment.fingerprint
-        with explained(self.path, self.mode), transaction(self._connection):
+        with self._transaction():
             execute = self._connection.execute
             if run_id is not None:
                 found = execute("SELECT name FROM runs WHERE name = ?", (run_id,)).fetchone()
@@ -146,7 +162,7 @@ class Store:
         """Enter a run of another store under its own name, unless it is here; no records."""
         facts = run.environment
         row = (run.id, run.sweep, run.started_at, facts.fingerprint, dump(run.spec))
-        with explained(self.path, self.mode), transaction(self._connection):
+        with self._transaction():
             self._connection.execute(f"INSERT OR IGNORE {_RUN}", (*row, facts.model_dump_json()))
             self._connection.executemany(_UNIT, units.items())
 
@@ -171,7 +187,7 @@ class Store:
                     identities.append(row[:3])
                 yield (run_id, *row)
 
-        with explained(self.path, self.mode), transaction(self._connection):
+        with self._transaction():
             claimed = self._connection.execute("SELECT count(*) FROM claims").fetchone()[0]
             kept = self._connection.executemany(_PUT, rows()).rowcount
             for identity in identities:
@@ -189,7 +205,7 @@ class Store:
         """
         cell = (self._run(run)[0], *identity)
         where = f"run_id = ? AND key = ? AND source = ? AND device = ? AND status IN ({_DONE})"
-        with explained(self.path, self.mode), transaction(self._connection):
+        with self._transaction():
             if self._connection.execute(f"SELECT 1 FROM records WHERE {where}", cell).fetchone():
                 return False
             try:
@@ -200,7 +216,7 @@ class Store:
     def release(self, run: str, identity: Identity, owner: Owner | None = None) -> None:
         """Give up one's own claim on a cell without a record."""
         cell = (self._run(run)[0], *identity)
-        with explained(self.path, self.mode), transaction(self._connection):
+        with self._transaction():
             claims.drop(self._connection, cell, owner or this_process())
 
     def claimed(self, run: str) -> list[Identity]:
@@ -213,11 +229,9 @@ class Store:
         """Every run, oldest first."""
         found = []
         for name, sweep, started_at, spec, environment, count in self._rows(_RUNS):
-            try:
+            with sensible(self.path):
                 facts = Environment.model_validate_json(environment)
                 found.append(RunInfo(name, sweep, started_at, load(spec), facts, count))
-            except ValueError as error:
-                raise damaged(self.path, f"run {name}: {error}") from None
         return found
 
     def identities(self, run: str) -> dict[Identity, Status]:
@@ -236,8 +250,10 @@ class Store:
     def items(self, run: str | None = None) -> Iterator[tuple[str, Record]]:
         """(run, record) of one run or of all, in the order they were first added."""
         names = ", ".join(f"records.{name}" for name in COLUMNS)
-        query = f"SELECT runs.name, runs.environment, {names} {self._from(run)}"
-        for name, environment, *row in self._rows(query):
+        runs = {row[0]: row[1:] for row in self._rows("SELECT id, name, environment FROM runs")}
+        where = "" if run is None else f"+records.run_id = {self._run(run)[0]}"
+        for run_id, *row in self._rows(f"SELECT run_id, {names} {self._from(where)}"):
+            name, environment = runs[run_id]
             try:
                 yield name, decode(row, environment)
             except ValueError as error:
@@ -281,13 +297,18 @@ class Store:
         in the file.
 
         Metrics are float64, NaN where not available; a metric that holds an integer beyond 63 bits
-        is a column of exact Python numbers.
+        is a column of exact Python numbers. Of a store that would take more than 1 GiB it has the
+        newest runs; ``left_out`` says so.
         """
         from workbench import store_frame
 
-        source = self._from(run)
+        source = self._from(self._portion(run).where)
         with sensible(self.path):
             return store_frame.records(self._rows, source, metrics, details)
+
+    def left_out(self, run: str | None = None) -> str | None:
+        """What ``frame`` leaves out of a very large store, as a sentence; None for nothing."""
+        return self._portion(run).left_out
 
     def figures(
         self,
@@ -315,7 +336,7 @@ class Store:
         """Note on a run or a record, in the place of an older one; an empty one ends it."""
         note = notes.checked(text, tags)
         run_id, _ = self._run(of[0])
-        with explained(self.path, self.mode), transaction(self._connection):
+        with self._transaction():
             notes.put(self._connection, run_id, of, note)
         return note
 
@@ -338,7 +359,7 @@ class Store:
         """
         found: dict[str, Ceiling] = {}
         for dtype, *rates in self._rows(query, (fingerprint, device)):
-            if all(isinstance(rate, float) and rate > 0 for rate in rates):
+            if all(isinstance(rate, float) and 0 < rate <= MOST for rate in rates):
                 found.setdefault(dtype or DEFAULT_DTYPE, Ceiling(*rates))
         return found
 
@@ -365,11 +386,17 @@ class Store:
         """See the function of this name."""
         return version_token(self.path)
 
-    def _from(self, run: str | None) -> str:
+    def _from(self, where: str) -> str:
         tables = "FROM records JOIN runs ON runs.id = records.run_id"
-        # The sign keeps SQLite off the index by run, which would have it sort whole rows by id.
-        where = "" if run is None else f"WHERE +run_id = {self._run(run)[0]}"
-        return f"{tables} {where} ORDER BY records.id"
+        return f"{tables} {where and f'WHERE {where}'} ORDER BY records.id"
+
+    def _portion(self, run: str | None) -> Portion:
+        run_id = None if run is None else self._run(run)[0]
+        try:
+            size = self.path.stat().st_size
+        except OSError as error:
+            raise changed(self.path, f"it cannot be found ({error.strerror})") from None
+        return portion(self._rows, size, run_id)
 
     def _run(self, name: str) -> tuple[int, Environment]:
         rows = self._rows("SELECT id, environment FROM runs WHERE name = ?", (name,))
@@ -381,5 +408,19 @@ class Store:
             raise damaged(self.path, f"run {name}: {error}") from None
 
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-        with explained(self.path, self.mode):
+        self._allowance.renew()
+        with self._explained():
             return self._connection.execute(query, values).fetchall()
+
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(self.path, self.mode, self._opened)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._allowance.renew()
+        # SQLite notices some of it only when pages are gone.
+        if (change := self._opened.change(self.path)) is not None:
+            raise changed(self.path, change)
+        with self._explained(), transaction(self._connection):
+            yield
+        self._opened = self._opened.grown(self.path)

@@ -1,7 +1,7 @@
 """Many records of a store as wide tables of pandas; values stay exact."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -10,8 +10,8 @@ import pandas as pd
 
 from workbench.collector import without_collector
 from workbench.record import METRICS
-from workbench.spec import Cell
-from workbench.store_rows import RecordId, cell_fields, exact, load
+from workbench.spec import MAX_TOKENS, Cell
+from workbench.store_rows import MOST, RecordId, cell_fields, exact, load
 
 Query = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
 """SQL and its values to rows."""
@@ -20,7 +20,15 @@ Columns = dict[str, pd.Series]
 _WORDS = ("key", "source", "device", "status", "started_at")
 _NAMES = (*_WORDS, "duration_s", "num_visual", "cell", "flags", "error")
 MOST_METRICS = 1_000
-"""Different names in a store: a table of them is as large as their number times the records."""
+"""Different names in a store."""
+MOST_BYTES = 256 * 2**20
+"""Of the metrics of a table; pandas needs some of it twice for a moment."""
+OBJECT_BYTES = 64
+"""Of a Python integer and the place that holds it."""
+MOST_KINDS = 50_000
+"""Cells that differ in more than |V|; each is validated by itself."""
+AT_ONCE = 10_000
+"""Documents that are parsed together."""
 _RUN_WORDS = ("run", "sweep")
 _FIELDS = {name: field.alias or name for name, field in Cell.model_fields.items()}
 """The fields of a cell and their public names."""
@@ -122,30 +130,52 @@ def _once(texts: Sequence[str], parse: Any) -> tuple[Any, list[Any]]:
     return codes, [parse(text) for text in distinct]
 
 
-def _metrics(values: Sequence[str], wanted: set[str] | None) -> Columns:
-    # One long document is parsed in a fraction of the time that its parts would take one by one.
-    text = f"[{','.join(values)}]"
-    documents = load(text)
-    if len(documents) != len(values):
-        raise ValueError("a row holds more than one document")
-    held: set[str] = set()
-    for document in documents:
-        held.update(document)
-        if len(held) > MOST_METRICS:
-            raise ValueError(f"more than {MOST_METRICS:,} different metrics")
-    names = [name for name in (*METRICS, *sorted(held - set(METRICS)))
-             if wanted is None or name in wanted]  # fmt: skip
-    if ':"' in text:
-        return {name: _exact([exact(doc.get(name)) for doc in documents]) for name in names}
+def _metrics(texts: Sequence[str], wanted: set[str] | None) -> Columns:
+    """A column for each metric that is registered or held; ValueError for what makes no sense."""
+    held: dict[str, np.ndarray] = {}
+    beyond: set[str] = set()
+    for start, plain, documents in _documents(texts):
+        found = set().union(*documents)
+        names = list(found if wanted is None else found & wanted)
+        for name in names:
+            if name not in held:
+                _check_room(len(held) + 1, len(beyond), len(texts))
+                held[name] = np.full(len(texts), np.nan)
+        if plain:
+            table = _floats(documents, names)
+        else:
+            rows = [[exact(document.get(name)) for name in names] for document in documents]
+            for name, column in zip(names, zip(*rows, strict=True), strict=True):
+                if any(isinstance(value, int) and abs(value) >= 2**63 for value in column):
+                    beyond.add(name)
+                    _check_room(len(held), len(beyond), len(texts))
+            table = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+        if (np.abs(table) > MOST).any():
+            raise ValueError(f"a metric beyond {MOST:g}")
+        for name, values in zip(names, table.T, strict=True):
+            held[name][start : start + len(documents)] = values
+    columns: dict[str, Any] = {**held, **_whole_numbers(texts, beyond)}
     # Most of the metrics that there are, no record of a store has.
-    told = [name for name in names if name in held]
-    table = _floats(documents, told)
-    if np.isinf(table).any():
-        raise ValueError("a metric is not finite")
-    place = {name: i for i, name in enumerate(told)}
-    missing = np.full(len(documents), np.nan)
-    return {name: pd.Series(table[:, place[name]] if name in place else missing)
-            for name in names}  # fmt: skip
+    missing = np.full(len(texts), np.nan)
+    return {
+        name: pd.Series(columns.get(name, missing), dtype=object if name in beyond else "float64")
+        for name in (*METRICS, *sorted(columns.keys() - set(METRICS)))
+        if wanted is None or name in wanted
+    }
+
+
+def _documents(texts: Sequence[str]) -> Iterator[tuple[int, bool, list[dict[str, Any]]]]:
+    """The documents in pieces of AT_ONCE: the number of the first, whether all values are JSON's
+    own numbers, and the documents.
+    """
+    # One long document is parsed in a fraction of the time that its parts would take one by one.
+    for start in range(0, len(texts), AT_ONCE):
+        piece = texts[start : start + AT_ONCE]
+        text = f"[{','.join(piece)}]"
+        documents = load(text)
+        if len(documents) != len(piece):
+            raise ValueError("a row holds more than one document")
+        yield start, ':"' not in text, documents
 
 
 def _floats(documents: Sequence[dict[str, Any]], names: Sequence[str]) -> np.ndarray:
@@ -157,24 +187,50 @@ def _floats(documents: Sequence[dict[str, Any]], names: Sequence[str]) -> np.nda
         rows = list(map(chosen, documents))
     except KeyError:
         blank = dict.fromkeys(names)
-        rows = [chosen(blank | doc) for doc in documents]
+        rows = [chosen(blank | document) for document in documents]
     return np.array(rows, dtype=np.float64).reshape(len(documents), len(names))
 
 
-def _exact(values: list[Any]) -> pd.Series:
-    beyond = any(isinstance(value, int) and abs(value) >= 2**63 for value in values)
-    return pd.Series(values, dtype=object if beyond else "float64")
+def _check_room(num_names: int, num_beyond: int, num_rows: int) -> None:
+    """A table is as large as the names times the rows, however small the file is."""
+    if num_names > MOST_METRICS:
+        raise ValueError(f"more than {MOST_METRICS:,} different metrics")
+    if num_rows * (8 * num_names + OBJECT_BYTES * num_beyond) > MOST_BYTES:
+        raise ValueError(
+            f"{num_names:,} metrics of {num_rows:,} records: a table of them would be larger than "
+            f"{MOST_BYTES:,} bytes"
+        )
+
+
+def _whole_numbers(texts: Sequence[str], names: set[str]) -> dict[str, list[Any]]:
+    """The columns with integers beyond 63 bits, every number as it was recorded."""
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for _, _, documents in _documents(texts) if names else ():
+        for name, values in found.items():
+            values += [exact(document.get(name)) for document in documents]
+    return found
 
 
 def _cells(num_visual: Sequence[int], cells: Sequence[str]) -> Columns:
+    if num_visual and not 0 <= min(num_visual) <= max(num_visual) <= MAX_TOKENS:
+        raise ValueError(f"num_visual beyond {MAX_TOKENS:,}")
+    codes, distinct = pd.factorize(pd.Series(cells, dtype="str"))
+    if len(distinct) > MOST_KINDS:
+        raise ValueError(f"more than {MOST_KINDS:,} kinds of cells")
     # |V| = 1 stands in: whatever |V| is, the other fields of these cells are the same.
-    index, distinct = _once(cells, lambda text: cell_fields(1, text))
+    values: dict[str, list[Any]] = {public: [] for public in _FIELDS.values()}
+    same: dict[str, str] = {}
+    for text in distinct:
+        for public, value in cell_fields(1, text).items():
+            # Many kinds share a few words, each of which is kept once.
+            words = isinstance(value, str)
+            values[public].append(same.setdefault(value, value) if words else value)
     columns = {}
     for name, public in _FIELDS.items():
         field = Cell.model_fields[name]
         # Optional fields stay Python objects: None must not turn into NaN, nor 2 into 2.0.
         optional = not field.is_required() and field.default is None
-        column = pd.Series([doc[public] for doc in distinct], dtype=object if optional else None)
-        columns[public] = column.take(index).reset_index(drop=True)
+        column = pd.Series(values[public], dtype=object if optional else None)
+        columns[public] = column.take(codes).reset_index(drop=True)
     columns["num_visual"] = pd.Series(num_visual, dtype="int64")
     return columns

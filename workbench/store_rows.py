@@ -1,14 +1,17 @@
 """A Record as a row of the store and back; values stay exact."""
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
+from workbench.files import MAX_DIGITS
 from workbench.record import METRICS, Environment, Record
-from workbench.spec import Cell
+from workbench.spec import MAX_TOKENS, Cell
+
+T = TypeVar("T")
 
 Identity = tuple[str, str, str]
 """(cell key, source, device): what a record is within its run."""
@@ -23,6 +26,10 @@ COLUMNS = (
 load = partial(from_json, allow_inf_nan=False)
 """JSON of a row. Raises ValueError; integers of any size and floats come back exactly."""
 
+MOST = 1e100
+"""No count, size or time is larger; what is computed of larger ones overflows."""
+SHORT = 10_000
+"""Characters of a text that is worth remembering."""
 _EXACT = 2**63
 
 
@@ -73,11 +80,13 @@ def metrics_text(metrics: dict[str, int | float | None]) -> str:
 def exact(value: Any) -> int | float | None:
     """A metric's value as it was recorded, from its form in the store.
 
-    Raises ValueError for text that is no integer, and for one that no float can stand in for.
+    Raises ValueError for text that is no integer, and for a number beyond MOST.
     """
+    if isinstance(value, str) and len(value) > MAX_DIGITS + 1:
+        raise ValueError(f"an integer of {len(value):,} digits")
     number = int(value) if isinstance(value, str) else value
-    if isinstance(number, int) and number.bit_length() > 1000:
-        raise ValueError("an integer of more than 1000 bits")
+    if number is not None and not -MOST <= number <= MOST:
+        raise ValueError(f"a number beyond {MOST:g}, which no count, size or time is")
     return number
 
 
@@ -86,12 +95,35 @@ def cell_fields(num_visual: int, text: str) -> dict[str, Any]:
     return Cell.model_validate({**load(text), "num_visual": num_visual}).document()
 
 
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+        raise ValueError(f"num_visual {value!r:.80}: a whole number up to {MAX_TOKENS:,}")
+    return value
+
+
+def _once(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """``parse`` that remembers short texts, of which the rows of a store share a few."""
+    remembering = lru_cache(1024)(parse)
+    return lambda text: remembering(text) if len(text) < SHORT else parse(text)
+
+
+@_once
+def _cell(text: str) -> Cell:
+    """The cell of a text at |V| = 1."""
+    return Cell.model_validate({**load(text), "num_visual": 1})
+
+
+@_once
+def _environment(text: str) -> Environment:
+    return Environment.model_validate(load(text))
+
+
 def decode(row: Sequence[Any], run_environment: str) -> Record:
     """The inverse of ``encode``; raises ValueError with one line where the row makes no sense."""
     values = dict(zip(COLUMNS, row, strict=True))
     try:
         record = Record(
-            cell=Cell.model_validate({**load(values["cell"]), "num_visual": values["num_visual"]}),
+            cell=_cell(values["cell"]).at(_count(values["num_visual"])),
             source=values["source"],
             device=values["device"],
             status=values["status"],
@@ -100,7 +132,7 @@ def decode(row: Sequence[Any], run_environment: str) -> Record:
             flags=load(values["flags"]),
             error=values["error"],
             details=load(values["details"]),
-            environment=Environment.model_validate(load(values["environment"] or run_environment)),
+            environment=_environment(values["environment"] or run_environment),
             started_at=values["started_at"],
             duration_s=values["duration_s"],
         )
@@ -108,8 +140,11 @@ def decode(row: Sequence[Any], run_environment: str) -> Record:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"record {values['key']}: {where}: {first['msg']}") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"record {values['key']}: {error}") from None
+    for name, samples in record.samples.items():
+        if samples and not -MOST <= min(samples) <= max(samples) <= MOST:
+            raise ValueError(f"record {values['key']}: samples of {name} beyond {MOST:g}")
     if record.cell.key != values["key"]:
         raise ValueError(f"record {values['key']}: its cell has the key {record.cell.key}")
     return record

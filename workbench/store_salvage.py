@@ -2,103 +2,196 @@
 
 SQLite gives up on a table when a page on the way to its rows is broken. The rows lie in leaf pages
 that describe themselves (https://www.sqlite.org/fileformat2.html, sections 1.6 and 2.1), so every
-page of the file is looked at, and every cell that reads as a row of the right width is handed out.
-Whether it makes sense is for the caller to check; a stale copy of a row may come up as well.
+page of the file is looked at, and every cell that reads as a row of the right columns is handed
+out. Whether it makes sense is for the caller to check; a stale copy of a row may come up as well.
+
+The file may be a trap. Its pages are read one after the other, holes not at all; the cells of a
+page together have no more bytes than the page, and no page carries on two rows: what all of it
+costs grows with the bytes that are there.
 """
 
+import errno
+import hashlib
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from workbench.files import require_file
 
 PAGE_SIZE = 4096
 """SQLite's default, taken where the header does not say."""
+MAX_ROW = 64 * 2**20
+"""Bytes of a row; the store's own limit of a text."""
+MAX_FREE = 1_000_000
+"""Pages that SQLite may have given up; a store gives up next to none."""
 
 LEAF = 13
 _MAGIC = b"SQLite format 3\0"
 _INTEGERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+_BLOCK = 2**20
+
+RUNS = "nTTTTTT"
+RECORDS = "nITTTTTrIITTTttTT"
+"""The columns of a table: n the row's own number, I an integer, r a number or nothing, T a text,
+t a text or nothing."""
+_KINDS = {
+    "n": frozenset({0}),
+    "I": frozenset({1, 2, 3, 4, 5, 6, 8, 9}),
+    "r": frozenset({0, 1, 2, 3, 4, 5, 6, 7, 8, 9}),
+}
 
 
 class Unreadable(ValueError):
     """A cell that does not read as a row."""
 
 
-def rows(data: bytes, width: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """(rowid, values) of every readable row with ``width`` columns, in the order of the pages."""
-    file = _File(data)
-    for page in range(1, file.num_pages + 1):
-        for cell in file.cells(page):
+class Salvage:
+    """A damaged file, open for reading: ``with closing(Salvage(path)) as file``."""
+
+    def __init__(self, path: Path) -> None:
+        self._size = require_file(path, "store").st_size
+        self._number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            head = os.pread(self._number, 100, 0)
+            size = int.from_bytes(head[16:18], "big") if head.startswith(_MAGIC) else PAGE_SIZE
+            size = 65536 if size == 1 else size
+            self._page = size if 512 <= size <= 65536 and size & (size - 1) == 0 else PAGE_SIZE
+            # The last page may be cut short; its cells fill from its end, so it may hold none.
+            self._num_pages = -(-self._size // self._page)
+            self._free = self._free_pages(head) if head.startswith(_MAGIC) else set()
+        except BaseException:
+            os.close(self._number)
+            raise
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._number)
+
+    def digest(self) -> str:
+        """Some hex digits of what is in the file."""
+        found = hashlib.sha256()
+        for first, block in self._blocks():
+            found.update(first.to_bytes(8, "big") + block)
+        return found.hexdigest()[:8]
+
+    def rows(self, columns: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """(rowid, values) of every readable row of such ``columns``, in the order of the pages."""
+        used: set[int] = set()
+        for first, block in self._blocks():
+            leaves = [at for at in range(0, len(block), self._page) if block[at] == LEAF]
+            if first == 1 and block[100:101] == bytes([LEAF]):
+                leaves.insert(0, 0)  # The first page begins with the header of the file.
+            for at in leaves:
+                if first + at // self._page not in self._free:
+                    header = 100 if first == 1 and at == 0 else 0
+                    yield from self._cells(block[at : at + self._page], header, columns, used)
+
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
+        """The number of a page, and the bytes from there on; nothing for holes."""
+        at = 0
+        while at < self._size:
             try:
-                rowid, payload = file.payload(cell)
-                values = _values(payload)
+                start = os.lseek(self._number, at, os.SEEK_DATA)
+                end = os.lseek(self._number, start, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # Nothing but a hole is left.
+                    return
+                start, end = at, self._size  # The file system does not tell.
+            at = max(start // self._page * self._page, at)
+            while at < end:
+                block = os.pread(self._number, _BLOCK, at)
+                if not block:
+                    return
+                yield at // self._page + 1, block
+                at += _BLOCK
+
+    def _read(self, page: int) -> bytes:
+        return os.pread(self._number, self._page, (page - 1) * self._page)
+
+    def _free_pages(self, head: bytes) -> set[int]:
+        """Pages that SQLite has given up: rows in them were deleted.
+
+        None where the list is not as long as the header says: it is damaged itself.
+        """
+        found: set[int] = set()
+        trunk, total = struct.unpack_from(">II", head.ljust(40, b"\0"), 32)
+        while trunk and total <= min(self._num_pages, MAX_FREE):
+            if trunk > self._num_pages or trunk in found:
+                return set()
+            page = self._read(trunk).ljust(self._page, b"\0")
+            following, count = struct.unpack_from(">II", page)
+            leaves = struct.unpack_from(f">{min(count, self._page // 4 - 2)}I", page, 8)
+            found |= {trunk, *leaves}
+            if len(found) > total:
+                return set()
+            trunk = following
+        return found if len(found) == total else set()
+
+    def _cells(
+        self, page: bytes, header: int, columns: str, used: set[int]
+    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """The rows of one leaf page; ``used`` are the pages that other rows go on in."""
+        count = int.from_bytes(page[header + 3 : header + 5], "big")
+        most = min(count, self._page // (2 * len(columns)))
+        pointers = page[header + 8 : header + 8 + 2 * most]
+        room = self._page
+        for (at,) in dict.fromkeys(struct.iter_unpack(">H", pointers[: len(pointers) & ~1])):
+            try:
+                row = self._row(page, at, columns, used)
             except (Unreadable, IndexError, struct.error, UnicodeDecodeError):
                 continue
-            if len(values) == width:
-                yield rowid, values
+            room -= row[2]
+            if room < 0:
+                return
+            yield row[:2]
 
+    def _row(
+        self, page: bytes, at: int, columns: str, used: set[int]
+    ) -> tuple[int, tuple[Any, ...], int]:
+        """The row id, the values, and how many bytes of its page the cell at ``at`` takes."""
+        if at < 8:
+            raise Unreadable("a cell within the header")
+        length, start = _varint(page, at)
+        rowid, start = _varint(page, start)
+        local = self._local(length)
+        payload = page[start : start + local]
+        if len(payload) < local:
+            raise Unreadable("beyond the end of the page")
+        kinds, body = _kinds(payload, columns)
+        if body + sum(map(_size, kinds)) != length or not len(columns) < length <= MAX_ROW:
+            raise Unreadable("not as long as its values")
+        end = start + local
+        if length > local:
+            following = int.from_bytes(page[end : end + 4], "big")
+            payload = b"".join((payload, *self._overflow(following, length - local, used)))
+            end += 4
+        return rowid, _values(payload, body, kinds), end - at
 
-class _File:
-    """The pages of an SQLite file, of which any may be missing or overwritten."""
+    def _local(self, length: int) -> int:
+        """How much of a row of so many bytes lies in its leaf page."""
+        most, least = self._page - 35, (self._page - 12) * 32 // 255 - 23
+        if length <= most:
+            return length
+        local = least + (length - least) % (self._page - 4)
+        return local if local <= most else least
 
-    def __init__(self, data: bytes) -> None:
-        size = int.from_bytes(data[16:18], "big") if data.startswith(_MAGIC) else PAGE_SIZE
-        size = 65536 if size == 1 else size
-        self.size = size if 512 <= size <= 65536 and size & (size - 1) == 0 else PAGE_SIZE
-        self.data = data
-        # The last page may be cut short; its cells fill from its end, so it may hold none.
-        self.num_pages = -(-len(data) // self.size)
-        self.free = self._free_pages() if data.startswith(_MAGIC) else set()
-
-    def _free_pages(self) -> set[int]:
-        """Pages that SQLite has given up: rows in them were deleted."""
-        found: set[int] = set()
-        trunk = int.from_bytes(self.data[32:36], "big")
-        while 0 < trunk <= self.num_pages and trunk not in found:
-            at = (trunk - 1) * self.size
-            found.add(trunk)
-            following, count = struct.unpack_from(">II", self.data.ljust(at + 8, b"\0"), at)
-            for i in range(min(count, self.size // 4 - 2)):
-                found.add(int.from_bytes(self.data[at + 8 + 4 * i : at + 12 + 4 * i], "big"))
-            trunk = following
-        return found
-
-    def cells(self, page: int) -> list[int]:
-        """Where the cells of a table's leaf page begin in the file; none for any other page."""
-        start = (page - 1) * self.size
-        header = start + 100 if page == 1 else start
-        if page in self.free or header + 8 > len(self.data) or self.data[header] != LEAF:
-            return []
-        count = int.from_bytes(self.data[header + 3 : header + 5], "big")
-        pointers = self.data[header + 8 : min(header + 8 + 2 * count, start + self.size)]
-        found = [offset for (offset,) in struct.iter_unpack(">H", pointers[: len(pointers) & ~1])]
-        return [start + offset for offset in found if 8 <= offset < self.size]
-
-    def payload(self, at: int) -> tuple[int, bytes]:
-        """The row id and the record of the cell at ``at``, with what overflowed to other pages."""
-        length, at = _varint(self.data, at)
-        rowid, at = _varint(self.data, at)
-        if length > len(self.data):
-            raise Unreadable("longer than the file")
-        most, least = self.size - 35, (self.size - 12) * 32 // 255 - 23
-        local = length
-        if length > most:
-            local = least + (length - least) % (self.size - 4)
-            local = local if local <= most else least
-        parts, missing = [self._slice(at, local)], length - local
-        link = at + local
+    def _overflow(self, page: int, missing: int, used: set[int]) -> list[bytes]:
+        """What of a row overflowed to other pages, each of which belongs to one row alone."""
+        parts = []
         while missing:
-            page = int.from_bytes(self._slice(link, 4), "big")
-            if not 1 < page <= self.num_pages:
+            if not 1 < page <= self._num_pages or page in used:
                 raise Unreadable("its overflow is gone")
-            link = (page - 1) * self.size
-            take = min(missing, self.size - 4)
-            parts.append(self._slice(link + 4, take))
+            used.add(page)
+            content = self._read(page)
+            take = min(missing, self._page - 4)
+            if len(content) < 4 + take:
+                raise Unreadable("beyond the end of the file")
+            parts.append(content[4 : 4 + take])
             missing -= take
-        return rowid, b"".join(parts)
-
-    def _slice(self, at: int, length: int) -> bytes:
-        if at + length > len(self.data):
-            raise Unreadable("beyond the end of the file")
-        return self.data[at : at + length]
+            page = int.from_bytes(content[:4], "big")
+        return parts
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -112,32 +205,43 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return value << 8 | data[at + 8], at + 9
 
 
-def _values(record: bytes) -> tuple[Any, ...]:
-    """The columns of a record: a header of types, then the values."""
+def _kinds(record: bytes, columns: str) -> tuple[list[int], int]:
+    """The types of a record's values, and where these begin; Unreadable for other columns."""
     end, at = _varint(record, 0)
-    if end > len(record):
-        raise Unreadable("a header beyond the record")
-    body, found = end, []
-    while at < end:
+    if end > len(record) or not len(columns) < end <= 9 * len(columns) + 2:
+        raise Unreadable("a header of other columns")
+    kinds = []
+    for column in columns:
         kind, at = _varint(record, at)
-        value, size = _value(record, body, kind)
-        if body + size > len(record):
-            raise Unreadable("a value beyond the record")
-        body += size
-        found.append(value)
+        if column in "Tt":
+            fits = (kind >= 13 and kind % 2) or (kind == 0 and column == "t")
+        else:
+            fits = kind in _KINDS[column]
+        if not fits:
+            raise Unreadable("a value of another type")
+        kinds.append(kind)
+    if at != end:
+        raise Unreadable("a header of other columns")
+    return kinds, end
+
+
+def _size(kind: int) -> int:
+    return (kind - 12) // 2 if kind >= 12 else _INTEGERS.get(kind, 8 if kind == 7 else 0)
+
+
+def _values(record: bytes, at: int, kinds: Sequence[int]) -> tuple[Any, ...]:
+    """The columns of a record, whose values begin at ``at``."""
+    found: list[Any] = []
+    for kind in kinds:
+        size = _size(kind)
+        value = record[at : at + size]
+        if kind >= 13:
+            found.append(value.decode("utf-8"))
+        elif kind == 7:
+            found.append(struct.unpack(">d", value)[0])
+        else:
+            found.append(
+                {0: None, 8: 0, 9: 1}.get(kind, int.from_bytes(value, "big", signed=True))
+            )
+        at += size
     return tuple(found)
-
-
-def _value(record: bytes, at: int, kind: int) -> tuple[Any, int]:
-    if kind in _INTEGERS:
-        size = _INTEGERS[kind]
-        return int.from_bytes(record[at : at + size], "big", signed=True), size
-    if kind == 7:
-        return struct.unpack_from(">d", record, at)[0], 8
-    if kind in (0, 8, 9):
-        return {0: None, 8: 0, 9: 1}[kind], 0
-    if kind < 12:
-        raise Unreadable("a reserved type")
-    size = (kind - 12) // 2
-    value = record[at : at + size]
-    return (value.decode("utf-8") if kind % 2 else value), size

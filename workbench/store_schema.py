@@ -5,6 +5,7 @@ systems, unlike WAL, and fast enough for one row a cell. Nothing in it is ever u
 """
 
 import os
+import shlex
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from workbench.errors import Failure, RequestError
+from workbench.store_guard import Opened, faults, limit
 
 Mode = Literal["r", "w"]
 
@@ -22,6 +24,11 @@ APPLICATION_ID = 0x56546F6B
 """'VTok' in the file's header: what tells a store from any other SQLite file."""
 
 BUSY_TIMEOUT_S = 60.0
+
+MAX_COPY = 2**30
+"""Bytes of a store of an older version, which is brought up to date in memory to be read."""
+MAX_VERSION = 1_000
+"""Above it a version is a damaged byte, not a program of tomorrow."""
 
 STEPS = (
     """
@@ -135,6 +142,7 @@ def _size(path: Path, mode: Mode) -> int | None:
 def _open(path: Path, access: Literal["ro", "rw", "rwc"]) -> sqlite3.Connection:
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={access}"
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    limit(connection)
     # The file may come from a stranger: its schema may call no function with a side effect.
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
@@ -149,7 +157,8 @@ def _reader(path: Path) -> sqlite3.Connection:
         try:
             version = _version(connection, path)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            code = getattr(error, "sqlite_errorcode", 0)  # Python's own errors have none.
+            if code & 0xFF != sqlite3.SQLITE_READONLY:
                 raise
             # A writer died within a commit: only a connection that may write can undo it.
             with closing(_open(path, "rw")) as writer:
@@ -159,8 +168,13 @@ def _reader(path: Path) -> sqlite3.Connection:
                 connection.close()
                 return _migrated(sqlite3.connect(":memory:", isolation_level=None))
             version = _version(connection, path)
+        if (damage := faults(connection, path)) is not None:
+            raise damaged(path, damage)
         if version == len(STEPS):
             return connection
+        if path.stat().st_size > MAX_COPY:
+            raise damaged(path, f"schema version {version} is older than this program, which "
+                                f"reads such a file up to {MAX_COPY:,} bytes")  # fmt: skip
         memory = sqlite3.connect(":memory:", isolation_level=None)
         connection.backup(memory)
         connection.close()
@@ -181,8 +195,7 @@ def _writer(path: Path) -> sqlite3.Connection:
             if not (blank and _header(connection) == (0, 0)):
                 _version(connection, path)
             _migrated(connection)
-        damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if damage != "ok":
+        if (damage := faults(connection, path)) is not None:
             raise damaged(path, damage)
         return connection
     except BaseException:
@@ -211,17 +224,21 @@ def _header(connection: sqlite3.Connection) -> tuple[int, int]:
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     """The schema version of a store; RequestError where the file is none, or a newer one."""
     application, version = _header(connection)
-    if application != APPLICATION_ID or version < 1:
-        raise RequestError(f"store {str(path)!r}: an SQLite file, but not one of the workbench's")
+    if application != APPLICATION_ID or not 1 <= version <= MAX_VERSION:
+        other = "an SQLite file, but not one of the workbench's"
+        raise DamagedStore(f"store {str(path)!r}: {other}; {_way_out(path)}")
     if version > len(STEPS):
         raise RequestError(
             f"store {str(path)!r}: schema version {version} is newer than this program, which "
             f"knows up to {len(STEPS)}; update the workbench"
         )
-    found = dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL"))
-    triggers = connection.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'")
-    if triggers.fetchone()[0] or any(found.get(k) != v for k, v in _objects(version).items()):
-        raise DamagedStore(f"store {str(path)!r}: its tables are not those of a store")
+    schema = "SELECT type, name, sql FROM sqlite_schema WHERE sql NOT NULL"
+    found = {name: (kind, sql) for kind, name, sql in connection.execute(schema)}
+    own = _objects(version)
+    # A stranger's table is never read; an index, a view or a trigger would be calculated.
+    strange = any(kind != "table" for name, (kind, _) in found.items() if name not in own)
+    if strange or any(found.get(name, ("", ""))[1] != sql for name, sql in own.items()):
+        raise damaged(path, "its tables are not those of a store")
     return version
 
 
@@ -249,9 +266,21 @@ def _migrated(connection: sqlite3.Connection, to: int | None = None) -> sqlite3.
 def damaged(path: Path, detail: str) -> DamagedStore:
     """The error for a store whose pages or rows do not make sense, with the way out."""
     line = " ".join(detail.split())[:200]
-    return DamagedStore(
-        f"store {str(path)!r}: damaged ({line}); save its readable rows into a new store with: "
-        f"workbench merge {path} -o NEW.db"
+    return DamagedStore(f"store {str(path)!r}: damaged ({line}); {_way_out(path)}")
+
+
+def _way_out(path: Path) -> str:
+    return (
+        "save the readable rows of a damaged store into a new one with: "
+        f"workbench merge {shlex.quote(str(path))} -o NEW.db"
+    )
+
+
+def changed(path: Path, change: str) -> StoreError:
+    """The error for a file that somebody else changed while it was open."""
+    return StoreError(
+        f"store {str(path)!r}: {change} while it was open; every row acknowledged before is in "
+        "the file that it was"
     )
 
 
@@ -262,17 +291,25 @@ def sensible(path: Path) -> Iterator[None]:
         yield
     except RequestError:
         raise
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise damaged(path, str(error)) from None
 
 
 @contextmanager
-def explained(path: Path, mode: Mode) -> Iterator[None]:
-    """SQLite's errors in one line: RequestError for a bad file, StoreError for the machine."""
+def explained(path: Path, mode: Mode, opened: Opened | None = None) -> Iterator[None]:
+    """SQLite's errors in one line: RequestError for a bad file, StoreError for the machine.
+
+    ``opened`` is the file as it was: what somebody did to it since is named first.
+    """
     try:
         yield
+    except UnicodeDecodeError as error:  # A text of the schema, which SQLite hands out as it is.
+        raise damaged(path, f"text that is no UTF-8: {error.reason}") from None
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
+        change = opened.change(path) if opened is not None else None
+        if change is not None and code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise changed(path, change) from error
         if code is None and "decode to UTF-8" in str(error):
             raise damaged(path, str(error)) from None
         if code is None:
@@ -280,11 +317,18 @@ def explained(path: Path, mode: Mode) -> Iterator[None]:
         raise _meaning(path, mode, code & 0xFF, str(error)) from error
 
 
+_NONSENSE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_INTERRUPT,
+             sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT)  # fmt: skip
+"""What no sound store answers to the statements here."""
+
+
 def _meaning(path: Path, mode: Mode, code: int, message: str) -> Exception:
     shown = f"store {str(path)!r}"
     if code == sqlite3.SQLITE_NOTADB:
-        return DamagedStore(f"{shown}: not a store: {message}")
-    if code == sqlite3.SQLITE_CORRUPT:
+        return DamagedStore(f"{shown}: not a store: {message}; {_way_out(path)}")
+    if code == sqlite3.SQLITE_INTERRUPT:
+        message = "a statement took more steps than a store of its size can need"
+    if code in _NONSENSE:
         return damaged(path, message)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(f"{shown}: another program kept it locked for {BUSY_TIMEOUT_S:.0f} s")

@@ -111,11 +111,17 @@ class Data:
 
 # A resource is shared, not copied for each reader: nothing may change a frame in place.
 @st.cache_resource(show_spinner=False, max_entries=4)
-def read(version: Version) -> tuple[pd.DataFrame, list[RunInfo], dict[str, Look]]:
-    """All records without metrics, the runs, and the look of every series."""
+def read(
+    version: Version,
+) -> tuple[pd.DataFrame, list[RunInfo], dict[str, Look], str | None]:
+    """All records without metrics, the runs, the look of every series, and what is left out."""
     with Store.open(version[0]) as store:
+        left_out, runs = store.left_out(), store.runs()
         frame = prepared(store.frame(metrics=()))
-        return frame, store.runs(), all_looks(frame)
+    if left_out is not None:
+        kept = set(frame["run"].unique())
+        runs = [run for run in runs if run.id in kept]
+    return frame, runs, all_looks(frame), left_out
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)

@@ -66,10 +66,12 @@ def opened(name: str, path: Path) -> Data:
     """A store with every record of every run; where there is none to show, help and the end."""
     try:
         version = str(path), version_token(path)
-        frame, runs, looks = read(version)
+        frame, runs, looks, left_out = read(version)
     except (RequestError, StoreError) as error:
         states.broken(name, error)
     _watch(*version)
+    if left_out is not None:
+        st.warning(markdown(f"This store is very large: {left_out}."))
     if frame.empty:
         states.empty(name)
     return Data(name, version, frame, runs, looks)

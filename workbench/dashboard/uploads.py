@@ -30,19 +30,25 @@ def keep(content: bytes, folder: Path, number: int) -> Path:
     if len(content) > MAX_BYTES:
         raise RequestError(f"upload: {len(content):,} bytes; at most {MAX_BYTES:,} are taken")
     path = folder / f"upload-{number}.db"
-    path.write_bytes(content)
-    path.chmod(0o400)
+    sound = False
     try:
+        path.write_bytes(content)
+        path.chmod(0o400)
         with Store.open(path) as store:
             faults = store.check(rows=False)
             store.runs()
             store.frame()
         if faults:
             raise RequestError(f"upload: damaged: {faults[0]}")
+        sound = True
     except (RequestError, StoreError) as error:
-        path.unlink()
-        reason = str(error).replace(str(path), "upload").partition("; save its readable rows")[0]
+        reason = str(error).replace(str(path), "upload").partition("; save the readable rows")[0]
         raise RequestError(reason) from None
+    except OSError as error:
+        raise RequestError(f"upload: cannot be kept: {error.strerror or error}") from None
+    finally:
+        if not sound:
+            path.unlink(missing_ok=True)
     return path
 
 

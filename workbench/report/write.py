@@ -23,6 +23,7 @@ from workbench.report.page import Contents, Figure
 from workbench.report.pdf import HINT as PDF_HINT
 from workbench.report.pdf import write_pdf
 from workbench.report.text import markdown
+from workbench.store import Store
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def write_report(
         raise RequestError(f"folder {str(target)!r}: {error.strerror}") from None
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
     chromium = browser() if static_images else None
-    notes = [HINT] if static_images and chromium is None else []
+    notes = _left_out(found.stores)
+    notes += [HINT] if static_images and chromium is None else []
     drawn = found.figures[:MOST] if chromium is not None else ()
     left = len(found.figures) - len(drawn)
     if drawn and left:
@@ -85,6 +87,16 @@ def write_report(
     again.write_text(reproduce_text(found), encoding="utf-8")
     specs = tuple(target / "data" / name for name in found.specs)
     return ReportFiles(page, text, paper, tuple(pictures), specs, tuple(data), again, tuple(notes))
+
+
+def _left_out(stores: Sequence[Path]) -> list[str]:
+    """What of very large stores the report does not look at."""
+    notes = []
+    for path in stores:
+        with Store.open(path) as store:
+            left_out = store.left_out()
+        notes += [f"{path}: {left_out}"] if left_out else []
+    return notes
 
 
 def _templates() -> PackageLoader:
