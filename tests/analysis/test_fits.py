@@ -144,3 +144,35 @@ def test_no_points_is_a_mistake() -> None:
     for visual, values in (([], []), ([64], [1.0, 2.0])):
         with pytest.raises(ValueError, match="points"):
             fit_curve(visual, values)
+
+
+H100_CUDNN = [1.4759, 2.1879, 4.3190, 17.9087, 116.466]
+"""Milliseconds of an S-Attn layer's forward under cuDNN at |V| 256 to 65,536: host, then card."""
+H100_SIZES = [256, 1024, 4096, 16384, 65536]
+
+
+def test_points_that_grow_eightyfold_are_not_called_constant() -> None:
+    found = fit_curve(H100_SIZES, H100_CUDNN)
+    assert found.shape is None
+    assert found.note == (
+        "5 points, 28% about a linear curve: they grow, but how they do not tell"
+    )
+    # Without the two that the host bounds nothing is claimed either, and of exact ones all is.
+    assert fit_curve(H100_SIZES[2:], H100_CUDNN[2:]).shape is None
+    exact = [1.3e-3 + 7e-7 * v + 1.6e-11 * v**2 for v in H100_SIZES]
+    assert fit_curve(H100_SIZES, exact).shape == "quadratic"
+
+
+def test_constant_is_claimed_where_the_points_lie_about_one_value_only() -> None:
+    assert fit_curve(H100_SIZES, [5.0, 5.2, 4.9, 5.1, 5.0]).shape == "constant"
+    wild = fit_curve(H100_SIZES, [2.1, 2.0, 1.4, 1.8, 3.5])
+    assert wild.shape is None
+    assert "about a constant curve" in wild.note
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+def test_a_quadratic_over_five_points_is_never_called_constant(noise: float) -> None:
+    terms = (3.6e-3, 2.2e-6, 1e-10)
+    shapes = [fit_curve(H100_SIZES, points(terms, H100_SIZES, noise, s)).shape for s in range(200)]
+    assert "constant" not in shapes
+    assert shapes.count("linear") <= 2

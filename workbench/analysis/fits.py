@@ -19,6 +19,9 @@ EXACT = 1e-9
 """Relative scatter below which points lie on the curve, as counts do; rounding leaves 1e-15."""
 MATERIAL = 0.1
 """Share of the value at the largest |V| above which a term that is not excluded is mentioned."""
+MISFIT = 0.2
+"""Relative scatter of the points about a shape's own curve beyond which that shape tells nothing
+of them, whatever the tests say: five points about a curve that nothing fits refute little."""
 MIN_POINTS = 5
 """Noisy points that a choice between shapes needs: two more than the largest has terms."""
 
@@ -141,10 +144,12 @@ def _least_squares(x: np.ndarray, y: np.ndarray, weight: np.ndarray, size: int) 
 
 
 def _shape(num_points: int, fits: list[_Solution]) -> tuple[str | None, str]:
-    """The smallest curve that the points do not refute, and why if there is none.
+    """The smallest curve that the points carry, and why if there is none.
 
-    A further term is taken where it is positive and an F-test says so: a cost does not fall as |V|
-    grows, so a curve that bends down is not a sign of a quadratic term.
+    A shape is refuted where an F-test says that terms which it does without are there: the next
+    one, or all. A further term has to be positive: a cost does not fall as |V| grows, so a curve
+    that bends down is not a sign of a quadratic term. The shape that is left is claimed only where
+    its curve runs by the points.
     """
     for solution, shape in zip(fits, SHAPES, strict=False):
         freedom = num_points - len(solution.terms)
@@ -152,13 +157,28 @@ def _shape(num_points: int, fits: list[_Solution]) -> tuple[str | None, str]:
             return shape, ""
     if num_points < MIN_POINTS or len(fits) < len(SHAPES):
         return None, f"{num_points} points: too few to tell constant, linear and quadratic apart"
-    for terms in (3, 2):
-        larger, smaller = fits[terms - 1], fits[terms - 2]
-        freedom = num_points - terms
-        ratio = (smaller.squares - larger.squares) / (larger.squares / freedom)
-        if larger.terms[-1] > 0 and fdtrc(1, freedom, max(ratio, 0.0)) < SIGNIFICANCE:
-            return SHAPES[terms - 1], ""
-    return SHAPES[0], ""
+    constant, linear, quadratic = fits
+    bends = quadratic.terms[-1] > 0
+    if bends and _refuted(num_points, linear, quadratic):
+        best = 2
+    elif (linear.terms[-1] > 0 and _refuted(num_points, constant, linear)) or (
+        bends and _refuted(num_points, constant, quadratic)
+    ):
+        best = 1
+    else:
+        best = 0
+    off = float(np.sqrt(fits[best].squares / (num_points - best - 1)))
+    if off > MISFIT:
+        grows = "" if best == 0 else ": they grow, but how they do not tell"
+        return None, f"{num_points} points, {off:.0%} about a {SHAPES[best]} curve{grows}"
+    return SHAPES[best], ""
+
+
+def _refuted(num_points: int, smaller: _Solution, larger: _Solution) -> bool:
+    """Whether an F-test takes the terms that the larger curve has and the smaller has not."""
+    more, freedom = len(larger.terms) - len(smaller.terms), num_points - len(larger.terms)
+    ratio = (smaller.squares - larger.squares) / more / (larger.squares / freedom)
+    return bool(fdtrc(more, freedom, max(ratio, 0.0)) < SIGNIFICANCE)
 
 
 def _intervals(

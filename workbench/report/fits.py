@@ -29,17 +29,21 @@ def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
     )  # fmt: skip
     return COLUMNS, tuple(
         (METRICS[row["metric"]].label, row["series"], f"{row['source']}, {row['device']}",
-         f"{row['num_points']:,}", "not told" if pd.isna(row["shape"]) else row["shape"],
+         f"{row['num_points']:,}", _shape(row),
          *(_term(row, name) for name in TERMS))
         for row in rows
     )  # fmt: skip
+
+
+def _shape(row: Mapping[Any, Any]) -> str:
+    return f"not told: {row['note']}" if pd.isna(row["shape"]) else str(row["shape"])
 
 
 def per_token(row: Mapping[Any, Any]) -> str:
     """The linear and, where there is one, the quadratic term: '4.1 ms + 166 ns·|V|'."""
     unit = METRICS[row["metric"]].unit
     if pd.isna(row["shape"]):
-        return "too few points"
+        return str(row["note"]) or "not told"
     linear = quantity(row["b"], unit)
     if "c" in REFUTED.get(row["shape"], ()):
         return linear

@@ -95,13 +95,15 @@ def _growth(rows: pd.DataFrame, where: str) -> str:
     fits, _ = fit(rows, ["time_s"])
     known = fits[fits["shape"].notna()]
     if known.empty:
-        return f"How the seconds grow with |V| is not told: too few points a line ({where})."
+        return f"How the seconds grow with |V| is not told: no line's points carry it ({where})."
     lines = {str(row["series"]): row for row in known.to_dict("records")}
     words = [
         f"{name} {lines[name]['shape']} ({per_token(lines[name])} per further token)"
         for name in in_order(known)
     ]
-    return f"Seconds grow with |V|: {listed(words)} ({where})."
+    silent = in_order(fits[~fits["series"].isin(known["series"])])
+    rest = f"; the points of {listed(silent)} do not tell" if silent else ""
+    return f"Seconds grow with |V|: {listed(words)}{rest} ({where})."
 
 
 QUESTIONS.add(
