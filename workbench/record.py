@@ -184,7 +184,7 @@ for _name, _unit, _label, _convention in (
         "achieved_flops_s",
         "FLOP/s",
         "Achieved FLOP/s",
-        "flops_causal, under a kernel that computes every pair flops, over time_s",
+        "flops, without pairs that a mask hides where the kernel skips them, over time_s",
     ),
     ("achieved_bytes_s", "B/s", "Achieved bytes/s", "bytes_moved over time_s"),
     (

@@ -1,9 +1,11 @@
 """Kernels: their numbers where this machine runs them, their refusals, their predictions."""
 
+import time
 from importlib.util import find_spec
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.nn.attention.flex_attention import create_block_mask
 
 from tests.lvlm.test_oracles import oracle_outputs, relative, small_workload
@@ -160,7 +162,7 @@ def test_every_kernel_can_be_predicted(kernel, system, pass_, tmp_path):
         return
     found, default = trace(cell), trace(cell.replace(kernel="sdpa"))
     assert found.model_flops == default.model_flops
-    if KERNELS[kernel].every_pair:
+    if not KERNELS[kernel].skips(windowed=False):
         # A backward with stored probabilities has 4 matmuls a pair, a fused one 5.
         assert found.flops <= default.flops
     else:
@@ -189,3 +191,50 @@ def test_cuda_operators_take_our_arguments(backend, rows):
 def test_few_rows_take_flex_s_general_kernel(rows, forced):
     """One row is what torch's decoding kernel is made for; from 128 on it is never chosen."""
     assert kernel_options(rows) == ({"FORCE_USE_FLEX_ATTENTION": True} if forced else None)
+
+
+SKIPS = {
+    "eager": (False, False), "math": (False, False), "sdpa": (True, False),
+    "efficient": (True, False), "cudnn": (True, False), "flash": (True, False),
+    "flex": (True, True), "flash_attention_2": (True, True), "flash_attention_3": (True, True),
+}  # fmt: skip
+"""Whether each kernel skips pairs that causality hides, and those of a layer with a window."""
+
+
+def test_which_hidden_pairs_each_kernel_skips():
+    assert set(SKIPS) == set(KERNELS)
+    for name, expected in SKIPS.items():
+        assert (KERNELS[name].skips(False), KERNELS[name].skips(True)) == expected, name
+
+
+def test_a_window_saves_no_time_under_an_explicit_mask(tmp_path):
+    """The order is measured here: a window's mask makes ``sdpa`` compute every pair."""
+    windowed = small_model("mistral", tmp_path, sliding_window=64)
+    whole = small_model("mistral", tmp_path / "whole", sliding_window=None)
+    tokens = {"num_visual": 1000, "num_text": 24, "kernel": "sdpa", "dtype": "float32"}
+    window, causal = (trace(make_cell(model=m, **tokens)) for m in (windowed, whole))
+    assert window.flops == causal.flops
+    assert window.flops_causal < causal.flops_causal
+    assert window.flops_skipped == 0 < causal.flops_skipped
+    flex = trace(make_cell(model=windowed, **{**tokens, "kernel": "flex"}))
+    assert flex.flops_skipped == flex.flops - flex.flops_causal > causal.flops_skipped
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 8, 2048, 64, generator=generator) for _ in range(3))
+    mask = KERNELS["sdpa"].mask(2048, 64, q)
+    assert KERNELS["sdpa"].mask(2048, None, q) is None
+    seconds = {
+        name: fastest(lambda o=options: F.scaled_dot_product_attention(q, k, v, **o))
+        for name, options in (("causal", {"is_causal": True}), ("window", {"attn_mask": mask}))
+    }
+    assert seconds["window"] > seconds["causal"]
+
+
+def fastest(run, times=3):
+    run()
+    spent = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        spent.append(time.perf_counter() - start)
+    return min(spent)

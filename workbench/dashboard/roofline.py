@@ -40,9 +40,10 @@ def render() -> None:
     clicked = show(figure, "roofline", rows, selects=True)
     say_thinned(drawn, able)
     st.caption(markdown(
-        f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel has to"
-        " do: all pairs for eager, the allowed ones for the others. Bytes are operator inputs read"
-        f" once and outputs written once, unfused: a fused kernel moves fewer. {words}"
+        f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel"
+        " does: all pairs for eager and under the mask of a window, the allowed ones else. Bytes"
+        f" are operator inputs read once and outputs written once, unfused: a fused kernel moves"
+        f" fewer. {words}"
         f" {' '.join(provenance(rows, bars=False))}"
     ))  # fmt: skip
     _operators(store, rows, clicked)

@@ -35,8 +35,15 @@ def placed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _counted(frame: pd.DataFrame) -> pd.Series:
-    """A fused kernel skips the pairs that the mask forbids; eager computes them all."""
-    return frame["flops_causal"].where(frame["kernel"] != "eager").fillna(frame["flops"])
+    """FLOPs that the kernel did: by the record's intensity, where it has one.
+
+    In older records a fused kernel is taken to skip all pairs that the mask hides.
+    """
+    every = frame["kernel"].isin(("eager", "math"))
+    counted = frame["flops_causal"].where(~every).fillna(frame["flops"])
+    if "arithmetic_intensity" not in frame:
+        return counted
+    return (frame["arithmetic_intensity"] * frame["bytes_moved"]).fillna(counted)
 
 
 def roofline(

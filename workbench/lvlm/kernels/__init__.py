@@ -66,9 +66,6 @@ class Kernel:
     """transformers' word for it (``attn_implementation``)."""
     dense_mask = False
     """Whether the real layer must be handed an explicit causal mask."""
-    every_pair = False
-    """Whether pairs that the mask hides are computed too."""
-
     under_dispatch = True
     """Whether it runs under a dispatch mode, by which a measurement sees its operators."""
 
@@ -85,6 +82,15 @@ class Kernel:
     def traced_as(self) -> str | None:
         """One sentence where a prediction does not trace this kernel's own operators."""
         return None
+
+    def skips(self, windowed: bool) -> bool:
+        """Whether pairs that the mask hides are not computed.
+
+        ``windowed`` says that a window hides pairs which causality shows. A fused kernel knows
+        causality; a window is handed to it as an explicit mask, under which torch's
+        ``scaled_dot_product_attention`` computes every pair, hidden by causality or by the window.
+        """
+        return not windowed
 
     def temporaries(
         self, grad: "Tensor", q: "Tensor", k: "Tensor", out: "Tensor"

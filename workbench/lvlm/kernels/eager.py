@@ -18,7 +18,9 @@ class Eager(Kernel):
     name = "eager"
     hf = "eager"
     dense_mask = True
-    every_pair = True
+
+    def skips(self, windowed: bool) -> bool:
+        return False
 
     def own(self, branch: Branch, scores: Scores) -> Tensor:
         return _weigh(_own_scores(branch, scores), branch.v)

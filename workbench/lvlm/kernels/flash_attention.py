@@ -62,6 +62,9 @@ class FlashAttentionPackage(Kernel):
     def traced_as(self) -> str | None:
         return sentence(self.name)
 
+    def skips(self, windowed: bool) -> bool:
+        return True  # A window is an argument of its own (``window_size``), no mask.
+
     def mask(self, tokens: int, window: int | None, like: Tensor) -> Any:
         return None
 

@@ -51,6 +51,9 @@ class Flex(Kernel):
     def traced_as(self) -> str | None:
         return sentence(self.name)
 
+    def skips(self, windowed: bool) -> bool:
+        return True  # By blocks, from the mask's own function.
+
     def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
         # torch/_inductor/kernel/flex/flex_attention.py: delta, the row sums of grad and output.
         return (FLOAT * grad.shape[:3].numel(),)

@@ -49,6 +49,9 @@ class Trace:
 
     flops: int
     flops_causal: int
+    flops_skipped: int
+    """Of pairs that a mask hides from the decoder and that the kernel therefore never computes:
+    all that ``flops_causal`` leaves out, or those of some layers, or none."""
     model_flops: int
     model_flops_causal: int
     """model_flops without the pairs that the mask hides."""
@@ -170,6 +173,7 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
     return Trace(
         flops=flops,
         flops_causal=flops - masked_flops(workload, operators),
+        flops_skipped=masked_flops(workload, operators, skipped=True),
         model_flops=times * model_flops(workload),
         model_flops_causal=times * (model_flops(workload) - hidden_model_flops(workload)),
         params=params,
@@ -292,8 +296,9 @@ def boundaries(workload: Workload, tracker: Tracker, plan: Plan | None) -> Itera
             handle.remove()
 
 
-def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
-    """Attention FLOPs of pairs that the mask hides, exact.
+def masked_flops(workload: Workload, operators: Counter[Operator], skipped: bool = False) -> int:
+    """Attention FLOPs of pairs that the mask hides, exact; only where the kernel skips them if
+    ``skipped``.
 
     Every pair of a workload costs the same in forward, backward and recomputation, so the masked
     share of attention FLOPs is the masked share of pairs.
@@ -301,13 +306,17 @@ def masked_flops(workload: Workload, operators: Counter[Operator]) -> int:
     attention = causal_attention(operators)
     if not attention:
         return 0
-    dense = allowed = 0
-    for parts, count in workload.layers:
-        pairs = workload.system.pairs(Layout.of(workload.cell), parts.window)
-        dense, allowed = dense + count * pairs.dense, allowed + count * pairs.allowed
     if workload.cell.pass_ == "decode":
         return 0  # A cache holds only what its token sees.
-    hidden, rest = divmod(attention * (dense - allowed), dense)
+    system, layout = workload.system, Layout.of(workload.cell)
+    kernel = workload.context.kernel
+    dense = masked = 0
+    for parts, count in workload.layers:
+        pairs = system.pairs(layout, parts.window)
+        dense += count * pairs.dense
+        if not skipped or kernel.skips(system.window_bites(layout, parts.window)):
+            masked += count * (pairs.dense - pairs.allowed)
+    hidden, rest = divmod(attention * masked, dense)
     assert rest == 0, "attention FLOPs are a multiple of the dense pairs"
     return hidden
 

@@ -95,7 +95,7 @@ def measure(
         if rank is not None:
             metrics, found["samples"], why = adapted(metrics, found["samples"], rank)
             found["flags"] = [*found["flags"], *why]
-        metrics |= achieved(cell, metrics, ceiling)
+        metrics |= achieved(metrics, traced.flops_skipped, ceiling)
     flags = [*known, *flags]
     if rank is not None:
         flags = [*flags, rank.flag]

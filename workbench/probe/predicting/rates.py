@@ -1,21 +1,20 @@
 """What a measured cell achieved: FLOP/s and bytes/s, and how near its ceilings that is."""
 
-from workbench.lvlm.kernels import KERNELS
 from workbench.record import Ceiling
-from workbench.spec import Cell
 
 Metrics = dict[str, int | float | None]
 
 
-def achieved(cell: Cell, metrics: Metrics, ceiling: Ceiling | None) -> Metrics:
+def achieved(metrics: Metrics, skipped: int, ceiling: Ceiling | None) -> Metrics:
     """Rates of a record that has a time, its counted metrics and perhaps measured ceilings.
 
-    A fused kernel skips the pairs that the mask hides, so that they are no FLOPs that it did.
+    ``skipped`` are FLOPs of pairs that a mask hides and the kernel skips, so did not do
+    (``Trace.flops_skipped``).
     """
-    counted = metrics["flops" if KERNELS[cell.kernel].every_pair else "flops_causal"]
-    moved, seconds = metrics["bytes_moved"], metrics["time_s"]
-    if not counted or not moved or not seconds:
+    flops, moved, seconds = metrics["flops"], metrics["bytes_moved"], metrics["time_s"]
+    if not flops or not moved or not seconds:
         return {}
+    counted = flops - skipped
     found: Metrics = {
         "achieved_flops_s": counted / seconds,
         "achieved_bytes_s": moved / seconds,

@@ -22,9 +22,9 @@ def roofline_block(material: Material, subject: Subject) -> Block:
     shown = thin(here, ("time_s",), most=material.most_points)
     caption = (
         f"{setting(here)}, {place(source, device)}.",
-        "Points grow with |V|. FLOPs are those that the kernel has to do: all pairs for eager, the"
-        " allowed ones for the others. Bytes are operator inputs read once and outputs written"
-        " once, unfused: a fused kernel moves fewer.",
+        "Points grow with |V|. FLOPs are those that the kernel does: all pairs for eager and under"
+        " the mask of a window, the allowed ones else. Bytes are operator inputs read once and"
+        " outputs written once, unfused: a fused kernel moves fewer.",
         words,
         thinned(shown, here),
     )
