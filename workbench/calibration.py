@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.devices import DEVICES
 from workbench.errors import RequestError
@@ -26,9 +26,31 @@ NONE = "none"
 MAX_BYTES = 4 * 2**20
 """Of a calibration's file: one of every class of operator has some 20 kB."""
 
+Phase = Literal["forward", "train"]
+Way = Literal["alone", "cells", "systems"]
+WAYS: dict[Way, str] = {
+    "alone": "a fit of one run alone",
+    "cells": "a tenth at a time",
+    "systems": "a system at a time",
+}
+"""How errors of cells that a fit did not see are found, the hardest test first."""
+
+ENOUGH = 3
+"""Cells of a kind from which on the hardest test speaks for it."""
+
 _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 Count = Annotated[int, Field(ge=0, strict=True)]
 Seconds = Annotated[float, Field(ge=0)]
+
+
+Text = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""One line that a terminal can be shown."""
+
+FEWEST_FLOPS_S, MOST_FLOPS_S = 1e6, 1e18
+FEWEST_BYTES_S, MOST_BYTES_S = 1e4, 1e16
+MOST_SECONDS = 60.0
+"""Of one call, or of an iteration's start. Rates and seconds beyond these are of no machine, and
+seconds made from them would be infinite or none."""
 
 
 class Fitted(BaseModel):
@@ -43,6 +65,21 @@ class Fitted(BaseModel):
     """Cells in which it decides at least 5 % of the time."""
     efficiency: float | None = None
     """Over the datasheet's figure, where the device states one."""
+
+
+def _between(least: float, most: float, unit: str) -> AfterValidator:
+    def check(fitted: Fitted) -> Fitted:
+        if not least <= fitted.value <= most:
+            raise ValueError(f"value {fitted.value:g}: {least:g} to {most:g} {unit} is possible")
+        return fitted
+
+    return AfterValidator(check)
+
+
+FlopRate = Annotated[Fitted, _between(FEWEST_FLOPS_S, MOST_FLOPS_S, "FLOP/s")]
+ByteRate = Annotated[Fitted, _between(FEWEST_BYTES_S, MOST_BYTES_S, "B/s")]
+Duration = Annotated[Fitted, _between(0, MOST_SECONDS, "s")]
+Share = Annotated[Fitted, _between(0, 1, "of the shorter")]
 
 
 class Spread(BaseModel):
@@ -63,9 +100,24 @@ class Source(BaseModel):
 
     model_config = _MODEL
 
-    file: str
+    file: Text
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     num_records: Count
+
+
+def phase_of(cell: Cell) -> Phase:
+    """Which start an iteration has: a decode step begins as a forward does."""
+    return "train" if cell.pass_ == "train" else "forward"
+
+
+def kind_of(cell: Cell, host_bound: bool = False) -> str:
+    """What errors are stated of: ``layer train``, ``training step``, ``prefill``, ``decode``, …"""
+    if cell.scope == "layer":
+        kind = f"layer {cell.pass_}"
+    else:
+        kind = {"train": "training step", "forward": "prefill"}.get(cell.pass_, cell.pass_)
+        kind = f"{kind} with tower" if cell.scope == "lvlm" else kind
+    return f"{kind}, host-bound" if host_bound else kind
 
 
 class Covered(BaseModel):
@@ -105,53 +157,79 @@ class Calibration(BaseModel):
     model_config = _MODEL
 
     format: Literal["workbench-calibration"] = "workbench-calibration"
-    version: Literal[1] = 1
-    device: Annotated[str, Field(min_length=1, max_length=200)]
-    carried_from: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    version: Literal[2] = 2
+    """Of the model that the figures belong to; 1 had no start of an iteration."""
+    device: Annotated[Text, Field(max_length=200)]
+    carried_from: Annotated[Text, Field(max_length=200)] | None = None
     """The device that was measured, where it is another one with the same processor."""
-    made_at: str
+    made_at: Text
     """ISO 8601 in UTC."""
-    workbench: str
-    conventions: tuple[str, ...]
-    flops_per_s: dict[str, Fitted]
+    workbench: Text
+    conventions: tuple[Text, ...]
+    flops_per_s: dict[Text, FlopRate]
     """By class of operator: ``matmul bfloat16``, ``attention flash bfloat16``, …"""
-    bytes_per_s: dict[str, Fitted]
+    bytes_per_s: dict[Text, ByteRate]
     """``operators``, and ``optimizer`` for AdamW's pass over its states."""
-    exposed: Fitted | None
+    exposed: Share | None
     """Share of the shorter of computing and moving bytes that the longer does not hide; None where
     it was too small to be seen."""
-    overhead_s: Fitted | None
+    overhead_s: Duration | None
     """Of each operator call on the device; None as above."""
-    launch_s: Fitted | None
+    launch_s: Duration | None
     """Of each operator call on the host, which runs ahead; None as above, and on the CPU."""
-    undetermined: tuple[str, ...]
+    start_s: dict[Phase, Duration]
+    """Of each iteration on the host, by pass (a decode step starts as a forward); empty as
+    above."""
+    undetermined: tuple[Text, ...]
     """Figures that the records do not determine."""
     num_records: Annotated[int, Field(ge=1, strict=True)]
-    left_out: dict[str, Count]
+    num_host_bound: Count = 0
+    """Records that had no say in the rates, for the device waited for its host."""
+    left_out: dict[Text, Count]
     """Why measured records were not used, and how many."""
     stores: tuple[Source, ...]
-    environments: tuple[dict[str, str | int | None], ...]
+    environments: tuple[dict[Text, Text | int | None], ...]
     covered: Covered
     fitted: Spread
-    held_out: dict[str, Spread]
-    """Of cells that their fit did not see: ``cells``, and ``systems`` left out whole."""
+    alone: Text | None = None
+    """The run whose records a fit of their own saw, for the errors ``alone`` of all others."""
+    held_out: dict[Way, Spread]
+    """Of cells that their fit did not see: every tenth cell, each once (``cells``); each system
+    whole (``systems``); all but the run ``alone``."""
+    held_out_by_kind: dict[Way, dict[Text, Spread]]
+    """The same by ``kind_of`` the cells."""
 
     @property
     def overheads(self) -> tuple[Fitted | None, Fitted | None, Fitted | None]:
-        """What comes on top of a roofline: exposed, overhead_s, launch_s."""
+        """What comes on top of a roofline on every call: exposed, overhead_s, launch_s."""
         return self.exposed, self.overhead_s, self.launch_s
+
+    def start_of(self, cell: Cell) -> Fitted | None:
+        """The start of the cell's pass; None where there is none."""
+        return self.start_s.get(phase_of(cell))
 
     @property
     def sentence(self) -> str:
-        """What a predicted time says of where its rates come from."""
+        """Where the rates come from."""
         made_on = sorted({_machine(found) for found in self.environments})
-        cells = self.held_out.get("cells")
-        error = "" if cells is None else f"; held-out error {cells.median:.1%} at the median"
         carried = f", carried over from {self.carried_from}" if self.carried_from else ""
         return (
             f"{self.device}{carried}, {self.made_at[:10]}, {self.num_records} records on "
-            f"{', '.join(made_on)}{error}"
+            f"{', '.join(made_on)}"
         )
+
+    def error_of(self, kind: str) -> str:
+        """How far predicted seconds of a kind of cell are from measured ones, in a clause."""
+        for way in WAYS:
+            found = self.held_out_by_kind.get(way, {}).get(kind)
+            if found is not None and (found.num_cells >= ENOUGH or way == "cells"):
+                seen = f"a fit of the run {self.alone} alone" if way == "alone" else WAYS[way]
+                measured = f" on {self.carried_from}" if self.carried_from else ""
+                return (
+                    f"held-out error of {kind}{measured}: {found.median:.1%} at the median, "
+                    f"{found.worst:.1%} at worst (of {found.num_cells}, {seen})"
+                )
+        return f"no {kind} was held out, so how good this is nobody knows"
 
     @property
     def provenance(self) -> dict[str, str | int]:
@@ -184,8 +262,11 @@ class Calibration(BaseModel):
             return cls.model_validate(document)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
-            raise RequestError(f"calibration {path}: {where}: {first['msg']}") from None
+            names = ".".join(str(part) for part in first["loc"]) or "the document"
+            where = names.encode("unicode_escape").decode()[:200]
+            message = first["msg"].removeprefix("Value error, ")
+            again = "; 'workbench calibrate' writes version 2" if where == "version" else ""
+            raise RequestError(f"calibration {path}: {where}: {message}{again}") from None
 
 
 def _machine(environment: dict[str, str | int | None]) -> str:

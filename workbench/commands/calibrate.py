@@ -23,12 +23,16 @@ def calibrate(
         str | None,
         typer.Option(help="Write it for this entry: the same processor with other memory."),
     ] = None,
+    alone: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Say how a fit of this run predicts the other runs."),
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Fit what a device reaches to measured records; predictions then use it."""
     from workbench.sweep.calibrate import calibrate as fit_records
 
-    found = fit_records(stores, device, run)
+    found = fit_records(stores, device, run, alone)
     if carry_to is not None:
         from workbench.sweep.carry import carried
 
@@ -39,16 +43,30 @@ def calibrate(
         return
     print(f"{output}: {found.sentence}")
     show.table(("figure", "value", "95 %", "cells", "of the datasheet's"), _rows(found))
-    for name, errors in (("fitted", found.fitted), *found.held_out.items()):
-        what = "seen by the fit" if name == "fitted" else f"{name} held out"
-        print(
-            f"error of seconds, {what}: {errors.median:.1%} at the median, {errors.worst:.1%} at "
-            f"worst, bias {errors.bias:+.1%}, {errors.num_cells} cells"
-        )
+    print(
+        f"error of seconds, seen by the fit: {found.fitted.median:.1%} at the median, "
+        f"{found.fitted.worst:.1%} at worst, {found.fitted.num_cells} cells, of which "
+        f"{found.num_host_bound} are bound by the host and had no say in the rates"
+    )
+    errors = ("errors of cells that a fit did not see", "kind of cell", "median", "worst", "bias",
+              "cells")  # fmt: skip
+    show.table(errors, _error_rows(found))
     if found.undetermined:
         print(f"not determined by these records: {', '.join(found.undetermined)}")
     for reason, count in sorted(found.left_out.items()):
         print(f"left out: {count} {reason}")
+
+
+def _error_rows(found: "Calibration") -> list[tuple[str, ...]]:
+    from workbench.calibration import WAYS
+
+    named = {**WAYS, "alone": f"a fit of {found.alone} alone"}
+    return [
+        (named[way], kind, *(f"{e:.1%}" for e in (s.median, s.worst)), f"{s.bias:+.1%}",
+         str(s.num_cells))
+        for way, whole in found.held_out.items()
+        for kind, s in {"all": whole, **found.held_out_by_kind[way]}.items()
+    ]  # fmt: skip
 
 
 def _rows(found: "Calibration") -> list[tuple[str, ...]]:
@@ -58,6 +76,7 @@ def _rows(found: "Calibration") -> list[tuple[str, ...]]:
     for name, value in zip(named, found.overheads, strict=True):
         if value is not None:
             rows.append(_row(name, value, "1" if name == "exposed" else "s"))
+    rows += [_row(f"start of a {name}", value, "s") for name, value in found.start_s.items()]
     return rows
 
 

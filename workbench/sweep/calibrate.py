@@ -5,27 +5,39 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
+from typing import get_args
 
 import numpy as np
 
 import workbench
-from workbench.calibration import Calibration, Covered, Fitted, Source, Spread
+from workbench.calibration import (
+    Calibration,
+    Covered,
+    Fitted,
+    Phase,
+    Source,
+    Spread,
+    Way,
+    kind_of,
+    phase_of,
+)
 from workbench.devices import Device, entry_of
 from workbench.devices import device as device_entry
 from workbench.errors import Failure, RequestError
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import states
 from workbench.probe.counting.trace import trace
-from workbench.probe.predicting.roofline import optimizer_bytes, works
+from workbench.probe.predicting.roofline import HOST_BOUND, SHARPNESS, optimizer_bytes, works
 from workbench.record import Record, Status
 from workbench.store import Store
 from workbench.sweep.efficiency import (
     BYTES,
     EXPOSED,
+    FEWEST,
     LAUNCH,
     OPTIMIZER,
     OVERHEAD,
+    START,
     Case,
     Cases,
     Fit,
@@ -34,51 +46,72 @@ from workbench.sweep.efficiency import (
     held_out,
 )
 
-FEWEST = 8
-"""Cells below which nothing is fitted: a fit has about five parameters."""
 FOLDS = 10
+LONG_S = 5.0
+"""An iteration from here on counts without a warm-up: what only a first one does takes a second
+or two."""
 CONVENTIONS = (
     "seconds of an operator = max(c, m) + exposed * min(c, m) + overhead_s, "
     "c = FLOPs / flops_per_s, m = bytes / bytes_per_s",
-    "seconds of an iteration = max(sum over operators, launch_s * calls) "
-    "+ optimizer bytes / bytes_per_s",
-    "FLOPs of attention: allowed pairs under fused kernels, all pairs under eager and math",
+    "device = sum over operators; host = start_s of the pass + launch_s * calls",
+    f"seconds of an iteration = (device ** {SHARPNESS} + host ** {SHARPNESS}) ** (1 / {SHARPNESS})"
+    " + optimizer bytes / bytes_per_s",
+    "FLOPs of attention: allowed pairs where the kernel skips the others, else all pairs",
     "bytes: inputs read once, outputs written once; optimizer: states and weights read and "
     "written, gradients read",
-    "fitted to the logarithm of the median seconds of whole iterations (soft L1)",
+    "fitted to the logarithm of the median seconds of whole iterations (soft L1): rates to cells "
+    f"in which the device works {HOST_BOUND:.0%} of the time, host costs to the others",
 )
 
 
 def calibrate(
-    stores: Sequence[Path], device: str | None = None, run: str | None = None
+    stores: Sequence[Path],
+    device: str | None = None,
+    run: str | None = None,
+    alone: str | None = None,
 ) -> Calibration:
     """Fit the measured records of one device; ``device`` names the entry where names do not tell.
 
-    Raises RequestError for stores whose records are of several devices or machines, Failure where
-    they are too few.
+    ``alone`` is a run, by its id or its sweep's name: a fit of its records says how well the
+    others are predicted, beside the errors of a tenth held out at a time.
+
+    Raises RequestError for stores whose records are of several devices or machines and for a run
+    that is not there, Failure where records are too few.
     """
-    sources, records, left_out = _read(stores, run)
+    sources, records, runs, left_out = _read(stores, run)
     entry = _one_device(records, device)
     mine = [record for record in records if _entry(record) in (entry, None)]
     target = device_entry(entry)
     _one_machine(mine)
-    usable = []
-    for record in mine:
+    usable: dict[str, tuple[str, Record]] = {}
+    again = 0
+    for record, made_by in zip(records, runs, strict=True):
+        if _entry(record) not in (entry, None):
+            continue
         reason = unusable(record)
         left_out.update([reason] if reason else [])
-        usable += [] if reason else [record]
-    newest = {record.cell.key: record for record in usable}
-    again = len(usable) - len(newest)
+        if not reason:
+            again += record.cell.key in usable
+            usable[record.cell.key] = made_by, record
     left_out.update({"measured again later": again} if again else {})
-    if len(newest) < FEWEST:
+    if len(usable) < FEWEST:
         raise Failure(
-            f"calibrate: {len(newest)} usable records of {entry}, at least {FEWEST} are needed"
+            f"calibrate: {len(usable)} usable records of {entry}, at least {FEWEST} are needed"
         )
-    kept = list(newest.values())
-    cases = Cases([_case(record, target) for record in kept])
+    kept = [record for _, record in usable.values()]
+    cases = Cases([_case(record, target, made_by) for made_by, record in usable.values()])
     floor, host = floor_of(cases, target), target.peak_flops is not None
     found = fit(cases, floor, host)
-    errors = cases.seconds(found.cost) / cases.measured - 1
+    groups: dict[Way, list[set[int]]] = {"cells": folds(cases), "systems": by_system(cases)}
+    if alone is not None:
+        groups["alone"] = [others(cases, alone)]
+    errors = {
+        way: seen
+        for way, some in groups.items()
+        if (seen := held_out(cases, some, floor, host, found.cost))
+    }
+    waiting = cases.host_bound(found.cost)
+    kinds = [kind_of(r.cell, bool(w)) for r, w in zip(kept, waiting, strict=True)]
     return Calibration(
         device=entry,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,37 +130,43 @@ def calibrate(
         exposed=_cost(found, EXPOSED, 1.0),
         overhead_s=_cost(found, OVERHEAD),
         launch_s=_cost(found, LAUNCH),
+        start_s={
+            phase: start
+            for phase in get_args(Phase)
+            if (start := _cost(found, START + phase)) is not None
+        },
         undetermined=found.undetermined,
         num_records=len(kept),
+        num_host_bound=found.num_host_bound,
         left_out=dict(left_out),
         stores=sources,
         environments=_environments(kept),
         covered=_covered(kept),
-        fitted=_spread(errors),
-        held_out={
-            name: _spread(held_out(cases, groups, floor, host))
-            for name, groups in (("cells", folds(cases)), ("systems", by_system(cases)))
-            if groups
-        },
+        fitted=_spread(cases.seconds(found.cost) / cases.measured - 1),
+        alone=alone,
+        held_out={way: _spread(list(seen.values())) for way, seen in errors.items()},
+        held_out_by_kind={way: _by_kind(seen, kinds) for way, seen in errors.items()},
     )
 
 
 def _read(
     stores: Sequence[Path], run: str | None
-) -> tuple[tuple[Source, ...], list[Record], Counter[str]]:
-    """Every measured record that ended ``ok``, where it is from, and how many did not."""
+) -> tuple[tuple[Source, ...], list[Record], list[str], Counter[str]]:
+    """Every measured record that ended ``ok``, where and of which run it is, how many did not."""
     sources: list[Source] = []
     records: list[Record] = []
+    runs: list[str] = []
     left_out: Counter[str] = Counter()
     for path in stores:
         with Store.open(path) as store:
-            found = [record for record in store.records(run) if record.source == "measured"]
-        ended = [record for record in found if record.status == Status.OK]
-        left_out.update(f"ended {r.status}" for r in found if r.status != Status.OK)
+            found = [(name, r) for name, r in store.items(run) if r.source == "measured"]
+        ended = [(name, record) for name, record in found if record.status == Status.OK]
+        left_out.update(f"ended {r.status}" for _, r in found if r.status != Status.OK)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         sources.append(Source(file=path.name, sha256=digest, num_records=len(ended)))
-        records += ended
-    return tuple(sources), records, left_out
+        records += [record for _, record in ended]
+        runs += [name for name, _ in ended]
+    return tuple(sources), records, runs, left_out
 
 
 def _entry(record: Record) -> str | None:
@@ -167,21 +206,28 @@ def unusable(record: Record) -> str:
         return "no time"
     if cell.compile:
         return "compiled"
-    if cell.zero or cell.world_size > 1:
-        return "several processes"
+    if (cell.zero or cell.world_size > 1) and not _flagged(record, "emulated"):
+        return "several processes"  # An emulated rank communicates nothing; its time is computing.
     if cell.offload:
         return "offloaded"
-    if any(flag.startswith("no_warmup") for flag in record.flags):
+    if _flagged(record, "no_warmup") and (record.metrics["time_s"] or 0) < LONG_S:
         return "no warm-up"
     return ""
 
 
-def _case(record: Record, target: Device) -> Case:
-    traced = trace(record.cell, allocator_of(target))
-    held = states(record.cell, traced.parameters) if record.cell.optimizes else None
-    seconds = float(record.metrics["time_s"] or 0)
-    work = works(record.cell, traced)
-    return Case(record.cell.attention, work, optimizer_bytes(held), seconds)
+def _flagged(record: Record, name: str) -> bool:
+    return any(flag.split(":")[0] == name for flag in record.flags)
+
+
+def _case(record: Record, target: Device, run: str) -> Case:
+    cell = record.cell
+    traced = trace(cell, allocator_of(target))
+    held = states(cell, traced.parameters) if cell.optimizes else None
+    return Case(
+        cell.attention, works(cell, traced), optimizer_bytes(held),
+        float(record.metrics["time_s"] or 0), phase_of(cell),
+        _flagged(record, "host_bound"), run,
+    )  # fmt: skip
 
 
 def floor_of(cases: Cases, target: Device) -> dict[str, float]:
@@ -205,6 +251,27 @@ def by_system(cases: Cases) -> list[set[int]]:
     return list(groups.values()) if len(groups) > 1 else []
 
 
+def others(cases: Cases, run: str) -> set[int]:
+    """Places of the cases of every run but this one; RequestError where there is none of either.
+
+    A run is named by its id, or by its sweep, whose name the id begins with.
+    """
+    mine = {i for i, case in enumerate(cases.cases) if case.run == run
+            or case.run.startswith(f"{run}-")}  # fmt: skip
+    rest = set(range(len(cases.cases))) - mine
+    if not mine or not rest:
+        known = ", ".join(sorted({case.run for case in cases.cases}))
+        raise RequestError(f"alone {run!r}: one of several runs is needed; there are {known}")
+    return rest
+
+
+def _by_kind(errors: dict[int, float], kinds: Sequence[str]) -> dict[str, Spread]:
+    groups: dict[str, list[float]] = {}
+    for place, error in errors.items():
+        groups.setdefault(kinds[place], []).append(error)
+    return {kind: _spread(groups[kind]) for kind in sorted(groups)}
+
+
 def _rate(found: Fit, name: str, peak: float | None) -> Fitted:
     low, high = found.interval[name]
     value = 1 / found.cost[name]
@@ -223,12 +290,12 @@ def _cost(found: Fit, name: str, most: float = float("inf")) -> Fitted | None:
     )
 
 
-def _spread(errors: Floats) -> Spread:
+def _spread(errors: Floats | Sequence[float]) -> Spread:
     absolute = np.abs(errors)
     return Spread(
         median=float(np.median(absolute)),
         worst=float(absolute.max()),
-        bias=median(errors.tolist()),
+        bias=float(np.median(errors)),
         num_cells=len(errors),
     )
 

@@ -142,9 +142,9 @@ def calibration_digests(tasks: list[Task]) -> set[str]:
     digests = set()
     predicted = [task for task in tasks if task.point.source == "predicted"]
     for device, asked in {(task.device_name, task.point.calibration) for task in predicted}:
-        if asked is None:
-            continue
         found = calibration_for(device, asked)
+        if asked is None and found is None:
+            continue
         digests.add(NONE if found is None else str(found.provenance["sha256"]))
     return digests
 

@@ -110,6 +110,7 @@ def predict(
         error=None if fits else f"needs {peak.total:,} bytes, the device gives {capacity:,}",
         metrics={
             **counts(traced),
+            **intensity(traced),
             **({"weight_bytes": peak.states.weights} if peak.states else {}),
             "peak_bytes": peak.total,
             "gradient_bytes": (
@@ -200,6 +201,14 @@ def counts(traced: Trace) -> dict[str, int | float | None]:
         ),
         **({} if traced.kv_cache_bytes is None else {"kv_cache_bytes": traced.kv_cache_bytes}),
     }
+
+
+def intensity(traced: Trace) -> dict[str, int | float | None]:
+    """FLOPs that the kernel does, over the bytes that its operators move."""
+    if not traced.bytes_moved:
+        return {}
+    done = traced.flops - traced.flops_skipped
+    return {"arithmetic_intensity": done / traced.bytes_moved}
 
 
 def utilisation(

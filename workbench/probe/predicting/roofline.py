@@ -5,20 +5,37 @@ share of the shorter that the longer does not hide, and an overhead. A host that
 slower than the device runs them sets the pace of the whole iteration.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from workbench.calibration import Calibration
+import numpy as np
+
+from workbench.calibration import Calibration, kind_of
 from workbench.devices import Device
-from workbench.lvlm.kernels import KERNELS
 from workbench.probe.counting.states import States
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Operator, causal_attention
 from workbench.spec import Cell
 
 COMPUTE, MEMORY, OVERHEAD = "compute", "memory", "overhead"
+HOST_BOUND = 0.9
+"""Share of an iteration in which the device works, below which the host sets the pace."""
+SHARPNESS = 4
+"""Of the maximum of device and host: where both need as long, an iteration takes 19 % more, for
+the host has not run ahead yet when it begins."""
+
+
+def together(device: Any, host: Any) -> Any:
+    """Seconds of an iteration whose device and host need these seconds; numbers or arrays.
+
+    A smooth maximum, ``(device**4 + host**4) ** (1 / 4)``, that cannot overflow.
+    """
+    longer, shorter = np.maximum(device, host), np.minimum(device, host)
+    share = np.divide(shorter, longer, out=np.zeros_like(longer * 1.0), where=longer > 0)
+    return longer * (1 + share**SHARPNESS) ** (1 / SHARPNESS)
 
 
 class Work(NamedTuple):
@@ -29,7 +46,7 @@ class Work(NamedTuple):
     rate: str | None
     """A key of ``flops_per_s``; None for an operator without FLOPs."""
     flops: float
-    """Really done by a call: a fused kernel skips the pairs that the causal mask hides."""
+    """Really done by a call: without pairs that a mask hides, where the kernel skips them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,8 @@ class Rates:
     """Share of the shorter of computing and moving bytes that the longer does not hide."""
     overhead_s: float = 0.0
     launch_s: float = 0.0
+    start_s: float = 0.0
+    """Of an iteration, on the host."""
 
 
 class Timed(NamedTuple):
@@ -61,7 +80,7 @@ class Times:
     operators: list[Timed]
     optimizer: float
     host: float
-    """What the host needs to issue the operators."""
+    """What the host needs to begin and to issue the operators."""
 
     @property
     def device(self) -> float:
@@ -71,7 +90,12 @@ class Times:
     @property
     def total(self) -> float:
         """The host runs ahead of the device: the slower of the two sets the pace."""
-        return self.optimizer + max(self.device, self.host)
+        return self.optimizer + float(together(self.device, self.host))
+
+    @property
+    def host_bound(self) -> bool:
+        """Whether the device waits for its host for a tenth of the iteration or longer."""
+        return self.device < HOST_BOUND * float(together(self.device, self.host))
 
     def document(self) -> dict[str, float]:
         """The terms of the total, in seconds, JSON-ready."""
@@ -81,8 +105,7 @@ class Times:
 def works(cell: Cell, traced: Trace) -> list[Work]:
     """Every operator of a cell that does something, with the rate that it belongs to."""
     attention = causal_attention(traced.operators)
-    hidden = traced.flops - traced.flops_causal
-    kept = 1.0 if not attention or KERNELS[cell.kernel].every_pair else 1 - hidden / attention
+    kept = 1 - traced.flops_skipped / attention if attention else 1.0
     found = []
     for op, calls in traced.operators.items():
         if not op.flops and not op.bytes:
@@ -119,12 +142,14 @@ def times(work: Iterable[Work], rates: Rates, held: States | None) -> Times:
         timed.append(Timed(one, seconds, max(terms, key=lambda name: terms[name])))
         calls += one.calls
     return Times(
-        timed, optimizer_bytes(held) / rates.optimizer_bytes_per_s, rates.launch_s * calls
+        timed,
+        optimizer_bytes(held) / rates.optimizer_bytes_per_s,
+        rates.start_s + rates.launch_s * calls,
     )
 
 
 def rates(
-    cell: Cell, work: Iterable[Work], target: Device, calibration: Calibration | None
+    cell: Cell, work: Sequence[Work], target: Device, calibration: Calibration | None
 ) -> tuple[Rates | None, list[str]]:
     """What the device does in a second for these operators, and the flags that a time needs.
 
@@ -138,12 +163,17 @@ def rates(
             return None, [f"time_s: {target.sources['peak_flops']}"]
         flag = "uncalibrated: time_s is the roofline's lower bound, not a measured efficiency"
         return Rates(dict.fromkeys(classes, peak), bandwidth, bandwidth), [flag]
-    flags = [f"calibrated: {calibration.sentence}"]
+    flags = []
+    if calibration.carried_from is not None:
+        flags.append(
+            f"carried: nothing was measured on {target.name}; the rates are those of "
+            f"{calibration.carried_from}, bytes/s by the ratio of the bandwidths"
+        )
     beyond = calibration.covered.beyond(cell)
     if cell.compile:
         beyond.append("compiled modules were not measured")
-    if cell.zero:
-        beyond.append("communication under ZeRO is not counted")
+    if cell.world_size > 1:
+        beyond.append("communication was not measured")
     flags += [f"beyond_calibration: {'; '.join(beyond)}"] if beyond else []
     computing: dict[str, float] = {}
     for name in classes:
@@ -154,13 +184,22 @@ def rates(
         flags += [f"stand_in: {name} is not calibrated; {stand_in}"] if stand_in else []
     bandwidth = _bandwidth("operators", target, calibration)
     if bandwidth is None:
-        return None, [f"time_s: the calibration of {target.name} has no rate for bytes moved"]
-    return Rates(
+        bandwidth = math.inf
+        flags.append("stand_in: bytes moved decided no measured cell; they take no time")
+    start = calibration.start_of(cell)
+    found = Rates(
         computing,
         bandwidth,
         _bandwidth("optimizer", target, calibration) or bandwidth,
-        *(0.0 if found is None else found.value for found in calibration.overheads),
-    ), flags
+        *(0.0 if cost is None else cost.value for cost in (*calibration.overheads, start)),
+    )
+    spent = times(work, found, None)
+    error = calibration.error_of(kind_of(cell, spent.host_bound))
+    if spent.host_bound:
+        busy = spent.device / spent.total
+        flags.insert(0, f"host_bound: by the prediction the device works {busy:.0%} of the time; "
+                        "such seconds tell of the host that issues operators")  # fmt: skip
+    return found, [f"calibrated: {calibration.sentence}; {error}", *flags]
 
 
 def _compute_rate(
