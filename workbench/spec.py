@@ -31,6 +31,9 @@ from workbench.pictures import Pictures
 MAX_TOKENS = 10**9
 """The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second."""
 
+SUB_GROUP_SIZE = 1_000_000_000
+"""deepspeed's default of ``sub_group_size``, in elements."""
+
 MAX_POINTS = 100_000
 """The most cells of a sweep: to make them takes some 6 s and 0.8 GB."""
 AXES = ("models", "scopes", "passes", "dtypes", "text", "batches", "attentions", "kernels",
@@ -88,6 +91,8 @@ class Cell(BaseModel):
     """Rows whose float32 logits, log-softmax and gradient a training step makes."""
     zero: Annotated[int, Field(ge=0, le=3, strict=True)] = Field(default=0, title="ZeRO stage")
     world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    sub_group_size: Annotated[int, Field(ge=1, le=10**12, strict=True)] = SUB_GROUP_SIZE
+    """Elements of a rank's share that ZeRO 3 steps at a time, at least; deepspeed's default."""
     accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = Field(
         default=1, title="Micro-batches a step"
     )
@@ -143,6 +148,11 @@ class Cell(BaseModel):
         """Whether an iteration ends in an optimizer step."""
         return self.pass_ == "train" and self.scope != "layer"
 
+    @property
+    def under_deepspeed(self) -> bool:
+        """Whether its training step runs under deepspeed: on several ranks, or under ZeRO."""
+        return self.world_size > 1 or self.zero > 0
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         return self._agreeing()
@@ -171,6 +181,8 @@ class Cell(BaseModel):
             )
         if self.frozen and not (self.optimizes and self.scope == "lvlm"):
             raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
+        if self.sub_group_size != SUB_GROUP_SIZE and self.zero != 3:
+            raise ValueError(f"sub_group_size {self.sub_group_size}: only ZeRO 3 has sub-groups")
         if self.offload_optimizer and not self.zero:
             raise ValueError("offload_optimizer: needs ZeRO; give --zero 1, 2 or 3")
         if self.world_size % self.ulysses:
@@ -275,6 +287,12 @@ class Point(BaseModel):
         """Processes that measure it together: one where a rank is emulated."""
         alone = self.source == "predicted" or self.protocol.emulate is not None
         return 1 if alone else self.cell.world_size
+
+    @property
+    def through_launcher(self) -> bool:
+        """Whether ranks under deepspeed measure it, be it one: in processes of their own."""
+        alone = self.source == "predicted" or self.protocol.emulate is not None
+        return not alone and self.cell.under_deepspeed
 
 
 def _as_tuple(value: Any) -> Any:

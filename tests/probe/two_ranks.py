@@ -5,9 +5,11 @@ The file of cells has ``steps``, whose losses and states are wanted, and ``recor
 ``torchrun --nproc-per-node 2 -m tests.probe.two_ranks CELLS.json OUT.json``
 """
 
+import gc
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +24,7 @@ from workbench.lvlm.loss import shifted
 from workbench.lvlm.scopes import decoder
 from workbench.pictures import make_pictures
 from workbench.probe.machine.launch import launched
-from workbench.probe.ranks.engine import Rank, join, own_samples
+from workbench.probe.ranks.engine import Rank, events_of, join, own_samples
 from workbench.probe.ranks.ranks import measure_on_ranks
 from workbench.record import Record
 from workbench.spec import Cell, Point, Protocol, make_cell
@@ -56,6 +58,42 @@ class Counted(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
+def stepping(rank: Rank) -> int:
+    """How far live bytes rise while the optimizer steps, before weights are gathered again."""
+    loss = rank.engine(*rank.workload.inputs)
+    rank.engine.backward(loss)
+    del loss
+    gc.collect()
+    gather = getattr(rank.optimizer, "_post_step", None)
+    if gather is not None:
+        rank.optimizer._post_step = lambda *args: marked(gather, *args)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+        rank.engine.step()
+    events = sorted(events_of(profiler), key=lambda event: event.start_ns())
+    live = best = 0
+    for event in events:
+        if event.name() == GATHERING or "allgather" in event.name():
+            break
+        live += event.nbytes() if event.name() == "[memory]" else 0
+        best = max(best, live)
+    return best
+
+
+GATHERING = "gathering"
+
+
+def marked(call: Callable[..., Any], *args: Any) -> Any:
+    with torch.profiler.record_function(GATHERING):
+        return call(*args)
+
+
+def plain(cell: Cell) -> bool:
+    """Whether its step is looked into: one of each kind is enough, and each takes a second."""
+    odd = cell.tiled or cell.chunk or cell.frozen or cell.attention != "s_attn"
+    return not odd and cell.accumulate == cell.ulysses == 1
+
+
 def found(fields: dict[str, Any]) -> dict[str, Any]:
     """Losses of three steps, the bytes of each rank's states and of what the third sends."""
     torch.manual_seed(0)
@@ -66,8 +104,11 @@ def found(fields: dict[str, Any]) -> dict[str, Any]:
         mine: dict[str, Any] = rank.held()
         with Counted() as counted:
             rank.step()
+        losses = [*rank.losses]
+        if plain(workload.cell):
+            mine["stepping"] = stepping(rank)
     ranks: list[Any] = [None] * dist.get_world_size()
-    mine |= {"losses": rank.losses, "sent": counted.sent}
+    mine |= {"losses": losses, "sent": counted.sent}
     dist.all_gather_object(ranks, mine)
     rank.engine.destroy()
     return {"ranks": ranks}

@@ -142,9 +142,10 @@ def measure(
         cell=cell, source="measured", device=device, protocol=protocol, pictures=pictures
     )
     launch = launched()
-    if launch is not None and launch.world_size == cell.world_size == 1:
+    alone = launch is not None and launch.world_size == cell.world_size == 1
+    if alone and not point.through_launcher:
         launch = None
-    if launch is not None or point.ranks > 1:
+    if launch is not None or point.through_launcher:
         for name, given in (
             ("trace", trace),
             ("snapshot", snapshot),
@@ -156,7 +157,7 @@ def measure(
     if launch is not None:
         _measure_on_ranks(point, launch, json_)
         return
-    if point.ranks > 1:
+    if point.through_launcher:
         check_start(cell, device)
     with Client() as client:
         client.trace, client.snapshot = trace, snapshot

@@ -170,14 +170,14 @@ def place_elsewhere(source: str, device: str) -> tuple[str, str]:
 
 
 def check_ranks(tasks: list[Task], here: bool = True) -> None:
-    """Raise RequestError for a measured cell of several ranks that they could not run.
+    """Raise RequestError for a measured cell under deepspeed that its ranks could not run.
 
     One that is emulated is one process, whatever its ranks. ``here``: on this machine, whose
     deepspeed they need.
     """
     for task in tasks:
         point = task.point
-        if point.source != "measured" or point.cell.world_size == 1:
+        if point.source != "measured" or not point.cell.under_deepspeed:
             continue
         if point.protocol.emulate is not None:
             continue

@@ -27,7 +27,7 @@ from workbench.probe.counting.trace import trace
 from workbench.probe.machine.launch import Launch, check_ranks, helper_needs
 from workbench.probe.predicting.collectives import sent_bytes
 from workbench.probe.ranks.engine import own_samples
-from workbench.spec import make_cell
+from workbench.spec import SUB_GROUP_SIZE, make_cell
 
 ROOT = Path(__file__).parents[3]
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 33, "num_text": 15, "world_size": 2}
@@ -51,6 +51,8 @@ CELLS = {
     "shared-3": {"dtype": "float32", "zero": 3, "ulysses": 2, "checkpoint": True},
     "labels-0": {"dtype": "float32", "loss_rows": "all"},
     "labels-3": {"dtype": "float32", "zero": 3, "loss_rows": "all"},
+    "sub-groups-3": {"zero": 3, "sub_group_size": 3000},
+    "sub-groups-wide-3": {"dtype": "float32", "zero": 3, "sub_group_size": 1000},
     "gated-3": {"dtype": "float32", "zero": 3, "attention": "d_attn_tanh"},
 }
 LARGE = {"dtype": "float32", "zero": 3, "accumulate": 2}
@@ -87,11 +89,11 @@ needs_helper = pytest.mark.skipif(
 )
 
 
-def torchrun(*command, timeout=280):
+def torchrun(*command, ranks=2, timeout=280):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*launcher, "--nproc-per-node", "2", "-m", *map(str, command)],
+        [*launcher, "--nproc-per-node", str(ranks), "-m", *map(str, command)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
 
@@ -176,6 +178,29 @@ def test_losses_and_states_of_every_stage(model, pictures, tmp_path):
         a_record_of_all(found[name], files)
 
 
+ALONE = {
+    **{f"{zero}": {"zero": zero, "offload_optimizer": True} for zero in (1, 2, 3)},
+    "wide": {"zero": 2, "offload_optimizer": True, "dtype": "float32"},
+    "none": {"zero": 0, "dtype": "float32"},
+}
+"""One process, whose optimizer steps on the host."""
+
+
+@needs_helper
+def test_one_process_with_its_optimizer_on_the_host(model, tmp_path):
+    cells = {name: {**STEP, **fields, "model": model, "world_size": 1}
+             for name, fields in ALONE.items()}  # fmt: skip
+    (tmp_path / "cells.json").write_text(json.dumps({"steps": cells, "records": {}}))
+    asked = ("tests.probe.two_ranks", tmp_path / "cells.json", tmp_path / "out.json")
+    done = torchrun(*asked, ranks=1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "out.json").read_text())
+    for name in ("1", "2", "3", "wide"):
+        states_are_as_predicted(found[name]["ranks"], make_cell(**cells[name]), name)
+    losses = {name: found[name]["ranks"][0]["losses"] for name in ALONE}
+    assert losses["wide"] == pytest.approx(losses["none"], rel=1e-6)
+
+
 def losses_are_equal(found, names):
     # Float32: the order of sums. Bfloat16: first losses differ by 2e-5 already, before any step.
     tolerance = 1e-4 if any("bf" in name for name in names) else 1e-6
@@ -190,16 +215,26 @@ def losses_are_equal(found, names):
         assert first[-1] < first[0], f"{names}: steps along the gradient"
 
 
+FEW = 1024
+"""Bytes of the scalars that a step makes: norms, flags, step counts."""
+
+
 def states_are_as_predicted(ranks, cell, name):
     traced = trace(cell)
     predicted = states(cell, traced.parameters)
     kinds = ("weights", "gradients", "optimizer")
     found = [max(rank[kind] for rank in ranks) for kind in kinds]
     assert found == [predicted.weights, predicted.reduced, predicted.optimizer], name
+    if "stepping" in ranks[0]:
+        risen = max(rank["stepping"] for rank in ranks)
+        assert 0 <= risen - predicted.stepping <= FEW, (name, risen, predicted.stepping)
+    if cell.world_size == 1:
+        return
     sent = sent_bytes(cell, traced.parameters)
     for kind in {**sent, **ranks[0]["sent"]}:
-        # Flags, such as whether a gradient overflowed, are all-reduced too.
-        slack = 32 if kind == "all_reduce" else 0
+        # Flags, such as whether a gradient overflowed, are all-reduced too, and norms of groups.
+        few = 32 if cell.sub_group_size == SUB_GROUP_SIZE else 256
+        slack = few if kind == "all_reduce" else 0
         assert 0 <= ranks[0]["sent"].get(kind, 0) - sent.get(kind, 0) <= slack, (name, kind)
 
 

@@ -8,9 +8,17 @@ release 0.19 has it (runtime/fp16/unfused_optimizer.py, runtime/zero/stage_1_and
   rank keeps a float32 copy of its part, for float32 weights too. A stage-2 rank keeps the whole
   gradient of every parameter that its part touches.
 - Stage 3 divides each parameter by itself, rounding up, and keeps those of at most
-  ``stage3_param_persistence_threshold`` elements whole as well.
+  ``stage3_param_persistence_threshold`` elements whole as well, but lets them go while it steps.
 - Working buffers are the defaults of its configuration: ``reduce_bucket_size`` 5e8 elements and,
   for stage 3, ``stage3_max_live_parameters`` 1e9 gathered elements, both at most the parameters.
+  Stage 3 keeps the bucket, and copies it while the ranks reduce it, which interleaves their parts;
+  stages 1 and 2 reduce it where it is, and let it go after each backward.
+- A step flattens and widens the gradients of one group at a time: of a learning rate in stages 1
+  and 2, in stage 3 of a sub-group (``sub_group_size``). Before, each gradient's norm is taken of a
+  float64 copy.
+- Offload keeps on the host, beside the optimizer's states, float32 gradients and copies of what
+  crosses the link; stages 1 and 2 have a buffer of the largest parameter on either side.
+- One process gathers nothing: its share of each parameter is the parameter.
 """
 
 from collections.abc import Sequence
@@ -27,6 +35,8 @@ PERSISTENT = 100_000
 ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 MASTER = 4
 """Bytes of a float32 element."""
+NORM = 8
+"""Of a float64 one."""
 
 
 class Parameter(NamedTuple):
@@ -51,9 +61,15 @@ class States:
     buffers: int
     """Gathered parameters and the gradient bucket of ZeRO."""
     stepping: int = 0
-    """Only while the optimizer steps: gradients widened to float32."""
+    """Only while the optimizer steps: copies of gradients, flat and wide."""
     on_host: bool = False
     """Whether reduced gradients and the optimizer's states are on the host."""
+    persistent: int = 0
+    """Of the weights, whole copies of small ones that are not there while the optimizer steps."""
+    kept_buffers: int = 0
+    """Of the buffers, what is there while the optimizer steps."""
+    host: int = 0
+    """On the host beside reduced gradients and the optimizer's states."""
 
     @property
     def total(self) -> int:
@@ -64,9 +80,10 @@ class States:
 
 def check_states(cell: Cell) -> None:
     """Raise RequestError for a sharding that cannot be."""
-    if cell.world_size > 1 and cell.dtype in ("float64", "float16") and cell.optimizes:
+    if cell.under_deepspeed and cell.dtype in ("float64", "float16") and cell.optimizes:
         raise RequestError(
-            f"dtype {cell.dtype}: training on several ranks runs in bfloat16 or float32"
+            f"dtype {cell.dtype}: training under deepspeed, so on several ranks, runs in "
+            "bfloat16 or float32"
         )
     if cell.zero == 0:
         return
@@ -74,10 +91,10 @@ def check_states(cell: Cell) -> None:
         raise RequestError(
             f"zero {cell.zero}: only a train pass of scope decoder or lvlm has states to shard"
         )
-    if cell.world_size == 1:
+    if cell.world_size == 1 and not cell.offload_optimizer:
         raise RequestError(
             f"zero {cell.zero}: with world_size 1 there is nobody to share with and nothing is "
-            "saved; give --world-size 2 or more, or --zero 0"
+            "saved; give --world-size 2 or more, --offload-optimizer, or --zero 0"
         )
 
 
@@ -99,36 +116,95 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
             buffers=item * min(trained, REDUCE_BUCKET) if several else 0,
             stepping=MASTER * trained if several and item < MASTER else 0,
         )
-    bucket = item * min(trained, REDUCE_BUCKET)
     if cell.zero == 3:
-        shards = [sum(share(n, world) for n in group) for group in groups]
-        kept = sum(world * share(p.numel, world) for p in parameters if p.numel <= PERSISTENT)
-        return States(
-            weights=item * (sum(share(p.numel, world) for p in parameters) + kept),
-            gradients=item * sum(shards),
-            reduced=item * sum(shards),
-            optimizer=3 * MASTER * sum(shards),
-            buffers=bucket + item * min(max(0, whole - kept), MAX_LIVE),
-            stepping=0 if cell.offload_optimizer else (item + MASTER) * max(shards),
-            on_host=cell.offload_optimizer,
-        )
-    shards = flat_shards(groups, world)
+        return _third(cell, parameters, groups)
+    return _first_or_second(cell, whole, groups)
+
+
+def _first_or_second(cell: Cell, whole: int, groups: Sequence[Sequence[int]]) -> States:
+    """Stages 1 and 2, of ``whole`` parameters in all and those of each learning rate."""
+    item, world = ITEM[cell.dtype], cell.world_size
+    trained, shards = sum(map(sum, groups)), flat_shards(groups, world)
     held = max(
         sum(touched(group, shard, rank) for group, shard in zip(groups, shards, strict=True))
         for rank in range(world)
     )
-    gradients, reduced = item * (trained if cell.zero == 1 else held), item * held
+    bucket, largest = item * min(trained, REDUCE_BUCKET), item * max(map(max, groups))
+    weights = item * (whole - trained + world * sum(shards))
+    optimizer = 3 * MASTER * sum(shards)
     if cell.offload_optimizer:
-        gradients, reduced, held = *[MASTER * sum(shards)] * 2, 0
-    return States(
-        weights=item * (whole - trained + world * sum(shards)),
-        gradients=gradients,
-        reduced=reduced,
-        optimizer=3 * MASTER * sum(shards),
-        buffers=bucket + (item * held if cell.zero == 1 else 0),
-        stepping=0 if cell.offload_optimizer else (item + MASTER) * max(shards),
-        on_host=cell.offload_optimizer,
+        return States(
+            weights=weights,
+            gradients=MASTER * sum(shards),
+            reduced=MASTER * sum(shards),
+            optimizer=optimizer,
+            buffers=bucket + largest,
+            on_host=True,
+            kept_buffers=largest,
+            host=item * sum(shards) + largest,
+        )
+    part = max(
+        overlap(group, shard, rank)
+        for group, shard in zip(groups, shards, strict=True)
+        for rank in range(world)
     )
+    return States(
+        weights=weights,
+        gradients=item * (trained if cell.zero == 1 else held),
+        reduced=item * held,
+        optimizer=optimizer,
+        buffers=bucket + (item * held if cell.zero == 1 else 0),
+        stepping=widened(item, max(shards), part),
+    )
+
+
+def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequence[int]]) -> States:
+    """Stage 3, of all parameters and the sizes of those of each learning rate."""
+    item, world, trained = ITEM[cell.dtype], cell.world_size, sum(map(sum, groups))
+    shares = [[share(n, world) for n in group] for group in groups]
+    own = sum(map(sum, shares))
+    kept = gathered = 0
+    if world > 1:
+        kept = sum(world * share(p.numel, world) for p in parameters if p.numel <= PERSISTENT)
+        gathered = min(max(0, sum(p.numel for p in parameters) - kept), MAX_LIVE)
+    bucket, copied = (size * min(trained, REDUCE_BUCKET) for size in (item, item))
+    if cell.ulysses > 1 and item < MASTER:
+        # Gradients travel in float32 where a sequence was shared: widened, then interleaved.
+        copied *= 2 * MASTER // item
+    offload = cell.offload_optimizer
+    largest = max(size for group in shares for size in sub_groups(group, cell.sub_group_size))
+    return States(
+        weights=item * (sum(share(p.numel, world) for p in parameters) + kept),
+        gradients=item * own,
+        reduced=item * own,
+        optimizer=3 * MASTER * own,
+        buffers=bucket + copied + item * gathered,
+        stepping=0 if offload else widened(item, largest, max(map(max, shares))),
+        on_host=offload,
+        persistent=item * kept,
+        kept_buffers=bucket,
+        host=MASTER * own if offload else 0,
+    )
+
+
+def widened(item: int, group: int, part: int) -> int:
+    """Bytes of gradients that a step copies: of a ``group`` of elements, flat and then float32.
+
+    Each gradient's norm before takes a float64 copy of it: of ``part`` elements, the most.
+    """
+    return max((item + (MASTER if item < MASTER else 0)) * group, NORM * part)
+
+
+def sub_groups(shares: Sequence[int], size: int) -> list[int]:
+    """Elements of each sub-group of stage 3: one is full once it holds ``size`` or more."""
+    if size >= sum(shares):
+        return [sum(shares)]
+    found = [0]
+    for numel in shares:
+        if found[-1] >= size:
+            found.append(0)
+        found[-1] += numel
+    return found
 
 
 def trained_groups(parameters: Sequence[Parameter]) -> list[list[int]]:
@@ -145,6 +221,13 @@ def touched(group: Sequence[int], shard: int, rank: int) -> int:
     first, end = rank * shard, (rank + 1) * shard
     ends = accumulate(group)
     return sum(n for n, stop in zip(group, ends, strict=True) if stop > first and stop - n < end)
+
+
+def overlap(group: Sequence[int], shard: int, rank: int) -> int:
+    """The most elements of one parameter in one rank's part of the flattened group."""
+    first, end = rank * shard, (rank + 1) * shard
+    ends = accumulate(group)
+    return max(min(stop, end) - max(stop - n, first) for n, stop in zip(group, ends, strict=True))
 
 
 def flat_shards(groups: Sequence[Sequence[int]], ranks: int) -> list[int]:

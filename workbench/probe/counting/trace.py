@@ -68,6 +68,8 @@ class Trace:
     """Windows of its layers that hide nothing, for the sequence is no longer."""
     offload_bytes: int | None
     """What waits on the host when the forward is over; None where nothing is offloaded."""
+    card: bool
+    """Whether the device is a card, so that the host is another place."""
     timeline: Timeline
     """Of the device's memory. On a CPU the host is that memory, and what waits there is in it."""
     operators: Counter[Operator]
@@ -183,6 +185,7 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
         idle_windows=idle_windows(workload),
         offload_bytes=timeline.of_kind("offloaded") if workload.cell.offload else None,
+        card=tracker.allocator.card,
         timeline=timeline.without("offloaded") if tracker.allocator.card else timeline,
         operators=operators,
     )

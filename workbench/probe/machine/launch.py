@@ -53,10 +53,14 @@ def check_ranks(cell: Cell, launch: Launch | None, device: str) -> None:
             f"world_size {cell.world_size}: {ranks} processes were started; give --world-size "
             f"{ranks} or start {cell.world_size}"
         )
-    if cell.world_size == 1:
+    if not cell.under_deepspeed:
         return
     check_together(cell)
-    assert launch is not None, "several ranks"
+    if launch is None:
+        raise RequestError(
+            f"zero {cell.zero}: runs under deepspeed, in a process of its own; ask 'workbench "
+            "measure' or a sweep"
+        )
     place = resolve_device(device)
     count = num_gpus(Nvml())
     if cuda_index(place) is not None and launch.local_world_size > count:

@@ -37,14 +37,21 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
     held = states(cell, traced.parameters)
     apart = kinds_apart(cell)
     rest = traced.timeline.without(*apart)
-    always = {
+    # Where the host is the device, what offload takes away stays there.
+    away, host = held.on_host and traced.card, held.host if not traced.card else 0
+    optimizer = 0 if away else held.optimizer
+    running = {
         "weights": held.weights if "weights" in apart else 0,
-        "gradients": held.gradients if "gradients" in apart and not held.on_host else 0,
-        "optimizer": 0 if held.on_host else held.optimizer,
-        "zero buffers": held.buffers,
+        "gradients": held.gradients if ("gradients" in apart or held.on_host) and not away else 0,
+        "optimizer": optimizer,
+        "zero buffers": held.buffers + host,
     }
-    running = add(always, rest.by_kind(rest.peak()[1]))
-    stepping = add(always, _at_step(cell, traced, held))
+    running = add(running, rest.by_kind(rest.peak()[1]))
+    stepping = {
+        "optimizer": optimizer,
+        "zero buffers": held.kept_buffers + host,
+        **_at_step(cell, traced, held, away),
+    }
     kinds = max(running, stepping, key=lambda kinds: sum(kinds.values()))
     kinds = {kind: size for kind, size in kinds.items() if size}
     return Peak(sum(kinds.values()), kinds, held)
@@ -55,7 +62,7 @@ def kinds_apart(cell: Cell) -> tuple[str, ...]:
 
     Whole gradients come one by one, as traced, unless an earlier micro-batch left them all.
     """
-    if cell.world_size == 1:
+    if not cell.under_deepspeed:
         return ("gradients",) if cell.accumulate > 1 else ()
     gradients = cell.zero >= 2 or cell.accumulate > 1
     return tuple(kind for kind in STATE_KINDS if gradients or kind != "gradients")
@@ -66,21 +73,26 @@ def add(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
     return {kind: first.get(kind, 0) + second.get(kind, 0) for kind in {**first, **second}}
 
 
-def _at_step(cell: Cell, traced: Trace, held: States) -> dict[str, int]:
-    """What is alive while the optimizer steps, beside what always is.
+def _at_step(cell: Cell, traced: Trace, held: States, away: bool) -> dict[str, int]:
+    """What is alive while the optimizer steps, beside its states and ZeRO's buffers.
 
-    One process widens one gradient at a time to float32, deepspeed a rank's part of a group.
+    One process widens one gradient at a time to float32, deepspeed those of a group. ``away``:
+    whether gradients have left the device.
     """
-    there = {"weights", "inputs", "gradients", "input gradients", "workspace"} - {
-        *kinds_apart(cell)
-    }
-    kinds = {kind: traced.timeline.of_kind(kind) for kind in sorted(there)}
-    return {**kinds, "working": _widened(cell, traced, held)}
+    kinds = {k: traced.timeline.of_kind(k) for k in ("inputs", "input gradients", "workspace")}
+    kinds["working"] = _widened(cell, traced, held)
+    if cell.under_deepspeed:
+        kinds["weights"] = held.weights - held.persistent
+        kinds["gradients"] = 0 if away else held.reduced
+        return kinds
+    kinds["weights"] = traced.timeline.of_kind("weights")
+    kinds["gradients"] = traced.timeline.of_kind("gradients")
+    return kinds
 
 
 def _widened(cell: Cell, traced: Trace, held: States) -> int:
-    """Gradients in float32 while the optimizer steps."""
-    if cell.world_size > 1:
+    """Copies of gradients while the optimizer steps."""
+    if cell.under_deepspeed:
         return held.stepping
     widened = MASTER // ITEM[cell.dtype] if ITEM[cell.dtype] < MASTER else 0
     return widened * max(b.bytes for b in traced.timeline.blocks if b.kind == "gradients")
@@ -96,9 +108,9 @@ def predicted_reserved(cell: Cell, traced: Trace, peak: Peak) -> int:
         return reserved_bytes([], traced.timeline.blocks)
     apart = kinds_apart(cell)
     sizes = [held.weights] if "weights" in apart else []
-    sizes += [held.gradients] if "gradients" in apart else []
-    sizes += [held.buffers] if held.buffers else []
-    if cell.world_size > 1:
+    sizes += [held.gradients] if "gradients" in apart and not held.on_host else []
+    sizes += [held.kept_buffers] if held.kept_buffers else []
+    if cell.under_deepspeed:
         sizes += [] if held.on_host else [held.optimizer]
     else:
         wide, copies = max(MASTER, ITEM[cell.dtype]), 2 if ITEM[cell.dtype] >= MASTER else 3
@@ -106,4 +118,6 @@ def predicted_reserved(cell: Cell, traced: Trace, peak: Peak) -> int:
         sizes += [wide * numel for numel in trained] * copies
     blocks = traced.timeline.without(*apart).blocks
     step = max((b.died or b.born for b in blocks), default=0) + 1
-    return reserved_bytes(sizes, [*blocks, Block(_widened(cell, traced, held), step, step + 1)])
+    passing = [Block(held.buffers - held.kept_buffers, 0, step)]
+    stepping = Block(_widened(cell, traced, held), step, step + 1)
+    return reserved_bytes(sizes, [*filter(lambda b: b.bytes, passing), *blocks, stepping])

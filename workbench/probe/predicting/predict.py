@@ -26,7 +26,7 @@ from workbench.probe.predicting.roofline import Times, by_part, rates, table, ti
 from workbench.probe.predicting.throughput import throughput
 from workbench.probe.predicting.transfer import transfer
 from workbench.record import Record, Status
-from workbench.spec import Cell
+from workbench.spec import SUB_GROUP_SIZE, Cell
 
 
 def predict(
@@ -86,6 +86,11 @@ def predict(
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
     flags += loss_flags(cell)
+    if cell.offload_optimizer:
+        flags.append(
+            "offload_optimizer: the step on the host, and gradients and weights on their way "
+            "there and back, take no time in time_s"
+        )
     flags += ["compile: predicted as the operators that eager mode runs"] if cell.compile else []
     rate = target.peak(cell.dtype)
     if not seconds or not rate:
@@ -151,6 +156,12 @@ def predict(
     )
 
 
+UNSHARED = {
+    "zero": 0, "world_size": 1, "offload_optimizer": False, "sub_group_size": SUB_GROUP_SIZE,
+}  # fmt: skip
+"""Fields that say who holds which states, and change nothing in a trace."""
+
+
 def _traced(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trace:
     """The trace, kept for the next cell that differs only in who holds which states.
 
@@ -158,7 +169,7 @@ def _traced(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trac
     """
     if pictures is not None or cell.ulysses > 1 or cell.model not in MODELS:
         return trace(cell, allocator, pieces=True, pictures=pictures)
-    return _kept(cell.replace(zero=0, world_size=1, memory_cap=None), allocator)
+    return _kept(cell.replace(memory_cap=None, **UNSHARED), allocator)
 
 
 def forget() -> None:

@@ -126,8 +126,13 @@ def rate_of(op: Operator, cell: Cell) -> str | None:
 
 
 def optimizer_bytes(held: States | None) -> int:
-    """AdamW reads and writes its states and the weights once and reads the gradients."""
-    return 0 if held is None else 2 * held.optimizer + 2 * held.weights + held.reduced
+    """AdamW reads and writes its states and the weights once and reads the gradients.
+
+    None of it on the device where they are on the host.
+    """
+    return (
+        0 if held is None or held.on_host else 2 * held.optimizer + 2 * held.weights + held.reduced
+    )
 
 
 def times(work: Iterable[Work], rates: Rates, held: States | None) -> Times:

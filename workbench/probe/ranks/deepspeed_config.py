@@ -15,6 +15,8 @@ def engine_config(cell: Cell, parameters: Sequence[Parameter]) -> Config:
     """What ``deepspeed.initialize`` is given beside an optimizer of ours."""
     trained = sum(p.numel for p in parameters if p.trained)
     zero: Config = {"stage": cell.zero, "reduce_bucket_size": bucket_elements(trained)}
+    if cell.zero == 3:
+        zero["sub_group_size"] = cell.sub_group_size
     if cell.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     config: Config = {

@@ -309,7 +309,8 @@ class Client:
         except WorkerKilled as error:
             return failed(Status.KILLED, f"{error}, twice", [])
         # The ranks' own folder is ours: a worker that is ended clears nothing away.
-        scratch = TemporaryDirectory(prefix="workbench-ranks-") if point.ranks > 1 else None
+        together = point.through_launcher
+        scratch = TemporaryDirectory(prefix="workbench-ranks-") if together else None
         try:
             answer = worker.ask(
                 point.protocol.timeout_s,

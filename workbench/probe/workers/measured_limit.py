@@ -73,10 +73,10 @@ def measured_limit(
     check_states(cell)
     if protocol.emulate is not None:
         check_emulation(cell, protocol.emulate)
-    elif cell.world_size > 1:
+    elif cell.under_deepspeed:
         raise RequestError(
-            f"world_size {cell.world_size}: this is one process; --emulate a rank, or "
-            "leave --measure out"
+            f"world_size {cell.world_size}, zero {cell.zero}: a trial runs without deepspeed; "
+            "--emulate a rank, or leave --measure out"
         )
     guess, _, stopped_by = predicted_bracket(cell, capacity, HOST if place == "cpu" else CARD)
     with Fresh(cell, num_ready(place)) as fresh:

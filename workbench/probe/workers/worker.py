@@ -105,7 +105,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if point.source == "predicted":
             record = predict(point.cell, device, point.calibration, point.pictures)
-        elif point.ranks > 1:
+        elif point.through_launcher:
             from workbench.probe.ranks.local import measure_together
 
             folder = Path(request["folder"])
