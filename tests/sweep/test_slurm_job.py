@@ -10,6 +10,7 @@ from tests.small import small_model
 from workbench.record import Environment, Record, Status
 from workbench.spec import Grid, Point, Protocol, Sweep
 from workbench.store import Store
+from workbench.store_claims import Owner
 from workbench.sweep.engines.slurm_folder import Job, JobFile, begin, cell_id, wanted_run
 from workbench.sweep.engines.slurm_job import by_task, run_job
 from workbench.sweep.plan import Identity, Task, place_elsewhere
@@ -83,3 +84,24 @@ def test_of_two_kinds_of_gpus_the_one_that_ran_it_counts(tmp_path: Path) -> None
     for found in (dict([killed, done]), dict([done, killed])):
         assert by_task(tasks, found) == {cell_id(point): Status.OK}
     assert by_task(tasks, dict([killed])) == {cell_id(point): Status.KILLED}
+
+
+def test_two_processes_of_one_job_share_its_cells(tmp_path: Path) -> None:
+    """As with several tasks a node: what one holds or has ended, the other leaves alone."""
+    job = job_of(tmp_path, 3)
+    first, second, third = job.content.points
+    run, path = job.batch.folder.parent.name, job.batch.folder / f"{job.number}.5-2.part.db"
+    with Store.open(path, "w") as store:
+        store.begin_run("s", {}, Environment(), run_id=run)
+        store.add(run, Record(
+            cell=first.cell, source="measured", device="cpu", status=Status.OK,
+            started_at="2026-01-01T00:00:00+00:00",
+        ))  # fmt: skip
+        mate = Owner("elsewhere", "boot", "pid:[1]", 1, "1")
+        assert store.claim(run, name_of(second, "cpu"), owner=mate)
+    run_job(job, Status.KILLED, "5-2")
+    with Store.open(path) as store:
+        assert [record.cell.num_visual for record in store.records()] == [
+            first.cell.num_visual, third.cell.num_visual
+        ]  # fmt: skip
+        assert store.claimed(run) == [name_of(second, "cpu")]

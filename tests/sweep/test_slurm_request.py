@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from workbench.spec import Grid, Point, Sweep
 from workbench.sweep.engines.slurm_check import (
     Request,
     check,
+    check_name,
     check_place,
     check_shared,
     file_system,
@@ -65,6 +67,56 @@ def test_further_options_of_sbatch_are_names_and_values() -> None:
 def test_further_options_that_cannot_be(word: str) -> None:
     with pytest.raises(RequestError, match="sbatch '"):
         pairs([word])
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("nodes=2", "a job is one process on one node"),
+        ("--ntasks=4", "a job is one process on one node"),
+        ("ntasks-per-node=2", "a job is one process on one node"),
+        ("gpus-per-task=1", "a job is one process on one node"),
+        ("ntask=4", "may mean ntasks: a job is one process"),
+        ("n=4", "may mean no-requeue"),
+        ("signal=USR1@90", "the engine says it itself"),
+        ("sig=USR1@90", "may mean signal: the engine says it itself"),
+        ("output=/tmp/x", "the engine says it itself"),
+        ("error=/tmp/x", "the engine says it itself"),
+        ("requeue=1", "the engine says it itself"),
+        ("no-requeue=1", "the engine says it itself"),
+        ("wrap=touch x", "the engine says it itself"),
+        ("wra=touch x", "may mean wrap"),
+        ("job-name=x", "the engine says it itself"),
+        ("open-mode=truncate", "the engine says it itself"),
+        ("clusters=other", "the engine says it itself"),
+        ("chdir=/tmp", "the engine says it itself"),
+        ("array=0-3", "say it with --workers"),
+        ("tim=5", "may mean time: say it with --time"),
+    ],
+)
+def test_what_the_engine_says_itself_or_would_run_a_job_twice_is_refused(
+    word: str, says: str
+) -> None:
+    with pytest.raises(RequestError, match=f"sbatch '.*': {re.escape(says)}"):
+        pairs([word])
+
+
+def test_an_option_is_given_once_and_others_of_the_cluster_pass() -> None:
+    words = ["qos=high", "exclude=n1", "mem=8G", "container-image=x", "nodelist=n2", "export=ALL"]
+    assert list(pairs(words)) == [word.partition("=")[0] for word in words]
+    with pytest.raises(RequestError, match="qos is given twice"):
+        pairs(["qos=a", "qos=b"])
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\x1b[2Jb", "a\tb", "100%j", 'a"b', "a\\b", "a`b", "$HOME", "\udc80"]
+)
+def test_a_folder_that_no_script_can_name_is_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="a job's script cannot name it") as caught:
+        check_name(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).isprintable()
+    check_name(tmp_path / "a b, ü (1)")
 
 
 def test_a_disk_of_this_machine_is_not_shared(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.errors import Failure, RequestError
+from workbench.files import shown
 from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line, partition, run
 
 PROGRAMS = ("sbatch", "srun", "sinfo", "sacct", "scontrol")
@@ -22,6 +23,22 @@ _OURS = {
     "array": "--workers", "cpus-per-task": "--cpus-per-task", "gpus": "--gpus-per-task",
     "gpus-per-node": "--gpus-per-task", "partition": "--partition", "time": "--time",
 }  # fmt: skip
+
+_ENGINE = {
+    "chdir", "clusters", "cluster-constraint", "error", "help", "input",
+    "job-name", "no-requeue", "open-mode", "output", "parsable", "quiet", "requeue", "signal",
+    "test-only", "time-min", "usage", "version", "wait", "wrap",
+}  # fmt: skip
+"""Options of sbatch by which the engine finds, warns and requeues its jobs, or reads sbatch."""
+
+_MULTIPLIES = {
+    "gpus-per-socket", "gpus-per-task", "nodes", "ntasks", "ntasks-per-core", "ntasks-per-gpu",
+    "ntasks-per-node", "ntasks-per-socket", "spread-job", "tres-per-task",
+}  # fmt: skip
+"""Options that make several processes of a job: each would run the job's cells."""
+
+ODD = "%\\\"'`$"
+"""Characters that Slurm or a shell reads as something else."""
 
 _CHOOSES = {"constraint", "exclude", "gres", "nodefile", "nodelist"}
 """Options of sbatch with which the caller has chosen nodes."""
@@ -55,8 +72,36 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
             raise RequestError(f"sbatch {word!r}: a long option and its value, as account=vision")
         if name in _OURS:
             raise RequestError(f"sbatch {word!r}: say it with {_OURS[name]}")
+        # sbatch takes the beginning of a name for the whole.
+        for known in sorted((*_OURS, *_ENGINE, *_MULTIPLIES)):
+            if known.startswith(name):
+                raise RequestError(f"sbatch {word!r}: {_why_not(known, name)}")
+        if name in found:
+            raise RequestError(f"sbatch {word!r}: {name} is given twice")
         found[name] = value
     return found
+
+
+def _why_not(known: str, name: str) -> str:
+    means = "" if known == name else f"may mean {known}: "
+    if known in _OURS:
+        return f"{means}say it with {_OURS[known]}"
+    if known in _MULTIPLIES:
+        return f"{means}a job is one process on one node; --workers says how many jobs"
+    return f"{means}the engine says it itself"
+
+
+def check_name(folder: Path) -> None:
+    """Raise RequestError where a job's script could not name the folder.
+
+    Slurm replaces what follows a percent sign, and takes quotes and backslashes its own way.
+    """
+    name = str(folder.absolute())
+    odd = sorted({c for c in name if not c.isprintable() or c in ODD})
+    if odd:
+        raise RequestError(
+            f"folder {shown(folder)}: a job's script cannot name it; it has {odd[0]!r}"
+        )
 
 
 def check(request: Request, folder: Path) -> Cluster:
@@ -74,6 +119,7 @@ def check(request: Request, folder: Path) -> Cluster:
     for name, value in (("workers", request.workers), ("cpus_per_task", request.cpus)):
         if value is not None and value < 1:
             raise RequestError(f"{name} {value}: at least 1 is needed")
+    check_name(folder)
     place = check_place(folder)
     cluster = partition(request.partition)
     wanted, kind = request.gpus or 0, request.gpu_type

@@ -11,6 +11,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -119,14 +120,18 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
         spec = run.file.sweep.model_dump(mode="json", by_alias=True)
         facts = environment_of(here, seat)
         store.begin_run(run.file.sweep.name, spec, facts, run_id=run.file.run)
+        lease_s = 60.0 * job.batch.file.minutes
         client.ceilings = ceilings_for(left, client, store, run.file.run, print)
         for task in left:
+            # Another process of this job, if somebody started several, may be at it or past it.
+            if not store.claim(run.file.run, task.identity, lease_s):
+                progress.drop(task)
+                continue
             struck = strikes[cell_id(task.point)]
             progress.begin(task)
             if struck >= MAX_STRIKES:
                 record = _given_up(task, seat, ended_as, struck)
             else:
-                store.claim(run.file.run, task.identity)
                 began = time.monotonic()
                 try:
                     record = client.run(task.point)
@@ -137,7 +142,11 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
             store.add(run.file.run, record)
             progress.end(task, record)
             print(record.status, task.identity, file=file, flush=True)
-    part.rename(f"{stem}.db")
+        others = store.claimed(run.file.run)
+    # The last one of them is through when nobody holds a cell any more.
+    if not others:
+        with suppress(FileNotFoundError):
+            part.rename(f"{stem}.db")
 
 
 def look_into(shard: Path, run: str) -> tuple[dict[Identity, Status], list[Identity]]:
