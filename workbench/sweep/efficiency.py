@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import least_squares, nnls
 
 from workbench.errors import Failure
-from workbench.probe.predicting.roofline import HOST_BOUND, Work, together
+from workbench.probe.predicting.roofline import HOST_BOUND, Work, stand_ins, together
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -142,10 +142,10 @@ class Cases:
 
 
 def stand_in(rate: str, cost: dict[str, float]) -> float:
-    """For a class that is not among the costs: its data type's matmul, else the fastest there."""
-    for word in rate.split():
-        if f"matmul {word}" in cost:
-            return cost[f"matmul {word}"]
+    """For a class that is not among the costs: that of the nearest, else the fastest there."""
+    for other in stand_ins(rate):
+        if other in cost:
+            return cost[other]
     return min(
         (cost[name] for name in cost if name.startswith(("matmul", "attention"))), default=0
     )

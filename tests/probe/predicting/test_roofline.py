@@ -11,7 +11,7 @@ from workbench.devices import device
 from workbench.probe.counting.trace import trace
 from workbench.probe.counting.traffic import bytes_of
 from workbench.probe.predicting.predict import predict
-from workbench.probe.predicting.roofline import Rates, times, works
+from workbench.probe.predicting.roofline import Rates, stand_ins, times, works
 from workbench.spec import make_cell
 
 aten = torch.ops.aten
@@ -120,3 +120,19 @@ def test_counts_beyond_63_bits_are_exact():
     assert flops > 2**63
     assert sum(row["flops"] for row in rows) == flops
     assert flops % 2**12 == 0
+
+
+def test_what_stands_in_for_a_rate_that_nobody_measured():
+    assert stand_ins("matmul bfloat16") == []
+    assert stand_ins("attention sdpa bfloat16 backward") == [
+        "attention sdpa bfloat16", "attention flash bfloat16 backward",
+        "attention flash bfloat16", "matmul bfloat16",
+    ]  # fmt: skip
+    assert stand_ins("attention math float32") == ["attention eager float32", "matmul float32"]
+    assert stand_ins("attention eager float32") == ["matmul float32"]
+    default, flash = (
+        predict(make_cell(num_visual=16_384, kernel=kernel), "h100-80gb")
+        for kernel in ("sdpa", "flash")
+    )
+    assert default.metrics["time_s"] == pytest.approx(flash.metrics["time_s"])
+    assert any("attention flash bfloat16 stands in" in flag for flag in default.flags)

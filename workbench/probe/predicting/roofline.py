@@ -211,12 +211,31 @@ def _compute_rate(
     name: str, cell: Cell, target: Device, calibration: Calibration
 ) -> tuple[float | None, str]:
     """The rate of a class and, where it is another's, a clause that says whose."""
-    known, matmul = calibration.flops_per_s, f"matmul {cell.dtype}"
+    known = calibration.flops_per_s
     if name in known:
         return known[name].value, ""
-    if matmul in known:
-        return known[matmul].value, f"the rate of {matmul} stands in"
+    for other in stand_ins(name):
+        if other in known:
+            return known[other].value, f"the rate of {other} stands in"
     return target.peak(cell.dtype), "the datasheet's peak stands in"
+
+
+def stand_ins(name: str) -> list[str]:
+    """Classes whose rate comes nearest to that of a class which has none, the nearest first.
+
+    Another fused kernel's attention is nearer than a matmul: ``sdpa`` runs flash attention on a
+    card, and the others do the same work in the same order. ``math`` is nearest to ``eager``.
+    """
+    kind, *words = name.split()
+    if kind != "attention":
+        return []
+    kernel, dtype, *backward = words
+    like = "eager" if kernel == "math" else "flash"
+    nearest = [f"attention {kernel} {dtype}"] if backward else []
+    if kernel != "eager":
+        nearest += [" ".join(["attention", like, dtype, *backward]), f"attention {like} {dtype}"]
+    others = dict.fromkeys([*nearest, f"matmul {dtype}"])
+    return [other for other in others if other != name]
 
 
 def _bandwidth(name: str, target: Device, calibration: Calibration) -> float | None:
