@@ -4,7 +4,7 @@ BIN := .venv/bin
 STORE ?= workbench.db
 REPORT ?= reports/latest
 
-.PHONY: install sweep test check bench clean
+.PHONY: install sweep test check bench reference clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -38,6 +38,10 @@ check: install
 
 bench: install
 	@$(BIN)/python -m tests.benchmarks
+
+# Calibrations, report, headline table and picture from the records that are committed.
+reference: install
+	@$(BIN)/python -m tests.reference
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

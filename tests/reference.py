@@ -1,0 +1,227 @@
+"""What is made of the records in ``reports/reference``: ``python -m tests.reference``.
+
+Rewrites the packaged calibrations, the report beside the records, the README's table of headline
+figures and its first picture. Nothing is measured: the same records give the same figures.
+"""
+
+import asyncio
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from math import nan
+from pathlib import Path
+from typing import NamedTuple
+
+import kaleido
+
+from workbench.analysis import fit
+from workbench.calibration import PACKAGED
+from workbench.figures import LIGHT, SCALING_METRICS, scaling
+from workbench.record import Record
+from workbench.report.images import browser
+from workbench.report.material import gather
+from workbench.report.published import D_ATTN, S_ATTN, SPEED_RATIO, VISUAL_RATIO
+from workbench.report.write import write_report
+from workbench.store import Store
+from workbench.sweep.calibrate import calibrate
+from workbench.sweep.carry import carried
+from workbench.units import digits
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "reports" / "reference" / "h100-80gb"
+STORE = FOLDER / "records.db"
+README = ROOT / "README.md"
+PICTURE = ROOT / "docs" / "pictures" / "h100-80gb.png"
+ALONE = "reference-part-3"
+"""The run of single layers, whose fit is tested on whole models."""
+CARRIED_TO = "h200-141gb"
+BEGIN, END = "<!-- begin: python -m tests.reference -->", "<!-- end -->"
+CHUNK = 8192
+COLUMNS = (
+    "", "S-Attn, eager", "S-Attn, best fused", "D-Attn", "D-Attn, chunks of 8,192",
+    "the paper's S-Attn", "the paper's D-Attn",
+)  # fmt: skip
+
+
+class Kind(NamedTuple):
+    """What a row of the table is of."""
+
+    scope: str
+    pass_: str
+    sharded: bool
+
+
+STEP, PREFILL = Kind("decoder", "train", True), Kind("decoder", "forward", False)
+LAYER = Kind("layer", "train", False)
+
+
+def read_records(store: Path = STORE) -> list[Record]:
+    """Every record, in the order that they were made."""
+    with Store.open(store) as found:
+        return found.records()
+
+
+def of(records: Iterable[Record], kind: Kind, system: str) -> list[Record]:
+    """Records of a kind under one column's system, in its plain form or in chunks."""
+    chosen = []
+    for record in records:
+        cell = record.cell
+        if (cell.scope, cell.pass_, cell.zero == 3) != kind or cell.offload or cell.fold:
+            continue
+        if cell.attention == "s_attn":
+            name = "eager" if cell.kernel == "eager" else "fused"
+        else:
+            name = cell.attention if cell.chunk is None else f"{cell.attention} in chunks"
+        chosen += [record] if name == system else []
+    return chosen
+
+
+SYSTEMS = ("eager", "fused", "d_attn", "d_attn in chunks")
+
+
+def largest(records: list[Record], system: str) -> Record:
+    """The largest training step that ran."""
+    ran = [r for r in of(records, STEP, system) if r.status == "ok"]
+    return max(ran, key=lambda r: r.cell.num_visual)
+
+
+def fastest(records: list[Record], kind: Kind, system: str, num_visual: int) -> Record | None:
+    """The record of the system's fastest kernel there; None where nothing was timed."""
+    timed = [r for r in of(records, kind, system)
+             if r.cell.num_visual == num_visual and r.metrics.get("time_s")]  # fmt: skip
+    return min(timed, key=lambda r: float(r.metrics["time_s"] or 0), default=None)
+
+
+def seconds(records: list[Record], kind: Kind, system: str, num_visual: int) -> str:
+    """The seconds of a cell of the table, and the kernel where it was a choice."""
+    found = fastest(records, kind, system, num_visual)
+    if found is None:
+        beyond = [r for r in of(records, kind, system)
+                  if r.status == "oom" and r.cell.num_visual <= num_visual]  # fmt: skip
+        return "out of memory" if beyond else "not measured"
+    value = float(found.metrics["time_s"] or 0)
+    words = f"{digits(value, 4 if value >= 10 else 3)} s"
+    return f"{words} ({found.cell.kernel})" if system == "fused" else words
+
+
+def table(records: list[Record]) -> list[tuple[str, ...]]:
+    """The headline rows, published figures last."""
+    top = [largest(records, system) for system in SYSTEMS]
+    reach = [f"{r.cell.num_visual:,}" for r in top]
+    reach[1] += f" ({top[1].cell.kernel})"
+    none = ("–", "–")
+    rows = [
+        ("largest \\|V\\| of a training step", *reach, f"{S_ATTN.max_visual:,}",
+         f"{D_ATTN.max_visual:,}"),
+    ]  # fmt: skip
+    for name, kind, size, published in (
+        ("a training step", STEP, 9_000, (f"{S_ATTN.seconds:g} s", f"{D_ATTN.seconds:g} s")),
+        ("a training step", STEP, 74_000, none),
+        ("a prefill", PREFILL, 9_000, none),
+        ("a prefill", PREFILL, 74_000, none),
+        ("one layer, forward and backward", LAYER, 65_536, none),
+    ):
+        rows.append(
+            (f"{name}, \\|V\\| = {size:,}",
+             *(seconds(records, kind, system, size) for system in SYSTEMS), *published)
+        )  # fmt: skip
+    return rows
+
+
+def ratios(records: list[Record]) -> str:
+    """D-Attn against both baselines, and the paper's own ratios."""
+    eager, fused, plain, chunked = (largest(records, s).cell.num_visual for s in SYSTEMS)
+
+    def speed(system: str, num_visual: int) -> float:
+        pair = [fastest(records, STEP, name, num_visual) for name in (system, "d_attn")]
+        slow, quick = (float(r.metrics["time_s"] or 0) for r in pair if r is not None)
+        return slow / quick
+
+    return (
+        f"Over eager S-Attn, D-Attn takes {plain / eager:.1f}× the tokens (the paper "
+        f"{VISUAL_RATIO:.1f}×) and a step at 9,000 is {speed('eager', 9_000):.1f}× as fast (the "
+        f"paper {SPEED_RATIO:.1f}×). Over the best fused baseline it takes {plain / fused:.2f}× "
+        f"the tokens, {chunked / fused:.2f}× in chunks, and a step is "
+        f"{speed('fused', 9_000):.2f}× as fast at 9,000 and {speed('fused', 74_000):.2f}× at "
+        "74,000."
+    )
+
+
+def block(records: list[Record]) -> str:
+    """What stands between the README's marks."""
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *table(records)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([BEGIN, *lines, "", ratios(records), END])
+
+
+def with_block(text: str, records: list[Record]) -> str:
+    """The README with its headline figures recomputed."""
+    marks = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    assert marks.search(text), "the README has the marks of its headline figures"
+    return marks.sub(lambda _: block(records), text)
+
+
+SHOWN = ("S-Attn · eager", "S-Attn · flash", "S-Attn · cudnn", "D-Attn · flash")
+
+
+def picture(path: Path = PICTURE) -> None:
+    """FLOPs, memory and seconds of one layer's training, as the report draws them."""
+    store = gather(STORE, lambda every: every, "")
+    frame = store.frame
+    rows = frame[
+        (frame["scope"] == LAYER.scope)
+        & (frame["pass"] == LAYER.pass_)
+        & frame["series"].isin(SHOWN)
+    ]
+    _, curves = fit(rows, SCALING_METRICS)
+    # Bands of five points, two of them the host's, would hide what the picture is for.
+    drawn = scaling(rows, curves.assign(low=nan, high=nan), store.looks, LIGHT)
+    drawn.update_layout(paper_bgcolor=LIGHT.paper)
+    drawn.update_traces(line_width=2.4, selector=lambda trace: "lines" in (trace.mode or ""))
+    asyncio.run(_write(drawn, path))
+
+
+async def _write(drawn: object, path: Path) -> None:
+    async with kaleido.Kaleido(n=1, mathjax=False, path=browser()) as painter:
+        size = {"width": 1280, "height": 460, "scale": 1.5, "format": "png"}
+        await painter.write_fig(drawn, path=path, opts=size)
+
+
+def calibrations() -> None:
+    """The packaged calibration of the card, the one carried over, and the records' own copy."""
+    found = calibrate([STORE], alone=ALONE)
+    for calibration in (found, carried(found, CARRIED_TO)):
+        calibration.write(PACKAGED / f"{calibration.device}.json")
+    found.write(FOLDER / "calibration.json")
+
+
+def report() -> None:
+    """The report over the records: its Markdown shows the SVG files, which are the smaller."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder)
+        write_report(STORE, written)
+        shutil.rmtree(FOLDER / "report", ignore_errors=True)
+        (FOLDER / "report" / "figures").mkdir(parents=True)
+        for path in written.glob("figures/*.svg"):
+            shutil.copy(path, FOLDER / "report" / "figures")
+        shutil.copy(written / "report.html", FOLDER / "report")
+        # Its campaign was no sweep yet: there is no specification that would repeat a run.
+        no_sweeps = shutil.ignore_patterns("*.yaml")
+        shutil.copytree(written / "data", FOLDER / "report" / "data", ignore=no_sweeps)
+        text = (written / "report.md").read_text(encoding="utf-8")
+        text = re.sub(r"(\]\(figures/[^)]*)\.png\)", r"\1.svg)", text)
+        (FOLDER / "report" / "report.md").write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Rewrite all of it."""
+    records = read_records()
+    README.write_text(with_block(README.read_text(encoding="utf-8"), records), encoding="utf-8")
+    picture()
+    calibrations()
+    report()
+
+
+if __name__ == "__main__":
+    main()
