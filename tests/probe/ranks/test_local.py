@@ -63,6 +63,51 @@ def test_a_sweep_starts_the_ranks_of_its_cells(cell: Cell, tmp_path: Path) -> No
     assert 0.4 < together / alone < 0.6
 
 
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1, ::1, and the first as an address of IPv6, as /proc/net has them."""
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses, as /proc/net has them, at which a process waits for connections."""
+    inodes = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            inodes.add(os.readlink(entry).removeprefix("socket:[").removesuffix("]"))
+        except OSError:
+            continue  # Closed while we looked.
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[9] in inodes}
+
+
+@needs_helper
+def test_ranks_of_one_machine_meet_on_its_loopback_alone(cell: Cell) -> None:
+    protocol = Protocol(min_samples=200, precision=None, max_seconds=8)
+    point = Point(cell=cell, source="measured", device="cpu", protocol=protocol)
+    found: list[Record] = []
+    seen: dict[int, set[str]] = {}
+    with Client() as client:
+        client.check([cell])
+        worker = client.worker.pid
+        thread = threading.Thread(target=lambda: found.append(client.run(point)))
+        thread.start()
+        while thread.is_alive():
+            for pid in (worker, *of_ranks(cell).values()):
+                try:
+                    seen.setdefault(pid, set()).update(listening(pid))
+                except FileNotFoundError:
+                    continue  # It ended while we looked.
+            time.sleep(0.05)
+        thread.join()
+    assert found[0].status is Status.OK
+    assert len(seen) == 3
+    assert seen[worker]
+    assert set.union(*seen.values()) <= LOOPBACK
+
+
 @needs_helper
 @pytest.mark.parametrize(
     ("sent", "timeout_s", "status", "words"),

@@ -8,6 +8,7 @@ ends them with it.
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -21,8 +22,13 @@ from workbench.record import Record, Status
 from workbench.spec import Point
 
 if TYPE_CHECKING:
+    from torch.distributed import TCPStore
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+LOOPBACK = "127.0.0.1"
+ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+"""Where gloo and NCCL listen for the other ranks, which are all on this machine."""
+MEETING_S = 900
 OWN_CRASH = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 """Signals by which a process ends itself; any other comes from outside."""
 
@@ -86,20 +92,23 @@ def _run(folder: Path, ranks: int) -> "list[ProcessFailure]":
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    store = meeting_point()
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=ranks,
         run_id=folder.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
+        rdzv_backend="static",
+        rdzv_endpoint=f"{LOOPBACK}:{store.port}",
+        rdzv_configs={"rank": 0, "timeout": MEETING_S},
+        local_addr=LOOPBACK,
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
     )
     command = ["-P", "-m", "workbench.probe.ranks.local", str(folder)]
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, num_threads() // ranks))
+    variables = {"OMP_NUM_THREADS": str(max(1, num_threads() // ranks)), **ON_LOOPBACK}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
@@ -107,11 +116,32 @@ def _run(folder: Path, ranks: int) -> "list[ProcessFailure]":
         found = list(error.failures.values())
         return [f for f in found if f.exitcode != -signal.SIGTERM] or found
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
     return []
+
+
+def meeting_point() -> "TCPStore":
+    """The store at which ranks of this machine meet, on a port of the loopback interface.
+
+    torch's launcher would open one on every interface. It takes up this one instead: a store of
+    several tenants is shared by all of its process that name the port (torch, TCPStore.cpp).
+    """
+    from torch.distributed import TCPStore
+
+    listener = socket.create_server((LOOPBACK, 0))
+    port = listener.getsockname()[1]
+    return TCPStore(
+        LOOPBACK,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        multi_tenant=True,
+        master_listen_fd=listener.detach(),
+    )
 
 
 def _record(folder: Path) -> Record | None:
