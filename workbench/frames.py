@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.clips import LOCAL_ONLY
 from workbench.errors import RequestError
-from workbench.visuals import LOCAL_ONLY, image_size
+from workbench.visuals import image_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -32,6 +32,8 @@ class ModelFiles:
     name: str
     folder: Path | None
     """None for a hub id, whose files are fetched one by one."""
+    offline: bool = False
+    """Whether only files that were fetched before count."""
 
     def read(self, file: str) -> dict[str, Any] | None:
         """A JSON file as an object, None where the model has none of that name.
@@ -44,7 +46,7 @@ class ModelFiles:
     def path(self, file: str) -> Path | None:
         """Where the file lies on this machine; None where the model has none of that name."""
         if self.folder is None:
-            return hub.fetch(self.name, file)
+            return (hub.cached if self.offline else hub.fetch)(self.name, file)
         path = self.folder / file
         return path if os.path.lexists(path) else None
 
@@ -52,7 +54,8 @@ class ModelFiles:
         """config.json; raises RequestError where there is none."""
         found = self.read("config.json")
         if found is None:
-            raise RequestError(f"model {self.name!r}: the folder has no config.json")
+            place = "the hub's cache" if self.folder is None else "the folder"
+            raise RequestError(f"model {self.name!r}: {place} has no config.json")
         return found
 
     def preprocessors(self) -> dict[str, dict[str, Any]]:
@@ -66,10 +69,18 @@ def names_a_folder(name: str) -> bool:
     return Path(name).is_absolute() or name.startswith(".") or os.path.isdir(name)
 
 
-def model_files(name: str) -> ModelFiles:
-    """The files of a local folder or a hub id; raises RequestError for a folder not there."""
+def is_file_model(name: str) -> bool:
+    """Whether a name is of files, a folder's or a hub id's; else it is a word of the catalogue."""
+    return "/" in name or names_a_folder(name)
+
+
+def model_files(name: str, offline: bool = False) -> ModelFiles:
+    """The files of a local folder or a hub id; raises RequestError for a folder not there.
+
+    ``offline`` reads of a hub id only what lies in the hub's cache on this machine.
+    """
     if not names_a_folder(name):
-        return ModelFiles(name, None)
+        return ModelFiles(name, None, offline)
     folder = Path(name)
     if not os.path.isdir(name):
         raise RequestError(f"model {name!r}: no such folder")

@@ -1,5 +1,6 @@
 """Which files a cell shows. Part of a request, not of the cell: its key stays as it is."""
 
+from dataclasses import fields
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -12,7 +13,9 @@ from pydantic import (
 )
 
 from workbench.errors import RequestError
+from workbench.vision import Limits
 
+Limit = Annotated[int, Field(ge=1, le=10**12, strict=True)]
 File = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
 
 
@@ -25,6 +28,17 @@ class Pictures(BaseModel):
     video: File | None = None
     fps: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Frames sampled a second of video."""
+    min_pixels: Limit | None = None
+    max_pixels: Limit | None = None
+    max_frames: Limit | None = None
+    max_video_tokens: Limit | None = None
+    pan_and_scan: bool | None = None
+    """Limits of the front end, in place of the checkpoint's."""
+
+    @property
+    def limits(self) -> Limits:
+        """What is asked of the front end."""
+        return Limits(**{f.name: getattr(self, f.name) for f in fields(Limits)})
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

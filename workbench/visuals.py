@@ -5,36 +5,28 @@ import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from workbench.clips import EXTRA, video_clip
 from workbench.errors import RequestError
-from workbench.files import read_json, require_file
-from workbench.vision import VISIONS, FrontEnd
+from workbench.files import require_file
+from workbench.model_files import is_file_model, model_files
+from workbench.vision import VISIONS, FrontEnd, Limits, vision_of
 
 MAX_EDGE = 1_000_000
-MAX_CONFIG_BYTES = 4 * 2**20
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
-LOCAL_ONLY = {"protocol_whitelist": "file"}
-"""A playlist from a stranger must not make FFmpeg fetch anything."""
 
 
-class Clip(NamedTuple):
-    """What a video file holds: upright pixels, frames in all, frames a second."""
+def default_vision(model: str, offline: bool = False) -> str:
+    """The front end of a catalogue name, or of a checkpoint's config.json; SigLIP for text models.
 
-    width: int
-    height: int
-    total_frames: int
-    fps: float
-
-
-def default_vision(model: str) -> str:
-    """The front end that a model's name, or a local checkpoint's config, asks for; else SigLIP."""
-    word = Path(model).name.lower()
-    config = Path(model) / "config.json"
-    if config.is_file():
-        fields = read_json(config, "model", MAX_CONFIG_BYTES)
-        word = str(fields.get("model_type", "")) if isinstance(fields, dict) else ""
+    ``offline`` asks no hub. Raises RequestError, which lists the front ends there are, where a
+    checkpoint's is none of them.
+    """
+    if is_file_model(model):
+        return vision_of(model, model_files(model, offline).config())
+    word = model.lower()
     matches = [
         (len(prefix), name)
         for name, front_end in VISIONS.items()
@@ -42,6 +34,23 @@ def default_vision(model: str) -> str:
         if word.startswith(prefix)
     ]
     return max(matches)[1]
+
+
+def front_end_of(
+    model: str, vision: str | None = None, limits: Limits | None = None, offline: bool = False
+) -> FrontEnd:
+    """A model's own front end under the settings of its files, or a chosen one; with limits.
+
+    Files beside a checkpoint count where the front end is its own. Raises RequestError as
+    ``default_vision`` does, and for a limit that the front end does not have.
+    """
+    found = VISIONS[vision or default_vision(model, offline)]
+    if is_file_model(model):
+        files = model_files(model, offline)
+        config = files.config() if vision is None or files.path("config.json") else {}
+        if config and found.serves(config):
+            found = found.of_files(config, files.preprocessors(), model)
+    return found if limits is None else found.asked(limits)
 
 
 def tokens_of_image(front_end: FrontEnd, width: int, height: int) -> int:
@@ -83,7 +92,7 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         from PIL import Image
     except ImportError:
-        raise RequestError(f"image {str(path)!r}: reading images needs Pillow: {_EXTRA}") from None
+        raise RequestError(f"image {str(path)!r}: reading images needs Pillow: {EXTRA}") from None
     broken = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)
     try:
         with warnings.catch_warnings():
@@ -99,37 +108,6 @@ def image_size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-_EXTRA = "pip install 'visual-token-workbench[vision]'"
-
-
-def video_clip(path: Path) -> Clip:
-    """Size, frame count and rate of a video file; its packets are counted, one frame is decoded.
-
-    Raises RequestError, naming the file, where PyAV is missing or the file has no readable video.
-    """
-    require_file(path, "video")
-    try:
-        import av
-    except ImportError:
-        raise RequestError(f"video {str(path)!r}: reading video needs PyAV: {_EXTRA}") from None
-    try:
-        with av.open(str(path.resolve()), options=LOCAL_ONLY) as container:
-            if not container.streams.video:
-                raise RequestError(f"video {str(path)!r}: has no video stream")
-            stream = container.streams.video[0]
-            rate = stream.average_rate or stream.guessed_rate
-            frame = next(container.decode(stream), None)
-            container.seek(0)
-            packets = sum(packet.size > 0 for packet in container.demux(stream))
-    except av.FFmpegError as error:
-        raise RequestError(f"video {str(path)!r}: not a readable video: {error}") from None
-    if frame is None or not rate or not packets:
-        raise RequestError(f"video {str(path)!r}: no frame could be decoded")
-    turned = frame.rotation % 180 != 0
-    size = (frame.height, frame.width) if turned else (frame.width, frame.height)
-    return Clip(*size, total_frames=packets, fps=float(rate))
-
-
 def tokens(
     model: str,
     vision: str | None = None,
@@ -139,13 +117,15 @@ def tokens(
     resolution: str | None = None,
     frames: int | None = None,
     fps: float | None = None,
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """The document of ``workbench tokens``: |V| of images, of a video, or of a size.
 
     Exactly one of ``images``, ``video`` and ``resolution`` is given; ``frames`` makes a resolution
     a video of that many sampled frames. ``tokens_each`` is for one image or one step of a video (a
     frame, or the pair that Qwen2.5-VL merges); None where several images differ. ``images`` is 0
-    for a video, ``frames`` is 0 for images.
+    for a video, ``frames`` is 0 for images. ``limits`` says what the front end went by, and
+    ``limits_from`` where each came from.
     """
     if sum((bool(images), video is not None, resolution is not None)) != 1:
         raise RequestError("tokens: give one of image, video and resolution")
@@ -155,15 +135,14 @@ def tokens(
         raise RequestError(f"fps {fps}: more than 0 and at most 1000 frames a second")
     if frames is not None and (images or fps is not None):
         raise RequestError(f"frames {frames}: goes with a resolution, or with a video without fps")
-    name = vision or default_vision(model)
-    front_end = VISIONS[name]
-    document: dict[str, Any] = {"model": model, "vision": name}
+    front_end = front_end_of(model, vision, limits)
+    document: dict[str, Any] = {"model": model, "vision": front_end.name}
     if images or (resolution is not None and frames is None):
         sizes = [image_size(path) for path in images] or [parse_resolution(resolution or "")]
         counts = [tokens_of_image(front_end, *size) for size in sizes]
         each = counts[0] if len(set(counts)) == 1 else None
         counted = {"images": len(counts), "frames": 0, "tokens_each": each}
-        return {**document, **counted, "num_visual": sum(counts)}
+        return {**document, **counted, "num_visual": sum(counts), **front_end.document()}
     if video is not None:
         clip = video_clip(video)
         width, height = clip.width, clip.height
@@ -171,15 +150,20 @@ def tokens(
             frames = front_end.sampled(clip.total_frames, clip.fps, 1.0 if fps is None else fps)
         elif frames > clip.total_frames:
             raise RequestError(f"frames {frames}: the video has {clip.total_frames}")
+        document["duration_s"] = clip.duration_s
     else:
         width, height = parse_resolution(resolution or "")
     assert frames is not None
+    most = None if limits is None else limits.max_frames
+    if most is not None and frames > most:
+        raise RequestError(f"frames {frames}: more than max_frames {most}")
     num_visual = tokens_of_video(front_end, width, height, frames)
-    each = front_end.tokens_of_step(width, height)
     return {
         **document,
         "images": 0,
         "frames": frames,
-        "tokens_each": each,
+        "tokens_each": front_end.tokens_of_step(width, height, frames),
         "num_visual": num_visual,
+        **front_end.document(),
+        "notes": front_end.notes(width, height, frames),
     }

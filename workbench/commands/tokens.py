@@ -8,7 +8,14 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
-from workbench.errors import RequestError
+from workbench.commands.limit_options import (
+    MaxFrames,
+    MaxPixels,
+    MaxVideoTokens,
+    MinPixels,
+    PanAndScan,
+    limits_of,
+)
 
 
 def tokens(
@@ -31,6 +38,11 @@ def tokens(
     frames: Annotated[
         int | None, typer.Option(help="Sampled frames: makes a resolution a video.")
     ] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    max_frames: MaxFrames = None,
+    max_video_tokens: MaxVideoTokens = None,
+    pan_and_scan: PanAndScan = False,
     json_: AsJson = False,
 ) -> None:
     """Count the visual tokens of images or of a video, by a front end's own arithmetic."""
@@ -45,22 +57,26 @@ def tokens(
         resolution=resolution,
         frames=frames,
         fps=fps,
+        limits=limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, pan_and_scan),
     )
     if json_:
         show.emit(found)
     else:
         print(_sentence(found))
+        print(f"limits: {_limits(found)}")
+        for note in found.get("notes", ()):
+            print(f"note: {note}")
 
 
 def _check_model(name: str) -> None:
-    folder = Path(name)
-    if folder.is_absolute() or name.startswith("."):
-        if not (folder / "config.json").is_file():
-            raise RequestError(f"model {name!r}: no folder with a config.json")
-    elif "/" not in name and not folder.is_dir() and find_spec("torch") is not None:
-        # The catalogue is the torch half's; where that is missing, a name is an opaque word.
-        from workbench.lvlm.models import MODELS
+    if find_spec("torch") is None:
+        return  # The catalogue is the torch half's; where that is missing, a name is a word.
+    from workbench.lvlm.models import MODELS, resolve
+    from workbench.model_files import is_file_model
 
+    if is_file_model(name):
+        resolve(name)  # A model that cannot be predicted gets no number either.
+    else:
         _ = MODELS[name]
 
 
@@ -72,3 +88,12 @@ def _sentence(found: dict[str, Any]) -> str:
         each += " step of several frames"
     counted = f"{number:,} {what}{'s' * (number != 1)}{each}"
     return f"{found['num_visual']:,} visual tokens ({found['vision']}: {counted})"
+
+
+def _limits(found: dict[str, Any]) -> str:
+    """Each limit with its value, grouped by where it comes from."""
+    by_origin: dict[str, list[str]] = {}
+    for name, value in found["limits"].items():
+        shown = f"{value:,}" if isinstance(value, int) else str(value)
+        by_origin.setdefault(found["limits_from"][name], []).append(f"{name} {shown}")
+    return "; ".join(f"{', '.join(names)} ({origin})" for origin, names in by_origin.items())

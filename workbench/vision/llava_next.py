@@ -1,21 +1,63 @@
 """LLaVA-NeXT: a base view, and the unpadded tiles of the best grid with a newline a row."""
 
-from workbench.vision import VISIONS, FrontEnd
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-IMAGE_SIZE = 336
-GRID = IMAGE_SIZE // 14
+from workbench.errors import RequestError
+from workbench.vision import VISIONS, FrontEnd
+from workbench.vision.files import CONFIG, Found
+from workbench.vision.llava import TOWERS
+
 PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 """The published grids as (height, width)."""
+MAX_PINPOINTS = 1000
 
 
+@dataclass(frozen=True)
 class LlavaNext(FrontEnd):
     """CLIP L/14 at 336 pixels without its class token: 24 × 24 patches a tile."""
 
-    source = (
+    source: ClassVar[str] = (
         "https://huggingface.co/llava-hf/llava-v1.6-mistral-7b-hf config.json"
         " (image_grid_pinpoints); LlavaNextProcessor in transformers for the unpadding"
     )
-    models = ("llava-v1.6", "llava_next", "llava-next")
+
+    image_size: int = 336
+    patch_size: int = 14
+    pinpoints: tuple[tuple[int, int], ...] = PINPOINTS
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        tower = config.get("vision_config")
+        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
+        dropped = config.get("vision_feature_select_strategy", "default") == "default"
+        return config.get("model_type") == "llava_next" and kind == TOWERS[0] and dropped
+
+    def read(self, found: Found) -> None:
+        found.side("image_size", found.tower.get("image_size"), CONFIG)
+        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        self._grids(found, found.config.get("image_grid_pinpoints"), CONFIG)
+        if found.images is not None:
+            file, fields = found.images
+            found.side("image_size", fields.get("crop_size", fields.get("size")), file)
+            self._grids(found, fields.get("image_grid_pinpoints"), file)
+
+    def _grids(self, found: Found, value: object, file: str) -> None:
+        if value is None:
+            return
+        pairs = value if isinstance(value, list) and value else [None]
+        right = len(pairs) <= MAX_PINPOINTS and all(
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 10**6 for n in pair)
+            for pair in pairs
+        )
+        if not right:
+            raise RequestError(
+                f"model {found.model!r}: {file}: image_grid_pinpoints {value!r:.60}: a list of "
+                "heights and widths in pixels"
+            )
+        found.taken["pinpoints"] = tuple((high, wide) for high, wide in pairs), file
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """The (height, width) that keeps most of the image's pixels and wastes least."""
@@ -26,17 +68,18 @@ class LlavaNext(FrontEnd):
             kept = min(int(width * scale) * int(height * scale), width * height)
             return kept, kept - grid_height * grid_width
 
-        return max(PINPOINTS, key=worth)
+        return max(self.pinpoints, key=worth)
 
     def tokens_of_image(self, width: int, height: int) -> int:
         grid_height, grid_width = self.grid(width, height)
-        rows, columns = grid_height // IMAGE_SIZE * GRID, grid_width // IMAGE_SIZE * GRID
+        side = self.image_size // self.patch_size
+        rows, columns = (n // self.image_size * side for n in (grid_height, grid_width))
         # Padding is cut off on both sides alike, so an odd patch of it stays.
         if width / height > columns / rows:
             rows -= (rows - int(round(height * (columns / width), 7))) // 2 * 2
         else:
             columns -= (columns - int(round(width * (rows / height), 7))) // 2 * 2
-        return GRID**2 + rows * (columns + 1)
+        return side**2 + rows * (columns + 1)
 
 
 VISIONS.add("llava-next", LlavaNext())

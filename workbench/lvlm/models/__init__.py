@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import RequestError, unknown_name
 from workbench.lvlm.configs import check_built, load, one_line, silent
 from workbench.lvlm.rope import check_rope, hold_rope
-from workbench.model_files import names_a_folder
+from workbench.model_files import is_file_model
 from workbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def resolve(name: str) -> Resolved:
         model = MODELS[name]
         family = FAMILIES[model.family]
         return Resolved(name, family, family.config(model.fields))
-    if "/" not in name and not names_a_folder(name):
+    if not is_file_model(name):
         raise unknown_name("model", name, MODELS)
     return _from_files(name)
 
