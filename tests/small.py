@@ -54,9 +54,11 @@ SIGLIP = {
     "image_size": 56,
     "patch_size": 14,
 }
+LLAVA = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+"""The last layer's patches, all of them, as SigLIP has no class token."""
 TOWERS = {
-    "mistral": {"model_type": "llava", "vision_config": SIGLIP},
-    "llama": {"model_type": "llava", "vision_config": SIGLIP},
+    "mistral": {"model_type": "llava", "vision_config": SIGLIP, **LLAVA},
+    "llama": {"model_type": "llava", "vision_config": SIGLIP, **LLAVA},
     "gemma3": {
         "model_type": "gemma3",
         "vision_config": {**SIGLIP, "vision_use_head": False},

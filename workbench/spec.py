@@ -113,6 +113,8 @@ class Cell(BaseModel):
     offload_optimizer: bool = False
     """The optimizer's states and its step on the host (ZeRO 1 to 3)."""
     visual_positions: bool = False
+    tower: Name | None = None
+    """The tower of scope ``lvlm``; None is what the model's config says."""
     compile: bool = False
     memory_cap: Annotated[int, Field(ge=1, strict=True)] | Name | None = None
     weights: Name | None = None
@@ -174,6 +176,8 @@ class Cell(BaseModel):
             raise ValueError("checkpoint_every: needs checkpoint as well")
         if self.layer is not None and self.scope != "layer":
             raise ValueError(f"layer {self.layer}: only scope 'layer' builds a single layer")
+        if self.tower is not None and self.scope != "lvlm":
+            raise ValueError(f"tower {self.tower}: only scope 'lvlm' has a tower")
         if self.accumulate > 1 and not self.optimizes:
             raise ValueError(
                 f"accumulate {self.accumulate}: only a train pass of scope decoder or lvlm ends "

@@ -21,7 +21,10 @@ def test_the_contract_s_document(capsys: pytest.CaptureFixture[str], tmp_path: P
     Image.new("RGB", (640, 480)).save(path)
     code, out, _ = run(capsys, "--model", "vicuna-7b", "--image", str(path), "--json")
     assert code == 0
-    assert json.loads(out) == {
+    document = json.loads(out)
+    assert document.pop("limits_from") == {"image_size": "published", "patch_size": "published"}
+    assert document.pop("limits") == {"image_size": 384, "patch_size": 14}
+    assert document == {
         "model": "vicuna-7b",
         "vision": "siglip",
         "images": 1,
@@ -46,14 +49,16 @@ def test_the_contract_s_document(capsys: pytest.CaptureFixture[str], tmp_path: P
     ],
 )
 def test_a_sentence(capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:
-    assert run(capsys, *words) == (0, sentence + "\n", "")
+    code, out, err = run(capsys, *words)
+    assert (code, out.splitlines()[0], err) == (0, sentence, "")
+    assert out.splitlines()[1].startswith("limits: ")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--model", "mistral-7b", "--resolution", "9x9"], "did you mean mistral-7b-v0.3"),
-        (["--model", "/nowhere/at/all", "--resolution", "9x9"], "no folder with a config.json"),
+        (["--model", "/nowhere/at/all", "--resolution", "9x9"], "no such folder"),
         (["--vision", "clip", "--resolution", "9x9"], "vision front end 'clip' is unknown"),
         (["--image", "/nowhere.png"], "image '/nowhere.png': no such file"),
         (["--resolution", "9x9", "--frames", "-1"], "frames -1: at least 1"),

@@ -50,7 +50,8 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize("model", ["mistral-7b-v0.3", "gemma-3-4b", "qwen2.5-vl-7b"])
 def test_towers_count_as_the_front_ends_do(model):
     tower = tower_of(resolve(model))
-    front_end = VISIONS[tower.front_end]
+    front_end = tower.front
+    assert front_end == VISIONS[tower.front_end]
     for size in SIZES:
         made = sum(map(tower.tokens, tower.of_image(*size)))
         assert made == front_end.tokens_of_image(*size)
@@ -107,17 +108,20 @@ def test_real_pixels_are_the_inputs_of_every_sample(batch, files, tmp_path):
 
 def test_a_record_says_what_it_showed(files, tmp_path):
     model = small_lvlm("qwen2_5_vl", tmp_path)
-    shown = Pictures(images=(str(files / "wide.png"), str(files / "high.jpg")))
-    fields = fields_of(model, shown, "V,T,V,T")
+    asked = Pictures(images=(str(files / "wide.png"), str(files / "high.jpg")))
+    fields = fields_of(model, asked, "V,T,V,T")
     assert fields == {"num_visual": 149, "layout": "V105,T,V44,T"}
     cell = make_cell(model=model, scope="lvlm", kernel="eager", dtype="float32", num_text=5,
                      attention="d_attn", **fields)  # fmt: skip
-    record = measure(cell, "cpu", ONCE, pictures=shown)
-    assert record.details["pictures"] == [
+    record = measure(cell, "cpu", ONCE, pictures=asked)
+    keys = ("file", "width", "height", "tokens")
+    shown = record.details["pictures"]
+    assert shown[0]["limits_from"]["min_pixels"] == "published"
+    assert [{key: fact[key] for key in keys} for fact in shown] == [
         {"file": "wide.png", "width": 420, "height": 200, "tokens": 105},
         {"file": "high.jpg", "width": 100, "height": 300, "tokens": 44},
     ]
-    assert record.metrics["flops"] == trace(cell, pictures=shown).flops
+    assert record.metrics["flops"] == trace(cell, pictures=asked).flops
 
 
 def test_a_layout_with_sizes():

@@ -8,6 +8,13 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import TIMEOUT_S, AsJson, Emulate, layers_of
+from workbench.commands.limit_options import (
+    MaxFrames,
+    MaxPixels,
+    MaxVideoTokens,
+    MinPixels,
+    limits_of,
+)
 from workbench.commands.options import takes_cell_of_any_size
 from workbench.errors import RequestError
 
@@ -59,6 +66,10 @@ def limit(
     fps: Annotated[
         float | None, typer.Option(help="Frames sampled a second of video.", show_default="1")
     ] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    max_frames: MaxFrames = None,
+    max_video_tokens: MaxVideoTokens = None,
     json_: AsJson = False,
 ) -> None:
     """The largest |V|, batch or video that fits a device, within 1 %, and what stops it."""
@@ -68,7 +79,8 @@ def limit(
         raise RequestError(f"emulate {emulate}: predictions need none; give --measure too")
     if store is not None and not measure:
         raise RequestError(f"store {str(store)!r}: only trials are stored; give --measure too")
-    question = Question(solve, visual, vision, resolution, fps)
+    limits = limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, False)
+    question = Question(solve, visual, vision, resolution, fps, limits)
     check_question(cell, question)
     if solve != "visual":
         if measure:
@@ -116,6 +128,8 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
             f"{found['tokens_each']:,} each step ({found['vision']})"
         )
     print(f"stopped by {found['stopped_by']}")
+    for note in found.get("notes", ()):
+        print(f"note: {note}")
 
 
 def _measured(

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from workbench.commands.limit_options import (
+    MaxFrames,
+    MaxPixels,
+    MaxVideoTokens,
+    MinPixels,
+    PanAndScan,
+)
 from workbench.errors import RequestError
 
 if TYPE_CHECKING:
@@ -84,6 +91,7 @@ CELL_OPTIONS = (
     CellOption("--checkpoint-every", int, "checkpoint_every", "… of every so many layers."),
     CellOption("--offload", bool, "offload", "Checkpointed activations on the host."),
     CellOption("--visual-positions", bool, "visual_positions", "Learnable visual positions."),
+    CellOption("--tower", str, "tower", "Vision tower: siglip is the paper's.", "the model's own"),
     CellOption("--compile", bool, "compile", "Through torch.compile."),
     CellOption("--memory-cap", str, "memory_cap", "Emulate a card: bytes, or a device name."),
     CellOption("--weights", str, "weights", "A hub id or a folder to load.", "random"),
@@ -105,17 +113,25 @@ def takes_cell_or_pictures(command: Command) -> Command:
         "fps": Annotated[
             float | None, typer.Option(help="Frames sampled a second of video.", show_default="1")
         ],
+        "min_pixels": MinPixels,
+        "max_pixels": MaxPixels,
+        "max_frames": MaxFrames,
+        "max_video_tokens": MaxVideoTokens,
+        "pan_and_scan": PanAndScan,
     }
     own = [p for p in inspect.signature(with_cell).parameters.values() if p.name != "pictures"]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         *own,
-        *(inspect.Parameter(n, keyword, default=None, annotation=a) for n, a in extra.items()),
+        *(
+            inspect.Parameter(n, keyword, default=False if a is PanAndScan else None, annotation=a)
+            for n, a in extra.items()
+        ),
     ]
 
     @wraps(with_cell)
     def with_pictures(**values: Any) -> None:
-        pictures = _pictures(*(values.pop(name) for name in extra))
+        pictures = _pictures(**{name: values.pop(name) for name in extra})
         if pictures is not None:
             values |= _counted(values, pictures)
         elif values["visual"] is None:
@@ -128,19 +144,23 @@ def takes_cell_or_pictures(command: Command) -> Command:
 
 
 def _pictures(
-    images: list[Path] | None, video: Path | None, fps: float | None
+    image: list[Path] | None, video: Path | None, fps: float | None, **limits: int | bool | None
 ) -> "Pictures | None":
     from workbench.pictures import make_pictures
 
     if fps is not None and video is None:
         raise RequestError(f"fps {fps}: only a video is sampled; give --video as well")
-    if not images and video is None:
+    asked = {
+        name: value for name, value in limits.items() if value is not None and value is not False
+    }
+    if not image and video is None:
+        for name, value in asked.items():
+            raise RequestError(f"{name} {value}: only files have limits; give --image or --video")
         return None
-    files = [str(path.absolute()) for path in images or []]
+    files = [str(path.absolute()) for path in image or []]
     rate = {} if fps is None else {"fps": fps}
-    return make_pictures(
-        images=files, video=None if video is None else str(video.absolute()), **rate
-    )
+    shown = None if video is None else str(video.absolute())
+    return make_pictures(images=files, video=shown, **rate, **asked)
 
 
 def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
@@ -148,13 +168,13 @@ def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
     which = "image" if pictures.images else "video"
     if values["visual"] is not None:
         raise RequestError(f"visual {values['visual']}: {which} says how many; leave one out")
-    named = ("preset", "model", "scope", "layout")
+    named = ("preset", "model", "scope", "layout", "tower")
     cell = _cell({**{name: values[name] for name in named}, "num_visual": 1})
     if cell.scope != "lvlm":
         raise RequestError(f"{which}: scope {cell.scope} has no vision tower; give --scope lvlm")
     from workbench.lvlm.pictures import fields_of
 
-    found = fields_of(cell.model, pictures, cell.layout)
+    found = fields_of(cell.model, pictures, cell.layout, cell.tower)
     return {"visual": found["num_visual"], "layout": found["layout"]}
 
 

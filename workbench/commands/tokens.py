@@ -46,8 +46,11 @@ def tokens(
     json_: AsJson = False,
 ) -> None:
     """Count the visual tokens of images or of a video, by a front end's own arithmetic."""
+    from workbench.visuals import default_vision
     from workbench.visuals import tokens as count
 
+    if vision is None:
+        default_vision(model)  # Which front ends there are is said first.
     _check_model(model)
     found = count(
         model,
@@ -94,6 +97,6 @@ def _limits(found: dict[str, Any]) -> str:
     """Each limit with its value, grouped by where it comes from."""
     by_origin: dict[str, list[str]] = {}
     for name, value in found["limits"].items():
-        shown = f"{value:,}" if isinstance(value, int) else str(value)
+        shown = f"{value:,}" if type(value) is int else str(value)
         by_origin.setdefault(found["limits_from"][name], []).append(f"{name} {shown}")
     return "; ".join(f"{', '.join(names)} ({origin})" for origin, names in by_origin.items())

@@ -8,8 +8,14 @@ from workbench.errors import RequestError
 from workbench.figures import TOKENS, Reading
 from workbench.report.text import markdown
 from workbench.report.words import plural
-from workbench.vision import VISIONS
-from workbench.visuals import default_vision, parse_resolution, tokens_of_image, tokens_of_video
+from workbench.vision import VISIONS, FrontEnd
+from workbench.visuals import (
+    default_vision,
+    front_end_of,
+    parse_resolution,
+    tokens_of_image,
+    tokens_of_video,
+)
 
 RESOLUTION = "1344x896"
 MOST_MINUTES = 100_000
@@ -19,20 +25,25 @@ MOST_MINUTES = 100_000
 class Eye(NamedTuple):
     """A front end and what it looks at."""
 
-    vision: str
+    front: FrontEnd
     width: int
     height: int
     fps: float
 
     @property
+    def vision(self) -> str:
+        """The front end's name."""
+        return self.front.name
+
+    @property
     def per_image(self) -> int:
         """Tokens of one image."""
-        return tokens_of_image(VISIONS[self.vision], self.width, self.height)
+        return tokens_of_image(self.front, self.width, self.height)
 
     def of_minutes(self, minutes: float) -> int:
         """Tokens of so many minutes of video."""
         frames = max(1, round(minutes * 60 * self.fps))
-        return tokens_of_video(VISIONS[self.vision], self.width, self.height, frames)
+        return tokens_of_video(self.front, self.width, self.height, frames)
 
     @property
     def per_minute(self) -> float:
@@ -58,9 +69,16 @@ class Eye(NamedTuple):
 def eye(model: str, with_fps: bool = True) -> Eye | None:
     """The controls of a front end; None, and one line, where a resolution makes no sense."""
     names = sorted(VISIONS)
-    own = default_vision(model)
-    vision = st.selectbox("Vision front end", names, index=names.index(own), key="vision",
-                          bind="query-params")  # fmt: skip
+    try:
+        own: str | None = default_vision(model, offline=True)
+    except RequestError:
+        own = None  # Nobody knows how this model sees: somebody has to say.
+    first = None if own is None else names.index(own)
+    vision = st.selectbox("Vision front end", names, index=first, key="vision",
+                          bind="query-params", placeholder="not known for this model")  # fmt: skip
+    if vision is None:
+        st.caption("How this model prepares images is not known: choose a vision front end.")
+        return None
     resolution = st.text_input("Resolution", RESOLUTION, key="resolution", bind="query-params",
                                max_chars=16, help="WIDTHxHEIGHT in pixels")  # fmt: skip
     fps = 1.0
@@ -69,10 +87,11 @@ def eye(model: str, with_fps: bool = True) -> Eye | None:
                               format="%g")  # fmt: skip
     try:
         width, height = parse_resolution(str(resolution or RESOLUTION))
+        front = VISIONS[vision] if own is None else front_end_of(model, vision, offline=True)
     except RequestError as error:
         st.error(markdown(error))
         return None
-    return Eye(str(vision), width, height, float(fps or 1.0))
+    return Eye(front, width, height, float(fps or 1.0))
 
 
 READINGS = ("tokens", "images", "minutes of video")

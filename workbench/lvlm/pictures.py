@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.clips import video_clip
 from workbench.errors import RequestError
 from workbench.frames import read_frames, read_image
 from workbench.lvlm.layout import even_shares
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import Grid, Tower, tower_of
 from workbench.pictures import Pictures
-from workbench.vision import VISIONS
-from workbench.visuals import image_size, tokens_of_image, video_clip
+from workbench.visuals import image_size, tokens_of_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,17 +40,18 @@ def look(tower: Tower, pictures: Pictures) -> Scene:
     items, facts = [], []
     for name in pictures.images:
         width, height = image_size(Path(name))
-        tokens_of_image(VISIONS[tower.front_end], width, height)  # Sizes that it refuses.
+        tokens_of_image(tower.front, width, height)  # Sizes that it refuses.
         item = tower.of_image(width, height)
         tokens = sum(map(tower.tokens, item))
         items.append(item)
-        facts.append({"file": Path(name).name, "width": width, "height": height, "tokens": tokens})
+        facts.append({"file": Path(name).name, "width": width, "height": height, "tokens": tokens,
+                      **tower.front.document()})  # fmt: skip
     return Scene(tuple(items), tuple(facts))
 
 
 def _look_at_video(tower: Tower, pictures: Pictures) -> Scene:
     path = Path(str(pictures.video))
-    clip, front_end = video_clip(path), VISIONS[tower.front_end]
+    clip, front_end = video_clip(path), tower.front
     count = front_end.sampled(clip.total_frames, clip.fps, pictures.fps)
     rate = count / clip.total_frames * clip.fps
     items = tower.of_video(clip.width, clip.height, count, rate)
@@ -61,6 +62,8 @@ def _look_at_video(tower: Tower, pictures: Pictures) -> Scene:
         "frames": count,
         "fps": rate,
         "tokens": sum(tower.tokens(grid) for item in items for grid in item),
+        **front_end.document(),
+        "notes": front_end.notes(clip.width, clip.height, count),
     }
     return Scene(items, (facts,), clip.total_frames, count)
 
@@ -75,16 +78,18 @@ def pixels(tower: Tower, pictures: Pictures, scene: Scene) -> "Tensor":
             for name in pictures.images:
                 yield read_image(Path(name))
 
-    return tower.preprocess(shown(), pictures.video is not None)
+    return tower.preprocess(shown(), scene.num_frames)
 
 
-def fields_of(model: str, pictures: Pictures, layout: str) -> dict[str, Any]:
+def fields_of(
+    model: str, pictures: Pictures, layout: str, asked: str | None = None
+) -> dict[str, Any]:
     """|V| and the layout of a cell that shows these files.
 
     Where a layout has several places for images, each takes whole ones; sizes that an even split
     would not give are written into the layout, such as ``V1536,T,V400,T``.
     """
-    tower = tower_of(resolve(model))
+    tower = tower_of(resolve(model), asked, pictures.limits)
     sizes = [sum(map(tower.tokens, item)) for item in look(tower, pictures).items]
     kinds = layout.upper().split(",")
     places = kinds.count("V")

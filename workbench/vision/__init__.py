@@ -55,7 +55,7 @@ class FrontEnd(ABC):
         """Whether a checkpoint with this config.json prepares its images so."""
         return False
 
-    def read(self, found: Found) -> None:
+    def read(self, found: Found) -> None:  # noqa: B027 - one without such files reads nothing
         """Take this front end's settings from a checkpoint's files."""
 
     def of_files(
@@ -82,7 +82,7 @@ class FrontEnd(ABC):
             if found is None:
                 raise RequestError(f"{name} {value}: {self.name} has no such limit")
             changes.update(found)
-        origins = {**self.origins, **{name: "the request" for name in changes}}
+        origins = {**self.origins, **dict.fromkeys(changes, "the request")}
         return replace(self, **changes, origins=origins)
 
     def changes(self, limit: str, value: int) -> dict[str, Any] | None:

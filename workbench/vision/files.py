@@ -60,6 +60,12 @@ class Found:
             raise RequestError(
                 f"model {self.model!r}: {file}: {setting} {value!r:.60}: {kind} from {least:g}"
             )
+        known = self.taken.get(setting)
+        if known is not None and known[1] == CONFIG and known[0] != value:
+            raise RequestError(
+                f"model {self.model!r}: {file}: {setting} {value}, but {CONFIG} says {known[0]}: "
+                "the tower cannot take such images"
+            )
         self.taken[setting] = value, file
         return True
 

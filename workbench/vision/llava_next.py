@@ -45,11 +45,13 @@ class LlavaNext(FrontEnd):
     def _grids(self, found: Found, value: object, file: str) -> None:
         if value is None:
             return
-        pairs = value if isinstance(value, list) and value else [None]
+        pairs: list[Any] = value if isinstance(value, list) and value else [None]
         right = len(pairs) <= MAX_PINPOINTS and all(
             isinstance(pair, list)
             and len(pair) == 2
-            and all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 10**6 for n in pair)
+            and all(
+                isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 10**6 for n in pair
+            )
             for pair in pairs
         )
         if not right:

@@ -107,10 +107,10 @@ class Qwen25VL(FrontEnd):
 
     def resized_frame(self, width: int, height: int, num_frames: int) -> tuple[int, int]:
         """The same for each of ``num_frames`` frames of a video, which may share a budget."""
-        return self._resized(width, height, self.video_min_pixels, self._most(num_frames))
+        return self._resized(width, height, self.video_min_pixels, self.most_of_frame(num_frames))
 
-    def _most(self, num_frames: int) -> int:
-        """Pixels of a frame at most."""
+    def most_of_frame(self, num_frames: int) -> int:
+        """Pixels of each of so many frames of a video at most."""
         if self.max_video_pixels is None:
             return self.video_max_pixels
         share = self.max_video_pixels * self.temporal_patch_size // num_frames

@@ -1,8 +1,8 @@
 """Scope ``lvlm``: vision tower, adapter and decoder, from pixels and text ids to logits or loss.
 
-Qwen2.5-VL and Gemma 3 run their own towers, every other family the paper's: SigLIP so400m/14 at
-384 pixels and an MLP adapter. Learnable visual positions are one vector a visual token, which the
-paper leaves open.
+Tower and adapter are what the model's config says; a text model takes the paper's: SigLIP
+so400m/14 at 384 pixels and an MLP adapter. Learnable visual positions are one vector a visual
+token, which the paper leaves open.
 """
 
 from torch import Tensor, nn
@@ -53,7 +53,8 @@ class LVLM(nn.Module):
 
 
 def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
-    tower = tower_of(context.model)
+    limits = None if context.pictures is None else context.pictures.limits
+    tower = tower_of(context.model, cell.tower, limits)
     scene = None if context.pictures is None else look(tower, context.pictures)
     grids = tower.grids(cell.num_visual) if scene is None else scene.grids
     if sum(map(tower.tokens, grids)) != cell.num_visual:
@@ -88,4 +89,4 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
 
 
 SCOPES.add("lvlm", _lvlm_scope)
-VISUAL_UNITS["lvlm"] = lambda cell: tower_of(resolve(cell.model)).tokens_each
+VISUAL_UNITS["lvlm"] = lambda cell: tower_of(resolve(cell.model), cell.tower).tokens_each

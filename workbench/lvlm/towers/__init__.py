@@ -1,18 +1,21 @@
-"""Vision towers by model family: one file each. Images become visual embeddings.
+"""Vision towers: one file each. Images become visual embeddings.
 
-A tower is transformers' own, under the configuration of the model's checkpoint where the model is
-a folder or a hub id of a vision-language model, else under the published one. Families without a
-tower of their own take the paper's SigLIP and adapter.
+A tower and its adapter are what a model's config.json says, or the published ones of a model of
+the catalogue; any other is refused. Text models take the paper's SigLIP and adapter, and so does
+whoever asks for it by name.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from workbench.errors import RequestError
+from workbench.errors import RequestError, unknown_name
 from workbench.lvlm.layout import Layout
+from workbench.model_files import model_files
 from workbench.registry import Registry
+from workbench.vision import VISIONS, FrontEnd, Limits, vision_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
 
 TOWERS: "Registry[Callable[[Resolved], Tower]]" = Registry("vision tower", __name__)
-"""By the name of the model family; ``siglip`` serves all others."""
+"""By the beginning of the model family's name; ``siglip`` is the paper's."""
+PAPER = "siglip"
 
 
 class Grid(NamedTuple):
@@ -54,6 +58,23 @@ class Tower(ABC):
     image: Grid
     """The image that stands for |V| where no file is given."""
     patches_a_token: int = 1
+    model: "Resolved"
+    limits: Limits = Limits()
+    """What a request asks of the front end."""
+
+    @cached_property
+    def front(self) -> FrontEnd:
+        """The front end under the settings of the model's files and the request's limits."""
+        found, stated = VISIONS[self.front_end], self.model.stated
+        if stated and found.serves(stated):
+            files = model_files(self.model.name).preprocessors()
+            found = found.of_files(stated, files, self.model.name)
+        return found.asked(self.limits)
+
+    @property
+    def flags(self) -> list[str]:
+        """What a reader of its numbers should know, as a record's flags."""
+        return []
 
     def tokens(self, grid: Grid) -> int:
         """Visual tokens of an image or a video."""
@@ -112,18 +133,57 @@ class Tower(ABC):
         return (self.of_image(width, height),) * num_frames
 
     @abstractmethod
-    def preprocess(self, images: "Iterable[Image]", video: bool) -> "Tensor":
-        """The input of one sample from its images, or from a video's frames, float32."""
+    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> "Tensor":
+        """The input of one sample from its images, or from so many frames of a video, float32."""
 
     def positions(self, layout: Layout, grids: tuple[Grid, ...]) -> "torch.Tensor | None":
         """Positions of the whole sequence other than indices, int64 [3, S]; None for indices."""
         return None
 
 
-def tower_of(model: "Resolved") -> Tower:
-    """The tower of a model."""
-    name = next((n for n in TOWERS if model.family.model_type.startswith(n)), "siglip")
-    return TOWERS[name](model)
+def tower_of(model: "Resolved", asked: str | None = None, limits: Limits | None = None) -> Tower:
+    """The tower of a model, or the one that is asked for by name (a cell's ``tower``).
+
+    Raises RequestError where the config's tower is none of those here.
+    """
+    name = own_tower(model) if asked is None else _asked(model, asked)
+    tower = TOWERS[name](model)
+    tower.model = model
+    if limits is not None:
+        tower.limits = limits
+    return tower
+
+
+def own_tower(model: "Resolved") -> str:
+    """The name of the tower that the model's config says."""
+    if not model.stated:
+        return next((n for n in TOWERS if model.family.model_type.startswith(n)), PAPER)
+    try:
+        front_end = vision_of(model.name, model.stated)
+    except RequestError:
+        front_end = ""
+    for name, kind in TOWERS.items():
+        if getattr(kind, "front_end", None) == front_end:
+            return name
+    tower = model.stated.get("vision_config")
+    said = tower.get("model_type") if isinstance(tower, dict) else None
+    what = "no vision_config" if tower is None else f"a vision tower {said!r:.60}"
+    raise RequestError(
+        f"model {model.name!r}: config.json has {what} under model_type "
+        f"{model.stated.get('model_type')!r:.60}, which scope lvlm does not serve; it has "
+        f"{', '.join(sorted(TOWERS))}: --tower {PAPER} asks for the paper's"
+    )
+
+
+def _asked(model: "Resolved", name: str) -> str:
+    if name not in TOWERS:
+        raise unknown_name("tower", name, TOWERS)
+    if name != PAPER and own_tower(model) != name:
+        raise RequestError(
+            f"tower {name!r}: belongs to other models than {model.name!r}; give {PAPER}, or none "
+            "for the model's own"
+        )
+    return name
 
 
 def vision_config(model: "Resolved", model_type: str, published: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from workbench.lvlm.towers import TOWERS, Grid
 from workbench.lvlm.towers.siglip import SigLIP
-from workbench.vision.gemma_3 import MAX_CROPS, MIN_CROP, MIN_RATIO
 from workbench.vision.gemma_3 import Gemma3 as PanAndScan
 
 if TYPE_CHECKING:
@@ -30,9 +29,6 @@ PUBLISHED = {
 """vision_config of config.json of google/gemma-3-4b-pt."""
 TOKENS = 256
 """mm_tokens_per_image of the same file."""
-
-
-CROPS = PanAndScan()
 
 
 class Pool(nn.Module):
@@ -71,17 +67,22 @@ class Gemma3(SigLIP):
         return self.tower(context), Pool(side, side // int(self.num_tokens**0.5))
 
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
-        return (self.image,) * (1 + CROPS.num_crops(width, height))
+        return (self.image,) * (1 + self._crops.num_crops(width, height))
+
+    @property
+    def _crops(self) -> PanAndScan:
+        assert isinstance(self.front, PanAndScan)
+        return self.front
 
     def processor(self) -> Any:
         from transformers.models.gemma3 import image_processing_pil_gemma3 as module
 
         return module.Gemma3ImageProcessorPil(
             size=self._size,
-            do_pan_and_scan=True,
-            pan_and_scan_min_crop_size=MIN_CROP,
-            pan_and_scan_max_num_crops=MAX_CROPS,
-            pan_and_scan_min_ratio_to_activate=MIN_RATIO,
+            do_pan_and_scan=self._crops.pan_and_scan,
+            pan_and_scan_min_crop_size=self._crops.min_crop,
+            pan_and_scan_max_num_crops=self._crops.max_crops,
+            pan_and_scan_min_ratio_to_activate=self._crops.min_ratio,
         )
 
     def adapter(self, context: "Context") -> nn.Module:

@@ -17,7 +17,7 @@ from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation, vision_config
-from workbench.vision.qwen2_5_vl import FACTOR, MAX_PIXELS, MAX_RATIO, MIN_PIXELS
+from workbench.vision.qwen2_5_vl import MAX_RATIO
 from workbench.vision.qwen2_5_vl import Qwen25VL as FrontEnd
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ PUBLISHED = {
 """vision_config of config.json of Qwen/Qwen2.5-VL-7B-Instruct."""
 SIDE = 32
 """Tokens a side of the image that stands for |V|: 896 × 896 pixels, 1,024 tokens."""
-FRONT_END = FrontEnd()
-MIN_TOKENS = MIN_PIXELS // FACTOR**2
 
 
 class Windows(NamedTuple):
@@ -160,13 +158,13 @@ class Qwen25VL(Tower):
         """Images of 1,024 tokens; up to that, one image as nearly square as can be."""
         if num_visual == 0 or num_visual >= self.tokens_each:
             return super().grids(num_visual)
-        found = self._single(num_visual)
+        found, least = self._single(num_visual), self._eye.min_tokens
         if found is None:
-            sizes = [n for n in range(MIN_TOKENS, self.tokens_each + 1) if self._single(n)]
+            sizes = [n for n in range(least, self.tokens_each + 1) if self._single(n)]
             near = [max((n for n in sizes if n < num_visual), default=0)]
             near += [min(n for n in sizes if n > num_visual)]
             raise RequestError(
-                f"num_visual {num_visual}: qwen2.5-vl takes images of at least {MIN_TOKENS} "
+                f"num_visual {num_visual}: qwen2.5-vl takes images of at least {least} "
                 f"tokens, edges up to {MAX_RATIO} to 1; the nearest are {near[0]} and {near[1]}"
             )
         return (found,)
@@ -174,7 +172,7 @@ class Qwen25VL(Tower):
     def _single(self, tokens: int) -> Grid | None:
         rows = next(n for n in range(isqrt(tokens), 0, -1) if tokens % n == 0)
         columns = tokens // rows
-        if tokens < MIN_TOKENS or columns > MAX_RATIO * rows:
+        if tokens < self._eye.min_tokens or columns > MAX_RATIO * rows:
             return None
         return Grid(1, rows * self.merge, columns * self.merge)
 
@@ -262,26 +260,34 @@ class Qwen25VL(Tower):
         return found
 
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
-        return (self._still(width, height),)
+        return (self._grid(*self._eye.resized(width, height)),)
 
     def of_video(
         self, width: int, height: int, num_frames: int, fps: float
     ) -> tuple[tuple[Grid, ...], ...]:
         """The whole video as one: pairs of frames are a step."""
-        frame, together = self._still(width, height), self.config.temporal_patch_size
-        steps = FRONT_END.steps(num_frames)
+        wide, high = self._eye.resized_frame(width, height, num_frames)
+        frame, together = self._grid(wide, high), self.config.temporal_patch_size
+        steps = self._eye.steps(num_frames)
         return ((Grid(steps, frame.rows, frame.columns, together / fps),),)
 
-    def _still(self, width: int, height: int) -> Grid:
-        wide, high = FRONT_END.resized(width, height)
+    @property
+    def _eye(self) -> FrontEnd:
+        assert isinstance(self.front, FrontEnd)
+        return self.front
+
+    def _grid(self, wide: int, high: int) -> Grid:
         return Grid(1, high // self.config.patch_size, wide // self.config.patch_size)
 
-    def preprocess(self, images: "Iterable[Image]", video: bool) -> Tensor:
+    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as module
 
-        together = self.config.temporal_patch_size
+        together, eye = self.config.temporal_patch_size, self._eye
+        least, most = eye.min_pixels, eye.max_pixels
+        if num_frames:
+            least, most = eye.video_min_pixels, eye.most_of_frame(num_frames)
         processor = module.Qwen2VLImageProcessorPil(
-            size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
+            size={"shortest_edge": least, "longest_edge": most},
             patch_size=self.config.patch_size,
             temporal_patch_size=together,
             merge_size=self.merge,
@@ -291,7 +297,7 @@ class Qwen25VL(Tower):
         stills = (
             processor(i, return_tensors="pt")["pixel_values"].unflatten(1, shape) for i in images
         )
-        if not video:
+        if not num_frames:
             return torch.cat([still.flatten(1) for still in stills])
         steps = []
         while pair := [*islice(stills, together)]:

@@ -76,6 +76,18 @@ class SigLIP(Tower):
         side = self.config.image_size // self.config.patch_size
         self.image = Grid(1, side, side)
 
+    @property
+    def flags(self) -> list[str]:
+        if not self.model.stated or self.front_end != "siglip":
+            return []
+        own = self.model.stated.get("vision_config")
+        if not isinstance(own, dict):
+            return ["tower: the paper's SigLIP and adapter, for the model's config has none"]
+        return [
+            "tower: the paper's SigLIP and adapter, as asked, in place of the config's "
+            f"{own.get('model_type')!r:.60}"
+        ]
+
     def build(
         self, context: "Context", grids: tuple[Grid, ...], text_only: bool
     ) -> tuple[nn.Module, nn.Module | None]:
@@ -111,7 +123,7 @@ class SigLIP(Tower):
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
         return (self.image,)
 
-    def preprocess(self, images: "Iterable[Image]", video: bool) -> Tensor:
+    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         processor = self.processor()
         return torch.cat([processor(i, return_tensors="pt")["pixel_values"] for i in images])
 

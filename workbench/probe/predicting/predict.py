@@ -186,14 +186,16 @@ def shown(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
     """Which files the cell shows and what became of them, for a record's details."""
     if pictures is None:
         return {}
-    return {"pictures": [*look(tower_of(resolve(cell.model)), pictures).facts]}
+    tower = tower_of(resolve(cell.model), cell.tower, pictures.limits)
+    return {"pictures": [*look(tower, pictures).facts]}
 
 
 def model_facts(cell: Cell, params: int | None) -> tuple[dict[str, int | float | None], list[str]]:
-    """Metrics and flags of a model that is read from files; both empty for the catalogue's."""
+    """Metrics and flags of a model that is read from files and of its tower."""
     model = resolve(cell.model)
     quantized, flags = quantized_weights(model, cell, params)
-    return quantized, [*model.flags, *flags]
+    towers = tower_of(model, cell.tower).flags if cell.scope == "lvlm" else ()
+    return quantized, [*model.flags, *towers, *flags]
 
 
 def counts(traced: Trace) -> dict[str, int | float | None]:

@@ -13,12 +13,13 @@ from workbench.probe.predicting.limit import START, bracket, predicted_limit
 from workbench.probe.predicting.peak import Peak, predicted_peak
 from workbench.probe.predicting.predict import fixed_capacity
 from workbench.spec import MAX_TOKENS, Cell, make_cell
-from workbench.vision import VISIONS, FrontEnd
-from workbench.visuals import default_vision, parse_resolution, tokens_of_video
+from workbench.vision import FrontEnd, Limits
+from workbench.visuals import front_end_of, parse_resolution, tokens_of_video
 
 SOLVE = ("visual", "batch", "frames", "minutes")
 MAX_BATCH = 1_000_000
 """Of a cell (spec.py)."""
+NONE_ASKED = Limits()
 FIRST_BATCH = 64
 """The first batch that is tried."""
 
@@ -32,6 +33,7 @@ class Question:
     vision: str | None = None
     resolution: str | None = None
     fps: float | None = None
+    limits: Limits = NONE_ASKED
 
 
 def solved(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
@@ -66,6 +68,9 @@ def check_question(cell: Cell, question: Question) -> None:
             raise RequestError(f"{option} {value}: says nothing where limit solves for {solve}")
         if value is None and field == needed:
             raise RequestError(f"solve {solve}: needs {option}")
+    for field, limit in question.limits.asked().items():
+        if solve not in ("frames", "minutes"):
+            raise RequestError(f"{field} {limit}: says nothing where limit solves for {solve}")
     if solve == "batch" and cell.batch != 1:
         raise RequestError(f"batch {cell.batch}: is what is solved for; leave it out")
     if question.fps is not None and not 0 < question.fps <= 1000:
@@ -117,8 +122,8 @@ def _batch(cell: Cell, device_name: str) -> dict[str, Any]:
 
 
 def _video(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
-    name = question.vision or default_vision(cell.model)
-    front_end = VISIONS[name]
+    front_end = front_end_of(cell.model, question.vision, question.limits)
+    name = front_end.name
     width, height = parse_resolution(question.resolution or "")
     each = front_end.tokens_of_step(width, height)
     rate = (question.fps or 1.0) if question.solve == "minutes" else None
@@ -141,9 +146,11 @@ def _video(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         "vision": name,
         "resolution": f"{width}x{height}",
         **({} if rate is None else {"fps": rate, "max_frames": found.fits}),
-        "tokens_each": each,
+        "tokens_each": front_end.tokens_of_step(width, height, found.fits or 1),
         "capacity_bytes": found.capacity_bytes,
         "stopped_by": found.stopped_by or why,
+        **front_end.document(),
+        "notes": front_end.notes(width, height, found.fits or 1),
     }
 
 

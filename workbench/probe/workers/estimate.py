@@ -39,10 +39,10 @@ class Kind:
     visual: list[int]
 
     @property
-    def model(self) -> tuple[str, str, int | None]:
+    def model(self) -> tuple[str, str, int | None, str | None]:
         """What decides which weights there are."""
         cell = self.point.cell
-        return cell.model, cell.scope, cell.layer
+        return cell.model, cell.scope, cell.layer, cell.tower
 
     def chosen(self) -> list[int]:
         """The smallest |V|, the largest and one between; one will do for predicted points."""
@@ -108,7 +108,7 @@ def _traced(kinds: list[Kind]) -> "list[Forecast]":
 
 def _closed(kinds: list[Kind]) -> "list[Forecast]":
     """By each system's closed form, over weights that are built once for all kinds of a model."""
-    models: dict[tuple[str, str, int | None], _Model] = {}
+    models: dict[tuple[str, str, int | None, str | None], _Model] = {}
     seconds: dict[tuple[str, str], float] = {}
     found = []
     for kind in kinds:

@@ -165,7 +165,7 @@ def _check(request: dict[str, Any]) -> None:
         cell = Cell.model_validate(fields)
         check(cell)
         if cell.scope == "lvlm":
-            tower_of(resolve(cell.model)).grids(cell.num_visual)
+            tower_of(resolve(cell.model), cell.tower).grids(cell.num_visual)
         if cell.memory_cap is not None:
             cap_bytes(cell.memory_cap)
 
