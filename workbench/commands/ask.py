@@ -2,19 +2,21 @@
 
 import gc
 import json
+import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import redirect_stdout
+from typing import Any, BinaryIO, TextIO
 
-from workbench.commands import show
 from workbench.errors import Failure, RequestError, Unsupported
+from workbench.files import parse_json
 
 FIRST = {
     "cell": {"num_visual": 1, "scope": "decoder", "pass": "train", "checkpoint": True},
     "device": "h100-80gb",
 }
 MAX_LINE = 100_000
-"""Characters of a question: a cell is a few hundred."""
+"""Bytes of a question: a cell is a few hundred."""
 
 
 def ask() -> None:
@@ -30,25 +32,63 @@ def ask() -> None:
     # What is loaded stays: the collector need not walk it again for every question.
     gc.collect()
     gc.freeze()
-    show.emit({"ready": True})
-    sys.stdout.flush()
-    while line := sys.stdin.readline(MAX_LINE):
-        try:
-            answer = _answer(json.loads(line))
-        except (RequestError, Unsupported, Failure) as error:
-            answer = {"error": " ".join(str(error).split())}
-        except (json.JSONDecodeError, RecursionError) as error:
-            answer = {"error": f"question {line[:60]!r}: not JSON: {error}"}
-        show.emit(answer)
-        sys.stdout.flush()
+    questions, out = sys.stdin.buffer, sys.stdout
+    say(out, {"ready": True})
+    # Whatever a library prints, or would ask, is neither an answer nor a question.
+    with open(os.devnull, encoding="utf-8") as nothing, redirect_stdout(sys.stderr):
+        sys.stdin = nothing
+        answer_all(questions, lambda document: say(out, document))
+
+
+def say(out: TextIO, document: dict[str, Any]) -> None:
+    """One answer, a line."""
+    print(json.dumps(document), file=out, flush=True)
+
+
+def answer_all(questions: BinaryIO, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Answer every line of ``questions``, whatever one of them does, until there are no more.
+
+    A question that fails, in any way, has an answer of one line, ``{"error": …}``.
+    """
+    while line := questions.readline(MAX_LINE + 1):
+        whole = line.endswith(b"\n") or len(line) <= MAX_LINE
+        while not whole:  # The rest of a line that is too long is no question of its own.
+            rest = questions.readline(MAX_LINE)
+            whole = not rest or rest.endswith(b"\n")
+        tell(_answered(line))
         gc.collect(1)  # What the question left, while nobody waits.
 
 
+def _answered(line: bytes) -> dict[str, Any]:
+    try:
+        if len(line) > MAX_LINE:
+            raise RequestError(f"question: longer than {MAX_LINE:,} bytes")
+        answer = _answer(parse_json(_text(line), "question"))
+        json.dumps(answer)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the answer to this line
+        known = isinstance(error, (RequestError, Unsupported, Failure))
+        text = " ".join(str(error).split())
+        if not known:
+            text = f"{type(error).__name__}: {text:.300}" if text else type(error).__name__
+        return {"error": text}
+    return answer
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"question: cannot be read as UTF-8 text: byte {error.start} is none"
+        ) from None
+
+
 def _answer(question: Any) -> dict[str, Any]:
-    if not isinstance(question, dict) or question.get("do") not in _ANSWERS:
+    kind = question.get("do") if isinstance(question, dict) else None
+    if not isinstance(kind, str) or kind not in _ANSWERS:
         choices = ", ".join(_ANSWERS)
         raise RequestError(f"question {question!r:.80}: an object whose 'do' is one of {choices}")
-    return _ANSWERS[question["do"]](question)
+    return _ANSWERS[kind](question)
 
 
 def _cell(question: dict[str, Any]) -> tuple[Any, str]:
