@@ -80,11 +80,11 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     workload.outside_flops = {"tower": cell.batch * tower.tower_flops(grids)}
     if not system.text_only:
         workload.outside_flops["adapter"] = cell.batch * tower.adapter_flops(grids)
-    # Every adapter begins with a norm: while that is trained, its matmuls need their inputs' too.
     workload.leaf_flops = cell.batch * tower.patch_flops(grids)
     if "tower" in cell.frozen_parts:
         whole = "adapter" in cell.frozen_parts
-        workload.leaf_flops = workload.outside_flops.get("adapter", 0) if whole else 0
+        entry = 0 if system.text_only else cell.batch * tower.entry_flops(grids)
+        workload.leaf_flops = workload.outside_flops.get("adapter", 0) if whole else entry
     return workload
 
 

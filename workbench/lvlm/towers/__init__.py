@@ -122,6 +122,13 @@ class Tower(ABC):
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         """Matmul FLOPs of the adapter."""
 
+    def entry_flops(self, grids: tuple[Grid, ...]) -> int:
+        """Matmul FLOPs of the adapter that take the tower's features as they are.
+
+        0 where a norm comes first: while that is trained, its output needs a gradient.
+        """
+        return 0
+
     @abstractmethod
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
         """What an image of that many pixels becomes: itself and, for some towers, crops."""

@@ -60,12 +60,14 @@ class Llava(Tower):
         self.class_token = int(self.config.model_type == "clip_vision_model")
         self.dropped = int(whole.vision_feature_select_strategy == "default")
         chosen, layers = whole.vision_feature_layer, self.config.num_hidden_layers
-        if not isinstance(chosen, int) or not -layers <= chosen + 1 <= layers + 1:
+        self.depth = 0
+        if isinstance(chosen, int):
+            self.depth = chosen if chosen >= 0 else layers + 1 + chosen
+        if not 1 <= self.depth <= layers:
             raise RequestError(
                 f"model {self.name!r}: vision_feature_layer {chosen!r:.60}: the tower of llava "
                 f"takes one of its {layers} layers"
             )
-        self.depth = chosen if chosen >= 0 else layers + 1 + chosen
         rows = self.side**2 + self.class_token - self.dropped
         self.image = Grid(1, 1, rows)
 
@@ -150,6 +152,9 @@ class Llava(Tower):
         rows = self.side**2 + self.class_token
         row = 2 * (4 * width**2 + 2 * width * mlp) + 4 * rows * width
         return self.patch_flops(grids) + self.depth * len(grids) * rows * row
+
+    def entry_flops(self, grids: tuple[Grid, ...]) -> int:
+        return 2 * sum(map(self.tokens, grids)) * self.hidden * self.config.hidden_size
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         tokens = sum(map(self.tokens, grids))
