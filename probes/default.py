@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from workbench.spec import Grid, Protocol, Sweep, geometric
-from workbench.sweep.machine import cpu_speed, has_cuda, memory_limit, thinned
+from workbench.sweep.machine import Card, card, cpu_speed, has_cuda, memory_limit, thinned
 
 EAGER = {"attention": "s_attn", "kernel": "eager"}
 SYSTEMS = (
@@ -16,6 +16,22 @@ ITERATIONS = 4 * len(SYSTEMS)
 """Of each size: one for memory, which warms up, and three samples, under every system."""
 LAYER_FLOPS = 436_207_616
 """A token's forward, attention scores left out."""
+HEADS, WIDTH, TEXT, TOKEN_BYTES = 32, 4096, 64, 2 * (3 * 14_336 + 2 * 4096)
+"""Of a Mistral 7B layer: heads, their dimensions together, text tokens, bytes of a token."""
+EAGER_COST = 10
+"""How much longer eager takes over a pair than a fused kernel, its scores going to memory."""
+SIZES = geometric(256, 2**22)
+"""On a card: the largest is beyond any card's memory."""
+CELL_S = 2.0
+"""Of a cell on a card beside its iterations: built, prepared, watched."""
+CARD_ITERATIONS = 9
+"""On a card at most: two that prepare, three samples, three by part, one profiled."""
+CARD_SHARES = (
+    ((EAGER,), ("forward", "train"), 40.0),
+    (SYSTEMS[1:], ("forward",), 75.0),
+    (SYSTEMS[1:], ("train",), 85.0),
+)
+"""Systems, passes and their seconds of four minutes; starting and predicting take the rest."""
 
 
 def predicted() -> Grid:
@@ -26,15 +42,42 @@ def predicted() -> Grid:
 
 
 def on_cuda() -> tuple[Grid, ...]:
-    """Up to the OOM of any card: eager keeps every score, the others what a token needs."""
+    """Up to each system's out-of-memory, as densely as four minutes allow."""
     protocol = Protocol(min_samples=3, precision=None, max_seconds=10)
-    fields: dict[str, Any] = {
-        "device": "cuda",
-        "passes": ("forward", "train"),
-        "protocol": protocol,
-    }
-    eager = Grid(visual=geometric(256, 65_536), options=SYSTEMS[:1], **fields)
-    return eager, Grid(visual=geometric(256, 1_048_576), options=SYSTEMS[1:], **fields)
+    found, gpu = [], card()
+    for options, passes, budget_s in CARD_SHARES:
+        fields: dict[str, Any] = {"device": "cuda", "passes": passes, "protocol": protocol}
+        fails = next(v for v in SIZES if needs(options[0], passes[0], v) > gpu.memory_bytes)
+        may_fit = SIZES[: SIZES.index(fails)]
+        fit = thinned(may_fit, lambda v: seconds(options, passes, v, gpu), budget_s)  # noqa: B023
+        found.append(Grid(visual=(*fit, fails), options=options, **fields))
+    return tuple(found)
+
+
+def needs(system: dict[str, Any], pass_: str, num_visual: int) -> int:
+    """Bytes that a layer holds at least: where they are more than the card's, it cannot run.
+
+    Eager: each head's scores, and their softmax in float32. The others, of a token: gate, up and
+    their product, two residual streams; for a backward all that the MLP and attention save.
+    """
+    if system["kernel"] == "eager":
+        return HEADS * (num_visual + TEXT) ** 2 * (2 + 4)
+    return (num_visual + TEXT) * (TOKEN_BYTES if pass_ == "forward" else 2 * TOKEN_BYTES)
+
+
+def seconds(
+    options: tuple[dict[str, Any], ...], passes: tuple[str, ...], num_visual: int, gpu: Card
+) -> float:
+    """Of all iterations of one size under these systems and passes, about."""
+    tokens, spent = num_visual + TEXT, 0.0
+    for system in options:
+        # 4 H K FLOPs a pair; a fused kernel skips the half that the mask hides, D-Attn most pairs.
+        pairs = {"s_attn": tokens**2 / 2, "d_attn": TEXT * tokens}[system["attention"]]
+        scores = 4 * WIDTH * (EAGER_COST if system["kernel"] == "eager" else 1) * pairs
+        forward = (LAYER_FLOPS * tokens + scores) / gpu.flops_per_s
+        for pass_ in passes:
+            spent += CELL_S + CARD_ITERATIONS * forward * (1 if pass_ == "forward" else 3.3)
+    return spent
 
 
 def on_cpu() -> tuple[Grid, ...]:

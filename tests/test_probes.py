@@ -1,5 +1,6 @@
 """Every probe is a sweep of real names, and a program."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 from workbench.devices import DEVICES
 from workbench.lvlm.build import check
-from workbench.spec import Grid, Sweep
+from workbench.record import Environment
+from workbench.spec import Sweep
 from workbench.sweep import machine
 from workbench.sweep.plan import load_probe
 
@@ -93,19 +95,51 @@ def test_the_default_fits_the_cpu_and_meets_a_real_oom(
     assert 2 * 32 * 8256**2 * 4 > 12 * 2**30
 
 
-def test_the_default_goes_to_the_oom_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+H100 = machine.Card(0.55 * 989.4e12, 84_375_000_000)
+
+
+@pytest.mark.parametrize(
+    "gpu",
+    [
+        H100,
+        machine.Card(0.55 * 989.4e12, 149_550_000_000),  # an H200
+        machine.Card(0.55 * 165.2e12, 24_780_000_000),  # an RTX 4090
+        machine.Card(0.55e14, 16 * 10**9),
+    ],
+)
+def test_the_default_goes_to_the_oom_of_a_gpu_within_four_minutes(
+    monkeypatch: pytest.MonkeyPatch, gpu: machine.Card
+) -> None:
     monkeypatch.setattr(machine, "has_cuda", lambda: True)
-    sweep = load_probe(FOLDER / "default.py")
-    measured = [grid for grid in sweep.grids if grid.source == "measured"]
+    monkeypatch.setattr(machine, "card", lambda: gpu)
+    probe = runpy.run_path(str(FOLDER / "default.py"), run_name="probe")
+    measured = [grid for grid in probe["sweep"]().grids if grid.source == "measured"]
     assert {grid.device for grid in measured} == {"cuda"}
-    eager, fused = measured
+    spent = 0.0
+    for grid in measured:
+        *may_fit, fails = grid.visual
+        assert len(may_fit) >= 3
+        assert may_fit == sorted(may_fit)
+        # The last size cannot fit under any of the systems; those before it perhaps do.
+        for system in grid.options:
+            assert probe["needs"](system, grid.passes[0], fails) > gpu.memory_bytes
+        assert probe["needs"](grid.options[0], grid.passes[0], may_fit[-1]) <= gpu.memory_bytes
+        spent += sum(probe["seconds"](grid.options, grid.passes, v, gpu) for v in may_fit)
+        spent += probe["CELL_S"] * len(grid.options) * len(grid.passes)
+    assert spent < 225
+    systems = {(o["attention"], o["kernel"]) for grid in measured for o in grid.options}
+    assert systems == {("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa")}
 
-    def score_bytes(grid: Grid) -> int:
-        return 32 * max(grid.visual) ** 2 * 2
 
-    assert score_bytes(eager) > 192e9
-    # Gate, up and their product, and two residual streams: what a fused forward holds of a token.
-    assert max(fused.visual) * (3 * 14_336 + 2 * 4096) * 2 > 100e9
+def test_a_card_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "device_name", lambda word: "NVIDIA H100 80GB HBM3")
+    found = machine.card()
+    assert found.flops_per_s == pytest.approx(H100.flops_per_s)
+    assert found.memory_bytes == pytest.approx(H100.memory_bytes, rel=1e-3)
+    monkeypatch.setattr(machine, "device_name", lambda word: "NVIDIA Unheard-of")
+    facts = Environment(gpu_memory_bytes=10**10)
+    monkeypatch.setattr(machine, "environment", lambda word: facts)
+    assert machine.card() == pytest.approx((0.55e14, 10**10))
 
 
 def test_the_sizes_are_those_of_real_pictures_and_videos() -> None:

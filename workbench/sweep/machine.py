@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.probe.machine.environment import free_memory_bytes, num_threads, resolve_device
+from workbench.devices import DEVICES, entry_of
+from workbench.errors import RequestError
+from workbench.probe.machine.environment import (
+    device_name,
+    environment,
+    free_memory_bytes,
+    num_threads,
+    resolve_device,
+)
 from workbench.spec import Dtype
 
 
@@ -42,6 +50,33 @@ def cpu_speed(cpuinfo: str | None = None) -> CpuSpeed:
     flags = {"", *(found[1].split() if found else ())}
     dtype, rate = next((dtype, rate) for flag, dtype, rate in _SPEEDS if flag in flags)
     return CpuSpeed(dtype, rate * num_threads())
+
+
+class Card(NamedTuple):
+    """The card that ``cuda`` means here."""
+
+    flops_per_s: float
+    """Dense bfloat16 that its matmuls reach, about: a share of the datasheet's peak."""
+    memory_bytes: int
+
+
+REACHED = 0.55
+"""Share of the datasheet's peak: an H100's layers reach 0.5 to 0.67 of it."""
+UNKNOWN_FLOPS, UNKNOWN_BYTES = 1e14, 80 * 10**9
+"""Of a card that no device entry describes, and of one whose driver does not say."""
+
+
+def card() -> Card:
+    """By the driver's name of the card, so that every look finds the same."""
+    try:
+        entry = DEVICES[entry_of(device_name("cuda"))]
+    except RequestError:
+        there = environment("cuda").gpu_memory_bytes
+        return Card(REACHED * UNKNOWN_FLOPS, there or UNKNOWN_BYTES)
+    peak, memory = entry.peak("bfloat16"), entry.capacity_bytes
+    assert peak is not None, "every card states its peaks"
+    assert memory is not None, "every card states its memory"
+    return Card(REACHED * peak, memory)
 
 
 def memory_limit(at_most: int, share_of_free: float) -> int:
