@@ -206,9 +206,7 @@ def report() -> None:
         for path in written.glob("figures/*.svg"):
             shutil.copy(path, FOLDER / "report" / "figures")
         shutil.copy(written / "report.html", FOLDER / "report")
-        # Its campaign was no sweep yet: there is no specification that would repeat a run.
-        no_sweeps = shutil.ignore_patterns("*.yaml")
-        shutil.copytree(written / "data", FOLDER / "report" / "data", ignore=no_sweeps)
+        shutil.copytree(written / "data", FOLDER / "report" / "data")
         text = (written / "report.md").read_text(encoding="utf-8")
         text = re.sub(r"(\]\(figures/[^)]*)\.png\)", r"\1.svg)", text)
         (FOLDER / "report" / "report.md").write_text(text, encoding="utf-8")

@@ -204,11 +204,22 @@ def test_without_chromium_there_is_one_line_about_it(
     assert "apt-get install chromium" in text
 
 
+def test_a_run_that_is_no_sweep_has_no_command_to_repeat_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    with Store.open(path, mode="w") as store:
+        store.add(store.begin_run("limit", {}, golden.LAPTOP), golden.record(num_visual=64))
+    files = write_report(path, tmp_path / "out", static_images=False)
+    assert files.specs == ()
+    assert "workbench sweep" not in files.reproduce.read_text()
+    assert "workbench report again.db" in files.reproduce.read_text()
+
+
 def test_run_names_cannot_leave_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with Store.open(path, mode="w") as store:
         name = "../../etc/x; rm -rf $HOME `id`"
-        run = store.begin_run("s", {"name": "s"}, golden.LAPTOP, run_id=name)
+        spec = {"name": "s", "grids": [{"visual": [64]}]}
+        run = store.begin_run("s", spec, golden.LAPTOP, run_id=name)
         store.add(run, golden.record(num_visual=64))
     files = write_report(path, tmp_path / "out", static_images=False)
     (spec,) = files.specs

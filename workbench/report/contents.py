@@ -43,7 +43,7 @@ def contents(
         raise RequestError(f"question {question}: is about one store; leave {against} out")
     material = gather(path, asked.keep, asked.fill, against)
     ended = endings_chapter(material)
-    used = [run for run in material.runs if run.num_records]
+    used = [run for run in material.runs if run.num_records and _is_sweep(run)]
     specs = {
         f"{number:02d}-{_safe(run.id)}.yaml": _spec(run) for number, run in enumerate(used, 1)
     }
@@ -127,6 +127,11 @@ def method_page() -> str:
 def _safe(name: str) -> str:
     """A name from a store as part of a file's name and of a shell command."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:80]
+
+
+def _is_sweep(run: RunInfo) -> bool:
+    """Not a search for a threshold, nor predictions that were kept: nothing repeats those."""
+    return isinstance(run.spec, dict) and "grids" in run.spec
 
 
 def _spec(run: RunInfo) -> str:
