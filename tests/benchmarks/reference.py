@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from workbench.calibration import calibration_for, kind_of
+from workbench.calibration import calibration_for
+from workbench.calibration_parts import kind_of
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.record import Record, Status

@@ -13,6 +13,7 @@ from workbench.dashboard.plan import (
     Ask,
     System,
     advice,
+    certainty,
     cost,
     fits,
     larger_cards,
@@ -68,6 +69,14 @@ def test_a_wrong_question_is_one_line(predictor: Predictor, question: dict, said
     error = predictor.ask(question)["error"]
     assert said in error
     assert "\n" not in error
+
+
+def test_what_a_time_is_worth_is_said_beside_it(predictor: Predictor) -> None:
+    cell = {"num_visual": 4096, "attention": "d_attn", "scope": "decoder", "pass": "train"}
+    answer = predictor.ask({"do": "predict", "cell": cell, "device": CARD})
+    (first, *_) = certainty(answer["flags"])
+    assert first.startswith("calibrated: h100-80gb")
+    assert "held-out error of training step" in first
 
 
 def test_without_torch_it_says_so() -> None:
@@ -164,6 +173,7 @@ def test_a_tower_sees_whole_images(stores: Path, monkeypatch: pytest.MonkeyPatch
     test = page("planner", stores, monkeypatch, **link)
     assert not test.exception
     assert "1,458 visual tokens" in words(test)
+    assert "held-out error" in words(test) or "was held out" in words(test)
     assert "rounded up from 1,000 to 2 whole images of 729" in words(test)
     assert "cannot run" not in words(test)
 

@@ -9,7 +9,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from workbench.calibration import Calibration, Choice, kind_of
+from workbench.calibration import Calibration, Choice
+from workbench.calibration_parts import kind_of
 from workbench.cli import main
 from workbench.devices import DEVICES
 from workbench.errors import Failure, RequestError

@@ -9,7 +9,8 @@ from workbench.commands import show
 from workbench.commands.cells import AsJson
 
 if TYPE_CHECKING:
-    from workbench.calibration import Calibration, Fitted
+    from workbench.calibration import Calibration
+    from workbench.calibration_parts import Fitted
 
 
 def calibrate(
@@ -58,7 +59,7 @@ def calibrate(
 
 
 def _error_rows(found: "Calibration") -> list[tuple[str, ...]]:
-    from workbench.calibration import WAYS
+    from workbench.calibration_parts import WAYS
 
     named = {**WAYS, "alone": f"a fit of {found.alone} alone"}
     return [

@@ -1,6 +1,6 @@
 """What the planner asks and how it reads the answers. No Streamlit here, and no torch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from workbench.devices import DEVICES
@@ -193,3 +193,13 @@ def cost(seconds: float | None, price: float | None, gpus: int, count: int) -> f
     if seconds is None or price is None:
         return None
     return seconds / 3600 * price * gpus * count
+
+
+CERTAINTY = ("calibrated", "uncalibrated", "carried", "beyond_calibration", "stand_in",
+             "host_bound")  # fmt: skip
+"""Flags that say where predicted seconds come from and how far they can be off."""
+
+
+def certainty(flags: Sequence[str]) -> list[str]:
+    """Those of an answer's flags."""
+    return [str(flag) for flag in flags if str(flag).partition(":")[0] in CERTAINTY]

@@ -16,6 +16,7 @@ from workbench.dashboard.plan import (
     System,
     advice,
     asked_first,
+    certainty,
     cost,
     fits,
     peak_of,
@@ -251,6 +252,8 @@ def _verdict(cell: Cell, answer: Answer, price: float | None) -> None:
     words = "at least " if bound else ""
     st.markdown(f"{words}**{quantity(seconds, 's')}** for {plural(cell.batch, 'sample')}"
                 + ("" if cell.world_size == 1 else " on each card"))  # fmt: skip
+    for words in certainty(answer["flags"]):
+        st.caption(markdown(words))
     paid = cost(seconds, price, cell.world_size, COUNT)
     if paid is not None:
         st.markdown(f"{words}**{paid:,.2f}** for {COUNT:,} iterations")

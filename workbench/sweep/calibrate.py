@@ -7,16 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
 import workbench
-from workbench.calibration import (
-    Calibration,
+from workbench.calibration import Calibration
+from workbench.calibration_parts import (
     Covered,
     Fitted,
     Phase,
     Source,
-    Spread,
     Way,
     kind_of,
     phase_of,
@@ -41,12 +38,10 @@ from workbench.sweep.efficiency import (
     Case,
     Cases,
     Fit,
-    Floats,
     fit,
-    held_out,
 )
+from workbench.sweep.held_out import by_kind, by_system, folds, held_out, others, spread_of
 
-FOLDS = 10
 LONG_S = 5.0
 """An iteration from here on counts without a warm-up: what only a first one does takes a second
 or two."""
@@ -142,10 +137,10 @@ def calibrate(
         stores=sources,
         environments=_environments(kept),
         covered=_covered(kept),
-        fitted=_spread(cases.seconds(found.cost) / cases.measured - 1),
+        fitted=spread_of(cases.seconds(found.cost) / cases.measured - 1),
         alone=alone,
-        held_out={way: _spread(list(seen.values())) for way, seen in errors.items()},
-        held_out_by_kind={way: _by_kind(seen, kinds) for way, seen in errors.items()},
+        held_out={way: spread_of(list(seen.values())) for way, seen in errors.items()},
+        held_out_by_kind={way: by_kind(seen, kinds) for way, seen in errors.items()},
     )
 
 
@@ -237,41 +232,6 @@ def floor_of(cases: Cases, target: Device) -> dict[str, float]:
     return {name: 1 / peak for name, peak in peaks if peak}
 
 
-def folds(cases: Cases) -> list[set[int]]:
-    """Places of the cases that are held out together: every tenth, each once."""
-    count = min(FOLDS, len(cases.cases))
-    return [set(range(i, len(cases.cases), count)) for i in range(count)]
-
-
-def by_system(cases: Cases) -> list[set[int]]:
-    """Places of the cases of each attention system; none where there is only one."""
-    groups: dict[str, set[int]] = {}
-    for i, case in enumerate(cases.cases):
-        groups.setdefault(case.system, set()).add(i)
-    return list(groups.values()) if len(groups) > 1 else []
-
-
-def others(cases: Cases, run: str) -> set[int]:
-    """Places of the cases of every run but this one; RequestError where there is none of either.
-
-    A run is named by its id, or by its sweep, whose name the id begins with.
-    """
-    mine = {i for i, case in enumerate(cases.cases) if case.run == run
-            or case.run.startswith(f"{run}-")}  # fmt: skip
-    rest = set(range(len(cases.cases))) - mine
-    if not mine or not rest:
-        known = ", ".join(sorted({case.run for case in cases.cases}))
-        raise RequestError(f"alone {run!r}: one of several runs is needed; there are {known}")
-    return rest
-
-
-def _by_kind(errors: dict[int, float], kinds: Sequence[str]) -> dict[str, Spread]:
-    groups: dict[str, list[float]] = {}
-    for place, error in errors.items():
-        groups.setdefault(kinds[place], []).append(error)
-    return {kind: _spread(groups[kind]) for kind in sorted(groups)}
-
-
 def _rate(found: Fit, name: str, peak: float | None) -> Fitted:
     low, high = found.interval[name]
     value = 1 / found.cost[name]
@@ -287,16 +247,6 @@ def _cost(found: Fit, name: str, most: float = float("inf")) -> Fitted | None:
     low, high = found.interval[name]
     return Fitted(
         value=found.cost[name], low=low, high=min(high, most), num_cells=found.num_cells[name]
-    )
-
-
-def _spread(errors: Floats | Sequence[float]) -> Spread:
-    absolute = np.abs(errors)
-    return Spread(
-        median=float(np.median(absolute)),
-        worst=float(absolute.max()),
-        bias=float(np.median(errors)),
-        num_cells=len(errors),
     )
 
 

@@ -1,6 +1,7 @@
 """A calibration of one card for another with the same processor and other memory."""
 
-from workbench.calibration import Calibration, Fitted
+from workbench.calibration import Calibration
+from workbench.calibration_parts import Fitted
 from workbench.devices import Device
 from workbench.devices import device as device_entry
 from workbench.errors import RequestError

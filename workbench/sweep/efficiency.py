@@ -7,7 +7,7 @@ A cell in which the host sets the pace says nothing of what the device reaches: 
 the cells that the device bounds, and the host's costs, with those rates given, to the others.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -282,27 +282,3 @@ def _starts(cases: Cases, names: Sequence[str], near: dict[str, float] | None) -
         np.array([{**known, EXPOSED: 0.3, **begin, **most}[name] for name in names])
         for most in ((fast, slow) if near is None else ({**slow, **near},))
     ]
-
-
-def held_out(
-    cases: Cases,
-    groups: Iterable[set[int]],
-    floor: dict[str, float],
-    host: bool,
-    near: dict[str, float],
-) -> dict[int, float]:
-    """Relative error of each case of each group, predicted by a fit that saw none of the group.
-
-    ``near`` is where those fits begin. A group without which too little is left has none.
-    """
-    errors: dict[int, float] = {}
-    for group in groups:
-        try:
-            seen = fit(cases.without(group), floor, host, near)
-        except Failure:
-            continue
-        places = sorted(group)
-        own = Cases([cases.cases[i] for i in places])
-        found = own.seconds(seen.cost) / own.measured - 1
-        errors |= dict(zip(places, map(float, found), strict=True))
-    return errors

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workbench.calibration import Calibration, kind_of
+from workbench.calibration import Calibration
+from workbench.calibration_parts import kind_of
 from workbench.devices import Device
 from workbench.probe.counting.states import States
 from workbench.probe.counting.trace import Trace

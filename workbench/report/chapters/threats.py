@@ -25,6 +25,8 @@ MEANING = {
     "shared": "another process used the card",
     "memory_cap": "a smaller card was emulated on a larger one",
     "emulated": "one rank of many was emulated on one device",
+    "calibrated": "seconds are fitted; the flag tells the error of cells that were held out",
+    "carried": "seconds use the rates of another card with the same processor",
     "uncalibrated": "seconds are the roofline's, not fitted to any measurement",
     "beyond_calibration": "seconds are fitted, but to other sizes, systems or kernels than these",
     "stand_in": "seconds of attention use the rate of another kind of operator",
