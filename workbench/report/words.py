@@ -59,7 +59,7 @@ def setting(rows: pd.DataFrame) -> str:
     if facts["scope"] != "layer" and "logits" in facts:
         words.append(f"logits of {facts['logits']} rows")
     if facts.get("zero"):
-        words.append(f"ZeRO {facts['zero']} over {facts.get('world_size', 1):,} ranks")
+        words.append(f"ZeRO {facts['zero']} over {plural(facts.get('world_size', 1), 'rank')}")
     words += [
         f"{field_label(name).lower()}: {value}"
         for name, value in facts.items()

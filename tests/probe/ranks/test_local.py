@@ -23,6 +23,8 @@ from workbench.store import Store
 from workbench.sweep.run import run_sweep
 
 STEP = {"scope": "decoder", "pass": "train", "num_text": 15, "dtype": "float32"}
+HOST = {"zero": 2, "offload_optimizer": True}
+"""One process under deepspeed, which keeps master weights of float32 cells too."""
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +52,17 @@ def of_ranks(cell: Cell) -> dict[int, int]:
 def test_a_sweep_starts_the_ranks_of_its_cells(cell: Cell, tmp_path: Path) -> None:
     grid = Grid(
         models=(cell.model,), scopes=("decoder",), passes=("train",), dtypes=("float32",),
-        text=(15,), visual=(33,), device="cpu", options=({}, {"world_size": 2, "zero": 2}),
+        text=(15,), visual=(33,), device="cpu", options=({}, {"world_size": 2, "zero": 2}, HOST),
         protocol=Protocol(min_samples=2, precision=None),
     )  # fmt: skip
     summary = run_sweep(Sweep(name="both", grids=(grid,)), tmp_path / "a.db")
-    assert summary.counts == {"ok": 2}
+    assert summary.counts == {"ok": 3}
     with Store.open(tmp_path / "a.db") as store:
-        records = {record.cell.world_size: record for _, record in store.items()}
+        found = [record for _, record in store.items()]
+    (host,) = (record for record in found if record.cell.offload_optimizer)
+    records = {r.cell.world_size: r for r in found if r is not host}
+    assert len(host.details["ranks"]) == 1
+    assert host.metrics["optimizer_bytes"] > records[1].metrics["optimizer_bytes"]
     assert len(records[2].details["ranks"]) == 2
     assert records[2].metrics["communication_share"] > 0
     together, alone = (records[n].details["memory_limit_bytes"] for n in (2, 1))

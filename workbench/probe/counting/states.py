@@ -11,7 +11,8 @@ release 0.19 has it (runtime/fp16/unfused_optimizer.py, runtime/zero/stage_1_and
   ``stage3_param_persistence_threshold`` elements whole as well, but lets them go while it steps.
 - Working buffers are the defaults of its configuration: ``reduce_bucket_size`` 5e8 elements and,
   for stage 3, ``stage3_max_live_parameters`` 1e9 gathered elements, both at most the parameters.
-  Stage 3 keeps the bucket, and copies it while the ranks reduce it, which interleaves their parts;
+  Stage 3 keeps the bucket, and copies it while the ranks reduce it, which interleaves their parts
+  (or holds the one gradient that is larger);
   stages 1 and 2 reduce it where it is, and let it go after each backward.
 - A step flattens and widens the gradients of one group at a time: of a learning rate in stages 1
   and 2, in stage 3 of a sub-group (``sub_group_size``). Before, each gradient's norm is taken of a
@@ -138,7 +139,8 @@ def _first_or_second(cell: Cell, whole: int, groups: Sequence[Sequence[int]]) ->
             gradients=MASTER * sum(shards),
             reduced=MASTER * sum(shards),
             optimizer=optimizer,
-            buffers=bucket + largest,
+            # Stage 2 sends each gradient away as it comes: one is on its way at a time.
+            buffers=bucket + largest * cell.zero,
             on_host=True,
             kept_buffers=largest,
             host=item * sum(shards) + largest,
@@ -171,6 +173,8 @@ def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequenc
     if cell.ulysses > 1 and item < MASTER:
         # Gradients travel in float32 where a sequence was shared: widened, then interleaved.
         copied *= 2 * MASTER // item
+    # Or one gradient that does not fit the bucket, such as a vocabulary's.
+    copied = max(copied, item * max(map(max, groups)))
     offload = cell.offload_optimizer
     largest = max(size for group in shares for size in sub_groups(group, cell.sub_group_size))
     return States(
