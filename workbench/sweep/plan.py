@@ -15,6 +15,7 @@ from workbench.devices import DEVICES
 from workbench.devices import device as device_entry
 from workbench.errors import RequestError
 from workbench.files import require_file
+from workbench.probe.machine.allocator import check_allocator
 from workbench.probe.machine.environment import cuda_index, device_name, resolve_device
 from workbench.probe.machine.launch import check_here, check_together
 from workbench.spec import Cell, Point, Sweep
@@ -114,6 +115,8 @@ def _tasks(points: Iterable[Point], calibrations: Choice | None, here: bool) -> 
             if asked not in places:
                 places[asked] = place(*asked) if here else place_elsewhere(*asked)
             task = Task(point, *places[asked])
+            if point.source == "measured":
+                check_allocator(point.cell, task.device)
             _check_alike(task, tasks.setdefault(task.identity, task))
     if calibrations is None:
         return list(tasks.values())

@@ -14,6 +14,7 @@ from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.counting.parts import part_seconds
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.trace import trace as trace_cell
+from workbench.probe.machine.allocator import allocator_flags, check_allocator
 from workbench.probe.machine.environment import begun, resolve_device
 from workbench.probe.machine.launch import check_ranks
 from workbench.probe.measuring.bare import bare
@@ -59,8 +60,10 @@ def measure(
     """
     place = resolve_device(device)
     check_graph(protocol, place)
+    check_allocator(cell, place)
     if protocol.emulate is None:
         check_ranks(cell, None, place)
+    configured = [] if place == "cpu" else allocator_flags(cell)
     record = begun(cell, place)
     clock = time.monotonic()
     rank: RankPlan | None = None
@@ -101,7 +104,7 @@ def measure(
         flags = [*flags, rank.flag]
     return Record(
         **record,
-        **{**found, "flags": [*flags, *found["flags"]]},
+        **{**found, "flags": [*configured, *flags, *found["flags"]]},
         metrics=metrics,
         duration_s=time.monotonic() - clock,
     )

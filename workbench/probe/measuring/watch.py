@@ -8,13 +8,12 @@ import torch
 from torch import cuda
 
 from workbench.lvlm.build import Workload
+from workbench.probe.machine.allocator import VARIABLES
 from workbench.probe.machine.nvml import Nvml
 from workbench.probe.measuring.telemetry import Telemetry
 from workbench.probe.measuring.timing import Timing, iterate, sample
 from workbench.spec import Protocol
 
-CONFIGURATION = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""What torch reads the CUDA allocator's configuration from."""
 FACTS = {
     "power_w": ("power_w", 1),
     "sm_clock_hz": ("sm_clock_mhz", 1e6),
@@ -125,7 +124,7 @@ def allocator(device: torch.device) -> dict[str, str | None]:
     On a CPU a preloaded library takes malloc's place.
     """
     if device.type == "cuda":
-        given = (os.environ.get(name) for name in CONFIGURATION)
+        given = (os.environ.get(name) for name in VARIABLES)
         return {
             "name": cuda.get_allocator_backend(),
             "configuration": next((value for value in given if value), None),

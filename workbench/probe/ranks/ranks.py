@@ -12,6 +12,7 @@ from workbench.errors import Unsupported
 from workbench.lvlm.build import build
 from workbench.pictures import Pictures
 from workbench.probe.counting.trace import trace
+from workbench.probe.machine.allocator import allocator_flags, check_allocator
 from workbench.probe.machine.environment import begun, resolve_device
 from workbench.probe.machine.launch import Launch
 from workbench.probe.machine.memory_limit import held_bytes, limited
@@ -48,6 +49,8 @@ def measure_on_ranks(
     place = resolve_device(point.device)
     if place != "cpu":
         place = f"cuda:{launch.local_rank}"
+    check_allocator(cell, place)
+    configured = [] if place == "cpu" else allocator_flags(cell)
     base = begun(cell, place)
     clock, cap = time.monotonic(), Cap(cell, place)
     try:
@@ -83,7 +86,7 @@ def measure_on_ranks(
             status=Status.OK,
             metrics=metrics,
             samples=found["samples"],
-            flags=[*known, *cap.flags, *found["flags"], *missing],
+            flags=[*known, *configured, *cap.flags, *found["flags"], *missing],
             details=found["details"] | shown(cell, pictures),
             duration_s=time.monotonic() - clock,
         )

@@ -17,6 +17,7 @@ from typing import IO, Any, Self
 
 import workbench
 from workbench.errors import Failure, RequestError
+from workbench.probe.machine.allocator import DEFAULT, setting_of, variables_of
 from workbench.probe.machine.environment import device_name, resolve_device
 from workbench.probe.machine.memory_limit import SHARE_OF_FREE, asked_limits, host_limit
 from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
@@ -59,14 +60,14 @@ class Worker:
     ``stop`` is a file descriptor: whoever waits gets Interrupted once it can be read.
     """
 
-    def __init__(self, seat: Seat, stop: int) -> None:
+    def __init__(self, seat: Seat, stop: int, allocator: str = DEFAULT) -> None:
         self._stop = stop
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "workbench.probe.workers.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**_environment_variables(), **seat.variables},
+            env={**_environment_variables(), **seat.variables, **variables_of(allocator)},
             start_new_session=True,
         )
         streams = (self._process.stdin, self._process.stdout, self._process.stderr)
@@ -179,7 +180,8 @@ def _environment_variables() -> dict[str, str]:
 class Client:
     """Runs points in a worker, re-used while cells succeed and replaced after any failure.
 
-    ``seat`` is what the worker gets of the machine. One thread at a time calls a client; any other
+    ``seat`` is what the worker gets of the machine, ``allocator`` the setting of CUDA's allocator
+    that the first one starts with. One thread at a time calls a client; any other
     may ``interrupt`` it, which ends it for good.
     """
 
@@ -190,9 +192,10 @@ class Client:
     ceilings: Mapping[str, Ceiling] = MappingProxyType({})
     """What the device was found to reach, by data type."""
 
-    def __init__(self, seat: Seat = WHOLE_MACHINE) -> None:
+    def __init__(self, seat: Seat = WHOLE_MACHINE, allocator: str = DEFAULT) -> None:
         self.seat = seat
         self._worker: Worker | None = None
+        self._allocator = allocator
         self._ends: tuple[int, ...] = ()
         self._ends = self._stop, self._stopping = os.pipe()
 
@@ -221,10 +224,19 @@ class Client:
         """The warm worker, or a new one, which is tried twice where it is killed as it starts."""
         if self._worker is None:
             try:
-                self._worker = Worker(self.seat, self._stop)
+                self._worker = Worker(self.seat, self._stop, self._allocator)
             except WorkerKilled:
-                self._worker = Worker(self.seat, self._stop)
+                self._worker = Worker(self.seat, self._stop, self._allocator)
         return self._worker
+
+    def _suit(self, point: Point, device: str) -> None:
+        """Replace a worker whose CUDA allocator was started with another setting."""
+        if point.source != "measured" or device == "cpu":
+            return
+        wanted = setting_of(point.cell)
+        if wanted != self._allocator:
+            self.close()
+            self._allocator = wanted
 
     def check(self, cells: list[Cell]) -> None:
         """Raise RequestError for the first name that does not exist; nothing is built or run."""
@@ -287,6 +299,7 @@ class Client:
     def _run_once(self, point: Point) -> Record:
         device = resolve_device(point.device) if point.source == "measured" else point.device
         limit = host_limit(point, device, self.seat.share)
+        self._suit(point, device)
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
 
         def failed(status: Status, error: str, stderr: list[str]) -> Record:

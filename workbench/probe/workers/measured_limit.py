@@ -11,6 +11,7 @@ from workbench.errors import Failure, RequestError, Unsupported
 from workbench.lvlm.build import visual_unit
 from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.counting.states import check_states
+from workbench.probe.machine.allocator import check_allocator, setting_of
 from workbench.probe.machine.environment import (
     device_name,
     environment,
@@ -67,6 +68,7 @@ def measured_limit(
     point = make_point(
         cell=cell, source="measured", device=place, protocol=protocol.model_dump(by_alias=True)
     )
+    check_allocator(cell, place)
     capacity = _capacity(point, place)
     unit = visual_unit(cell)
     lowest = 0 if cell.num_text else unit
@@ -154,7 +156,7 @@ class Fresh:
             self._ready.append(self._pool.submit(self._start))
 
     def _start(self) -> Client:
-        client = Client()
+        client = Client(allocator=setting_of(self.cell))
         try:
             client.prepare(self.cell)  # Libraries are imported; the device is not touched.
         except BaseException:
