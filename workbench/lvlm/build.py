@@ -5,7 +5,7 @@ A predicted and a measured cell are built by the same code; they differ in how t
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -256,9 +256,11 @@ def visual_unit(cell: Cell) -> int:
     return 1 if unit is None else unit(cell)
 
 
-def parts_of(model: Resolved, layer: nn.Module, system: System, context: Context) -> LayerParts:
-    """The parts of a layer, once the kernel has agreed to serve it."""
-    parts = model.family.parts(layer)
+def parts_of(
+    model: Resolved, layer: nn.Module, index: int, system: System, context: Context
+) -> LayerParts:
+    """The parts of the layer of that index, once the kernel has agreed to serve it."""
+    parts = replace(model.family.parts(layer), role=system.role(index))
     # A decode step's cache holds only what its token sees: there is nothing left to mask.
     decode = context.cell.pass_ == "decode"
     bites = not decode and system.window_bites(context.layout, parts.window)

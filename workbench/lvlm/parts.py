@@ -37,6 +37,8 @@ class LayerParts:
     window: int | None
     rope: Rope
     """(x [B, heads, S, K], cos, sin [B, S, K]) -> x rotated."""
+    role: str = ""
+    """The attention system's word for what it does in this layer."""
 
     def query(self, x_bsd: Tensor) -> Tensor:
         """Un-rotated queries [B, H, S, K], QK-norm applied where the family has one."""

@@ -12,10 +12,11 @@ are those in which transformers keeps the linear layers of a decoder on the devi
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from workbench.lvlm.kinds import model_kinds
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -139,9 +140,10 @@ def _linears(model: "Resolved", cell: Cell) -> Iterator[tuple[str, int, int, boo
     count = config.num_hidden_layers
     chosen = model.global_layer if cell.layer is None else cell.layer
     indices = [chosen] if cell.scope == "layer" else range(count)
-    built: dict[str, nn.Module] = {}
+    built: dict[Hashable, nn.Module] = {}
+    kinds = model_kinds(model)
     for index in indices:
-        kind = model.layer_type(index)
+        kind = kinds[index]
         if kind not in built:
             with torch.device("meta"):
                 built[kind] = model.family.layer(config, index)

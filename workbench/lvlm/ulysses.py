@@ -116,7 +116,8 @@ def check_ulysses(cell: Cell, model: Resolved) -> None:
             f"ulysses {count}: {tokens} tokens are no {count} equal shares; give "
             f"{tokens // count * count} or {(tokens // count + 1) * count} in all"
         )
-    windows = [getattr(config, "sliding_window", None)] if model.period == 1 else [0]
+    types = {model.layer_type(i) for i in range(config.num_hidden_layers)}
+    windows = [getattr(config, "sliding_window", None)] if len(types) == 1 else [0]
     if any(w is not None and w < tokens for w in windows):
         raise RequestError(
             f"ulysses {count}: {cell.model} has a sliding window, which needs a mask"

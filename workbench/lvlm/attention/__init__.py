@@ -63,6 +63,13 @@ class System:
         if cell.skip_last and cell.scope == "layer":
             raise RequestError("skip_last: a single layer has no last layer; use scope decoder")
 
+    def role(self, index: int) -> str:
+        """This system's word for what the layer of that index does; alike where it is the same.
+
+        The closed forms find it in ``parts.role``.
+        """
+        return ""
+
     def layer(self, parts: "LayerParts", context: "Context", index: int) -> "nn.Module":
         """The layer of that index under this system: state -> state, real weights inside."""
         raise NotImplementedError

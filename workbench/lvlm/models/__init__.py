@@ -137,16 +137,6 @@ class Resolved:
         return replace(self, config=config)
 
     @property
-    def period(self) -> int:
-        """After how many layers the kinds of layers repeat."""
-        kinds = [self.layer_type(i) for i in range(self.config.num_hidden_layers)]
-        return next(
-            p
-            for p in range(1, len(kinds) + 1)
-            if all(kinds[i] == kinds[i - p] for i in range(p, len(kinds)))
-        )
-
-    @property
     def global_layer(self) -> int:
         """The first layer that sees the whole sequence."""
         count = self.config.num_hidden_layers

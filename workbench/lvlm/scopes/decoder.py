@@ -1,5 +1,6 @@
 """Scope ``decoder``: embedding, every layer, final norm, LM head and, in training, the loss."""
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ from workbench.lvlm.build import (
 from workbench.lvlm.checkpoints import Checkpoint
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.kinds import layer_kinds
 from workbench.lvlm.loss import (
     IGNORED,
     loss_flags,
@@ -55,12 +57,14 @@ class Decoder(nn.Module):
         self.embed_tokens = context.create(lambda: nn.Embedding(vocab, width))
         self.parts: list[LayerParts] = []
         blocks: list[nn.Module] = []
-        made: dict[tuple[int, bool], tuple[LayerParts, nn.Module]] = {}
+        made: dict[tuple[Hashable, bool], tuple[LayerParts, nn.Module]] = {}
+        kinds = layer_kinds(model, system) if context.shared else ()
         for index in range(config.num_hidden_layers):
             last = cell.skip_last and index == context.last
-            kind = (index % model.period if context.shared else index, last)
+            kind = (kinds[index] if context.shared else index, last)
             if kind not in made:
-                parts = parts_of(model, make_layer(model, index, context), system, context)
+                layer = make_layer(model, index, context)
+                parts = parts_of(model, layer, index, system, context)
                 made[kind] = parts, system.layer(parts, context, index)
             self.parts.append(made[kind][0])
             blocks.append(made[kind][1])

@@ -16,7 +16,7 @@ from workbench.spec import Cell
 def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
     model = context.model
     index = model.global_layer if cell.layer is None else cell.layer
-    parts = parts_of(model, make_layer(model, index, context), system, context)
+    parts = parts_of(model, make_layer(model, index, context), index, system, context)
     module = system.layer(parts, context, index)
     if cell.checkpoint:
         module = Checkpointed(module)

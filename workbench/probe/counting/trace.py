@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from workbench.collector import without_collector
 from workbench.errors import RequestError
+from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kinds import layer_kinds, period
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.models import resolve
@@ -140,7 +142,8 @@ def plan_of(cell: Cell) -> Plan | None:
         return None
     model = resolve(cell.model)
     total_layers = model.config.num_hidden_layers
-    unit = lcm(model.period, (cell.checkpoint_every or 1) if cell.checkpoint else 1)
+    repeats = period(layer_kinds(model, SYSTEMS[cell.attention]))
+    unit = lcm(repeats, (cell.checkpoint_every or 1) if cell.checkpoint else 1)
     traced = UNITS * unit + total_layers % unit
     return Plan(traced, total_layers, unit) if traced < total_layers else None
 

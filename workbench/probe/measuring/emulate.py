@@ -4,12 +4,15 @@ Everything that the rank holds by the prediction is there in bytes; ``emulated_p
 emulation itself should need, which a test holds against its measured peak.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from math import lcm
 from typing import Literal
 
 from workbench.errors import RequestError
+from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.emulate import Emulation, emulated_rank
+from workbench.lvlm.kinds import layer_kinds, period
 from workbench.lvlm.models import resolve
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.states import ITEM, MASTER, check_states, states, trained_groups
@@ -85,7 +88,11 @@ def _layers(cell: Cell) -> tuple[int, int]:
     """Layers of the decoder, and after how many they repeat."""
     model = resolve(cell.model)
     grouped = (cell.checkpoint_every or 1) if cell.checkpoint else 1
-    return model.config.num_hidden_layers, lcm(model.period, grouped)
+    return model.config.num_hidden_layers, lcm(period(_kinds(cell)), grouped)
+
+
+def _kinds(cell: Cell) -> tuple[Hashable, ...]:
+    return layer_kinds(resolve(cell.model), SYSTEMS[cell.attention])
 
 
 def plan_rank(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> RankPlan:
@@ -108,7 +115,7 @@ def plan_rank(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> RankPl
     return RankPlan(
         emulation=replace(bare, ballast_bytes=max(0, free + beside)),
         total_layers=total,
-        resident_layers=min(run, resolve(cell.model).period),
+        resident_layers=len(set(_kinds(cell)[:run])),
         excess_bytes=max(0, -(free + beside)),
         optimizer_bytes=optimizer,
         world_size=world,

@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -145,15 +146,16 @@ class _Model:
     @classmethod
     def of(cls, cell: Cell) -> "_Model":
         built = build(cell, "meta")
-        counted: Counter[int | None] = Counter()
-        parts = {}
+        counted: Counter[Hashable] = Counter()
+        parts: dict[Hashable, LayerParts] = {}
         for layer, count in built.layers:
-            counted[layer.window] += count
-            parts[layer.window] = layer
+            like = layer.window, layer.role, tuple(p.shape for p in layer.layer.parameters())
+            counted[like] += count
+            parts[like] = layer
         rows = cell.batch * (cell.num_text + (cell.logits == "all") * cell.num_visual)
         outside = sum(built.outside_flops.values())
         return cls(
-            [(parts[window], count) for window, count in counted.items()],
+            [(parts[like], count) for like, count in counted.items()],
             built.head_flops / max(1, rows if cell.pass_ != "decode" else cell.batch),
             outside / max(1, cell.batch * cell.num_visual),
         )

@@ -1,0 +1,152 @@
+"""Layers that differ: composed from units is all layers traced, whoever makes them differ."""
+
+from copy import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests.small import small_model
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.s_attn import SAttn
+from workbench.lvlm.emulate import Emulation, emulated_rank
+from workbench.lvlm.kinds import _built, layer_kinds, period
+from workbench.lvlm.models import FAMILIES, resolve
+from workbench.probe.counting.trace import plan_of, trace
+from workbench.probe.measuring.emulate import check_emulation, plan_rank
+from workbench.probe.measuring.measure import measure
+from workbench.spec import Protocol, make_cell
+
+EXTRA = 24
+
+
+class Widened(nn.Module):
+    """A layer, and beside it two matrices of its own."""
+
+    def __init__(self, inner, parts, context):
+        super().__init__()
+        self.inner = inner
+        width = parts.hidden_size
+        self.up = context.create(lambda: nn.Linear(width, EXTRA, bias=False))
+        self.down = context.create(lambda: nn.Linear(EXTRA, width, bias=False))
+        for module in (self.up, self.down):
+            nn.init.normal_(module.weight, std=0.02)
+
+    def forward(self, sequence):
+        (out,) = self.inner(sequence)
+        return (out + self.down(self.up(sequence)),)
+
+
+class Alternating(SAttn):
+    """S-Attn, but every third layer is widened."""
+
+    name = "alternating"
+    label = "Alternating"
+
+    def role(self, index):
+        return "widened" if index % 3 == 1 else "plain"
+
+    def layer(self, parts, context, index):
+        inner = super().layer(parts, context, index)
+        return Widened(inner, parts, context) if parts.role == "widened" else inner
+
+    def linear_flops(self, parts, cell):
+        tokens = cell.batch * (cell.num_visual + cell.num_text)
+        own = 4 * tokens * parts.hidden_size * EXTRA if parts.role == "widened" else 0
+        return super().linear_flops(parts, cell) + own
+
+
+@pytest.fixture
+def alternating():
+    SYSTEMS["s_attn"]  # The package's own are there first.
+    SYSTEMS._entries["alternating"] = Alternating()
+    yield
+    del SYSTEMS._entries["alternating"]
+
+
+def cell_of(folder, family="mistral", layers=11, **fields):
+    model = small_model(family, folder, num_hidden_layers=layers)
+    return make_cell(model=model, scope="decoder", kernel="eager", dtype="float32", num_visual=19,
+                     num_text=7, **fields)  # fmt: skip
+
+
+def assert_composed(cell):
+    assert plan_of(cell) is not None
+    composed, whole = trace(cell), trace(cell, compose=False)
+    assert composed.params == whole.params
+    assert composed.parameters == whole.parameters
+    assert composed.flops == whole.flops
+    assert composed.model_flops == whole.model_flops
+    assert composed.bytes_moved == whole.bytes_moved
+    assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
+    assert (composed.operators == whole.operators) is True
+
+
+@pytest.mark.parametrize("pass_", ["forward", "train"])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_system_whose_layers_differ(pass_, checkpoint, alternating, tmp_path):
+    cell = cell_of(tmp_path, layers=14, attention="alternating", checkpoint=checkpoint,
+                   **{"pass": pass_})  # fmt: skip
+    kinds = layer_kinds(resolve(cell.model), SYSTEMS["alternating"])
+    assert (period(kinds), len(set(kinds))) == (3, 2)
+    assert_composed(cell)
+    plain = trace(cell.replace(attention="s_attn"))
+    # Layers 1, 4, 7, 10 and 13.
+    assert trace(cell).params - plain.params == 5 * 2 * 32 * EXTRA
+    if not checkpoint:
+        assert trace(cell).flops == trace(cell).model_flops
+
+
+@pytest.mark.parametrize("pass_", ["forward", "train"])
+def test_a_model_whose_layers_differ(pass_, monkeypatch, tmp_path):
+    """Every second layer has a wider MLP; no word of the config says so."""
+    family = type(FAMILIES["mistral"])
+    build = family.layer
+
+    def layer(self, config, index):
+        if index % 2:
+            config = copy(config)
+            config.intermediate_size *= 2
+        return build(self, config, index)
+
+    cell = cell_of(tmp_path, **{"pass": pass_})
+    assert period(layer_kinds(resolve(cell.model), SYSTEMS["s_attn"])) == 1
+    before = trace(cell).params
+    _built.cache_clear()
+    monkeypatch.setattr(family, "layer", layer)
+    assert period(layer_kinds(resolve(cell.model), SYSTEMS["s_attn"])) == 2
+    assert_composed(cell)
+    assert trace(cell).params - before == 5 * 3 * 32 * 48
+    _built.cache_clear()
+
+
+def test_where_nothing_repeats_everything_is_traced(alternating, monkeypatch, tmp_path):
+    monkeypatch.setattr(Alternating, "role", lambda self, index: str(index * (index == 5)))
+    cell = cell_of(tmp_path, attention="alternating")
+    assert period(layer_kinds(resolve(cell.model), SYSTEMS["alternating"])) == 6
+    assert plan_of(cell) is None
+
+
+def test_an_emulated_rank_has_one_layer_of_every_kind(alternating, tmp_path):
+    cell = cell_of(tmp_path, layers=9, attention="alternating", checkpoint=True, zero=3,
+                   world_size=8, **{"pass": "train"})  # fmt: skip
+    assert check_emulation(cell, 6) == 6
+    plan = plan_rank(cell, 6)
+    assert plan.resident_layers == 2
+    rank = emulated_rank(cell, Emulation(6, 10), "cpu")
+    blocks = [block.inner for block in rank.module.layers]
+    assert blocks[0] is blocks[2] is blocks[3] is blocks[5]
+    assert blocks[1] is blocks[4] is not blocks[0]
+    assert isinstance(blocks[1], Widened)
+    rank.step()
+    assert torch.isfinite(rank.run_forward()[0]).all()
+    record = measure(cell, "cpu", Protocol(iterations=1, emulate=6))
+    assert record.metrics["params"] == trace(cell, compose=False).params
+
+
+def test_the_period_of_kinds():
+    assert period("aaaa") == 1
+    assert period("ababa") == 2
+    assert period("aabaabaa") == 3
+    assert period("aaab") == 4
+    assert period("a") == 1
