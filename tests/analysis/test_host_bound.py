@@ -6,6 +6,7 @@ import pytest
 from workbench.analysis import depends_on_time, fit, headline, host_bound
 from workbench.figures import LIGHT, looks, scaling
 from workbench.record import METRICS, Record
+from workbench.report.blocks.seconds import _seconds
 from workbench.spec import make_cell
 from workbench.store import Store
 
@@ -74,6 +75,15 @@ def test_figures_draw_them_hollow_in_time_alone(frame):
     assert len(seconds) == 2
     assert all(isinstance(t.marker.symbol, str) for t in points if t.xaxis == "x2")
     assert "seconds of the host" in [t.name for t in figure.data]
+
+
+def test_a_report_says_whose_seconds_they_are(frame):
+    rows = frame.assign(series=frame["attention"])
+    table = _seconds(rows, "on a card")
+    assert table.rows[0] == ("256", "2 ms (h)", "2 ms (h)")
+    assert "(h)" not in table.rows[-1][1]
+    assert table.note.endswith("(h): the card waited for the host, whose seconds these are.")
+    assert "(h)" not in str(_seconds(rows[rows["num_visual"] > 1024], "on a card"))
 
 
 def test_a_frame_without_flags_has_none():

@@ -3,7 +3,11 @@
 from workbench.analysis.compare import compare, environment_differences
 from workbench.analysis.fits import Fit, fit_curve
 from workbench.analysis.headline import Samples, headline
-from workbench.analysis.host_bound import depends_on_time, host_bound
+from workbench.analysis.host_bound import (
+    depends_on_time,
+    host_bound,
+    without_host_bound,
+)
 from workbench.analysis.scaling import fit, limits
 from workbench.analysis.series import (
     CONDITIONS,
@@ -37,4 +41,5 @@ __all__ = [
     "series_label",
     "series_name",
     "systems_of",
+    "without_host_bound",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis import host_bound
 from workbench.figures import in_order, quantity
 from workbench.report.material import Material, Subject
 from workbench.report.page import Block, Table
@@ -19,6 +20,8 @@ from workbench.report.sentences import (
 )
 
 MOST_ROWS = 40
+MARK = " (h)"
+HOST = f" {MARK.strip()}: the card waited for the host, whose seconds these are."
 
 
 def seconds_block(material: Material, subject: Subject) -> Block:
@@ -46,13 +49,17 @@ def _seconds(rows: pd.DataFrame, name: str) -> Table | None:
     systems = in_order(timed)
     tokens = sorted(timed["num_visual"].unique())
     rest, last = len(tokens) - MOST_ROWS, tokens[-MOST_ROWS:]
-    told = timed.loc[timed["num_visual"].isin(last), ["num_visual", "series", "time_s", "status"]]
+    waited = host_bound(timed)
+    told = timed.assign(waited=waited).loc[
+        timed["num_visual"].isin(last), ["num_visual", "series", "time_s", "status", "waited"]
+    ]
     cells = {(row["num_visual"], row["series"]): _words(row) for row in told.to_dict("records")}
     return Table(
         f"Seconds per iteration, {name}",
         ("|V|", *systems),
         tuple((f"{v:,}", *(cells.get((v, system), "") for system in systems)) for v in last),
         "Medians. An empty field was not asked for."
+        + (HOST if waited.any() else "")
         + (f" The {rest:,} smallest |V| are left out; data/ holds them." if rest > 0 else ""),
     )
 
@@ -61,5 +68,5 @@ def _words(row: Mapping[Any, Any]) -> str:
     status = str(row["status"])
     if pd.isna(row["time_s"]):
         return status
-    shown = quantity(row["time_s"], "s")
+    shown = quantity(row["time_s"], "s") + (MARK if row["waited"] else "")
     return shown if status == "ok" else f"({shown}, {status})"

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from workbench.analysis import without_host_bound
 from workbench.figures import in_order, quantity
 from workbench.report.material import Material
 from workbench.report.page import Table
@@ -26,7 +27,7 @@ def _stands(material: Material) -> list[tuple[str, str, str, pd.DataFrame]]:
     found = []
     for subject in material.spoken:
         for source, device in places(subject.rows):
-            rows = at_place(subject.rows, source, device)
+            rows = without_host_bound(at_place(subject.rows, source, device), ["time_s"])
             rows = rows[rows["flops"].notna()]
             at = set(rows.loc[rows["attention"] == SYSTEM, "num_visual"])
             counts = rows[rows["num_visual"].isin(at)].groupby("num_visual")["series"].nunique()

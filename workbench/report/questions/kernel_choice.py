@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from workbench.analysis import without_host_bound
 from workbench.figures import quantity
 from workbench.report.material import Material
 from workbench.report.page import Table
@@ -26,7 +27,7 @@ def _races(material: Material) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """(subject and place, system, its cells at the largest |V| that most kernels ran)."""
     for subject in material.spoken:
         for source, device in places(subject.rows):
-            rows = at_place(subject.rows, source, device)
+            rows = without_host_bound(at_place(subject.rows, source, device), ["time_s"])
             ran = rows[(rows["status"] == "ok") & rows["time_s"].notna()]
             for _, own in ran.groupby(LINE, dropna=False):
                 counts = own.groupby("num_visual")["kernel"].nunique()
