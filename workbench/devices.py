@@ -54,14 +54,16 @@ def _number(value: Any) -> Any:
 def _bytes(value: Any) -> Any:
     if not isinstance(value, str):
         return _number(value)
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)", value.strip())
+    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([A-Za-z]{1,3})", value.strip())
     if found is None or found[2] not in UNITS:
         raise ValueError("bytes are a whole number, or a number and one of " + ", ".join(UNITS))
     return int(float(found[1]) * UNITS[found[2]])
 
 
-Rate = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+MAX_RATE, MAX_BYTES = 10.0**24, 2**60
+"""Far above any card: what divides by a rate, or adds bytes up, stays finite."""
+Rate = Annotated[float, BeforeValidator(_number), Field(ge=1, le=MAX_RATE, allow_inf_nan=False)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=MAX_BYTES)]
 
 
 class Device(BaseModel):

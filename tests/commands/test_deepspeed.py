@@ -38,6 +38,7 @@ def test_deepspeed_reads_it(cell, tmp_path, capsys):
     assert read.zero_optimization_stage == 3
     assert read.zero_config.offload_optimizer.device == "cpu"
     assert read.zero_config.reduce_bucket_size == 21_728
+    assert read.zero_config.sub_group_size == 10**9
     assert read.bfloat16_config.enabled
     assert (read.train_micro_batch_size_per_gpu, read.gradient_accumulation_steps) == (2, 8)
     assert read.optimizer_name == "adamw"

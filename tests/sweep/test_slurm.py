@@ -239,6 +239,8 @@ def refused(capsys: pytest.CaptureFixture[str], says: str, spec: Path, *words: s
         (("--time", "soon"), "time 'soon': minutes, HH:MM:SS or D-HH:MM:SS"),
         (("--sbatch", "constraint=nope"), "--constraint=nope: Invalid feature specification"),
         (("--sbatch", "nonsense=1"), "sbatch: unrecognized option '--nonsense=1'"),
+        (("--sbatch", "ntasks=2"), "a job is one process on one node"),
+        (("--folder", "jobs\n#SBATCH --uid=0"), "a job's script cannot name it"),
         (("--workers", "0"), "workers 0: at least 1 is needed"),
         (("--workers", "5000"), "workers 5000: an array of this cluster has at most 1001 jobs"),
         (("--partition", "far"), "is on a disk of this machine"),
