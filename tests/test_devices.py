@@ -110,7 +110,7 @@ def test_a_users_file(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (("float32: 1.0e+13, ", ""), "peak_flops.float32: missing"),
-        (("float32: 1.0e+13", "float32: -1.0"), "peak_flops.float32 -1.0: .*greater than or equal to 1"),
+        (("float32: 1.0e+13", "float32: -1.0"), "peak_flops.float32 -1.0: .*or equal to 1"),
         (("float32: 1.0e+13", "float32: true"), "peak_flops.float32 True: a number is needed"),
         (("float32: 1.0e+13", "float32: .inf"), "peak_flops.float32 inf: .*less than or equal to"),
         (("float64", "fp64"), "peak_flops.float64: missing"),
