@@ -23,6 +23,7 @@ from workbench.report.images import browser
 from workbench.report.material import gather
 from workbench.report.published import D_ATTN, S_ATTN, SPEED_RATIO, VISUAL_RATIO
 from workbench.report.write import write_report
+from workbench.spec import Cell, make_cell
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate
 from workbench.sweep.carry import carried
@@ -62,12 +63,23 @@ def read_records(store: Path = STORE) -> list[Record]:
         return found.records()
 
 
+def _varied(cell: Cell) -> bool:
+    """Whether a cell differs from the headline's in more than system, kernel, |V| and chunks."""
+    plain = make_cell(
+        attention=cell.attention, kernel=cell.kernel, scope=cell.scope, num_visual=cell.num_visual,
+        num_text=400, chunk=cell.chunk, **{"pass": cell.pass_},
+        **({"logits": "text"} if cell.scope == "decoder" else {}),
+        **({"checkpoint": True, "zero": 3, "world_size": 32} if cell.zero else {}),
+    )  # fmt: skip
+    return cell.key != plain.key
+
+
 def of(records: Iterable[Record], kind: Kind, system: str) -> list[Record]:
     """Records of a kind under one column's system, in its plain form or in chunks."""
     chosen = []
     for record in records:
         cell = record.cell
-        if (cell.scope, cell.pass_, cell.zero == 3) != kind or cell.offload or cell.fold:
+        if (cell.scope, cell.pass_, cell.zero == 3) != kind or _varied(cell):
             continue
         if cell.attention == "s_attn":
             name = "eager" if cell.kernel == "eager" else "fused"
