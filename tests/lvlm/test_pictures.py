@@ -184,3 +184,27 @@ def test_a_wrong_request_is_one_line_and_exit_2(
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_limits_of_a_checkpoint_and_of_a_request(capsys, files, tmp_path):
+    """The file beside the config is read at scope lvlm too, and an option goes before it."""
+    model = small_lvlm("qwen2_5_vl", tmp_path)
+    words = ["predict", "--model", model, "--scope", "lvlm", "--image", files / "wide.png",
+             "--device", "cpu", "--json"]  # fmt: skip
+    (tmp_path / "qwen2_5_vl-lvlm" / "preprocessor_config.json").write_text(
+        json.dumps({"min_pixels": 3136, "max_pixels": 40 * 28 * 28})
+    )
+    found = json.loads(run(capsys, *words)[1])
+    fact = found["details"]["pictures"][0]
+    assert found["cell"]["num_visual"] == fact["tokens"] <= 40
+    assert fact["limits_from"]["max_pixels"] == "preprocessor_config.json"
+    asked = json.loads(run(capsys, *words, "--max-pixels", 20 * 28 * 28)[1])
+    assert asked["cell"]["num_visual"] <= 20
+    assert asked["details"]["pictures"][0]["limits_from"]["max_pixels"] == "the request"
+    shown = Pictures(video=str(files / "clip.mkv"), fps=10.0, max_video_tokens=12)
+    tower = tower_of(resolve(model), None, shown.limits)
+    scene = look(tower, shown)
+    assert tuple(pixels(tower, shown, scene).shape) == tower.pixels(1, scene.grids)
+    code, _, err = run(capsys, *words[:5], "--visual", 64, "--max-pixels", 99)
+    assert (code, err) == (2, "workbench: max_pixels 99: only files have limits; give --image or "
+                              "--video\n")  # fmt: skip

@@ -11,6 +11,7 @@ from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.solve import Question, solved
 from workbench.record import Status
 from workbench.spec import make_cell
+from workbench.vision import Limits
 from workbench.visuals import tokens
 
 DEVICE = "a100-40gb"
@@ -115,3 +116,26 @@ def test_the_command(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["solve"] == "minutes"
     assert document["max_minutes"] * 120 == document["max_frames"]
+
+
+def test_limits_of_the_front_end():
+    """A budget for the whole video lets more frames fit; a limit of frames ends the search."""
+    cell = make_cell(model="qwen2.5-vl-7b", scope="decoder", num_visual=1)
+    size = "1920x1080"
+    plain = solved(cell, "rtx-4090-24gb", Question("frames", resolution=size))
+    few = Limits(max_video_tokens=2_000)
+    capped = solved(cell, "rtx-4090-24gb", Question("frames", resolution=size, limits=few))
+    assert capped["max_frames"] > plain["max_frames"]
+    assert capped["limits_from"]["max_video_pixels"] == "the request"
+    most = Question("minutes", resolution=size, limits=Limits(max_frames=8))
+    assert solved(cell, "h200-141gb", most)["max_frames"] == 8
+    with pytest.raises(RequestError, match="max_frames 3: says nothing where limit solves"):
+        solved(cell, "cpu", Question(limits=Limits(max_frames=3)))
+
+
+def test_a_model_whose_front_end_is_not_known(tmp_path):
+    fields = {"model_type": "internvl", "vision_config": {"model_type": "internvl_vision"}}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    cell = make_cell(model=str(tmp_path), scope="decoder", num_visual=1)
+    with pytest.raises(RequestError, match="the front ends are gemma-3, llava"):
+        solved(cell, "h100-80gb", Question("frames", resolution="9x9"))

@@ -1,0 +1,161 @@
+"""What is modelled, what is refused and what is flagged: rows that the code itself fills in.
+
+``python -m workbench.lvlm.boundaries`` prints the table of docs/method.md, and a test holds the
+page to it. A part of the workbench adds a row by an entry in ROWS.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+
+from workbench.errors import Unsupported
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.config_fields import MAX_LAYERS, SIZES
+from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.models import FAMILIES, MODELS, resolve
+from workbench.lvlm.quantized import SKIPPED
+from workbench.lvlm.rope import MOVING, rope_types
+from workbench.lvlm.towers import PAPER, TOWERS
+from workbench.model_files import PREPROCESSORS
+from workbench.spec import MAX_TOKENS
+from workbench.vision import VISIONS, Limits
+
+
+class Boundary(NamedTuple):
+    """One row: a subject, and where its modelling ends."""
+
+    subject: str
+    modelled: str
+    refused: str
+    flagged: str
+
+
+ROWS: list[Callable[[], Iterator[Boundary]]] = []
+"""Each makes its rows from what the code has when the table is asked for."""
+
+
+def table() -> str:
+    """The table in Markdown."""
+    rows = [row for make in ROWS for row in make()]
+    lines = ["| | modelled | refused | flagged |", "|---|---|---|---|"]
+    lines += ["| " + " | ".join(cell or "–" for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _words(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _configs() -> Iterator[Boundary]:
+    yield Boundary(
+        "model families",
+        _words(sorted(family.model_type for family in FAMILIES.values())),
+        "every other `model_type`; a model that needs code of its own, which is never run",
+        "",
+    )
+    yield Boundary(
+        "sizes of a config",
+        f"{_words(SIZES)}, flat or in the section that transformers reads",
+        "a size that is not what was built; a section that nothing reads; values that are not "
+        f"whole, positive, bounded or dividing; more than {MAX_LAYERS:,} layers",
+        "a size that only transformers' default supplies; tied embeddings that transformers "
+        "would read otherwise",
+    )
+    yield Boundary(
+        "rotary embeddings",
+        f"{_words(rope_types())}; {_words(MOVING)} by the last position of the whole sequence",
+        "an unknown `rope_type`; a rotation of a part of the head",
+        "",
+    )
+    yield Boundary(
+        "quantised weights",
+        f"their bytes under {_words(SKIPPED)}, as `quantized_weight_bytes`",
+        "",
+        "always: weights are priced and run in the cell's dtype; where the bytes are null, why",
+    )
+
+
+def _pictures() -> Iterator[Boundary]:
+    yield Boundary(
+        "vision towers",
+        f"{_words(sorted(TOWERS))}; `{PAPER}`, the paper's, for text models",
+        f"any other tower of a config, unless `--tower {PAPER}` asks for the paper's",
+        "the paper's in place of a config's; layers that feed no token",
+    )
+    yield Boundary(
+        "images and video to \\|V\\|",
+        f"{_words(sorted(VISIONS))}, under {_words(PREPROCESSORS)}",
+        "a model whose front end is none of these; settings that make no sense; a limit that a "
+        "front end does not have",
+        "every limit and its origin; a video's budget that a reference pipeline would apply",
+    )
+    yield Boundary(
+        "limits of a request",
+        _words(f"--{name.replace('_', '-')}" for name in Limits.__dataclass_fields__),
+        "frames beyond `--max-frames`",
+        "",
+    )
+    yield Boundary(
+        "tokens",
+        f"up to {MAX_TOKENS:,} visual and as many text tokens",
+        "at scope `lvlm`, a \\|V\\| that is no whole number of images",
+        "",
+    )
+
+
+def _kernels() -> Iterator[Boundary]:
+    """Which families each kernel serves, as it says itself of their layers."""
+    published = {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
+    for name, kernel in KERNELS.items():
+        refused: dict[bool, list[str]] = {False: [], True: []}
+        for family in sorted(FAMILIES):
+            model = resolve(published[family])
+            with torch.device("meta"):
+                kinds = {
+                    model.layer_type(i): i for i in reversed(range(model.config.num_hidden_layers))
+                }
+                parts = [
+                    FAMILIES[family].parts(FAMILIES[family].layer(model.config, index))
+                    for index in kinds.values()
+                ]
+            for decomposed, found in refused.items():
+                try:
+                    for part in parts:
+                        kernel.refuse(part, decomposed, part.window is not None)
+                except Unsupported:
+                    found.append(family)
+        served = [f for f in sorted(FAMILIES) if f not in refused[False]]
+        modelled = kernel.traced_as()
+        yield Boundary(
+            f"kernel `{name}`",
+            f"S-Attn of {_words(served)}",
+            "; ".join(
+                f"{what} of {_words(found)}"
+                for what, found in (("S-Attn", refused[False]), ("other systems", refused[True]))
+                if found
+            ),
+            modelled or "",
+        )
+
+
+def _systems() -> Iterator[Boundary]:
+    from workbench.lvlm.attention import STREAM_OPTIONS
+
+    by_options: dict[tuple[str, ...], list[str]] = {}
+    for name, system in SYSTEMS.items():
+        by_options.setdefault(tuple(system.options), []).append(name)
+    for options, names in by_options.items():
+        without = [option for option in STREAM_OPTIONS if option not in options]
+        yield Boundary(
+            f"systems {_words(names)}",
+            f"with {_words(options)}" if options else "",
+            _words(without),
+            "",
+        )
+
+
+ROWS += [_configs, _pictures, _kernels, _systems]
+
+if __name__ == "__main__":
+    print(table())
