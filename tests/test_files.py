@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import RequestError
-from workbench.files import parse_json, read_bytes, read_json, read_text, require_file, shown
+from workbench.files import (
+    parse_json,
+    read_bytes,
+    read_json,
+    read_text,
+    require_file,
+    shown,
+    write_text,
+)
 
 READERS = (read_bytes, read_text, read_json)
 
@@ -123,3 +131,28 @@ def test_the_facts_of_a_file_without_opening_it(tmp_path: Path) -> None:
     assert require_file(path, "thing").st_size == 3
     with pytest.raises(RequestError, match="not a regular file"):
         require_file(fifo(tmp_path), "thing")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (fifo, "not a regular file"),
+        (lambda folder: folder, "a folder"),
+        (lambda folder: "/dev/full", "not a regular file"),
+        (lambda folder: folder / "x" / "y", "cannot be written: No such file"),
+        (lambda folder: folder / ("x" * 300), "cannot be written: File name too long"),
+        (lambda folder: f"{folder}/a\0b", "null byte"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(
+    make: Callable[[Path], Path], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=says) as caught:
+        write_text(make(tmp_path), "thing", "text")
+    assert str(caught.value).isprintable()
+
+
+def test_a_file_is_written_in_the_place_of_a_longer_one(tmp_path: Path) -> None:
+    for text in ("a longer text ☃", "short"):
+        write_text(tmp_path / "a", "thing", text)
+        assert (tmp_path / "a").read_text(encoding="utf-8") == text

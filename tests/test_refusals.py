@@ -1,5 +1,9 @@
 """What the command line refuses: one line that names what was given, and exit 2."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +84,51 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
     answer = Answer(capsys)
     assert answer.code == 2
     assert "Usage: workbench" in answer.err + answer.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "STORE", "-o"],
+        ["report", "STORE", "--no-images", "-o"],
+        ["calibrate", "STORE", "-o"],
+        ["merge", "STORE", "-o"],
+        ["list", "runs", "--store"],
+        ["tokens", "--image"],
+        ["predict", "--visual", "9", "--calibration"],
+        ["predict", "--visual"],
+        ["predict", "--visual", "9", "--memory-cap"],
+        ["tokens", "--resolution", "9x9", "--model"],
+        ["export", "--deepspeed-config"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(
+    "value", ["x" * 300, "9" * 5000, "/dev/full", "/dev/zero", "FOLDER/pipe", "a\0b"],
+    ids=lambda value: f"{value[:12]!r}",
+)  # fmt: skip
+def test_a_value_of_no_use_is_one_line(
+    capsys: pytest.CaptureFixture[str], stores: Path, tmp_path: Path, words: list[str], value: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    given = [str(stores / "one_cell.db") if word == "STORE" else word for word in words]
+    answer = Answer(capsys, *given, value.replace("FOLDER", str(tmp_path)))
+    assert answer.code in (1, 2)
+    assert answer.err.startswith("workbench: ")
+    assert answer.err.count("\n") == 1
+
+
+def test_a_folder_that_is_no_utf_8_is_written_to_and_named(stores: Path, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/\xff\xfe"
+    command = [
+        sys.executable,
+        "-m",
+        "workbench.cli",
+        "export",
+        stores / "one_cell.db",
+        "-o",
+        folder,
+    ]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    (first, *_) = json.loads(done.stdout)["files"]
+    assert Path(first).is_file()

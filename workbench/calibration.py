@@ -33,7 +33,7 @@ from workbench.calibration_parts import (
 )
 from workbench.devices import DEVICES
 from workbench.errors import RequestError
-from workbench.files import read_json, unusable
+from workbench.files import read_json, write_text
 from workbench.spec import Cell
 
 PACKAGED = Path(__file__).with_name("calibrations")
@@ -143,10 +143,7 @@ class Calibration(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the file; raises RequestError where it cannot be written."""
-        try:
-            path.write_text(self.text, encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise unusable(path, "calibration", error, "written") from None
+        write_text(path, "calibration", self.text)
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -3,6 +3,7 @@
 import atexit
 import errno
 import gc
+import io
 import os
 import resource
 import sys
@@ -21,6 +22,7 @@ from workbench.commands.limits import limit
 from workbench.commands.tokens import tokens
 from workbench.commands.validate import validate
 from workbench.errors import Failure, RequestError
+from workbench.files import shown
 
 SPEAKS_FIRST_S = 2.0
 INTERRUPTED = 130
@@ -65,6 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
         _run(arguments)
         return
     code: int | str | None = 0
+    # A name that is no UTF-8 is shown as JSON escapes it, not a reason to fail.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Imports make a million objects that stay; looking through them is a tenth of a start.
     gc.set_threshold(100_000)
     try:
@@ -100,7 +106,11 @@ def _run(arguments: list[str] | None) -> None:
         _leave(1, f"{error.name} is not installed; 'workbench doctor' says what mends it")
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
+            if error.filename is None:
+                raise
+            # A file that a request names and that the system refuses, wherever it was met.
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+            _leave(1 if full else 2, f"{shown(os.fsdecode(error.filename))}: {error.strerror}")
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         _leave(1, f"{error.strerror}: this process may have {most}; raise it with 'ulimit -n'")
     except KeyboardInterrupt:

@@ -168,8 +168,9 @@ def _parquet(path: Path, table: str, columns: Sequence[str], rows: Rows) -> Path
     arrays = {
         name: _texts(values) if name in text else list(values) for name, values in by_name.items()
     }
-    with _whole(path) as part:
-        parquet.write_table(pa.table(arrays, schema=schema), part)
+    # Arrow opens no name that is no UTF-8.
+    with _whole(path) as part, part.open("wb") as file:
+        parquet.write_table(pa.table(arrays, schema=schema), file)
     return path
 
 

@@ -88,6 +88,26 @@ def read_json(path: str | Path, what: str, max_bytes: int) -> Any:
     return parse_json(read_text(path, what, max_bytes), f"{what} {shown(path)}")
 
 
+def write_text(path: str | Path, what: str, text: str) -> None:
+    """Write a file; RequestError, one line, where that is impossible or ``path`` is no file.
+
+    A pipe is not waited for, and a device is not written to.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        if os.path.exists(path):
+            _check_kind(path, what, os.stat(path), "written")
+        number = os.open(path, flags, 0o666)
+        with open(number, "w", encoding="utf-8") as file:
+            _check_kind(path, what, os.fstat(number), "written")
+            file.truncate(0)
+            file.write(text)
+    except RequestError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unusable(path, what, error, "written") from None
+
+
 def parse_json(text: str, what: str) -> Any:
     """A JSON document of at most MAX_DEPTH levels, whose integers have at most MAX_DIGITS digits.
 
@@ -107,11 +127,10 @@ def parse_json(text: str, what: str) -> Any:
     return document
 
 
-def _check_kind(path: str | Path, what: str, found: os.stat_result) -> None:
-    if stat.S_ISDIR(found.st_mode):
-        raise RequestError(f"{what} {shown(path)}: cannot be read: it is a folder")
+def _check_kind(path: str | Path, what: str, found: os.stat_result, done: str = "read") -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise RequestError(f"{what} {shown(path)}: cannot be read: it is not a regular file")
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+        raise RequestError(f"{what} {shown(path)}: cannot be {done}: it is {kind}")
 
 
 def _integer(digits: str) -> int:

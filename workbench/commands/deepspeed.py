@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RequestError, Unsupported
-from workbench.files import parse_json, read_text, shown, unusable
+from workbench.files import parse_json, read_text, shown, write_text
 from workbench.yaml_text import MAX_BYTES as MAX_YAML
 from workbench.yaml_text import parse_yaml
 
@@ -40,10 +40,7 @@ def write_config(named: str, store: Path | None, output: Path | None) -> str | N
     text = json.dumps(whole_config(cell, parameters), indent=2) + "\n"
     if output is None:
         return text
-    try:
-        output.write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise unusable(output, "output", error, "written") from None
+    write_text(output, "output", text)
     return None
 
 

@@ -16,6 +16,7 @@ from workbench.commands.limit_options import (
     PanAndScan,
 )
 from workbench.errors import RequestError
+from workbench.files import MAX_DIGITS
 
 if TYPE_CHECKING:
     from workbench.pictures import Pictures
@@ -210,6 +211,6 @@ def _cell(given: dict[str, Any]) -> "Cell":
 
         fields = {**PRESETS[preset], **fields}
     cap = fields.get("memory_cap")
-    if isinstance(cap, str) and cap.isdecimal():
+    if isinstance(cap, str) and cap.isdecimal() and len(cap) <= MAX_DIGITS:
         fields["memory_cap"] = int(cap)
     return make_cell(**fields)

@@ -5,6 +5,7 @@ projector by theirs inside the whole (``visual.…``, ``vision_tower.…``,
 ``multi_modal_projector.…``).
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -84,7 +85,7 @@ def read_checkpoint(source: str, model: "Resolved") -> Checkpoint:
 
     check_source(source)
     folder = Path(source)
-    files = read_headers(folder, source) if folder.is_dir() else {}
+    files = read_headers(folder, source) if os.path.isdir(source) else {}
     kind = model.config.model_type
     try:
         whole, loaded, info = _load(source, model)
@@ -133,10 +134,10 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
 def check_source(source: str) -> None:
     """Raise RequestError for a local folder that holds no checkpoint; a hub id is not asked."""
     folder = Path(source)
-    local = folder.is_absolute() or source.startswith(".") or folder.exists()
+    local = folder.is_absolute() or source.startswith(".") or os.path.exists(source)
     if not local:
         return
-    if not (folder / "config.json").exists():
+    if not os.path.exists(folder / "config.json"):
         raise RequestError(f"weights {source!r}: not a folder with a config.json")
     files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     for path in (folder / "config.json", *files):
@@ -176,7 +177,7 @@ def read_headers(folder: Path, source: str) -> dict[str, Held]:
 
 def _index(folder: Path, source: str) -> dict[str, str]:
     path = folder / INDEX
-    if not path.exists():
+    if not os.path.exists(path):
         return {}
     document = read_json(path, f"weights {source!r}:", MAX_INDEX_BYTES)
     try:
