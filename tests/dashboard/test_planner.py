@@ -117,6 +117,7 @@ def test_all_changes_together_are_those_of_each_alone() -> None:
     assert found.tiled
     assert found.checkpoint
     assert found.offload
+    assert (found.zero, found.offload_optimizer) == (2, True)
     assert together(found) == found
 
 
@@ -127,6 +128,8 @@ def test_training_states_are_spread_over_cards(ask: Ask) -> None:
     (line,) = [line for line in advice(cell, answer, ask) if line.startswith("ZeRO 3 over")]
     assert "ZeRO 3 over 2 GPUs" in line
     assert fits(ask("predict", cell.replace(zero=3, world_size=2)))
+    (alone,) = [line for line in advice(cell, answer, ask) if line.startswith("AdamW's states")]
+    assert "`--zero 2 --offload-optimizer`): peak 1" in alone  # Weights, and what is on its way.
 
 
 def test_both_baselines_stand_beside_every_system() -> None:

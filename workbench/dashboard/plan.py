@@ -93,6 +93,10 @@ def _changes(cell: Cell) -> Iterator[tuple[str, dict[str, Any]]]:
     if train and not cell.offload:
         words = "checkpoints on the host (`--checkpoint --offload`)"
         yield words, {"checkpoint": True, "offload": True}
+    if cell.optimizes and not cell.offload_optimizer and cell.dtype in ("bfloat16", "float32"):
+        stage = max(cell.zero, 2)
+        words = f"AdamW's states and step on the host (`--zero {stage} --offload-optimizer`)"
+        yield words, {"zero": stage, "offload_optimizer": True}
 
 
 def fits(answer: Answer) -> bool:
@@ -181,10 +185,11 @@ def _gib(size: int | None) -> str:
 
 def _options(cell: Cell) -> str:
     words = []
-    for name in ("kernel", "logits", "tiled", "checkpoint", "offload", "chunk"):
-        value = getattr(cell, name)
+    for name in ("kernel", "logits", "tiled", "checkpoint", "offload", "chunk", "zero",
+                 "offload_optimizer"):  # fmt: skip
+        value, option = getattr(cell, name), name.replace("_", "-")
         if name == "kernel" or value != Cell.model_fields[name].default:
-            words.append(f"--{name}" if value is True else f"--{name} {value}")
+            words.append(f"--{option}" if value is True else f"--{option} {value}")
     return " ".join(words)
 
 
