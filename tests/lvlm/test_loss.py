@@ -113,8 +113,8 @@ def test_the_head_computes_the_same_whatever_the_loss_runs_over(tmp_path):
 def test_a_loss_of_text_rows_under_all_logits_says_so(tmp_path):
     cell = cell_of("mistral", tmp_path, loss_rows="text")
     (said,) = (f for f in predict(cell, "cpu").flags if f.startswith("loss_rows: "))
-    assert "of the 9 text rows alone" in said
-    assert "all 30 (--loss-rows all)" in said
+    assert "of the text rows alone" in said
+    assert "--loss-rows all" in said
     once = Protocol(min_samples=1, precision=None)
     assert said in measure(cell, "cpu", once).flags
     for fields in ({"loss_rows": "all"}, {"logits": "text"}, {"num_visual": 0}, {"tiled": True}):

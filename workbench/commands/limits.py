@@ -73,6 +73,7 @@ def limit(
     json_: AsJson = False,
 ) -> None:
     """The largest |V|, batch or video that fits a device, within 1 %, and what stops it."""
+    from workbench.lvlm.loss import loss_flags
     from workbench.probe.predicting.solve import Question, check_question, solved
 
     if emulate is not None and not measure:
@@ -82,6 +83,8 @@ def limit(
     limits = limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, False)
     question = Question(solve, visual, vision, resolution, fps, limits)
     check_question(cell, question)
+    for flag in loss_flags(cell):
+        show.note(flag)
     if solve != "visual":
         if measure:
             raise RequestError(f"solve {solve}: is predicted only; leave --measure out")

@@ -89,7 +89,6 @@ def loss_flags(cell: Cell) -> list[str]:
     if cell.logits == "text" or cell.loss_rows == "all":
         return []
     return [
-        "loss_rows: float32 logits, log-softmax and its gradient are of the "
-        f"{cell.num_text:,} text rows alone; transformers' own loss makes them of all "
-        f"{cell.num_visual + cell.num_text:,} (--loss-rows all)"
+        "loss_rows: float32 logits, log-softmax and its gradient are of the text rows alone; "
+        "transformers' own loss makes them of every row, as --loss-rows all does"
     ]
