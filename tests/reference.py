@@ -16,7 +16,8 @@ from typing import NamedTuple
 import kaleido
 
 from workbench.analysis import fit
-from workbench.calibration import PACKAGED
+from workbench.calibration import PACKAGED, Calibration
+from workbench.calibration_parts import Way
 from workbench.figures import LIGHT, SCALING_METRICS, scaling
 from workbench.record import Record
 from workbench.report.images import browser
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "reports" / "reference" / "h100-80gb"
 STORE = FOLDER / "records.db"
 README = ROOT / "README.md"
+METHOD = ROOT / "docs" / "method.md"
 PICTURE = ROOT / "docs" / "pictures" / "h100-80gb.png"
 ALONE = "reference-part-3"
 """The run of single layers, whose fit is tested on whole models."""
@@ -174,6 +176,27 @@ def with_block(text: str, records: list[Record]) -> str:
     return marks.sub(lambda _: block(records), text)
 
 
+ERRORS: tuple[tuple[str, Way, str], ...] = (
+    ("training step", "alone", "training step"),
+    ("prefill", "alone", "prefill"),
+    ("decode, host-bound", "alone", "decode, host-bound"),
+    ("decode, host-bound, a tenth at a time", "cells", "decode, host-bound"),
+)
+"""Rows of the method page: name, how the cells were held out, their kind."""
+
+
+def with_errors(page: str, found: Calibration) -> str:
+    """The method page with the rows of held-out errors recomputed."""
+    for name, way, kind in ERRORS:
+        spread = found.held_out_by_kind[way][kind]
+        cells = (name, str(spread.num_cells), f"{spread.median * 100:.1f} %",
+                 f"{spread.worst * 100:.1f} %")  # fmt: skip
+        row = re.compile(rf"^\| {re.escape(name)} \|.*\|$", re.MULTILINE)
+        assert row.search(page), f"the method page has a row of {name}"
+        page = row.sub(f"| {' | '.join(cells)} |", page)
+    return page
+
+
 SHOWN = ("S-Attn · eager", "S-Attn · flash", "S-Attn · cudnn", "D-Attn · flash")
 
 
@@ -201,11 +224,12 @@ async def _write(drawn: object, path: Path) -> None:
 
 
 def calibrations() -> None:
-    """The packaged calibration of the card, the one carried over, and the records' own copy."""
+    """The packaged calibration, the one carried over, the records' copy, the method's rows."""
     found = calibrate([STORE], alone=ALONE)
     for calibration in (found, carried(found, CARRIED_TO)):
         calibration.write(PACKAGED / f"{calibration.device}.json")
     found.write(FOLDER / "calibration.json")
+    METHOD.write_text(with_errors(METHOD.read_text(encoding="utf-8"), found), encoding="utf-8")
 
 
 def report() -> None:
