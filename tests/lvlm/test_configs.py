@@ -1,10 +1,12 @@
 """Configurations from outside: what was built is what the file states, or it is refused."""
 
+import ast
 import io
 import json
 import random
 import re
 import sys
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -350,3 +352,22 @@ def test_code_of_a_folder_is_never_run_and_nothing_is_asked(
     assert "[y/N]" not in out + err
     assert err.count("\n") <= 1
     assert not (tmp_path / "ran").exists()
+
+
+SOURCE = Path(__file__).parents[2] / "workbench"
+
+
+def test_every_call_that_loads_from_a_name_trusts_no_code():
+    """``from_pretrained`` and its kin, wherever the workbench calls one."""
+    calls = [
+        (path.name, node)
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("from_pretrained", "get_config_dict", "from_config")
+    ]  # fmt: skip
+    assert calls
+    for name, call in calls:
+        words = {word.arg: ast.unparse(word.value) for word in call.keywords}
+        built_here = call.func.attr == "from_config"  # From an object, which holds no code.
+        assert built_here or words.get("trust_remote_code") == "False", (name, call.lineno)

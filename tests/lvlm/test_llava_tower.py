@@ -134,3 +134,21 @@ def test_towers_that_cannot_be_asked_for(tmp_path):
         tower_of(model, "gemma3")
     with pytest.raises(RequestError, match="tower siglip: only scope 'lvlm'"):
         make_cell(num_visual=8, tower="siglip")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_attention_heads": 5}, "its config cannot be loaded: .* not a multiple"),
+        ({"hidden_act": "origami"}, "transformers cannot build its vision tower"),
+        ({"num_hidden_layers": 0}, "vision_config.num_hidden_layers 0: a whole number"),
+        ({"image_size": [56, 57]}, "model .*: .*"),
+        ({"hidden_size": "48"}, "vision_config.hidden_size '48': a whole number"),
+        ({"num_hidden_layers": 10**9}, "a whole number from 1 to 1,000"),
+    ],
+)
+def test_a_tower_that_cannot_be_is_one_line(change, message, tmp_path):
+    name = write(tmp_path, text_config=TEXT, vision_config={**CLIP, **change})
+    with pytest.raises(RequestError, match=message) as refusal:
+        build(cell_of(name))
+    assert "\n" not in str(refusal.value)

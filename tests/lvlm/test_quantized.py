@@ -7,6 +7,7 @@ import pytest
 from tests.small import SHARED
 from workbench.lvlm.models import resolve
 from workbench.lvlm.quantized import NotComputed, linear_bytes, quantized_weights, stays
+from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.spec import make_cell
 
@@ -90,4 +91,10 @@ def test_an_unknown_method_is_told_and_none(tmp_path):
     name = write(tmp_path, {"quant_method": "origami"})
     metrics, flags = quantized_weights(resolve(name), make_cell(model=name, num_visual=1), 10)
     assert metrics == {"quantized_weight_bytes": None}
-    assert flags[1].startswith("quantized_weight_bytes: origami: its layout is not known")
+    assert flags[0].startswith("quantized_weight_bytes: origami: its layout is not known")
+
+
+def test_a_threshold_says_so_too(tmp_path):
+    name = write(tmp_path, {"quant_method": "awq", "bits": 4})
+    found = predicted_limit(make_cell(model=name, num_visual=1), "rtx-4090-24gb")
+    assert any("awq, 4 bits" in flag for flag in found.document()["flags"])

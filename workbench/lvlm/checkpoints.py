@@ -17,9 +17,7 @@ from torch import Tensor, nn
 
 from workbench.errors import RequestError
 from workbench.files import read_json, require_file
-from workbench.hub import quietly
-from workbench.lvlm.config_fields import check_fields
-from workbench.model_files import model_files
+from workbench.lvlm.configs import load
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
@@ -114,11 +112,9 @@ def read_checkpoint(source: str, model: "Resolved") -> Checkpoint:
 
 def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     """Configuration, model and loading report, by the class that the configuration asks for."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
-    check_fields(source, model_files(source).config())
-    with quietly():
-        whole = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    _, whole, _ = load(source)
     seeing = getattr(whole, "vision_config", None) is not None
     kind: Any = AutoModelForImageTextToText if seeing else model.family.causal_lm()
     loaded, info = kind.from_pretrained(

@@ -56,29 +56,36 @@ def method_of(found: Mapping[str, Any]) -> str:
     return method or "no named method"
 
 
+def quantization_flags(model: "Resolved", cell: Cell) -> list[str]:
+    """A flag that weights are priced in the cell's dtype, whatever the file says; or none."""
+    found = quantization(model)
+    if found is None:
+        return []
+    method = method_of(found)
+    bits = found.get("bits", 4 if _is_four(found) else None)
+    named = method if bits is None else f"{method}, {bits} bits"
+    return [
+        f"quantization: config.json says {named:.60}; this is not modelled: weights are priced "
+        f"and run in the cell's {cell.dtype}"
+    ]
+
+
 def quantized_weights(
     model: "Resolved", cell: Cell, params: int | None
 ) -> tuple[dict[str, int | float | None], list[str]]:
-    """The metric ``quantized_weight_bytes`` and flags; both empty for a model without.
+    """The metric ``quantized_weight_bytes`` and why it is null; empty for a model without.
 
     ``params`` are those of the cell's scope.
     """
     found = quantization(model)
     if found is None:
         return {}, []
-    method = method_of(found)
-    bits = found.get("bits", 4 if _is_four(found) else None)
-    named = method if bits is None else f"{method}, {bits} bits"
-    flags = [
-        f"quantization: config.json says {named}; this is not modelled: weights are priced and "
-        f"run in the cell's {cell.dtype}"
-    ]
     try:
         if params is None:
             raise NotComputed("no parameters were counted")
-        return {"quantized_weight_bytes": _bytes(model, cell, params, method, found)}, flags
+        return {"quantized_weight_bytes": _bytes(model, cell, params, method_of(found), found)}, []
     except NotComputed as error:
-        return {"quantized_weight_bytes": None}, [*flags, f"quantized_weight_bytes: {error}"]
+        return {"quantized_weight_bytes": None}, [f"quantized_weight_bytes: {error}"]
 
 
 def _is_four(found: Mapping[str, Any]) -> bool:

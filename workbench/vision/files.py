@@ -69,6 +69,16 @@ class Found:
         self.taken[setting] = value, file
         return True
 
+    def whole_patches(self, image_size: int, patch_size: int) -> None:
+        """Raise RequestError for an image that is smaller than one of its patches."""
+        size = self.taken.get("image_size", (image_size, CONFIG))
+        patch = self.taken.get("patch_size", (patch_size, CONFIG))
+        if size[0] < patch[0]:
+            raise RequestError(
+                f"model {self.model!r}: {size[1]}: image_size {size[0]}: smaller than patch_size "
+                f"{patch[0]}"
+            )
+
     def side(self, setting: str, value: object, file: str) -> bool:
         """The side of a square in pixels, given as a number, a pair, or height and width."""
         if isinstance(value, Mapping):

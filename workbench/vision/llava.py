@@ -46,6 +46,7 @@ class Llava(FrontEnd):
             file, fields = found.images
             crop = fields.get("crop_size") if fields.get("do_center_crop", True) else None
             found.side("image_size", fields.get("size") if crop is None else crop, file)
+        found.whole_patches(self.image_size, self.patch_size)
 
     def tokens_of_image(self, width: int, height: int) -> int:
         return max(1, (self.image_size // self.patch_size) ** 2 + self.extra_rows)

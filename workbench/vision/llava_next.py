@@ -41,6 +41,15 @@ class LlavaNext(FrontEnd):
             file, fields = found.images
             found.side("image_size", fields.get("crop_size", fields.get("size")), file)
             self._grids(found, fields.get("image_grid_pinpoints"), file)
+        found.whole_patches(self.image_size, self.patch_size)
+        side = found.taken.get("image_size", (self.image_size, ""))[0]
+        grids, origin = found.taken.get("pinpoints", (self.pinpoints, CONFIG))
+        for pair in grids:
+            if min(pair) < side:
+                raise RequestError(
+                    f"model {found.model!r}: {origin}: image_grid_pinpoints {[*pair]}: smaller "
+                    f"than a tile of {side} pixels"
+                )
 
     def _grids(self, found: Found, value: object, file: str) -> None:
         if value is None:

@@ -5,13 +5,15 @@ the catalogue; any other is refused. Text models take the paper's SigLIP and ada
 whoever asks for it by name.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import RequestError, unknown_name
+from workbench.lvlm.configs import one_line, silent
 from workbench.lvlm.layout import Layout
 from workbench.model_files import model_files
 from workbench.registry import Registry
@@ -154,6 +156,8 @@ def tower_of(model: "Resolved", asked: str | None = None, limits: Limits | None 
     Raises RequestError where the config's tower is none of those here.
     """
     name = own_tower(model) if asked is None else _asked(model, asked)
+    if model.stated:
+        _try(model, name)
     tower = TOWERS[name](model)
     tower.model = model
     if limits is not None:
@@ -180,6 +184,34 @@ def own_tower(model: "Resolved") -> str:
         f"{model.stated.get('model_type')!r:.60}, which scope lvlm does not serve; it has "
         f"{', '.join(sorted(TOWERS))}: --tower {PAPER} asks for the paper's"
     )
+
+
+def _try(model: "Resolved", name: str) -> None:
+    """Build the config's tower on shapes alone; RequestError, one line, where that fails."""
+    config = getattr(model.whole, "vision_config", None)
+    kind = getattr(config, "model_type", None)
+    if config is None or (name == PAPER and kind != "siglip_vision_model"):
+        return  # The paper's own is built.
+    assert not isinstance(config, dict)
+    reason = _reason(str(kind), config.to_json_string(use_diff=False))
+    if reason is not None:
+        raise RequestError(
+            f"model {model.name!r}: transformers cannot build its vision tower: {reason}"
+        )
+
+
+@lru_cache(maxsize=64)
+def _reason(kind: str, fields: str) -> str | None:
+    """Why transformers cannot build a tower of these fields; None where it can."""
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModel
+
+    try:
+        with torch.device("meta"), silent():
+            AutoModel.from_config(CONFIG_MAPPING[kind](**json.loads(fields)))
+    except Exception as error:  # noqa: BLE001 - its classes raise what they like
+        return one_line(error)
+    return None
 
 
 def _asked(model: "Resolved", name: str) -> str:

@@ -1,7 +1,7 @@
 """The OOM threshold, predicted: the largest |V| that fits, as a bracket no wider than 1 %."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.devices import device
@@ -10,7 +10,7 @@ from workbench.probe.counting.allocator import Allocator, allocator_of
 from workbench.probe.counting.states import check_states
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.peak import Peak, predicted_peak
-from workbench.probe.predicting.predict import fixed_capacity
+from workbench.probe.predicting.predict import fixed_capacity, model_flags
 from workbench.probe.predicting.search import WIDTH
 from workbench.spec import MAX_TOKENS, Cell
 
@@ -29,6 +29,8 @@ class Limit:
     fails_at: int | None
     capacity_bytes: int
     stopped_by: str
+    flags: list[str] = field(default_factory=list)
+    """What a reader should know, as a record's flags."""
 
     def document(self) -> dict[str, Any]:
         """The JSON document of the command line's contract."""
@@ -53,6 +55,7 @@ def predicted_limit(cell: Cell, device_name: str) -> Limit:
         fails_at=fails,
         capacity_bytes=capacity,
         stopped_by=stopped_by,
+        flags=model_flags(cell),
     )
 
 

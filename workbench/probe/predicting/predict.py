@@ -12,7 +12,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loss import loss_flags
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import look
-from workbench.lvlm.quantized import quantized_weights
+from workbench.lvlm.quantized import quantization_flags, quantized_weights
 from workbench.lvlm.towers import tower_of
 from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import Allocator, allocator_of, assumptions
@@ -190,12 +190,17 @@ def shown(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
     return {"pictures": [*look(tower, pictures).facts]}
 
 
-def model_facts(cell: Cell, params: int | None) -> tuple[dict[str, int | float | None], list[str]]:
-    """Metrics and flags of a model that is read from files and of its tower."""
+def model_flags(cell: Cell) -> list[str]:
+    """Flags of a model that is read from files, and of its tower."""
     model = resolve(cell.model)
-    quantized, flags = quantized_weights(model, cell, params)
     towers = tower_of(model, cell.tower).flags if cell.scope == "lvlm" else ()
-    return quantized, [*model.flags, *towers, *flags]
+    return [*model.flags, *towers, *quantization_flags(model, cell)]
+
+
+def model_facts(cell: Cell, params: int | None) -> tuple[dict[str, int | float | None], list[str]]:
+    """Metrics of a model that is read from files, its flags, and why a metric is null."""
+    quantized, why = quantized_weights(resolve(cell.model), cell, params)
+    return quantized, [*model_flags(cell), *why]
 
 
 def counts(traced: Trace) -> dict[str, int | float | None]:

@@ -45,7 +45,6 @@ class MeasuredLimit(Limit):
     """|V|, iterations, status and seconds of an iteration of each trial, in order."""
     num_oom: int = 0
     predicted_max_visual: int | None = None
-    flags: list[str] = field(default_factory=list)
 
 
 Keep = Callable[[Record], object]
