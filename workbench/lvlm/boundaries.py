@@ -5,7 +5,7 @@ page to it. A part of the workbench adds a row by an entry in ROWS.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 
@@ -18,7 +18,7 @@ from workbench.lvlm.quantized import SKIPPED
 from workbench.lvlm.rope import MOVING, rope_types
 from workbench.lvlm.towers import PAPER, TOWERS
 from workbench.model_files import PREPROCESSORS
-from workbench.spec import MAX_TOKENS
+from workbench.spec import MAX_TOKENS, SUB_GROUP_SIZE, LossRows
 from workbench.vision import VISIONS, Limits
 
 
@@ -104,6 +104,25 @@ def _pictures() -> Iterator[Boundary]:
     )
 
 
+def _training() -> Iterator[Boundary]:
+    yield Boundary(
+        "loss of a training step",
+        f"over {_words(get_args(LossRows))} rows, the last as transformers' own",
+        "`all` where the LM head has text rows alone, in other passes, and where no row predicts "
+        "a text token",
+        "`text` where the LM head has all rows: what transformers' own loss would make beside it",
+    )
+    yield Boundary(
+        "ZeRO under deepspeed",
+        f"stages 0 to 3 on several ranks, sub-groups of {SUB_GROUP_SIZE:,} elements unless "
+        "`--sub-group-size` says otherwise; on one GPU with `--offload-optimizer`",
+        "one process without `--offload-optimizer`; `float16`, `float64`; an iteration without an "
+        "optimizer",
+        "an optimizer on the host, whose seconds are left out; collectives over links that no "
+        "source states",
+    )
+
+
 def _kernels() -> Iterator[Boundary]:
     """Which families each kernel serves, as it says itself of their layers."""
     published = {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
@@ -155,7 +174,7 @@ def _systems() -> Iterator[Boundary]:
         )
 
 
-ROWS += [_configs, _pictures, _kernels, _systems]
+ROWS += [_configs, _pictures, _training, _kernels, _systems]
 
 if __name__ == "__main__":
     print(table())

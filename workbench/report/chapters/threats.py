@@ -30,6 +30,8 @@ MEANING = {
     "uncalibrated": "seconds are the roofline's, not fitted to any measurement",
     "beyond_calibration": "seconds are fitted, but to other sizes, systems or kernels than these",
     "stand_in": "seconds of attention use the rate of another kind of operator",
+    "loss_rows": "the loss runs over the text rows alone, which is cheaper than transformers' own",
+    "offload_optimizer": "seconds of the optimizer on the host are left out",
 }
 """Flags whose name alone says little."""
 
