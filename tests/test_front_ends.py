@@ -42,7 +42,7 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(EDGE, EDGE, PIXELS, PIXELS, st.sampled_from(["flat", "size", "nested"]))
 def test_pixel_limits_of_a_checkpoint(place, width, height, low, high, where):
     least, most = sorted((low, high))

@@ -285,7 +285,7 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("configs")
 
 
-@settings(max_examples=250, deadline=None,
+@settings(max_examples=120, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(st.sampled_from(sorted(BASES)), st.booleans(),
        st.lists(st.tuples(st.sampled_from(FIELDS), st.sampled_from(VALUES)), min_size=1,

@@ -133,6 +133,8 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
     print(f"stopped by {found['stopped_by']}")
     for note in found.get("notes", ()):
         print(f"note: {note}")
+    for flag in found["flags"]:
+        print(f"flag  {flag}")
 
 
 def _measured(

@@ -11,7 +11,7 @@ from workbench.probe.counting.states import check_states
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.limit import START, bracket, predicted_limit
 from workbench.probe.predicting.peak import Peak, predicted_peak
-from workbench.probe.predicting.predict import fixed_capacity
+from workbench.probe.predicting.predict import fixed_capacity, model_flags
 from workbench.spec import MAX_TOKENS, Cell, make_cell
 from workbench.vision import FrontEnd, Limits
 from workbench.visuals import front_end_of, parse_resolution, tokens_of_video
@@ -174,4 +174,5 @@ def _head(cell: Cell, device: str, solve: str) -> dict[str, Any]:
         "source": "predicted",
         "device": device,
         "solve": solve,
+        "flags": model_flags(cell),
     }
