@@ -4,7 +4,7 @@ BIN := .venv/bin
 STORE ?= workbench.db
 REPORT ?= reports/latest
 
-.PHONY: install sweep test check bench reference clean
+.PHONY: install sweep test test-all check bench reference clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -29,6 +29,10 @@ sweep: install
 
 test: install
 	@$(BIN)/python -m pytest -n 2
+
+# All of it, a minute of mutated inputs included: docs/security.md.
+test-all: install
+	@WORKBENCH_FUZZ_S=60 $(BIN)/python -m pytest -n 2
 
 check: install
 	$(BIN)/ruff check .
