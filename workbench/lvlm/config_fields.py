@@ -15,7 +15,8 @@ TOWER_SIZES = (
     "embed_dim", "num_heads", "image_size", "patch_size", "out_hidden_size",
 )  # fmt: skip
 """What decides a vision tower's."""
-MAX_LAYERS = 1000
+MAX_LAYERS = 256
+"""Twice those of the deepest published decoders; where none are alike, each is traced."""
 WHOLE = {
     "vocab_size": 2**24,
     "hidden_size": 2**20,
