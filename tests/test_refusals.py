@@ -132,3 +132,11 @@ def test_a_folder_that_is_no_utf_8_is_written_to_and_named(stores: Path, tmp_pat
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     (first, *_) = json.loads(done.stdout)["files"]
     assert Path(first).is_file()
+
+
+def test_a_full_standard_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "workbench.cli", "list", "metrics"],
+                              stdout=full, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "workbench: standard output: No space left on device\n"

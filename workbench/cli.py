@@ -90,6 +90,7 @@ def _run(arguments: list[str] | None) -> None:
     """A user's mistake is one line on standard error and exit 2."""
     try:
         code = app(arguments, prog_name="workbench", standalone_mode=False)
+        sys.stdout.flush()
     except USAGE as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             error.show()
@@ -107,7 +108,11 @@ def _run(arguments: list[str] | None) -> None:
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             if error.filename is None:
-                raise
+                if error.errno not in (errno.ENOSPC, errno.EPIPE):
+                    raise
+                # What is left in the buffer has nowhere to go, and Python would try once more.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                _leave(1, f"standard output: {error.strerror}")
             # A file that a request names and that the system refuses, wherever it was met.
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
             _leave(1 if full else 2, f"{shown(os.fsdecode(error.filename))}: {error.strerror}")
