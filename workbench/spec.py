@@ -48,6 +48,8 @@ Pass = Literal["forward", "train", "decode"]
 Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 Logits = Literal["all", "text"]
 LossRows = Literal["text", "all"]
+Layers = Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True)]
+AllocatorSetting = Literal["default", "expandable_segments"]
 Source = Literal["measured", "predicted"]
 
 _T = TypeVar("_T", bound=BaseModel)
@@ -117,6 +119,8 @@ class Cell(BaseModel):
     """The tower of scope ``lvlm``; None is what the model's config says."""
     compile: bool = False
     memory_cap: Annotated[int, Field(ge=1, strict=True)] | Name | None = None
+    allocator: AllocatorSetting = "default"
+    """The setting of CUDA's caching allocator that the process runs under."""
     weights: Name | None = None
 
     @model_validator(mode="before")
@@ -267,7 +271,7 @@ class Protocol(BaseModel):
     """Wall time after which a silent worker is ended and the cell recorded as ``timeout``."""
     iterations: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
     """Run so many and no more, from the first on, whatever the rest asks: does the cell fit?"""
-    emulate: Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    emulate: Layers | None = None
     """Emulate one ZeRO-3 rank of the cell on one device: all layers run, or so many of them."""
     graph: bool | None = None
     """Replay a CUDA graph of the iteration too; None: of forward and decode cells under 20 ms."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from workbench.calibration import calibration_for
 from workbench.calibration_parts import kind_of
+from workbench.probe.predicting.emulation import emulated_layers
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.record import Record, Status
@@ -66,7 +67,7 @@ def records(folder: Path = FOLDER) -> list[Record]:
 def pairs(measured: Iterable[Record]) -> Iterator[Pair]:
     """Each metric that a record and its prediction both have."""
     for record in measured:
-        found = predict(record.cell, DEVICE)
+        found = predict(record.cell, DEVICE, emulate=emulated_layers(record))
         waits = any(flag.startswith("host_bound") for flag in found.flags)
         for metric in METRICS:
             seen, foretold = record.metrics.get(metric), found.metrics.get(metric)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.pictures import Pictures
     from workbench.probe.machine.launch import Launch
     from workbench.record import Record
-    from workbench.spec import Cell, Point
+    from workbench.spec import Cell, Layers, Point
 
 TIMEOUT_S = 900.0
 Calibration = Annotated[
@@ -36,15 +36,16 @@ Calibrations = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Emulate = Annotated[
     str | None,
-    typer.Option(
-        metavar="all|N", help="Emulate one ZeRO-3 rank here: run all layers, or N of them."
-    ),
+    typer.Option(metavar="all|N", help="Emulate one ZeRO-3 rank: run all layers, or N of them."),
 ]
 
 
-def layers_of(emulate: str | None) -> str | int | None:
-    """The protocol's value of ``--emulate``."""
-    return int(emulate) if emulate is not None and emulate.isdecimal() else emulate
+def layers_of(emulate: str | None) -> "Layers | None":
+    """The protocol's value of ``--emulate``; raises RequestError for another word."""
+    from workbench.spec import make_protocol
+
+    given = int(emulate) if emulate is not None and emulate.isdecimal() else emulate
+    return make_protocol(emulate=given).emulate
 
 
 @takes_cell_or_pictures
@@ -55,6 +56,7 @@ def predict(
         str, typer.Option(help="A device entry, or a YAML file of one.")
     ] = "h100-80gb",
     calibration: Calibration = None,
+    emulate: Emulate = None,
     operators: Annotated[
         bool,
         typer.Option("--operators", help="Also by operator and by module."),
@@ -64,7 +66,7 @@ def predict(
     """Predict one cell for a device that need not be here: FLOPs, peak memory, time."""
     from workbench.probe.predicting.predict import predict as predict_cell
 
-    found = predict_cell(cell, device, calibration, pictures)
+    found = predict_cell(cell, device, calibration, pictures, layers_of(emulate))
     _finish(found, json_)
     if operators and not json_:
         for key in ("operator", "module"):

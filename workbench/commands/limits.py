@@ -76,8 +76,6 @@ def limit(
     from workbench.lvlm.loss import loss_flags
     from workbench.probe.predicting.solve import Question, check_question, solved
 
-    if emulate is not None and not measure:
-        raise RequestError(f"emulate {emulate}: predictions need none; give --measure too")
     if store is not None and not measure:
         raise RequestError(f"store {str(store)!r}: only trials are stored; give --measure too")
     limits = limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, False)
@@ -86,6 +84,8 @@ def limit(
     for flag in loss_flags(cell):
         show.note(flag)
     if solve != "visual":
+        if emulate is not None:
+            raise RequestError(f"emulate {emulate}: is for |V|; leave --solve {solve} out")
         if measure:
             raise RequestError(f"solve {solve}: is predicted only; leave --measure out")
         _tell(solved(cell, device or PREDICTED_ON, question), json_)
@@ -97,7 +97,7 @@ def limit(
     else:
         from workbench.probe.predicting.limit import predicted_limit
 
-        found = predicted_limit(cell, device or PREDICTED_ON)
+        found = predicted_limit(cell, device or PREDICTED_ON, layers_of(emulate))
     if json_:
         show.emit(found.document())
         return

@@ -77,7 +77,7 @@ CELL_OPTIONS = (
     CellOption("--zero", int, "zero", "DeepSpeed ZeRO stage, 0 to 3.", "0"),
     CellOption("--world-size", int, "world_size", "GPUs that share the states.", "1"),
     CellOption(
-        "--sub-group-size", int, "sub_group_size", "Elements that ZeRO 3 steps at a time.", "1e9"
+        "--sub-group-size", int, "sub_group_size", "Elements that ZeRO 3 steps at a time.", "1000000000"
     ),
     CellOption("--accumulate", int, "accumulate", "Micro-batches of an optimizer step.", "1"),
     CellOption("--frozen", str, "frozen", "Parts not trained: decoder,tower.", "none"),
@@ -95,6 +95,9 @@ CELL_OPTIONS = (
     CellOption("--tower", str, "tower", "Vision tower: siglip is the paper's.", "the model's own"),
     CellOption("--compile", bool, "compile", "Through torch.compile."),
     CellOption("--memory-cap", str, "memory_cap", "Emulate a card: bytes, or a device name."),
+    CellOption(
+        "--allocator", str, "allocator", "CUDA's: default or expandable_segments.", "default"
+    ),
     CellOption("--weights", str, "weights", "A hub id or a folder to load.", "random"),
 )
 

@@ -35,7 +35,7 @@ KINDS = {
     "zero buffers": (PURPLE, "+"), "workspace": (SKY, "x"), "inputs": (SKY, "."),
     "offloaded": (GREEN, "|"), "activations": (ORANGE, "\\"), "logits": (YELLOW, "|"),
     "input gradients": (PURPLE, "."), "temporaries": (VERMILLION, "+"),
-    "working": (VERMILLION, "-"),
+    "working": (VERMILLION, "-"), "ballast": (GREEN, "."), "rounding": (YELLOW, "x"),
 }  # fmt: skip
 """Kind to colour and hatching, from the bottom of the stack up; other kinds follow."""
 OTHER = (YELLOW, "+")

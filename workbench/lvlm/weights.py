@@ -1,6 +1,7 @@
 """Modules made without drawing their values twice, and random values for them."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -8,6 +9,9 @@ from torch import nn
 
 BLOCK = 1_000_003
 """Random values drawn before they repeat; a prime, so that no matrix is made of equal rows."""
+
+WITHOUT_MEMORY: ContextVar[bool] = ContextVar("without_memory", default=False)
+"""Whether a module is being made that has no memory on any device: only its shapes are wanted."""
 
 
 def materialise(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -25,8 +29,12 @@ Made = TypeVar("Made", bound=nn.Module)
 
 def create(make: Callable[[], Made], device: torch.device, dtype: torch.dtype) -> Made:
     """The module that ``make`` builds, uninitialised on that device: nothing is drawn twice."""
-    with torch.device("meta"):
-        module = make()
+    before = WITHOUT_MEMORY.set(True)
+    try:
+        with torch.device("meta"):
+            module = make()
+    finally:
+        WITHOUT_MEMORY.reset(before)
     materialise(module, device, dtype)
     return module
 
@@ -38,10 +46,13 @@ def randomise(module: nn.Module, std: float = 0.02) -> None:
     the measurement.
     """
     for name, parameter in module.named_parameters():
-        if parameter.is_meta:
-            continue  # There is nothing to fill.
         count = parameter.numel()
         with torch.no_grad():
+            if parameter.is_meta:
+                # There is nothing to fill; what filling allocates counts in a prediction.
+                block = torch.empty(min(count, BLOCK), device="meta")
+                _ = torch.empty_like(block), torch.empty_like(block, dtype=parameter.dtype)
+                continue
             block = torch.randn(min(count, BLOCK), device=parameter.device) * std
             if parameter.ndim == 1 and not name.endswith("bias"):
                 block = 1 + block

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from workbench.calibration import Choice
 from workbench.devices import entry_of
 from workbench.probe.machine.environment import environment
+from workbench.probe.predicting.emulation import emulated_layers
 from workbench.probe.predicting.predict import predict
 from workbench.record import Record, Status
 from workbench.store import Store
@@ -65,7 +66,7 @@ def validate(
             continue
         name = device or entry_of(record.device)
         predicted_for.add(name)
-        predicted = predict(record.cell, name, choice.file(name))
+        predicted = predict(record.cell, name, choice.file(name), emulate=emulated_layers(record))
         if predictions is not None:
             predictions.append(predicted)
         for metric in COMPARED:

@@ -9,32 +9,11 @@ from workbench.figures.memory import KINDS
 from workbench.lvlm.kernels import KERNELS
 from workbench.probe.counting.allocator import CARD, allocator_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.counting.tracker import Block
+from workbench.probe.predicting.caching import MIB
 from workbench.probe.predicting.predict import predict
-from workbench.probe.predicting.reserved import MIB, reserved_bytes
 from workbench.spec import make_cell
 
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 300, "num_text": 20}
-
-
-@pytest.mark.parametrize(
-    ("blocks", "segments"),
-    [
-        # Small ones share 2 MiB; 1 to 10 MiB share 20 MiB; larger ones are rounded to 2 MiB.
-        ([(1, 1, 9), (1000, 1, 9), (MIB, 1, 9)], 2 * MIB),
-        ([(MIB, 1, 9), (MIB, 1, 9), (MIB, 1, 9)], 4 * MIB),
-        ([(MIB + 1, 1, 9), (9 * MIB, 1, 9)], 20 * MIB),
-        ([(33 * MIB, 1, 9)], 34 * MIB),
-        # What is freed serves again, the best fit first; neighbours are merged.
-        ([(40 * MIB, 1, 2), (30 * MIB, 1, 2), (29 * MIB, 2, 3), (39 * MIB, 2, 3)], 70 * MIB),
-        ([(4 * MIB, 1, 2), (4 * MIB, 1, 2), (4 * MIB, 1, 9), (8 * MIB, 2, 9)], 20 * MIB),
-        ([(40 * MIB, 1, 2), (20 * MIB, 2, 9), (20 * MIB, 2, 9)], 40 * MIB),
-        # A hole too small for the next request: fragmentation.
-        ([(12 * MIB, 1, 2), (12 * MIB, 1, 9), (14 * MIB, 2, 9)], 38 * MIB),
-    ],
-)
-def test_segments_of_the_caching_allocator(blocks, segments):
-    assert reserved_bytes([], [Block(*block) for block in blocks]) == segments
 
 
 def test_a_card_holds_a_workspace_for_each_thread_that_multiplies(tmp_path):

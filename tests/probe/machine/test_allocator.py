@@ -1,22 +1,20 @@
 """The allocator's setting: what a worker is started with, and where it cannot be had."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from workbench.errors import RequestError
 from workbench.probe.machine.allocator import allocator_flags, check_allocator, variables_of
 from workbench.probe.workers.client import Client
-from workbench.spec import make_cell, make_point
+from workbench.spec import Cell, Grid, Sweep, make_cell, make_point
+from workbench.sweep.plan import plan
 
 EXPANDABLE = "expandable_segments:True"
 
 
-def cell(setting: str) -> Any:
-    """What is asked of a cell."""
-    return SimpleNamespace(allocator=setting)
+def cell(setting: str) -> Cell:
+    return make_cell(num_visual=8, allocator=setting)
 
 
 @pytest.mark.parametrize(
@@ -70,3 +68,9 @@ def test_a_worker_is_started_with_the_setting_and_replaced_for_another() -> None
         client._suit(point, "cuda")
         assert client.worker.pid != pid
         assert environment(client.worker.pid).get("PYTORCH_ALLOC_CONF") != EXPANDABLE
+
+
+def test_a_sweep_on_a_cpu_refuses_it_before_anything_runs() -> None:
+    grid = Grid(device="cpu", visual=8, options={"allocator": "expandable_segments"})
+    with pytest.raises(RequestError, match="allocator 'expandable_segments': is a setting of"):
+        plan(Sweep(name="s", grids=(grid,)))

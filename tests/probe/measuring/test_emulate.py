@@ -5,9 +5,10 @@ import pytest
 from tests.small import small_model
 from workbench.errors import RequestError
 from workbench.lvlm.emulate import emulated_rank
-from workbench.probe.measuring.emulate import emulated_peak, plan_rank
+from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.measuring.measure import measure
 from workbench.probe.measuring.memory import memory_pass
+from workbench.probe.predicting.emulation import emulated_peak, plan_rank, trace_emulation
 from workbench.probe.predicting.predict import predict
 from workbench.spec import Protocol, make_cell
 
@@ -47,8 +48,8 @@ def measured_peak(cell, plan):
 )
 def test_prediction_measurement_and_the_real_rank_agree(tmp_path, family, fields, layers):
     cell = cell_of(small_model(family, tmp_path, **WIDE), **fields)
-    plan = plan_rank(cell, layers)
-    expected = emulated_peak(cell, plan)
+    traced = trace_emulation(cell, layers, HOST)
+    plan, expected = traced.plan, emulated_peak(cell, traced).total
     assert measured_peak(cell, plan) == pytest.approx(expected, rel=0.02)
     rank = predict(cell, "cpu").metrics["peak_bytes"]
     # A gradient exists beside its bucket while it is added to it, one parameter at a time.
@@ -61,10 +62,10 @@ def test_a_rank_of_32_is_emulated_as_predicted(layers):
     for system in ({"kernel": "eager", "num_visual": 13_000}, {"attention": "d_attn"}):
         fields = {"world_size": 32, "num_text": 400, "num_visual": 74_000, **system}
         cell = cell_of("mistral-7b-v0.3", **fields)
-        plan = plan_rank(cell, layers)
-        assert plan.excess_bytes == 0
+        traced = trace_emulation(cell, layers, CARD)
+        assert traced.plan.excess_bytes == 0
         rank = predict(cell, "h100-80gb").metrics["peak_bytes"]
-        assert emulated_peak(cell, plan) == pytest.approx(rank, rel=0.01)
+        assert emulated_peak(cell, traced).total == pytest.approx(rank, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,16 @@
 
 import pytest
 
+from tests.small import small_model
+from workbench.devices import DEVICES
 from workbench.errors import RequestError
+from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import Parameter, states
-from workbench.probe.predicting.limit import bracket, predicted_limit
+from workbench.probe.predicting import threshold
+from workbench.probe.predicting.footprint import traced_footprint
+from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
+from workbench.probe.predicting.threshold import Family, find_threshold
 from workbench.record import Status
 from workbench.spec import make_cell
 
@@ -24,25 +30,76 @@ def test_both_ends_of_a_predicted_limit(attention, kernel):
     }  # fmt: skip
 
 
+TRAIN = {"scope": "decoder", "num_text": 20, "logits": "text", "pass": "train"}
+
+
+@pytest.mark.parametrize("setting", ["default", "expandable_segments"])
+@pytest.mark.parametrize("fields", [{}, {"chunk": 512, "attention": "d_attn", "checkpoint": True}])
+def test_sizes_that_follow_from_three_members_are_those_of_a_trace(tmp_path, setting, fields):
+    """Block by block, also far beyond what was traced."""
+    cell = make_cell(
+        model=small_model("mistral", tmp_path), num_visual=0, allocator=setting, **TRAIN, **fields
+    )
+    allocator = allocator_of(DEVICES["h100-80gb"])
+    family = Family(lambda count: cell.replace(num_visual=count), allocator, 10**9)
+    polynomials = threshold._polynomials(family, 4096 * 16, 10**9)
+    for number in (4096 * 9, 4096 * 16, 4096 * 50):
+        traced = traced_footprint(cell.replace(num_visual=number), allocator, 10**9).program
+        assert traced.is_like(polynomials.program)
+        rounded = [-(-size // 512) * 512 for size in traced.sizes]
+        assert polynomials._sizes(number).tolist() == rounded
+
+
 @pytest.mark.parametrize(
-    "need",
+    "fits",
     [
-        lambda v: 1000 + 7 * v,
-        lambda v: 10**6 + 3 * v * v + v,
-        lambda v: 5 + v // 4096 * 4096 * 11 + v,
-        lambda v: 10**9 + max(v * v // 1000, 50 * v),
+        lambda n: n <= 12_345,
+        lambda n: n <= 40 or 41 <= n < 43,
+        # A size is refused, a larger one is served: up to the threshold everything must fit.
+        lambda n: n <= 95_000 or 96_500 <= n <= 99_000,
     ],
 )
-@pytest.mark.parametrize("capacity", [10**6, 10**10, 8 * 10**10 + 7])
-def test_brackets_of_known_curves(need, capacity):
-    fits, fails = bracket(need, capacity)
-    if need(0) > capacity:
-        assert (fits, fails) == (None, 0)
-        return
-    assert need(fits) <= capacity
-    if fails is not None:
-        assert need(fails) > capacity
-        assert fails - fits <= max(1, 0.01 * fits)
+def test_the_lowest_failure_is_told(fits):
+    low, high = threshold._lowest_failure(fits, 131_072)
+    assert high - low <= max(1, 0.01 * low)
+    assert fits(low)
+    assert not fits(high)
+    assert low <= 95_000
+
+
+def test_a_threshold_of_cells_that_allocate_in_other_ways_at_each_size(tmp_path):
+    """Where no three members are alike, each that is tried is traced."""
+    cell = make_cell(model=small_model("mistral", tmp_path), num_visual=0, **TRAIN)
+    allocator = allocator_of(DEVICES["h100-80gb"])
+
+    def member(count):
+        return cell.replace(num_visual=count, checkpoint=count.bit_length() % 2 == 0)
+
+    family = Family(member, allocator, 90 * 10**6)
+    assert threshold._polynomials(family, 4096, 10**6) is None
+    fits, fails = find_threshold(family, 4096, 10**6)
+    assert family.footprint(fits).fits
+    assert not family.footprint(fails).fits
+    assert fails - fits <= max(1, 0.01 * fits)
+
+
+def test_a_setting_of_cuda_is_refused_where_there_is_none():
+    with pytest.raises(RequestError, match="expandable_segments: a setting of CUDA"):
+        predict(make_cell(num_visual=8, allocator="expandable_segments"), "cpu")
+
+
+def test_a_prediction_that_its_allocator_refuses_is_out_of_memory():
+    cell = make_cell(
+        attention="d_attn", kernel="flash", num_visual=141_000, scope="decoder", num_text=400,
+        checkpoint=True, zero=3, world_size=32, logits="text", **{"pass": "train"},
+    )  # fmt: skip
+    found = predict(cell, "h100-80gb")
+    assert found.status == Status.OOM
+    assert found.metrics["peak_bytes"] < found.details["capacity_bytes"]
+    assert found.details["allocator"]["iteration"] >= 1
+    assert "finds no memory" in found.error
+    roomy = predict(cell.replace(allocator="expandable_segments"), "h100-80gb")
+    assert roomy.status == Status.OK
 
 
 def test_nothing_fits_a_tiny_cap():

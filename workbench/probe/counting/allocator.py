@@ -42,8 +42,8 @@ def assumptions(target: Device, cell: Cell) -> dict[str, str]:
     workspace, threads = target.blas_workspace_bytes, threads_of(cell)
     kernel = KERNELS[cell.kernel]
     return {
-        "blocks": f"each allocation is rounded up to {MIN_BLOCK} bytes; reserved_bytes replays "
-        "torch's caching allocator with its default settings on one stream",
+        "blocks": "peak_bytes, reserved_bytes and whether it fits are those of torch's caching "
+        f"allocator, replayed on one stream under its setting {cell.allocator!r}",
         "workspace": f"not included: {target.sources['blas_workspace_bytes']}"
         if workspace is None
         else f"cuBLAS holds {workspace:,} bytes for each of {threads} threads that multiply",

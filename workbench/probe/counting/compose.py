@@ -40,7 +40,12 @@ def repeat_middle(
     blocks += [replace(block) for block in unit_weights for _ in range(times - 1)]
     calls = [stretches.call(call) for call in timeline.calls]
     end = timeline.forward_end
-    return Timeline(blocks, calls, end if end < 0 else stretches.moved(end).first)
+    return timeline._replace(
+        blocks=blocks,
+        calls=calls,
+        forward_end=end if end < 0 else stretches.moved(end).first,
+        passing=tuple(copy for block in timeline.passing for copy in stretches.copies(block)),
+    )
 
 
 class _Moved(NamedTuple):

@@ -3,6 +3,7 @@
 Nothing is computed. A decoder of many layers is composed from three units of them.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +27,7 @@ from workbench.lvlm.offload import WATCH
 from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import HOST, Allocator, threads_of
+from workbench.probe.counting.card import card_operators, temporaries
 from workbench.probe.counting.closed import hidden_model_flops, model_flops
 from workbench.probe.counting.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
 from workbench.probe.counting.flops import FUSED_BACKWARDS
@@ -34,6 +36,7 @@ from workbench.probe.counting.pieces import Nodes, named
 from workbench.probe.counting.shapes import shapes_only
 from workbench.probe.counting.states import Parameter
 from workbench.probe.counting.tracker import (
+    Block,
     Operator,
     Scratch,
     Timeline,
@@ -119,14 +122,16 @@ def trace(
     plan = plan_of(cell) if compose else None
     try:
         # Whatever waits for the collector would be freed at a moment of its own choice.
-        with without_collector(), world() as device:
-            with torch.device(device):
+        on_card = card_operators() if allocator.card else nullcontext()
+        with without_collector(), world() as device, on_card:
+            tracker = Tracker(allocator, Nodes() if pieces else None)
+            with torch.device(device), tracker:
                 if make is None:
                     layers = None if plan is None else plan.traced
                     workload = build(cell, device, layers, pictures)
                 else:
                     workload = make(device)
-            tracker = Tracker(allocator, Nodes() if pieces else None)
+            tracker.begin()
             return _traced(workload, tracker, plan)
     except (OverflowError, RuntimeError) as error:
         if "overflow" in str(error).lower() or "too large" in str(error).lower():
@@ -152,7 +157,7 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
     tracker.scratch = scratch_of(workload)
     runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
     try:
-        with boundaries(workload, tracker, plan) as bounds:
+        with boundaries(workload, tracker, plan) as bounds, arrivals(workload, tracker) as begun:
             end = run(workload, tracker)
     finally:
         RUNNER.reset(runner)
@@ -160,7 +165,15 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
     parameters = [*workload.module.parameters()]
     tracker.label("gradients", [p.grad for p in parameters if p.grad is not None])
     tracker.label("input gradients", [x.grad for x in workload.inputs if x.grad is not None])
-    timeline = Timeline(tracker.blocks, tracker.calls, end)
+    timeline = Timeline(
+        tracker.blocks,
+        tracker.calls,
+        end,
+        tracker.start or 0,
+        tuple(tracker.made),
+        tracker.multiplied,
+        passing_gradients(tracker.blocks, begun),
+    )
     listed = parameters_of(workload)
     if plan is not None:
         unit = units(workload, plan)[MIDDLE]
@@ -196,10 +209,8 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
 
 def run(workload: Workload, tracker: Tracker) -> int:
     """One iteration under a tracker that knows what was there before; the forward's end."""
+    tracker.hold(workload.held_by_kind())
     tracker.reserve("workspace", tracker.allocator.workspace, threads_of(workload.cell))
-    weights = {id(w) for w in workload.module.parameters()}
-    tracker.hold("weights", workload.module.parameters())
-    tracker.hold("inputs", (t for t in workload.held() if id(t) not in weights))
     end = -1
     pieces = nullcontext() if tracker.nodes is None else named(workload, tracker.nodes.mark)
     looking = parts_named(workload, tracker.enter_part), logits_named(workload, tracker), pieces
@@ -214,12 +225,12 @@ def run(workload: Workload, tracker: Tracker) -> int:
 
 
 def scratch_of(workload: Workload) -> Scratch:
-    """The temporaries of a workload's fused attention on a card."""
+    """What a workload's operators allocate on a card beside what they return."""
     kernels = {"decoder": workload.context.kernel}
 
     def scratch(part: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
         if packet not in FUSED_BACKWARDS:
-            return ()
+            return temporaries(packet, args)
         grad, q, k, _, out = args[:5]
         # A tower's attention is SDPA's, whatever the decoder's kernel.
         return kernels.get(part, KERNELS["sdpa"]).temporaries(grad, q, k, out)
@@ -302,6 +313,37 @@ def boundaries(workload: Workload, tracker: Tracker, plan: Plan | None) -> Itera
             handle.remove()
 
 
+@contextmanager
+def arrivals(workload: Workload, tracker: Tracker) -> Iterator[list[int]]:
+    """The moments at which the backward of a layer, or of those under one checkpoint, begins."""
+    begun: list[int] = []
+
+    def leave(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        for tensor in output:
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                tensor.register_hook(lambda _: begun.append(tracker.tick + 1))
+
+    layers = getattr(workload.module, "layers", ()) if workload.cell.optimizes else ()
+    handles = [layer.register_forward_hook(leave) for layer in layers]
+    try:
+        yield begun
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def passing_gradients(blocks: Iterable[Block], begun: Iterable[int]) -> tuple[Block, ...]:
+    """Blocks of gradients that live until the next layer's backward begins."""
+    moments = sorted(begun)
+    found = []
+    for block in blocks:
+        if block.kind == "gradients":
+            after = bisect_right(moments, block.born)
+            died = moments[after] if after < len(moments) else None
+            found.append(Block(block.bytes, block.born, died, block.kind))
+    return tuple(found)
+
+
 def masked_flops(workload: Workload, operators: Counter[Operator], skipped: bool = False) -> int:
     """Attention FLOPs of pairs that the mask hides, exact; only where the kernel skips them if
     ``skipped``.
@@ -343,6 +385,18 @@ def parameters_of(
         run = []
         found.append(entry)
     return (*found, *run * times)
+
+
+def saved_bytes(traced: Trace) -> int:
+    """Activations that the forward of a train pass leaves for its backward on the device.
+
+    Logits are among them and, on a CPU, what is offloaded.
+    """
+    end = traced.timeline.forward_end
+    if end < 0:
+        return 0
+    kinds = traced.timeline.by_kind(end)
+    return sum(kinds.get(kind, 0) for kind in ("activations", "logits", "offloaded"))
 
 
 def idle_windows(workload: Workload) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ last owner lets go, as on a real device.
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.lvlm.offload import TO_HOST
+from workbench.lvlm.weights import WITHOUT_MEMORY
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.flops import is_attention, operator_flops
 from workbench.probe.counting.outputs import Outputs, tensors_in
@@ -78,6 +79,12 @@ class Tracker(TorchDispatchMode):
     """Width of a row of logits, while the LM head is at work."""
     calls: list[Call] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    start: int | None = None
+    """The moment at which the iteration begins; before it, the workload is made."""
+    made: list[Block] = field(default_factory=list)
+    """What making the workload allocated and does not hold for its iterations."""
+    multiplied: int | None = None
+    """The moment at which making it multiplied matrices first, as rotary tables do."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -87,10 +94,22 @@ class Tracker(TorchDispatchMode):
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
         self._outputs = Outputs()
 
-    def hold(self, kind: str, tensors: Iterable[Tensor]) -> None:
-        """Count tensors that exist before the iteration."""
-        for tensor in tensors:
-            self._follow(tensor).kind = kind
+    def begin(self) -> None:
+        """The workload is made: what is allocated from now on is of the iteration."""
+        self.tick += 1  # What making it let go last is gone by then.
+        self.start = self.tick
+
+    def hold(self, kinds: Mapping[str, Iterable[Tensor]]) -> None:
+        """Count tensors that exist before the iteration, by kind; the first kind counts."""
+        held: set[int] = set()
+        for kind, tensors in kinds.items():
+            for tensor in tensors:
+                block = self._follow(tensor)
+                if id(block) not in held:
+                    held.add(id(block))
+                    block.kind = kind
+        self.made = [b for b in self.blocks if id(b) not in held]
+        self.blocks = [b for b in self.blocks if id(b) in held]
 
     def reserve(self, kind: str, size: int, times: int) -> None:
         """Count what the device's libraries hold throughout."""
@@ -139,6 +158,8 @@ class Tracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.start is None:
+            return self._make(func, args, kwargs)
         out = self._outputs.of(func, args, kwargs)
         outputs = tensors_in(out)
         if not outputs:
@@ -159,6 +180,17 @@ class Tracker(TorchDispatchMode):
             attention = is_attention(packet)
             operator = Operator(name, flops, moved, attention, self.part, piece)
             self.calls.append(Call(self.tick, self.times, operator))
+        return out
+
+    def _make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator that makes the workload: only what it allocates counts."""
+        out = func(*args, **kwargs)
+        if not func.is_view and not WITHOUT_MEMORY.get():
+            self.tick += 1
+            for tensor in tensors_in(out):
+                self._follow(tensor)
+            if self.multiplied is None and operator_flops(func.overloadpacket, args, kwargs, out):
+                self.multiplied = self.tick
         return out
 
     def _follow(self, tensor: Tensor) -> Block:
@@ -186,6 +218,14 @@ class Timeline(NamedTuple):
     calls: list[Call]
     forward_end: int
     """The moment at which a train pass's forward is over; -1 for other passes."""
+    start: int = 0
+    """The moment at which the iteration begins; what it is made of was born before, or then."""
+    made: tuple[Block, ...] = ()
+    """What making the workload allocated and does not hold for its iterations."""
+    multiplied: int | None = None
+    """The moment before the iteration at which matrices were multiplied first, if they were."""
+    passing: tuple[Block, ...] = ()
+    """Gradients as they are where a bucket collects them: until their layer's backward is over."""
 
     def peak(self) -> tuple[int, int]:
         """The largest sum of live blocks, in bytes, and the moment it is first reached."""

@@ -15,7 +15,7 @@ VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 
 def setting_of(cell: Cell) -> str:
     """The cell's setting."""
-    return getattr(cell, "allocator", DEFAULT)
+    return cell.allocator
 
 
 def variables_of(setting: str, there: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -21,13 +21,14 @@ from workbench.probe.measuring.bare import bare
 from workbench.probe.measuring.busy import busy_seconds, host_bound
 from workbench.probe.measuring.cap import Cap, cap_flags
 from workbench.probe.measuring.card import clear_card, on_card
-from workbench.probe.measuring.emulate import RankPlan, adapted, plan_rank
+from workbench.probe.measuring.emulate import adapted
 from workbench.probe.measuring.graph import METRIC, check_graph, replay, wants_graph
 from workbench.probe.measuring.memory import Memory, is_out_of_memory, memory_pass
 from workbench.probe.measuring.prepare import prepare
 from workbench.probe.measuring.profile import Folders, write_snapshot, write_trace
 from workbench.probe.measuring.timing import SLOW_S, Timing, iterate, settle
 from workbench.probe.measuring.watch import watched
+from workbench.probe.predicting.emulation import RankPlan, plan_rank
 from workbench.probe.predicting.predict import (
     counts,
     model_facts,
@@ -69,11 +70,12 @@ def measure(
     rank: RankPlan | None = None
     known: list[str] = []
     try:
-        traced = trace_cell(cell, pictures=pictures)
+        memory = HOST if place == "cpu" else CARD
+        traced = trace_cell(cell, memory, pictures=pictures)
         quantized, known = model_facts(cell, traced.params)
         counted = counts(traced) | quantized
         if protocol.emulate is not None:
-            rank = plan_rank(cell, protocol.emulate, HOST if place == "cpu" else CARD)
+            rank = plan_rank(cell, protocol.emulate, memory)
         clear_card(place)
         with on_card(place), Cap(cell, place) as flags:
             folders = Folders(trace, snapshot)

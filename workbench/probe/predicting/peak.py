@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from workbench.probe.counting.states import ITEM, MASTER, States, states
 from workbench.probe.counting.trace import Trace
-from workbench.probe.counting.tracker import Block
-from workbench.probe.predicting.reserved import reserved_bytes
+from workbench.probe.counting.tracker import Timeline
 from workbench.spec import Cell
 
 STATE_KINDS = ("weights", "gradients")
+STEP_COPIES = 2
+"""Temporaries of torch.optim.AdamW as large as the parameter in float32: a root and a quotient."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class Peak:
     total: int
     by_kind: dict[str, int]
     states: States | None
+
+    def rounded_to(self, allocated: int) -> "Peak":
+        """The peak as a card's allocator counts it: with what requests leave unused of chunks."""
+        unused = max(0, allocated - self.total)
+        kinds = {**self.by_kind, "rounding": unused} if unused else self.by_kind
+        return Peak(self.total + unused, kinds, self.states)
 
     @property
     def dominant(self) -> str:
@@ -36,7 +43,7 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
         return Peak(total, traced.timeline.by_kind(moment), None)
     held = states(cell, traced.parameters)
     apart = kinds_apart(cell)
-    rest = traced.timeline.without(*apart)
+    rest = without_states(cell, traced)
     # Where the host is the device, what offload takes away stays there.
     away, host = held.on_host and traced.card, held.host if not traced.card else 0
     optimizer = 0 if away else held.optimizer
@@ -68,6 +75,22 @@ def kinds_apart(cell: Cell) -> tuple[str, ...]:
     return tuple(kind for kind in STATE_KINDS if gradients or kind != "gradients")
 
 
+def without_states(cell: Cell, traced: Trace) -> Timeline:
+    """The timeline without what ``states`` counts; of gradients, those on their way to others.
+
+    deepspeed copies each into its bucket on a stream of its own, and stage 3 everything in the
+    bucket once more before it is reduced (torch.cat in reduce_scatter_coalesced). When that is
+    done is not known: here, when the layer's backward is over. Of the second copy only the layer
+    at work counts; a whole bucket more may be there for moments.
+    """
+    apart = kinds_apart(cell)
+    timeline = traced.timeline.without(*apart)
+    if "gradients" not in apart or cell.world_size == 1:
+        return timeline
+    copies = 2 if cell.zero == 3 else 1
+    return timeline._replace(blocks=[*timeline.blocks, *timeline.passing * copies])
+
+
 def add(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
     """Sums by kind."""
     return {kind: first.get(kind, 0) + second.get(kind, 0) for kind in {**first, **second}}
@@ -91,33 +114,18 @@ def _at_step(cell: Cell, traced: Trace, held: States, away: bool) -> dict[str, i
 
 
 def _widened(cell: Cell, traced: Trace, held: States) -> int:
-    """Copies of gradients while the optimizer steps."""
+    """The most that exists only while the optimizer steps: gradients in float32 and the like."""
     if cell.under_deepspeed:
         return held.stepping
-    widened = MASTER // ITEM[cell.dtype] if ITEM[cell.dtype] < MASTER else 0
-    return widened * max(b.bytes for b in traced.timeline.blocks if b.kind == "gradients")
+    return max(sum(step) for step in adamw_steps(cell, traced))
 
 
-def predicted_reserved(cell: Cell, traced: Trace, peak: Peak) -> int:
-    """Bytes that a card's caching allocator holds for a cell: its peak and fragmentation.
+def adamw_steps(cell: Cell, traced: Trace) -> list[tuple[int, ...]]:
+    """Temporaries of one process's AdamW for each parameter, in bytes, in their order.
 
-    One process has masters and moments by parameter; what deepspeed holds is one buffer a kind.
+    A gradient widened to float32 where it is narrower, a root and a quotient of the moments.
     """
-    held = peak.states
-    if held is None:
-        return reserved_bytes([], traced.timeline.blocks)
-    apart = kinds_apart(cell)
-    sizes = [held.weights] if "weights" in apart else []
-    sizes += [held.gradients] if "gradients" in apart and not held.on_host else []
-    sizes += [held.kept_buffers] if held.kept_buffers else []
-    if cell.under_deepspeed:
-        sizes += [] if held.on_host else [held.optimizer]
-    else:
-        wide, copies = max(MASTER, ITEM[cell.dtype]), 2 if ITEM[cell.dtype] >= MASTER else 3
-        trained = [p.numel for p in traced.parameters if p.trained]
-        sizes += [wide * numel for numel in trained] * copies
-    blocks = traced.timeline.without(*apart).blocks
-    step = max((b.died or b.born for b in blocks), default=0) + 1
-    passing = [Block(held.buffers - held.kept_buffers, 0, step)]
-    stepping = Block(_widened(cell, traced, held), step, step + 1)
-    return reserved_bytes(sizes, [*filter(lambda b: b.bytes, passing), *blocks, stepping])
+    item = ITEM[cell.dtype]
+    copies = STEP_COPIES + (item < MASTER)
+    trained = [p.numel for p in traced.parameters if p.trained]
+    return [(max(MASTER, item) * numel,) * copies for numel in trained]

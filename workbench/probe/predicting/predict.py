@@ -17,16 +17,22 @@ from workbench.lvlm.towers import tower_of
 from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import Allocator, allocator_of, assumptions
 from workbench.probe.counting.states import check_states
-from workbench.probe.counting.trace import Trace, trace
+from workbench.probe.counting.trace import Trace, saved_bytes, trace
 from workbench.probe.machine.environment import environment
 from workbench.probe.predicting.collectives import collectives
 from workbench.probe.predicting.deepspeed_estimate import beside
-from workbench.probe.predicting.peak import predicted_peak, predicted_reserved
+from workbench.probe.predicting.emulation import check_emulation, left_out
+from workbench.probe.predicting.footprint import (
+    Footprint,
+    check_allocator,
+    emulated_footprint,
+    footprint,
+)
 from workbench.probe.predicting.roofline import Times, by_part, rates, table, times, works
 from workbench.probe.predicting.throughput import throughput
 from workbench.probe.predicting.transfer import transfer
 from workbench.record import Record, Status
-from workbench.spec import SUB_GROUP_SIZE, Cell
+from workbench.spec import SUB_GROUP_SIZE, Cell, Layers
 
 
 def predict(
@@ -34,10 +40,13 @@ def predict(
     device_name: str,
     calibration: str | None = None,
     pictures: Pictures | None = None,
+    emulate: Layers | None = None,
 ) -> Record:
     """Predict one cell on a named device; ``calibration`` is a file, or ``none``.
 
-    Without the latter, the calibration that comes with the workbench is used, if there is one.
+    With ``emulate`` its memory is that of one process which emulates a rank of the cell, so many
+    of whose layers run. Without a calibration, the one that comes with the workbench is used, if
+    there is one.
 
     A cell beyond the device's capacity has status ``oom`` and keeps its metrics. Raises
     RequestError for unknown names; a kernel that cannot serve the family gives status
@@ -45,6 +54,9 @@ def predict(
     """
     target = device(device_name)
     check_states(cell)
+    check_allocator(cell, target)
+    if emulate is not None:
+        check_emulation(cell, emulate)
     known = calibration_for(target.name, calibration)
     started, clock = datetime.now(UTC), time.monotonic()
     base: dict[str, Any] = {
@@ -67,7 +79,15 @@ def predict(
         )
     moved, said = transfer(traced, target)
     flags += said
-    peak = predicted_peak(cell, traced)
+    memory = (
+        footprint(cell, traced, allocator_of(target), capacity)
+        if emulate is None
+        else emulated_footprint(cell, allocator_of(target), capacity, emulate)
+    )
+    flags += memory_flags(memory)
+    # A cell that does not fit keeps its metrics: those of a card that is large enough.
+    roomy = memory.on_a_large_card(cell.allocator)
+    peak = memory.peak if roomy is None else memory.peak.rounded_to(roomy.allocated_bytes)
     work = works(cell, traced)
     speed, said = rates(cell, work, target, known)
     flags += said
@@ -79,8 +99,10 @@ def predict(
         f"window: its {window:,} positions are no fewer than the sequence has, it hides nothing"
         for window in traced.idle_windows
     ]
-    shared, said = collectives(cell, traced.parameters, traced.all_to_all_bytes, target)
-    flags += said
+    shared = None
+    if emulate is None:
+        shared, said = collectives(cell, traced.parameters, traced.all_to_all_bytes, target)
+        flags += said
     if shared is not None:
         seconds = shared.beside(seconds)
     modelled = KERNELS[cell.kernel].traced_as()
@@ -100,43 +122,37 @@ def predict(
         flags += [f"{name}: needs time_s" for name in ("samples_per_s", "tokens_per_s")]
     quantized, said = model_facts(cell, traced.params)
     flags += said
-    fits = capacity is None or peak.total <= capacity
-    reserved = (
-        predicted_reserved(cell, traced, peak) if target.capacity_bytes is not None else None
-    )
-    if fits and capacity is not None and reserved is not None and reserved > capacity:
-        flags.append(
-            f"fragmented: the allocator would hold {reserved:,} bytes, more than there are; it "
-            "returns cached segments then, and may still run out"
-        )
+    metrics: dict[str, int | float | None] = {
+        **counts(traced),
+        **intensity(traced),
+        **({"weight_bytes": peak.states.weights} if peak.states else {}),
+        "peak_bytes": peak.total,
+        "gradient_bytes": (
+            peak.states.reduced if peak.states else traced.timeline.of_kind("gradients")
+        ),
+        "activation_bytes": saved_bytes(traced),
+        "working_bytes": peak.by_kind.get("working", 0),
+        "time_s": seconds,
+        **utilisation(traced, seconds, rate),
+        **(throughput(cell, seconds) if cell.optimizes else {}),
+        "optimizer_bytes": peak.states.optimizer if peak.states else 0,
+        **({} if roomy is None else {"reserved_bytes": roomy.reserved_bytes}),
+        **({} if moved is None else {"offload_bytes": traced.offload_bytes}),
+        **quantized,
+    }
+    missing = {} if memory.plan is None else left_out(memory.plan, metrics)
     return Record(
         **base,
-        status=Status.OK if fits else Status.OOM,
-        error=None if fits else f"needs {peak.total:,} bytes, the device gives {capacity:,}",
-        metrics={
-            **counts(traced),
-            **intensity(traced),
-            **({"weight_bytes": peak.states.weights} if peak.states else {}),
-            "peak_bytes": peak.total,
-            "gradient_bytes": (
-                peak.states.reduced if peak.states else traced.timeline.of_kind("gradients")
-            ),
-            "activation_bytes": saved_bytes(traced),
-            "working_bytes": peak.by_kind.get("working", 0),
-            "time_s": seconds,
-            **utilisation(traced, seconds, rate),
-            **(throughput(cell, seconds) if cell.optimizes else {}),
-            "optimizer_bytes": peak.states.optimizer if peak.states else 0,
-            **({} if reserved is None else {"reserved_bytes": reserved}),
-            **({} if moved is None else {"offload_bytes": traced.offload_bytes}),
-            **quantized,
-        },
-        flags=flags,
+        status=Status.OK if memory.fits else Status.OOM,
+        error=None if memory.fits else memory.why_not(),
+        metrics={**metrics, **dict.fromkeys(missing)},
+        flags=[*flags, *(f"{name}: {reason}" for name, reason in missing.items())],
         details={
             "memory_by_kind": peak.by_kind,
             "capacity_bytes": capacity,
             "assumed": assumptions(target, cell),
         }
+        | ({} if memory.outcome is None else {"allocator": memory.document(cell.allocator)})
         | shown(cell, pictures)
         | ({} if moved is None else {"offload": moved.document()})
         | ({} if shared is None else {"communication": shared.document()})
@@ -156,8 +172,21 @@ def predict(
     )
 
 
+def memory_flags(memory: Footprint) -> list[str]:
+    """What a reader of the predicted memory should know."""
+    flags = [] if memory.plan is None else [memory.plan.flag]
+    if memory.fits and memory.outcome is not None and memory.outcome.retries:
+        flags.append(
+            f"retries: the allocator has to free its cache {memory.outcome.retries} times"
+        )
+    if not memory.fits and memory.capacity_bytes and memory.peak.total <= memory.capacity_bytes:
+        flags.append(f"fragmented: {memory.why_not()}")
+    return flags
+
+
 UNSHARED = {
     "zero": 0, "world_size": 1, "offload_optimizer": False, "sub_group_size": SUB_GROUP_SIZE,
+    "memory_cap": None, "allocator": "default",
 }  # fmt: skip
 """Fields that say who holds which states, and change nothing in a trace."""
 
@@ -169,7 +198,7 @@ def _traced(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trac
     """
     if pictures is not None or cell.ulysses > 1 or cell.model not in MODELS:
         return trace(cell, allocator, pieces=True, pictures=pictures)
-    return _kept(cell.replace(memory_cap=None, **UNSHARED), allocator)
+    return _kept(cell.replace(**UNSHARED), allocator)
 
 
 def forget() -> None:
@@ -239,18 +268,6 @@ def utilisation(
         "mfu": traced.model_flops / seconds / rate,
         "mfu_causal": traced.model_flops_causal / seconds / rate,
     }
-
-
-def saved_bytes(traced: Trace) -> int:
-    """Activations that the forward of a train pass leaves for its backward on the device.
-
-    Logits are among them and, on a CPU, what is offloaded.
-    """
-    end = traced.timeline.forward_end
-    if end < 0:
-        return 0
-    kinds = traced.timeline.by_kind(end)
-    return sum(kinds.get(kind, 0) for kind in ("activations", "logits", "offloaded"))
 
 
 def parts_of(traced: Trace, found: Times | None) -> dict[str, dict[str, int | float]]:

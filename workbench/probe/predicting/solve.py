@@ -8,10 +8,10 @@ from workbench.devices import device
 from workbench.errors import RequestError
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import check_states
-from workbench.probe.counting.trace import trace
-from workbench.probe.predicting.limit import START, bracket, predicted_limit
-from workbench.probe.predicting.peak import Peak, predicted_peak
+from workbench.probe.predicting.footprint import check_allocator
+from workbench.probe.predicting.limit import START, predicted_limit
 from workbench.probe.predicting.predict import fixed_capacity, model_flags
+from workbench.probe.predicting.threshold import Family, find_threshold
 from workbench.spec import MAX_TOKENS, Cell, make_cell
 from workbench.vision import FrontEnd, Limits
 from workbench.visuals import front_end_of, parse_resolution, tokens_of_video
@@ -94,19 +94,16 @@ def _search(
     target = device(device_name)
     check_states(cell)
     capacity = fixed_capacity(cell, target)
-    allocator = allocator_of(target)
-    peaks: dict[int, Peak] = {}
-
-    def need(number: int) -> int:
-        if number == 0 and (field == "batch" or cell.num_text == 0):
-            return 0  # There is no such cell, and it would need nothing.
-        if number not in peaks:
-            point = cell.replace(**{field: value(number)})
-            peaks[number] = predicted_peak(point, trace(point, allocator))
-        return peaks[number].total
-
-    fits, fails = bracket(need, capacity, start, most)
-    stopped_by = None if fails is None else peaks[fails].dominant
+    check_allocator(cell, target)
+    family = Family(
+        lambda number: cell.replace(**{field: value(number)}),
+        allocator_of(target),
+        capacity,
+        emulate=None,
+        empty=field == "batch" or cell.num_text == 0,
+    )
+    fits, fails = find_threshold(family, start, most)
+    stopped_by = None if fails is None else family.footprint(fails).peak.dominant
     return _Found(target.name, fits, fails, capacity, stopped_by)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 from workbench.devices import DEVICES, entry_of
 from workbench.errors import Failure, RequestError, Unsupported
 from workbench.lvlm.build import visual_unit
-from workbench.probe.counting.allocator import CARD, HOST
+from workbench.probe.counting.allocator import CARD, HOST, Allocator, allocator_of
 from workbench.probe.counting.states import check_states
 from workbench.probe.machine.allocator import check_allocator, setting_of
 from workbench.probe.machine.environment import (
@@ -20,7 +20,7 @@ from workbench.probe.machine.environment import (
     resolve_device,
 )
 from workbench.probe.machine.memory_limit import asked_limits, host_limit
-from workbench.probe.measuring.emulate import check_emulation
+from workbench.probe.predicting.emulation import check_emulation
 from workbench.probe.predicting.limit import Limit, predicted_bracket
 from workbench.probe.predicting.predict import cap_bytes
 from workbench.probe.predicting.search import MAX_FAILURES, Found, search
@@ -79,7 +79,8 @@ def measured_limit(
             f"world_size {cell.world_size}, zero {cell.zero}: a trial runs without deepspeed; "
             "--emulate a rank, or leave --measure out"
         )
-    guess, _, stopped_by = predicted_bracket(cell, capacity, HOST if place == "cpu" else CARD)
+    predicted = predicted_bracket(cell, capacity, _allocator(place), protocol.emulate)
+    guess = predicted.max_visual
     with Fresh(cell, num_ready(place)) as fresh:
         trials = _Trials(point, fresh, keep, known or {})
         found = search(trials.fits, lowest if guess is None else guess, unit, lowest)
@@ -90,12 +91,22 @@ def measured_limit(
         max_visual=found.passes,
         fails_at=found.fails,
         capacity_bytes=capacity,
-        stopped_by=stopped_by,
+        stopped_by=predicted.stopped_by,
         trials=trials.rows,
         num_oom=found.failures,
         predicted_max_visual=guess,
         flags=[*trials.flags.values(), *_flags(found, unit)],
     )
+
+
+def _allocator(place: str) -> Allocator:
+    """What hands out memory there; a card that no entry describes has no workspace."""
+    if place == "cpu":
+        return HOST
+    try:
+        return allocator_of(DEVICES[entry_of(device_name(place))])
+    except RequestError:
+        return CARD
 
 
 def _capacity(point: Point, place: str) -> int:

@@ -104,7 +104,9 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     try:
         if point.source == "predicted":
-            record = predict(point.cell, device, point.calibration, point.pictures)
+            record = predict(
+                point.cell, device, point.calibration, point.pictures, point.protocol.emulate
+            )
         elif point.through_launcher:
             from workbench.probe.ranks.local import measure_together
 

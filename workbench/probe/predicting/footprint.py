@@ -1,0 +1,154 @@
+"""What a cell takes of a device's memory, and whether it fits there.
+
+On a card a cell fits if its allocator finds memory for every request, iteration after iteration;
+that is less than allocated bytes against the capacity would say. On a CPU, which has no such
+allocator, it is that comparison.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workbench.devices import Device
+from workbench.errors import RequestError
+from workbench.probe.counting.allocator import Allocator, allocator_of
+from workbench.probe.counting.states import ITEM, MASTER, states
+from workbench.probe.counting.trace import Trace, trace
+from workbench.probe.counting.tracker import Block
+from workbench.probe.predicting.caching import HOST
+from workbench.probe.predicting.emulation import (
+    RankPlan,
+    emulated_peak,
+    emulated_program,
+    parameters_of_rank,
+    trace_emulation,
+)
+from workbench.probe.predicting.peak import (
+    Peak,
+    adamw_steps,
+    kinds_apart,
+    predicted_peak,
+    without_states,
+)
+from workbench.probe.predicting.replay import Outcome, Program, Step, make_program, replay
+from workbench.spec import Cell, Layers
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A cell's memory on one device."""
+
+    peak: Peak
+    program: Program
+    """What the allocator is asked for."""
+    outcome: Outcome | None
+    """How that ends at a card's capacity; None on a CPU, where allocated bytes tell."""
+    capacity_bytes: int | None
+    """None where nothing bounds it."""
+    plan: RankPlan | None = None
+    """How a rank is emulated, if one is."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the cell runs, iteration after iteration."""
+        if self.outcome is not None:
+            return self.outcome.fits
+        return self.capacity_bytes is None or self.peak.total <= self.capacity_bytes
+
+    def on_a_large_card(self, setting: str) -> Outcome | None:
+        """How the replay ends where memory has no end; None on a CPU."""
+        if self.outcome is None or self.outcome.fits:
+            return self.outcome
+        return replay(self.program, setting, None)
+
+    def document(self, setting: str) -> dict[str, Any]:
+        """How the allocator fared, JSON-ready; there is one."""
+        assert self.outcome is not None, "a card"
+        return {"setting": setting, **self.outcome._asdict()}
+
+    def why_not(self) -> str:
+        """One sentence for a cell that does not fit."""
+        needs = f"needs {self.peak.total:,} bytes, the device gives {self.capacity_bytes:,}"
+        if self.outcome is None or self.outcome.refused is None:
+            return needs
+        when = f"iteration {self.outcome.iteration}" if self.outcome.iteration else "the set-up"
+        asked = f"a request of {self.outcome.refused:,} bytes in {when} finds no memory"
+        if self.capacity_bytes is None or self.peak.total > self.capacity_bytes:
+            return f"{needs}; {asked}"
+        return f"{needs}, but {asked}: what is free there is in pieces, held as cached segments"
+
+
+def footprint(cell: Cell, traced: Trace, allocator: Allocator, capacity: int | None) -> Footprint:
+    """The memory of a traced cell where the allocator has ``capacity`` bytes to give."""
+    peak = predicted_peak(cell, traced)
+    return _replayed(cell, peak, rank_program(cell, traced, peak), allocator, capacity)
+
+
+def emulated_footprint(
+    cell: Cell, allocator: Allocator, capacity: int | None, layers: Layers
+) -> Footprint:
+    """The memory of a process that emulates a rank of the cell, so many of whose layers run.
+
+    Raises RequestError where it cannot be emulated.
+    """
+    traced = trace_emulation(cell, layers, allocator)
+    peak = emulated_peak(cell, traced)
+    peak = replace(peak, states=states(cell, parameters_of_rank(cell, allocator)))
+    program = emulated_program(cell, traced)
+    return replace(_replayed(cell, peak, program, allocator, capacity), plan=traced.plan)
+
+
+def traced_footprint(
+    cell: Cell, allocator: Allocator, capacity: int | None, emulate: Layers | None = None
+) -> Footprint:
+    """The memory of a cell, or of a process that emulates a rank of it; raises as both do."""
+    if emulate is not None:
+        return emulated_footprint(cell, allocator, capacity, emulate)
+    return footprint(cell, trace(cell, allocator), allocator, capacity)
+
+
+def _replayed(
+    cell: Cell, peak: Peak, program: Program, allocator: Allocator, capacity: int | None
+) -> Footprint:
+    outcome = replay(program, cell.allocator, capacity) if allocator.card else None
+    return Footprint(peak, program, outcome, capacity)
+
+
+def check_allocator(cell: Cell, target: Device) -> None:
+    """Raise RequestError where the cell's allocator setting means nothing on the device."""
+    if cell.allocator != "default" and not allocator_of(target).card:
+        raise RequestError(
+            f"allocator {cell.allocator}: a setting of CUDA's allocator; {target.name} has none"
+        )
+
+
+def setting_of(cell: Cell, allocator: Allocator) -> str:
+    """The setting of ``caching.SETTINGS`` under which the cell's process allocates."""
+    return cell.allocator if allocator.card else HOST
+
+
+def rank_program(cell: Cell, traced: Trace, peak: Peak) -> Program:
+    """What a cell's process, or one rank's, asks of a card's allocator.
+
+    One process has masters and moments by parameter; what deepspeed holds is one buffer a kind.
+    """
+    held = peak.states
+    if held is None:
+        return make_program(traced.timeline)
+    timeline = without_states(cell, traced)
+    apart = kinds_apart(cell)
+    sizes = [held.weights] if "weights" in apart else []
+    sizes += [held.gradients] if "gradients" in apart and not held.on_host else []
+    if not cell.under_deepspeed:
+        wide = max(MASTER, ITEM[cell.dtype])
+        trained = [wide * p.numel for p in traced.parameters if p.trained]
+        masters = trained if ITEM[cell.dtype] < MASTER else []
+        moments = [size for size in trained for _ in range(2)]
+        steps = [Step(sizes) for sizes in adamw_steps(cell, traced)]
+        return make_program(timeline, [*sizes, *masters, *moments], steps)
+    sizes += [held.kept_buffers] if held.kept_buffers else []
+    sizes += [] if held.on_host else [held.optimizer]
+    # ZeRO's other buffers are made anew in each iteration, and gone when the optimizer steps.
+    last = max(block.died or block.born for block in timeline.blocks)
+    passing = Block(held.buffers - held.kept_buffers, timeline.start + 1, last + 1)
+    timeline = timeline._replace(blocks=[*timeline.blocks, passing])
+    return make_program(timeline, sizes, [Step((held.stepping,))])
