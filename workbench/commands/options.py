@@ -77,7 +77,11 @@ CELL_OPTIONS = (
     CellOption("--zero", int, "zero", "DeepSpeed ZeRO stage, 0 to 3.", "0"),
     CellOption("--world-size", int, "world_size", "GPUs that share the states.", "1"),
     CellOption(
-        "--sub-group-size", int, "sub_group_size", "Elements that ZeRO 3 steps at a time.", "1000000000"
+        "--sub-group-size",
+        int,
+        "sub_group_size",
+        "Elements that ZeRO 3 steps at a time.",
+        "1000000000",
     ),
     CellOption("--accumulate", int, "accumulate", "Micro-batches of an optimizer step.", "1"),
     CellOption("--frozen", str, "frozen", "Parts not trained: decoder,tower.", "none"),
