@@ -69,6 +69,8 @@ class States:
     """Of the weights, whole copies of small ones that are not there while the optimizer steps."""
     kept_buffers: int = 0
     """Of the buffers, what is there while the optimizer steps."""
+    reducing: int = 0
+    """Only while the last bucket is reduced: stage 3 copies what is in it once more."""
     host: int = 0
     """On the host beside reduced gradients and the optimizer's states."""
 
@@ -182,7 +184,8 @@ def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequenc
         gradients=item * own,
         reduced=item * own,
         optimizer=3 * MASTER * own,
-        buffers=bucket + copied + item * gathered,
+        buffers=bucket + item * gathered,
+        reducing=copied,
         stepping=0 if offload else widened(item, largest, max(map(max, shares))),
         on_host=offload,
         persistent=item * kept,

@@ -150,5 +150,6 @@ def rank_program(cell: Cell, traced: Trace, peak: Peak) -> Program:
     # ZeRO's other buffers are made anew in each iteration, and gone when the optimizer steps.
     last = max(block.died or block.born for block in timeline.blocks)
     passing = Block(held.buffers - held.kept_buffers, timeline.start + 1, last + 1)
-    timeline = timeline._replace(blocks=[*timeline.blocks, passing])
+    reducing = Block(held.reducing, last, last + 1)
+    timeline = timeline._replace(blocks=[*timeline.blocks, passing, reducing])
     return make_program(timeline, sizes, [Step((held.stepping,))])

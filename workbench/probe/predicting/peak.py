@@ -53,13 +53,17 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
         "optimizer": optimizer,
         "zero buffers": held.buffers + host,
     }
+    # The last bucket is reduced when the backward is over, and nothing works any more.
+    there = ("inputs", "input gradients", "workspace")
+    reducing = {**running, **{kind: rest.of_kind(kind) for kind in there}}
+    reducing["zero buffers"] += held.reducing
     running = add(running, rest.by_kind(rest.peak()[1]))
     stepping = {
         "optimizer": optimizer,
         "zero buffers": held.kept_buffers + host,
         **_at_step(cell, traced, held, away),
     }
-    kinds = max(running, stepping, key=lambda kinds: sum(kinds.values()))
+    kinds = max(running, reducing, stepping, key=lambda kinds: sum(kinds.values()))
     kinds = {kind: size for kind, size in kinds.items() if size}
     return Peak(sum(kinds.values()), kinds, held)
 
