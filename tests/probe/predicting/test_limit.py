@@ -5,6 +5,7 @@ import pytest
 from tests.small import small_model
 from workbench.devices import DEVICES
 from workbench.errors import RequestError
+from workbench.lvlm.weights import BLOCK
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import Parameter, states
 from workbench.probe.predicting import threshold
@@ -42,12 +43,16 @@ def test_sizes_that_follow_from_three_members_are_those_of_a_trace(tmp_path, set
     )
     allocator = allocator_of(DEVICES["h100-80gb"])
     family = Family(lambda count: cell.replace(num_visual=count), allocator, 10**9)
-    polynomials = threshold._polynomials(family, 4096 * 16, 10**9)
-    for number in (4096 * 9, 4096 * 16, 4096 * 50):
+    polynomials = threshold._polynomials(family, 4096 * 64, 10**9)
+    for number in (4096 * 20, 4096 * 64, 4096 * 90):
         traced = traced_footprint(cell.replace(num_visual=number), allocator, 10**9).program
         assert traced.is_like(polynomials.program)
         rounded = [-(-size // 512) * 512 for size in traced.sizes]
-        assert polynomials._sizes(number).tolist() == rounded
+        fleeting = {~request for request in traced.setup if request < 0}
+        for index, size in enumerate(polynomials._sizes(number)):
+            # Random inputs are drawn in whole blocks of values, and cut.
+            slack = 4 * BLOCK if index in fleeting else 0
+            assert abs(size - rounded[index]) <= slack
 
 
 @pytest.mark.parametrize(
