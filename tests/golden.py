@@ -261,14 +261,15 @@ BASES = (
     {"scope": "lvlm", "pass": "train", "num_visual": 729, "checkpoint": True, "zero": 2,
      "world_size": 2, "logits": "text"},
     {"num_visual": 729},
+    {"scope": "decoder", "pass": "train", "num_visual": 729, "zero": 3, "world_size": 2},
 )  # fmt: skip
-"""Cells of which one or the other lets any field have a value of its own."""
+"""Cells of which one or another lets any field have a value of its own."""
 
 
 def another(name: str) -> tuple[Cell, Cell]:
     """Two cells that differ in one field, whichever it is, by its public name."""
     words = [word for word in get_args(FIELDS[name].annotation) if isinstance(word, str)]
-    candidates = [*words, True, 2, 3, "other", "T,V,T"]
+    candidates = [*words, "all", True, 2, 3, 10**8, "other", "T,V,T"]
     for base in (make_cell(**fields) for fields in BASES):
         for value in candidates:
             try:

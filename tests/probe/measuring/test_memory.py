@@ -17,10 +17,14 @@ KINDS = ("weight_bytes", "gradient_bytes", "optimizer_bytes", "activation_bytes"
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """A fused kernel on the CPU has a buffer a thread: much beside so small a model's peak."""
+    """What a fused kernel takes beside its output on the CPU is much beside so small a peak.
+
+    It has a buffer a thread, and where the CPU multiplies tiles (AMX) packed keys and values.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
     torch.set_num_threads(before)
 
 
