@@ -99,7 +99,8 @@ def _whole(visual: int, unit: int, lowest: int, most: int) -> int:
 
 
 def _above(passes: int, share: float, unit: int, most: int) -> int:
-    return _whole(passes + max(unit, int(passes * share)), unit, passes + unit, most)
+    # In whole units, not below the share: a step that is too short takes another trial.
+    return _whole(passes + -(-int(passes * share) // unit) * unit, unit, passes + unit, most)
 
 
 def _below(fails: int, share: float, unit: int, lowest: int) -> int:
