@@ -95,7 +95,7 @@ def test_the_default_fits_the_cpu_and_meets_a_real_oom(
     assert 2 * 32 * 8256**2 * 4 > 12 * 2**30
 
 
-H100 = machine.Card(0.55 * 989.4e12, 84_375_000_000)
+H100 = machine.Card(0.55 * 989.4e12, 84_235_000_000)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from workbench.lvlm.emulate import Emulation, emulated_rank
 from workbench.lvlm.kinds import _built, layer_kinds, period
 from workbench.lvlm.models import FAMILIES, resolve
 from workbench.probe.counting.trace import plan_of, trace
-from workbench.probe.measuring.emulate import check_emulation, plan_rank
 from workbench.probe.measuring.measure import measure
+from workbench.probe.predicting.emulation import check_emulation, plan_rank
 from workbench.spec import Protocol, make_cell
 
 EXTRA = 24

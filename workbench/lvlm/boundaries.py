@@ -126,7 +126,7 @@ def _training() -> Iterator[Boundary]:
 def _kernels() -> Iterator[Boundary]:
     """Which families each kernel serves, as it says itself of their layers."""
     published = {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
-    for name, kernel in KERNELS.items():
+    for name, kernel in sorted(KERNELS.items()):
         refused: dict[bool, list[str]] = {False: [], True: []}
         for family in sorted(FAMILIES):
             model = resolve(published[family])
@@ -162,7 +162,7 @@ def _systems() -> Iterator[Boundary]:
     from workbench.lvlm.attention import STREAM_OPTIONS
 
     by_options: dict[tuple[str, ...], list[str]] = {}
-    for name, system in SYSTEMS.items():
+    for name, system in sorted(SYSTEMS.items()):
         by_options.setdefault(tuple(system.options), []).append(name)
     for options, names in by_options.items():
         without = [option for option in STREAM_OPTIONS if option not in options]
