@@ -13,7 +13,7 @@ from tests.small import small_model
 from workbench import cli
 from workbench.commands.options import CELL_OPTIONS
 from workbench.record import METRICS, Environment, Record, Status
-from workbench.spec import Cell, make_cell
+from workbench.spec import FIELDS, make_cell
 from workbench.store import Store
 
 HEAVY = ("torch", "transformers", "pandas", "plotly", "pydantic", "rich", "yaml", "sqlite3")
@@ -58,12 +58,11 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_options_of_a_cell_are_its_fields() -> None:
-    fields = {f.alias or name: f for name, f in Cell.model_fields.items()}
     options = {option.field: option for option in CELL_OPTIONS}
     del options["preset"]  # A name for many fields at once.
-    assert {*options, "num_visual"} == set(fields)
+    assert {*options, "num_visual"} == set(FIELDS)
     for name, option in options.items():
-        default = fields[name].default
+        default = FIELDS[name].default
         if option.kind is bool:
             assert default is False
         elif isinstance(option.default, str) and default is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+import workbench
 from workbench.cli import app
 from workbench.devices import DEVICES
 from workbench.lvlm.attention import SYSTEMS
@@ -54,6 +55,7 @@ def table(title: str) -> dict[str, str]:
     ("title", "names"),
     [
         ("Commands", commands()),
+        ("Python interface", workbench.__all__),
         ("Models", MODELS),
         ("Attention systems", SYSTEMS),
         ("Kernels", KERNELS),

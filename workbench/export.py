@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from workbench.errors import RequestError
 from workbench.inert import inert
 from workbench.record import Record
-from workbench.spec import Cell
+from workbench.spec import FIELDS, Cell
 from workbench.store import RecordId, Store, StoreError
 
 IDENTITY = ("run", "key", "source", "device")
-CELL = tuple(field.alias or name for name, field in Cell.model_fields.items())
+CELL = tuple(FIELDS)
 RECORDS = (*IDENTITY, "status", "started_at", *CELL, "duration_s", "num_samples", "flags", "error")
 METRICS = (*IDENTITY, "metric", "value", "unit")
 SAMPLES = (*IDENTITY, "metric", "index", "value")

@@ -14,6 +14,7 @@ from itertools import pairwise, product
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
@@ -82,7 +83,12 @@ class Cell(BaseModel):
     attention: Name = "s_attn"
     kernel: Name = "sdpa"
     scope: Scope = "layer"
-    pass_: Pass = Field(default="forward", alias="pass")
+    # As ``alias`` it would be what type checkers take for the only name of the argument.
+    pass_: Pass = Field(
+        default="forward",
+        validation_alias=AliasChoices("pass", "pass_"),
+        serialization_alias="pass",
+    )
     num_visual: Count
     num_text: Count = Field(default=64, title="Text tokens |T|")
     batch: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
@@ -228,8 +234,9 @@ class Cell(BaseModel):
         return self.model_dump(by_alias=True)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with ``changes``, validated again."""
-        return type(self).model_validate({**self.document(), **changes})
+        """A copy with ``changes``, validated again; ``pass`` may be called ``pass_``."""
+        named = {PUBLIC_NAMES.get(name, name): value for name, value in changes.items()}
+        return type(self).model_validate({**self.document(), **named})
 
     @property
     def title(self) -> str:
@@ -244,7 +251,12 @@ class Cell(BaseModel):
 OPTION_FLAGS = tuple(name for name, field in Cell.model_fields.items() if field.annotation is bool)
 """The on/off fields of a cell."""
 
-FIELDS = {field.alias or name: field for name, field in Cell.model_fields.items()}
+PUBLIC_NAMES = {
+    name: field.serialization_alias or name for name, field in Cell.model_fields.items()
+}
+"""The attributes of a cell and the names of its fields in documents (``pass`` of ``pass_``)."""
+
+FIELDS = {PUBLIC_NAMES[name]: field for name, field in Cell.model_fields.items()}
 """The fields of a cell by their public names (``pass``, not ``pass_``)."""
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from workbench.collector import without_collector
 from workbench.record import METRICS
-from workbench.spec import MAX_TOKENS, Cell
+from workbench.spec import MAX_TOKENS, PUBLIC_NAMES, Cell
 from workbench.store_rows import MOST, RecordId, cell_fields, exact, load
 
 Query = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
@@ -30,8 +30,6 @@ MOST_KINDS = 50_000
 AT_ONCE = 10_000
 """Documents that are parsed together."""
 _RUN_WORDS = ("run", "sweep")
-_FIELDS = {name: field.alias or name for name, field in Cell.model_fields.items()}
-"""The fields of a cell and their public names."""
 
 
 def records(
@@ -218,7 +216,7 @@ def _cells(num_visual: Sequence[int], cells: Sequence[str]) -> Columns:
     if len(distinct) > MOST_KINDS:
         raise ValueError(f"more than {MOST_KINDS:,} kinds of cells")
     # |V| = 1 stands in: whatever |V| is, the other fields of these cells are the same.
-    values: dict[str, list[Any]] = {public: [] for public in _FIELDS.values()}
+    values: dict[str, list[Any]] = {public: [] for public in PUBLIC_NAMES.values()}
     same: dict[str, str] = {}
     for text in distinct:
         for public, value in cell_fields(1, text).items():
@@ -226,7 +224,7 @@ def _cells(num_visual: Sequence[int], cells: Sequence[str]) -> Columns:
             words = isinstance(value, str)
             values[public].append(same.setdefault(value, value) if words else value)
     columns = {}
-    for name, public in _FIELDS.items():
+    for name, public in PUBLIC_NAMES.items():
         field = Cell.model_fields[name]
         # Optional fields stay Python objects: None must not turn into NaN, nor 2 into 2.0.
         optional = not field.is_required() and field.default is None

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
-import workbench
 from workbench.calibration import Calibration
 from workbench.calibration_parts import (
     Covered,
@@ -41,6 +40,7 @@ from workbench.sweep.efficiency import (
     fit,
 )
 from workbench.sweep.held_out import by_kind, by_system, folds, held_out, others, spread_of
+from workbench.version import __version__
 
 LONG_S = 5.0
 """An iteration from here on counts without a warm-up: what only a first one does takes a second
@@ -110,7 +110,7 @@ def calibrate(
     return Calibration(
         device=entry,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        workbench=workbench.__version__,
+        workbench=__version__,
         conventions=CONVENTIONS,
         flops_per_s={
             name: _rate(found, name, 1 / floor[name] if name in floor else None)

@@ -88,7 +88,7 @@ def test_the_commit_is_of_this_working_tree() -> None:
 def test_code_outside_a_working_tree_has_no_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workbench, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(module, "PACKAGE", tmp_path)
     assert commit.__wrapped__() is None
 
 

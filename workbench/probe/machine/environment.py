@@ -13,11 +13,11 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import workbench
 from workbench.errors import RequestError
 from workbench.probe.machine.nvml import Nvml
 from workbench.record import Environment
 from workbench.spec import Cell
+from workbench.version import PACKAGE, __version__
 
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
@@ -176,8 +176,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
-    folder = Path(workbench.__file__).parent
-    command = ["git", "-C", str(folder), *arguments]
+    command = ["git", "-C", str(PACKAGE), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
@@ -222,7 +221,7 @@ def environment(device: str, nvml: Nvml | None = None) -> Environment:
         python=platform.python_version(),
         torch=torch_build().version,
         transformers=_version("transformers"),
-        workbench=workbench.__version__,
+        workbench=__version__,
         commit=commit(),
         **({} if index is None else _gpu_facts(index, nvml)),
     )

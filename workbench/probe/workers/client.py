@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import IO, Any, Self
 
-import workbench
 from workbench.errors import Failure, RequestError
 from workbench.probe.machine.allocator import DEFAULT, setting_of, variables_of
 from workbench.probe.machine.environment import device_name, resolve_device
@@ -23,6 +22,7 @@ from workbench.probe.machine.memory_limit import SHARE_OF_FREE, asked_limits, ho
 from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
 from workbench.record import Ceiling, Record, Status
 from workbench.spec import Cell, Point
+from workbench.version import PACKAGE
 
 START_TIMEOUT_S = 300.0
 """Until a worker is ready: torch is imported, perhaps over a cold network disk."""
@@ -170,7 +170,7 @@ def _open(stream: IO[bytes] | None) -> IO[bytes]:
 
 def _environment_variables() -> dict[str, str]:
     """Ours, and the folder of this package where it is run without being installed."""
-    root = Path(workbench.__file__).resolve().parent.parent
+    root = PACKAGE.resolve().parent
     if root.name in ("site-packages", "dist-packages"):
         return dict(os.environ)
     paths = [path for path in (os.environ.get("PYTHONPATH"), str(root)) if path]
