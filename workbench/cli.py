@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from workbench.commands import cells, machine, stores, sweeps
+from workbench.commands import cells, machine, process, stores, sweeps
 from workbench.commands.ask import ask
 from workbench.commands.calibrate import calibrate
 from workbench.commands.compare import compare
@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         _run(arguments)
         return
     code: int | str | None = 0
+    process.is_program = True
     # A name that is no UTF-8 is shown as JSON escapes it, not a reason to fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

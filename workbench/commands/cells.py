@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.commands import show
+from workbench.commands import process, show
 from workbench.commands.options import takes_cell_or_pictures
 from workbench.errors import RequestError
 
@@ -40,6 +40,18 @@ Emulate = Annotated[
 ]
 
 
+def defer_imports_for(cell: "Cell") -> None:
+    """Let this process, which asks about shapes of one cell and ends, import less.
+
+    Not for vision towers and models from files, which ask more of transformers.
+    """
+    from workbench.lvlm.light_import import defer_imports
+    from workbench.lvlm.models import MODELS
+
+    if process.is_program and cell.scope != "lvlm" and cell.model in MODELS:
+        defer_imports()
+
+
 def layers_of(emulate: str | None) -> "Layers | None":
     """The protocol's value of ``--emulate``; raises RequestError for another word."""
     from workbench.spec import make_protocol
@@ -64,6 +76,7 @@ def predict(
     json_: AsJson = False,
 ) -> None:
     """Predict one cell for a device that need not be here: FLOPs, peak memory, time."""
+    defer_imports_for(cell)
     from workbench.probe.predicting.predict import predict as predict_cell
 
     found = predict_cell(cell, device, calibration, pictures, layers_of(emulate))

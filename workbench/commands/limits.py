@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.commands import show
-from workbench.commands.cells import TIMEOUT_S, AsJson, Emulate, layers_of
+from workbench.commands.cells import TIMEOUT_S, AsJson, Emulate, defer_imports_for, layers_of
 from workbench.commands.limit_options import (
     MaxFrames,
     MaxPixels,
@@ -73,6 +73,8 @@ def limit(
     json_: AsJson = False,
 ) -> None:
     """The largest |V|, batch or video that fits a device, within 1 %, and what stops it."""
+    if not measure:
+        defer_imports_for(cell)
     from workbench.lvlm.loss import loss_flags
     from workbench.probe.predicting.solve import Question, check_question, solved
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 BLOCK = 1_000_003
 """Random values drawn before they repeat; a prime, so that no matrix is made of equal rows."""
@@ -27,11 +28,23 @@ def materialise(module: nn.Module, device: torch.device, dtype: torch.dtype) -> 
 Made = TypeVar("Made", bound=nn.Module)
 
 
+class _SkipInit(TorchFunctionMode):
+    """Leaves out torch's initialisers (``torch.nn.init``): a meta tensor has no values to set."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def create(make: Callable[[], Made], device: torch.device, dtype: torch.dtype) -> Made:
     """The module that ``make`` builds, uninitialised on that device: nothing is drawn twice."""
     before = WITHOUT_MEMORY.set(True)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _SkipInit():
             module = make()
     finally:
         WITHOUT_MEMORY.reset(before)
@@ -50,8 +63,9 @@ def randomise(module: nn.Module, std: float = 0.02) -> None:
         with torch.no_grad():
             if parameter.is_meta:
                 # There is nothing to fill; what filling allocates counts in a prediction.
-                block = torch.empty(min(count, BLOCK), device="meta")
-                _ = torch.empty_like(block), torch.empty_like(block, dtype=parameter.dtype)
+                size = min(count, BLOCK)
+                block, scaled = (torch.empty(size, device="meta") for _ in range(2))
+                _ = block, scaled, torch.empty(size, dtype=parameter.dtype, device="meta")
                 continue
             block = torch.randn(min(count, BLOCK), device=parameter.device) * std
             if parameter.ndim == 1 and not name.endswith("bias"):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from workbench.lvlm.light_import import are_deferred
 from workbench.lvlm.offload import TO_HOST
 from workbench.lvlm.weights import WITHOUT_MEMORY
 from workbench.probe.counting.allocator import HOST, Allocator
@@ -93,6 +94,12 @@ class Tracker(TorchDispatchMode):
         self.part = "decoder"
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
         self._outputs = Outputs()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch's word for whether its compiler is kept out of ``__torch_dispatch__``, for which it
+        # is loaded. Where that was put off, nothing compiles.
+        return not are_deferred()
 
     def begin(self) -> None:
         """The workload is made: what is allocated from now on is of the iteration."""
