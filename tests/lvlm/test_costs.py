@@ -8,6 +8,7 @@ from workbench.errors import RequestError
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.place import Place
 from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
@@ -75,7 +76,7 @@ def test_extra_parameters_are_what_the_module_adds(family, system, tmp_path):
     plain = build(cell.replace(attention="s_attn"))
     workload = build(cell)
     added = workload.num_parameters - plain.num_parameters
-    assert added == workload.system.extra_parameters(workload.layers[0][0])
+    assert added == workload.system.extra_parameters(*workload.layers[0][:2])
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def brute_force(name, layout, window):
 def test_pairs_equal_a_brute_force_mask(system, pattern, window):
     for visual, text in ((0, 5), (5, 2), (13, 8), (31, 30)):
         layout = Layout(visual, text, pattern)
-        pairs = SYSTEMS[system].pairs(layout, window)
+        pairs = SYSTEMS[system].pairs(Place(0, layout), window)
         assert pairs.allowed == brute_force(system, layout, window)
         assert pairs.dense >= pairs.allowed
 

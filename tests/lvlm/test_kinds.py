@@ -9,9 +9,10 @@ from torch import nn
 from tests.small import small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.s_attn import SAttn
+from workbench.lvlm.build import kinds_of
 from workbench.lvlm.emulate import Emulation, emulated_rank
-from workbench.lvlm.kinds import _built, layer_kinds, period
-from workbench.lvlm.models import FAMILIES, resolve
+from workbench.lvlm.kinds import Stretch, _built, stretch_of
+from workbench.lvlm.models import FAMILIES
 from workbench.probe.counting.trace import plan_of, trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.emulation import check_emulation, plan_rank
@@ -46,14 +47,14 @@ class Alternating(SAttn):
     def role(self, index):
         return "widened" if index % 3 == 1 else "plain"
 
-    def layer(self, parts, context, index):
-        inner = super().layer(parts, context, index)
-        return Widened(inner, parts, context) if parts.role == "widened" else inner
+    def layer(self, parts, context, place):
+        inner = super().layer(parts, context, place)
+        return Widened(inner, parts, context) if place.role == "widened" else inner
 
-    def linear_flops(self, parts, cell):
-        tokens = cell.batch * (cell.num_visual + cell.num_text)
-        own = 4 * tokens * parts.hidden_size * EXTRA if parts.role == "widened" else 0
-        return super().linear_flops(parts, cell) + own
+    def linear_flops(self, parts, place, cell):
+        tokens = cell.batch * place.layout.length
+        own = 4 * tokens * parts.hidden_size * EXTRA if place.role == "widened" else 0
+        return super().linear_flops(parts, place, cell) + own
 
 
 @pytest.fixture
@@ -87,8 +88,8 @@ def assert_composed(cell):
 def test_a_system_whose_layers_differ(pass_, checkpoint, alternating, tmp_path):
     cell = cell_of(tmp_path, layers=14, attention="alternating", checkpoint=checkpoint,
                    **{"pass": pass_})  # fmt: skip
-    kinds = layer_kinds(resolve(cell.model), SYSTEMS["alternating"])
-    assert (period(kinds), len(set(kinds))) == (3, 2)
+    kinds = kinds_of(cell)
+    assert (stretch_of(kinds), len(set(kinds))) == (Stretch(0, 3, 4), 2)
     assert_composed(cell)
     plain = trace(cell.replace(attention="s_attn"))
     # Layers 1, 4, 7, 10 and 13.
@@ -110,11 +111,11 @@ def test_a_model_whose_layers_differ(pass_, monkeypatch, tmp_path):
         return build(self, config, index)
 
     cell = cell_of(tmp_path, **{"pass": pass_})
-    assert period(layer_kinds(resolve(cell.model), SYSTEMS["s_attn"])) == 1
+    assert stretch_of(kinds_of(cell)).unit == 1
     before = trace(cell).params
     _built.cache_clear()
     monkeypatch.setattr(family, "layer", layer)
-    assert period(layer_kinds(resolve(cell.model), SYSTEMS["s_attn"])) == 2
+    assert stretch_of(kinds_of(cell)).unit == 2
     assert_composed(cell)
     assert trace(cell).params - before == 5 * 3 * 32 * 48
     _built.cache_clear()
@@ -123,8 +124,8 @@ def test_a_model_whose_layers_differ(pass_, monkeypatch, tmp_path):
 def test_where_nothing_repeats_everything_is_traced(alternating, monkeypatch, tmp_path):
     monkeypatch.setattr(Alternating, "role", lambda self, index: str(index * (index == 5)))
     cell = cell_of(tmp_path, attention="alternating")
-    assert period(layer_kinds(resolve(cell.model), SYSTEMS["alternating"])) == 6
-    assert plan_of(cell) is None
+    assert stretch_of(kinds_of(cell)) == Stretch(0, 1, 5)
+    assert_composed(cell)
 
 
 def test_an_emulated_rank_has_one_layer_of_every_kind(alternating, tmp_path):
@@ -145,8 +146,13 @@ def test_an_emulated_rank_has_one_layer_of_every_kind(alternating, tmp_path):
 
 
 def test_the_period_of_kinds():
-    assert period("aaaa") == 1
-    assert period("ababa") == 2
-    assert period("aabaabaa") == 3
-    assert period("aaab") == 4
-    assert period("a") == 1
+    assert stretch_of("aaaa") == Stretch(0, 1, 4)
+    assert stretch_of("ababa") == Stretch(0, 2, 2)
+    assert stretch_of("aabaabaa") == Stretch(0, 3, 2)
+    assert stretch_of("aaab") == Stretch(0, 1, 3)
+    assert stretch_of("xyababab") == Stretch(2, 2, 3)
+    assert stretch_of("abc") == Stretch(0, 3, 1)
+    assert stretch_of("a") == Stretch(0, 1, 1)
+    # Four under a checkpoint: groups abab, abab, ab.
+    assert stretch_of("ababababab", 4) == Stretch(0, 4, 2)
+    assert Stretch(2, 2, 3).shortened(9, 1) == (0, 1, 2, 3, 8)

@@ -36,7 +36,7 @@ def small_workload(family, folder, system, kernel, **fields):
 
 def oracle_outputs(workload):
     """The definition's outputs for the workload's own inputs: (sequence) or (visual, text)."""
-    (parts, _), *_ = workload.layers
+    (parts, _, _), *_ = workload.layers
     context, name = workload.context, workload.system.name
     index = context.model.global_layer if workload.cell.layer is None else workload.cell.layer
     if name in ("s_attn", "d_attn_full", "d_attn_biased"):

@@ -3,25 +3,27 @@
 A predicted and a measured cell are built by the same code; they differ in how they are executed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from workbench.errors import RequestError
-from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention import System, system_of
 from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.modelled import tracing
+from workbench.lvlm.kinds import Stretch, layer_kinds, stretch_of
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.place import Place
 from workbench.lvlm.ulysses import check_ulysses, own_layout, register
 from workbench.lvlm.weights import randomise
 from workbench.pictures import Pictures
@@ -46,8 +48,8 @@ class Workload:
     module: nn.Module
     inputs: list[Tensor]
     forward: Callable[[], tuple[Tensor, ...]]
-    layers: list[tuple[LayerParts, int]]
-    """Parts of each distinct layer and how many layers are like it."""
+    layers: list[tuple[LayerParts, Place, int]]
+    """Parts and place of each layer that is built, and how many layers it stands for."""
     head_flops: int = 0
     """Matmul FLOPs of a forward outside the layers."""
     outside_flops: dict[str, int] = field(default_factory=dict)
@@ -112,7 +114,10 @@ class Workload:
     @property
     def kv_cache_bytes(self) -> int:
         """Keys and values of every layer after all tokens: before the new one in a decode pass."""
-        elements = sum(n * self.system.cache_elements(p, self.cell) for p, n in self.layers)
+        elements = sum(
+            count * self.system.cache_elements(parts, place, self.cell)
+            for parts, place, count in self.layers
+        )
         return elements * self.context.dtype.itemsize
 
     @property
@@ -159,35 +164,34 @@ VISUAL_UNITS: dict[str, Callable[[Cell], int]] = {}
 def build(
     cell: Cell,
     device: torch.device | str = "cpu",
-    num_layers: int | None = None,
+    chosen: Sequence[int] | None = None,
     pictures: Pictures | None = None,
     shared: bool = False,
 ) -> Workload:
     """The workload of a cell on a device; under FakeTensorMode nothing is allocated.
 
     Raises RequestError for unknown names and options, Unsupported where the kernel cannot serve
-    the family (the reason names both). ``num_layers`` builds only the first layers of a decoder.
-    ``pictures`` are shown instead of random pixels; ``shared`` lets layers of one kind have the
-    same weights.
+    the family (the reason names both). ``chosen`` are the layers of a decoder to build, counted as
+    it runs them; None builds all. ``pictures`` are shown instead of random pixels; ``shared`` lets
+    layers of one kind have the same weights.
     """
     check(cell)
     model = resolve(cell.model)
-    system, kernel = SYSTEMS[cell.attention], KERNELS[cell.kernel]
+    system, kernel = system_of(cell), KERNELS[cell.kernel]
     model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
     if cell.ulysses > 1:
         register(cell, model, torch.device(device))
-    if num_layers is not None:
-        model = model.first_layers(num_layers)
+    places = system.places(model, cell, Layout.of(cell))
     context = Context(
         cell=cell,
         layout=own_layout(cell, torch.device(device)),
+        places=places if chosen is None else tuple(places[i] for i in chosen),
         kernel=kernel,
         model=model,
         device=torch.device(device),
         dtype=DTYPES[cell.dtype],
-        last=model.config.num_hidden_layers - 1,
         pictures=pictures,
-        offload=Offload(torch.device(device), int(system.text_only)) if cell.offload else None,
+        offload=Offload(torch.device(device), system.shared_states) if cell.offload else None,
         shared=shared,
     )
     workload = SCOPES[cell.scope](cell, system, context)
@@ -210,9 +214,25 @@ def freeze(workload: Workload) -> None:
         raise RequestError(f"frozen {workload.cell.frozen}: nothing is left to train")
 
 
+def places_of(cell: Cell) -> tuple[Place, ...]:
+    """Every layer of a cell's decoder, in the order in which it runs them."""
+    return system_of(cell).places(resolve(cell.model), cell, Layout.of(cell))
+
+
+def kinds_of(cell: Cell) -> tuple[Hashable, ...]:
+    """The kind of each of ``places_of``; equal kinds are alike in all costs."""
+    return layer_kinds(resolve(cell.model), places_of(cell))
+
+
+def repeated_layers(cell: Cell) -> Stretch:
+    """Where the layers of a cell's decoder repeat, in whole groups of those under a checkpoint."""
+    grouped = (cell.checkpoint_every or 1) if cell.checkpoint else 1
+    return stretch_of(kinds_of(cell), grouped)
+
+
 def check(cell: Cell) -> None:
     """Raise RequestError for any name or option of the cell that cannot be; builds nothing."""
-    SYSTEMS[cell.attention].check(cell)
+    system_of(cell).check(cell)
     KERNELS[cell.kernel]
     SCOPES[cell.scope]
     try:
@@ -229,11 +249,12 @@ def check(cell: Cell) -> None:
         check_source(cell.weights)
     model = resolve(cell.model)
     check_ulysses(cell, model)
-    if cell.layer is not None and cell.layer >= model.config.num_hidden_layers:
-        raise RequestError(
-            f"layer {cell.layer}: {cell.model} has {model.config.num_hidden_layers} layers, "
-            f"0 to {model.config.num_hidden_layers - 1}"
-        )
+    if cell.layer is not None:
+        count = len(places_of(cell))
+        if cell.layer >= count:
+            raise RequestError(
+                f"layer {cell.layer}: {cell.model} has {count} layers, 0 to {count - 1}"
+            )
 
 
 def check_offload(cell: Cell) -> None:
@@ -257,26 +278,31 @@ def visual_unit(cell: Cell) -> int:
 
 
 def parts_of(
-    model: Resolved, layer: nn.Module, index: int, system: System, context: Context
+    model: Resolved, layer: nn.Module, place: Place, system: System, context: Context
 ) -> LayerParts:
-    """The parts of the layer of that index, once the kernel has agreed to serve it."""
-    parts = replace(model.family.parts(layer), role=system.role(index))
+    """The parts of the layer at a place, once the kernel has agreed to serve it."""
+    parts = model.family.parts(layer)
     # A decode step's cache holds only what its token sees: there is nothing left to mask.
     decode = context.cell.pass_ == "decode"
-    bites = not decode and system.window_bites(context.layout, parts.window)
+    bites = not decode and system.window_bites(place, parts.window)
     context.kernel.refuse(parts, system.decomposed, bites)
     context.require(parts, system.decomposed)
     return parts
 
 
-def make_layer(model: Resolved, index: int, context: Context) -> nn.Module:
-    """One real layer on the context's device and dtype, with random or loaded weights."""
-    layer = context.create(lambda: model.family.layer(model.config, index))
+def make_layer(model: Resolved, place: Place, context: Context) -> nn.Module:
+    """The real layer of a place on the context's device and dtype, with random or loaded weights.
+
+    A checkpoint has no layer of the system's own: those stay random, and a flag says so.
+    """
+    layer = context.create(lambda: model.family.layer(model.config, place.index))
     checkpoint = context.checkpoint()
-    if checkpoint is None:
+    if checkpoint is None or place.inserted:
         randomise(layer)
+        if checkpoint is not None:
+            context.flag("weights: random in the layers that the attention system inserts")
     else:
-        checkpoint.fill(f"layers.{index}.", layer)
+        checkpoint.fill(f"layers.{place.index}.", layer)
     return layer.train(context.cell.pass_ == "train")
 
 

@@ -18,6 +18,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.place import Place
 from workbench.lvlm.rope import hold_rope, tables
 from workbench.lvlm.ulysses import Shard
 from workbench.lvlm.weights import BLOCK, Made, create, randomise
@@ -38,8 +39,8 @@ class Context:
     model: Resolved
     device: torch.device
     dtype: torch.dtype
-    last: int = 0
-    """Index of the last layer."""
+    places: tuple[Place, ...] = ()
+    """The layers to build, in the order in which the decoder runs them."""
     positions: Tensor | None = None
     """Positions other than sequence indices (M-RoPE), int64 [S] or [3, S]."""
     shared: bool = False
@@ -134,6 +135,11 @@ class Context:
         if self.loaded is None:
             self.loaded = read_checkpoint(self.cell.weights, self.model)
         return self.loaded
+
+    def flag(self, text: str) -> None:
+        """Say it once to a reader of the workload's numbers."""
+        if text not in self.flags:
+            self.flags.append(text)
 
     def weigh_part(self, part: str, module: nn.Module, prefix: str, tower: str) -> None:
         """Weights of a tower or a projector: a checkpoint's, if it holds that kind, else random.

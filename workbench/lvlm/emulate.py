@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.build import Workload, build
+from workbench.lvlm.build import Workload, build, places_of, repeated_layers
 from workbench.lvlm.optimizer import MasterAdamW
 from workbench.spec import Cell
 
@@ -51,9 +51,17 @@ class EmulatedRank(Workload):
         return MasterAdamW([(self.hyper.rates["decoder"], [self.shard])], self.hyper)
 
 
+def chosen_layers(cell: Cell, count: int) -> tuple[int, ...]:
+    """The layers of which ``count`` run: as many units fewer of those that repeat."""
+    total, stretch = len(places_of(cell)), repeated_layers(cell)
+    left_out = (total - count) // stretch.unit
+    return stretch.shortened(total, stretch.count - left_out)
+
+
 def emulated_rank(cell: Cell, emulation: Emulation, device: torch.device | str) -> EmulatedRank:
     """The workload of one rank of the cell; raises as ``build`` does."""
-    workload = build(cell, device, emulation.layers, shared=True)
+    chosen = chosen_layers(cell, emulation.layers)
+    workload = build(cell, device, chosen, shared=True)
     place = workload.context.device
     shard = nn.Parameter(torch.zeros(emulation.shard, device=place, dtype=workload.context.dtype))
     for parameter in (*workload.module.parameters(), shard):

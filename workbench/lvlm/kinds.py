@@ -1,18 +1,19 @@
 """Which layers of a decoder are alike: by what each layer is, not by a word of the config.
 
 A layer's kind is what transformers builds for its index (classes, shapes, window, the kind of its
-rotary table) and what the attention system does there (its role). After how many layers the kinds
-repeat is how a decoder may be traced, or its weights shared; where nothing repeats, that is all.
+rotary table) and what the attention system does at its place (role, tokens, inserted or not).
+Where kinds repeat, a decoder may be traced from a few layers, or its weights shared.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 
-from workbench.lvlm.attention import System
 from workbench.lvlm.configs import silent
+from workbench.lvlm.place import Place
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
@@ -21,23 +22,56 @@ _KEPT = 64
 """Models whose layers are remembered."""
 
 
-def layer_kinds(model: "Resolved", system: System) -> tuple[Hashable, ...]:
-    """The kind of every layer of a model under a system; equal kinds are alike in all costs."""
-    return tuple((kind, system.role(i)) for i, kind in enumerate(model_kinds(model)))
+def layer_kinds(model: "Resolved", places: Iterable[Place]) -> tuple[Hashable, ...]:
+    """The kind of the layer at every place; equal kinds are alike in all costs."""
+    own = model_kinds(model)
+    return tuple((own[place.index], *place.kind) for place in places)
 
 
 def model_kinds(model: "Resolved") -> tuple[Hashable, ...]:
-    """The same without a system: what transformers builds for every index."""
+    """What transformers builds for every index of a model, without a system."""
     return _built(_Key(model))
 
 
-def period(kinds: Sequence[Hashable]) -> int:
-    """After how many layers kinds repeat; their number where they do not."""
-    count = len(kinds)
-    return next(
-        (p for p in range(1, count) if all(kinds[i] == kinds[i - p] for i in range(p, count))),
-        count,
-    )
+@dataclass(frozen=True)
+class Stretch:
+    """The longest run of layers in which a unit of layers repeats.
+
+    ``count`` units of ``unit`` layers from layer ``start`` on; what stands before and after them
+    is like nothing else.
+    """
+
+    start: int
+    unit: int
+    count: int
+
+    def shortened(self, total: int, count: int) -> tuple[int, ...]:
+        """The indices of all ``total`` layers, with only ``count`` of the units left."""
+        kept = self.start + count * self.unit
+        after = self.start + self.count * self.unit
+        return (*range(kept), *range(after, total))
+
+
+def stretch_of(kinds: Sequence[Hashable], grouped: int = 1) -> Stretch:
+    """Where layers repeat, so that leaving all units but one out leaves the fewest layers.
+
+    Units are whole groups of ``grouped`` layers (those under one checkpoint), counted from the
+    first layer. Where nothing repeats, one unit of all layers.
+    """
+    groups = [tuple(kinds[i : i + grouped]) for i in range(0, len(kinds), grouped)]
+    best, saved = Stretch(0, len(kinds), 1), 0
+    for unit in range(1, len(groups) // 2 + 1):
+        start = 0
+        while start + 2 * unit <= len(groups):
+            end = start + unit
+            while end < len(groups) and groups[end] == groups[end - unit]:
+                end += 1
+            count = (end - start) // unit
+            if (count - 1) * unit * grouped > saved:
+                saved = (count - 1) * unit * grouped
+                best = Stretch(start * grouped, unit * grouped, count)
+            start = max(start + 1, end - unit + 1)
+    return best
 
 
 class _Key:

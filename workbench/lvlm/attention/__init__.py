@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from workbench.errors import RequestError
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.place import Place
 from workbench.registry import Registry
 from workbench.spec import Cell
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from workbench.lvlm.context import Context
+    from workbench.lvlm.kernels import Kernel
+    from workbench.lvlm.models import Resolved
     from workbench.lvlm.parts import LayerParts
 
 SYSTEMS: "Registry[System]" = Registry("attention system", __name__)
@@ -40,6 +43,11 @@ class Cached:
     text: int
 
 
+def system_of(cell: Cell) -> "System":
+    """The attention system that a cell names; raises RequestError for an unknown name."""
+    return SYSTEMS[cell.attention]
+
+
 class System:
     """One attention system. Subclasses say how a layer runs and what it costs."""
 
@@ -48,7 +56,11 @@ class System:
     decomposed = True
     options: tuple[str, ...] = ("fold", "chunk", "skip_last", "tiled")
     text_only = False
-    """Whether visual tokens never enter the decoder (HiMix)."""
+    """Whether no visual row reaches the LM head (HiMix), so that logits are of text alone."""
+    adapter = True
+    """Whether visual tokens are brought to the decoder's width before its first layer."""
+    shared_states = 0
+    """Leading tensors of the state that every layer reads and none changes."""
 
     def check(self, cell: Cell) -> None:
         """Raise RequestError for an option that this system does not have."""
@@ -64,61 +76,115 @@ class System:
             raise RequestError("skip_last: a single layer has no last layer; use scope decoder")
 
     def role(self, index: int) -> str:
-        """This system's word for what the layer of that index does; alike where it is the same.
-
-        The closed forms find it in ``parts.role``.
-        """
+        """This system's word for what the model's layer of that index does."""
         return ""
 
-    def layer(self, parts: "LayerParts", context: "Context", index: int) -> "nn.Module":
-        """The layer of that index under this system: state -> state, real weights inside."""
+    def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
+        """The layers in the order in which the decoder runs them, given the tokens that enter.
+
+        By default every layer of the model once, on all tokens.
+        """
+        count = model.config.num_hidden_layers
+        return tuple(
+            Place(i, layout, self.role(i), keys_only=cell.skip_last and i == count - 1)
+            for i in range(count)
+        )
+
+    def single(self, model: "Resolved", places: tuple[Place, ...], number: int | None) -> Place:
+        """The place that scope ``layer`` builds: that number, or the first that sees everything.
+
+        Of the places that see the whole sequence, the first that reads visual tokens is taken.
+        """
+        if number is not None:
+            return places[number]
+        wide = [p for p in places if model.layer_type(p.index) == "full_attention"] or places
+        return next((p for p in wide if self.reads_visual(p)), wide[0])
+
+    def reads_visual(self, place: Place) -> bool:
+        """Whether the layer of that place reads visual tokens."""
+        return True
+
+    def layer(self, parts: "LayerParts", context: "Context", place: Place) -> "nn.Module":
+        """The layer of that place under this system: state -> state, real weights inside."""
         raise NotImplementedError
 
     def state(self, visual: "Tensor", text: "Tensor", layout: Layout) -> "tuple[Tensor, ...]":
         """The state that enters the first layer."""
         return visual, text
 
-    def pairs(self, layout: Layout, window: int | None) -> Pairs:
+    def rows(
+        self, state: "tuple[Tensor, ...]", layout: Layout, text_rows: "Tensor | None"
+    ) -> "Tensor":
+        """Hidden states that reach the LM head: all rows in sequence order, or text rows.
+
+        ``text_rows`` are the indices of text in the sequence, None where all rows are wanted.
+        """
+        if self.text_only:
+            return state[-1]
+        if self.decomposed:
+            return state[1] if text_rows is not None else layout.join(*state)
+        return state[0] if text_rows is None else state[0][:, text_rows]
+
+    def entering(self, parts: "LayerParts", layout: Layout) -> list[tuple[int, int]]:
+        """(tokens, width) of every tensor of the state that enters a layer of these parts."""
+        d = parts.hidden_size
+        if not self.decomposed:
+            return [(layout.length, d)]
+        return [(layout.num_visual, self.visual_width(parts)), (layout.num_text, d)]
+
+    def pairs(self, place: Place, window: int | None) -> Pairs:
         """Query-key pairs of one layer."""
         raise NotImplementedError
+
+    def skips(self, kernel: "Kernel", place: Place, window: int | None) -> bool:
+        """Whether pairs that the mask hides are not computed in that layer."""
+        return kernel.skips(self.window_bites(place, window))
 
     def visual_width(self, parts: "LayerParts") -> int:
         """Width of a visual embedding that enters the first layer."""
         return parts.hidden_size
 
-    def window_bites(self, layout: Layout, window: int | None) -> bool:
+    def window_bites(self, place: Place, window: int | None) -> bool:
         """Whether the window hides a pair that causality would show."""
-        return self.pairs(layout, window).allowed < self.pairs(layout, None).allowed
+        return self.pairs(place, window).allowed < self.pairs(place, None).allowed
 
-    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         """Matmul FLOPs of one forward outside the attention pairs, whole batch."""
         raise NotImplementedError
 
-    def extra_parameters(self, parts: "LayerParts") -> int:
-        """Parameters that one layer has beyond the family's own."""
+    def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
+        """Parameters that the layer has beyond the family's own."""
         return 0
 
-    def cached(self, layout: Layout, window: int | None) -> Cached:
-        """Tokens whose keys and values one layer's cache holds after ``layout``."""
-        return Cached(*(layout.num_last(visual, window) for visual in (True, False)))
+    def per_pair(self, parts: "LayerParts", place: Place) -> int:
+        """FLOPs of one query-key pair of a layer, forward: 2 multiply-adds a head element."""
+        return 4 * parts.num_heads * parts.head_dim
 
-    def token_flops(self, parts: "LayerParts", cached: Cached) -> int:
+    def cached(self, place: Place, window: int | None) -> Cached:
+        """Tokens whose keys and values one layer's cache holds after the place's tokens."""
+        return Cached(*(place.layout.num_last(visual, window) for visual in (True, False)))
+
+    def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         """Matmul FLOPs of one decoded token of one sample outside the attention pairs."""
         return token_flops(parts)
 
-    def forward_flops(self, parts: "LayerParts", cell: Cell) -> int:
-        """Closed form of one layer's forward, dense: 2·m·n·k a matmul, 4·K·H a pair."""
-        layout, per_pair = Layout.of(cell), 4 * parts.num_heads * parts.head_dim
-        if cell.pass_ == "decode":
-            cached = self.cached(layout, parts.window)
-            pairs = cached.visual + cached.text + 1
-            return cell.batch * (self.token_flops(parts, cached) + per_pair * pairs)
-        pairs = self.pairs(layout, parts.window).dense
-        return self.linear_flops(parts, cell) + cell.batch * per_pair * pairs
+    def decode_pairs(self, place: Place, cached: Cached) -> int:
+        """Query-key pairs of one decoded token."""
+        return cached.visual + cached.text + 1
 
-    def cache_elements(self, parts: "LayerParts", cell: Cell) -> int:
+    def forward_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        """Closed form of one layer's forward, dense: 2·m·n·k a matmul, 4·K·H a pair."""
+        per_pair = self.per_pair(parts, place)
+        if cell.pass_ == "decode":
+            cached = self.cached(place, parts.window)
+            pairs = self.decode_pairs(place, cached)
+            return cell.batch * (self.token_flops(parts, place, cached) + per_pair * pairs)
+        pairs = self.pairs(place, parts.window).dense
+        return self.linear_flops(parts, place, cell) + cell.batch * per_pair * pairs
+
+    def cache_elements(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         """Elements of one layer's keys and values after all tokens of the cell, whole batch."""
-        cached = self.cached(Layout.of(cell), parts.window)
+        cached = self.cached(place, parts.window)
         width = 2 * parts.num_kv_heads * parts.head_dim
         return cell.batch * width * (cached.visual + cached.text)
 

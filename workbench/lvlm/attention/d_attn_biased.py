@@ -7,7 +7,7 @@ from workbench.lvlm.attention.decomposed import (
     text_pairs,
     window_pairs,
 )
-from workbench.lvlm.layout import Layout
+from workbench.lvlm.place import Place
 
 
 class BiasedLayer(DecomposedLayer):
@@ -19,8 +19,8 @@ class DAttnBiased(Decomposed):
     label = "D-Attn biased"
     layer_class = BiasedLayer
 
-    def pairs(self, layout: Layout, window: int | None) -> Pairs:
-        dense = super().pairs(layout, window).dense
+    def pairs(self, place: Place, window: int | None) -> Pairs:
+        layout, dense = place.layout, super().pairs(place, window).dense
         seen = sum(
             window_pairs(row, key, window)
             for row in layout.text_segments

@@ -14,8 +14,8 @@ from workbench.lvlm.attention import SYSTEMS, Cached, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_prefixes
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
-from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part
+from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
@@ -39,8 +39,10 @@ class CrossAttention(nn.Module):
 class CascadeLayer(DecomposedLayer):
     """Text: cross-attention, residual, self-attention, residual, MLP."""
 
-    def __init__(self, system: System, parts: "LayerParts", context: Context, index: int) -> None:
-        super().__init__(system, parts, context, index)
+    def __init__(
+        self, system: System, parts: "LayerParts", context: Context, place: Place
+    ) -> None:
+        super().__init__(system, parts, context, place)
         self.cross = context.create(lambda: CrossAttention(parts))
         randomise(self.cross)
 
@@ -77,21 +79,21 @@ class DAttnCascade(Decomposed):
     label = "D-Attn cascade"
     layer_class = CascadeLayer
 
-    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         narrow, wide = (
             2 * parts.hidden_size * heads * parts.head_dim
             for heads in (parts.num_kv_heads, parts.num_heads)
         )
         # The visual stream still needs its own v for the diagonal, but no k of its own.
-        visual = narrow * cell.num_visual
-        text = 2 * wide * cell.num_text if text_prefixes(Layout.of(cell)) else 0
-        return super().linear_flops(parts, cell) + cell.batch * (visual + text)
+        visual = narrow * place.layout.num_visual
+        text = 2 * wide * place.layout.num_text if text_prefixes(place.layout) else 0
+        return super().linear_flops(parts, place, cell) + cell.batch * (visual + text)
 
-    def token_flops(self, parts: "LayerParts", cached: Cached) -> int:
+    def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         wide = 2 * parts.hidden_size * parts.num_heads * parts.head_dim
         return token_flops(parts) + (2 * wide if cached.visual else 0)
 
-    def extra_parameters(self, parts: "LayerParts") -> int:
+    def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
         heads = 2 * parts.num_heads + 2 * parts.num_kv_heads
         return parts.hidden_size * parts.head_dim * heads
 

@@ -8,8 +8,9 @@ from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import DecomposedLayer, visual_prefixes
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
-from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.layout import causal_pairs
 from workbench.lvlm.marks import part
+from workbench.lvlm.place import Place
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ class FullLayer(DecomposedLayer):
 
     rotate_visual = True
 
-    def __init__(self, system: System, parts: "LayerParts", context: Context, index: int) -> None:
-        super().__init__(system, parts, context, index)
+    def __init__(
+        self, system: System, parts: "LayerParts", context: Context, place: Place
+    ) -> None:
+        super().__init__(system, parts, context, place)
         if self.decode:
             return
-        self.visual_prefixes = visual_prefixes(context.layout)
+        self.visual_prefixes = visual_prefixes(place.layout)
         self.visual_scores = context.scores(parts, False, window_on_other=True)
 
     def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,17 +72,18 @@ class DAttnFull(System):
     label = "D-Attn full"
     options = ()
 
-    def layer(self, parts: "LayerParts", context: Context, index: int) -> FullLayer:
-        return FullLayer(self, parts, context, index)
+    def layer(self, parts: "LayerParts", context: Context, place: Place) -> FullLayer:
+        return FullLayer(self, parts, context, place)
 
-    def pairs(self, layout: Layout, window: int | None) -> Pairs:
+    def pairs(self, place: Place, window: int | None) -> Pairs:
+        layout = place.layout
         v, t = layout.num_visual, layout.num_text
         across = sum(s.length * s.visual_before for s in layout.text_segments)
         across += sum(s.length * s.text_before for s in layout.visual_segments)
         return Pairs(v * v + t * t + across, causal_pairs(layout.length, window))
 
-    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
-        return cell.batch * (cell.num_visual + cell.num_text) * token_flops(parts)
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        return cell.batch * place.layout.length * token_flops(parts)
 
 
 SYSTEMS.add("d_attn_full", DAttnFull())

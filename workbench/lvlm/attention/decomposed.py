@@ -16,6 +16,7 @@ from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout, Segment, causal_pairs
 from workbench.lvlm.marks import part
+from workbench.lvlm.place import Place
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -51,36 +52,38 @@ class DecomposedLayer(nn.Module):
     rotate_visual = False
     """Whether T2V keeps RoPE (the biased variants)."""
 
-    def __init__(self, system: System, parts: "LayerParts", context: Context, index: int) -> None:
+    def __init__(
+        self, system: System, parts: "LayerParts", context: Context, place: Place
+    ) -> None:
         super().__init__()
         self.system = system
         self.layer = parts.layer
         self.parts = parts
         self.kernel = context.kernel
         self.fold, self.chunk = context.cell.fold, context.cell.chunk
-        self.only_keys = context.cell.skip_last and index == context.last
+        self.only_keys = place.keys_only
         self.visual_tables: tuple[Tensor, Tensor] | None = None
         self.decode = context.cell.pass_ == "decode"
         if self.decode:
-            self._hold(context, index)
+            self._hold(context, place)
             return
-        self.num_rows = context.layout.num_text
-        self.prefixes = text_prefixes(context.layout)
-        self.text_tables = context.rope(index, "text")
+        self.num_rows = place.layout.num_text
+        self.prefixes = text_prefixes(place.layout)
+        self.text_tables = context.rope(place.index, "text")
         if self.rotate_visual:
-            self.visual_tables = context.rope(index, "visual")
+            self.visual_tables = context.rope(place.index, "visual")
         self.scores = context.scores(parts, True, window_on_other=self.rotate_visual)
 
-    def _hold(self, context: Context, index: int) -> None:
+    def _hold(self, context: Context, place: Place) -> None:
         """One text row against a cache of the tokens that it sees.
 
         Text keys are rotated. Visual keys are rotated only where T2V keeps RoPE; visual keys and
         values are never repeated.
         """
-        cached = self.system.cached(context.layout, self.parts.window)
+        cached = self.system.cached(place, self.parts.window)
         self.num_rows = 1
         self.prefixes = (Prefix(0, 1, cached.visual),) if cached.visual else ()
-        self.text_tables = context.rope(index, "next")
+        self.text_tables = context.rope(place.index, "next")
         self.scores = Scores(self.parts.scale, self.parts.softcap, causal=False)
         for stream, tokens in (("visual", cached.visual), ("text", cached.text)):
             for name in ("keys", "values"):
@@ -162,27 +165,31 @@ class Decomposed(System):
 
     layer_class: type[DecomposedLayer] = DecomposedLayer
 
-    def layer(self, parts: "LayerParts", context: Context, index: int) -> nn.Module:
-        return self.layer_class(self, parts, context, index)
+    def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
+        return self.layer_class(self, parts, context, place)
 
-    def cached(self, layout: Layout, window: int | None) -> Cached:
-        found = super().cached(layout, window)
+    def cached(self, place: Place, window: int | None) -> Cached:
+        found = super().cached(place, window)
         if self.layer_class.rotate_visual:
             return found
-        return replace(found, visual=layout.num_visual)  # No distance without RoPE, no window.
+        return replace(
+            found, visual=place.layout.num_visual
+        )  # No distance without RoPE, no window.
 
-    def pairs(self, layout: Layout, window: int | None) -> Pairs:
+    def pairs(self, place: Place, window: int | None) -> Pairs:
+        layout = place.layout
         cross = sum((p.stop - p.start) * p.length for p in text_prefixes(layout))
         t = layout.num_text
         return Pairs(t * t + cross, text_pairs(layout, window) + cross)
 
-    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         visual = token_flops(parts, q=False)
         if cell.fold:
             visual -= (
                 2 * parts.hidden_size * parts.head_dim * (parts.num_heads - parts.num_kv_heads)
             )
-        return cell.batch * (cell.num_visual * visual + cell.num_text * token_flops(parts))
+        layout = place.layout
+        return cell.batch * (layout.num_visual * visual + layout.num_text * token_flops(parts))
 
 
 def text_pairs(layout: Layout, window: int | None) -> int:

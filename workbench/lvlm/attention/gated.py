@@ -9,13 +9,14 @@ from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
 from workbench.lvlm.marks import part
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.place import Place
 
 
 class TwoBranchLayer(DecomposedLayer):
     """``combine`` says how; rows that see no visual token take SA alone."""
 
-    def __init__(self, system: System, parts: LayerParts, context: Context, index: int) -> None:
-        super().__init__(system, parts, context, index)
+    def __init__(self, system: System, parts: LayerParts, context: Context, place: Place) -> None:
+        super().__init__(system, parts, context, place)
         covered = sum(p.stop - p.start for p in self.prefixes)
         self.sees: Tensor | None = None
         if covered < self.num_rows:
@@ -40,13 +41,13 @@ class TwoBranchLayer(DecomposedLayer):
 class GatedLayer(TwoBranchLayer):
     """One learned gate a layer, 0 at the start."""
 
-    def __init__(self, system: System, parts: LayerParts, context: Context, index: int) -> None:
-        super().__init__(system, parts, context, index)
+    def __init__(self, system: System, parts: LayerParts, context: Context, place: Place) -> None:
+        super().__init__(system, parts, context, place)
         self.gate = nn.Parameter(torch.zeros(1, dtype=context.dtype, device=context.device))
 
 
 class Gated(Decomposed):
     """Costs of a gated system."""
 
-    def extra_parameters(self, parts: LayerParts) -> int:
+    def extra_parameters(self, parts: LayerParts, place: Place) -> int:
         return 1

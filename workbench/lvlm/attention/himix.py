@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention import SYSTEMS, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.marks import part
+from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
@@ -28,8 +29,10 @@ ENCODER_WIDTH = 1152
 class HiMixLayer(DecomposedLayer):
     """Text alone is updated; the visual state passes through unchanged."""
 
-    def __init__(self, system: System, parts: "LayerParts", context: Context, index: int) -> None:
-        super().__init__(system, parts, context, index)
+    def __init__(
+        self, system: System, parts: "LayerParts", context: Context, place: Place
+    ) -> None:
+        super().__init__(system, parts, context, place)
         narrow = parts.num_kv_heads * parts.head_dim
         self.norm_img = context.create(lambda: nn.RMSNorm(ENCODER_WIDTH, eps=1e-6))
         self.k_proj_img = context.create(lambda: nn.Linear(ENCODER_WIDTH, narrow, bias=False))
@@ -62,18 +65,20 @@ class HiMix(Decomposed):
     label = "HiMix"
     options = ("chunk",)
     text_only = True
+    adapter = False
+    shared_states = 1
     layer_class = HiMixLayer
 
     def visual_width(self, parts: "LayerParts") -> int:
         return ENCODER_WIDTH
 
-    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
-        text_only = cell.replace(num_visual=0) if cell.num_text else None
-        text = 0 if text_only is None else super().linear_flops(parts, text_only)
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        layout = place.layout
+        text = cell.batch * layout.num_text * token_flops(parts)
         narrow = parts.num_kv_heads * parts.head_dim
-        return text + cell.batch * cell.num_visual * 2 * ENCODER_WIDTH * 2 * narrow
+        return text + cell.batch * layout.num_visual * 2 * ENCODER_WIDTH * 2 * narrow
 
-    def extra_parameters(self, parts: "LayerParts") -> int:
+    def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
         return ENCODER_WIDTH * (1 + 2 * parts.num_kv_heads * parts.head_dim)
 
 

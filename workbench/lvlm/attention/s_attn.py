@@ -9,6 +9,7 @@ from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
 from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.place import Place
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 class SAttnLayer(nn.Module):
     """The untouched layer; ``tiled`` wraps its MLP."""
 
-    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
+    def __init__(self, parts: "LayerParts", context: Context, place: Place) -> None:
         super().__init__()
         self.layer: Any = parts.layer
-        self.tables = context.rope(index, "sequence")
+        self.tables = context.rope(place.index, "sequence")
         self.mask = context.mask(parts.window)
         self.places: Tensor | None = None
         if context.cell.ulysses > 1:
@@ -47,11 +48,11 @@ class SAttnDecode(nn.Module):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, parts: "LayerParts", context: Context, index: int) -> None:
+    def __init__(self, parts: "LayerParts", context: Context, place: Place) -> None:
         super().__init__()
         self.layer: Any = parts.layer
-        self.tables = context.rope(index, "next")
-        cached = SYSTEMS["s_attn"].cached(context.layout, parts.window)
+        self.tables = context.rope(place.index, "next")
+        cached = SYSTEMS["s_attn"].cached(place, parts.window)
         for name in ("keys", "values"):
             held = context.cache(parts, cached.visual + cached.text)
             self.register_buffer(name, held, persistent=False)
@@ -77,20 +78,20 @@ class SAttn(System):
     decomposed = False
     options = ("tiled",)
 
-    def layer(self, parts: "LayerParts", context: Context, index: int) -> nn.Module:
+    def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
         if context.cell.pass_ == "decode":
-            return SAttnDecode(parts, context, index)
-        return SAttnLayer(parts, context, index)
+            return SAttnDecode(parts, context, place)
+        return SAttnLayer(parts, context, place)
 
     def state(self, visual: Tensor, text: Tensor, layout: Layout) -> tuple[Tensor, ...]:
         return (layout.join(visual, text),)
 
-    def pairs(self, layout: Layout, window: int | None) -> Pairs:
-        n = layout.length
+    def pairs(self, place: Place, window: int | None) -> Pairs:
+        n = place.layout.length
         return Pairs(n * n, causal_pairs(n, window))
 
-    def linear_flops(self, parts: "LayerParts", cell: Cell) -> int:
-        return cell.batch * (cell.num_visual + cell.num_text) * token_flops(parts)
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        return cell.batch * place.layout.length * token_flops(parts)
 
 
 SYSTEMS.add("s_attn", SAttn())

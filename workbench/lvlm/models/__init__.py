@@ -7,8 +7,7 @@ config. transformers is imported when something is built, not before.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -127,14 +126,6 @@ class Resolved:
         """``full_attention`` or ``sliding_attention``, transformers' words."""
         types = getattr(self.config, "layer_types", None)
         return types[index] if types else "full_attention"
-
-    def first_layers(self, count: int) -> "Resolved":
-        """The same model with its first ``count`` layers only."""
-        config = deepcopy(self.config)
-        config.num_hidden_layers = count
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:count]
-        return replace(self, config=config)
 
     @property
     def global_layer(self) -> int:

@@ -37,6 +37,7 @@ from workbench.spec import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts
+    from workbench.lvlm.place import Place
 
 
 class Decoder(nn.Module):
@@ -50,6 +51,7 @@ class Decoder(nn.Module):
         super().__init__()
         config, model = context.model.config, context.model
         self.cell, self.system, self.layout = cell, system, context.layout
+        self.places = context.places
         self.num_targets = num_targets(cell) if cell.optimizes else 0
         vocab, width = config.vocab_size, config.hidden_size
         self.embed_scale = model.family.embed_scale(config)
@@ -57,15 +59,14 @@ class Decoder(nn.Module):
         self.embed_tokens = context.create(lambda: nn.Embedding(vocab, width))
         self.parts: list[LayerParts] = []
         blocks: list[nn.Module] = []
-        made: dict[tuple[Hashable, bool], tuple[LayerParts, nn.Module]] = {}
-        kinds = layer_kinds(model, system) if context.shared else ()
-        for index in range(config.num_hidden_layers):
-            last = cell.skip_last and index == context.last
-            kind = (kinds[index] if context.shared else index, last)
+        made: dict[Hashable, tuple[LayerParts, nn.Module]] = {}
+        kinds = layer_kinds(model, context.places) if context.shared else ()
+        for number, place in enumerate(context.places):
+            kind = kinds[number] if context.shared else number
             if kind not in made:
-                layer = make_layer(model, index, context)
-                parts = parts_of(model, layer, index, system, context)
-                made[kind] = parts, system.layer(parts, context, index)
+                layer = make_layer(model, place, context)
+                parts = parts_of(model, layer, place, system, context)
+                made[kind] = parts, system.layer(parts, context, place)
             self.parts.append(made[kind][0])
             blocks.append(made[kind][1])
         self.layers = nn.ModuleList(grouped(blocks, cell, context.offload))
@@ -108,12 +109,14 @@ class Decoder(nn.Module):
         with part("loss"):
             return loss(self.cell, logits, targets, self.num_targets)
 
+    def costs(self) -> "list[tuple[LayerParts, Place, int]]":
+        """Parts and place of every layer, each standing for itself."""
+        return [(parts, place, 1) for parts, place in zip(self.parts, self.places, strict=True)]
+
     def _rows(self, state: tuple[Tensor, ...]) -> Tensor:
         """Hidden states that reach the LM head: all rows in sequence order, or text rows."""
-        if self.system.text_only or (self.system.decomposed and self.cell.logits == "text"):
-            return state[1]
-        sequence = self.layout.join(*state) if self.system.decomposed else state[0]
-        return sequence[:, self.text_rows] if self.cell.logits == "text" else sequence
+        wanted = self.text_rows if self.cell.logits == "text" else None
+        return self.system.rows(state, self.layout, wanted)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         with part("LM head"):
@@ -207,7 +210,7 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
         module=decoder,
         inputs=[visual, ids, *([targets] if train else [])],
         forward=forward,
-        layers=[(parts, 1) for parts in decoder.parts],
+        layers=decoder.costs(),
         head_flops=2
         * cell.batch
         * context.model.config.hidden_size
@@ -226,7 +229,7 @@ def _decode_step(cell: Cell, system: System, context: Context, decoder: Decoder)
         module=decoder,
         inputs=[ids],
         forward=lambda: (decoder(None, ids),),
-        layers=[(parts, 1) for parts in decoder.parts],
+        layers=decoder.costs(),
         head_flops=2 * cell.batch * config.hidden_size * config.vocab_size,
     )
 

@@ -15,9 +15,9 @@ from workbench.spec import Cell
 
 def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
     model = context.model
-    index = model.global_layer if cell.layer is None else cell.layer
-    parts = parts_of(model, make_layer(model, index, context), index, system, context)
-    module = system.layer(parts, context, index)
+    place = system.single(model, context.places, cell.layer)
+    parts = parts_of(model, make_layer(model, place, context), place, system, context)
+    module = system.layer(parts, context, place)
     if cell.checkpoint:
         module = Checkpointed(module)
     if cell.pass_ == "decode":
@@ -29,14 +29,9 @@ def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
             module=module,
             inputs=[token],
             forward=lambda: module(token),
-            layers=[(parts, 1)],
+            layers=[(parts, place, 1)],
         )
-    train, d = cell.pass_ == "train", parts.hidden_size
-    shapes = (
-        [(cell.num_visual, system.visual_width(parts)), (cell.num_text, d)]
-        if system.decomposed
-        else [(cell.num_visual + cell.num_text, d)]
-    )
+    train, shapes = cell.pass_ == "train", system.entering(parts, place.layout)
     inputs = [random_tensor((cell.batch, *shape), context, grad=train) for shape in shapes]
     upstream = [random_tensor(tuple(x.shape), context) for x in inputs] if train else []
     return Workload(
@@ -46,7 +41,7 @@ def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
         module=module,
         inputs=inputs,
         forward=lambda: module(*inputs),
-        layers=[(parts, 1)],
+        layers=[(parts, place, 1)],
         upstream=upstream,
     )
 

@@ -31,7 +31,7 @@ class LVLM(nn.Module):
         self.cell = cell
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
-        self.tower, self.adapter = tower.build(context, grids, system.text_only)
+        self.tower, self.adapter = tower.build(context, grids, system.adapter)
         self.positions: nn.Parameter | None = None
         if cell.visual_positions:
             shape = (cell.num_visual, system.visual_width(self.decoder.parts[0]))
@@ -78,12 +78,12 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     workload.inputs = [pixels, ids, *targets]
     workload.forward = lambda: (model(pixels, ids, *(targets if train else [])),)
     workload.outside_flops = {"tower": cell.batch * tower.tower_flops(grids)}
-    if not system.text_only:
+    if system.adapter:
         workload.outside_flops["adapter"] = cell.batch * tower.adapter_flops(grids)
     workload.leaf_flops = cell.batch * tower.patch_flops(grids)
     if "tower" in cell.frozen_parts:
         whole = "adapter" in cell.frozen_parts
-        entry = 0 if system.text_only else cell.batch * tower.entry_flops(grids)
+        entry = cell.batch * tower.entry_flops(grids) if system.adapter else 0
         workload.leaf_flops = workload.outside_flops.get("adapter", 0) if whole else entry
     return workload
 

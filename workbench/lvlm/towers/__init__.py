@@ -100,12 +100,12 @@ class Tower(ABC):
 
     @abstractmethod
     def build(
-        self, context: "Context", grids: tuple[Grid, ...], text_only: bool
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> "tuple[nn.Module, nn.Module | None]":
         """Tower and adapter: pixels -> features -> embeddings, reshapeable to [B, V, W].
 
-        ``text_only`` leaves out what maps to the decoder's width (HiMix). Raises Unsupported where
-        the tower cannot do without.
+        Without ``adapter`` what maps to the decoder's width is left out (HiMix). Raises
+        Unsupported where the tower cannot do without.
         """
 
     @abstractmethod

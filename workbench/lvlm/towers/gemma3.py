@@ -59,10 +59,10 @@ class Gemma3(SigLIP):
         self.patches_a_token = self.image.patches // tokens
 
     def build(
-        self, context: "Context", grids: tuple[Grid, ...], text_only: bool
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not text_only:
-            return super().build(context, grids, text_only)
+        if adapter:
+            return super().build(context, grids, adapter)
         side = self.image.rows
         return self.tower(context), Pool(side, side // int(self.num_tokens**0.5))
 

@@ -72,11 +72,11 @@ class Llava(Tower):
         self.image = Grid(1, 1, rows)
 
     def build(
-        self, context: "Context", grids: tuple[Grid, ...], text_only: bool
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
         from transformers import CLIPVisionModel, SiglipVisionModel
 
-        if text_only:
+        if not adapter:
             raise Unsupported(
                 "himix was made for SigLIP's features, and the tower of llava takes another "
                 "layer's; --tower siglip"

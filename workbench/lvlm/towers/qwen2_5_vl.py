@@ -177,9 +177,9 @@ class Qwen25VL(Tower):
         return Grid(1, rows * self.merge, columns * self.merge)
 
     def build(
-        self, context: "Context", grids: tuple[Grid, ...], text_only: bool
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if text_only:
+        if not adapter:
             raise Unsupported(
                 "himix keeps the width of SigLIP's features, but the tower of qwen2.5-vl merges "
                 "its patches into the decoder's width"

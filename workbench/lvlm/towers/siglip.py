@@ -89,9 +89,9 @@ class SigLIP(Tower):
         ]
 
     def build(
-        self, context: "Context", grids: tuple[Grid, ...], text_only: bool
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        return self.tower(context), None if text_only else self.adapter(context)
+        return self.tower(context), self.adapter(context) if adapter else None
 
     def tower(self, context: "Context") -> Features:
         """transformers' SigLIP, on the context's device and in its dtype."""

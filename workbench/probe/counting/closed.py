@@ -1,7 +1,6 @@
 """FLOPs of a whole workload in closed form, for ``model_flops``: no recomputation."""
 
 from workbench.lvlm.build import Workload
-from workbench.lvlm.layout import Layout
 
 
 def model_flops(workload: Workload) -> int:
@@ -16,8 +15,8 @@ def model_flops(workload: Workload) -> int:
     for part in workload.cell.frozen_parts:
         if part == "decoder":
             left_out += workload.head_flops + sum(
-                n * workload.system.linear_flops(parts, workload.cell)
-                for parts, n in workload.layers
+                count * workload.system.linear_flops(parts, place, workload.cell)
+                for parts, place, count in workload.layers
             )
         else:
             left_out += workload.outside_flops.get(part, 0) * (2 if part == "tower" else 1)
@@ -26,13 +25,13 @@ def model_flops(workload: Workload) -> int:
 
 def hidden_model_flops(workload: Workload) -> int:
     """The share of model_flops that belongs to pairs under the mask."""
-    cell, layout = workload.cell, Layout.of(workload.cell)
+    cell, system = workload.cell, workload.system
     if cell.pass_ == "decode":
         return 0
     hidden = 0
-    for parts, count in workload.layers:
-        pairs = workload.system.pairs(layout, parts.window)
-        per_pair = 4 * parts.num_heads * parts.head_dim
+    for parts, place, count in workload.layers:
+        pairs = system.pairs(place, parts.window)
+        per_pair = system.per_pair(parts, place)
         hidden += count * cell.batch * per_pair * (pairs.dense - pairs.allowed) // cell.ulysses
     return hidden * (3 if cell.pass_ == "train" else 1)
 
@@ -43,6 +42,6 @@ def forward_flops(workload: Workload) -> int:
     outside = workload.head_flops + sum(workload.outside_flops.values())
     # Ranks that share a sequence share the layers' work: rows outside attention, heads inside.
     return outside + sum(
-        count * workload.system.forward_flops(parts, cell) // cell.ulysses
-        for parts, count in workload.layers
+        count * workload.system.forward_flops(parts, place, cell) // cell.ulysses
+        for parts, place, count in workload.layers
     )

@@ -123,7 +123,10 @@ class _Stretches:
         else:
             return
         stretch = self.forward if died == self.forward + 1 else self.backward
-        start, offset = self.moved(self.starts[stretch]), block.died - self.starts[died]
+        start = self.moved(self.starts[stretch])
+        # The last unit's backward is the end of its stretch; the others begin theirs.
+        before = self.lengths[died] - self.lengths[stretch] if died == self.backward - 1 else 0
+        offset = block.died - self.starts[died] - before
         for copy in range(self.times):
             if 0 <= copy + later < self.times:
                 ends[copy] = start.at(copy + later) + offset  # At most the stretch's length.

@@ -58,7 +58,7 @@ def named(workload: Workload, marker: Marker) -> Iterator[None]:
 
 def _modules(workload: Workload) -> dict[nn.Module, str]:
     names: dict[nn.Module, str] = {}
-    for parts, _ in workload.layers:
+    for parts, _, _ in workload.layers:
         for norm in (
             parts.input_norm,
             parts.post_attention_norm,

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from math import lcm
 from typing import Any
 
 import torch
@@ -16,13 +15,10 @@ from torch import Tensor, nn
 
 from workbench.collector import without_collector
 from workbench.errors import RequestError
-from workbench.lvlm.attention import SYSTEMS
-from workbench.lvlm.build import Workload, build
+from workbench.lvlm.build import Workload, build, places_of, repeated_layers
 from workbench.lvlm.kernels import KERNELS
-from workbench.lvlm.kinds import layer_kinds, period
-from workbench.lvlm.layout import Layout
+from workbench.lvlm.kinds import Stretch
 from workbench.lvlm.loops import RUNNER
-from workbench.lvlm.models import resolve
 from workbench.lvlm.offload import WATCH
 from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.pictures import Pictures
@@ -86,16 +82,21 @@ class Trace:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a decoder is traced: ``traced`` layers stand for ``total``, units of ``unit`` layers."""
+    """How a decoder is traced: three units of the layers that repeat, and what repeats nothing."""
 
-    traced: int
     total: int
-    unit: int
+    """Layers of the decoder."""
+    stretch: Stretch
+
+    @property
+    def traced(self) -> tuple[int, ...]:
+        """The layers that are traced, counted as the decoder runs them."""
+        return self.stretch.shortened(self.total, UNITS)
 
     @property
     def middles(self) -> int:
         """How many middle units there really are."""
-        return 1 + (self.total - self.traced) // self.unit
+        return self.stretch.count - (UNITS - 1)
 
 
 World = Callable[[], AbstractContextManager[str]]
@@ -142,15 +143,11 @@ def trace(
 
 
 def plan_of(cell: Cell) -> Plan | None:
-    """Three units and the remainder, where that is fewer layers than there are."""
+    """Three of the units that repeat; None where that is no fewer layers than there are."""
     if cell.scope == "layer":
         return None
-    model = resolve(cell.model)
-    total_layers = model.config.num_hidden_layers
-    repeats = period(layer_kinds(model, SYSTEMS[cell.attention]))
-    unit = lcm(repeats, (cell.checkpoint_every or 1) if cell.checkpoint else 1)
-    traced = UNITS * unit + total_layers % unit
-    return Plan(traced, total_layers, unit) if traced < total_layers else None
+    stretch = repeated_layers(cell)
+    return Plan(len(places_of(cell)), stretch) if stretch.count > UNITS else None
 
 
 def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
@@ -182,8 +179,9 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
         held = [tracker.block_of(t) for t in (*weights, *caches)]
         timeline = repeat_middle(timeline, bounds.frozen(), plan.middles, held)
         listed = parameters_of(workload, {id(w) for w in weights}, plan.middles)
-        repeated = workload.layers[plan.unit : 2 * plan.unit]
-        workload.layers += [(parts, n * (plan.middles - 1)) for parts, n in repeated]
+        first = plan.stretch.start + plan.stretch.unit
+        repeated = workload.layers[first : first + plan.stretch.unit]
+        workload.layers += [(p, place, n * (plan.middles - 1)) for p, place, n in repeated]
     times = workload.cell.accumulate
     operators = Counter({op: times * n for op, n in tally(timeline.calls).items()})
     flops = total(operators)
@@ -259,12 +257,15 @@ def logits_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
 
 
 def units(workload: Workload, plan: Plan) -> list[list[nn.Module]]:
-    """The traced layers (or checkpointed groups) by unit; the last takes the remainder."""
+    """The traced layers (or checkpointed groups) by unit.
+
+    The first unit has what stands before it, the last what stands after it.
+    """
     layers: Any = workload.module.get_submodule("layers")
-    modules = list(layers)
-    grouped = workload.cell.checkpoint_every if workload.cell.checkpoint else None
-    size = plan.unit // (grouped or 1)
-    return [modules[:size], modules[size : 2 * size], modules[2 * size :]]
+    modules, stretch = list(layers), plan.stretch
+    grouped = (workload.cell.checkpoint_every or 1) if workload.cell.checkpoint else 1
+    first, second = ((stretch.start + count * stretch.unit) // grouped for count in (MIDDLE, LAST))
+    return [modules[:first], modules[first:second], modules[second:]]
 
 
 class _Marks:
@@ -356,13 +357,12 @@ def masked_flops(workload: Workload, operators: Counter[Operator], skipped: bool
         return 0
     if workload.cell.pass_ == "decode":
         return 0  # A cache holds only what its token sees.
-    system, layout = workload.system, Layout.of(workload.cell)
-    kernel = workload.context.kernel
+    system, kernel = workload.system, workload.context.kernel
     dense = masked = 0
-    for parts, count in workload.layers:
-        pairs = system.pairs(layout, parts.window)
+    for parts, place, count in workload.layers:
+        pairs = system.pairs(place, parts.window)
         dense += count * pairs.dense
-        if not skipped or kernel.skips(system.window_bites(layout, parts.window)):
+        if not skipped or system.skips(kernel, place, parts.window):
             masked += count * (pairs.dense - pairs.allowed)
     hidden, rest = divmod(attention * masked, dense)
     assert rest == 0, "attention FLOPs are a multiple of the dense pairs"
@@ -401,9 +401,12 @@ def saved_bytes(traced: Trace) -> int:
 
 def idle_windows(workload: Workload) -> tuple[int, ...]:
     """Windows under which every layer sees as much as without."""
-    windows = {parts.window for parts, _ in workload.layers if parts.window is not None}
-    layout = Layout.of(workload.cell)
-    return tuple(sorted(w for w in windows if not workload.system.window_bites(layout, w)))
+    found: dict[int, bool] = {}
+    for parts, place, _ in workload.layers:
+        if parts.window is not None:
+            bites = workload.system.window_bites(place, parts.window)
+            found[parts.window] = found.get(parts.window, False) or bites
+    return tuple(sorted(window for window, bites in found.items() if not bites))
 
 
 def params_by_part(workload: Workload, params: int) -> dict[str, int]:

@@ -6,16 +6,13 @@ what the emulation really runs.
 """
 
 import re
-from collections.abc import Collection, Hashable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import lcm
 
 from workbench.errors import RequestError
-from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.build import kinds_of, places_of, repeated_layers
 from workbench.lvlm.emulate import Emulation, emulated_rank
-from workbench.lvlm.kinds import layer_kinds, period
-from workbench.lvlm.models import resolve
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.states import (
     ITEM,
@@ -95,26 +92,16 @@ def check_emulation(cell: Cell, layers: Layers) -> int:
     ):
         if wrong:
             raise RequestError(f"{name}: an emulated rank cannot have it; leave it out")
-    total, unit = _layers(cell)
+    total, stretch = len(places_of(cell)), repeated_layers(cell)
     if layers == "all":
         return total
-    if layers > total or layers % unit or (total - layers) % unit:
+    fewest = total - (stretch.count - 1) * stretch.unit
+    if not fewest <= layers <= total or (total - layers) % stretch.unit:
         raise RequestError(
-            f"emulate {layers}: {cell.model} has {total} layers, alike every {unit}; give 'all' "
-            f"or a multiple of {unit} that leaves one"
+            f"emulate {layers}: {cell.model} has {total} layers, alike every {stretch.unit}; give "
+            f"'all', or {fewest} to {total} in steps of {stretch.unit}"
         )
     return layers
-
-
-def _layers(cell: Cell) -> tuple[int, int]:
-    """Layers of the decoder, and after how many they repeat."""
-    model = resolve(cell.model)
-    grouped = (cell.checkpoint_every or 1) if cell.checkpoint else 1
-    return model.config.num_hidden_layers, lcm(period(_kinds(cell)), grouped)
-
-
-def _kinds(cell: Cell) -> tuple[Hashable, ...]:
-    return layer_kinds(resolve(cell.model), SYSTEMS[cell.attention])
 
 
 def emulated_layers(record: Record) -> Layers | None:
@@ -146,7 +133,7 @@ def trace_emulation(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> 
     Its ballast is what the rank holds by the prediction, less what is there anyway.
     """
     run = check_emulation(cell, layers)
-    total, unit = _layers(cell)
+    total, unit = len(places_of(cell)), repeated_layers(cell).unit
     parameters = parameters_of_rank(cell, allocator)
     held = states(cell, parameters)
     item, world = ITEM[cell.dtype], cell.world_size
@@ -163,7 +150,7 @@ def trace_emulation(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> 
     plan = RankPlan(
         emulation=replace(bare, ballast_bytes=max(0, free + beside)),
         total_layers=total,
-        resident_layers=len(set(_kinds(cell)[:run])),
+        resident_layers=len(set(kinds_of(cell))),
         excess_bytes=max(0, -(free + beside)),
         optimizer_bytes=optimizer,
         world_size=world,

@@ -13,7 +13,8 @@ import torch
 
 from workbench.devices import DEVICES
 from workbench.errors import Unsupported
-from workbench.lvlm.build import DTYPES, build
+from workbench.lvlm.build import DTYPES, build, places_of
+from workbench.lvlm.models import resolve
 from workbench.lvlm.parts import LayerParts
 from workbench.probe.machine.memory_limit import asked_limits
 from workbench.probe.measuring.measure import SLOW_S
@@ -135,9 +136,10 @@ def _closed(kinds: list[Kind]) -> "list[Forecast]":
 
 @dataclass(frozen=True)
 class _Model:
-    """What the closed forms need of a model: layers by kind, and what stands around them."""
+    """What the closed forms need of a model: its layers, and what stands around them."""
 
-    layers: list[tuple[LayerParts, int]]
+    layers: list[tuple[LayerParts, Hashable]]
+    """The parts of every layer, as the decoder runs them, and what makes two of them alike."""
     head_flops: float
     """Of the LM head, a token's."""
     outside_flops: float
@@ -146,27 +148,34 @@ class _Model:
     @classmethod
     def of(cls, cell: Cell) -> "_Model":
         built = build(cell, "meta")
-        counted: Counter[Hashable] = Counter()
-        parts: dict[Hashable, LayerParts] = {}
-        for layer, count in built.layers:
-            like = layer.window, layer.role, tuple(p.shape for p in layer.layer.parameters())
-            counted[like] += count
-            parts[like] = layer
+        layers: list[tuple[LayerParts, Hashable]] = []
+        for parts, _, _ in built.layers:
+            shapes = tuple(p.shape for p in parts.layer.parameters())
+            layers.append((parts, (parts.window, shapes)))
         rows = cell.batch * (cell.num_text + (cell.logits == "all") * cell.num_visual)
         outside = sum(built.outside_flops.values())
         return cls(
-            [(parts[like], count) for like, count in counted.items()],
+            layers,
             built.head_flops / max(1, rows if cell.pass_ != "decode" else cell.batch),
             outside / max(1, cell.batch * cell.num_visual),
         )
 
     def flops(self, cell: Cell, num_visual: int) -> float:
         """Of one iteration: a backward is two forwards, a checkpointed layer has one more."""
-        from workbench.lvlm.attention import SYSTEMS
+        from workbench.lvlm.attention import system_of
 
         sized = cell.model_copy(update={"num_visual": num_visual})
-        system = SYSTEMS[cell.attention]
-        layers = float(sum(n * system.forward_flops(part, sized) for part, n in self.layers))
+        system, places = system_of(cell), places_of(sized)
+        if cell.scope == "layer":
+            places = (system.single(resolve(cell.model), places, cell.layer),)
+        counted: Counter[Hashable] = Counter()
+        costs: dict[Hashable, int] = {}
+        for (parts, like), place in zip(self.layers, places, strict=True):
+            kind = like, place.kind
+            counted[kind] += 1
+            if kind not in costs:
+                costs[kind] = system.forward_flops(parts, place, sized)
+        layers = float(sum(count * costs[kind] for kind, count in counted.items()))
         rows = cell.num_text + (cell.logits == "all") * num_visual
         around = cell.batch * (rows * self.head_flops + num_visual * self.outside_flops)
         if cell.pass_ == "decode":
