@@ -28,6 +28,7 @@ from pydantic import (
 from workbench.collector import without_collector
 from workbench.errors import RequestError
 from workbench.pictures import Pictures
+from workbench.systems import KINDS, canonical, entry
 
 MAX_TOKENS = 10**9
 """The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second."""
@@ -128,16 +129,31 @@ class Cell(BaseModel):
     allocator: AllocatorSetting = "default"
     """The setting of CUDA's caching allocator that the process runs under."""
     weights: Name | None = None
+    reduce: Name | None = Field(default=None, title="Reducer")
+    """What makes |V'| visual tokens of |V| between the tower and the decoder."""
+    settings: str | None = None
+    """Options of the attention system and the reducer, ``at=3,keep=0.25``, sorted by name."""
 
     @model_validator(mode="before")
     @classmethod
-    def _himix_logits(cls, data: Any) -> Any:
-        # HiMix sends no visual token through the decoder, so its LM head only ever sees text.
-        if isinstance(data, dict) and data.get("attention") == "himix":
-            if data.get("logits") in (None, "text"):
-                return {**data, "logits": "text"}
-            raise ValueError("logits 'all': himix has no visual rows in its LM head; use 'text'")
-        return data
+    def _of_its_system(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        named = {kind: data.get(kind) for kind in KINDS}
+        named["attention"] = named["attention"] or "s_attn"
+        found = {**data}
+        if data.get("settings") is not None:
+            found["settings"] = canonical(data["settings"], named)
+        known = entry("attention", named["attention"])
+        # Of some systems no visual token reaches the LM head.
+        if known is not None and known.logits == "text":
+            if data.get("logits") not in (None, "text"):
+                raise ValueError(
+                    f"logits {data['logits']!r}: {known.name} has no visual rows in its LM head; "
+                    "use 'text'"
+                )
+            found["logits"] = "text"
+        return found
 
     @field_validator("layout", mode="before")
     @classmethod

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 
 from workbench.spec import FIELDS, OPTION_FLAGS, Cell
+from workbench.systems import label
 
 SUBJECT = ("model", "scope", "pass")
 """What a figure is about."""
 
 SIZED_OPTIONS = ("chunk", "checkpoint_every", "ulysses")
-SYSTEM = ("attention", "kernel", *OPTION_FLAGS, *SIZED_OPTIONS)
+NAMED_OPTIONS = ("reduce", "settings")
+SYSTEM = ("attention", "kernel", *OPTION_FLAGS, *SIZED_OPTIONS, *NAMED_OPTIONS)
 """The fields that ``series`` names."""
 
 CONDITIONS = tuple(name for name in FIELDS if name not in (*SUBJECT, *SYSTEM, "num_visual"))
@@ -24,16 +26,10 @@ LINE = (*SUBJECT, *CONDITIONS, "series", "attention", "kernel", "source", "devic
 _TEXT = pd.StringDtype("python", na_value=np.nan)
 """As a store's frame has it: of such text the analysis takes rows in half the time."""
 
-_FAMILIES = {"s": "S-Attn", "d": "D-Attn"}
-_NAMES = {"himix": "HiMix"}
-
 
 def attention_name(attention: str) -> str:
     """A system's published spelling: S-Attn, D-Attn, D-Attn sum, HiMix; else the word itself."""
-    letter, found, rest = attention.partition("_attn")
-    if found and letter in _FAMILIES and rest[:1] in ("", "_"):
-        return " ".join([_FAMILIES[letter], *rest.split("_")[1:]])
-    return _NAMES.get(attention, attention)
+    return label("attention", attention)
 
 
 def series_name(row: Mapping[str, Any]) -> str:
@@ -43,6 +39,11 @@ def series_name(row: Mapping[str, Any]) -> str:
     for option in SIZED_OPTIONS:
         if not pd.isna(row[option]) and row[option] != Cell.model_fields[option].default:
             words.append(f"{option.replace('_', ' ')} {int(row[option]):,}")
+    for option in NAMED_OPTIONS:
+        if not pd.isna(row[option]):
+            words.append(
+                label(option, str(row[option])) if option == "reduce" else str(row[option])
+            )
     return " · ".join(words)
 
 

@@ -22,8 +22,9 @@ def _models(_: Path) -> Rows:
 
 def _attentions(_: Path) -> Rows:
     from workbench.lvlm.attention import SYSTEMS
+    from workbench.systems import label
 
-    return [{"name": name, "label": system.label} for name, system in SYSTEMS.items()]
+    return [{"name": name, "label": label("attention", name)} for name in SYSTEMS]
 
 
 def _kernels(_: Path) -> Rows:

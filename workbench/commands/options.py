@@ -103,6 +103,8 @@ CELL_OPTIONS = (
         "--allocator", str, "allocator", "CUDA's: default or expandable_segments.", "default"
     ),
     CellOption("--weights", str, "weights", "A hub id or a folder to load.", "random"),
+    CellOption("--reduce", str, "reduce", "Reducer between tower and decoder.", "none"),
+    CellOption("--set", list[str], "settings", "A setting, name=value; may be repeated.", "none"),
 )
 
 

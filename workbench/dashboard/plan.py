@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from workbench.devices import DEVICES
 from workbench.spec import Cell
+from workbench.systems import entry
 
 Answer = Mapping[str, Any]
 Ask = Callable[[str, Cell], Answer]
@@ -40,7 +41,8 @@ def systems(attentions: list[str], kernel: str) -> list[System]:
 def predicted(cell: Cell, system: System, ask: Ask) -> tuple[Cell, Answer]:
     """The cell under that system, and its prediction."""
     fields = {"attention": system.attention}
-    if system.attention == "himix":
+    known = entry("attention", system.attention)
+    if known is not None and known.logits == "text":
         fields["logits"] = "text"
     kernels = FUSED if system.kernel == "fused" else (system.kernel,)
     tried = []

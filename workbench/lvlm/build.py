@@ -23,7 +23,10 @@ from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.pictures import look
 from workbench.lvlm.place import Place
+from workbench.lvlm.reduce import Reducer, TokenGrid, reduced_layout, reducer_of, runs
+from workbench.lvlm.towers import tower_of
 from workbench.lvlm.ulysses import check_ulysses, own_layout, register
 from workbench.lvlm.weights import randomise
 from workbench.pictures import Pictures
@@ -181,10 +184,11 @@ def build(
     model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
     if cell.ulysses > 1:
         register(cell, model, torch.device(device))
-    places = system.places(model, cell, Layout.of(cell))
+    whole = decoder_layout(cell, model, pictures)
+    places = system.places(model, cell, whole)
     context = Context(
         cell=cell,
-        layout=own_layout(cell, torch.device(device)),
+        layout=whole if cell.ulysses == 1 else own_layout(cell, torch.device(device)),
         places=places if chosen is None else tuple(places[i] for i in chosen),
         kernel=kernel,
         model=model,
@@ -214,9 +218,33 @@ def freeze(workload: Workload) -> None:
         raise RequestError(f"frozen {workload.cell.frozen}: nothing is left to train")
 
 
+def decoder_layout(cell: Cell, model: Resolved, pictures: Pictures | None = None) -> Layout:
+    """Where the tokens stand that enter the decoder: those that a reducer leaves, if there is one.
+
+    Raises RequestError where the reducer does not serve the images.
+    """
+    layout, reducer = Layout.of(cell), reducer_of(cell)
+    if reducer is None or not cell.num_visual:
+        return layout
+    if cell.scope != "lvlm":
+        return reduced_layout(layout, reducer, runs(layout))
+    return reduced_layout(layout, reducer, token_grids(cell, model, pictures))
+
+
+def token_grids(
+    cell: Cell, model: Resolved, pictures: Pictures | None = None
+) -> tuple[TokenGrid, ...]:
+    """The tokens of every image and frame of one sample, as the tower delivers them."""
+    limits = None if pictures is None else pictures.limits
+    tower = tower_of(model, cell.tower, limits)
+    grids = tower.grids(cell.num_visual) if pictures is None else look(tower, pictures).grids
+    return tuple(tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
+
+
 def places_of(cell: Cell) -> tuple[Place, ...]:
     """Every layer of a cell's decoder, in the order in which it runs them."""
-    return system_of(cell).places(resolve(cell.model), cell, Layout.of(cell))
+    model = resolve(cell.model)
+    return system_of(cell).places(model, cell, decoder_layout(cell, model))
 
 
 def kinds_of(cell: Cell) -> tuple[Hashable, ...]:
@@ -241,6 +269,9 @@ def check(cell: Cell) -> None:
         raise RequestError(f"layout: {error}") from None
     if cell.offload:
         check_offload(cell)
+    reducer = reducer_of(cell)
+    if reducer is not None:
+        check_reducer(cell, reducer)
     if cell.visual_positions and cell.scope != "lvlm":
         raise RequestError(
             f"visual_positions: scope {cell.scope} has no visual embeddings to learn; use lvlm"
@@ -255,6 +286,18 @@ def check(cell: Cell) -> None:
             raise RequestError(
                 f"layer {cell.layer}: {cell.model} has {count} layers, 0 to {count - 1}"
             )
+
+
+def check_reducer(cell: Cell, reducer: Reducer) -> None:
+    """Raise RequestError where nothing stands before the decoder for it to reduce."""
+    if cell.scope == "layer":
+        raise RequestError(
+            f"reduce {reducer.name}: a single layer has no tokens before the decoder; use scope "
+            "decoder or lvlm"
+        )
+    if cell.ulysses > 1:
+        raise RequestError(f"reduce {reducer.name}: ulysses shares a sequence that is not reduced")
+    reducer.check(cell)
 
 
 def check_offload(cell: Cell) -> None:

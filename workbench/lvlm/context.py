@@ -54,7 +54,7 @@ class Context:
     """Where checkpointed activations wait, if not on the device."""
     _rotary: nn.Module | None = None
     _tables: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    _masks: dict[int | None, Any] = field(default_factory=dict)
+    _masks: dict[tuple[int, int | None], Any] = field(default_factory=dict)
     _required: set[tuple[bool, bool]] = field(default_factory=set)
     _indices: dict[bool, Tensor] = field(default_factory=dict)
     _kept: list[Tensor] = field(default_factory=list)
@@ -86,13 +86,17 @@ class Context:
             self._tables[layer_type, stream] = found
         return self._tables[layer_type, stream]
 
-    def mask(self, window: int | None) -> Any:
-        """The mask that transformers' layer needs with this kernel, or None."""
-        window = None if window is None or window >= self.layout.length else window
-        if window not in self._masks:
+    def mask(self, tokens: int, window: int | None) -> Any:
+        """The mask that transformers' layer needs with this kernel over so many tokens, or None.
+
+        Of a rank that shares a sequence, it is of the rank's own tokens.
+        """
+        tokens = self.layout.length if self.cell.ulysses > 1 else tokens
+        window = None if window is None or window >= tokens else window
+        if (tokens, window) not in self._masks:
             like = torch.empty(0, dtype=self.dtype, device=self.device)
-            self._masks[window] = self.kernel.mask(self.layout.length, window, like)
-        return self._masks[window]
+            self._masks[tokens, window] = self.kernel.mask(tokens, window, like)
+        return self._masks[tokens, window]
 
     def require(self, parts: LayerParts, decomposed: bool) -> None:
         """Raise Unsupported, with the reason, where the device refuses the kernel."""

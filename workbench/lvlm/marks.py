@@ -15,6 +15,29 @@ def part(name: str) -> AbstractContextManager[object]:
     return _markers[-1](name) if _markers else nullcontext()
 
 
+Watcher = Callable[[], AbstractContextManager[object]]
+_watchers: list[Watcher] = []
+
+
+def unmasked() -> AbstractContextManager[object]:
+    """A block whose batched matmuls are no query-key pairs of a mask: routing, rankings, states.
+
+    A counter of FLOPs takes every other batched matmul of a decoder for pairs, some of which
+    causality hides. The mark holds for the block's backward and recomputation as well.
+    """
+    return _watchers[-1]() if _watchers else nullcontext()
+
+
+@contextmanager
+def unmasked_by(watcher: Watcher) -> Iterator[None]:
+    """Inside, every ``unmasked`` block is entered through ``watcher``."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.pop()
+
+
 @contextmanager
 def marked_by(marker: Marker) -> Iterator[None]:
     """Inside, every part's block is entered through ``marker``."""

@@ -4,6 +4,8 @@ A layer of a system maps a state to a state. The state of S-Attn is the sequence
 a decomposed system is the visual stream [B, V, D] and the text stream [B, T, D].
 """
 
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
 from workbench.registry import Registry
 from workbench.spec import Cell
+from workbench.systems import Value, entry, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,23 +47,31 @@ class Cached:
 
 
 def system_of(cell: Cell) -> "System":
-    """The attention system that a cell names; raises RequestError for an unknown name."""
-    return SYSTEMS[cell.attention]
+    """The system that a cell names, under its settings; RequestError for an unknown name."""
+    found = copy(SYSTEMS[cell.attention])
+    found.settings = settings_of("attention", cell.attention, cell.settings)
+    return found
 
 
 class System:
     """One attention system. Subclasses say how a layer runs and what it costs."""
 
     name: str
-    label: str
     decomposed = True
     options: tuple[str, ...] = ("fold", "chunk", "skip_last", "tiled")
-    text_only = False
-    """Whether no visual row reaches the LM head (HiMix), so that logits are of text alone."""
     adapter = True
     """Whether visual tokens are brought to the decoder's width before its first layer."""
     shared_states = 0
     """Leading tensors of the state that every layer reads and none changes."""
+
+    settings: Mapping[str, Value] = {}
+    """The values of its own settings, by name."""
+
+    @property
+    def text_only(self) -> bool:
+        """Whether no visual row reaches the LM head (HiMix), so that logits are of text alone."""
+        known = entry("attention", self.name)
+        return known is not None and known.logits == "text"
 
     def check(self, cell: Cell) -> None:
         """Raise RequestError for an option that this system does not have."""

@@ -6,7 +6,6 @@ from workbench.lvlm.attention.decomposed import Decomposed
 
 class DAttn(Decomposed):
     name = "d_attn"
-    label = "D-Attn"
 
 
 SYSTEMS.add("d_attn", DAttn())

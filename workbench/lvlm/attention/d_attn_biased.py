@@ -16,7 +16,6 @@ class BiasedLayer(DecomposedLayer):
 
 class DAttnBiased(Decomposed):
     name = "d_attn_biased"
-    label = "D-Attn biased"
     layer_class = BiasedLayer
 
     def pairs(self, place: Place, window: int | None) -> Pairs:

@@ -76,7 +76,6 @@ class CascadeLayer(DecomposedLayer):
 
 class DAttnCascade(Decomposed):
     name = "d_attn_cascade"
-    label = "D-Attn cascade"
     layer_class = CascadeLayer
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:

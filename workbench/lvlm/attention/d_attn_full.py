@@ -69,7 +69,6 @@ class FullLayer(DecomposedLayer):
 
 class DAttnFull(System):
     name = "d_attn_full"
-    label = "D-Attn full"
     options = ()
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> FullLayer:

@@ -15,7 +15,6 @@ class SigmoidLayer(GatedLayer):
 
 class DAttnSigmoid(Gated):
     name = "d_attn_sigmoid"
-    label = "D-Attn sigmoid"
     layer_class = SigmoidLayer
 
 

@@ -7,7 +7,6 @@ from workbench.lvlm.attention.gated import TwoBranchLayer
 
 class DAttnSum(Decomposed):
     name = "d_attn_sum"
-    label = "D-Attn sum"
     layer_class = TwoBranchLayer
 
 

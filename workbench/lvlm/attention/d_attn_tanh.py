@@ -14,7 +14,6 @@ class TanhLayer(GatedLayer):
 
 class DAttnTanh(Gated):
     name = "d_attn_tanh"
-    label = "D-Attn tanh"
     layer_class = TanhLayer
 
 

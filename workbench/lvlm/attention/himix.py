@@ -62,9 +62,7 @@ class HiMixLayer(DecomposedLayer):
 
 class HiMix(Decomposed):
     name = "himix"
-    label = "HiMix"
     options = ("chunk",)
-    text_only = True
     adapter = False
     shared_states = 1
     layer_class = HiMixLayer

@@ -23,7 +23,7 @@ class SAttnLayer(nn.Module):
         super().__init__()
         self.layer: Any = parts.layer
         self.tables = context.rope(place.index, "sequence")
-        self.mask = context.mask(parts.window)
+        self.mask = context.mask(place.layout.length, parts.window)
         self.places: Tensor | None = None
         if context.cell.ulysses > 1:
             rows = torch.arange(context.layout.length, device=context.device)
@@ -74,7 +74,6 @@ class SAttnDecode(nn.Module):
 
 class SAttn(System):
     name = "s_attn"
-    label = "S-Attn"
     decomposed = False
     options = ("tiled",)
 

@@ -21,6 +21,7 @@ from workbench.lvlm.checkpoints import Checkpoint
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.kinds import layer_kinds
+from workbench.lvlm.layout import Layout
 from workbench.lvlm.loss import (
     IGNORED,
     loss_flags,
@@ -32,6 +33,7 @@ from workbench.lvlm.loss import (
 )
 from workbench.lvlm.marks import part
 from workbench.lvlm.offload import Offload
+from workbench.lvlm.reduce import ReducedTokens, reducer_of, runs
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
@@ -176,8 +178,41 @@ class Run(nn.Module):
         return state
 
 
+class ReducedDecoder(nn.Module):
+    """A decoder behind a reducer: |V| visual embeddings in, |V'| through the layers."""
+
+    def __init__(self, reducer: ReducedTokens, decoder: Decoder) -> None:
+        super().__init__()
+        self.reducer, self.decoder = reducer, decoder
+        self.layers = decoder.layers
+
+    def forward(self, visual: Tensor, ids: Tensor, targets: Tensor | None = None) -> Tensor:
+        """As the decoder's, of visual embeddings [B, V, W]."""
+        with part("reducer"):
+            visual = self.reducer(visual)
+        return self.decoder(visual, ids, targets)
+
+
 def _decoder_scope(cell: Cell, system: System, context: Context) -> Workload:
-    return decoder_workload(cell, system, context, Decoder(cell, system, context))
+    decoder, reducer = Decoder(cell, system, context), reducer_of(cell)
+    workload = decoder_workload(cell, system, context, decoder)
+    if reducer is None or not cell.num_visual:
+        return workload
+    width = system.visual_width(decoder.parts[0])
+    grids = runs(Layout.of(cell))
+    reduced = ReducedDecoder(ReducedTokens(reducer.build(context, width), grids), decoder)
+    workload.module = reduced
+    workload.modules = {"reducer": reduced.reducer, "decoder": decoder}
+    if cell.pass_ == "decode":
+        return workload
+    train = cell.pass_ == "train"
+    visual = random_tensor((cell.batch, cell.num_visual, width), context, grad=train)
+    _, ids, *targets = workload.inputs
+    workload.inputs = [visual, ids, *targets]
+    workload.forward = lambda: (reduced(visual, ids, *(targets if train else [])),)
+    flops = sum(reducer.flops(grid, width) for grid in grids)
+    workload.outside_flops = {"reducer": cell.batch * flops}
+    return workload
 
 
 def decoder_workload(cell: Cell, system: System, context: Context, decoder: Decoder) -> Workload:

@@ -7,15 +7,17 @@ token, which the paper leaves open.
 
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
+from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import System
-from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor
+from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor, token_grids
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
+from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import resolve
 from workbench.lvlm.pictures import look
 from workbench.lvlm.pictures import pixels as read_pixels
+from workbench.lvlm.reduce import ReducedTokens, Reducer, reducer_of
 from workbench.lvlm.scopes.decoder import Decoder, decoder_workload
 from workbench.lvlm.towers import Grid, Tower, tower_of
 from workbench.spec import Cell
@@ -32,9 +34,16 @@ class LVLM(nn.Module):
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
         self.tower, self.adapter = tower.build(context, grids, system.adapter)
+        self.reducer: ReducedTokens | None = None
+        self.reduces_last = tower.merges
+        reducer = reducer_of(cell)
+        if reducer is not None and cell.num_visual:
+            images = tuple(tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
+            width = self.visual_width(tower, system)
+            self.reducer = ReducedTokens(reducer.build(context, width), images)
         self.positions: nn.Parameter | None = None
         if cell.visual_positions:
-            shape = (cell.num_visual, system.visual_width(self.decoder.parts[0]))
+            shape = (context.layout.num_visual, system.visual_width(self.decoder.parts[0]))
             self.positions = nn.Parameter(0.02 * context.random(shape))
 
     def forward(self, pixels: Tensor | None, ids: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -45,11 +54,28 @@ class LVLM(nn.Module):
         """Visual embeddings [B, V, W] in the order of the images."""
         with part("tower"):
             visual = self.tower(pixels)
+        if not self.reduces_last:
+            visual = self._reduced(visual)
         with part("adapter"):
             if self.adapter is not None:
                 visual = self.adapter(visual)
-            visual = visual.reshape(self.cell.batch, self.cell.num_visual, -1)
+        if self.reduces_last:
+            visual = self._reduced(visual)
+        with part("adapter"):
+            visual = visual.reshape(self.cell.batch, self.decoder.layout.num_visual, -1)
             return visual if self.positions is None else visual + self.positions
+
+    def _reduced(self, visual: Tensor) -> Tensor:
+        if self.reducer is None:
+            return visual
+        with part("reducer"):
+            return self.reducer(visual.reshape(self.cell.batch, self.cell.num_visual, -1))
+
+    def visual_width(self, tower: Tower, system: System) -> int:
+        """Width of the embeddings that the reducer reads."""
+        if tower.merges or not system.adapter:
+            return system.visual_width(self.decoder.parts[0])
+        return tower.config.hidden_size
 
 
 def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
@@ -61,13 +87,16 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
         raise RequestError(
             f"num_visual {cell.num_visual}: the files make {sum(map(tower.tokens, grids))} tokens"
         )
-    context.positions = tower.positions(context.layout, grids)
+    reducer = reducer_of(cell)
+    context.positions = positions_of(tower, reducer, context.layout, grids)
     model, train = LVLM(cell, system, context, tower, grids), cell.pass_ == "train"
     workload = decoder_workload(cell, system, context, model.decoder)
     workload.module = model
     workload.modules = {"tower": model.tower, "decoder": model.decoder}
     if model.adapter is not None:
         workload.modules["adapter"] = model.adapter
+    if model.reducer is not None:
+        workload.modules["reducer"] = model.reducer
     if cell.pass_ == "decode" or cell.num_visual == 0:
         return workload
     pixels = random_tensor(tower.pixels(cell.batch, grids), context)
@@ -78,14 +107,39 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     workload.inputs = [pixels, ids, *targets]
     workload.forward = lambda: (model(pixels, ids, *(targets if train else [])),)
     workload.outside_flops = {"tower": cell.batch * tower.tower_flops(grids)}
+    # The adapter runs token by token: on those that the reducer leaves, where that stands before.
+    before = reducer is not None and not tower.merges
+    left, whole = context.layout.num_visual if before else cell.num_visual, cell.num_visual
     if system.adapter:
-        workload.outside_flops["adapter"] = cell.batch * tower.adapter_flops(grids)
+        flops = cell.batch * tower.adapter_flops(grids) * left // whole
+        workload.outside_flops["adapter"] = flops
+    if reducer is not None:
+        width = model.visual_width(tower, system)
+        images = token_grids(cell, context.model, context.pictures)
+        flops = cell.batch * sum(reducer.flops(grid, width) for grid in images)
+        workload.outside_flops["reducer"] = flops
     workload.leaf_flops = cell.batch * tower.patch_flops(grids)
     if "tower" in cell.frozen_parts:
-        whole = "adapter" in cell.frozen_parts
-        entry = cell.batch * tower.entry_flops(grids) if system.adapter else 0
-        workload.leaf_flops = workload.outside_flops.get("adapter", 0) if whole else entry
+        frozen = "adapter" in cell.frozen_parts
+        entry = cell.batch * tower.entry_flops(grids) * left // whole if system.adapter else 0
+        workload.leaf_flops = workload.outside_flops.get("adapter", 0) if frozen else entry
     return workload
+
+
+def positions_of(
+    tower: Tower, reducer: Reducer | None, layout: Layout, grids: tuple[Grid, ...]
+) -> Tensor | None:
+    """Positions of the sequence other than indices, of the images that a reducer leaves."""
+    if reducer is None:
+        return tower.positions(layout, grids)
+    if not tower.has_positions:
+        return None
+    if not reducer.keeps_grid:
+        raise Unsupported(
+            f"reducer {reducer.name} leaves no rows and columns, on which the positions of "
+            f"{tower.front_end} (M-RoPE) lie"
+        )
+    return tower.positions(layout, tuple(tower.reduced(grid, reducer) for grid in grids))
 
 
 SCOPES.add("lvlm", _lvlm_scope)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from workbench.errors import RequestError, unknown_name
 from workbench.lvlm.configs import one_line, silent
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.reduce import Reducer, TokenGrid
 from workbench.model_files import model_files
 from workbench.registry import Registry
 from workbench.vision import VISIONS, FrontEnd, Limits, vision_of
@@ -82,6 +83,13 @@ class Tower(ABC):
         """Visual tokens of an image or a video."""
         return grid.patches // self.patches_a_token
 
+    merges = False
+    """Whether the adapter itself makes fewer tokens of the tower's, so that a reducer follows."""
+
+    def token_grid(self, grid: Grid) -> TokenGrid:
+        """The visual tokens of one image, or of one step of a video."""
+        return TokenGrid.of(grid.rows, grid.columns)
+
     @property
     def tokens_each(self) -> int:
         """Visual tokens of the image that stands for |V|."""
@@ -144,6 +152,17 @@ class Tower(ABC):
     @abstractmethod
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> "Tensor":
         """The input of one sample from its images, or from so many frames of a video, float32."""
+
+    has_positions = False
+    """Whether ``positions`` gives any."""
+
+    def reduced(self, grid: Grid, reducer: Reducer) -> Grid:
+        """What a reducer leaves of an image or a video, in patches."""
+        left = reducer.grid(self.token_grid(grid))
+        assert left.rows is not None, "a reducer that keeps grids"
+        assert left.columns is not None, "a reducer that keeps grids"
+        side = int(self.patches_a_token**0.5)
+        return grid._replace(rows=left.rows * side, columns=left.columns * side)
 
     def positions(self, layout: Layout, grids: tuple[Grid, ...]) -> "torch.Tensor | None":
         """Positions of the whole sequence other than indices, int64 [3, S]; None for indices."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid
 from workbench.lvlm.towers.siglip import SigLIP
 from workbench.vision.gemma_3 import Gemma3 as PanAndScan
@@ -49,6 +50,7 @@ class Gemma3(SigLIP):
     """A token is the mean of a square of patches."""
 
     front_end = "gemma-3"
+    merges = True
     published: dict[str, Any] = PUBLISHED
 
     def __init__(self, model: "Resolved") -> None:
@@ -57,6 +59,10 @@ class Gemma3(SigLIP):
         tokens = getattr(model.whole, "mm_tokens_per_image", None) or TOKENS
         self.num_tokens = tokens
         self.patches_a_token = self.image.patches // tokens
+
+    def token_grid(self, grid: Grid) -> TokenGrid:
+        side = int(self.num_tokens**0.5)
+        return TokenGrid.of(side, side)
 
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool

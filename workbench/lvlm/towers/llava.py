@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation
 from workbench.vision.llava import Llava as FrontEnd
 
@@ -70,6 +71,11 @@ class Llava(Tower):
             )
         rows = self.side**2 + self.class_token - self.dropped
         self.image = Grid(1, 1, rows)
+
+    def token_grid(self, grid: Grid) -> TokenGrid:
+        # With its class token an image has no rows.
+        square = grid.columns == self.side**2
+        return TokenGrid.of(self.side, self.side) if square else TokenGrid(grid.columns)
 
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation, vision_config
 from workbench.vision.qwen2_5_vl import MAX_RATIO
 from workbench.vision.qwen2_5_vl import Qwen25VL as FrontEnd
@@ -144,6 +145,8 @@ class Qwen25VL(Tower):
     """Images of any size in whole tokens of 28 × 28 pixels; video in steps of two frames."""
 
     front_end = "qwen2.5-vl"
+    merges = True
+    has_positions = True
 
     def __init__(self, model: "Resolved") -> None:
         self.hidden = model.config.hidden_size
@@ -175,6 +178,9 @@ class Qwen25VL(Tower):
         if tokens < self._eye.min_tokens or columns > MAX_RATIO * rows:
             return None
         return Grid(1, rows * self.merge, columns * self.merge)
+
+    def token_grid(self, grid: Grid) -> TokenGrid:
+        return TokenGrid.of(grid.rows // self.merge, grid.columns // self.merge)
 
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool

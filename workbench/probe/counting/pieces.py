@@ -16,7 +16,7 @@ from workbench.lvlm.marks import Marker, marked_by
 from workbench.lvlm.scopes.decoder import Decoder
 
 OTHER = "other"
-OUTERMOST = ("tower", "adapter", "V2V")
+OUTERMOST = ("tower", "reducer", "adapter", "V2V")
 """Parts that are one whole, whatever modules they run: V2V is D-Attn's output projection."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 

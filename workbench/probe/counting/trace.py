@@ -5,8 +5,8 @@ Nothing is computed. A decoder of many layers is composed from three units of th
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Iterable, Iterator, Set
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from workbench.collector import without_collector
 from workbench.errors import RequestError
-from workbench.lvlm.build import Workload, build, places_of, repeated_layers
+from workbench.lvlm.build import Checkpointed, Workload, build, places_of, repeated_layers
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kinds import Stretch
 from workbench.lvlm.loops import RUNNER
+from workbench.lvlm.marks import unmasked_by
 from workbench.lvlm.offload import WATCH
+from workbench.lvlm.scopes.decoder import Run
 from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import HOST, Allocator, threads_of
@@ -50,9 +52,10 @@ class Trace:
 
     flops: int
     flops_causal: int
-    flops_skipped: int
+    skipped_by_place: dict[int, int]
     """Of pairs that a mask hides from the decoder and that the kernel therefore never computes:
-    all that ``flops_causal`` leaves out, or those of some layers, or none."""
+    all that ``flops_causal`` leaves out, or those of some layers, or none; by kind of layer
+    (``Operator.place``)."""
     model_flops: int
     model_flops_causal: int
     """model_flops without the pairs that the mask hides."""
@@ -74,6 +77,11 @@ class Trace:
     timeline: Timeline
     """Of the device's memory. On a CPU the host is that memory, and what waits there is in it."""
     operators: Counter[Operator]
+
+    @property
+    def flops_skipped(self) -> int:
+        """Attention FLOPs of the decoder that the kernel never computes, of all layers."""
+        return sum(self.skipped_by_place.values())
 
     @property
     def bytes_moved(self) -> int:
@@ -188,8 +196,8 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
     params = sum(p.numel for p in listed)
     return Trace(
         flops=flops,
-        flops_causal=flops - masked_flops(workload, operators),
-        flops_skipped=masked_flops(workload, operators, skipped=True),
+        flops_causal=flops - sum(masked_flops(workload, operators).values()),
+        skipped_by_place=masked_flops(workload, operators, skipped=True),
         model_flops=times * model_flops(workload),
         model_flops_causal=times * (model_flops(workload) - hidden_model_flops(workload)),
         params=params,
@@ -211,8 +219,14 @@ def run(workload: Workload, tracker: Tracker) -> int:
     tracker.reserve("workspace", tracker.allocator.workspace, threads_of(workload.cell))
     end = -1
     pieces = nullcontext() if tracker.nodes is None else named(workload, tracker.nodes.mark)
-    looking = parts_named(workload, tracker.enter_part), logits_named(workload, tracker), pieces
-    with looking[0], looking[1], looking[2], tracker, workload.guard():
+    with ExitStack() as looking:
+        looking.enter_context(parts_named(workload, tracker.enter_part))
+        looking.enter_context(logits_named(workload, tracker))
+        looking.enter_context(places_named(workload, tracker))
+        looking.enter_context(unmasked_by(tracker.unmasked))
+        looking.enter_context(pieces)
+        looking.enter_context(tracker)
+        looking.enter_context(workload.guard())
         outputs = workload.run_forward()
         if workload.cell.pass_ == "train":
             # A moment of its own: what the forward's last operator let go is not there any more.
@@ -345,28 +359,77 @@ def passing_gradients(blocks: Iterable[Block], begun: Iterable[int]) -> tuple[Bl
     return tuple(found)
 
 
-def masked_flops(workload: Workload, operators: Counter[Operator], skipped: bool = False) -> int:
-    """Attention FLOPs of pairs that the mask hides, exact; only where the kernel skips them if
-    ``skipped``.
+def masked_flops(
+    workload: Workload, operators: Counter[Operator], skipped: bool = False
+) -> dict[int, int]:
+    """Attention FLOPs of pairs that the mask hides, exact, by kind of layer.
 
-    Every pair of a workload costs the same in forward, backward and recomputation, so the masked
-    share of attention FLOPs is the masked share of pairs.
+    Only where the kernel skips them if ``skipped``.
+
+    Every pair of a kind of layer costs the same in forward, backward and recomputation, so the
+    masked share of its attention FLOPs is the masked share of its pairs.
     """
-    attention = causal_attention(operators)
-    if not attention:
-        return 0
     if workload.cell.pass_ == "decode":
-        return 0  # A cache holds only what its token sees.
+        return {}  # A cache holds only what its token sees.
+    kinds = place_kinds(workload)
     system, kernel = workload.system, workload.context.kernel
-    dense = masked = 0
+    dense: Counter[int] = Counter()
+    masked: Counter[int] = Counter()
     for parts, place, count in workload.layers:
-        pairs = system.pairs(place, parts.window)
-        dense += count * pairs.dense
+        pairs, kind = system.pairs(place, parts.window), kinds[place.kind]
+        dense[kind] += count * pairs.dense
         if not skipped or system.skips(kernel, place, parts.window):
-            masked += count * (pairs.dense - pairs.allowed)
-    hidden, rest = divmod(attention * masked, dense)
-    assert rest == 0, "attention FLOPs are a multiple of the dense pairs"
-    return hidden
+            masked[kind] += count * (pairs.dense - pairs.allowed)
+    found: dict[int, int] = {}
+    for kind, attention in causal_attention(operators).items():
+        hidden, rest = divmod(attention * masked[kind], dense[kind])
+        assert rest == 0, "attention FLOPs are a multiple of the dense pairs"
+        found[kind] = hidden
+    return found
+
+
+def place_kinds(workload: Workload) -> dict[Hashable, int]:
+    """The kinds of places in a workload, numbered by the first layer of each."""
+    found: dict[Hashable, int] = {}
+    for number, (_, place, _) in enumerate(workload.layers):
+        found.setdefault(place.kind, number)
+    return found
+
+
+@contextmanager
+def places_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
+    """Tell the tracker which kind of layer runs, where a decoder has several."""
+    kinds = place_kinds(workload)
+    if len(kinds) < 2:
+        yield
+        return
+    handles = []
+    for block, (_, place, _) in zip(blocks_of(workload), workload.layers, strict=True):
+
+        def enter(*_: Any, kind: int = kinds[place.kind]) -> None:
+            tracker.enter_place(kind)
+
+        def leave(_module: nn.Module, _inputs: Any, output: Any, enter: Any = enter) -> None:
+            arrived = iter((True,))
+            for tensor in output:
+                if isinstance(tensor, Tensor) and tensor.requires_grad:
+                    tensor.register_hook(lambda _: enter() if next(arrived, False) else None)
+
+        handles += [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def blocks_of(workload: Workload) -> list[nn.Module]:
+    """The module of every layer, whatever checkpoints are around them."""
+    blocks: list[nn.Module] = []
+    for layer in workload.module.get_submodule("layers").children():
+        inner = layer.inner if isinstance(layer, Checkpointed) else layer
+        blocks += [*inner.blocks] if isinstance(inner, Run) else [inner]
+    return blocks
 
 
 def parameters_of(

@@ -7,10 +7,12 @@ last owner lets go, as on a real device.
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -35,6 +37,9 @@ class Operator(NamedTuple):
     """Which part of the model ran it: tower, adapter or decoder."""
     piece: str = ""
     """Which part of a layer, by ``pieces``; empty where nobody asked."""
+    place: int = 0
+    """Which kind of layer ran it, where the layers of a decoder differ in their tokens or roles:
+    the number of the first layer of that kind."""
 
 
 class Call(NamedTuple):
@@ -56,6 +61,37 @@ class Block:
 
     def alive(self, tick: int) -> bool:
         return self.born <= tick and (self.died is None or self.died > tick)
+
+
+class Unmasked:
+    """Whether the operator that is being dispatched belongs to a block that no mask touches.
+
+    In backward, an operator belongs to the block whose forward made its autograd node: torch
+    numbers nodes in the order in which forwards make them.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._blocks: list[tuple[int, int]] = []
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        first = torch.autograd._get_sequence_nr()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            self._blocks.append((first, torch.autograd._get_sequence_nr()))
+
+    def now(self) -> bool:
+        if self._depth or not self._blocks:
+            return self._depth > 0
+        node = torch._C._current_autograd_node()
+        if node is None:
+            return False
+        number = node._sequence_nr()
+        return any(first <= number < end for first, end in self._blocks)
 
 
 Scratch = Callable[[str, Any, tuple[Any, ...]], Iterable[int]]
@@ -92,6 +128,8 @@ class Tracker(TorchDispatchMode):
         self.tick = 0
         self.times = 1
         self.part = "decoder"
+        self.place = 0
+        self._unmasked = Unmasked()
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
         self._outputs = Outputs()
 
@@ -134,6 +172,14 @@ class Tracker(TorchDispatchMode):
     def enter_part(self, part: str) -> None:
         """Operators from now on are of that part."""
         self.part = part
+
+    def enter_place(self, place: int) -> None:
+        """Attention operators from now on are of that kind of layer."""
+        self.place = place
+
+    def unmasked(self) -> AbstractContextManager[None]:
+        """A block whose batched matmuls no mask touches, nor those of its backward."""
+        return self._unmasked.block()
 
     def block_of(self, tensor: Tensor) -> Block:
         """The block of a tensor's storage."""
@@ -184,8 +230,9 @@ class Tracker(TorchDispatchMode):
             for size in self.scratch(self.part, packet, args) if self.allocator.card else ():
                 size = self.allocator.rounded(size)
                 self.blocks.append(Block(size, self.tick, self.tick + 1, "temporaries"))
-            attention = is_attention(packet)
-            operator = Operator(name, flops, moved, attention, self.part, piece)
+            attention = is_attention(packet) and not self._unmasked.now()
+            place = self.place if attention else 0
+            operator = Operator(name, flops, moved, attention, self.part, piece, place)
             self.calls.append(Call(self.tick, self.times, operator))
         return out
 
@@ -289,13 +336,16 @@ def total(operators: Counter[Operator]) -> int:
     return sum(op.flops * count for op, count in operators.items())
 
 
-def causal_attention(operators: Counter[Operator]) -> int:
-    """FLOPs over the decoder's query-key pairs; a tower's attention hides none of its own."""
-    return sum(
-        op.flops * count
-        for op, count in operators.items()
-        if op.attention and op.part == "decoder"
-    )
+def causal_attention(operators: Counter[Operator]) -> dict[int, int]:
+    """FLOPs over the decoder's query-key pairs by kind of layer (``Operator.place``).
+
+    A tower's attention hides none of its own.
+    """
+    found: Counter[int] = Counter()
+    for op, count in operators.items():
+        if op.attention and op.part == "decoder":
+            found[op.place] += op.flops * count
+    return dict(found)
 
 
 def storage_bytes(tensors: Iterable[Tensor], granule: int = 1) -> int:

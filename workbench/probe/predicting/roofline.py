@@ -106,12 +106,15 @@ class Times:
 def works(cell: Cell, traced: Trace) -> list[Work]:
     """Every operator of a cell that does something, with the rate that it belongs to."""
     attention = causal_attention(traced.operators)
-    kept = 1 - traced.flops_skipped / attention if attention else 1.0
+    kept = {
+        place: 1 - traced.skipped_by_place.get(place, 0) / flops if flops else 1.0
+        for place, flops in attention.items()
+    }
     found = []
     for op, calls in traced.operators.items():
         if not op.flops and not op.bytes:
             continue  # A view, though torch does not call it one.
-        share = kept if op.attention and op.part == "decoder" else 1.0
+        share = kept[op.place] if op.attention and op.part == "decoder" else 1.0
         found.append(Work(op, calls, rate_of(op, cell), op.flops * share))
     return found
 

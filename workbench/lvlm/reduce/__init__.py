@@ -1,0 +1,154 @@
+"""Reducers by name: one file each. They make |V'| visual tokens of |V| before the decoder.
+
+|V| stays what the tower delivers. At scope lvlm a reducer works image by image, between tower and
+adapter, or behind an adapter that itself merges tokens. At scope decoder there is no image: |V| is
+one run of tokens of the decoder's width. Every attention system then runs on |V'| tokens, whose
+positions are indices of the reduced sequence.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import RequestError
+from workbench.lvlm.layout import Layout
+from workbench.registry import Registry
+from workbench.spec import Cell
+from workbench.systems import Value, settings_of
+
+if TYPE_CHECKING:
+    from workbench.lvlm.context import Context
+
+REDUCERS: "Registry[Reducer]" = Registry("reducer", __name__)
+
+
+class TokenGrid(NamedTuple):
+    """The tokens of one image or frame in row-major order, or a run of tokens without rows."""
+
+    tokens: int
+    rows: int | None = None
+    columns: int | None = None
+
+    @classmethod
+    def of(cls, rows: int, columns: int) -> "TokenGrid":
+        """The tokens of an image."""
+        return cls(rows * columns, rows, columns)
+
+
+class Reduction(nn.Module):
+    """A reducer's module: called with the images of one grid."""
+
+    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+        """[images, N, W] -> [images, R, W']."""
+        raise NotImplementedError
+
+
+class Reducer:
+    """One reducer. Costs are of one image or frame, or of one run."""
+
+    name: str
+    keeps_grid = False
+    """Whether what is left of an image is again rows and columns."""
+    settings: Mapping[str, Value] = {}
+    """The values of its own settings, by name."""
+
+    def check(self, cell: Cell) -> None:
+        """Raise RequestError or Unsupported for a cell that it cannot serve."""
+
+    def tokens(self, grid: TokenGrid) -> int:
+        """Tokens that are left of an image; raises RequestError where it cannot be reduced."""
+        raise NotImplementedError
+
+    def grid(self, grid: TokenGrid) -> TokenGrid:
+        """What is left of an image."""
+        return TokenGrid(self.tokens(grid))
+
+    def width(self, width: int) -> int:
+        """Width of what is left, of features of ``width``."""
+        return width
+
+    def build(self, context: "Context", width: int) -> Reduction:
+        """Its module for features of that width, with random weights where it has any."""
+        raise NotImplementedError
+
+    def flops(self, grid: TokenGrid, width: int) -> int:
+        """Matmul FLOPs of a forward."""
+        return 0
+
+    def parameters(self, width: int) -> int:
+        """Parameters of the whole reducer."""
+        return 0
+
+
+def reducer_of(cell: Cell) -> Reducer | None:
+    """The reducer that a cell names, under its settings; None where it names none."""
+    if cell.reduce is None:
+        return None
+    found = copy(REDUCERS[cell.reduce])
+    found.settings = settings_of("reduce", cell.reduce, cell.settings)
+    return found
+
+
+class ReducedTokens(nn.Module):
+    """Visual tokens of every sample through a reducer, image by image."""
+
+    def __init__(self, reduction: Reduction, grids: Sequence[TokenGrid]) -> None:
+        super().__init__()
+        self.reduction, self.grids = reduction, tuple(grids)
+
+    def forward(self, visual: Tensor) -> Tensor:
+        """[B, V, W] -> [B, V', W']."""
+        batch, start, found = visual.shape[0], 0, []
+        for grid, alike in groupby(self.grids):
+            count = len([*alike])
+            rows = visual[:, start : start + count * grid.tokens]
+            start += count * grid.tokens
+            left = self.reduction(rows.reshape(batch * count, grid.tokens, -1), grid)
+            found.append(left.reshape(batch, count * left.shape[1], left.shape[2]))
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def runs(layout: Layout) -> tuple[TokenGrid, ...]:
+    """The visual tokens of scope decoder: one run, or one a segment whose size is written."""
+    sizes = _written(layout)
+    if sizes is None:
+        return (TokenGrid(layout.num_visual),) if layout.num_visual else ()
+    return tuple(TokenGrid(size) for size in sizes)
+
+
+def reduced_layout(layout: Layout, reducer: Reducer, grids: Sequence[TokenGrid]) -> Layout:
+    """The layout of |V'|, split over its segments as |V| is.
+
+    Raises RequestError where a written size cuts an image.
+    """
+    left = [reducer.tokens(grid) for grid in grids]
+    sizes = _written(layout)
+    if sizes is None:
+        return Layout(sum(left), layout.num_text, layout.pattern)
+    shares, images = [], iter(zip(grids, left, strict=True))
+    for size in sizes:
+        whole = share = 0
+        while whole < size:
+            grid, tokens = next(images)
+            whole, share = whole + grid.tokens, share + tokens
+        if whole != size:
+            raise RequestError(
+                f"layout {layout.pattern}: V{size} cuts an image, and reducer {reducer.name} "
+                f"takes whole ones; the nearest are V{whole - grid.tokens} and V{whole}"
+            )
+        shares.append(share)
+    words = iter(shares)
+    pattern = ",".join(
+        f"V{next(words)}" if part.startswith("V") else part for part in layout.pattern.split(",")
+    )
+    return Layout(sum(left), layout.num_text, pattern)
+
+
+def _written(layout: Layout) -> list[int] | None:
+    """The sizes of the visual segments where the layout writes them."""
+    sizes = [part[1:] for part in layout.pattern.split(",") if part.startswith("V")]
+    return [int(size) for size in sizes] if sizes and all(sizes) else None

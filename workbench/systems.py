@@ -1,0 +1,174 @@
+"""What both halves know of attention systems and reducers by name: labels, groups and settings.
+
+``systems.yaml`` has an entry for each; the torch half has the code of the same name. A name that
+has no entry is an opaque word here, and its settings are kept as they are written.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+KINDS = ("attention", "reduce")
+"""The fields of a cell that name an entry."""
+
+Value = int | float | str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option of a system or a reducer."""
+
+    name: str
+    default: Value
+    type: str
+    """``int``, ``float`` or ``word``."""
+    help: str = ""
+    min: float = -math.inf
+    max: float = math.inf
+    choices: tuple[str, ...] = ()
+
+    def read(self, text: str) -> Value:
+        """The value that a text stands for; raises ValueError with what would be right."""
+        if self.type == "word":
+            if self.choices and text not in self.choices:
+                raise ValueError(f"{self.name}={text}: choose {', '.join(self.choices)}")
+            return text
+        try:
+            value = int(text) if self.type == "int" else float(text)
+        except ValueError:
+            value = math.nan
+        if not self.min <= value <= self.max:
+            kind = "a whole number" if self.type == "int" else "a number"
+            raise ValueError(f"{self.name}={text}: {kind} from {self.min:g} to {self.max:g}")
+        return value
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a system or a reducer without its code."""
+
+    name: str
+    label: str
+    group: str
+    gives_up: str
+    logits: str = "all"
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+
+@cache
+def entries() -> dict[str, dict[str, Entry]]:
+    """The entries of ``systems.yaml`` by kind (``attention``, ``reduce``) and name."""
+    text = Path(__file__).with_name("systems.yaml").read_text(encoding="utf-8")
+    found: dict[str, dict[str, Entry]] = {}
+    for kind, named in yaml.safe_load(text).items():
+        found[kind] = {name: _entry(name, **fields) for name, fields in named.items()}
+    return found
+
+
+def _entry(name: str, settings: Mapping[str, Any] | None = None, **fields: Any) -> Entry:
+    made = {}
+    for key, described in (settings or {}).items():
+        choices = tuple(described.pop("choices", ()))
+        made[key] = Setting(name=key, choices=choices, **described)
+    return Entry(name=name, settings=made, **fields)
+
+
+def entry(kind: str, name: str | None) -> Entry | None:
+    """The entry of that name; None where there is none."""
+    return entries()[kind].get(name) if name is not None else None
+
+
+def label(kind: str, name: str) -> str:
+    """The published spelling; the word itself where it is not known."""
+    known = entry(kind, name)
+    return name if known is None else known.label
+
+
+def written(value: Any) -> list[tuple[str, str]]:
+    """The (name, value) pairs of settings written as text, as a list of texts, or as a mapping.
+
+    Raises ValueError where one is no ``name=value``.
+    """
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return [(str(name), str(given)) for name, given in value.items()]
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    pairs = []
+    for text in (part for whole in texts for part in str(whole).split(",") if part.strip()):
+        name, equals, given = (piece.strip() for piece in text.partition("="))
+        if not (name and equals and given):
+            raise ValueError(f"{text.strip()!r}: write name=value, such as side=2")
+        pairs.append((name, given))
+    return pairs
+
+
+def canonical(value: Any, named: Mapping[str, str | None]) -> str | None:
+    """Settings as the one text that a cell keeps: sorted, without values equal to a default.
+
+    ``named`` has the attention system and the reducer. A setting that both declare is written with
+    its owner, ``fastv.keep=0.5``. Raises ValueError for one that neither declares.
+    """
+    found: dict[str, str] = {}
+    for name, given in written(value):
+        key, setting = _owner(name, named)
+        if key in found:
+            raise ValueError(f"{name} is given twice")
+        if setting is None:
+            found[key] = given
+        else:
+            read = setting.read(given)
+            if read != setting.default:
+                found[key] = _text(read)
+            else:
+                found.setdefault(key, "")
+    kept = sorted((key, given) for key, given in found.items() if given)
+    return ",".join(f"{key}={given}" for key, given in kept) or None
+
+
+def settings_of(kind: str, name: str, text: str | None) -> dict[str, Value]:
+    """The value of every setting of an entry under a cell's canonical text."""
+    known = entry(kind, name)
+    if known is None:
+        return {}
+    given = dict(written(text))
+    found = {}
+    for key, setting in known.settings.items():
+        stated = given.get(f"{name}.{key}", given.get(key))
+        found[key] = setting.default if stated is None else setting.read(stated)
+    return found
+
+
+def _text(value: Value) -> str:
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _owner(name: str, named: Mapping[str, str | None]) -> tuple[str, Setting | None]:
+    """The canonical name of a setting and what declares it; None beside a name without entry."""
+    known = {kind: entry(kind, named.get(kind)) for kind in KINDS}
+    owners = [found for found in known.values() if found is not None]
+    opaque = any(named.get(kind) is not None and known[kind] is None for kind in KINDS)
+    qualifier, _, bare = name.rpartition(".")
+    declaring = [
+        owner for owner in owners if bare in owner.settings and qualifier in ("", owner.name)
+    ]
+    if len(declaring) > 1:
+        both = " or ".join(f"{owner.name}.{bare}" for owner in declaring)
+        raise ValueError(f"{name}: two declare it; write {both}")
+    if declaring:
+        (owner,) = declaring
+        shared = sum(bare in other.settings for other in owners) > 1
+        return (f"{owner.name}.{bare}" if shared else bare), owner.settings[bare]
+    if opaque:
+        return name, None
+    raise ValueError(f"{name}: {_choices(owners)}")
+
+
+def _choices(owners: Iterable[Entry]) -> str:
+    said = [f"{owner.name} has {', '.join(owner.settings) or 'no settings'}" for owner in owners]
+    return "; ".join(said) or "nothing here has settings"
