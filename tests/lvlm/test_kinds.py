@@ -121,11 +121,18 @@ def test_a_model_whose_layers_differ(pass_, monkeypatch, tmp_path):
     _built.cache_clear()
 
 
-def test_where_nothing_repeats_everything_is_traced(alternating, monkeypatch, tmp_path):
+def test_one_layer_that_is_like_no_other(alternating, monkeypatch, tmp_path):
     monkeypatch.setattr(Alternating, "role", lambda self, index: str(index * (index == 5)))
     cell = cell_of(tmp_path, attention="alternating")
     assert stretch_of(kinds_of(cell)) == Stretch(0, 1, 5)
     assert_composed(cell)
+
+
+def test_where_nothing_repeats_everything_is_traced(alternating, monkeypatch, tmp_path):
+    monkeypatch.setattr(Alternating, "role", lambda self, index: str(index))
+    cell = cell_of(tmp_path, layers=5, attention="alternating")
+    assert stretch_of(kinds_of(cell)) == Stretch(0, 5, 1)
+    assert plan_of(cell) is None
 
 
 def test_an_emulated_rank_has_one_layer_of_every_kind(alternating, tmp_path):

@@ -389,10 +389,10 @@ def masked_flops(
 
 
 def place_kinds(workload: Workload) -> dict[Hashable, int]:
-    """The kinds of places in a workload, numbered by the first layer of each."""
+    """The kinds of places in a workload, numbered in the order in which they come first."""
     found: dict[Hashable, int] = {}
-    for number, (_, place, _) in enumerate(workload.layers):
-        found.setdefault(place.kind, number)
+    for _, place, _ in workload.layers:
+        found.setdefault(place.kind, len(found))
     return found
 
 

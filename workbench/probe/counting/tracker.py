@@ -38,8 +38,8 @@ class Operator(NamedTuple):
     piece: str = ""
     """Which part of a layer, by ``pieces``; empty where nobody asked."""
     place: int = 0
-    """Which kind of layer ran it, where the layers of a decoder differ in their tokens or roles:
-    the number of the first layer of that kind."""
+    """Which kind of layer ran an attention operator, where the layers of a decoder differ in
+    their tokens or roles: kinds are numbered in the order in which they come first."""
 
 
 class Call(NamedTuple):
