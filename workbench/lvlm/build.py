@@ -328,6 +328,7 @@ def parts_of(
     # A decode step's cache holds only what its token sees: there is nothing left to mask.
     decode = context.cell.pass_ == "decode"
     bites = not decode and system.window_bites(place, parts.window)
+    system.refuse(parts, place, bites)
     context.kernel.refuse(parts, system.decomposed, bites)
     context.require(parts, system.decomposed)
     return parts

@@ -115,6 +115,12 @@ class System:
         """Whether the layer of that place reads visual tokens."""
         return True
 
+    def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
+        """Raise Unsupported, naming system and feature, where it cannot express the layer.
+
+        ``window_bites`` says whether the layer's window hides a pair that causality shows.
+        """
+
     def layer(self, parts: "LayerParts", context: "Context", place: Place) -> "nn.Module":
         """The layer of that place under this system: state -> state, real weights inside."""
         raise NotImplementedError
