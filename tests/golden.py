@@ -262,6 +262,7 @@ BASES = (
      "world_size": 2, "logits": "text"},
     {"num_visual": 729},
     {"scope": "decoder", "pass": "train", "num_visual": 729, "zero": 3, "world_size": 2},
+    {"scope": "decoder", "num_visual": 729, "reduce": "pool"},
 )  # fmt: skip
 """Cells of which one or another lets any field have a value of its own."""
 
@@ -269,7 +270,7 @@ BASES = (
 def another(name: str) -> tuple[Cell, Cell]:
     """Two cells that differ in one field, whichever it is, by its public name."""
     words = [word for word in get_args(FIELDS[name].annotation) if isinstance(word, str)]
-    candidates = [*words, "all", True, 2, 3, 10**8, "other", "T,V,T"]
+    candidates = [*words, "all", True, 2, 3, 10**8, "other", "T,V,T", "side=3"]
     for base in (make_cell(**fields) for fields in BASES):
         for value in candidates:
             try:

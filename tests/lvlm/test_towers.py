@@ -90,7 +90,7 @@ def test_qwens_tower_equals_transformers_forward(grids, tmp_path):
     cell = cell_of("qwen2_5_vl", tmp_path, dtype="float64", kernel="sdpa", batch=2)
     tower = tower_of(resolve(cell.model))
     context = build(cell.replace(num_visual=0)).context
-    ours, adapter = tower.build(context, grids, False)
+    ours, adapter = tower.build(context, grids, True)
     theirs = tower.family.part("Qwen2_5_VisionTransformerPretrainedModel")(tower.config).double()
     weights = [*ours.named_parameters(), *adapter.named_parameters()]
     theirs.load_state_dict({name.replace(".inner.", "."): value for name, value in weights})
@@ -118,7 +118,7 @@ def test_closed_forms_of_any_images(grids, tmp_path):
     cell = cell_of("qwen2_5_vl", tmp_path)
     tower = tower_of(resolve(cell.model))
     context = build(cell.replace(num_visual=0)).context
-    ours, adapter = tower.build(context, grids, False)
+    ours, adapter = tower.build(context, grids, True)
     pixels = torch.randn(tower.pixels(1, grids))
     with torch.no_grad():
         for module, flops in ((ours, tower.tower_flops), (adapter, tower.adapter_flops)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.series import SIZED_OPTIONS, series_label
+from workbench.analysis.series import NAMED_OPTIONS, SIZED_OPTIONS, series_label
 from workbench.spec import OPTION_FLAGS
 
 PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
@@ -71,6 +71,8 @@ class Bundle:
             found[name] = row[name] in ("True", "true", "1")
         for name in SIZED_OPTIONS:
             found[name] = float(row[name]) if row[name] else None
+        for name in NAMED_OPTIONS:
+            found[name] = row[name] or None
         return found
 
     def rows(self, subject: str, source: str, device: str) -> pd.DataFrame:

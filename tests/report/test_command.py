@@ -42,5 +42,5 @@ def test_every_option_exists() -> None:
     for field in FIELDS:
         words = shlex.split(command_of(make_cell(num_visual=1), "measured", "cpu"))
         assert all(re.fullmatch(r"--[a-z-]+", w) for w in words if w.startswith("--"))
-        option = {"num_visual": "visual", "num_text": "text"}.get(field, field)
+        option = {"num_visual": "visual", "num_text": "text", "settings": "set"}.get(field, field)
         assert f"--{option.replace('_', '-')}" in names

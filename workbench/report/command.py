@@ -4,7 +4,7 @@ import shlex
 
 from workbench.spec import Cell
 
-OPTION_NAMES = {"num_visual": "visual", "num_text": "text"}
+OPTION_NAMES = {"num_visual": "visual", "num_text": "text", "settings": "set"}
 """Fields whose option is called otherwise; every other one is the field's name with hyphens."""
 
 
