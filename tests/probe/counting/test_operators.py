@@ -1,0 +1,88 @@
+"""Every operator of every system and family stands in the table of what a card does there."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.small import FAMILY_NAMES, TOWERS, small_lvlm, small_model
+from workbench.errors import Unsupported
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.kernels import KERNELS
+from workbench.probe.counting.allocator import CARD
+from workbench.probe.counting.card import TEMPORARIES
+from workbench.probe.counting.operators import KNOWN, ROWS, markdown
+from workbench.probe.counting.trace import trace
+from workbench.spec import make_cell
+
+PAGE = Path(__file__).parents[3] / "docs" / "method.md"
+
+
+def operators(**fields: object) -> set[str]:
+    cell = make_cell(**{"num_visual": 48, "num_text": 16, **fields})
+    return {op.name for op in trace(cell, CARD, compose=False).operators}
+
+
+def unknown(**fields: object) -> set[str]:
+    return operators(**fields) - KNOWN
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_every_system_of_a_family_runs_operators_that_were_gone_through(family, tmp_path):
+    model = small_model(family, tmp_path)
+    for system in SYSTEMS:
+        step = {"model": model, "attention": system, "kernel": "eager", "scope": "decoder"}
+        assert not unknown(**step, **{"pass": "train"}), system
+    assert not unknown(**{**step, "pass": "decode"})
+
+
+@pytest.mark.parametrize("kernel", sorted(KERNELS))
+def test_so_does_every_kernel(kernel, tmp_path):
+    model = small_model("mistral", tmp_path)
+    for system in ("s_attn", "d_attn"):
+        cell = {"model": model, "attention": system, "kernel": kernel, "pass": "train"}
+        if kernel.startswith("flash_attention_") and system == "d_attn":
+            with pytest.raises(Unsupported, match="serves s_attn only"):
+                operators(**cell)
+            continue
+        assert not unknown(**cell)
+
+
+OPTIONS: tuple[dict[str, object], ...] = (
+    {"tiled": True, "chunk": 16},
+    {"fold": True, "dtype": "float16"},
+    {"layout": "T,V,T", "batch": 2},
+    {"loss_rows": "all"},
+    {"checkpoint": True, "offload": True},
+    {"skip_last": True, "logits": "text"},
+)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o))
+def test_so_does_every_option(options, tmp_path):
+    model = small_model("mistral", tmp_path)
+    step = {"model": model, "attention": "d_attn", "scope": "decoder", "pass": "train"}
+    for kernel in ("eager", "sdpa"):
+        assert not unknown(**step, kernel=kernel, **options)
+
+
+@pytest.mark.parametrize("family", sorted(TOWERS))
+def test_so_does_every_tower(family, tmp_path):
+    model = small_lvlm(family, tmp_path)
+    cell = {"model": model, "scope": "lvlm", "pass": "train"}
+    assert not unknown(**cell, num_visual=IMAGE[family])
+
+
+IMAGE = {"mistral": 16, "llama": 16, "gemma3": 4, "qwen2_5_vl": 4}
+"""Tokens of one image of these small towers."""
+
+
+def test_rules_and_rows_are_about_the_same_operators():
+    listed = [name for row in ROWS for name in row.operators]
+    assert len(listed) == len(set(listed))
+    ruled = {str(packet).removeprefix("aten.") for packet in TEMPORARIES}
+    said = {name for row in ROWS if "`temporaries`" in row.card for name in row.operators}
+    assert said == ruled - {"_index_put_impl_"}  # What index_put itself calls on a card.
+
+
+def test_the_method_page_shows_the_table():
+    assert markdown() in PAGE.read_text(encoding="utf-8")
