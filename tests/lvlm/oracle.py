@@ -50,12 +50,13 @@ def visibility(layout: Layout, window: int | None, diagonal: bool) -> Tensor:
 
 
 def masked_layer(parts: LayerParts, sequence: Tensor, seen: Tensor, tables) -> Tensor:
-    """The real layer over [B, S, D] with rows seeing what ``seen`` [S, S] says."""
+    """The real layer over [B, S, D] with rows seeing what ``seen``, [S, S] or [B, S, S], says."""
     config = parts.attention.config
     before = config._attn_implementation
     config._attn_implementation = NAME
     try:
-        return parts.layer(sequence, attention_mask=seen[None, None], position_embeddings=tables)
+        mask = seen[None, None] if seen.ndim == 2 else seen[:, None]
+        return parts.layer(sequence, attention_mask=mask, position_embeddings=tables)
     finally:
         config._attn_implementation = before
 

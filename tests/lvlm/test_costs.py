@@ -2,10 +2,11 @@
 
 import pytest
 
+from tests.lvlm.definitions import assert_refused, definition, settings_of
 from tests.lvlm.oracle import visibility
 from tests.small import small_model
-from workbench.errors import RequestError
-from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS
+from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS, system_of
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout, causal_pairs
 from workbench.lvlm.place import Place
@@ -26,6 +27,7 @@ def counted(cell):
 def small_cell(family, folder, **fields):
     return make_cell(
         model=small_model(family, folder),
+        settings=settings_of(str(fields.get("attention", "s_attn"))),
         **{"kernel": "eager", "num_visual": 63, "num_text": 7, "dtype": "float32", **fields},
     )
 
@@ -47,7 +49,10 @@ def test_closed_form_equals_the_counter(family, system, layout, visual, text, ba
             num_text=text,
             batch=batch,
         )
-        counted(cell)
+        try:
+            counted(cell)
+        except Unsupported as error:
+            assert_refused(error, system, family)
 
 
 @pytest.mark.parametrize("system", sorted(SYSTEMS))
@@ -73,8 +78,12 @@ def test_every_option_belongs_to_a_system():
 @pytest.mark.parametrize("system", sorted(SYSTEMS))
 def test_extra_parameters_are_what_the_module_adds(family, system, tmp_path):
     cell = small_cell(family, tmp_path, attention=system)
-    plain = build(cell.replace(attention="s_attn"))
-    workload = build(cell)
+    plain = build(cell.replace(attention="s_attn", settings=None))
+    try:
+        workload = build(cell)
+    except Unsupported as error:
+        assert_refused(error, system, family)
+        return
     added = workload.num_parameters - plain.num_parameters
     assert added == workload.system.extra_parameters(*workload.layers[0][:2])
 
@@ -138,8 +147,16 @@ def test_parameters_that_systems_add_to_mistral(system, extra):
     assert trace(cell).params == 7_248_023_552 + extra
 
 
+def system_under_test(name):
+    """The system under the settings that its definition is written for."""
+    return system_of(make_cell(num_visual=1, attention=name, settings=settings_of(name)))
+
+
 def brute_force(name, layout, window):
     """Allowed pairs of a system, counted one by one."""
+    defined = definition(name)
+    if defined is not None:
+        return defined.allowed_pairs(Place(0, layout, system_under_test(name).role(0)), window)
     if name in ("s_attn", "d_attn_full"):
         return int(visibility(layout, window, False).sum())
     if name == "d_attn_biased":
@@ -156,7 +173,8 @@ def brute_force(name, layout, window):
 def test_pairs_equal_a_brute_force_mask(system, pattern, window):
     for visual, text in ((0, 5), (5, 2), (13, 8), (31, 30)):
         layout = Layout(visual, text, pattern)
-        pairs = SYSTEMS[system].pairs(Place(0, layout), window)
+        under_test = system_under_test(system)
+        pairs = under_test.pairs(Place(0, layout, under_test.role(0)), window)
         assert pairs.allowed == brute_force(system, layout, window)
         assert pairs.dense >= pairs.allowed
 

@@ -327,9 +327,9 @@ def parts_of(
     parts = model.family.parts(layer)
     # A decode step's cache holds only what its token sees: there is nothing left to mask.
     decode = context.cell.pass_ == "decode"
-    bites = not decode and system.window_bites(place, parts.window)
+    bites = system.window_bites(place, parts.window)
     system.refuse(parts, place, bites)
-    context.kernel.refuse(parts, system.decomposed, bites)
+    context.kernel.refuse(parts, system.decomposed, bites and not decode)
     context.require(parts, system.decomposed)
     return parts
 

@@ -1,0 +1,108 @@
+"""Shared by systems whose visual rows see some of the visual tokens of their own segment.
+
+V2V is not causal and stays inside a visual segment; RoPE is kept, visual rows see no text. Text
+rows are those of S-Attn: one softmax over the visual tokens before them and the text.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor, cat
+
+from workbench.errors import Unsupported
+from workbench.lvlm.attention import Pairs, System, token_flops
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_pairs
+from workbench.lvlm.chunked import Tiled
+from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.kernels import Branch, Scores
+from workbench.lvlm.marks import part
+from workbench.lvlm.place import Place
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+
+class GroupedLayer(DecomposedLayer):
+    """``segment`` says which keys the rows of a visual segment see."""
+
+    rotate_visual = True
+
+    def __init__(
+        self, system: System, parts: "LayerParts", context: Context, place: Place
+    ) -> None:
+        super().__init__(system, parts, context, place)
+        # Keys come to the text rotated: the visual rows needed them so.
+        self.tables, self.visual_tables = self.visual_tables, None
+        self.segments = place.layout.visual_segments
+        self.all_pairs = Scores(parts.scale, parts.softcap, causal=False)
+        if context.cell.tiled and not self.decode:
+            self.parts = replace(parts, mlp=Tiled(parts.mlp, TILE))
+
+    def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The visual output, and rotated keys and values [B, G, V, K] that text attends to."""
+        assert self.tables is not None, "visual rows are rotated"
+        parts, x = self.parts, self.parts.input_norm(visual)
+        key, value = parts.key(x), parts.value(x)
+        with part("V2V"):
+            key = parts.rope(key, *self.tables)
+        if not self.only_keys:
+            query = parts.query(x)
+            with part("V2V"):
+                query = parts.rope(query, *self.tables)
+                found = [
+                    self.segment(*(t[:, :, s.offset : s.offset + s.length] for t in streams))
+                    for s in self.segments
+                    if (streams := (query, key, value))
+                ]
+                attended = found[0] if len(found) == 1 else cat(found, 2)
+            visual = parts.finish(visual, parts.output(attended))
+        return visual, key, value
+
+    def segment(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of a segment's n tokens, q [B, H, n, K], k and v [B, G, n, K], to itself."""
+        raise NotImplementedError
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All rows to all keys: [b, H, r, K], [b, G, c, K] -> [b, H, r, K]."""
+        return self.kernel.own(Branch(q, k, v, "V2V"), self.all_pairs)
+
+
+class Grouped(Decomposed):
+    """Costs of a system whose visual rows see ``visual_pairs`` keys in all."""
+
+    options = ("skip_last", "tiled")
+
+    def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
+        if window_bites:
+            raise Unsupported(
+                f"{self.name} chooses the keys of a visual row itself, and so would the sliding "
+                f"window of {parts.attention.config.model_type} ({parts.window} tokens)"
+            )
+
+    def visual_pairs(self, tokens: int, place: Place) -> int:
+        """V2V pairs of a visual segment of so many tokens: all computed, none hidden."""
+        raise NotImplementedError
+
+    def routing_flops(self, parts: "LayerParts", tokens: int) -> int:
+        """Matmul FLOPs of choosing the keys of a segment, one sample."""
+        return 0
+
+    def pairs(self, place: Place, window: int | None) -> Pairs:
+        layout = place.layout
+        seen = sum(s.length * s.visual_before for s in layout.text_segments)
+        if not place.keys_only:
+            seen += sum(self.visual_pairs(s.length, place) for s in layout.visual_segments)
+        return Pairs(layout.num_text**2 + seen, text_pairs(layout, None) + seen)
+
+    def window_bites(self, place: Place, window: int | None) -> bool:
+        # One that hides a pair of S-Attn is refused, whether it hides one here or not.
+        return window is not None and window < place.layout.length
+
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        layout = place.layout
+        visual = token_flops(parts, q=not place.keys_only, rest=not place.keys_only)
+        flops = layout.num_visual * visual + layout.num_text * token_flops(parts)
+        if not place.keys_only:
+            flops += sum(self.routing_flops(parts, s.length) for s in layout.visual_segments)
+        return cell.batch * flops
