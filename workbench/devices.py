@@ -158,6 +158,7 @@ def load_device_file(path: Path) -> Device:
 
 
 DEVICES: Registry[Device] = Registry("device")
+DEVICES.take_plugins("workbench.devices", Device)
 # Ours, and with anchors, so that a source of several figures stands in it once.
 _ENTRIES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 for _name, _fields in _ENTRIES.items():

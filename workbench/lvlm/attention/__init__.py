@@ -206,6 +206,9 @@ class System:
         return cell.batch * width * (cached.visual + cached.text)
 
 
+SYSTEMS.take_plugins("workbench.attention", System)
+
+
 def token_flops(parts: "LayerParts", q: bool = True, kv: bool = True, rest: bool = True) -> int:
     """Matmul FLOPs of one token through q, k and v, and through W_o and the MLP."""
     d, wide, narrow = (

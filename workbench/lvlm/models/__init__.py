@@ -108,6 +108,10 @@ class Model:
     source: str = ""
 
 
+FAMILIES.take_plugins("workbench.families", Family)
+MODELS.take_plugins("workbench.models", Model)
+
+
 @dataclass(frozen=True)
 class Resolved:
     """A name turned into a family and a ready configuration."""
