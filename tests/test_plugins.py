@@ -12,6 +12,7 @@ from workbench.devices import DEVICES, Device
 from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.models import FAMILIES, MODELS
+from workbench.lvlm.reduce import REDUCERS
 from workbench.registry import Registry
 
 ROOT = Path(__file__).parents[1]
@@ -124,10 +125,9 @@ def test_an_entry_of_another_name_is_refused(
 
 
 def test_the_registries_that_take_them() -> None:
-    groups = {registry._group for registry in (SYSTEMS, MODELS, FAMILIES, DEVICES)}
-    assert groups == {
-        "workbench.attention", "workbench.models", "workbench.families", "workbench.devices",
-    }  # fmt: skip
+    groups = {registry._group for registry in (SYSTEMS, REDUCERS, MODELS, FAMILIES, DEVICES)}
+    kinds = ("attention", "reducers", "models", "families", "devices")
+    assert groups == {f"workbench.{kind}" for kind in kinds}
     page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
     assert [group for group in groups if f"`{group}`" not in page] == []
 

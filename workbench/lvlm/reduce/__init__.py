@@ -84,6 +84,9 @@ class Reducer:
         return 0
 
 
+REDUCERS.take_plugins("workbench.reducers", Reducer)
+
+
 def reducer_of(cell: Cell) -> Reducer | None:
     """The reducer that a cell names, under its settings; None where it names none."""
     if cell.reduce is None:
