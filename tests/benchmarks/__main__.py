@@ -47,6 +47,17 @@ TRAINING = {
 }  # fmt: skip
 
 
+LIMITS: tuple[tuple[dict[str, object], int | None], ...] = (
+    ({"attention": "s_attn", "kernel": "eager"}, None),
+    ({"attention": "s_attn", "kernel": "sdpa"}, None),
+    ({"attention": "s_attn", "kernel": "sdpa", "tiled": True}, None),
+    ({"attention": "d_attn", "kernel": "sdpa"}, None),
+    ({"attention": "d_attn", "kernel": "sdpa", "chunk": 8192}, None),
+    ({"attention": "d_attn", "kernel": "sdpa", "chunk": 8192}, 2),
+)
+"""Steps whose threshold is searched, and how many layers of an emulated rank run."""
+
+
 def seconds(run) -> float:  # type: ignore[no-untyped-def]
     start = time.perf_counter()
     run()
@@ -98,10 +109,12 @@ def prediction() -> Iterator[Figure]:
         cell = make_cell(num_visual=visual, attention="d_attn", **TRAINING)
         name = f"predict a 32-layer step, |V| = {visual:,}"
         yield Figure(name, seconds(lambda c=cell: predict(c, "h100-80gb")), 0.5, "s")
-    for attention, kernel in (("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa")):
-        cell = make_cell(num_visual=0, attention=attention, kernel=kernel, **TRAINING)
-        name = f"limit of a 32-layer step, {attention} {kernel}"
-        yield Figure(name, seconds(lambda c=cell: predicted_limit(c, "h100-80gb")), 2.0, "s")
+    for fields, layers in LIMITS:
+        cell = make_cell(num_visual=0, **{**TRAINING, **fields})
+        said = " ".join(str(value) for value in fields.values())
+        name = f"limit of a 32-layer step, {said}, emulated: {layers or 'no'}, CPU time"
+        run = lambda c=cell, n=layers: predicted_limit(c, "h100-80gb", emulate=n)  # noqa: E731
+        yield Figure(name, cpu_seconds(run), 2.0, "s")
 
 
 def many_predictions() -> Iterator[Figure]:

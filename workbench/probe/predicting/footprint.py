@@ -6,6 +6,7 @@ allocator, it is that comparison.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from workbench.devices import Device
@@ -40,12 +41,21 @@ class Footprint:
     peak: Peak
     program: Program
     """What the allocator is asked for."""
-    outcome: Outcome | None
-    """How that ends at a card's capacity; None on a CPU, where allocated bytes tell."""
+    setting: str | None
+    """That of a card's allocator; None on a CPU."""
     capacity_bytes: int | None
     """None where nothing bounds it."""
     plan: RankPlan | None = None
     """How a rank is emulated, if one is."""
+
+    @cached_property
+    def outcome(self) -> Outcome | None:
+        """How the requests end at a card's capacity, replayed when somebody asks; None on a CPU,
+        where allocated bytes tell.
+        """
+        if self.setting is None:
+            return None
+        return replay(self.program, self.setting, self.capacity_bytes)
 
     @property
     def fits(self) -> bool:
@@ -80,7 +90,8 @@ class Footprint:
 def footprint(cell: Cell, traced: Trace, allocator: Allocator, capacity: int | None) -> Footprint:
     """The memory of a traced cell where the allocator has ``capacity`` bytes to give."""
     peak = predicted_peak(cell, traced)
-    return _replayed(cell, peak, rank_program(cell, traced, peak), allocator, capacity)
+    setting = cell.allocator if allocator.card else None
+    return Footprint(peak, rank_program(cell, traced, peak), setting, capacity)
 
 
 def emulated_footprint(
@@ -94,7 +105,8 @@ def emulated_footprint(
     peak = emulated_peak(cell, traced)
     peak = replace(peak, states=states(cell, parameters_of_rank(cell, allocator)))
     program = emulated_program(cell, traced)
-    return replace(_replayed(cell, peak, program, allocator, capacity), plan=traced.plan)
+    setting = cell.allocator if allocator.card else None
+    return Footprint(peak, program, setting, capacity, traced.plan)
 
 
 def traced_footprint(
@@ -104,13 +116,6 @@ def traced_footprint(
     if emulate is not None:
         return emulated_footprint(cell, allocator, capacity, emulate)
     return footprint(cell, trace(cell, allocator), allocator, capacity)
-
-
-def _replayed(
-    cell: Cell, peak: Peak, program: Program, allocator: Allocator, capacity: int | None
-) -> Footprint:
-    outcome = replay(program, cell.allocator, capacity) if allocator.card else None
-    return Footprint(peak, program, outcome, capacity)
 
 
 def check_allocator(cell: Cell, target: Device) -> None:

@@ -7,7 +7,7 @@ the bracket are traced and replayed themselves before they are told.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -100,18 +100,31 @@ def _lowest_failure(fits: Fits, bound: int) -> tuple[int, int]:
     An allocator may refuse a size and serve a somewhat larger one, whose pieces happen to fit: up
     to the threshold everything should run. So every size of some way below is looked at.
     """
-    low, high = (
-        _bisected(fits, 0, bound) if not fits(bound // 2) else _bisected(fits, bound // 2, bound)
-    )
+    start = int(LOOK_BELOW * bound)
+    if start >= 1 and fits(start):
+        low, failed = _walked(fits, start, bound)
+        high, looked = failed or bound, start
+    else:  # Much lower, as where free memory is in pieces.
+        low, high = _bisected(fits, 0, start or bound)
+        looked = low
     fit = int(LOOK_BELOW * low)
-    if fit < 1 or not fits(fit):
-        return (low, high) if fit < 1 else _lowest_failure(fits, fit)
-    while fit < low:
-        size = min(low, fit + max(1, int(WIDTH * fit)))
+    if fit < 1:
+        return low, high
+    if not fits(fit):
+        return _lowest_failure(fits, fit)
+    below, failed = _walked(fits, fit, looked)
+    return (low, high) if failed is None else (below, failed)
+
+
+def _walked(fits: Fits, fit: int, end: int) -> tuple[int, int | None]:
+    """From a size that fits up to ``end`` in steps of the bracket's width: the last that fits, and
+    the first that does not, if one below ``end`` does not.
+    """
+    while (size := fit + max(1, int(WIDTH * fit))) < end:
         if not fits(size):
             return fit, size
         fit = size
-    return low, high
+    return fit, None
 
 
 def _confirmed(
@@ -121,7 +134,7 @@ def _confirmed(
     while not family.fits(low):
         if low == 0:
             return None, 0
-        low, high = low - max(1, int(WIDTH * low)), low
+        low, high = min(low - 1, ceil(low / (1 + WIDTH))), low
     while high is not None and family.fits(high):
         if high == most:
             return most, None
