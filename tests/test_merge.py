@@ -64,8 +64,20 @@ def test_merging_again_changes_nothing(tmp_path: Path) -> None:
     paths = [store(tmp_path / "a.db", record(1)), store(tmp_path / "b.db", record(2), run="s")]
     merge(paths, tmp_path / "out.db")
     before = contents(tmp_path / "out.db")
-    assert merge([*paths, tmp_path / "out.db"], tmp_path / "out.db").num_added == 0
-    assert contents(tmp_path / "out.db") == before
+    assert merge(paths, tmp_path / "out.db").num_added == 0
+    merge([*paths, tmp_path / "out.db"], tmp_path / "again.db")
+    assert contents(tmp_path / "out.db") == contents(tmp_path / "again.db") == before
+
+
+def test_an_input_is_not_written_to_by_whatever_name(tmp_path: Path) -> None:
+    a, b = store(tmp_path / "a.db", record(1)), store(tmp_path / "b.db", record(2), run="s")
+    before = a.read_bytes()
+    (tmp_path / "link.db").symlink_to(a)
+    (tmp_path / "folder").mkdir()
+    for out in (a, tmp_path / "link.db", tmp_path / "folder" / ".." / "a.db"):
+        with pytest.raises(RequestError, match="is an input; -o names another file"):
+            merge([a, b], out)
+        assert a.read_bytes() == before
 
 
 def test_an_existing_store_is_added_to(tmp_path: Path) -> None:

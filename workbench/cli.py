@@ -9,10 +9,11 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from workbench import __version__
 from workbench.commands import cells, machine, process, stores, sweeps
 from workbench.commands.ask import ask
 from workbench.commands.calibrate import calibrate
@@ -36,13 +37,30 @@ USAGE: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="workbench",
-    help="What does a visual token cost? Measure, predict, keep, report.",
     epilog=EPILOG,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"workbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """What does a visual token cost? Measure, predict, keep, report."""
+
+
 app.command()(sweeps.sweep)
 app.command()(jobs)
 app.command()(cells.measure)

@@ -1,11 +1,13 @@
 """One store out of several: each record once, and of a damaged file whatever can still be read."""
 
+import os.path
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from workbench.errors import RequestError
+from workbench.files import shown
 from workbench.record import Environment, Record
 from workbench.store import RunInfo, Store
 from workbench.store_notes import Note, NoteOf
@@ -41,12 +43,19 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
     A (run, key, source, device) is kept once: a record that is done before one that is not, then
     the one that was there first; of two that are not done the later. Of two notes on the same the
     first is kept. Inputs are only read.
-    Raises RequestError where an input is no store at all or ``out`` is a file of another kind,
-    and StoreError where ``out`` cannot be written.
+    Raises RequestError where an input is no store at all or is ``out`` itself, or ``out`` is a
+    file of another kind, and StoreError where ``out`` cannot be written.
     """
     target = Path(out)
     if not inputs:
         raise RequestError("merge: name at least one store")
+    for path in map(Path, inputs):
+        if path == target or (
+            os.path.exists(path) and os.path.exists(target) and os.path.samefile(path, target)
+        ):
+            raise RequestError(
+                f"merge: {shown(path)} is an input; -o names another file, as inputs are only read"
+            )
     # Everything is read before anything is written: a bad request leaves no file behind.
     parts = [_read(Path(path)) for path in inputs]
     runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.started_at)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import (
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -29,6 +30,7 @@ from workbench.collector import without_collector
 from workbench.errors import RequestError
 from workbench.pictures import Pictures
 from workbench.systems import KINDS, canonical, entry
+from workbench.units import count_of
 
 MAX_TOKENS = 10**9
 """The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second."""
@@ -41,16 +43,35 @@ MAX_POINTS = 100_000
 AXES = ("models", "scopes", "passes", "dtypes", "text", "batches", "attentions", "kernels",
         "options", "visual")  # fmt: skip
 """The axes of a grid, outermost first."""
+SINGULAR = {"model": "models", "scope": "scopes", "pass": "passes", "dtype": "dtypes",
+            "batch": "batches", "attention": "attentions", "kernel": "kernels"}  # fmt: skip
+"""An axis may go by the name of the cell's field that it sets."""
+SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
+
+
+def _long_count(value: Any) -> Any:
+    found = count_of(value) if isinstance(value, str) else None
+    return value if found is None else found
+
+
+def _long_dtype(value: Any) -> Any:
+    return SHORT_DTYPES.get(value, value) if isinstance(value, str) else value
+
+
+Whole = BeforeValidator(_long_count)
+"""``10k`` and ``1.5M`` are whole numbers, too."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
-Count = Annotated[int, Field(ge=0, le=MAX_TOKENS, strict=True)]
-Positive = Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True)]
+Count = Annotated[int, Field(ge=0, le=MAX_TOKENS, strict=True), Whole]
+Positive = Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True), Whole]
 Scope = Literal["layer", "decoder", "lvlm"]
 Pass = Literal["forward", "train", "decode"]
-Dtype = Literal["float64", "float32", "bfloat16", "float16"]
+Dtype = Annotated[
+    Literal["float64", "float32", "bfloat16", "float16"], BeforeValidator(_long_dtype)
+]
 Logits = Literal["all", "text"]
 LossRows = Literal["text", "all"]
-Layers = Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True)]
+Layers = Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True), Whole]
 AllocatorSetting = Literal["default", "expandable_segments"]
 Source = Literal["measured", "predicted"]
 
@@ -92,32 +113,34 @@ class Cell(BaseModel):
     )
     num_visual: Count
     num_text: Count = Field(default=64, title="Text tokens |T|")
-    batch: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    batch: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
     dtype: Dtype = Field(default="bfloat16", title="Data type")
     layout: str = "V,T"
     logits: Logits = Field(default="all", title="Logits on")
     loss_rows: LossRows = Field(default="text", title="Loss over")
     """Rows whose float32 logits, log-softmax and gradient a training step makes."""
-    zero: Annotated[int, Field(ge=0, le=3, strict=True)] = Field(default=0, title="ZeRO stage")
-    world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
-    sub_group_size: Annotated[int, Field(ge=1, le=10**12, strict=True)] = SUB_GROUP_SIZE
+    zero: Annotated[int, Field(ge=0, le=3, strict=True), Whole] = Field(
+        default=0, title="ZeRO stage"
+    )
+    world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
+    sub_group_size: Annotated[int, Field(ge=1, le=10**12, strict=True), Whole] = SUB_GROUP_SIZE
     """Elements of a rank's share that ZeRO 3 steps at a time, at least; deepspeed's default."""
-    accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = Field(
+    accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = Field(
         default=1, title="Micro-batches a step"
     )
     """Micro-batches of ``batch`` samples that one optimizer step adds up."""
     frozen: str | None = Field(default=None, title="Frozen parts")
     """Parts of scope ``lvlm`` that are not trained, such as ``decoder,tower``."""
-    ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
     """Ranks that share one sequence (DeepSpeed-Ulysses)."""
-    layer: Annotated[int, Field(ge=0, le=10_000, strict=True)] | None = None
+    layer: Annotated[int, Field(ge=0, le=10_000, strict=True), Whole] | None = None
     """Which layer scope ``layer`` builds; None is the first with global attention."""
     fold: bool = False
     chunk: Positive | None = None
     skip_last: bool = False
     tiled: bool = False
     checkpoint: bool = False
-    checkpoint_every: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    checkpoint_every: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] | None = None
     offload: bool = False
     offload_optimizer: bool = False
     """The optimizer's states and its step on the host (ZeRO 1 to 3)."""
@@ -286,7 +309,7 @@ class Protocol(BaseModel):
 
     model_config = _MODEL
 
-    min_samples: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 10
+    min_samples: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] = 10
     max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """From the first warm iteration on."""
     max_prepare: Annotated[float, Field(gt=0, le=86_400)] = 120.0
@@ -297,7 +320,7 @@ class Protocol(BaseModel):
     """Bytes that the worker may allocate beyond what it holds once its imports are done."""
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
     """Wall time after which a silent worker is ended and the cell recorded as ``timeout``."""
-    iterations: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    iterations: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] | None = None
     """Run so many and no more, from the first on, whatever the rest asks: does the cell fit?"""
     emulate: Layers | None = None
     """Emulate one ZeRO-3 rank of the cell on one device: all layers run, or so many of them."""
@@ -361,6 +384,11 @@ class Grid(BaseModel):
     calibration: Name | None = None
     """Predicted: a file of ``workbench calibrate``, or ``none``; without it a packaged one."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _axes_by_the_cells_names(cls, data: Any) -> Any:
+        return _in_plural(data) if isinstance(data, dict) else data
+
     @field_validator(*AXES, mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
@@ -401,11 +429,20 @@ class Grid(BaseModel):
                 )
 
 
+def _in_plural(fields: dict[str, Any]) -> dict[str, Any]:
+    """A grid's document whose axes go by the names of AXES; ValueError for one given twice."""
+    twice = [name for name, axis in SINGULAR.items() if name in fields and axis in fields]
+    if twice:
+        raise ValueError(f"{twice[0]}: given beside {SINGULAR[twice[0]]}; leave one out")
+    return {SINGULAR.get(name, name): value for name, value in fields.items()}
+
+
 def _check_size(*grids: Any) -> None:
     """Raise ValueError where grids, or the documents of grids, would make too many cells."""
     total = 0
     for grid in grids:
-        fields = grid if isinstance(grid, dict) else vars(grid) if isinstance(grid, Grid) else {}
+        fields = vars(grid) if isinstance(grid, Grid) else {}
+        fields = _in_plural(grid) if isinstance(grid, dict) else fields
         values = [fields.get(name) for name in AXES]
         total += math.prod(len(v) if isinstance(v, (list, tuple)) else 1 for v in values)
     if total > MAX_POINTS:

@@ -1,6 +1,11 @@
 """Numbers as people read them: SI for FLOPs and seconds, binary prefixes for bytes."""
 
 import math
+import re
+from decimal import Decimal
+
+_COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([kKMG])")
+_TIMES = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 AXIS_UNITS = {"FLOP": ("TFLOP", 1e12), "B": ("GiB", 2.0**30), "s": ("s", 1.0), "1": ("", 1.0)}
 """A metric's unit to the unit on its axis and how many base units that is."""
@@ -8,6 +13,18 @@ AXIS_UNITS = {"FLOP": ("TFLOP", 1e12), "B": ("GiB", 2.0**30), "s": ("s", 1.0), "
 _SI = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 _SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 _BINARY = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
+
+
+def count_of(text: str) -> int | None:
+    """The number that ``10k``, ``1.5M`` or ``1G`` writes, in decimal; None for any other text.
+
+    A number that is not whole, such as ``1.5432k``, is another text.
+    """
+    match = _COUNT.fullmatch(text.strip())
+    if match is None:
+        return None
+    value = Decimal(match[1]) * _TIMES[match[2]]
+    return int(value) if value == value.to_integral_value() else None
 
 
 def digits(value: float, significant: int = 3) -> str:

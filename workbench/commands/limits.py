@@ -15,6 +15,7 @@ from workbench.commands.limit_options import (
     MinPixels,
     limits_of,
 )
+from workbench.commands.numbers import METAVAR, whole
 from workbench.commands.options import takes_cell_of_any_size
 from workbench.errors import RequestError
 
@@ -55,7 +56,10 @@ def limit(
         str, typer.Option(help="What to solve for: visual, batch, frames or minutes.")
     ] = "visual",
     visual: Annotated[
-        int | None, typer.Option(help="Visual tokens, where the batch is solved for.")
+        int | None,
+        typer.Option(
+            parser=whole, metavar=METAVAR, help="Visual tokens, where the batch is solved for."
+        ),
     ] = None,
     vision: Annotated[
         str | None, typer.Option(help="A vision front end.", show_default="the model's own")

@@ -15,6 +15,7 @@ from workbench.commands.limit_options import (
     MinPixels,
     PanAndScan,
 )
+from workbench.commands.numbers import METAVAR, whole
 from workbench.errors import RequestError
 from workbench.files import MAX_DIGITS
 
@@ -45,7 +46,8 @@ class CellOption(NamedTuple):
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a command; what is not given stays None or False."""
         shown = self.default if isinstance(self.default, str) else False
-        option = typer.Option(self.flag, help=self.help, show_default=shown)
+        number: dict[str, Any] = {"parser": whole, "metavar": METAVAR} if self.kind is int else {}
+        option = typer.Option(self.flag, help=self.help, show_default=shown, **number)
         kind: Any = self.kind if self.kind is bool or self.default is None else self.kind | None
         default = False if self.kind is bool else None
         return inspect.Parameter(

@@ -16,6 +16,7 @@ from workbench.commands.limit_options import (
     PanAndScan,
     limits_of,
 )
+from workbench.commands.numbers import METAVAR, whole
 
 
 def tokens(
@@ -36,7 +37,10 @@ def tokens(
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="A size instead of a file.")
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(help="Sampled frames: makes a resolution a video.")
+        int | None,
+        typer.Option(
+            parser=whole, metavar=METAVAR, help="Sampled frames: makes a resolution a video."
+        ),
     ] = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,

@@ -1,0 +1,25 @@
+"""Whole numbers on the command line: as digits, or as 10k, 1.5M and 1G."""
+
+import typer
+
+from workbench.files import MAX_DIGITS
+from workbench.units import count_of
+
+METAVAR = "INTEGER"
+
+
+def whole(text: str | int) -> int:
+    """The number that an option's text writes; typer.BadParameter, one line, for other texts."""
+    if isinstance(text, int):
+        return text
+    found = count_of(text)
+    if found is None and len(text) <= MAX_DIGITS:
+        try:
+            found = int(text)
+        except ValueError:
+            found = None
+    if found is None:
+        raise typer.BadParameter(
+            f"{text[:40]!r} is not a valid integer; write digits, or 10k, 1.5M"
+        )
+    return found
