@@ -9,7 +9,7 @@ from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS, system_of
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout, causal_pairs
-from workbench.lvlm.place import Place
+from workbench.lvlm.models import resolve
 from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
@@ -20,7 +20,8 @@ LAYER_PARAMETERS = 218_112_000
 def counted(cell):
     """FLOPs by the counter, which must be those of the system's closed form."""
     found = trace(cell)
-    assert found.flops == found.model_flops > 0
+    assert found.flops == found.model_flops
+    assert found.flops > 0 or not cell.num_visual  # An inserted layer without an image.
     return found.flops
 
 
@@ -51,6 +52,7 @@ def test_closed_form_equals_the_counter(family, system, layout, visual, text, ba
         )
         try:
             counted(cell)
+            counted(cell.replace(layer=1))
         except Unsupported as error:
             assert_refused(error, system, family)
 
@@ -78,14 +80,15 @@ def test_every_option_belongs_to_a_system():
 @pytest.mark.parametrize("system", sorted(SYSTEMS))
 def test_extra_parameters_are_what_the_module_adds(family, system, tmp_path):
     cell = small_cell(family, tmp_path, attention=system)
-    plain = build(cell.replace(attention="s_attn", settings=None))
-    try:
-        workload = build(cell)
-    except Unsupported as error:
-        assert_refused(error, system, family)
-        return
-    added = workload.num_parameters - plain.num_parameters
-    assert added == workload.system.extra_parameters(*workload.layers[0][:2])
+    for layer in (None, 1):
+        plain = build(cell.replace(attention="s_attn", settings=None, layer=layer))
+        try:
+            workload = build(cell.replace(layer=layer))
+        except Unsupported as error:
+            assert_refused(error, system, family)
+            return
+        added = workload.num_parameters - plain.num_parameters
+        assert added == workload.system.extra_parameters(*workload.layers[0][:2])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,7 @@ def test_extra_parameters_are_what_the_module_adds(family, system, tmp_path):
         ("d_attn_sigmoid", 1),
         ("d_attn_cascade", 41_943_040),
         ("himix", 1152 + 2 * 1152 * 1024),
+        ("gated_xattn", 2 * 128 + 2),
     ],
 )
 def test_parameters_of_a_mistral_layer(system, extra):
@@ -140,23 +144,32 @@ def test_parameters_of_whole_decoders(model, parameters):
 
 @pytest.mark.parametrize(
     ("system", "extra"),
-    [("d_attn", 0), ("d_attn_cascade", 1_342_177_280), ("d_attn_tanh", 32)],
+    [
+        ("d_attn", 0),
+        ("d_attn_cascade", 1_342_177_280),
+        ("d_attn_tanh", 32),
+        ("gated_xattn", 8 * 218_112_258),
+    ],
 )
 def test_parameters_that_systems_add_to_mistral(system, extra):
     cell = make_cell(scope="decoder", attention=system, num_visual=3, num_text=2)
     assert trace(cell).params == 7_248_023_552 + extra
 
 
-def system_under_test(name):
-    """The system under the settings that its definition is written for."""
-    return system_of(make_cell(num_visual=1, attention=name, settings=settings_of(name)))
+def places_under_test(name, layout):
+    """The system under its definition's settings, and one place of each of its roles."""
+    cell = make_cell(num_visual=1, attention=name, settings=settings_of(name))
+    system = system_of(cell)
+    places = system.places(resolve(cell.model), cell, layout)
+    return system, {place.kind: place for place in reversed(places)}.values()
 
 
-def brute_force(name, layout, window):
+def brute_force(name, place, window):
     """Allowed pairs of a system, counted one by one."""
     defined = definition(name)
     if defined is not None:
-        return defined.allowed_pairs(Place(0, layout, system_under_test(name).role(0)), window)
+        return defined.allowed_pairs(place, window)
+    layout = place.layout
     if name in ("s_attn", "d_attn_full"):
         return int(visibility(layout, window, False).sum())
     if name == "d_attn_biased":
@@ -173,10 +186,11 @@ def brute_force(name, layout, window):
 def test_pairs_equal_a_brute_force_mask(system, pattern, window):
     for visual, text in ((0, 5), (5, 2), (13, 8), (31, 30)):
         layout = Layout(visual, text, pattern)
-        under_test = system_under_test(system)
-        pairs = under_test.pairs(Place(0, layout, under_test.role(0)), window)
-        assert pairs.allowed == brute_force(system, layout, window)
-        assert pairs.dense >= pairs.allowed
+        under_test, places = places_under_test(system, layout)
+        for place in places:
+            pairs = under_test.pairs(place, window)
+            assert pairs.allowed == brute_force(system, place, window)
+            assert pairs.dense >= pairs.allowed
 
 
 def test_causal_pairs_from_any_first_row():

@@ -6,7 +6,7 @@ from transformers import DynamicCache
 
 from tests.lvlm import oracle
 from tests.lvlm.definitions import assert_refused, definition, settings_of
-from tests.lvlm.test_oracles import relative
+from tests.lvlm.test_oracles import open_gates, relative
 from tests.small import FAMILY_NAMES, small_model
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
@@ -92,9 +92,7 @@ def pair(family, folder, system, kernel, **fields):
         **{"batch": 2, "num_visual": 33, "num_text": 10, **FORWARD, **fields},
     )  # fmt: skip
     prefilled, decoded = build(cell), build(cell.replace(num_text=9, **DECODE))
-    for module in prefilled.module.modules():
-        if hasattr(module, "gate"):
-            torch.nn.init.normal_(module.gate)
+    open_gates(prefilled.module)
     decoded.module.load_state_dict(prefilled.module.state_dict())
     for workload in (prefilled, decoded):
         oracle.widen_norms(workload.module)
@@ -126,7 +124,7 @@ def test_a_step_equals_the_last_row_of_the_prefill(
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
-@pytest.mark.parametrize("system", ["s_attn", "d_attn", "d_attn_full", "himix"])
+@pytest.mark.parametrize("system", ["s_attn", "d_attn", "d_attn_full", "himix", "gated_xattn"])
 def test_a_whole_decoder_steps_like_its_prefill(family, system, tmp_path):
     prefilled, decoded = pair(family, tmp_path, system, "eager", scope="decoder")
     with torch.no_grad():
@@ -152,7 +150,7 @@ def test_a_step_leaves_its_cache_as_it_was(system, tmp_path):
 def test_costs_of_a_step(family, system, scope, tmp_path):
     cell = make_cell(
         model=small_model(family, tmp_path), attention=system, kernel="eager", dtype="float32",
-        scope=scope, num_visual=33, num_text=9, batch=2, **DECODE,
+        scope=scope, num_visual=33, num_text=9, batch=2, settings=settings_of(system), **DECODE,
     )  # fmt: skip
     try:
         found = trace(cell)

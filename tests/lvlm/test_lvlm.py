@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.lvlm.definitions import settings_of
 from tests.small import small_lvlm, small_model
 from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
@@ -19,6 +20,7 @@ TOWER = 428_225_600
 def small_cell(folder, **fields):
     return make_cell(
         model=small_model("mistral", folder), dtype="float32",
+        settings=settings_of(str(fields.get("attention"))),
         **{"scope": "lvlm", "num_visual": 729, "num_text": 7, "kernel": "eager", **fields},
     )  # fmt: skip
 

@@ -32,9 +32,15 @@ def small_workload(family, folder, system, kernel, **fields):
     )
     workload = build(cell)
     oracle.widen_norms(workload.module)
-    if hasattr(workload.module, "gate"):
-        torch.nn.init.normal_(workload.module.gate)
+    open_gates(workload.module)
     return workload
+
+
+def open_gates(module):
+    """Give every gate a value: those that are 0 at the start would hide what they let through."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("gate"):
+            torch.nn.init.normal_(parameter)
 
 
 def oracle_outputs(workload):

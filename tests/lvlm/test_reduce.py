@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.lvlm.definitions import settings_of
 from tests.small import TOWERS, small_lvlm, small_model
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
@@ -15,7 +16,12 @@ from workbench.spec import make_cell
 
 def cell_of(folder, family="mistral", **fields):
     given = {"kernel": "eager", "dtype": "float64", "scope": "decoder", "reduce": "pool"}
-    given |= {"num_visual": 37, "num_text": 7, **fields}
+    given |= {
+        "num_visual": 37,
+        "num_text": 7,
+        "settings": settings_of(str(fields.get("attention"))),
+    }
+    given |= fields
     return make_cell(model=small_model(family, folder), **given)
 
 

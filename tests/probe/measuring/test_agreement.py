@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.lvlm.definitions import settings_of
 from tests.small import small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.probe.measuring.agreement import LIMITS, agreement, limit_of
@@ -113,7 +114,7 @@ def test_every_kernel_agrees_on_a_card(tmp_path, family, attention, kernel, num_
     torch.compiler.reset()
     record = checked(
         wide_model(family, tmp_path), "cuda", attention=attention, kernel=kernel,
-        num_visual=1531, num_text=num_text,
+        num_visual=1531, num_text=num_text, settings=settings_of(attention),
     )  # fmt: skip
     if record.status == "unsupported":
         # Soft-capping and windows are what fused kernels lack: never the plain ones' excuse.

@@ -4,6 +4,7 @@ from statistics import median
 
 import pytest
 
+from tests.lvlm.definitions import settings_of
 from tests.small import FAMILY_NAMES, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.probe.measuring.measure import measure
@@ -44,6 +45,7 @@ def whole_model(family, attention, folder):
     return make_cell(
         model=small_model(family, folder, **WIDE),
         attention=attention,
+        settings=settings_of(attention),
         kernel="eager",
         scope="decoder",
         num_visual=200,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.lvlm.definitions import settings_of
 from tests.small import FAMILY_NAMES, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.probe.workers.estimate import Kind, _closed, _traced, estimate
@@ -14,7 +15,10 @@ LENIENT = {"forward": 0.02, "decode": 0.02, "train": 0.15}
 
 
 def kind(model: str, **fields: object) -> Kind:
-    cell = make_cell(model=model, num_visual=256, dtype="float32", kernel="eager", **fields)
+    settings = settings_of(str(fields.get("attention")))
+    cell = make_cell(
+        model=model, num_visual=256, dtype="float32", kernel="eager", settings=settings, **fields
+    )
     point = Point(cell=cell, source="measured", device="cpu", protocol=Protocol())
     return Kind(point, "cpu", [256, 512, 1024])
 

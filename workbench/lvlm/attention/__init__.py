@@ -104,12 +104,13 @@ class System:
     def single(self, model: "Resolved", places: tuple[Place, ...], number: int | None) -> Place:
         """The place that scope ``layer`` builds: that number, or the first that sees everything.
 
-        Of the places that see the whole sequence, the first that reads visual tokens is taken.
+        It is one of those that read visual tokens, and among them one without a window.
         """
         if number is not None:
             return places[number]
-        wide = [p for p in places if model.layer_type(p.index) == "full_attention"] or places
-        return next((p for p in wide if self.reads_visual(p)), wide[0])
+        reading = [p for p in places if self.reads_visual(p)] or places
+        wide = (p for p in reading if model.layer_type(p.index) == "full_attention")
+        return next(wide, reading[0])
 
     def reads_visual(self, place: Place) -> bool:
         """Whether the layer of that place reads visual tokens."""

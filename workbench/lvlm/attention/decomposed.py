@@ -4,6 +4,7 @@ The visual stream of a diagonal system is token-wise: norm, k, v, W_o and MLP. I
 chunks.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,16 @@ def text_prefixes(layout: Layout) -> tuple[Prefix, ...]:
         for s in layout.text_segments
         if s.visual_before
     )
+
+
+def prefix_rows(prefixes: Sequence[Prefix], num_rows: int, context: Context) -> Tensor | None:
+    """1 for each row that sees something, else 0, [R, 1]; None where every row does."""
+    if sum(p.stop - p.start for p in prefixes) == num_rows:
+        return None
+    sees = torch.zeros(num_rows, 1, dtype=context.dtype)
+    for p in prefixes:
+        sees[p.start : p.stop] = 1
+    return context.keep(sees.to(context.device))
 
 
 def visual_prefixes(layout: Layout) -> tuple[Prefix, ...]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import System
-from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, prefix_rows
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
 from workbench.lvlm.marks import part
@@ -17,13 +17,7 @@ class TwoBranchLayer(DecomposedLayer):
 
     def __init__(self, system: System, parts: LayerParts, context: Context, place: Place) -> None:
         super().__init__(system, parts, context, place)
-        covered = sum(p.stop - p.start for p in self.prefixes)
-        self.sees: Tensor | None = None
-        if covered < self.num_rows:
-            sees = torch.zeros(self.num_rows, 1, dtype=context.dtype)
-            for p in self.prefixes:
-                sees[p.start : p.stop] = 1
-            self.sees = context.keep(sees.to(context.device))
+        self.sees = prefix_rows(self.prefixes, self.num_rows, context)
 
     def merge(self, own: Branch, other: Branch, scores: Scores) -> Tensor:
         with part(own.part):

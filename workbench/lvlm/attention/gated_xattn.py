@@ -1,0 +1,188 @@
+"""Gated cross-attention (Flamingo, arXiv 2204.14198; Llama 3.2 Vision, arXiv 2407.21783).
+
+Only text is in the sequence. Before layer i, for i ≥ ``first`` and (i − first) mod ``every`` = 0,
+stands an inserted layer of the family's own classes and sizes, in which text reads the adapter's
+visual embeddings O: un-normed, never updated, without RoPE, not causal.
+
+    x += tanh(γ₁)·W_o·XA(qn(W_q norm(x)); kn(W_k O), W_v O)      x += tanh(γ₂)·MLP(mlp_norm(x))
+
+qn and kn are norms over a head; a family with a QK-norm keeps its own. γ is 0 at the start. A row
+before the first image stays as it is. O(|V|), in the inserted layers alone. It gives up V2V and
+every update of the visual tokens, adds layers, and needs training.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import RequestError
+from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
+from workbench.lvlm.attention.decomposed import (
+    Decomposed,
+    DecomposedLayer,
+    prefix_rows,
+    text_pairs,
+    text_prefixes,
+)
+from workbench.lvlm.context import Context
+from workbench.lvlm.kernels import Branch, Prefix, Scores
+from workbench.lvlm.layout import Layout
+from workbench.lvlm.marks import part
+from workbench.lvlm.place import Place
+from workbench.lvlm.weights import randomise
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.models import Resolved
+    from workbench.lvlm.parts import LayerParts
+
+CROSS = "cross"
+"""The role of an inserted layer."""
+
+
+class TextLayer(DecomposedLayer):
+    """A layer of the model's own: text attends to text, at its places in the whole sequence."""
+
+    def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        return visual, self.text_stream(text, None, None) if text.shape[1] else text
+
+
+class CrossLayer(nn.Module):
+    """An inserted layer: text attends to the visual embeddings, then its MLP, both gated."""
+
+    visual_keys: Tensor
+    visual_values: Tensor
+
+    def __init__(self, parts: "LayerParts", context: Context, place: Place) -> None:
+        super().__init__()
+        self.layer, self.parts, self.kernel = parts.layer, parts, context.kernel
+        eps = context.model.config.rms_norm_eps
+        self.norms = nn.ModuleDict()
+        for name, own in (("query", parts.q_norm), ("key", parts.k_norm)):
+            if own is None:
+                norm = context.create(lambda: nn.RMSNorm(parts.head_dim, eps=eps))
+                randomise(norm)
+                self.norms[name] = norm
+        zero = torch.zeros(1, dtype=context.dtype, device=context.device)
+        self.attention_gate, self.mlp_gate = nn.Parameter(zero), nn.Parameter(zero.clone())
+        self.scores = Scores(parts.scale, parts.softcap, causal=False)
+        self.decode = context.cell.pass_ == "decode"
+        self.sees: Tensor | None = None
+        layout = place.layout
+        self.num_visual = layout.num_visual
+        if self.decode:
+            self.prefixes: tuple[Prefix, ...] = (Prefix(0, 1, self.num_visual),)
+            for name in ("keys", "values"):
+                held = context.cache(parts, self.num_visual)
+                self.register_buffer(f"visual_{name}", held, persistent=False)
+            return
+        self.prefixes = text_prefixes(layout)
+        self.sees = prefix_rows(self.prefixes, layout.num_text, context)
+
+    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
+        """[B, V, D], [B, T, D] -> the same shapes; the text alone [B, 1, D] in a decode step."""
+        *kept, text = state
+        if not self.num_visual:
+            return state
+        key, value = (self.visual_keys, self.visual_values) if self.decode else self._keys(kept[0])
+        return (*kept, self._rows(text, key, value) if text.shape[1] else text)
+
+    def _keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, G, V, K] of the embeddings as they are."""
+        return self._normed("key", self.parts.key(visual)), self.parts.value(visual)
+
+    def _normed(self, name: str, x_bhsk: Tensor) -> Tensor:
+        if name not in self.norms:
+            return x_bhsk
+        with part("norms"):
+            return self.norms[name](x_bhsk)
+
+    def _rows(self, text: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        parts = self.parts
+        q = self._normed("query", parts.query(parts.input_norm(text)))
+        branch = Branch(q, key, value, "T2V")
+        with part(branch.part):
+            seen = self.kernel.cross(branch, self.prefixes, self.scores)
+        out = parts.output(seen)
+        if parts.post_attention_norm is not None:
+            out = parts.post_attention_norm(out)
+        text = self._join(text, out, self.attention_gate)
+        out = parts.mlp(parts.mlp_norm(text))
+        if parts.post_mlp_norm is not None:
+            out = parts.post_mlp_norm(out)
+        return self._join(text, out, self.mlp_gate)
+
+    def _join(self, text: Tensor, out: Tensor, gate: Tensor) -> Tensor:
+        """The gated residual, of rows that see an image."""
+        with part("merge"):
+            weight = torch.tanh(gate)
+            return text + (weight if self.sees is None else weight * self.sees) * out
+
+
+class GatedXAttn(Decomposed):
+    name = "gated_xattn"
+    options = ()
+    shared_states = 1
+
+    def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
+        """Inserted layers stand before the layer whose kind they copy."""
+        own = super().places(model, cell, layout)
+        first, every = int(self.settings["first"]), int(self.settings["every"])
+        if first >= len(own):
+            raise RequestError(
+                f"first={first}: {cell.model} has {len(own)} layers, 0 to {len(own) - 1}"
+            )
+        found: list[Place] = []
+        for place in own:
+            if place.index >= first and (place.index - first) % every == 0:
+                found.append(Place(place.index, layout, CROSS, inserted=True))
+            found.append(place)
+        return tuple(found)
+
+    def reads_visual(self, place: Place) -> bool:
+        return place.inserted
+
+    def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
+        if place.inserted:
+            return CrossLayer(parts, context, place)
+        return TextLayer(self, parts, context, place)
+
+    def pairs(self, place: Place, window: int | None) -> Pairs:
+        layout = place.layout
+        if not place.inserted:
+            return Pairs(layout.num_text**2, text_pairs(layout, window))
+        cross = sum((p.stop - p.start) * p.length for p in text_prefixes(layout))
+        return Pairs(cross, cross)
+
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        visual, text = place.layout.num_visual, place.layout.num_text
+        if not place.inserted:
+            return cell.batch * text * token_flops(parts)
+        if not visual:
+            return 0
+        keys = visual * token_flops(parts, q=False, rest=False)
+        return cell.batch * (keys + text * token_flops(parts, kv=False))
+
+    def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
+        """Beside the inserted layer's own, which are the family's: its head norms and gates."""
+        if not place.inserted:
+            return 0
+        norms = sum(norm is None for norm in (parts.q_norm, parts.k_norm))
+        return norms * parts.head_dim + 2
+
+    def cached(self, place: Place, window: int | None) -> Cached:
+        if place.inserted:
+            return Cached(place.layout.num_visual, 0)
+        return Cached(0, place.layout.num_last(False, window))
+
+    def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
+        if not place.inserted:
+            return token_flops(parts)
+        return token_flops(parts, kv=False) if cached.visual else 0
+
+    def decode_pairs(self, place: Place, cached: Cached) -> int:
+        return cached.visual if place.inserted else cached.text + 1
+
+
+SYSTEMS.add("gated_xattn", GatedXAttn())
