@@ -66,7 +66,7 @@ def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
     if kind not in CONFIG_MAPPING:
         own = "auto_map" in stated
         raise RequestError(
-            f"model {name!r}: model_type {kind!r} is unknown to transformers"
+            f"model {name!r}: model_type {kind!r:.60} is unknown to transformers"
             + ("; the code that comes with the model is never run" if own else "")
         )
     # transformers' AutoConfig makes these another model, whose layers alternate.
