@@ -12,6 +12,7 @@ from transformers import (
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
+from tests.fake_tensors import fake_tensors
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import TOWERS as SMALL
@@ -21,7 +22,6 @@ from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import TOWERS, Grid, gemma3, qwen2_5_vl, tower_of
-from workbench.probe.counting.shapes import fake_tensors
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict

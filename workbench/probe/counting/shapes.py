@@ -48,12 +48,3 @@ def shapes_only() -> Iterator[str]:
         yield DEVICE
     finally:
         F.scaled_dot_product_attention = public
-
-
-@contextmanager
-def fake_tensors() -> Iterator[str]:
-    """The same with fake CPU tensors: the oracle of ``shapes_only``."""
-    from torch._subclasses import FakeTensorMode
-
-    with FakeTensorMode():
-        yield "cpu"

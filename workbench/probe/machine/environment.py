@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from workbench.errors import RequestError
 from workbench.probe.machine.nvml import Nvml
 from workbench.record import Environment
@@ -131,22 +133,15 @@ def _first_number(names: tuple[str, ...]) -> int | None:
     return None
 
 
-def _meminfo() -> dict[str, int]:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return {
-        key: int(rest.split()[0]) * 1024 for key, rest in (line.split(":", 1) for line in lines)
-    }
-
-
 def total_memory_bytes() -> int:
     """The machine's memory, or the control group's limit where that is lower."""
-    total = _meminfo()["MemTotal"]
+    total = psutil.virtual_memory().total
     return min(total, _first_number(_LIMITS) or total)
 
 
 def free_memory_bytes() -> int:
     """What this process could still take: free on the machine and within the control group."""
-    free = _meminfo()["MemAvailable"]
+    free = psutil.virtual_memory().available
     limit = _first_number(_LIMITS)
     if limit is None:
         return free
