@@ -27,12 +27,13 @@ sweep: install
 	    echo "dashboard:  $(BIN)/workbench dashboard $(STORE)"; \
 	    exit $$swept
 
+# What a change needs, in minutes: all but the tests that are slow (tests/slow.txt).
 test: install
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 -m "not slow"
 
-# All of it, a minute of mutated inputs included: docs/security.md.
+# The rest: the slow ones, and a minute of mutated inputs (docs/security.md).
 test-all: install
-	@WORKBENCH_FUZZ_S=60 $(BIN)/python -m pytest -n 2
+	@WORKBENCH_FUZZ_S=60 $(BIN)/python -m pytest -n 2 -m "slow or fuzz"
 
 check: install
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import workbench
+from tests.conftest import slow_names
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -196,6 +197,18 @@ def test_ci_runs_the_readme_s_commands() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", str(script)], check=True)
-    assert {"make check", "make test"} <= {
-        line.split(" 2>")[0] for line in script.read_text().splitlines()
+    assert {"make check", "make test", "make test-all"} <= {
+        line.strip() for line in script.read_text().splitlines()
     }
+
+
+def test_every_slow_test_exists_and_every_test_runs_in_ci() -> None:
+    for name in slow_names():
+        path, _, function = name.partition("::")
+        assert (ROOT / path).is_file(), name
+        assert f"def {function}(" in (ROOT / path).read_text() or not function, name
+    makefile = (ROOT / "Makefile").read_text()
+    (quick,) = re.findall(r'^test: install\n.* -m "(.*)"$', makefile, re.MULTILINE)
+    (rest,) = re.findall(r'^test-all: install\n.* -m "(.*)"$', makefile, re.MULTILINE)
+    assert quick == "not slow"
+    assert "slow" in rest.split(" or ")
