@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.small import small_model
-from workbench import cli
+from workbench import __version__, cli
 from workbench.commands.options import CELL_OPTIONS
 from workbench.record import METRICS, Environment, Record, Status
 from workbench.spec import FIELDS, make_cell
@@ -55,6 +55,29 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         answer = Answer(capsys, command, "--help")
         assert answer.code == 0
         assert f" {command} [OPTIONS]" in answer.out
+
+
+def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(capsys, "--version")
+    assert (answer.code, answer.out, answer.err) == (0, f"workbench {__version__}\n", "")
+
+
+def test_short_numbers_and_dtypes_are_the_same_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    def key(*words: str) -> str:
+        return str(Answer(capsys, "predict", *words, "--json").document["key"])
+
+    long = key("--visual", "1500000", "--text", "2000", "--dtype", "float16")
+    assert key("--visual", "1.5M", "--text", "2k", "--dtype", "fp16") == long
+    assert key("--visual", "10k", "--dtype", "bf16") == key("--visual", "10000")
+
+
+@pytest.mark.parametrize("number", ["1.5432k", "10ki", "k", "1e3", "ten", "9" * 5000])
+def test_another_text_is_no_number(capsys: pytest.CaptureFixture[str], number: str) -> None:
+    answer = Answer(capsys, "predict", "--visual", number)
+    assert (answer.code, answer.out) == (2, "")
+    assert "write digits, or 10k, 1.5M" in answer.err
+    assert answer.err.count("\n") == 1
+    assert len(answer.err) < 300
 
 
 def test_the_options_of_a_cell_are_its_fields() -> None:

@@ -149,7 +149,7 @@ def _run(arguments: list[str] | None) -> None:
 def _refused(error: Any, words: list[str]) -> str:
     """What the parser refuses: the option, what was given, and where to read on."""
     given = next(
-        (f"{option} {value!r}: {error.message}"
+        (f"{option} {value!r:.60}: {error.message}"
          for option in getattr(getattr(error, "param", None), "opts", ())
          for word, value in _values(words) if word == option),
         error.format_message(),

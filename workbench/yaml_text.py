@@ -5,6 +5,7 @@ the last counts, and aliases make gigabytes of a few hundred bytes. Here numbers
 YAML 1.2's core schema, and aliases, tags and repeated keys are refused with their line.
 """
 
+import math
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -114,6 +115,34 @@ for _tag, _form, _first in _FORMS:
 _Loader.add_constructor("integer", _Loader.integer)
 _Loader.add_constructor("leading zero", _Loader.leading_zero)
 _Loader.add_constructor("real", _Loader.real)
+
+
+class _Writer(yaml.SafeDumper):
+    """PyYAML's writer, which quotes what YAML 1.1 takes for no word; here 1.2's as well."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always: an alias is not read."""
+        return True
+
+    def text(self, text: str) -> yaml.ScalarNode:
+        """A string, in quotes where it would be read as anything else."""
+        style = "'" if any(re.fullmatch(form, text) for _, form, _ in _FORMS) else None
+        if re.search("[\n\x85\u2028\u2029]", text):
+            style = '"'  # Escaped; in other styles the writer and the reader fold lines.
+        return self.represent_scalar(_STRING, text, style=style)
+
+
+_Writer.add_representer(str, _Writer.text)
+
+
+def write_yaml(value: Any) -> str:
+    """Plain data as a YAML document that ``parse_yaml`` reads back equal, and YAML 1.1 as well.
+
+    ``value`` is None, a bool, an int, a float, a string, or lists and mappings (with strings for
+    keys) of such, within the bounds that reading has.
+    """
+    written = yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=math.inf)
+    return str(written)
 
 
 def read_yaml(path: str | Path, what: str) -> Any:

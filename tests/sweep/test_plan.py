@@ -24,6 +24,20 @@ def test_yaml_and_python_make_the_same_sweep(tmp_path: Path) -> None:
     assert load_probe(yaml) == load_probe(python)
 
 
+def test_short_numbers_and_the_cell_s_names_are_the_same_sweep(tmp_path: Path) -> None:
+    long = "name: a\nmodels: [qwen2-7b]\nvisual: [10000, 1500000]\nbatches: [1, 2000]\n"
+    long += "attentions: [d_attn]\ndtypes: [float16]\npasses: [train]\noptions: [{chunk: 8000}]\n"
+    short = "name: a\nmodel: qwen2-7b\nvisual: [10k, 1.5M]\nbatch: [1, 2k]\n"
+    short += "attention: d_attn\ndtype: fp16\npass: train\noptions: {chunk: 8k}\n"
+    wanted = load_probe(written(tmp_path, "long.yaml", long)).points()
+    assert load_probe(written(tmp_path, "short.yaml", short)).points() == wanted
+    grids = "name: a\ngrids:\n- " + short.partition("\n")[2].replace("\n", "\n  ")
+    assert load_probe(written(tmp_path, "grids.yaml", grids)).points() == wanted
+    for field, value in {"num_visual": "10k", "dtype": "bf16"}.items():
+        given = make_cell(**{"num_visual": 10_000, field: value})
+        assert given.key == make_cell(num_visual=10_000, dtype="bfloat16").key
+
+
 def test_keys_are_those_of_stores_that_exist() -> None:
     assert make_cell(num_visual=1).key == "5f0b49aa047cc5e0"
     other = {"model": "é/ü", "memory_cap": 10**18, "layout": "V3,T", "pass": "train"}
@@ -76,6 +90,10 @@ PRODUCT = f"models: [{WORDS}]\nattentions: [{WORDS}]\ntext: [{','.join(map(str, 
         ("u.yaml", f"grids: [{GRID}, {GRID}]\n", "grids: the axes make 120,000 cells"),
         ("v.yaml", "visual: [256]\nvisual: [512]\n", "line 2: visual: given twice"),
         ("w.yaml", "visual: [0256, 010]\n", "line 1: 0256: has a leading zero"),
+        ("x.yaml", "visual: 1\nmodel: qwen2-7b\nmodels: [qwen2-7b]\n", "given beside models"),
+        ("y.yaml", "grids: [{visual: 1, pass: train, passes: train}]\n", "given beside passes"),
+        ("z.yaml", "visual: 1.5432k\n", "visual.0 '1.5432k'"),
+        ("0.yaml", f"model: [{WORDS}]\nvisual: 1\nbatch: [{','.join(['1'] * 2000)}]\n", "160,000"),
         ("s.yaml", "visual: 3\ndevice: auto\nsource: guessed\n", "source 'guessed'"),
     ],
 )

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from workbench.errors import RequestError
 from workbench.figures import in_order
 from workbench.report import words
@@ -23,6 +21,7 @@ from workbench.report.page import Contents, Section
 from workbench.report.question import QUESTIONS
 from workbench.report.sentences import answers
 from workbench.store import RunInfo
+from workbench.yaml_text import write_yaml
 
 __all__ = ["DEFAULT_QUESTION", "NothingToReport", "contents"]
 
@@ -135,4 +134,4 @@ def _is_sweep(run: RunInfo) -> bool:
 
 
 def _spec(run: RunInfo) -> str:
-    return str(yaml.safe_dump(run.spec, sort_keys=False, allow_unicode=True))
+    return write_yaml(run.spec)
