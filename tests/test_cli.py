@@ -48,6 +48,38 @@ def test_help_imports_nothing_heavy() -> None:
     assert "Exit codes: 0 done; 1 the work failed; 2 the request was wrong." in done.stdout
 
 
+INTERRUPTED_EARLY = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == {at!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+from workbench.start import main
+sys.argv[1:] = ["predict", "--visual", "8"]
+main()
+"""
+
+
+@pytest.mark.parametrize("at", ["workbench.cli", "typer", "workbench.spec", "pydantic"])
+def test_an_interrupt_is_one_line_from_the_first_import_on(at: str) -> None:
+    code = INTERRUPTED_EARLY.format(at=at)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "workbench: interrupted\n")
+
+
+def test_interrupts_that_the_caller_ignores_stay_ignored() -> None:
+    code = INTERRUPTED_EARLY.format(at="workbench.cli")
+    ignoring = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", ignoring.replace('"predict", "--visual", "8"', '"--version"')],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     commands = [c.name or c.callback.__name__ for c in cli.app.registered_commands]  # type: ignore[union-attr]
     assert len(commands) >= 9

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from workbench.cli import main
+from workbench.start import main
 
 if "LOCAL_RANK" in os.environ:
     # deepspeed's launcher says it twice.

@@ -24,9 +24,9 @@ from workbench.commands.tokens import tokens
 from workbench.commands.validate import validate
 from workbench.errors import Failure, RequestError
 from workbench.files import shown
+from workbench.start import INTERRUPTED, raise_interrupts
 
 SPEAKS_FIRST_S = 2.0
-INTERRUPTED = 130
 EPILOG = (
     "Exit codes: 0 done; 1 the work failed; 2 the request was wrong. "
     "Also 3: sweep --max-minutes left cells; 130: interrupted."
@@ -108,6 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(arguments: list[str] | None) -> None:
     """A user's mistake is one line on standard error and exit 2."""
     try:
+        raise_interrupts()
         code = app(arguments, prog_name="workbench", standalone_mode=False)
         sys.stdout.flush()
     except USAGE as error:
@@ -166,9 +167,11 @@ def _values(words: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _leave(code: int, message: str) -> NoReturn:
-    from workbench.probe.machine.launch import launched
+    launch = None
+    if "LOCAL_RANK" in os.environ:  # A launcher started this process; else nothing is imported.
+        from workbench.probe.machine.launch import launched
 
-    launch = launched()
+        launch = launched()
     if launch is None or launch.local_rank == 0:
         print(f"workbench: {' '.join(message.split())}", file=sys.stderr)
     else:

@@ -1,0 +1,36 @@
+"""The program's way in: an interrupt is one line from the first moment on.
+
+Importing the command line takes some tenths of a second, in which Python would answer an interrupt
+with a traceback.
+"""
+
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = 130
+"""The exit code of a program that was interrupted: 128 and SIGINT's number."""
+
+
+def main() -> None:
+    """Run the program."""
+    # Who is started with interrupts ignored, as by nohup, goes on ignoring them.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+    from workbench.cli import main as run
+
+    run()
+
+
+def raise_interrupts() -> None:
+    """From here on an interrupt is KeyboardInterrupt again, for commands that end work first."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Nothing has begun that would have to be ended."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # Of the ranks of a machine one says it.
+        os.write(2, b"workbench: interrupted\n")
+    os._exit(INTERRUPTED)
