@@ -8,14 +8,12 @@ from transformers.models.mllama.modeling_mllama import MllamaCrossAttentionDecod
 
 from tests.lvlm import oracle
 from tests.lvlm.definitions.reading import text_alone
-from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import relative, small_workload
 from tests.small import small_model
 from workbench.errors import RequestError
 from workbench.lvlm.build import build, places_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
-from workbench.spec import Protocol, make_cell
+from workbench.spec import make_cell
 
 NAMES = {
     "layer.input_layernorm": "input_layernorm",
@@ -103,34 +101,6 @@ def test_inserted_layers_stand_where_llama_has_them():
     assert (len(places), inserted) == (40, list(range(3, 40, 5)))
     assert MllamaConfig().text_config.cross_attention_layers == inserted
     assert [p.index for p in places if not p.inserted] == list(range(32))
-
-
-@pytest.mark.parametrize("pass_", ["forward", "train", "decode"])
-@pytest.mark.parametrize("checkpoint", [None, 1, 2])
-def test_composed_is_traced_whole(pass_, checkpoint, tmp_path):
-    if checkpoint and pass_ != "train":
-        return
-    model = small_model("mistral", tmp_path, num_hidden_layers=18 if checkpoint == 2 else 12)
-    cell = make_cell(
-        model=model, attention="gated_xattn", settings="first=1,every=2", scope="decoder",
-        kernel="eager", dtype="float32", num_visual=19, num_text=7, checkpoint=bool(checkpoint),
-        checkpoint_every=checkpoint, **{"pass": pass_},
-    )  # fmt: skip
-    assert_composed(cell)
-    assert trace(cell).flops_causal == trace(cell, compose=False).flops_causal
-
-
-@pytest.mark.parametrize("pass_", ["forward", "train", "decode"])
-def test_measured(pass_, tmp_path):
-    cell = make_cell(
-        model=small_model("gemma2", tmp_path), attention="gated_xattn", kernel="eager",
-        settings="first=0,every=1", scope="decoder", dtype="float32", num_visual=19, num_text=7,
-        **{"pass": pass_},
-    )  # fmt: skip
-    record = measure(cell, "cpu", Protocol(iterations=1))
-    assert record.status == "ok", record.error
-    assert record.metrics["flops"] == trace(cell).flops
-    assert record.metrics["params"] == trace(cell, compose=False).params
 
 
 def test_parameters_follow_the_family(tmp_path):

@@ -218,12 +218,13 @@ def test_gemma_makes_256_tokens_an_image():
         tower.grids(1000)
 
 
-def test_himix_keeps_the_width_of_gemmas_tower_and_cannot_on_qwen(tmp_path):
-    cell = make_cell(model="gemma-3-4b", attention="himix", scope="lvlm", num_visual=256,
+@pytest.mark.parametrize("attention", ["himix", "saisa"])
+def test_features_keep_the_width_of_gemmas_tower_and_cannot_on_qwen(attention, tmp_path):
+    cell = make_cell(model="gemma-3-4b", attention=attention, scope="lvlm", num_visual=256,
                      kernel="eager")  # fmt: skip
     assert trace(cell).params_by_part["tower"] == 416_866_032
-    qwen = cell_of("qwen2_5_vl", tmp_path, attention="himix")
-    with pytest.raises(Unsupported, match=r"himix keeps .* tower of qwen2\.5-vl"):
+    qwen = cell_of("qwen2_5_vl", tmp_path, attention=attention)
+    with pytest.raises(Unsupported, match=rf"{attention} keeps .* tower of qwen2\.5-vl"):
         build(qwen)
 
 

@@ -331,6 +331,9 @@ def parts_of(
     system.refuse(parts, place, bites)
     context.kernel.refuse(parts, system.decomposed, bites and not decode)
     context.require(parts, system.decomposed)
+    added = not place.inserted and system.extra_parameters(parts, place)
+    if added and context.checkpoint() is not None:
+        context.flag(f"weights: random in what {system.name} adds to a layer")
     return parts
 
 

@@ -4,7 +4,7 @@ Masks and tables are inputs: they are made once, before anything is counted or t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,7 @@ class Context:
     _required: set[tuple[bool, bool]] = field(default_factory=set)
     _indices: dict[bool, Tensor] = field(default_factory=dict)
     _kept: list[Tensor] = field(default_factory=list)
+    _constants: dict[Hashable, Tensor] = field(default_factory=dict)
 
     @property
     def first_row(self) -> int:
@@ -166,6 +167,12 @@ class Context:
         """Count a system's own constant among the inputs; returns it."""
         self._kept.append(tensor)
         return tensor
+
+    def constant(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """A system's own constant that every layer shares: made for the first that asks."""
+        if key not in self._constants:
+            self._constants[key] = self.keep(make().to(self.device))
+        return self._constants[key]
 
     def random(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal values, repeating after BLOCK of them."""

@@ -37,10 +37,14 @@ def prefix_rows(prefixes: Sequence[Prefix], num_rows: int, context: Context) -> 
     """1 for each row that sees something, else 0, [R, 1]; None where every row does."""
     if sum(p.stop - p.start for p in prefixes) == num_rows:
         return None
-    sees = torch.zeros(num_rows, 1, dtype=context.dtype)
-    for p in prefixes:
-        sees[p.start : p.stop] = 1
-    return context.keep(sees.to(context.device))
+
+    def make() -> Tensor:
+        sees = torch.zeros(num_rows, 1, dtype=context.dtype)
+        for p in prefixes:
+            sees[p.start : p.stop] = 1
+        return sees
+
+    return context.constant(("rows that see", tuple(prefixes), num_rows), make)
 
 
 def visual_prefixes(layout: Layout) -> tuple[Prefix, ...]:
@@ -188,10 +192,8 @@ class Decomposed(System):
         )  # No distance without RoPE, no window.
 
     def pairs(self, place: Place, window: int | None) -> Pairs:
-        layout = place.layout
-        cross = sum((p.stop - p.start) * p.length for p in text_prefixes(layout))
-        t = layout.num_text
-        return Pairs(t * t + cross, text_pairs(layout, window) + cross)
+        layout, cross = place.layout, cross_pairs(place.layout)
+        return Pairs(layout.num_text**2 + cross, text_pairs(layout, window) + cross)
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         visual = token_flops(parts, q=False)
@@ -201,6 +203,22 @@ class Decomposed(System):
             )
         layout = place.layout
         return cell.batch * (layout.num_visual * visual + layout.num_text * token_flops(parts))
+
+
+def cross_pairs(layout: Layout) -> int:
+    """T2V pairs where text has no distance to the visual tokens before it."""
+    return sum((p.stop - p.start) * p.length for p in text_prefixes(layout))
+
+
+def rotated_pairs(layout: Layout, window: int | None) -> Pairs:
+    """Pairs of text rows where T2V keeps its distances, and with them the window."""
+    seen = sum(
+        window_pairs(row, key, window)
+        for row in layout.text_segments
+        for key in layout.visual_segments
+        if key.start < row.start
+    )
+    return Pairs(layout.num_text**2 + cross_pairs(layout), text_pairs(layout, window) + seen)
 
 
 def text_pairs(layout: Layout, window: int | None) -> int:

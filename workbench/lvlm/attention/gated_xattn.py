@@ -21,6 +21,7 @@ from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
 from workbench.lvlm.attention.decomposed import (
     Decomposed,
     DecomposedLayer,
+    cross_pairs,
     prefix_rows,
     text_pairs,
     text_prefixes,
@@ -152,7 +153,7 @@ class GatedXAttn(Decomposed):
         layout = place.layout
         if not place.inserted:
             return Pairs(layout.num_text**2, text_pairs(layout, window))
-        cross = sum((p.stop - p.start) * p.length for p in text_prefixes(layout))
+        cross = cross_pairs(layout)
         return Pairs(cross, cross)
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:

@@ -9,25 +9,20 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, System, token_flops
-from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
-from workbench.lvlm.chunked import token_chunks
+from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention.kept import ENCODER_WIDTH, Kept, KeptLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
-from workbench.spec import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts
 
-ENCODER_WIDTH = 1152
-"""Of SigLIP so400m (config.json of google/siglip-so400m-patch14-384, hidden_size)."""
 
-
-class HiMixLayer(DecomposedLayer):
-    """Text alone is updated; the visual state passes through unchanged."""
+class HiMixLayer(KeptLayer):
+    """Keys and values of projections of its own."""
 
     def __init__(
         self, system: System, parts: "LayerParts", context: Context, place: Place
@@ -37,19 +32,13 @@ class HiMixLayer(DecomposedLayer):
         self.norm_img = context.create(lambda: nn.RMSNorm(ENCODER_WIDTH, eps=1e-6))
         self.k_proj_img = context.create(lambda: nn.Linear(ENCODER_WIDTH, narrow, bias=False))
         self.v_proj_img = context.create(lambda: nn.Linear(ENCODER_WIDTH, narrow, bias=False))
-        for module in (self.norm_img, self.k_proj_img, self.v_proj_img):
+        for module in self.key_modules():
             randomise(module)
 
-    def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.chunk is None or visual.shape[1] <= self.chunk:
-            key, value = self._keys(visual)
-        else:
-            modules = (self.norm_img, self.k_proj_img, self.v_proj_img)
-            weights = [w for module in modules for w in module.parameters()]
-            key, value = token_chunks(self._keys, self.chunk, [visual], weights)
-        return visual, key.transpose(1, 2), value.transpose(1, 2)
+    def key_modules(self) -> tuple[nn.Module, ...]:
+        return self.norm_img, self.k_proj_img, self.v_proj_img
 
-    def _keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
+    def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         with part("norms"):
             x = self.norm_img(visual)
         with part("projections"):
@@ -60,21 +49,12 @@ class HiMixLayer(DecomposedLayer):
         return Branch(q_rope, key, value, "T2V")
 
 
-class HiMix(Decomposed):
+class HiMix(Kept):
     name = "himix"
-    options = ("chunk",)
-    adapter = False
-    shared_states = 1
     layer_class = HiMixLayer
 
-    def visual_width(self, parts: "LayerParts") -> int:
-        return ENCODER_WIDTH
-
-    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
-        layout = place.layout
-        text = cell.batch * layout.num_text * token_flops(parts)
-        narrow = parts.num_kv_heads * parts.head_dim
-        return text + cell.batch * layout.num_visual * 2 * ENCODER_WIDTH * 2 * narrow
+    def key_flops(self, parts: "LayerParts") -> int:
+        return 2 * ENCODER_WIDTH * 2 * parts.num_kv_heads * parts.head_dim
 
     def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
         return ENCODER_WIDTH * (1 + 2 * parts.num_kv_heads * parts.head_dim)

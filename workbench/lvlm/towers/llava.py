@@ -84,8 +84,8 @@ class Llava(Tower):
 
         if not adapter:
             raise Unsupported(
-                "himix was made for SigLIP's features, and the tower of llava takes another "
-                "layer's; --tower siglip"
+                f"{context.cell.attention} is built on SigLIP's features, and the tower of llava "
+                "takes another layer's; --tower siglip"
             )
         self.config._attn_implementation = implementation(context)
         kind: Any = CLIPVisionModel if self.class_token else SiglipVisionModel

@@ -187,8 +187,8 @@ class Qwen25VL(Tower):
     ) -> tuple[nn.Module, nn.Module | None]:
         if not adapter:
             raise Unsupported(
-                "himix keeps the width of SigLIP's features, but the tower of qwen2.5-vl merges "
-                "its patches into the decoder's width"
+                f"{context.cell.attention} keeps the width of SigLIP's features, but the tower "
+                "of qwen2.5-vl merges its patches into the decoder's width"
             )
         self.config._attn_implementation = implementation(context)
         kind = self.family.part("Qwen2_5_VisionTransformerPretrainedModel")

@@ -1,0 +1,61 @@
+"""Shared by systems that keep the visual embeddings as they are (HiMix, SAISA).
+
+Every layer makes keys and values of the same embeddings of the encoder's width; no visual row is a
+query, passes an MLP or is updated.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from workbench.lvlm.attention import token_flops
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.chunked import token_chunks
+from workbench.lvlm.place import Place
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+ENCODER_WIDTH = 1152
+"""Of SigLIP so400m (config.json of google/siglip-so400m-patch14-384, hidden_size)."""
+
+
+class KeptLayer(DecomposedLayer):
+    """Text alone is updated; the visual state passes through unchanged."""
+
+    def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.chunk is None or visual.shape[1] <= self.chunk:
+            key, value = self.keys(visual)
+        else:
+            weights = [w for module in self.key_modules() for w in module.parameters()]
+            key, value = token_chunks(self.keys, self.chunk, [visual], weights)
+        return visual, key.transpose(1, 2), value.transpose(1, 2)
+
+    def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Token-wise: embeddings [B, n, W] -> un-rotated key and value [B, n, G, K]."""
+        raise NotImplementedError
+
+    def key_modules(self) -> Sequence[nn.Module]:
+        """The modules that ``keys`` uses."""
+        raise NotImplementedError
+
+
+class Kept(Decomposed):
+    """Costs of such a system; subclasses add those of an embedding's keys and values."""
+
+    options = ("chunk",)
+    adapter = False
+    shared_states = 1
+
+    def visual_width(self, parts: "LayerParts") -> int:
+        return ENCODER_WIDTH
+
+    def key_flops(self, parts: "LayerParts") -> int:
+        """Matmul FLOPs of ``keys``, of one embedding."""
+        raise NotImplementedError
+
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        visual = place.layout.num_visual * self.key_flops(parts)
+        return cell.batch * (visual + place.layout.num_text * token_flops(parts))

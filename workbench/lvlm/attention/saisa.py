@@ -1,0 +1,73 @@
+"""SAISA (arXiv 2502.02458): every layer reads the encoder's features through a projector.
+
+The features E keep the encoder's width W and are never updated. Each layer projects them to the
+decoder's width, X = W₂·gelu(W₁E + b₁) + b₂, and makes keys and values of X with the layer's own
+norm, projections and RoPE; a text row takes one softmax over the visual tokens before it and the
+text up to itself. X is not passed on.
+
+O(|V|) in every layer, of which the projectors are most. It gives up V2V and every update of the
+visual tokens, and needs training. A layer's text rows are those of S-Attn over [X; text].
+"""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
+from workbench.lvlm.attention.decomposed import rotated_pairs
+from workbench.lvlm.attention.kept import ENCODER_WIDTH, Kept, KeptLayer
+from workbench.lvlm.context import Context
+from workbench.lvlm.marks import part
+from workbench.lvlm.place import Place
+from workbench.lvlm.weights import randomise
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+
+class SaisaLayer(KeptLayer):
+    """Keys and values of the layer's own projections, from a projector's output."""
+
+    rotate_visual = True
+
+    def __init__(
+        self, system: System, parts: "LayerParts", context: Context, place: Place
+    ) -> None:
+        super().__init__(system, parts, context, place)
+        width = parts.hidden_size
+        self.projector = context.create(
+            lambda: nn.Sequential(
+                nn.Linear(ENCODER_WIDTH, width), nn.GELU(), nn.Linear(width, width)
+            )
+        )
+        randomise(self.projector)
+
+    def key_modules(self) -> tuple[nn.Module, ...]:
+        attention = self.parts.attention
+        norms = () if self.parts.k_norm is None else (self.parts.k_norm,)
+        own = (self.parts.input_norm, attention.k_proj, attention.v_proj)
+        return (self.projector, *own, *norms)
+
+    def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
+        with part("projections"):
+            projected = self.projector(visual)
+        x = self.parts.input_norm(projected)
+        return self.parts.key(x).transpose(1, 2), self.parts.value(x).transpose(1, 2)
+
+
+class Saisa(Kept):
+    name = "saisa"
+    layer_class = SaisaLayer
+
+    def pairs(self, place: Place, window: int | None) -> Pairs:
+        return rotated_pairs(place.layout, window)
+
+    def key_flops(self, parts: "LayerParts") -> int:
+        projector = 2 * parts.hidden_size * (ENCODER_WIDTH + parts.hidden_size)
+        return projector + token_flops(parts, q=False, rest=False)
+
+    def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
+        return parts.hidden_size * (ENCODER_WIDTH + parts.hidden_size + 2)
+
+
+SYSTEMS.add("saisa", Saisa())
