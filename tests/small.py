@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.models import FAMILIES, resolve
 
 SHARED = {
@@ -45,6 +46,8 @@ OWN = {
     },
 }
 FAMILY_NAMES = sorted(OWN)
+LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)
+"""Those that scope ``layer`` serves."""
 SIGLIP = {
     "model_type": "siglip_vision_model",
     "hidden_size": 48,

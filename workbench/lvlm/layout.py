@@ -129,6 +129,11 @@ class Layout:
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows [B, n] of x [B, S, D], each sample's own: [B, n, D]."""
+    return x.gather(1, rows.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
 def even_shares(total: int, count: int) -> list[int]:
     """``total`` in ``count`` parts that differ by one at most, the larger ones first."""
     base, extra = divmod(total, count) if count else (0, 0)

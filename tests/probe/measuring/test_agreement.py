@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from tests.lvlm.definitions import settings_of
-from tests.small import small_model
-from workbench.lvlm.attention import SYSTEMS
+from tests.small import LAYER_SYSTEMS, small_model
 from workbench.probe.measuring.agreement import LIMITS, agreement, limit_of
 from workbench.record import Record
 from workbench.spec import make_cell
@@ -101,7 +100,7 @@ def test_a_wrong_result_is_an_error_that_says_by_how_much(tmp_path, monkeypatch)
 
 
 def cells_on_a_card():
-    for family, attention, kernel, num_text in product(WIDE, SYSTEMS, KERNELS, (63, 400)):
+    for family, attention, kernel, num_text in product(WIDE, LAYER_SYSTEMS, KERNELS, (63, 400)):
         quick = kernel != "flex" or (family, attention, num_text) in COMPILED
         marks = [] if quick else [pytest.mark.slow]
         yield pytest.param(family, attention, kernel, num_text, marks=marks)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tests.lvlm.definitions import settings_of
-from tests.small import FAMILY_NAMES, small_model
-from workbench.lvlm.attention import SYSTEMS
+from tests.small import FAMILY_NAMES, LAYER_SYSTEMS, small_model
 from workbench.probe.workers.estimate import Kind, _closed, _traced, estimate
 from workbench.spec import Point, Protocol, make_cell
 
@@ -27,7 +26,7 @@ def kind(model: str, **fields: object) -> Kind:
 @pytest.mark.parametrize("scope", ["layer", "decoder"])
 def test_closed_forms_are_close_to_traces(pass_: str, scope: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     models = {family: small_model(family, tmp_path) for family in FAMILY_NAMES}
-    asked = [("mistral", system) for system in SYSTEMS] if scope == "layer" else []
+    asked = [("mistral", system) for system in LAYER_SYSTEMS] if scope == "layer" else []
     asked += [(family, "d_attn") for family in FAMILY_NAMES] if scope == "decoder" else []
     fields = {"scope": scope, "pass": pass_, "checkpoint": pass_ == "train" and scope != "layer"}
     kinds = [kind(models[family], attention=system, **fields) for family, system in asked]

@@ -63,6 +63,8 @@ class System:
     """Whether visual tokens are brought to the decoder's width before its first layer."""
     shared_states = 0
     """Leading tensors of the state that every layer reads and none changes."""
+    lone_layer = True
+    """Whether one layer alone shows what the system does, so that scope ``layer`` serves it."""
 
     settings: Mapping[str, Value] = {}
     """The values of its own settings, by name."""
@@ -83,6 +85,10 @@ class System:
                 )
             if getattr(cell, option) and cell.pass_ == "decode":
                 raise RequestError(f"{option}: a decode step is one token and has no use for it")
+        if cell.scope == "layer" and not self.lone_layer:
+            raise RequestError(
+                f"scope layer: {self.name} acts between layers; use scope decoder or lvlm"
+            )
         if cell.skip_last and cell.scope == "layer":
             raise RequestError("skip_last: a single layer has no last layer; use scope decoder")
 
@@ -143,6 +149,17 @@ class System:
             return state[1] if text_rows is not None else layout.join(*state)
         return state[0] if text_rows is None else state[0][:, text_rows]
 
+    def left(self, state: "tuple[Tensor, ...]", text_rows: "Tensor | None") -> "Tensor | None":
+        """Where the rows of ``rows`` stood in the sequence, int64 [B, n]; None if all are there.
+
+        Only a system whose tokens leave between the layers has an answer.
+        """
+        return None
+
+    def num_rows(self, layout: Layout, last: Place) -> int:
+        """Rows of a sample that reach the LM head where all are wanted, after the last place."""
+        return layout.length
+
     def entering(self, parts: "LayerParts", layout: Layout) -> list[tuple[int, int]]:
         """(tokens, width) of every tensor of the state that enters a layer of these parts."""
         d = parts.hidden_size
@@ -169,6 +186,10 @@ class System:
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         """Matmul FLOPs of one forward outside the attention pairs, whole batch."""
         raise NotImplementedError
+
+    def choice_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        """Those of ``linear_flops`` that choose and carry no gradient: a backward has none."""
+        return 0
 
     def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
         """Parameters that the layer has beyond the family's own."""

@@ -103,6 +103,10 @@ class Grouped(Decomposed):
         layout = place.layout
         visual = token_flops(parts, q=not place.keys_only, rest=not place.keys_only)
         flops = layout.num_visual * visual + layout.num_text * token_flops(parts)
-        if not place.keys_only:
-            flops += sum(self.routing_flops(parts, s.length) for s in layout.visual_segments)
-        return cell.batch * flops
+        return cell.batch * flops + self.choice_flops(parts, place, cell)
+
+    def choice_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        if place.keys_only:
+            return 0
+        segments = place.layout.visual_segments
+        return cell.batch * sum(self.routing_flops(parts, s.length) for s in segments)

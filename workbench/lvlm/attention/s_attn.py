@@ -31,7 +31,7 @@ class SAttnLayer(nn.Module):
         if context.cell.tiled:
             self.layer.mlp = Tiled(parts.mlp, TILE)
 
-    def forward(self, sequence: Tensor) -> tuple[Tensor]:
+    def forward(self, sequence: Tensor) -> tuple[Tensor, ...]:
         """[B, S, D] -> [B, S, D]."""
         out = self.layer(
             sequence,

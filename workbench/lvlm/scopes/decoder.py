@@ -21,7 +21,7 @@ from workbench.lvlm.checkpoints import Checkpoint
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.kinds import layer_kinds
-from workbench.lvlm.layout import Layout
+from workbench.lvlm.layout import Layout, take_rows
 from workbench.lvlm.loss import (
     IGNORED,
     loss_flags,
@@ -98,27 +98,32 @@ class Decoder(nn.Module):
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
         for layer in self.layers:
             state = layer(*state)
-        hidden = self.norm(state[0] if visual is None else self._rows(state))
+        if visual is None:
+            return self._logits(self.norm(state[0]))
+        wanted = self.text_rows if self.cell.logits == "text" else None
+        hidden = self.norm(self.system.rows(state, self.layout, wanted))
         if targets is None:
             return self._logits(hidden)
+        left = self.system.left(state, wanted)
         # A rank that shares a sequence may have none of its text.
         if self.cell.tiled and hidden.shape[1]:
-            return self._tiled_loss(hidden, targets)
+            return self._tiled_loss(hidden, targets, left)
         logits = self._logits(hidden)
-        if logits.shape[1] != targets.shape[1]:
+        if self.cell.loss_rows == "all":
+            targets = targets if left is None else targets.gather(1, left)
+            with part("loss"):
+                return loss_of_all_rows(self.cell, logits, targets, self.num_targets)
+        if left is not None:
+            text = self.text_rows.expand(left.shape[0], -1)
+            logits = take_rows(logits, torch.searchsorted(left, text.contiguous()))
+        elif logits.shape[1] != targets.shape[1]:
             logits = logits[:, self.text_rows]
-        loss = loss_of_all_rows if self.cell.loss_rows == "all" else loss_of_text_rows
         with part("loss"):
-            return loss(self.cell, logits, targets, self.num_targets)
+            return loss_of_text_rows(self.cell, logits, targets, self.num_targets)
 
     def costs(self) -> "list[tuple[LayerParts, Place, int]]":
         """Parts and place of every layer, each standing for itself."""
         return [(parts, place, 1) for parts, place in zip(self.parts, self.places, strict=True)]
-
-    def _rows(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Hidden states that reach the LM head: all rows in sequence order, or text rows."""
-        wanted = self.text_rows if self.cell.logits == "text" else None
-        return self.system.rows(state, self.layout, wanted)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         with part("LM head"):
@@ -127,14 +132,17 @@ class Decoder(nn.Module):
                 logits = torch.tanh(logits / self.softcap) * self.softcap
             return logits
 
-    def _tiled_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def _tiled_loss(self, hidden: Tensor, targets: Tensor, left: Tensor | None) -> Tensor:
         """The LM head and its loss in tiles of tokens; rows that are not text have target -100."""
+        count: int | Tensor = self.num_targets
         if self.cell.loss_rows == "all":
-            targets = shifted(self.cell, targets)
-        elif hidden.shape[1] != targets.shape[1]:
-            whole = targets.new_full(hidden.shape[:2], IGNORED)
+            targets = shifted(self.cell, targets if left is None else targets.gather(1, left))
+            if left is not None:  # A text token before which nothing is left has no row.
+                count = (targets != IGNORED).sum()
+        elif left is not None or hidden.shape[1] != targets.shape[1]:
+            whole = targets.new_full((targets.shape[0], self.layout.length), IGNORED)
             whole[:, self.text_rows] = targets
-            targets = whole
+            targets = whole if left is None else whole.gather(1, left)
 
         def losses(rows: Tensor, wanted: Tensor) -> tuple[Tensor]:
             with part("loss"):
@@ -145,7 +153,7 @@ class Decoder(nn.Module):
                 return (each.view(wanted.shape),)
 
         (each,) = token_chunks(losses, TILE, [hidden, targets], [self.lm_head.weight])
-        return each.sum() / self.num_targets
+        return each.sum() / count
 
     def _load(self, checkpoint: Checkpoint) -> None:
         checkpoint.fill("embed_tokens.", self.embed_tokens)
@@ -250,7 +258,11 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
         * cell.batch
         * context.model.config.hidden_size
         * vocab
-        * (layout.num_text if system.text_only or cell.logits == "text" else layout.length),
+        * (
+            layout.num_text
+            if system.text_only or cell.logits == "text"
+            else system.num_rows(layout, context.places[-1])
+        ),
     )
 
 

@@ -6,18 +6,20 @@ from workbench.lvlm.build import Workload
 def model_flops(workload: Workload) -> int:
     """The closed form of one micro-batch; a backward is two forwards, one where no input needs it.
 
-    A frozen part lacks the gradients of its weights, a frozen tower any.
+    A frozen part lacks the gradients of its weights, a frozen tower any, and so does a choice.
     """
+    cell, system = workload.cell, workload.system
     forward = forward_flops(workload)
-    if workload.cell.pass_ != "train":
+    if cell.pass_ != "train":
         return forward
-    left_out = workload.leaf_flops
-    for part in workload.cell.frozen_parts:
+    choices = sum(n * system.choice_flops(p, place, cell) for p, place, n in workload.layers)
+    left_out = workload.leaf_flops + 2 * choices
+    for part in cell.frozen_parts:
         if part == "decoder":
-            left_out += workload.head_flops + sum(
-                count * workload.system.linear_flops(parts, place, workload.cell)
-                for parts, place, count in workload.layers
+            linear = sum(
+                n * system.linear_flops(p, place, cell) for p, place, n in workload.layers
             )
+            left_out += workload.head_flops + linear - choices
         else:
             left_out += workload.outside_flops.get(part, 0) * (2 if part == "tower" else 1)
     return 3 * forward - left_out
