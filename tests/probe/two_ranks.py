@@ -101,6 +101,7 @@ def found(fields: dict[str, Any]) -> dict[str, Any]:
     own_samples(workload, dist.get_rank())
     rank = Rank(workload)
     with workload.guard():
+        rank.step()
         mine: dict[str, Any] = rank.held()
         with Counted() as counted:
             rank.step()

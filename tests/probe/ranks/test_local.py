@@ -65,8 +65,28 @@ def test_a_sweep_starts_the_ranks_of_its_cells(cell: Cell, tmp_path: Path) -> No
     assert host.metrics["optimizer_bytes"] > records[1].metrics["optimizer_bytes"]
     assert len(records[2].details["ranks"]) == 2
     assert records[2].metrics["communication_share"] > 0
+    iterations = records[2].details["prepare"]["iterations_s"]
+    assert len(iterations) == 4
+    assert records[2].metrics["prepare_s"] == pytest.approx(sum(iterations))
     together, alone = (records[n].details["memory_limit_bytes"] for n in (2, 1))
     assert 0.4 < together / alone < 0.6
+
+
+@needs_helper
+def test_preparing_on_ranks_has_a_budget(cell: Cell) -> None:
+    protocol = Protocol(min_samples=2, precision=None, max_prepare=1e-6)
+    point = Point(cell=cell, source="measured", device="cpu", protocol=protocol)
+    with Client() as client:
+        record = client.run(point)
+    assert record.status is Status.OK
+    assert len(record.details["prepare"]["iterations_s"]) == 1
+    assert record.metrics["prepare_s"] > 0
+    assert record.metrics["num_samples"] == 0
+    for metric in ("time_s", "peak_bytes", "weight_bytes", "optimizer_bytes"):
+        assert record.metrics[metric] is None
+        (flag,) = (flag for flag in record.flags if flag.startswith(f"{metric}: "))
+        assert "no warm iteration: preparing took" in flag
+    assert len(record.details["ranks"]) == 2
 
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}

@@ -91,10 +91,9 @@ class Rank:
     def held(self) -> dict[str, int]:
         """Bytes of this rank's weights, gradients after a backward, and optimizer states.
 
-        Runs two iterations, since a first one makes some of it, and looks before the second's
-        optimizer steps.
+        Runs an iteration and looks before its optimizer steps. Another has to come before, which
+        makes some of it.
         """
-        self.step()
         found: dict[str, int] = {}
 
         def look() -> None:

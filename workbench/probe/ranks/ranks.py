@@ -19,6 +19,7 @@ from workbench.probe.machine.memory_limit import held_bytes, limited
 from workbench.probe.measuring.cap import Cap
 from workbench.probe.measuring.measure import utilisation_of
 from workbench.probe.measuring.memory import is_out_of_memory
+from workbench.probe.measuring.prepare import Preparation, prepare
 from workbench.probe.measuring.timing import SLOW_S, Timing, sample, seconds_of, settle
 from workbench.probe.measuring.watch import observed
 from workbench.probe.predicting.predict import counts, model_facts, shown
@@ -33,6 +34,9 @@ from workbench.probe.ranks.engine import (
 )
 from workbench.record import Record, Status
 from workbench.spec import Cell, Point, Protocol
+
+METRICS = {"weights_bytes": "weight_bytes", "gradients_bytes": "gradient_bytes"}
+"""What a rank's states are called, to the metric of the record."""
 
 
 def measure_on_ranks(
@@ -112,37 +116,35 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
     own_samples(workload, dist.get_rank())
     flops = profiled_flops(workload)
     rank = Rank(workload)
-    start = time.monotonic()
     with workload.guard():
-        held = rank.held()
-        peak, reserved = peak_bytes(rank)
-        share = communication_share(rank.step, torch.device(place))
-        prepared = time.monotonic() - start
-        timing = _samples(rank, protocol)
+        ready, seen = _prepared(rank, protocol)
+        if ready.warm:
+            timing = _samples(rank, protocol)
+        else:
+            timing = Timing(flags=[f"time_s: {ready.reason}"])
+    timing.flags += [
+        f"{METRICS.get(name, name)}: {ready.reason}" for name, size in seen.items() if size is None
+    ]
     mine = {
-        "peak_bytes": peak,
-        **({} if reserved is None else {"reserved_bytes": reserved}),
-        **{f"{kind}_bytes": size for kind, size in held.items()},
-        "communication_share": share,
-        "energy_j": timing.metrics["energy_j"],
-        "prepare_s": prepared,
+        **seen,
+        "energy_j": timing.metrics.get("energy_j"),
+        "prepare_s": ready.seconds,
         "telemetry": timing.details.get("telemetry"),
         "losses": rank.losses[:3],
     }
     ranks: list[Any] = [None] * cell.world_size
     dist.all_gather_object(ranks, mine)
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
-    fullest = {name: max(each[name] for each in ranks) for name in mine if name.endswith("_bytes")}
     return {
         "metrics": {
             **{
-                name.replace("weights_", "weight_").replace("gradients_", "gradient_"): value
-                for name, value in fullest.items()
+                METRICS.get(name, name): _over(max, [each[name] for each in ranks])
+                for name in seen
             },
-            "communication_share": median(each["communication_share"] for each in ranks),
-            "energy_j": _sum([each["energy_j"] for each in ranks]),
-            "prepare_s": max(each["prepare_s"] for each in ranks),
-            "time_s": median(timing.whole),
+            "communication_share": _over(median, [each["communication_share"] for each in ranks]),
+            "energy_j": _over(sum, [each["energy_j"] for each in ranks]),
+            "prepare_s": ready.seconds,
+            "time_s": median(timing.whole) if timing.whole else None,
             "time_q1_s": spread[0] if spread else None,
             "time_q3_s": spread[2] if spread else None,
             "num_samples": len(timing.whole),
@@ -151,14 +153,50 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
         "flags": workload.context.flags
         + timing.flags
         + ([] if spread else ["time_q1_s: needs two samples", "time_q3_s: needs two samples"]),
-        "details": {"ranks": ranks, "deepspeed_flops_profiler": flops},
+        "details": {
+            "ranks": ranks,
+            "deepspeed_flops_profiler": flops,
+            "prepare": {"iterations_s": ready.iterations},
+        },
     }
 
 
-def _sum(each: list[float | None]) -> float | None:
-    """Of all ranks' cards; None where one of them does not say."""
-    known = [value for value in each if value is not None]
-    return sum(known) if len(known) == len(each) else None
+def _prepared(rank: Rank, protocol: Protocol) -> tuple[Preparation, dict[str, Any]]:
+    """The iterations before the first warm one, and what this rank saw in them.
+
+    All ranks go by one clock and so stop after the same iteration; what none of them came to
+    within the protocol's ``max_prepare`` is None.
+    """
+    device = rank.workload.context.device
+    states = ("weights_bytes", "gradients_bytes", "optimizer_bytes")
+    peaks = ("peak_bytes",) if device.type == "cpu" else ("peak_bytes", "reserved_bytes")
+    seen: dict[str, Any] = dict.fromkeys((*peaks, *states, "communication_share"))
+
+    def hold() -> None:
+        seen.update({f"{kind}_bytes": size for kind, size in rank.held().items()})
+
+    def peak() -> None:
+        seen.update(zip(peaks, peak_bytes(rank), strict=False))
+
+    def share() -> None:
+        seen["communication_share"] = communication_share(rank.step, device)
+
+    def step() -> None:
+        seconds_of(rank.step, device)
+
+    short = protocol.precision is None and device.type == "cpu"
+    ready = prepare(
+        [step, hold, peak, share],
+        None if short else step,
+        protocol.max_prepare,
+        lambda: _agreed(time.monotonic(), device, dist.ReduceOp.MAX),
+    )
+    return ready, seen
+
+
+def _over(how: Callable[[list[Any]], Any], each: list[Any]) -> Any:
+    """Of all ranks; None where one of them does not say."""
+    return None if None in each else how(each)
 
 
 def _samples(rank: Rank, protocol: Protocol) -> Timing:
