@@ -102,6 +102,7 @@ def test_extra_parameters_are_what_the_module_adds(family, system, tmp_path):
         ("d_attn_cascade", 41_943_040),
         ("himix", 1152 + 2 * 1152 * 1024),
         ("gated_xattn", 2 * 128 + 2),
+        ("hyper_attn", 2 * 4096 * 1024 + 2 * 1024),
         ("saisa", 1152 * 4096 + 4096**2 + 2 * 4096),
     ],
 )

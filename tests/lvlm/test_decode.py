@@ -88,8 +88,10 @@ def pair(family, folder, system, kernel, **fields):
     """A prefill of 10 text tokens and a decode step after 9 of them, with the same weights."""
     cell = make_cell(
         model=small_model(family, folder), attention=system, kernel=kernel, dtype="float64",
-        settings=settings_of(system),
-        **{"batch": 2, "num_visual": 33, "num_text": 10, **FORWARD, **fields},
+        **{
+            "settings": settings_of(system), "batch": 2, "num_visual": 33, "num_text": 10,
+            **FORWARD, **fields,
+        },
     )  # fmt: skip
     prefilled, decoded = build(cell), build(cell.replace(num_text=9, **DECODE))
     open_gates(prefilled.module)

@@ -26,8 +26,14 @@ def small_workload(family, folder, system, kernel, **fields):
         attention=system,
         kernel=kernel,
         dtype="float64",
-        settings=settings_of(system),
-        **{"pass": "train", "batch": 2, "num_visual": 33, "num_text": 9, **fields},
+        **{
+            "settings": settings_of(system),
+            "pass": "train",
+            "batch": 2,
+            "num_visual": 33,
+            "num_text": 9,
+            **fields,
+        },
     )
     workload = build(cell)
     oracle.widen_norms(workload.module)

@@ -6,6 +6,7 @@ Masks and tables are inputs: they are made once, before anything is counted or t
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ class Context:
     shared: bool = False
     """Whether layers of one kind share their weights (an emulated rank)."""
     loaded: Checkpoint | None = None
+    images: tuple[int, ...] = ()
+    """Visual tokens of each image that enters the decoder; a segment is one where empty."""
     pictures: Pictures | None = None
     """Files that are shown instead of random pixels."""
     flags: list[str] = field(default_factory=list)
@@ -66,7 +69,10 @@ class Context:
         return self.layout.first if isinstance(self.layout, Shard) else 0
 
     def rope(self, index: int, stream: str) -> tuple[Tensor, Tensor]:
-        """cos and sin [1, n, K] at that layer for sequence, visual, text, or the next token."""
+        """cos and sin [1, n, K] at that layer for sequence, visual, text, image or the next token.
+
+        ``image`` has every visual token at the place of its image's last one.
+        """
         layer_type = self.model.layer_type(index)
         if (layer_type, stream) not in self._tables:
             if self._rotary is None:
@@ -198,12 +204,30 @@ class Context:
             if self.positions is None or tracing(self.device):  # There only its shape matters.
                 return torch.tensor([self.layout.length])
             return self.positions.max()[None] + 1
+        if stream == "image":
+            places = self._image_places()
+            if self.positions is None or self.positions.ndim == 1:
+                return places if self.positions is None else self.positions[places]
+            return self.positions[:, places].amax(0).expand(3, -1)
         places = (
             torch.arange(self.first_row, self.first_row + self.layout.length)
             if stream == "sequence"
             else self.layout.positions(visual=stream == "visual")
         )
         return places if self.positions is None else self.positions[..., places]
+
+    def image_places(self) -> Tensor:
+        """Sequence index of the last token of every visual token's image, int64 [V]."""
+        return self.constant("image places", self._image_places)
+
+    def _image_places(self) -> Tensor:
+        runs, stops = [torch.zeros(0, dtype=torch.int64)], sorted(set(accumulate(self.images)))
+        for s in self.layout.visual_segments:
+            # Text may cut an image in two.
+            inside = [at - s.offset for at in stops if s.offset < at < s.offset + s.length]
+            for begin, end in pairwise((0, *inside, s.length)):
+                runs.append(torch.full((end - begin,), s.start + end - 1))
+        return torch.cat(runs)
 
     def _places(self, visual: bool) -> Tensor:
         if visual not in self._indices:

@@ -163,15 +163,18 @@ class DecomposedLayer(nn.Module):
             if self.visual_tables is not None:
                 with part("T2V"):
                     key = parts.rope(key, *self.visual_tables)
-            attended = self.merge(own, self.other(q, q_rope, key, value), self.scores)
+            attended = self.merge(own, self.other(q, q_rope, key, value), self.scores, x)
         return parts.finish(text, parts.output(attended))
 
     def other(self, q: Tensor, q_rope: Tensor, key: Tensor, value: Tensor) -> Branch:
         """The T2V branch: which queries meet the visual keys."""
         return Branch(q_rope if self.rotate_visual else q, key, value, "T2V")
 
-    def merge(self, own: Branch, other: Branch, scores: Scores) -> Tensor:
-        """T2T and T2V merged: [B, H, T, K]. α-weighting is one softmax over both."""
+    def merge(self, own: Branch, other: Branch, scores: Scores, x: Tensor) -> Tensor:
+        """T2T and T2V of normed rows x [B, T, D] merged: [B, H, T, K].
+
+        α-weighting is one softmax over both.
+        """
         return self.kernel.merged(own, other, self.prefixes, scores)
 
 

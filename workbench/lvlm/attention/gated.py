@@ -19,7 +19,7 @@ class TwoBranchLayer(DecomposedLayer):
         super().__init__(system, parts, context, place)
         self.sees = prefix_rows(self.prefixes, self.num_rows, context)
 
-    def merge(self, own: Branch, other: Branch, scores: Scores) -> Tensor:
+    def merge(self, own: Branch, other: Branch, scores: Scores, x: Tensor) -> Tensor:
         with part(own.part):
             sa = self.kernel.own(own, scores)
         with part(other.part):

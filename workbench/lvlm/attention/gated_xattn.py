@@ -16,16 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
-from workbench.lvlm.attention.decomposed import (
-    Decomposed,
-    DecomposedLayer,
-    cross_pairs,
-    prefix_rows,
-    text_pairs,
-    text_prefixes,
-)
+from workbench.lvlm.attention.decomposed import cross_pairs, prefix_rows, text_prefixes
+from workbench.lvlm.attention.reading import TextCosts, TextLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout
@@ -40,13 +33,6 @@ if TYPE_CHECKING:
 
 CROSS = "cross"
 """The role of an inserted layer."""
-
-
-class TextLayer(DecomposedLayer):
-    """A layer of the model's own: text attends to text, at its places in the whole sequence."""
-
-    def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        return visual, self.text_stream(text, None, None) if text.shape[1] else text
 
 
 class CrossLayer(nn.Module):
@@ -121,22 +107,15 @@ class CrossLayer(nn.Module):
             return text + (weight if self.sees is None else weight * self.sees) * out
 
 
-class GatedXAttn(Decomposed):
+class GatedXAttn(TextCosts):
     name = "gated_xattn"
-    options = ()
-    shared_states = 1
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         """Inserted layers stand before the layer whose kind they copy."""
-        own = super().places(model, cell, layout)
-        first, every = int(self.settings["first"]), int(self.settings["every"])
-        if first >= len(own):
-            raise RequestError(
-                f"first={first}: {cell.model} has {len(own)} layers, 0 to {len(own) - 1}"
-            )
+        own, chosen = super().places(model, cell, layout), self.chosen(model, cell)
         found: list[Place] = []
         for place in own:
-            if place.index >= first and (place.index - first) % every == 0:
+            if place.index in chosen:
                 found.append(Place(place.index, layout, CROSS, inserted=True))
             found.append(place)
         return tuple(found)
@@ -150,16 +129,15 @@ class GatedXAttn(Decomposed):
         return TextLayer(self, parts, context, place)
 
     def pairs(self, place: Place, window: int | None) -> Pairs:
-        layout = place.layout
         if not place.inserted:
-            return Pairs(layout.num_text**2, text_pairs(layout, window))
-        cross = cross_pairs(layout)
+            return super().pairs(place, window)
+        cross = cross_pairs(place.layout)
         return Pairs(cross, cross)
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         visual, text = place.layout.num_visual, place.layout.num_text
         if not place.inserted:
-            return cell.batch * text * token_flops(parts)
+            return super().linear_flops(parts, place, cell)
         if not visual:
             return 0
         keys = visual * token_flops(parts, q=False, rest=False)
@@ -175,7 +153,7 @@ class GatedXAttn(Decomposed):
     def cached(self, place: Place, window: int | None) -> Cached:
         if place.inserted:
             return Cached(place.layout.num_visual, 0)
-        return Cached(0, place.layout.num_last(False, window))
+        return super().cached(place, window)
 
     def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         if not place.inserted:

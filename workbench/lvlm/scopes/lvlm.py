@@ -89,6 +89,8 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
         )
     reducer = reducer_of(cell)
     context.positions = positions_of(tower, reducer, context.layout, grids)
+    each = (tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
+    context.images = tuple(i.tokens if reducer is None else reducer.tokens(i) for i in each)
     model, train = LVLM(cell, system, context, tower, grids), cell.pass_ == "train"
     workload = decoder_workload(cell, system, context, model.decoder)
     workload.module = model

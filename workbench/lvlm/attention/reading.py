@@ -1,0 +1,46 @@
+"""Shared by systems in which some layers read the images and the others run on text alone."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from workbench.errors import RequestError
+from workbench.lvlm.attention import Cached, Pairs, System, token_flops
+from workbench.lvlm.attention.decomposed import DecomposedLayer, text_pairs
+from workbench.lvlm.place import Place
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.models import Resolved
+    from workbench.lvlm.parts import LayerParts
+
+
+class TextLayer(DecomposedLayer):
+    """A layer of the model's own: text attends to text, at its places in the whole sequence."""
+
+    def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        return visual, self.text_stream(text, None, None) if text.shape[1] else text
+
+
+class TextCosts(System):
+    """Costs of a ``TextLayer``; a subclass adds those of the layers that read the images."""
+
+    options = ()
+    shared_states = 1
+
+    def chosen(self, model: "Resolved", cell: Cell) -> range:
+        """The layers that its settings ``first`` and ``every`` name; raises RequestError."""
+        first, every = int(self.settings["first"]), int(self.settings["every"])
+        count = model.config.num_hidden_layers
+        if first >= count:
+            raise RequestError(f"first={first}: {cell.model} has {count} layers, 0 to {count - 1}")
+        return range(first, count, every)
+
+    def pairs(self, place: Place, window: int | None) -> Pairs:
+        return Pairs(place.layout.num_text**2, text_pairs(place.layout, window))
+
+    def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
+        return cell.batch * place.layout.num_text * token_flops(parts)
+
+    def cached(self, place: Place, window: int | None) -> Cached:
+        return Cached(0, place.layout.num_last(False, window))
