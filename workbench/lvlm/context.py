@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.checkpoints import Checkpoint, read_checkpoint
-from workbench.lvlm.kernels import Kernel, Scores
+from workbench.lvlm.kernels import Band, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
@@ -57,7 +57,7 @@ class Context:
     """Where checkpointed activations wait, if not on the device."""
     _rotary: nn.Module | None = None
     _tables: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    _masks: dict[tuple[int, int | None], Any] = field(default_factory=dict)
+    _masks: dict[tuple[int, int | None, Band | None], Any] = field(default_factory=dict)
     _required: set[tuple[bool, bool]] = field(default_factory=set)
     _indices: dict[bool, Tensor] = field(default_factory=dict)
     _kept: list[Tensor] = field(default_factory=list)
@@ -75,35 +75,46 @@ class Context:
         """
         layer_type = self.model.layer_type(index)
         if (layer_type, stream) not in self._tables:
-            if self._rotary is None:
-                self._rotary = self.model.family.rotary(self.model.config).to(self.device)
-                if tracing(self.device):
-                    hold_rope(self._rotary)
-            rotary, places = self._rotary, self._positions(stream).to(self.device)
-            like = torch.empty(0, dtype=self.dtype, device=self.device)
+            places = self._positions(stream)
+            self._tables[layer_type, stream] = self._made(layer_type, places, self._last_position)
+        return self._tables[layer_type, stream]
 
-            def make(places: Tensor) -> tuple[Tensor, Tensor]:
-                return self.model.family.cos_sin(rotary, like, places, layer_type)
-
-            found = (
-                make(places)
-                if tracing(self.device)
-                else tables(make, self.model.config, places, self._last_position)
-            )
+    def cache_rope(self, index: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """cos and sin [1, n, K] at that layer of the first places: those inside a cache."""
+        layer_type, stream = self.model.layer_type(index), f"cache of {tokens}"
+        if (layer_type, stream) not in self._tables:
+            found = self._made(layer_type, torch.arange(tokens), tokens - 1)
             self._tables[layer_type, stream] = found
         return self._tables[layer_type, stream]
 
-    def mask(self, tokens: int, window: int | None) -> Any:
+    def _made(self, layer_type: str, places: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """cos and sin of these positions, in a sequence whose last one is ``last``."""
+        if self._rotary is None:
+            self._rotary = self.model.family.rotary(self.model.config).to(self.device)
+            if tracing(self.device):
+                hold_rope(self._rotary)
+        rotary, places = self._rotary, places.to(self.device)
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+
+        def make(places: Tensor) -> tuple[Tensor, Tensor]:
+            return self.model.family.cos_sin(rotary, like, places, layer_type)
+
+        if tracing(self.device):
+            return make(places)
+        return tables(make, self.model.config, places, last)
+
+    def mask(self, tokens: int, window: int | None, band: Band | None = None) -> Any:
         """The mask that transformers' layer needs with this kernel over so many tokens, or None.
 
         Of a rank that shares a sequence, it is of the rank's own tokens.
         """
         tokens = self.layout.length if self.cell.ulysses > 1 else tokens
         window = None if window is None or window >= tokens else window
-        if (tokens, window) not in self._masks:
+        key = tokens, window, band
+        if key not in self._masks:
             like = torch.empty(0, dtype=self.dtype, device=self.device)
-            self._masks[tokens, window] = self.kernel.mask(tokens, window, like)
-        return self._masks[tokens, window]
+            self._masks[key] = self.kernel.mask(tokens, window, like, band)
+        return self._masks[key]
 
     def require(self, parts: LayerParts, decomposed: bool) -> None:
         """Raise Unsupported, with the reason, where the device refuses the kernel."""

@@ -22,6 +22,11 @@ def assert_refused(error: Exception, system: str, family: str) -> None:
     assert family.removesuffix("_text") in str(error)
 
 
+def step_settings_of(system: str) -> str | None:
+    """Those under which a decode step is a row of the prefill."""
+    return getattr(definition(system), "STEP_SETTINGS", settings_of(system))
+
+
 def settings_of(system: str) -> str | None:
     """The settings under which the system is tested; None are its defaults."""
     return getattr(definition(system), "SETTINGS", None)

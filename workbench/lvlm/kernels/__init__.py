@@ -58,6 +58,15 @@ class Scores:
     """What a kernel makes once from these scores (block masks)."""
 
 
+@dataclass(frozen=True)
+class Band:
+    """Keys that a row sees beside its own window: the last ``recent``, itself among them, and the
+    first ``sinks`` of the sequence."""
+
+    recent: int
+    sinks: int
+
+
 class Kernel:
     """One way of computing attention."""
 
@@ -66,6 +75,8 @@ class Kernel:
     """transformers' word for it (``attn_implementation``)."""
     dense_mask = False
     """Whether the real layer must be handed an explicit causal mask."""
+    takes_mask = True
+    """Whether the real layer can be handed any mask."""
     under_dispatch = True
     """Whether it runs under a dispatch mode, by which a measurement sees its operators."""
 
@@ -102,17 +113,23 @@ class Kernel:
         """
         return ()
 
-    def mask(self, tokens: int, window: int | None, like: "Tensor") -> Any:
+    def mask(
+        self, tokens: int, window: int | None, like: "Tensor", band: Band | None = None
+    ) -> Any:
         """The causal mask that the real layer is handed, or None where none is needed.
 
         Additive in the dtype of ``like`` for eager, as transformers makes it, boolean for SDPA:
         [1, 1, S, S].
         """
-        if not self.dense_mask and window is None:
+        if not self.dense_mask and window is None and band is None:
             return None
         seen = torch.ones(tokens, tokens, dtype=torch.bool, device=like.device).tril_()
         if window is not None:
             seen = seen.triu_(1 - window)
+        if band is not None:
+            near = torch.ones_like(seen).triu_(1 - band.recent)
+            near[:, : band.sinks] = True
+            seen &= near
         if self.dense_mask:
             mask = torch.zeros(tokens, tokens, dtype=like.dtype, device=like.device)
             seen = mask.masked_fill_(~seen, torch.finfo(like.dtype).min)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.errors import Unsupported
-from workbench.lvlm.kernels import KERNELS, Kernel
+from workbench.lvlm.kernels import KERNELS, Band, Kernel
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence
 from workbench.lvlm.kernels.scratch import FLOAT, TILE, repeated_gradients, rounded
 from workbench.lvlm.parts import LayerParts
@@ -41,6 +41,8 @@ def third_temporaries(q: Tensor, k: Tensor) -> tuple[int, ...]:
 class FlashAttentionPackage(Kernel):
     """A kernel of a package of its own; causality and windows are arguments, never a mask."""
 
+    takes_mask = False
+
     temporaries_from = (
         "backward: row sums, float32 dQ, dK and dV by head or in float32 (flash-attention, "
         "flash_api.cpp, mha_bwd)"
@@ -65,7 +67,7 @@ class FlashAttentionPackage(Kernel):
     def skips(self, windowed: bool) -> bool:
         return True  # A window is an argument of its own (``window_size``), no mask.
 
-    def mask(self, tokens: int, window: int | None, like: Tensor) -> Any:
+    def mask(self, tokens: int, window: int | None, like: Tensor, band: Band | None = None) -> Any:
         return None
 
     def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:

@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import (
 )
 
 from workbench.errors import Unsupported
-from workbench.lvlm.kernels import KERNELS, Branch, Kernel, Prefix, Scores
+from workbench.lvlm.kernels import KERNELS, Band, Branch, Kernel, Prefix, Scores
 from workbench.lvlm.kernels.eager import by_rows, wide
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence, tracing
 from workbench.lvlm.kernels.scratch import FLOAT
@@ -58,9 +58,11 @@ class Flex(Kernel):
         # torch/_inductor/kernel/flex/flex_attention.py: delta, the row sums of grad and output.
         return (FLOAT * grad.shape[:3].numel(),)
 
-    def mask(self, tokens: int, window: int | None, like: Tensor) -> Any:
+    def mask(self, tokens: int, window: int | None, like: Tensor, band: Band | None = None) -> Any:
         places = torch.arange(tokens, device=like.device)
-        return block_mask(places, places, window, causal_mod(window))
+        if band is None:
+            return block_mask(places, places, window, causal_mod(window))
+        return block_mask(places, places, window, banded_mod(window, band), band)
 
     def require(self, parts: LayerParts, decomposed: bool, like: Tensor, train: bool) -> None:
         if train and like.device.type == "cpu":
@@ -117,6 +119,16 @@ def causal_mod(window: int | None) -> MaskMod:
     return near
 
 
+def banded_mod(window: int | None, band: Band) -> MaskMod:
+    """The same of rows that see the first keys and the last, inside a window if there is one."""
+    causal, recent, sinks = causal_mod(window), band.recent, band.sinks
+
+    def banded(b: Tensor, h: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return causal(b, h, row, column) & ((row - column < recent) | (column < sinks))
+
+    return banded
+
+
 def placed_mod(rows: Tensor, columns: Tensor, window: int) -> MaskMod:
     """Which keys a row sees by their positions in the sequence."""
 
@@ -127,7 +139,9 @@ def placed_mod(rows: Tensor, columns: Tensor, window: int) -> MaskMod:
     return near
 
 
-def block_mask(rows: Tensor, columns: Tensor, window: int | None, mod: MaskMod) -> BlockMask:
+def block_mask(
+    rows: Tensor, columns: Tensor, window: int | None, mod: MaskMod, band: Band | None = None
+) -> BlockMask:
     """The block mask of ``mod``, whose rows and keys stand at increasing positions [R] and [C].
 
     torch's own constructor evaluates every pair; here each block is decided by its corners.
@@ -139,6 +153,9 @@ def block_mask(rows: Tensor, columns: Tensor, window: int | None, mod: MaskMod) 
     some, full = farthest >= 0, nearest >= 0
     if window is not None:
         some, full = some & (nearest < window), full & (farthest < window)
+    if band is not None:
+        some &= (nearest < band.recent) | (first_column < band.sinks)
+        full &= (farthest < band.recent) | (last_column < band.sinks)
     # Where the last block reaches beyond the tokens, the kernel needs the mask's own bounds.
     full = full & _whole(rows)[:, None] & _whole(columns)[None, :]
     return BlockMask.from_kv_blocks(
