@@ -7,6 +7,7 @@ a decomposed system is the visual stream [B, V, D] and the text stream [B, T, D]
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from workbench.errors import RequestError
@@ -174,6 +175,10 @@ class System:
     def skips(self, kernel: "Kernel", place: Place, window: int | None) -> bool:
         """Whether pairs that the mask hides are not computed in that layer."""
         return kernel.skips(self.window_bites(place, window))
+
+    def skipped_share(self, kernel: "Kernel", place: Place, window: int | None) -> Fraction:
+        """The share of such pairs that is not computed: of a system that computes some, less."""
+        return Fraction(self.skips(kernel, place, window))
 
     def visual_width(self, parts: "LayerParts") -> int:
         """Width of a visual embedding that enters the first layer."""

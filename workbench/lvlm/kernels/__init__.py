@@ -77,6 +77,8 @@ class Kernel:
     """Whether the real layer must be handed an explicit causal mask."""
     takes_mask = True
     """Whether the real layer can be handed any mask."""
+    takes_rows = False
+    """Whether it has ``masked``: rows that do not follow each other."""
     under_dispatch = True
     """Whether it runs under a dispatch mode, by which a measurement sees its operators."""
 
@@ -153,6 +155,14 @@ class Kernel:
 
     def own(self, branch: Branch, scores: Scores) -> "Tensor":
         """Attention of a stream to itself, causal where ``scores`` says so: [B, H, R, K]."""
+        raise NotImplementedError
+
+    def masked(self, branch: Branch, seen: "Tensor", scores: Scores) -> "Tensor":
+        """Attention of any rows to the keys that ``seen`` shows them: [B, H, R, K].
+
+        ``seen`` is boolean, [R, C] or with leading dimensions; no row of it is empty. All pairs
+        are computed. Only where ``takes_rows``.
+        """
         raise NotImplementedError
 
     def cross(self, branch: Branch, prefixes: Sequence[Prefix], scores: Scores) -> "Tensor":

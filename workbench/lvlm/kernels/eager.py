@@ -18,12 +18,17 @@ class Eager(Kernel):
     name = "eager"
     hf = "eager"
     dense_mask = True
+    takes_rows = True
 
     def skips(self, windowed: bool) -> bool:
         return False
 
     def own(self, branch: Branch, scores: Scores) -> Tensor:
         return _weigh(_own_scores(branch, scores), branch.v)
+
+    def masked(self, branch: Branch, seen: Tensor, scores: Scores) -> Tensor:
+        s = _scores(branch.q, branch.k, scores)
+        return _weigh(s.masked_fill(~seen, float("-inf")), branch.v)
 
     def cross(self, branch: Branch, prefixes: Sequence[Prefix], scores: Scores) -> Tensor:
         return by_rows(

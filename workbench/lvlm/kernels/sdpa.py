@@ -5,10 +5,11 @@ public function does not return the log-sum-exp: flash attention on CUDA and on 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.errors import Unsupported
-from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels import KERNELS, Branch, Scores
 from workbench.lvlm.kernels.fused import Backend, Fused, Saved
 from workbench.lvlm.kernels.scratch import (
     FLOAT,
@@ -116,6 +117,13 @@ class Sdpa(Fused):
     name = "sdpa"
     hf = "sdpa"
     temporaries_from = FLASH_TEMPORARIES
+    takes_rows = True
+
+    def masked(self, branch: Branch, seen: Tensor, scores: Scores) -> Tensor:
+        gqa = branch.q.shape[1] != branch.k.shape[1]
+        return F.scaled_dot_product_attention(
+            branch.q, branch.k, branch.v, attn_mask=seen, scale=scores.scale, enable_gqa=gqa
+        )
 
     def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
         # Where torch chooses cuDNN, that keeps the same tensors; neither takes 32 bits.

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -374,17 +375,18 @@ def masked_flops(
     kinds = place_kinds(workload)
     system, kernel = workload.system, workload.context.kernel
     dense: Counter[int] = Counter()
-    masked: Counter[int] = Counter()
+    masked: dict[int, Fraction] = {}
     for parts, place, count in workload.layers:
         pairs, kind = system.pairs(place, parts.window), kinds[place.kind]
         dense[kind] += count * pairs.dense
-        if not skipped or system.skips(kernel, place, parts.window):
-            masked[kind] += count * (pairs.dense - pairs.allowed)
+        share = system.skipped_share(kernel, place, parts.window) if skipped else 1
+        hidden = count * (pairs.dense - pairs.allowed) * Fraction(share)
+        masked[kind] = masked.get(kind, Fraction(0)) + hidden
     found: dict[int, int] = {}
     for kind, attention in causal_attention(operators).items():
-        hidden, rest = divmod(attention * masked[kind], dense[kind])
-        assert rest == 0, "attention FLOPs are a multiple of the dense pairs"
-        found[kind] = hidden
+        exact = attention * masked[kind] / dense[kind]
+        assert exact.denominator == 1, "attention FLOPs are a multiple of the dense pairs"
+        found[kind] = int(exact)
     return found
 
 

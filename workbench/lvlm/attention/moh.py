@@ -1,0 +1,278 @@
+"""Mixture of heads (MoH, arXiv 2410.11842): each token chooses the heads that it uses.
+
+S-Attn whose first shared·H heads are always on; of the others, those (active − shared)·H are on
+whose query of that token has the largest L2 norm, after W_q and before QK-norm and RoPE. The
+output of a head that is off is 0 before W_o, one that is on has weight 1, and no gradient goes
+through the choice: the released rule for LLaMA-3, which has no parameters. Shared heads are one
+causal call of the kernel. Of a routed head the rows that chose it are gathered and attend to all
+keys under a mask, in tiles of rows. O(V²), with active·H heads' pairs; no parameters. Gives up:
+the heads that a token does not choose.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
+from workbench.lvlm.chunked import Tiled
+from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.kernels import Branch, Kernel, Scores
+from workbench.lvlm.kernels.modelled import tracing
+from workbench.lvlm.loops import alike
+from workbench.lvlm.marks import part
+from workbench.lvlm.place import Place
+from workbench.spec import Cell
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
+
+ROWS = 4096
+"""Rows of a tile: a mask of a routed head is so many rows of all keys."""
+
+
+class MoHLayer(nn.Module):
+    """The layer's own weights; heads that a token does not use are not computed for it."""
+
+    def __init__(self, system: "MoH", parts: "LayerParts", context: Context, place: Place) -> None:
+        super().__init__()
+        self.layer, self.kernel = parts.layer, context.kernel
+        self.parts = replace(parts, mlp=Tiled(parts.mlp, TILE)) if context.cell.tiled else parts
+        self.active, self.shared = system.heads(parts)
+        self.tables = context.rope(place.index, "sequence")
+        bites = system.window_bites(place, parts.window)
+        self.window = parts.window if bites else None
+        self.mask: Tensor | None = None
+        rows = None
+        if bites and context.kernel.dense_mask:
+            rows = context.constant(
+                ("rows", place.layout.length), lambda: torch.arange(place.layout.length)
+            )
+        elif bites:
+            self.mask = context.mask(place.layout.length, parts.window)
+        self.scores = Scores(parts.scale, parts.softcap, self.window, rows)
+
+    def forward(self, sequence: Tensor) -> tuple[Tensor]:
+        """[B, S, D] -> [B, S, D]."""
+        parts, x = self.parts, self.parts.input_norm(sequence)
+        raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
+        query = (raw if parts.q_norm is None else parts.q_norm(raw)).transpose(1, 2)
+        key, value = parts.key(x), parts.value(x)
+        with part("attention"):
+            query, key = (parts.rope(y, *self.tables) for y in (query, key))
+            found = []
+            if self.shared:
+                found.append(self.shared_heads(query, key, value))
+            if self.shared < parts.num_heads:
+                found.append(self.routed_heads(raw, query, key, value))
+            attended = found[0] if len(found) == 1 else torch.cat(found, 1)
+        return (parts.finish(sequence, parts.output(attended)),)
+
+    def shared_heads(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The heads that every token uses: [B, shared, S, K]."""
+        count = self.shared
+        k, v = (of_heads(x, query, count) for x in (key, value))
+        branch = Branch(query[:, :count], k, v)
+        if self.mask is not None:
+            return self.kernel.masked(branch, self.mask, self.scores)
+        return self.kernel.own(branch, self.scores)
+
+    def routed_heads(self, raw: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The other heads, 0 where a token does not use them: [B, H - shared, S, K]."""
+        rows, counts = self.choose(raw)
+        routed = query[:, self.shared :]
+        batch, heads, tokens, size = routed.shape
+        chosen = routed.reshape(-1, size).index_select(0, rows)
+        out = self._attend(chosen, rows % tokens, counts, key, value)
+        whole = chosen.new_zeros(batch * heads * tokens, size).index_copy(0, rows, out)
+        return whole.view(batch, heads, tokens, size)
+
+    @torch.no_grad()
+    def choose(self, raw: Tensor) -> tuple[Tensor, list[int]]:
+        """The rows of all routed heads, int64 [R], and how many each head of each sample has.
+
+        A row is an index into [B · heads · S]. How many there are is data, which the host waits
+        for; a prediction takes even shares, the remainder with the first.
+        """
+        batch, tokens = raw.shape[:2]
+        heads = self.parts.num_heads - self.shared
+        each = chosen_heads(raw, self.active, self.shared)
+        samples = torch.arange(batch, device=raw.device)[:, None, None]
+        places = torch.arange(tokens, device=raw.device)[None, :, None]
+        rows = ((samples * heads + each) * tokens + places).flatten().sort().values
+        if tracing(raw.device):
+            share, rest = divmod(len(rows), batch * heads)
+            return rows, [share + rest, *[share] * (batch * heads - 1)]
+        return rows, torch.bincount(rows // tokens, minlength=batch * heads).tolist()
+
+    def _attend(
+        self, chosen: Tensor, places: Tensor, counts: list[int], key: Tensor, value: Tensor
+    ) -> Tensor:
+        """Each head's rows [R, K], at these places of the sequence, over its keys: [R, K]."""
+        heads, repeats = self.parts.num_heads - self.shared, self.parts.num_heads // key.shape[1]
+        starts = [0, *accumulate(counts)]
+        columns = torch.arange(key.shape[2], device=key.device)
+
+        def attend(number: int, rows: slice) -> Tensor:
+            sample, head = divmod(number, heads)
+            group = (self.shared + head) // repeats
+            k, v = (x[sample : sample + 1, group : group + 1] for x in (key, value))
+            distance = places[rows, None] - columns
+            seen = distance >= 0
+            if self.window is not None:
+                seen = seen & (distance < self.window)
+            branch = Branch(chosen[None, None, rows], k, v)
+            return self.kernel.masked(branch, seen, self.scores)[0, 0]
+
+        def tiles(number: int) -> range:
+            return range(starts[number], starts[number + 1], ROWS)
+
+        def rows_of(number: int, start: int) -> slice:
+            return slice(start, min(start + ROWS, starts[number + 1]))
+
+        if torch.is_grad_enabled():
+            found = [attend(n, rows_of(n, t)) for n in range(len(counts)) for t in tiles(n)]
+            return torch.cat(found) if found else chosen
+        out = torch.empty_like(chosen)
+        for number in _alike(range(len(counts))):
+            for start in _alike(tiles(number)):
+                rows = rows_of(number, start)
+                out[rows] = attend(number, rows)
+        return out
+
+
+def _alike(steps: range) -> Iterator[int]:
+    """Steps that cost the same but for the first and the last."""
+    return iter(alike(steps)) if len(steps) else iter(())
+
+
+def chosen_heads(raw: Tensor, active: int, shared: int) -> Tensor:
+    """Of queries [B, S, H, K], the heads beside the shared ones that each token uses, from 0."""
+    dtype = torch.float64 if raw.dtype == torch.float64 else torch.float32
+    norms = torch.linalg.vector_norm(raw[:, :, shared:], dim=-1, dtype=dtype)
+    return norms.topk(active - shared, -1).indices
+
+
+def of_heads(x: Tensor, query: Tensor, count: int) -> Tensor:
+    """Keys or values [B, G, n, K] of the first ``count`` query heads, repeated only if needed."""
+    repeats = query.shape[1] // x.shape[1]
+    if count % repeats == 0:
+        return x[:, : count // repeats]
+    return x.repeat_interleave(repeats, 1)[:, :count]
+
+
+class MoHDecode(nn.Module):
+    """One token over S-Attn's cache of rotated keys, by the heads that it uses."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, system: "MoH", parts: "LayerParts", context: Context, place: Place) -> None:
+        super().__init__()
+        self.layer, self.parts, self.kernel = parts.layer, parts, context.kernel
+        self.active, self.shared = system.heads(parts)
+        self.tables = context.rope(place.index, "next")
+        self.scores = Scores(parts.scale, parts.softcap, causal=False)
+        cached = system.cached(place, parts.window)
+        for name in ("keys", "values"):
+            held = context.cache(parts, cached.visual + cached.text)
+            self.register_buffer(name, held, persistent=False)
+
+    def forward(self, token: Tensor) -> tuple[Tensor]:
+        """[B, 1, D] -> [B, 1, D]."""
+        parts, x = self.parts, self.parts.input_norm(token)
+        raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
+        query = (raw if parts.q_norm is None else parts.q_norm(raw)).transpose(1, 2)
+        with part("attention"):
+            query, key = (parts.rope(y, *self.tables) for y in (query, parts.key(x)))
+            key = torch.cat((self.keys, key), 2)
+            value = torch.cat((self.values, parts.value(x)), 2)
+            shared = self.shared
+            found = []
+            if shared:
+                k, v = (of_heads(y, query, shared) for y in (key, value))
+                found.append(self.kernel.own(Branch(query[:, :shared], k, v), self.scores))
+            if shared < parts.num_heads:
+                found.append(self._routed(raw, query[:, shared:], key, value))
+            attended = found[0] if len(found) == 1 else torch.cat(found, 1)
+        return (parts.finish(token, parts.output(attended)),)
+
+    def _routed(self, raw: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The other heads: keys and values of those that are on are gathered by sample."""
+        on = chosen_heads(raw, self.active, self.shared)[:, 0]  # [B, active - shared]
+        groups = (on + self.shared) // (self.parts.num_heads // key.shape[1])
+        size, tokens = key.shape[3], key.shape[2]
+        wanted = groups[:, :, None, None].expand(-1, -1, tokens, size)
+        rows = on[:, :, None, None].expand(-1, -1, 1, size)
+        branch = Branch(query.gather(1, rows), key.gather(1, wanted), value.gather(1, wanted))
+        out = self.kernel.own(branch, self.scores)
+        return torch.zeros_like(query).scatter(1, rows, out)
+
+
+class MoH(SAttn):
+    name = "moh"
+
+    def heads(self, parts: "LayerParts") -> tuple[int, int]:
+        """Heads that a token uses, and those of them that every token uses."""
+        counts = []
+        for name in ("active", "shared"):
+            count = self._share(name) * parts.num_heads
+            if count.denominator != 1:
+                raise Unsupported(
+                    f"{self.name}: {name}={self.settings[name]} of the {parts.num_heads} heads of "
+                    f"{parts.attention.config.model_type} is {float(count):g}, no whole number"
+                )
+            counts.append(int(count))
+        return counts[0], counts[1]
+
+    def _share(self, name: str) -> Fraction:
+        return Fraction(str(self.settings[name]))
+
+    def check(self, cell: Cell) -> None:
+        super().check(cell)
+        active, shared = self._share("active"), self._share("shared")
+        if shared > active or not active:
+            raise RequestError(
+                f"{self.name}: shared={self.settings['shared']} of active="
+                f"{self.settings['active']}: heads that all tokens use are among those that are on"
+            )
+        if cell.compile:
+            raise RequestError(
+                f"compile: how many rows a head of {self.name} has is data, a host's wait a layer"
+            )
+
+    def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
+        self.heads(parts)
+
+    def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
+        decode = context.cell.pass_ == "decode"
+        if self._share("active") == 1:  # All of S-Attn, and nothing is chosen.
+            return (SAttnDecode if decode else SAttnLayer)(parts, context, place)
+        if not context.kernel.takes_rows:
+            raise Unsupported(
+                f"{self.name} gathers rows that do not follow each other, which kernel "
+                f"{context.kernel.name!r} does not take; use eager or sdpa"
+            )
+        if decode:
+            return MoHDecode(self, parts, context, place)
+        if tracing(context.device):
+            context.flag("moh: which heads a token uses is data; heads have even shares of rows")
+        return MoHLayer(self, parts, context, place)
+
+    def per_pair(self, parts: "LayerParts", place: Place) -> int:
+        return 4 * self.heads(parts)[0] * parts.head_dim
+
+    def skipped_share(self, kernel: Kernel, place: Place, window: int | None) -> Fraction:
+        # Routed heads compute all pairs under a mask; only shared ones are the kernel's own call.
+        share = super().skipped_share(kernel, place, window)
+        active = self._share("active")
+        return share if active == 1 else share * self._share("shared") / active
+
+
+SYSTEMS.add("moh", MoH())
