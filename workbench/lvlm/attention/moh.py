@@ -5,8 +5,9 @@ whose query of that token has the largest L2 norm, after W_q and before QK-norm 
 output of a head that is off is 0 before W_o, one that is on has weight 1, and no gradient goes
 through the choice: the released rule for LLaMA-3, which has no parameters. Shared heads are one
 causal call of the kernel. Of a routed head the rows that chose it are gathered and attend to all
-keys under a mask, in tiles of rows. O(V²), with active·H heads' pairs; no parameters. Gives up:
-the heads that a token does not choose.
+keys under a mask, in tiles of rows. O(V²), with active·H heads' pairs; training keeps every tile's
+mask (``sdpa``) or probabilities (``eager``) for its backward. No parameters. Gives up: the heads
+that a token does not choose.
 """
 
 from collections.abc import Iterator
