@@ -7,9 +7,8 @@ from tests.lvlm.oracle import visibility
 from tests.small import LAYER_SYSTEMS, small_model
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS, system_of
-from workbench.lvlm.build import build
+from workbench.lvlm.build import build, places_of
 from workbench.lvlm.layout import Layout, causal_pairs
-from workbench.lvlm.models import resolve
 from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
@@ -102,6 +101,7 @@ def test_extra_parameters_are_what_the_module_adds(family, system, tmp_path):
         ("d_attn_cascade", 41_943_040),
         ("himix", 1152 + 2 * 1152 * 1024),
         ("gated_xattn", 2 * 128 + 2),
+        ("cross_lmm", 2 * (4096**2 + 2 * 4096 * 1024) + 2),
         ("hyper_attn", 2 * 4096 * 1024 + 2 * 1024),
         ("saisa", 1152 * 4096 + 4096**2 + 2 * 4096),
     ],
@@ -160,10 +160,11 @@ def test_parameters_that_systems_add_to_mistral(system, extra):
 
 def places_under_test(name, layout):
     """The system under its definition's settings, and one place of each of its roles."""
-    cell = make_cell(num_visual=1, attention=name, settings=settings_of(name))
-    system = system_of(cell)
-    places = system.places(resolve(cell.model), cell, layout)
-    return system, {place.kind: place for place in reversed(places)}.values()
+    cell = make_cell(
+        num_visual=layout.num_visual, num_text=layout.num_text, layout=layout.pattern,
+        attention=name, settings=settings_of(name), scope="decoder",
+    )  # fmt: skip
+    return system_of(cell), {place.kind: place for place in reversed(places_of(cell))}.values()
 
 
 def brute_force(name, place, window):

@@ -77,7 +77,7 @@ def fill(decoded, prefilled, run):
 
 
 def remember(layer, inputs):
-    layer.seen = inputs[0]
+    layer.seen, layer.inputs = inputs[-1], inputs
 
 
 def systems_layers(workload):

@@ -93,7 +93,7 @@ def assert_equal_to_oracle(workload, tolerance=TOLERANCE):
 
 def runs_real_layers(workload):
     """Whether transformers' own attention runs, whose eager softmax is float32."""
-    return isinstance(workload.module, SAttnLayer)
+    return isinstance(getattr(workload.module, "inner", workload.module), SAttnLayer)
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

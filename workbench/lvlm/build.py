@@ -25,7 +25,14 @@ from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.pictures import look
 from workbench.lvlm.place import Place
-from workbench.lvlm.reduce import Reducer, TokenGrid, reduced_layout, reducer_of, runs
+from workbench.lvlm.reduce import (
+    Reducer,
+    TokenGrid,
+    entering_layout,
+    reduced_layout,
+    reduced_segments,
+    reducer_of,
+)
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.ulysses import check_ulysses, own_layout, register
 from workbench.lvlm.weights import randomise
@@ -223,12 +230,15 @@ def decoder_layout(cell: Cell, model: Resolved, pictures: Pictures | None = None
 
     Raises RequestError where the reducer does not serve the images.
     """
-    layout, reducer = Layout.of(cell), reducer_of(cell)
-    if reducer is None or not cell.num_visual:
-        return layout
-    if cell.scope != "lvlm":
-        return reduced_layout(layout, reducer, runs(layout))
-    return reduced_layout(layout, reducer, token_grids(cell, model, pictures))
+    own = system_of(cell).pooling()
+    if own is not None and cell.num_visual:
+        if cell.scope == "lvlm":
+            return reduced_layout(Layout.of(cell), own, token_grids(cell, model, pictures))
+        return reduced_segments(entering_layout(cell), own)
+    reducer = reducer_of(cell)
+    if reducer is None or cell.scope != "lvlm" or not cell.num_visual:
+        return entering_layout(cell)
+    return reduced_layout(Layout.of(cell), reducer, token_grids(cell, model, pictures))
 
 
 def token_grids(

@@ -24,7 +24,15 @@ class Place:
     keys_only: bool = False
     """Whether its visual rows are keys and values and nothing else (``skip_last``)."""
 
+    beside: Layout | None = None
+    """Visual embeddings that pass beside the sequence, where that holds others made of them."""
+
+    @property
+    def originals(self) -> Layout:
+        """The layout of the visual embeddings that enter the decoder."""
+        return self.layout if self.beside is None else self.beside
+
     @property
     def kind(self) -> tuple[object, ...]:
         """Everything but the index: what places must share to cost the same on like layers."""
-        return self.layout, self.role, self.inserted, self.keys_only
+        return self.layout, self.role, self.inserted, self.keys_only, self.beside

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from workbench.lvlm.kernels import Kernel
     from workbench.lvlm.models import Resolved
     from workbench.lvlm.parts import LayerParts
+    from workbench.lvlm.reduce import Reducer
+
+    Visual = Tensor | tuple[Tensor, Tensor]
+    """Visual embeddings, or those of a system's ``pooling``: the originals and what is left."""
 
 SYSTEMS: "Registry[System]" = Registry("attention system", __name__)
 
@@ -133,8 +137,9 @@ class System:
         """The layer of that place under this system: state -> state, real weights inside."""
         raise NotImplementedError
 
-    def state(self, visual: "Tensor", text: "Tensor", layout: Layout) -> "tuple[Tensor, ...]":
+    def state(self, visual: "Visual", text: "Tensor", layout: Layout) -> "tuple[Tensor, ...]":
         """The state that enters the first layer."""
+        assert not isinstance(visual, tuple), "only a system with a pooling has two streams"
         return visual, text
 
     def rows(
@@ -161,9 +166,16 @@ class System:
         """Rows of a sample that reach the LM head where all are wanted, after the last place."""
         return layout.length
 
-    def entering(self, parts: "LayerParts", layout: Layout) -> list[tuple[int, int]]:
+    def pooling(self) -> "Reducer | None":
+        """A reducer of the system's own: it makes the visual tokens of the sequence.
+
+        The embeddings that it reads stay in the state, beside the sequence.
+        """
+        return None
+
+    def entering(self, parts: "LayerParts", place: Place) -> list[tuple[int, int]]:
         """(tokens, width) of every tensor of the state that enters a layer of these parts."""
-        d = parts.hidden_size
+        d, layout = parts.hidden_size, place.layout
         if not self.decomposed:
             return [(layout.length, d)]
         return [(layout.num_visual, self.visual_width(parts)), (layout.num_text, d)]

@@ -13,6 +13,7 @@ from workbench.lvlm.place import Place
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
+    from workbench.lvlm.attention import Visual
     from workbench.lvlm.parts import LayerParts
 
 
@@ -33,13 +34,15 @@ class SAttnLayer(nn.Module):
 
     def forward(self, sequence: Tensor) -> tuple[Tensor, ...]:
         """[B, S, D] -> [B, S, D]."""
-        out = self.layer(
-            sequence,
-            attention_mask=self.mask,
-            position_embeddings=self.tables,
-            position_ids=self.places,
-        )
-        return (out,)
+        return (self.layer(sequence, **self.arguments()),)
+
+    def arguments(self) -> dict[str, Any]:
+        """What the layer, or its attention alone, is given beside hidden states."""
+        return {
+            "attention_mask": self.mask,
+            "position_embeddings": self.tables,
+            "position_ids": self.places,
+        }
 
 
 class SAttnDecode(nn.Module):
@@ -59,17 +62,19 @@ class SAttnDecode(nn.Module):
 
     def forward(self, token: Tensor) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
+        return (self.layer(token, **self.arguments()),)
+
+    def arguments(self) -> dict[str, Any]:
+        """What the layer, or its attention alone, is given beside hidden states."""
         from workbench.lvlm.held_cache import HeldCache
 
-        out = self.layer(
-            token,
-            attention_mask=None,
-            position_embeddings=self.tables,
-            position_ids=None,
-            past_key_values=HeldCache(self.keys, self.values),
-            use_cache=True,
-        )
-        return (out,)
+        return {
+            "attention_mask": None,
+            "position_embeddings": self.tables,
+            "position_ids": None,
+            "past_key_values": HeldCache(self.keys, self.values),
+            "use_cache": True,
+        }
 
 
 class SAttn(System):
@@ -82,7 +87,8 @@ class SAttn(System):
             return SAttnDecode(parts, context, place)
         return SAttnLayer(parts, context, place)
 
-    def state(self, visual: Tensor, text: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+    def state(self, visual: "Visual", text: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+        assert not isinstance(visual, tuple), "only a system with a pooling has two streams"
         return (layout.join(visual, text),)
 
     def pairs(self, place: Place, window: int | None) -> Pairs:

@@ -151,6 +151,24 @@ def reduced_layout(layout: Layout, reducer: Reducer, grids: Sequence[TokenGrid])
     return Layout(sum(left), layout.num_text, pattern)
 
 
+def reduced_segments(layout: Layout, reducer: Reducer) -> Layout:
+    """The layout with every visual segment reduced as one run of tokens."""
+    words = [
+        f"V{reducer.tokens(TokenGrid(s.length))}" if s.visual else f"T{s.length}"
+        for s in layout.segments
+    ]
+    left = sum(int(word[1:]) for word in words if word.startswith("V"))
+    return Layout(left, layout.num_text, ",".join(words))
+
+
+def entering_layout(cell: Cell) -> Layout:
+    """The layout of what enters a decoder, without images: after the cell's reducer, if any."""
+    layout, reducer = Layout.of(cell), reducer_of(cell)
+    if reducer is None or cell.scope == "lvlm" or not cell.num_visual:
+        return layout
+    return reduced_layout(layout, reducer, runs(layout))
+
+
 def _written(layout: Layout) -> list[int] | None:
     """The sizes of the visual segments where the layout writes them."""
     sizes = [part[1:] for part in layout.pattern.split(",") if part.startswith("V")]

@@ -33,11 +33,12 @@ from workbench.lvlm.loss import (
 )
 from workbench.lvlm.marks import part
 from workbench.lvlm.offload import Offload
-from workbench.lvlm.reduce import ReducedTokens, reducer_of, runs
+from workbench.lvlm.reduce import ReducedTokens, TokenGrid, reducer_of, runs
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
+    from workbench.lvlm.attention import Visual
     from workbench.lvlm.parts import LayerParts
     from workbench.lvlm.place import Place
 
@@ -82,9 +83,17 @@ class Decoder(nn.Module):
                 randomise(module)
         else:
             self._load(checkpoint)
+        # At scope lvlm the features are pooled before the adapter.
+        self.pooling: ReducedTokens | None = None
+        own, originals = system.pooling(), context.places[0].originals
+        if own is not None and originals.num_visual and cell.scope != "lvlm":
+            grids = tuple(TokenGrid(s.length) for s in originals.visual_segments)
+            self.pooling = ReducedTokens(own.build(context, width), grids)
         self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
 
-    def forward(self, visual: Tensor | None, ids: Tensor, targets: Tensor | None = None) -> Tensor:
+    def forward(
+        self, visual: "Visual | None", ids: Tensor, targets: Tensor | None = None
+    ) -> Tensor:
         """Logits [B, rows, vocab], or the mean loss of text tokens, given ``targets``.
 
         These are [B, T], or [B, S] labels of every row where the loss runs over all of them.
@@ -95,6 +104,9 @@ class Decoder(nn.Module):
             text = self.embed_tokens(ids)
             if self.embed_scale != 1.0:
                 text = text * self.embed_scale
+        if self.pooling is not None and isinstance(visual, Tensor):
+            with part("reducer"):
+                visual = visual, self.pooling(visual)
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
         for layer in self.layers:
             state = layer(*state)
@@ -231,7 +243,11 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
     if cell.pass_ == "decode":
         return _decode_step(cell, system, context, decoder)
     layout = context.layout
-    shape = (cell.batch, layout.num_visual, system.visual_width(decoder.parts[0]))
+    shape = (
+        cell.batch,
+        context.places[0].originals.num_visual,
+        system.visual_width(decoder.parts[0]),
+    )
     visual = random_tensor(shape, context, grad=train)
     vocab = context.model.config.vocab_size
     text = (cell.batch, layout.num_text)

@@ -31,7 +31,7 @@ def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
             forward=lambda: module(token),
             layers=[(parts, place, 1)],
         )
-    train, shapes = cell.pass_ == "train", system.entering(parts, place.layout)
+    train, shapes = cell.pass_ == "train", system.entering(parts, place)
     inputs = [random_tensor((cell.batch, *shape), context, grad=train) for shape in shapes]
     upstream = [random_tensor(tuple(x.shape), context) for x in inputs] if train else []
     return Workload(

@@ -5,6 +5,8 @@ so400m/14 at 384 pixels and an MLP adapter. Learnable visual positions are one v
 token, which the paper leaves open.
 """
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from workbench.errors import RequestError, Unsupported
@@ -22,6 +24,9 @@ from workbench.lvlm.scopes.decoder import Decoder, decoder_workload
 from workbench.lvlm.towers import Grid, Tower, tower_of
 from workbench.spec import Cell
 
+if TYPE_CHECKING:
+    from workbench.lvlm.attention import Visual
+
 
 class LVLM(nn.Module):
     """Pixels and text ids to logits or loss. HiMix has no adapter: it keeps the tower's width."""
@@ -36,7 +41,8 @@ class LVLM(nn.Module):
         self.tower, self.adapter = tower.build(context, grids, system.adapter)
         self.reducer: ReducedTokens | None = None
         self.reduces_last = tower.merges
-        reducer = reducer_of(cell)
+        reducer = reducer_of(cell) or system.pooling()
+        self.keeps_originals = system.pooling() is not None
         if reducer is not None and cell.num_visual:
             images = tuple(tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
             width = self.visual_width(tower, system)
@@ -50,10 +56,15 @@ class LVLM(nn.Module):
         """Pixels as the tower takes them, None in a decode step -> as the decoder's forward."""
         return self.decoder(None if pixels is None else self.embed(pixels), ids, targets)
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Visual embeddings [B, V, W] in the order of the images."""
+    def embed(self, pixels: Tensor) -> "Visual":
+        """Visual embeddings [B, V, W] in the order of the images.
+
+        Where the system pools and keeps the originals, these and the pooled ones.
+        """
         with part("tower"):
             visual = self.tower(pixels)
+        if self.keeps_originals:
+            return self._both(visual)
         if not self.reduces_last:
             visual = self._reduced(visual)
         with part("adapter"):
@@ -64,6 +75,19 @@ class LVLM(nn.Module):
         with part("adapter"):
             visual = visual.reshape(self.cell.batch, self.decoder.layout.num_visual, -1)
             return visual if self.positions is None else visual + self.positions
+
+    def _both(self, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """The adapter over the originals and over the pooled, each [B, n, W]."""
+        streams = [visual]
+        if not self.reduces_last:
+            streams.append(self._reduced(visual))
+        if self.adapter is not None:
+            with part("adapter"):
+                streams = [self.adapter(x) for x in streams]
+        if self.reduces_last:
+            streams.append(self._reduced(streams[0]))
+        originals, pooled = (x.reshape(self.cell.batch, -1, x.shape[-1]) for x in streams)
+        return originals, pooled
 
     def _reduced(self, visual: Tensor) -> Tensor:
         if self.reducer is None:
@@ -87,7 +111,8 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
         raise RequestError(
             f"num_visual {cell.num_visual}: the files make {sum(map(tower.tokens, grids))} tokens"
         )
-    reducer = reducer_of(cell)
+    own = system.pooling()
+    reducer = reducer_of(cell) or own
     context.positions = positions_of(tower, reducer, context.layout, grids)
     each = (tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
     context.images = tuple(i.tokens if reducer is None else reducer.tokens(i) for i in each)
@@ -112,6 +137,8 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     # The adapter runs token by token: on those that the reducer leaves, where that stands before.
     before = reducer is not None and not tower.merges
     left, whole = context.layout.num_visual if before else cell.num_visual, cell.num_visual
+    if before and own is not None:
+        left += whole
     if system.adapter:
         flops = cell.batch * tower.adapter_flops(grids) * left // whole
         workload.outside_flops["adapter"] = flops
