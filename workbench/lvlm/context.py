@@ -207,7 +207,8 @@ class Context:
     def _last_position(self) -> int:
         """The largest position of the whole sequence, in a decode pass the next token's."""
         end = self.cell.num_visual + self.cell.num_text - 1
-        end = end if self.positions is None else int(self.positions.max())
+        if self.positions is not None and not tracing(self.device):  # Shapes have no values.
+            end = int(self.positions.max())
         return end + (self.cell.pass_ == "decode")
 
     def _positions(self, stream: str) -> Tensor:
