@@ -202,3 +202,21 @@ def test_causal_pairs_from_any_first_row():
             for window in (None, 1, 4, 25, 100):
                 expected = sum(min(i + 1, window or i + 1) for i in range(first, first + rows))
                 assert causal_pairs(rows, window, first) == expected
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+def test_hidden_pairs_of_a_step_whose_loss_reads_text_alone(system, kernel, tmp_path):
+    """Nothing reads the last layer's visual rows: some of its branches have no backward."""
+    cell = small_cell(
+        "mistral", tmp_path, attention=system, kernel=kernel, scope="decoder", logits="text",
+        layout="V,T,V,T", **{"pass": "train"},
+    )  # fmt: skip
+    found = trace(cell)
+    prefill = trace(cell.replace(**{"pass": "forward"}))
+    hidden = prefill.flops - prefill.flops_causal
+    assert hidden == prefill.model_flops - prefill.model_flops_causal
+    # A backward has 2 matmuls for each of the forward, a fused one 5 for 2; or none at all.
+    share = (found.flops - found.flops_causal) / hidden
+    assert share <= (3 if kernel == "eager" else 3.5)
+    assert share >= 1 + (1 if kernel == "eager" else 1.25)

@@ -184,6 +184,14 @@ class System:
         """Query-key pairs of one layer."""
         raise NotImplementedError
 
+    def pairs_by_branch(self, place: Place, window: int | None) -> dict[str, Pairs] | None:
+        """``pairs`` by the marked part that computes them (V2V, T2V, …).
+
+        Only of a system some of whose branches may lack a backward: visual rows that nothing
+        reads after the last layer. None where all pairs are computed together.
+        """
+        return None
+
     def skips(self, kernel: "Kernel", place: Place, window: int | None) -> bool:
         """Whether pairs that the mask hides are not computed in that layer."""
         return kernel.skips(self.window_bites(place, window))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
-from workbench.lvlm.attention.decomposed import DecomposedLayer, visual_prefixes
+from workbench.lvlm.attention.decomposed import DecomposedLayer, stream_pairs, visual_prefixes
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.layout import causal_pairs
@@ -80,6 +80,22 @@ class DAttnFull(System):
         across = sum(s.length * s.visual_before for s in layout.text_segments)
         across += sum(s.length * s.text_before for s in layout.visual_segments)
         return Pairs(v * v + t * t + across, causal_pairs(layout.length, window))
+
+    def pairs_by_branch(self, place: Place, window: int | None) -> dict[str, Pairs]:
+        layout = place.layout
+        visual, text = layout.visual_segments, layout.text_segments
+        v, t = layout.num_visual, layout.num_text
+        dense = {
+            "V2V": v * v,
+            "T2T": t * t,
+            "V2T": sum(s.length * s.text_before for s in visual),
+            "T2V": sum(s.length * s.visual_before for s in text),
+        }
+        streams = {"V": visual, "T": text}
+        return {
+            name: Pairs(count, stream_pairs(streams[name[0]], streams[name[2]], window))
+            for name, count in dense.items()
+        }
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         return cell.batch * place.layout.length * token_flops(parts)

@@ -4,7 +4,7 @@ The visual stream of a diagonal system is token-wise: norm, k, v, W_o and MLP. I
 chunks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -226,11 +226,15 @@ def rotated_pairs(layout: Layout, window: int | None) -> Pairs:
 
 def text_pairs(layout: Layout, window: int | None) -> int:
     """T2T pairs that causality and the window (by index in the sequence) allow."""
-    segments = layout.text_segments
+    return stream_pairs(layout.text_segments, layout.text_segments, window)
+
+
+def stream_pairs(rows: Iterable[Segment], keys: Iterable[Segment], window: int | None) -> int:
+    """Pairs of rows with keys that causality and the window allow, segment by segment."""
     return sum(
         causal_pairs(row.length, window) if row is key else window_pairs(row, key, window)
-        for row in segments
-        for key in segments
+        for row in rows
+        for key in keys
         if key.start <= row.start
     )
 

@@ -89,11 +89,19 @@ class Grouped(Decomposed):
         return 0
 
     def pairs(self, place: Place, window: int | None) -> Pairs:
-        layout = place.layout
-        seen = sum(s.length * s.visual_before for s in layout.text_segments)
+        branches = self.pairs_by_branch(place, window).values()
+        return Pairs(sum(b.dense for b in branches), sum(b.allowed for b in branches))
+
+    def pairs_by_branch(self, place: Place, window: int | None) -> dict[str, Pairs]:
+        layout, visual = place.layout, 0
         if not place.keys_only:
-            seen += sum(self.visual_pairs(s.length, place) for s in layout.visual_segments)
-        return Pairs(layout.num_text**2 + seen, text_pairs(layout, None) + seen)
+            visual = sum(self.visual_pairs(s.length, place) for s in layout.visual_segments)
+        seen = sum(s.length * s.visual_before for s in layout.text_segments)
+        return {
+            "V2V": Pairs(visual, visual),
+            "T2V": Pairs(seen, seen),
+            "T2T": Pairs(layout.num_text**2, text_pairs(layout, None)),
+        }
 
     def window_bites(self, place: Place, window: int | None) -> bool:
         # One that hides a pair of S-Attn is refused, whether it hides one here or not.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from workbench.collector import without_collector
 from workbench.errors import RequestError
+from workbench.lvlm.attention import system_of
 from workbench.lvlm.build import Checkpointed, Workload, build, places_of, repeated_layers
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kinds import Stretch
@@ -130,6 +131,7 @@ def trace(
     Raises RequestError and Unsupported as ``build`` does.
     """
     plan = plan_of(cell) if compose else None
+    pieces = pieces or has_branches(cell)
     try:
         # Whatever waits for the collector would be freed at a moment of its own choice.
         on_card = card_operators() if allocator.card else nullcontext()
@@ -149,6 +151,12 @@ def trace(
                 f"num_visual {cell.num_visual}: a tensor of this cell has more than 2**63 bytes"
             ) from None
         raise
+
+
+def has_branches(cell: Cell) -> bool:
+    """Whether pairs of the cell's system are told apart by the piece that computes them."""
+    system = system_of(cell)
+    return any(system.pairs_by_branch(place, None) is not None for place in set(places_of(cell)))
 
 
 def plan_of(cell: Cell) -> Plan | None:
@@ -374,20 +382,26 @@ def masked_flops(
         return {}  # A cache holds only what its token sees.
     kinds = place_kinds(workload)
     system, kernel = workload.system, workload.context.kernel
-    dense: Counter[int] = Counter()
-    masked: dict[int, Fraction] = {}
+    dense: dict[int, Counter[str]] = {}
+    masked: dict[int, dict[str, Fraction]] = {}
     for parts, place, count in workload.layers:
-        pairs, kind = system.pairs(place, parts.window), kinds[place.kind]
-        dense[kind] += count * pairs.dense
+        kind, whole = kinds[place.kind], system.pairs(place, parts.window)
+        branches = system.pairs_by_branch(place, parts.window) or {"": whole}
         share = system.skipped_share(kernel, place, parts.window) if skipped else 1
-        hidden = count * (pairs.dense - pairs.allowed) * Fraction(share)
-        masked[kind] = masked.get(kind, Fraction(0)) + hidden
-    found: dict[int, int] = {}
-    for kind, attention in causal_attention(operators).items():
-        exact = attention * masked[kind] / dense[kind]
-        assert exact.denominator == 1, "attention FLOPs are a multiple of the dense pairs"
-        found[kind] = int(exact)
-    return found
+        computed = dense.setdefault(kind, Counter())
+        hidden = masked.setdefault(kind, {})
+        for branch, pairs in branches.items():
+            computed[branch] += count * pairs.dense
+            more = count * (pairs.dense - pairs.allowed) * Fraction(share)
+            hidden[branch] = hidden.get(branch, Fraction(0)) + more
+    found: Counter[int] = Counter()
+    for kind, pieces in causal_attention(operators).items():
+        together = pieces if "" not in dense[kind] else {"": sum(pieces.values())}
+        for branch, attention in together.items():
+            exact = attention * masked[kind][branch] / dense[kind][branch]
+            assert exact.denominator == 1, "attention FLOPs are a multiple of the dense pairs"
+            found[kind] += int(exact)
+    return dict(found)
 
 
 def place_kinds(workload: Workload) -> dict[Hashable, int]:

@@ -336,16 +336,17 @@ def total(operators: Counter[Operator]) -> int:
     return sum(op.flops * count for op, count in operators.items())
 
 
-def causal_attention(operators: Counter[Operator]) -> dict[int, int]:
-    """FLOPs over the decoder's query-key pairs by kind of layer (``Operator.place``).
+def causal_attention(operators: Counter[Operator]) -> dict[int, dict[str, int]]:
+    """FLOPs over the decoder's query-key pairs by kind of layer (``Operator.place``) and piece.
 
     A tower's attention hides none of its own.
     """
-    found: Counter[int] = Counter()
+    found: dict[int, dict[str, int]] = {}
     for op, count in operators.items():
         if op.attention and op.part == "decoder":
-            found[op.place] += op.flops * count
-    return dict(found)
+            pieces = found.setdefault(op.place, {})
+            pieces[op.piece] = pieces.get(op.piece, 0) + op.flops * count
+    return found
 
 
 def storage_bytes(tensors: Iterable[Tensor], granule: int = 1) -> int:

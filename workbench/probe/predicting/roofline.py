@@ -107,7 +107,7 @@ def works(cell: Cell, traced: Trace) -> list[Work]:
     """Every operator of a cell that does something, with the rate that it belongs to."""
     attention = causal_attention(traced.operators)
     kept = {
-        place: 1 - traced.skipped_by_place.get(place, 0) / flops if flops else 1.0
+        place: 1 - traced.skipped_by_place.get(place, 0) / max(1, sum(flops.values()))
         for place, flops in attention.items()
     }
     found = []
