@@ -18,6 +18,7 @@ from workbench.commands import cells, machine, process, stores, sweeps
 from workbench.commands.ask import ask
 from workbench.commands.calibrate import calibrate
 from workbench.commands.compare import compare
+from workbench.commands.compare_systems import compare_systems
 from workbench.commands.jobs import jobs
 from workbench.commands.limits import limit
 from workbench.commands.tokens import tokens
@@ -72,6 +73,7 @@ app.command()(stores.dashboard)
 app.command()(stores.export)
 app.command()(stores.merge)
 app.command()(compare)
+app.command(name="compare-systems")(compare_systems)
 app.command(name="list")(machine.list_)
 app.command()(calibrate)
 app.command()(validate)

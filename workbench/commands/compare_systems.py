@@ -1,0 +1,114 @@
+"""``compare-systems``: every attention system on one card, for one model and one input."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.commands import show
+from workbench.commands.cells import AsJson, Calibration
+from workbench.commands.options import takes_cell_or_pictures
+from workbench.errors import RequestError
+
+if TYPE_CHECKING:
+    from workbench.pictures import Pictures
+    from workbench.probe.predicting.systems import Compared
+    from workbench.spec import Cell
+
+
+@takes_cell_or_pictures
+def compare_systems(
+    cell: "Cell",
+    pictures: "Pictures | None",
+    device: Annotated[
+        str, typer.Option(help="A device entry, or a YAML file of one.")
+    ] = "h100-80gb",
+    systems: Annotated[
+        list[str] | None,
+        typer.Option("--system", help="Only this system; may be repeated.", show_default="all"),
+    ] = None,
+    lengths: Annotated[
+        bool,
+        typer.Option("--lengths", help="Also from which |V| on each takes less than S-Attn."),
+    ] = False,
+    chart: Annotated[
+        Path | None, typer.Option(help="Write a figure of the table here, as HTML.")
+    ] = None,
+    calibration: Calibration = None,
+    json_: AsJson = False,
+) -> None:
+    """Compare all attention systems: FLOPs, memory, seconds, how far each reaches, what it
+    gives up.
+    """
+    from workbench.probe.predicting.systems import compare_systems as compare
+
+    if chart is not None and chart.suffix != ".html":
+        raise RequestError(f"chart {str(chart)!r}: a file whose name ends in .html")
+    found = list(compare(cell, device, systems or (), True, lengths, calibration))
+    if chart is not None:
+        from workbench.figures.systems import systems_figure
+
+        figure = systems_figure([one.document() for one in found], cell.num_visual, device)
+        chart.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
+    if json_:
+        cells = {**cell.document()}
+        for name in ("attention", "settings"):
+            cells.pop(name)
+        show.emit(
+            {
+                "cell": cells,
+                "source": "predicted",
+                "device": device,
+                "systems": [one.document() for one in found],
+            }
+        )
+        return
+    print(f"{cell.model}, {cell.scope}, {cell.pass_}, |V| = {cell.num_visual:,}, predicted for "
+          f"{device}")  # fmt: skip
+    show.table(COLUMNS, [_row(one) for one in found])
+    if lengths:
+        print()
+        print("Takes less than S-Attn from |V| =")
+        show.table(("system", "FLOPs", "memory", "seconds"), [_lengths(one) for one in found])
+
+
+COLUMNS = ("system", "kernel", "FLOPs", "peak memory", "s/it", "largest |V|", "gives up")
+
+
+def _row(one: "Compared") -> tuple[str, ...]:
+    from workbench.figures import quantity
+
+    metrics, record = one.record.metrics, one.record
+    if record.status == "unsupported":
+        return (one.entry.label, record.cell.kernel, "", "", "", "", record.error or "")
+    if one.limit is None:
+        furthest = ""
+    elif one.limit.max_visual is None:
+        furthest = "none"
+    else:
+        beyond = "" if one.limit.fails_at is not None else " or more"
+        furthest = f"{one.limit.max_visual:,}{beyond}"
+    memory = quantity(metrics.get("peak_bytes"), "B")
+    return (
+        one.entry.label,
+        record.cell.kernel,
+        quantity(metrics.get("flops"), "FLOP"),
+        memory if record.status == "ok" else f"{memory} (does not fit)",
+        quantity(metrics.get("time_s"), "s"),
+        furthest,
+        one.entry.gives_up,
+    )
+
+
+def _lengths(one: "Compared") -> tuple[str, ...]:
+    from workbench.probe.predicting.systems import LARGEST, METRICS
+
+    def word(metric: str) -> str:
+        if metric not in one.lengths:
+            return ""
+        found = one.lengths[metric]
+        if found is None:
+            return f"none up to {LARGEST:,}"
+        return f"{found:,}" if found else "the first token"
+
+    return (one.entry.label, *(word(metric) for metric in METRICS))

@@ -1,0 +1,157 @@
+"""Attention systems side by side on one card: what each costs, how far it reaches, from where on
+it costs less than another.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS
+from workbench.lvlm.build import visual_unit
+from workbench.probe.predicting.limit import Limit, predicted_limit
+from workbench.probe.predicting.predict import predict
+from workbench.record import Record
+from workbench.spec import Cell
+from workbench.systems import Entry, entry
+
+BASELINE = "s_attn"
+METRICS = ("flops", "peak_bytes", "time_s")
+"""What a system may take less of."""
+LARGEST = 2**20
+"""The |V| up to which an efficiency length is looked for."""
+WITHIN = 0.01
+"""How near an efficiency length is found."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One system beside the baseline, on one card."""
+
+    name: str
+    entry: Entry
+    record: Record
+    """Its cell, predicted."""
+    limit: Limit | None
+    """Its threshold; None where it was not asked for, or the system does not serve the cell."""
+    lengths: dict[str, int | None]
+    """By metric the smallest |V| from which on it takes less than the baseline, within 1 %; None
+    where it does not up to ``LARGEST``. Empty where it was not asked for."""
+
+    def document(self) -> dict[str, Any]:
+        """JSON-ready."""
+        limit = self.limit
+        return {
+            "attention": self.name,
+            "label": self.entry.label,
+            "group": self.entry.group,
+            "gives_up": self.entry.gives_up,
+            "kernel": self.record.cell.kernel,
+            "status": str(self.record.status),
+            "error": self.record.error,
+            "metrics": self.record.metrics,
+            "max_visual": None if limit is None else limit.max_visual,
+            "fails_at": None if limit is None else limit.fails_at,
+            "efficiency_lengths": self.lengths,
+            "flags": self.record.flags,
+        }
+
+
+def compare_systems(
+    cell: Cell,
+    device: str,
+    names: Sequence[str] = (),
+    limits: bool = True,
+    lengths: bool = False,
+    calibration: str | None = None,
+) -> Iterator[Compared]:
+    """Every system (or those of ``names``) on a cell like this one, one after the other.
+
+    A system that the cell's kernel cannot serve runs on ``eager``, as its record's cell says. A
+    system without visual rows has logits of text. Raises RequestError for unknown names.
+    """
+    for name in names or SYSTEMS:
+        SYSTEMS[name]
+    baseline = _Curve(_cells(cell, BASELINE), device, calibration)
+    for name in names or SYSTEMS:
+        cells = _cells(cell, name)
+        record = _first_served(cells, device, calibration)
+        served = record.status != "unsupported"
+        found = None
+        if limits and served:
+            found = predicted_limit(record.cell.replace(num_visual=1), device)
+        crossings: dict[str, int | None] = {}
+        if lengths and served and name != BASELINE:
+            own = _Curve([record.cell], device, calibration)
+            crossings = efficiency_lengths(own, baseline, visual_unit(record.cell))
+        known = entry("attention", name)
+        yield Compared(name, known or Entry(name, name, "other", ""), record, found, crossings)
+
+
+def _cells(cell: Cell, name: str) -> list[Cell]:
+    """The cell under a system, on its own kernel and on the one that serves everything."""
+    known = entry("attention", name)
+    fields: dict[str, Any] = {"attention": name}
+    if name != cell.attention:
+        fields["settings"] = None
+    if known is not None and known.logits == "text":
+        fields["logits"] = "text"
+    # What a system does not have is left out for it, as its record's cell says.
+    lacking = [n for n in STREAM_OPTIONS if getattr(cell, n) and n not in SYSTEMS[name].options]
+    fields |= {option: Cell.model_fields[option].default for option in lacking}
+    kernels = dict.fromkeys((cell.kernel, "eager"))
+    return [cell.replace(kernel=kernel, **fields) for kernel in kernels]
+
+
+def _first_served(cells: Iterable[Cell], device: str, calibration: str | None) -> Record:
+    """The record of the first cell that can be served; else that of the first."""
+    records = []
+    for cell in cells:
+        records.append(predict(cell, device, calibration))
+        if records[-1].status != "unsupported":
+            return records[-1]
+    return records[0]
+
+
+class _Curve:
+    """The metrics of a kind of cell over |V|, predicted where they are asked for."""
+
+    def __init__(self, cells: Sequence[Cell], device: str, calibration: str | None) -> None:
+        self.cells, self.device, self.calibration = cells, device, calibration
+        self._known: dict[int, Record] = {}
+
+    def __call__(self, num_visual: int, metric: str) -> float | None:
+        if num_visual not in self._known:
+            cells = (cell.replace(num_visual=num_visual) for cell in self.cells)
+            self._known[num_visual] = _first_served(cells, self.device, self.calibration)
+        return self._known[num_visual].metrics.get(metric)
+
+
+def efficiency_lengths(
+    system: "_Curve", baseline: "_Curve", unit: int = 1
+) -> dict[str, int | None]:
+    """By metric the smallest |V|, a multiple of ``unit``, from which on a system takes less.
+
+    From there on it does at every doubling up to ``LARGEST``; 0 where it does from one unit on.
+    """
+    sizes = [unit]
+    while sizes[-1] * 2 <= LARGEST:
+        sizes.append(sizes[-1] * 2)
+
+    def less(size: int, metric: str) -> bool:
+        ours, theirs = system(size, metric), baseline(size, metric)
+        return ours is not None and theirs is not None and ours < theirs
+
+    found: dict[str, int | None] = {}
+    for metric in METRICS:
+        more = next((i for i in range(len(sizes) - 1, -1, -1) if not less(sizes[i], metric)), None)
+        if more is None:
+            found[metric] = 0
+        elif more == len(sizes) - 1:
+            found[metric] = None
+        else:
+            low, high = sizes[more] // unit, sizes[more + 1] // unit
+            while high - low > max(1, WITHIN * low):
+                middle = (low + high) // 2
+                low, high = (low, middle) if less(middle * unit, metric) else (middle, high)
+            found[metric] = high * unit
+    return found

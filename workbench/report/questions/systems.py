@@ -1,0 +1,146 @@
+"""What would another attention system cost, and what does it give up?"""
+
+import pandas as pd
+
+from workbench.analysis import limits, without_host_bound
+from workbench.analysis.efficiency import efficiency_lengths
+from workbench.figures import in_order, quantity
+from workbench.report.material import Material, Subject
+from workbench.report.page import Table
+from workbench.report.question import QUESTIONS, Answer, Question
+from workbench.report.sentences import RAN, at_place, place, places, ratio_words
+from workbench.report.text import listed
+from workbench.systems import entry
+
+COLUMNS = ("system", "kind", "gives up", "at |V|", "FLOPs", "peak memory", "s/it", "largest |V|",
+           "less time than S-Attn from |V| =")  # fmt: skip
+BASELINE = "s_attn"
+
+
+def _told(material: Material) -> tuple[Subject, str, str, pd.DataFrame] | None:
+    """The subject with most systems, a place of it, and its rows."""
+    best = None
+    for subject in material.spoken:
+        for source, device in places(subject.rows):
+            rows = at_place(subject.rows, source, device)
+            count = rows["attention"].nunique()
+            if best is None or count > best[0]:
+                best = count, (subject, source, device, rows)
+    return None if best is None else best[1]
+
+
+def _at(rows: pd.DataFrame) -> int:
+    """The largest |V| at which most systems have FLOPs."""
+    counts = rows[rows["flops"].notna()].groupby("num_visual")["series"].nunique()
+    return int(counts[counts == counts.max()].index.max())
+
+
+def _baseline(rows: pd.DataFrame) -> str | None:
+    """S-Attn's series that is fastest where it ran last; None without one."""
+    own = rows[rows["attention"] == BASELINE].dropna(subset=["flops"])
+    if own.empty:
+        return None
+    last = own[own["num_visual"] == own["num_visual"].max()]
+    return str(last.sort_values("time_s").iloc[0]["series"])
+
+
+def headline(material: Material) -> Table | None:
+    """Every system at the largest |V| that most share, and from where on it takes less time."""
+    told = _told(material)
+    if told is None or told[3]["flops"].isna().all():
+        return None
+    subject, source, device, rows = told
+    at = _at(rows)
+    here = rows[rows["num_visual"] == at]
+    by_name = {row["series"]: row for row in here.to_dict("records")}
+    furthest = {r["series"]: r["max_visual"] for r in limits(rows).to_dict("records")}
+    starts = _starts(rows)
+    table = []
+    for name in in_order(here):
+        row = by_name[name]
+        known = entry("attention", str(row["attention"]))
+        end = furthest.get(name)
+        table.append((
+            name if row["status"] == "ok" else f"{name} ({row['status']})",
+            "" if known is None else known.group,
+            "" if known is None else known.gives_up,
+            f"{at:,}",
+            quantity(row["flops"], "FLOP"), quantity(row["peak_bytes"], "B"),
+            quantity(row["time_s"], "s"),
+            "none" if end is None or pd.isna(end) else f"{end:,}",
+            starts.get(name, ""),
+        ))  # fmt: skip
+    note = f"{subject.title}, {place(source, device)}; largest |V|: of those in the sweep."
+    return Table("Headline", COLUMNS, tuple(table), note)
+
+
+def _starts(rows: pd.DataFrame) -> dict[str, str]:
+    """By series, in words, from which tested |V| on it takes less time than S-Attn."""
+    baseline = _baseline(rows)
+    if baseline is None:
+        return {}
+    table = efficiency_lengths(without_host_bound(rows, ["time_s"]), baseline, ["time_s"])
+    found = {}
+    for row in table.to_dict("records"):
+        start, before = row["less_from"], row["not_less_at"]
+        if pd.isna(start):
+            found[row["series"]] = "never here"
+        elif pd.isna(before):
+            found[row["series"]] = f"{start:,} or fewer"
+        else:
+            found[row["series"]] = f"{start:,} (not at {before:,})"
+    return found
+
+
+def answer(material: Material) -> Answer:
+    """The cheapest systems by time at one |V|, who reaches furthest, and what that costs."""
+    told = _told(material)
+    if told is None or told[3]["flops"].isna().all():
+        lacking = "No cell has FLOPs, so no system is compared."
+        return lacking, lacking, lacking
+    subject, source, device, rows = told
+    where = f"{subject.title}, {place(source, device)}"
+    at = _at(rows)
+    here = rows[(rows["num_visual"] == at) & rows["time_s"].notna()]
+    baseline = _baseline(rows)
+    own = here[here["series"] == baseline]
+    rest = here[here["attention"] != BASELINE].sort_values("time_s")
+    best = rest.drop_duplicates("attention").head(3)
+    if own.empty or best.empty:
+        first = f"At |V| = {at:,} no system has seconds beside S-Attn's ({where})."
+    else:
+        took = float(own.iloc[0]["time_s"])
+        words = [
+            f"{row['series']} {quantity(row['time_s'], 's')}"
+            f" ({ratio_words(took / row['time_s'])}×)"
+            for row in best.to_dict("records")
+        ]
+        first = (
+            f"At |V| = {at:,} {baseline} takes {quantity(took, 's')}; fastest are {listed(words)}"
+            f" ({where})."
+        )
+    table = limits(rows).dropna(subset=["max_visual"])
+    if table.empty:
+        second = f"Nothing {RAN[source]} ({where})."
+    else:
+        top = int(table["max_visual"].max())
+        names = in_order(rows[rows["series"].isin(table[table["max_visual"] == top]["series"])])
+        second = f"The largest |V| that {RAN[source]} is {top:,}, under {listed(names)} ({where})."
+    given = [
+        f"{known.label} {known.gives_up}"
+        for name in best["attention"]
+        if (known := entry("attention", str(name))) is not None
+    ]
+    third = f"What they give up: {listed(given)}." if given else "No other system is here."
+    return first, second, third
+
+
+QUESTIONS.add(
+    "systems",
+    Question(
+        title="What would another attention system cost, and what does it give up?",
+        fill="probes/literature.py",
+        answer=answer,
+        headline=headline,
+    ),
+)
