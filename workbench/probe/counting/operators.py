@@ -86,11 +86,18 @@ ROWS = (
     Row(names("to_host from_host"), "a copy to pinned memory and back: on a card the host is "
         "another place (see \"Activation offload\")", "cuda/Copy.cu, copy_kernel_cuda"),
     Row(names("index embedding"), SAME, "cuda/IndexKernel.cu; TensorAdvancedIndexing.cpp"),
+    Row(names("topk"), "its tensors; results of more than some thousand a slice are sorted beside "
+        "copies of them: left out (choices of regions and tokens)", "cuda/TensorTopK.cpp, "
+        "topk_out_cuda", True),
+    Row(names("gather scatter_add"), "its tensors alone: the backward adds by atomics into zeros",
+        "cuda/ScatterGatherKernel.cu, cuda_scatter_gather_base_kernel", True),
+    Row(names("select_backward"), "zeros as large as the input, written in place",
+        "TensorShape.cpp, select_backward"),
     Row(names("slice_backward"), "zeros as large as the input, written in place",
         "TensorShape.cpp, slice_backward"),
     Row(names("_unsafe_view"), "a view: nothing", "TensorShape.cpp"),
     Row(names("empty_like fill_ new_empty new_empty_strided new_full new_zeros ones ones_like "
-              "scalar_tensor zeros_like"), "its tensors alone: a request, and a fill",
+              "scalar_tensor zeros zeros_like"), "its tensors alone: a request, and a fill",
         "TensorFactories.cpp; cuda/FillKernel.cu"),
 )  # fmt: skip
 """All of them. An operator stands in one row."""

@@ -1,0 +1,109 @@
+"""Systems side by side: the command, its document and figure, and where one takes less."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from workbench.analysis.efficiency import efficiency_lengths
+from workbench.cli import main
+from workbench.figures.systems import systems_figure
+from workbench.lvlm.attention import SYSTEMS
+from workbench.probe.predicting.predict import predict
+from workbench.probe.predicting.systems import LARGEST, compare_systems
+from workbench.spec import Grid, Sweep, make_cell
+from workbench.store import Store
+
+
+def test_every_system_stands_beside_the_others():
+    cell = make_cell(num_visual=600, scope="layer", tiled=True)
+    found = {one.name: one for one in compare_systems(cell, "h100-80gb", limits=False)}
+    assert set(found) == set(SYSTEMS)
+    for name, one in found.items():
+        own = one.record
+        assert own.cell.attention == name
+        assert own.cell.tiled is ("tiled" in SYSTEMS[name].options)
+        if own.status == "ok":
+            assert own.metrics == predict(own.cell, "h100-80gb").metrics
+
+
+def test_an_efficiency_length_is_where_the_order_turns():
+    cell = make_cell(
+        model="qwen2-0.5b", num_visual=64, num_text=32, logits="text", scope="decoder"
+    )
+    (found,) = compare_systems(cell, "h100-80gb", ["d_attn_cascade"], limits=False, lengths=True)
+    length = found.lengths["flops"]
+    assert 0 < length < LARGEST
+
+    def flops(attention, size):
+        sized = cell.replace(attention=attention, num_visual=size)
+        return predict(sized, "h100-80gb").metrics["flops"]
+
+    assert flops("d_attn_cascade", length) < flops("s_attn", length)
+    below = int(length / 1.011) - 1
+    assert flops("d_attn_cascade", below) >= flops("s_attn", below)
+
+
+def test_the_command(capsys, tmp_path):
+    chart = tmp_path / "systems.html"
+    words = ["compare-systems", "--visual", "600", "--system", "s_attn", "--system", "himix",
+             "--chart", str(chart)]  # fmt: skip
+    main([*words, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["cell"]["num_visual"] == 600
+    assert [one["attention"] for one in document["systems"]] == ["s_attn", "himix"]
+    himix = document["systems"][1]
+    assert himix["gives_up"] == "visual rows; needs training"
+    assert himix["max_visual"] < himix["fails_at"]
+    assert "HiMix" in chart.read_text(encoding="utf-8")
+    main(words)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:2] == ["system", "kernel"]
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--system", "s_atn"], "attention system 's_atn'"), (["--chart", "x.png"], "chart 'x.png'")],
+)
+def test_wrong_words_are_one_line(words, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare-systems", "--visual", "9", *words])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_hollow():
+    documents = [
+        {"label": "A", "group": "exact", "gives_up": "", "status": "ok",
+         "metrics": {"time_s": 1.0, "peak_bytes": 10}},
+        {"label": "B", "group": "exact", "gives_up": "", "status": "oom",
+         "metrics": {"time_s": 2.0, "peak_bytes": 20}},
+        {"label": "C", "group": "exact", "gives_up": "", "status": "unsupported", "metrics": {}},
+    ]  # fmt: skip
+    drawn = systems_figure(documents, 9, "h100-80gb")
+    bars = drawn.data[0]
+    assert list(bars.y) == ["A", "B"]
+    assert bars.text[1].endswith("does not fit")
+    assert bars.marker.color[0] != bars.marker.color[1]
+
+
+def test_lengths_of_a_store(tmp_path):
+    cells = [make_cell(attention=a, num_visual=v, num_text=8, model="qwen2-0.5b")
+             for a in ("s_attn", "d_attn_cascade") for v in (16, 256, 4096)]  # fmt: skip
+    with Store.open(tmp_path / "a.db", mode="w") as store:
+        sweep = Sweep(name="x", grids=(Grid(visual=(16,)),))
+        records = [predict(cell, "h100-80gb") for cell in cells]
+        run = store.begin_run("x", sweep.model_dump(mode="json", by_alias=True),
+                              records[0].environment)  # fmt: skip
+        store.add_many(run, records)
+        frame = store.frame()
+    (row,) = efficiency_lengths(frame, "S-Attn · sdpa", ["flops"]).to_dict("records")
+    values = frame.pivot(index="num_visual", columns="attention", values="flops")
+    less = values["d_attn_cascade"] < values["s_attn"]
+    assert row["less_from"] == less[less].index.min()
+    assert row["not_less_at"] == less[~less].index.max()
+    assert efficiency_lengths(frame, "nobody", ["flops"]).empty
+    assert pd.isna(
+        efficiency_lengths(frame, "D-Attn cascade · sdpa", ["flops"]).iloc[0]["less_from"]
+    )
