@@ -21,6 +21,9 @@ def test_every_system_stands_beside_the_others():
     assert set(found) == set(SYSTEMS)
     for name, one in found.items():
         own = one.record
+        if own is None:
+            assert "scope layer" in one.error
+            continue
         assert own.cell.attention == name
         assert own.cell.tiled is ("tiled" in SYSTEMS[name].options)
         if own.status == "ok":

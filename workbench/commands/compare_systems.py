@@ -78,9 +78,10 @@ COLUMNS = ("system", "kernel", "FLOPs", "peak memory", "s/it", "largest |V|", "g
 def _row(one: "Compared") -> tuple[str, ...]:
     from workbench.figures import quantity
 
-    metrics, record = one.record.metrics, one.record
-    if record.status == "unsupported":
-        return (one.entry.label, record.cell.kernel, "", "", "", "", record.error or "")
+    record = one.record
+    if record is None or record.status == "unsupported":
+        return (one.entry.label, one.cell.kernel, "", "", "", "", f"not served: {one.error}")
+    metrics = record.metrics
     if one.limit is None:
         furthest = ""
     elif one.limit.max_visual is None:
@@ -91,7 +92,7 @@ def _row(one: "Compared") -> tuple[str, ...]:
     memory = quantity(metrics.get("peak_bytes"), "B")
     return (
         one.entry.label,
-        record.cell.kernel,
+        one.cell.kernel,
         quantity(metrics.get("flops"), "FLOP"),
         memory if record.status == "ok" else f"{memory} (does not fit)",
         quantity(metrics.get("time_s"), "s"),

@@ -19,7 +19,10 @@ def report(
     store: StorePath,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder.")] = REPORT_FOLDER,
     question: Annotated[
-        str, typer.Option(help="dattn-vs-sattn, will-it-fit, kernel-choice, himix, regression.")
+        str,
+        typer.Option(
+            help="dattn-vs-sattn, will-it-fit, kernel-choice, himix, systems, regression."
+        ),
     ] = "dattn-vs-sattn",
     against: Annotated[
         Path | None, typer.Option(metavar="STORE", help="The earlier store of a regression.")

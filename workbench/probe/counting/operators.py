@@ -79,7 +79,7 @@ ROWS = (
     Row(names("lerp"), POINTWISE, "cuda/Lerp.cu", True),
     Row(names("logaddexp"), POINTWISE, "cuda/LogAddExpKernel.cu", True),
     Row(names("add add_ sub sub_ mul div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
-              "tanh_backward ge bitwise_or where masked_fill"), POINTWISE,
+              "tanh_backward ge lt bitwise_and bitwise_or where masked_fill"), POINTWISE,
         "TensorIterator.cpp; cuda/Loops.cuh"),
     Row(names("_to_copy clone copy_"), "its tensors alone: on one device types and strides "
         "change within the kernel", "cuda/Copy.cu, copy_kernel_cuda"),
@@ -89,6 +89,14 @@ ROWS = (
     Row(names("topk"), "its tensors; results of more than some thousand a slice are sorted beside "
         "copies of them: left out (choices of regions and tokens)", "cuda/TensorTopK.cpp, "
         "topk_out_cuda", True),
+    Row(names("sort"), "CUB's buffers for keys and indices, some four times the result: left out "
+        "(places of rows, a few bytes a row)", "cuda/Sort.cpp; cuda/SortStable.cu"),
+    Row(names("searchsorted arange remainder floor_divide bitwise_not"), "their tensors alone: "
+        "places and masks of rows", "cuda/Bucketization.cu; TensorIterator.cpp"),
+    Row(names("linalg_vector_norm"), "its tensors; partial sums between blocks of threads (some "
+        "KB) are left out", "cuda/ReduceNormKernel.cu"),
+    Row(names("index_select index_copy index_add scatter"), SAME,
+        "cuda/Indexing.cu; cuda/IndexKernel.cu; cuda/ScatterGatherKernel.cu"),
     Row(names("gather scatter_add"), "its tensors alone: the backward adds by atomics into zeros",
         "cuda/ScatterGatherKernel.cu, cuda_scatter_gather_base_kernel", True),
     Row(names("select_backward"), "zeros as large as the input, written in place",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.errors import RequestError
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS
 from workbench.lvlm.build import visual_unit
 from workbench.probe.predicting.limit import Limit, predicted_limit
@@ -29,8 +30,11 @@ class Compared:
 
     name: str
     entry: Entry
-    record: Record
-    """Its cell, predicted."""
+    cell: Cell
+    record: Record | None
+    """Its cell, predicted; None where the system cannot be asked for such a cell."""
+    error: str | None
+    """Why there is no such record, or none that is served."""
     limit: Limit | None
     """Its threshold; None where it was not asked for, or the system does not serve the cell."""
     lengths: dict[str, int | None]
@@ -45,14 +49,14 @@ class Compared:
             "label": self.entry.label,
             "group": self.entry.group,
             "gives_up": self.entry.gives_up,
-            "kernel": self.record.cell.kernel,
-            "status": str(self.record.status),
-            "error": self.record.error,
-            "metrics": self.record.metrics,
+            "kernel": self.cell.kernel,
+            "status": "unsupported" if self.record is None else str(self.record.status),
+            "error": self.error,
+            "metrics": {} if self.record is None else self.record.metrics,
             "max_visual": None if limit is None else limit.max_visual,
             "fails_at": None if limit is None else limit.fails_at,
             "efficiency_lengths": self.lengths,
-            "flags": self.record.flags,
+            "flags": [] if self.record is None else self.record.flags,
         }
 
 
@@ -67,14 +71,20 @@ def compare_systems(
     """Every system (or those of ``names``) on a cell like this one, one after the other.
 
     A system that the cell's kernel cannot serve runs on ``eager``, as its record's cell says. A
-    system without visual rows has logits of text. Raises RequestError for unknown names.
+    system without visual rows has logits of text. Raises RequestError for unknown names, and for
+    a cell that S-Attn cannot be asked for either.
     """
     for name in names or SYSTEMS:
         SYSTEMS[name]
+    _first_served(_cells(cell, BASELINE), device, calibration)
     baseline = _Curve(_cells(cell, BASELINE), device, calibration)
     for name in names or SYSTEMS:
-        cells = _cells(cell, name)
-        record = _first_served(cells, device, calibration)
+        known = entry("attention", name) or Entry(name, name, "other", "")
+        try:
+            record = _first_served(_cells(cell, name), device, calibration)
+        except RequestError as error:  # Its own: S-Attn took the same cell.
+            yield Compared(name, known, cell, None, str(error), None, {})
+            continue
         served = record.status != "unsupported"
         found = None
         if limits and served:
@@ -83,8 +93,7 @@ def compare_systems(
         if lengths and served and name != BASELINE:
             own = _Curve([record.cell], device, calibration)
             crossings = efficiency_lengths(own, baseline, visual_unit(record.cell))
-        known = entry("attention", name)
-        yield Compared(name, known or Entry(name, name, "other", ""), record, found, crossings)
+        yield Compared(name, known, record.cell, record, record.error, found, crossings)
 
 
 def _cells(cell: Cell, name: str) -> list[Cell]:
