@@ -97,19 +97,18 @@ def _salvaged(path: Path) -> _Part:
     """The rows of a damaged store."""
     try:
         with closing(Salvage(path)) as file:
-            runs, found, lost = _rows_of(file)
+            runs, found, number, lost = _rows_of(file)
     except OSError as error:
         raise StoreError(f"store {str(path)!r}: cannot be read: {error.strerror}") from error
     if not found:
         raise RequestError(f"store {str(path)!r}: no store, or damaged: no readable record in it")
-    number = len({(run, r.cell.key, r.source, r.device) for run, r in found})
     note = f"{path}: damaged; {number} records saved, the file itself is left as it is"
     note += f"; {lost} rows were there but made no sense" if lost else ""
     return _Part(list(runs.values()), found, {}, {}, note)
 
 
-def _rows_of(file: Salvage) -> tuple[dict[int, RunInfo], list[tuple[str, Record]], int]:
-    """Runs by their number, (run, record), and how many rows made no sense."""
+def _rows_of(file: Salvage) -> tuple[dict[int, RunInfo], list[tuple[str, Record]], int, int]:
+    """Runs by their number, (run, record), of how many cells, and rows that made no sense."""
     runs: dict[int, RunInfo] = {}
     for rowid, (_, name, sweep, started_at, _, spec, environment) in file.rows(RUNS):
         try:
@@ -119,6 +118,7 @@ def _rows_of(file: Salvage) -> tuple[dict[int, RunInfo], list[tuple[str, Record]
             continue
     facts_of = {number: run.environment.model_dump_json() for number, run in runs.items()}
     found: list[tuple[str, Record]] = []
+    identities = set()
     lost, digest = 0, ""
     for _, (_, run_id, *values) in file.rows(RECORDS):
         try:
@@ -132,4 +132,5 @@ def _rows_of(file: Salvage) -> tuple[dict[int, RunInfo], list[tuple[str, Record]
             name = f"salvaged-{digest}-{run_id}"
             runs[run_id] = RunInfo(name, "salvaged", "", {}, Environment(), 0)
         found.append((runs[run_id].id, record))
-    return runs, found, lost
+        identities.add((runs[run_id].id, *values[:3]))  # Its key, source and device.
+    return runs, found, len(identities), lost

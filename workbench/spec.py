@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import pairwise, product
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -251,10 +251,20 @@ class Cell(BaseModel):
 
         Only fields that differ from their defaults are hashed: a new field leaves old keys alone.
         """
+        return self.key_at()(self.num_visual)
+
+    def key_at(self) -> Callable[[int], str]:
+        """The keys of this cell at any |V|: in what is hashed one number differs."""
         changed = self.model_dump(by_alias=True, exclude_defaults=True)
-        changed["num_visual"] = self.num_visual
-        text = _CANONICAL.encode(changed)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        text = _CANONICAL.encode({**changed, "num_visual": 0})
+        # It stands there once: the quotes of a name within a string are escaped.
+        before, after = text.split('"num_visual":0')
+
+        def key(num_visual: int) -> str:
+            whole = f'{before}"num_visual":{num_visual}{after}'
+            return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+        return key
 
     def at(self, num_visual: int) -> Self:
         """A copy with another |V|; of its checks only those between fields are made again."""

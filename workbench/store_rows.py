@@ -108,9 +108,10 @@ def _once(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 
 @_once
-def _cell(text: str) -> Cell:
-    """The cell of a text at |V| = 1."""
-    return Cell.model_validate({**load(text), "num_visual": 1})
+def _cell(text: str) -> tuple[Cell, Callable[[int], str]]:
+    """The cell of a text at |V| = 1, and its key at any."""
+    cell = Cell.model_validate({**load(text), "num_visual": 1})
+    return cell, cell.key_at()
 
 
 @_once
@@ -122,8 +123,10 @@ def decode(row: Sequence[Any], run_environment: str) -> Record:
     """The inverse of ``encode``; raises ValueError with one line where the row makes no sense."""
     values = dict(zip(COLUMNS, row, strict=True))
     try:
+        cell, key_at = _cell(values["cell"])
+        num_visual = _count(values["num_visual"])
         record = Record(
-            cell=_cell(values["cell"]).at(_count(values["num_visual"])),
+            cell=cell.at(num_visual),
             source=values["source"],
             device=values["device"],
             status=values["status"],
@@ -145,6 +148,6 @@ def decode(row: Sequence[Any], run_environment: str) -> Record:
     for name, samples in record.samples.items():
         if samples and not -MOST <= min(samples) <= max(samples) <= MOST:
             raise ValueError(f"record {values['key']}: samples of {name} beyond {MOST:g}")
-    if record.cell.key != values["key"]:
-        raise ValueError(f"record {values['key']}: its cell has the key {record.cell.key}")
+    if (key := key_at(num_visual)) != values["key"]:
+        raise ValueError(f"record {values['key']}: its cell has the key {key}")
     return record

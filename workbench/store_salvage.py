@@ -14,9 +14,10 @@ import errno
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench.files import require_file
 
@@ -159,15 +160,20 @@ class Salvage:
         payload = page[start : start + local]
         if len(payload) < local:
             raise Unreadable("beyond the end of the page")
-        kinds, body = _kinds(payload, columns)
-        if body + sum(map(_size, kinds)) != length or not len(columns) < length <= MAX_ROW:
+        head, after = _varint(payload, 0)
+        if head > len(payload) or not len(columns) < head <= 9 * len(columns) + 2:
+            raise Unreadable("a header of other columns")
+        layout = _layout(payload[:head], after, columns)
+        if layout is None:
+            raise Unreadable("a header of other columns")
+        if layout.length != length or not len(columns) < length <= MAX_ROW:
             raise Unreadable("not as long as its values")
         end = start + local
         if length > local:
             following = int.from_bytes(page[end : end + 4], "big")
             payload = b"".join((payload, *self._overflow(following, length - local, used)))
             end += 4
-        return rowid, _values(payload, body, kinds), end - at
+        return rowid, layout.values(payload), end - at
 
     def _local(self, length: int) -> int:
         """How much of a row of so many bytes lies in its leaf page."""
@@ -205,43 +211,65 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return value << 8 | data[at + 8], at + 9
 
 
-def _kinds(record: bytes, columns: str) -> tuple[list[int], int]:
-    """The types of a record's values, and where these begin; Unreadable for other columns."""
-    end, at = _varint(record, 0)
-    if end > len(record) or not len(columns) < end <= 9 * len(columns) + 2:
-        raise Unreadable("a header of other columns")
-    kinds = []
-    for column in columns:
-        kind, at = _varint(record, at)
+class _Layout(NamedTuple):
+    """Where the values of a row lie."""
+
+    length: int
+    """Bytes of the whole record, its header included."""
+    body: int
+    """Where the values begin."""
+    texts: tuple[tuple[int, int, int], ...]
+    """Column, begin and end within the values, of those that are text."""
+    numbers: tuple[tuple[int, int, int, int], ...]
+    """Column, type, begin and end of the others."""
+
+    def values(self, record: bytes) -> tuple[Any, ...]:
+        """The columns of a record."""
+        found: list[Any] = [None] * (len(self.texts) + len(self.numbers))
+        values = record[self.body :]
+        if values.isascii():
+            text = values.decode("ascii")
+            for column, begin, end in self.texts:
+                found[column] = text[begin:end]
+        else:
+            for column, begin, end in self.texts:
+                found[column] = values[begin:end].decode("utf-8")
+        for column, kind, begin, end in self.numbers:
+            if kind == 7:
+                found[column] = struct.unpack(">d", values[begin:end])[0]
+            else:
+                whole = int.from_bytes(values[begin:end], "big", signed=True)
+                found[column] = _FIXED.get(kind, whole)
+        return tuple(found)
+
+
+_FIXED = {0: None, 8: 0, 9: 1}
+"""Types that are a value."""
+
+
+@lru_cache(4096)
+def _layout(header: bytes, at: int, columns: str) -> _Layout | None:
+    """What a record's header says of ``columns``, from ``at`` on; None for other columns."""
+    texts, numbers, end = [], [], 0
+    for number, column in enumerate(columns):
+        if at >= len(header):
+            return None
+        kind, at = _varint(header, at)
         if column in "Tt":
             fits = (kind >= 13 and kind % 2) or (kind == 0 and column == "t")
         else:
             fits = kind in _KINDS[column]
         if not fits:
-            raise Unreadable("a value of another type")
-        kinds.append(kind)
-    if at != end:
-        raise Unreadable("a header of other columns")
-    return kinds, end
+            return None
+        begin, end = end, end + _size(kind)
+        if kind >= 13:
+            texts.append((number, begin, end))
+        else:
+            numbers.append((number, kind, begin, end))
+    if at != len(header):
+        return None
+    return _Layout(at + end, at, tuple(texts), tuple(numbers))
 
 
 def _size(kind: int) -> int:
     return (kind - 12) // 2 if kind >= 12 else _INTEGERS.get(kind, 8 if kind == 7 else 0)
-
-
-def _values(record: bytes, at: int, kinds: Sequence[int]) -> tuple[Any, ...]:
-    """The columns of a record, whose values begin at ``at``."""
-    found: list[Any] = []
-    for kind in kinds:
-        size = _size(kind)
-        value = record[at : at + size]
-        if kind >= 13:
-            found.append(value.decode("utf-8"))
-        elif kind == 7:
-            found.append(struct.unpack(">d", value)[0])
-        else:
-            found.append(
-                {0: None, 8: 0, 9: 1}.get(kind, int.from_bytes(value, "big", signed=True))
-            )
-        at += size
-    return tuple(found)
