@@ -45,10 +45,12 @@ def compare_systems(
     if chart is not None and chart.suffix != ".html":
         raise RequestError(f"chart {str(chart)!r}: a file whose name ends in .html")
     found = list(compare(cell, device, systems or (), True, lengths, calibration))
+    what = f"{cell.model}, {cell.scope}, {cell.pass_}, |V| = {cell.num_visual:,}"
+    title = f"{what}, predicted for {device}"
     if chart is not None:
         from workbench.figures.systems import systems_figure
 
-        figure = systems_figure([one.document() for one in found], cell.num_visual, device)
+        figure = systems_figure([one.document() for one in found], title)
         chart.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
     if json_:
         cells = {**cell.document()}
@@ -63,8 +65,7 @@ def compare_systems(
             }
         )
         return
-    print(f"{cell.model}, {cell.scope}, {cell.pass_}, |V| = {cell.num_visual:,}, predicted for "
-          f"{device}")  # fmt: skip
+    print(title)
     show.table(COLUMNS, [_row(one) for one in found])
     if lengths:
         print()

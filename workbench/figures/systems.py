@@ -11,10 +11,12 @@ from workbench.units import quantity
 COLORS = {"exact": VERMILLION, "approximate": BLUE}
 PANELS = (("time_s", "s", "seconds an iteration"), ("peak_bytes", "B", "peak memory"))
 ROW, FRAME = 26, 130
+BARS = {"rangemode": "tozero", "showticklabels": False, "anchor": "y"}
+"""Lengths are from 0, and every bar says its value."""
 
 
 def systems_figure(
-    systems: Sequence[dict[str, Any]], num_visual: int, device: str, theme: Theme = LIGHT
+    systems: Sequence[dict[str, Any]], title: str, theme: Theme = LIGHT
 ) -> go.Figure:
     """A bar a system and metric, the cheapest on top; colour is exact or approximate.
 
@@ -42,13 +44,12 @@ def systems_figure(
                 "marker": {"color": [shown if fit else theme.paper for fit in fits],
                            "line": {"color": shown, "width": 1.5}},
             })  # fmt: skip
-    title = f"|V| = {num_visual:,}, predicted for {plain(device)}"
     return figure(
         traces,
         layout(
-            theme, height=FRAME + ROW * len(order), title={"text": title}, barmode="overlay",
-            xaxis1=axis(theme, PANELS[0][2], type="log", domain=[0, 0.48], anchor="y"),
-            xaxis2=axis(theme, PANELS[1][2], type="log", domain=[0.52, 1], anchor="y"),
+            theme, height=FRAME + ROW * len(order), title={"text": plain(title)}, barmode="overlay",
+            xaxis1=axis(theme, PANELS[0][2], **{**BARS, "domain": [0, 0.48]}),
+            xaxis2=axis(theme, PANELS[1][2], **{**BARS, "domain": [0.52, 1]}),
             yaxis=axis(theme, "", type="category", automargin=True, categoryorder="array",
                        categoryarray=[plain(s["label"]) for s in reversed(order)]),
         ),
