@@ -56,7 +56,7 @@ def default(tmp_path: Path) -> pd.DataFrame:
         ({"attention": "himix", "kernel": "flex"}, "HiMix · flex"),
         ({"attention": "s_attn", "checkpoint": True, "checkpoint_every": 4, "tiled": True},
          "S-Attn · sdpa · tiled · checkpoint · checkpoint every 4"),
-        ({"attention": "lightning"}, "lightning · sdpa"),
+        ({"attention": "of_tomorrow"}, "of_tomorrow · sdpa"),
         ({"attention": "d_attnx"}, "d_attnx · sdpa"),
     ],
 )  # fmt: skip

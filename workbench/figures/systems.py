@@ -47,7 +47,8 @@ def systems_figure(
     return figure(
         traces,
         layout(
-            theme, height=FRAME + ROW * len(order), title={"text": plain(title)}, barmode="overlay",
+            theme, height=FRAME + ROW * len(order), title={"text": plain(title)},
+            barmode="overlay",
             xaxis1=axis(theme, PANELS[0][2], **{**BARS, "domain": [0, 0.48]}),
             xaxis2=axis(theme, PANELS[1][2], **{**BARS, "domain": [0.52, 1]}),
             yaxis=axis(theme, "", type="category", automargin=True, categoryorder="array",
