@@ -51,6 +51,8 @@ class Reducer:
     """One reducer. Costs are of one image or frame, or of one run."""
 
     name: str
+    after_adapter = False
+    """Whether it reads the adapter's output at scope lvlm, not the tower's features."""
     keeps_grid = False
     """Whether what is left of an image is again rows and columns."""
     settings: Mapping[str, Value] = {}

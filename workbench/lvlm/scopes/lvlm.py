@@ -40,8 +40,8 @@ class LVLM(nn.Module):
         self.layers = self.decoder.layers
         self.tower, self.adapter = tower.build(context, grids, system.adapter)
         self.reducer: ReducedTokens | None = None
-        self.reduces_last = tower.merges
         reducer = reducer_of(cell) or system.pooling()
+        self.reduces_last = reduces_last(tower, reducer)
         self.keeps_originals = system.pooling() is not None
         if reducer is not None and cell.num_visual:
             images = tuple(tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
@@ -97,9 +97,14 @@ class LVLM(nn.Module):
 
     def visual_width(self, tower: Tower, system: System) -> int:
         """Width of the embeddings that the reducer reads."""
-        if tower.merges or not system.adapter:
+        if self.reduces_last or not system.adapter:
             return system.visual_width(self.decoder.parts[0])
         return tower.config.hidden_size
+
+
+def reduces_last(tower: Tower, reducer: Reducer | None) -> bool:
+    """Whether a reducer stands behind the adapter: by its own form, or the adapter merges."""
+    return tower.merges or (reducer is not None and reducer.after_adapter)
 
 
 def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
@@ -135,7 +140,7 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     workload.forward = lambda: (model(pixels, ids, *(targets if train else [])),)
     workload.outside_flops = {"tower": cell.batch * tower.tower_flops(grids)}
     # The adapter runs token by token: on those that the reducer leaves, where that stands before.
-    before = reducer is not None and not tower.merges
+    before = reducer is not None and not reduces_last(tower, reducer)
     left, whole = context.layout.num_visual if before else cell.num_visual, cell.num_visual
     if before and own is not None:
         left += whole
