@@ -65,7 +65,9 @@ main()
 
 @pytest.mark.parametrize("at", ["workbench.cli", "typer", "workbench.spec", "pydantic"])
 def test_an_interrupt_is_one_line_from_the_first_import_on(at: str) -> None:
-    code = INTERRUPTED_EARLY.format(at=at)
+    # As where a shell starts it: the tests themselves may run with interrupts ignored.
+    asked = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = asked + INTERRUPTED_EARLY.format(at=at)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "workbench: interrupted\n")
 
