@@ -84,6 +84,13 @@ def test_a_rank_has_its_share_of_the_work(tmp_path):
     assert all_to_all_bytes(checkpointed, 4) == 3 * 2 * once
 
 
+def test_a_rank_is_shown_its_own_visual_rows(tmp_path):
+    """A prediction is of the rank with the most text, which begins after 24 of 33."""
+    workload = build(cell_of(tmp_path), "meta")
+    visual, ids, _ = workload.inputs
+    assert (visual.shape[1], ids.shape[1]) == (9, 15)
+
+
 def test_tiles_equal_those_of_deepspeed(tmp_path):
     from deepspeed.runtime.sequence_parallel.ulysses_sp import TiledMLP
 

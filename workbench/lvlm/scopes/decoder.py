@@ -243,11 +243,9 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
     if cell.pass_ == "decode":
         return _decode_step(cell, system, context, decoder)
     layout = context.layout
-    shape = (
-        cell.batch,
-        context.places[0].originals.num_visual,
-        system.visual_width(decoder.parts[0]),
-    )
+    # Places are of the whole sequence; of one that ranks share, this rank has its own rows.
+    entering = context.places[0].beside or layout
+    shape = (cell.batch, entering.num_visual, system.visual_width(decoder.parts[0]))
     visual = random_tensor(shape, context, grad=train)
     vocab = context.model.config.vocab_size
     text = (cell.batch, layout.num_text)
