@@ -34,9 +34,6 @@ def test_composed_is_traced_whole(system, pass_, tmp_path):
     layers = 18 if pass_ == "checkpoint_every" else 10
     cell = cell_of(system, tmp_path, layers=layers, layout="T,V,T", **PASSES[pass_])
     assert_composed(cell)
-    composed, whole = trace(cell), trace(cell, compose=False)
-    assert composed.flops_causal == whole.flops_causal
-    assert composed.kv_cache_bytes == whole.kv_cache_bytes
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

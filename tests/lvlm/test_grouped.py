@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from tests.lvlm.definitions import biformer, grouped, lsda
+from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
 from workbench.errors import Unsupported
 from workbench.lvlm.build import build
-from workbench.probe.counting.trace import plan_of, trace
+from workbench.probe.counting.trace import trace
 from workbench.spec import Protocol, make_cell
 
 
@@ -76,15 +77,10 @@ def test_composed_is_the_whole(attention, pass_, more, tmp_path):
     settings = {"biformer": biformer.SETTINGS, "lsda": lsda.SETTINGS}[attention]
     cell = cell_of(tmp_path, attention, kernel="eager", dtype="float32", scope="decoder",
                    settings=settings, layout="V,T,V,T", **more, **{"pass": pass_})  # fmt: skip
-    assert plan_of(cell) is not None or more.get("checkpoint_every")
-    composed, whole = trace(cell), trace(cell, compose=False)
-    for name in ("params", "flops", "flops_causal", "model_flops", "model_flops_causal",
-                 "bytes_moved", "skipped_by_place", "operators"):  # fmt: skip
-        assert getattr(composed, name) == getattr(whole, name), name
-    assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
+    whole = assert_composed(cell)
     if pass_ == "forward":
-        assert composed.flops == composed.model_flops
-        assert composed.flops_causal == composed.model_flops_causal
+        assert whole.flops == whole.model_flops
+        assert whole.flops_causal == whole.model_flops_causal
 
 
 @pytest.mark.parametrize("attention", ["biformer", "lsda"])

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from tests.lvlm.definitions import lightning
+from tests.lvlm.test_kinds import assert_composed
 from tests.small import small_model
 from workbench.errors import Unsupported
 from workbench.lvlm.attention.lightning import decay_rates
 from workbench.lvlm.build import build, kinds_of, places_of
-from workbench.probe.counting.trace import plan_of, trace
+from workbench.probe.counting.trace import trace
 from workbench.spec import Protocol, make_cell
 
 TOLERANCE = 1e-9
@@ -88,17 +89,12 @@ def test_roles_stand_where_the_paper_has_them(tmp_path):
 def test_composed_is_the_whole(pass_, more, tmp_path):
     cell = cell_of(tmp_path, layer=None, scope="decoder", kernel="eager", dtype="float32",
                    settings="every=2,block=16", **more, **{"pass": pass_})  # fmt: skip
-    assert plan_of(cell) is not None
-    composed, whole = trace(cell), trace(cell, compose=False)
-    for name in ("params", "flops", "flops_causal", "model_flops", "model_flops_causal",
-                 "bytes_moved", "skipped_by_place", "operators"):  # fmt: skip
-        assert getattr(composed, name) == getattr(whole, name), name
-    assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
+    whole = assert_composed(cell)
     if pass_ == "forward":
-        assert composed.flops == composed.model_flops
-        assert composed.flops_causal == composed.model_flops_causal
+        assert whole.flops == whole.model_flops
+        assert whole.flops_causal == whole.model_flops_causal
     elif not more:
-        assert composed.model_flops == 3 * trace(cell.replace(**{"pass": "forward"})).flops
+        assert whole.model_flops == 3 * trace(cell.replace(**{"pass": "forward"})).flops
 
 
 def test_a_step_costs_the_same_after_any_number_of_tokens(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from tests.lvlm import oracle
+from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import LAYOUTS, relative
 from tests.small import FAMILY_NAMES, small_lvlm, small_model
 from workbench.errors import RequestError, Unsupported
@@ -15,7 +16,7 @@ from workbench.lvlm.attention.pruning import kept_of
 from workbench.lvlm.build import build, places_of
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
-from workbench.probe.counting.trace import plan_of, trace
+from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.spec import Protocol, make_cell
@@ -279,12 +280,7 @@ def test_composed_is_all_layers_traced(system, fields, tmp_path):
         tmp_path, system, family, layers=17, kernel="eager", dtype="float32", settings=settings,
         **fields,
     )  # fmt: skip
-    assert plan_of(cell) is not None
-    composed, whole = trace(cell), trace(cell, compose=False)
-    for name in ("flops", "flops_causal", "params", "parameters", "bytes_moved", "model_flops",
-                 "kv_cache_bytes", "offload_bytes", "operators"):  # fmt: skip
-        assert getattr(composed, name) == getattr(whole, name), name
-    assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
+    assert_composed(cell)
 
 
 @pytest.mark.parametrize("family", ["mistral", "qwen2_5_vl"])

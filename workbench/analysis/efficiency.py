@@ -26,9 +26,10 @@ def efficiency_lengths(frame: pd.DataFrame, baseline: str, metrics: Sequence[str
             continue
         for series, own in group[group["series"] != baseline].groupby("series", sort=False):
             first = own.iloc[0]
+            shared = own.merge(theirs, on="num_visual", suffixes=("", "_theirs"))
+            shared = shared.sort_values("num_visual")
             for metric in metrics:
-                both = own.merge(theirs, on="num_visual", suffixes=("", "_theirs"))
-                both = both.dropna(subset=[metric, f"{metric}_theirs"]).sort_values("num_visual")
+                both = shared.dropna(subset=[metric, f"{metric}_theirs"])
                 if both.empty:
                     continue
                 less = (both[metric] < both[f"{metric}_theirs"]).to_numpy()

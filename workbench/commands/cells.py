@@ -10,6 +10,7 @@ import typer
 from workbench.commands import process, show
 from workbench.commands.options import takes_cell_or_pictures
 from workbench.errors import RequestError
+from workbench.interface import PREDICTED_ON
 
 if TYPE_CHECKING:
     from workbench.pictures import Pictures
@@ -33,6 +34,7 @@ Calibrations = Annotated[
         show_default="those that come with the workbench",
     ),
 ]  # fmt: skip
+PredictedDevice = Annotated[str, typer.Option(help="A device entry, or a YAML file of one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Emulate = Annotated[
     str | None,
@@ -64,9 +66,7 @@ def layers_of(emulate: str | None) -> "Layers | None":
 def predict(
     cell: "Cell",
     pictures: "Pictures | None",
-    device: Annotated[
-        str, typer.Option(help="A device entry, or a YAML file of one.")
-    ] = "h100-80gb",
+    device: PredictedDevice = PREDICTED_ON,
     calibration: Calibration = None,
     emulate: Emulate = None,
     operators: Annotated[

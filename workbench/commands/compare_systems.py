@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.commands import show
-from workbench.commands.cells import AsJson, Calibration
+from workbench.commands.cells import AsJson, Calibration, PredictedDevice
 from workbench.commands.options import takes_cell_or_pictures
 from workbench.errors import RequestError
+from workbench.interface import PREDICTED_ON
 
 if TYPE_CHECKING:
     from workbench.pictures import Pictures
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 def compare_systems(
     cell: "Cell",
     pictures: "Pictures | None",
-    device: Annotated[
-        str, typer.Option(help="A device entry, or a YAML file of one.")
-    ] = "h100-80gb",
+    device: PredictedDevice = PREDICTED_ON,
     systems: Annotated[
         list[str] | None,
         typer.Option("--system", help="Only this system; may be repeated.", show_default="all"),

@@ -4,43 +4,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.commands.numbers import METAVAR, whole
+from workbench.commands.numbers import whole_option
 
 if TYPE_CHECKING:
     from workbench.vision import Limits
 
 OWN = "the checkpoint's"
 MinPixels = Annotated[
-    int | None,
-    typer.Option(
-        parser=whole,
-        metavar=METAVAR,
-        help="Pixels of an image or frame at least.",
-        show_default=OWN,
-    ),
+    int | None, whole_option("Pixels of an image or frame at least.", show_default=OWN)
 ]
 MaxPixels = Annotated[
-    int | None,
-    typer.Option(
-        parser=whole,
-        metavar=METAVAR,
-        help="Pixels of an image or frame at most.",
-        show_default=OWN,
-    ),
+    int | None, whole_option("Pixels of an image or frame at most.", show_default=OWN)
 ]
 MaxFrames = Annotated[
-    int | None,
-    typer.Option(
-        parser=whole, metavar=METAVAR, help="Frames sampled of a video at most.", show_default=OWN
-    ),
+    int | None, whole_option("Frames sampled of a video at most.", show_default=OWN)
 ]
 MaxVideoTokens = Annotated[
     int | None,
-    typer.Option(
-        parser=whole,
-        metavar=METAVAR,
-        help="Tokens that all frames of a video share: 115200 as in qwen-vl-utils.",
-        show_default=OWN,
+    whole_option(
+        "Tokens that all frames of a video share: 115200 as in qwen-vl-utils.", show_default=OWN
     ),
 ]
 PanAndScan = Annotated[

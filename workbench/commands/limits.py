@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.commands import show
-from workbench.commands.cells import TIMEOUT_S, AsJson, Emulate, defer_imports_for, layers_of
+from workbench.commands.cells import (
+    TIMEOUT_S,
+    AsJson,
+    Emulate,
+    defer_imports_for,
+    layers_of,
+)
 from workbench.commands.limit_options import (
     MaxFrames,
     MaxPixels,
@@ -15,16 +21,16 @@ from workbench.commands.limit_options import (
     MinPixels,
     limits_of,
 )
-from workbench.commands.numbers import METAVAR, whole
+from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_of_any_size
 from workbench.errors import RequestError
+from workbench.interface import PREDICTED_ON
 
 if TYPE_CHECKING:
     from workbench.probe.predicting.limit import Limit
     from workbench.probe.workers.measured_limit import MeasuredLimit
     from workbench.spec import Cell
 
-PREDICTED_ON = "h100-80gb"
 FITS = {
     "batch": "a batch of {:,} fits",
     "frames": "{:,} frames fit",
@@ -57,9 +63,7 @@ def limit(
     ] = "visual",
     visual: Annotated[
         int | None,
-        typer.Option(
-            parser=whole, metavar=METAVAR, help="Visual tokens, where the batch is solved for."
-        ),
+        whole_option("Visual tokens, where the batch is solved for."),
     ] = None,
     vision: Annotated[
         str | None, typer.Option(help="A vision front end.", show_default="the model's own")

@@ -1,11 +1,18 @@
 """Whole numbers on the command line: as digits, or as 10k, 1.5M and 1G."""
 
+from typing import Any
+
 import typer
 
 from workbench.files import MAX_DIGITS
 from workbench.units import count_of
 
 METAVAR = "INTEGER"
+
+
+def whole_option(help: str, **more: Any) -> Any:
+    """An option that takes such a number."""
+    return typer.Option(parser=whole, metavar=METAVAR, help=help, **more)
 
 
 def whole(text: str | int) -> int:

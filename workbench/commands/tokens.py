@@ -16,7 +16,7 @@ from workbench.commands.limit_options import (
     PanAndScan,
     limits_of,
 )
-from workbench.commands.numbers import METAVAR, whole
+from workbench.commands.numbers import whole_option
 
 
 def tokens(
@@ -38,9 +38,7 @@ def tokens(
     ] = None,
     frames: Annotated[
         int | None,
-        typer.Option(
-            parser=whole, metavar=METAVAR, help="Sampled frames: makes a resolution a video."
-        ),
+        whole_option("Sampled frames: makes a resolution a video."),
     ] = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,

@@ -248,7 +248,7 @@ def token_grids(
     limits = None if pictures is None else pictures.limits
     tower = tower_of(model, cell.tower, limits)
     grids = tower.grids(cell.num_visual) if pictures is None else look(tower, pictures).grids
-    return tuple(tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
+    return tower.token_grids(grids)
 
 
 def places_of(cell: Cell) -> tuple[Place, ...]:

@@ -5,7 +5,7 @@ Masks and tables are inputs: they are made once, before anything is counted or t
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.checkpoints import Checkpoint, read_checkpoint
+from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.kernels import Band, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
@@ -102,6 +103,10 @@ class Context:
         if tracing(self.device):
             return make(places)
         return tables(make, self.model.config, places, last)
+
+    def in_tiles(self, parts: LayerParts) -> LayerParts:
+        """The parts with their MLP in tiles, where the cell asks for tiles."""
+        return replace(parts, mlp=Tiled(parts.mlp, TILE)) if self.cell.tiled else parts
 
     def mask(self, tokens: int, window: int | None, band: Band | None = None) -> Any:
         """The mask that transformers' layer needs with this kernel over so many tokens, or None.

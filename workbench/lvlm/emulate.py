@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.build import Workload, build, places_of, repeated_layers
+from workbench.lvlm.build import Workload, build, repeated_layers
 from workbench.lvlm.optimizer import MasterAdamW
 from workbench.spec import Cell
 
@@ -53,9 +53,9 @@ class EmulatedRank(Workload):
 
 def chosen_layers(cell: Cell, count: int) -> tuple[int, ...]:
     """The layers of which ``count`` run: as many units fewer of those that repeat."""
-    total, stretch = len(places_of(cell)), repeated_layers(cell)
-    left_out = (total - count) // stretch.unit
-    return stretch.shortened(total, stretch.count - left_out)
+    stretch = repeated_layers(cell)
+    left_out = (stretch.total - count) // stretch.unit
+    return stretch.shortened(stretch.count - left_out)
 
 
 def emulated_rank(cell: Cell, emulation: Emulation, device: torch.device | str) -> EmulatedRank:

@@ -37,19 +37,20 @@ def model_kinds(model: "Resolved") -> tuple[Hashable, ...]:
 class Stretch:
     """The longest run of layers in which a unit of layers repeats.
 
-    ``count`` units of ``unit`` layers from layer ``start`` on; what stands before and after them
-    is like nothing else.
+    Of ``total`` layers, ``count`` units of ``unit`` layers from layer ``start`` on; what stands
+    before and after them is like nothing else.
     """
 
     start: int
     unit: int
     count: int
+    total: int
 
-    def shortened(self, total: int, count: int) -> tuple[int, ...]:
-        """The indices of all ``total`` layers, with only ``count`` of the units left."""
+    def shortened(self, count: int) -> tuple[int, ...]:
+        """The indices of all layers, with only ``count`` of the units left."""
         kept = self.start + count * self.unit
         after = self.start + self.count * self.unit
-        return (*range(kept), *range(after, total))
+        return (*range(kept), *range(after, self.total))
 
 
 def stretch_of(kinds: Sequence[Hashable], grouped: int = 1) -> Stretch:
@@ -59,7 +60,8 @@ def stretch_of(kinds: Sequence[Hashable], grouped: int = 1) -> Stretch:
     first layer. Where nothing repeats, one unit of all layers.
     """
     groups = [tuple(kinds[i : i + grouped]) for i in range(0, len(kinds), grouped)]
-    best, saved = Stretch(0, len(kinds), 1), 0
+    total = len(kinds)
+    best, saved = Stretch(0, total, 1, total), 0
     for unit in range(1, len(groups) // 2 + 1):
         start = 0
         while start + 2 * unit <= len(groups):
@@ -69,7 +71,7 @@ def stretch_of(kinds: Sequence[Hashable], grouped: int = 1) -> Stretch:
             count = (end - start) // unit
             if (count - 1) * unit * grouped > saved:
                 saved = (count - 1) * unit * grouped
-                best = Stretch(start * grouped, unit * grouped, count)
+                best = Stretch(start * grouped, unit * grouped, count, total)
             start = max(start + 1, end - unit + 1)
     return best
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from workbench.systems import Entry, entries
 
-FOLDERS = {"attention": "attention", "reduce": "reduce"}
 HEAD = """# Attention systems and reducers
 
 What each computes, its order in |V|, what it gives up against S-Attn, its source and its settings
@@ -31,7 +30,7 @@ def page() -> str:
 
 
 def _section(kind: str, one: Entry) -> str:
-    file = Path(__file__).parent / FOLDERS[kind] / f"{one.name}.py"
+    file = Path(__file__).parent / kind / f"{one.name}.py"
     doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     lines = [f"### {one.label}: `{one.name}`\n", doc.replace("``", "`"), ""]
     facts = f"Kind: {one.group}. Gives up: {one.gives_up}."

@@ -80,6 +80,10 @@ class System:
         known = entry("attention", self.name)
         return known is not None and known.logits == "text"
 
+    def share(self, name: str) -> Fraction:
+        """One of its settings, exactly the decimal that it is written as."""
+        return Fraction(str(self.settings[name]))
+
     def check(self, cell: Cell) -> None:
         """Raise RequestError for an option that this system does not have."""
         for option in STREAM_OPTIONS:

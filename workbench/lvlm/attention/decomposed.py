@@ -177,6 +177,14 @@ class DecomposedLayer(nn.Module):
         """
         return self.kernel.merged(own, other, self.prefixes, scores)
 
+    def apart(self, own: Branch, other: Branch, scores: Scores) -> tuple[Tensor, Tensor]:
+        """T2T and T2V with a softmax each, [B, H, T, K]; 0 in rows that see no visual token."""
+        with part(own.part):
+            sa = self.kernel.own(own, scores)
+        with part(other.part):
+            xa = self.kernel.cross(other, self.prefixes, scores)
+        return sa, xa
+
 
 class Decomposed(System):
     """Costs of a system with a diagonal V2V."""

@@ -23,7 +23,7 @@ class FastV(Pruning):
     name = "fastv"
 
     def first_kept(self, num_visual: int) -> int:
-        return round(self.share() * num_visual)
+        return round(self.share("keep") * num_visual)
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         count, at = model.config.num_hidden_layers, int(self.settings["at"])

@@ -20,10 +20,7 @@ class TwoBranchLayer(DecomposedLayer):
         self.sees = prefix_rows(self.prefixes, self.num_rows, context)
 
     def merge(self, own: Branch, other: Branch, scores: Scores, x: Tensor) -> Tensor:
-        with part(own.part):
-            sa = self.kernel.own(own, scores)
-        with part(other.part):
-            xa = self.kernel.cross(other, self.prefixes, scores)
+        sa, xa = self.apart(own, other, scores)
         with part("merge"):
             return self.combine(sa, xa)
 

@@ -4,7 +4,6 @@ V2V is not causal and stays inside a visual segment; RoPE is kept, visual rows s
 rows are those of S-Attn: one softmax over the visual tokens before them and the text.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor, cat
@@ -12,8 +11,7 @@ from torch import Tensor, cat
 from workbench.errors import Unsupported
 from workbench.lvlm.attention import Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_pairs
-from workbench.lvlm.chunked import Tiled
-from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
@@ -36,8 +34,7 @@ class GroupedLayer(DecomposedLayer):
         self.tables, self.visual_tables = self.visual_tables, None
         self.segments = place.layout.visual_segments
         self.all_pairs = Scores(parts.scale, parts.softcap, causal=False)
-        if context.cell.tiled and not self.decode:
-            self.parts = replace(parts, mlp=Tiled(parts.mlp, TILE))
+        self.parts = context.in_tiles(parts)
 
     def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The visual output, and rotated keys and values [B, G, V, K] that text attends to."""
@@ -50,10 +47,10 @@ class GroupedLayer(DecomposedLayer):
             query = parts.query(x)
             with part("V2V"):
                 query = parts.rope(query, *self.tables)
+                runs = [slice(s.offset, s.offset + s.length) for s in self.segments]
                 found = [
-                    self.segment(*(t[:, :, s.offset : s.offset + s.length] for t in streams))
-                    for s in self.segments
-                    if (streams := (query, key, value))
+                    self.segment(query[:, :, run], key[:, :, run], value[:, :, run])
+                    for run in runs
                 ]
                 attended = found[0] if len(found) == 1 else cat(found, 2)
             visual = parts.finish(visual, parts.output(attended))

@@ -86,10 +86,7 @@ class WeightedLayer(HyperLayer):
             self.sees = prefix_rows(prefixes, self.num_rows, context)
 
     def merge(self, own: Branch, other: Branch, scores: Scores, x: Tensor) -> Tensor:
-        with part(own.part):
-            sa = self.kernel.own(own, scores)
-        with part(other.part):
-            xa = self.kernel.cross(other, self.prefixes, scores)
+        sa, xa = self.apart(own, other, scores)
         with part("merge"):
             beta = self.weight(x)
             return sa + (beta if self.sees is None else beta * self.sees) * (xa - sa)

@@ -12,7 +12,6 @@ state, whatever |V|. New projections and a norm stand in place of the layer's ow
 recall beyond the state; needs training.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +21,7 @@ from torch import Tensor, nn
 from workbench.errors import Unsupported
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
 from workbench.lvlm.attention.s_attn import SAttn
-from workbench.lvlm.chunked import Tiled
-from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.context import Context
 from workbench.lvlm.loops import alike
 from workbench.lvlm.marks import part, unmasked
 from workbench.lvlm.place import Place
@@ -188,8 +186,7 @@ class LightningLayer(nn.Module):
         super().__init__()
         self.attention = LightningAttention(parts, context, place, block)
         self.layer = parts.layer
-        tiled = context.cell.tiled
-        self.parts = replace(parts, mlp=Tiled(parts.mlp, TILE)) if tiled else parts
+        self.parts = context.in_tiles(parts)
         if context.checkpoint() is not None:
             context.flag("weights: random in the attention of lightning layers")
 

@@ -10,8 +10,6 @@ mask (``sdpa``) or probabilities (``eager``) for its backward. No parameters. Gi
 that a token does not choose.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -22,8 +20,7 @@ from torch import Tensor, nn
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
-from workbench.lvlm.chunked import Tiled
-from workbench.lvlm.context import TILE, Context
+from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.loops import alike
@@ -44,7 +41,7 @@ class MoHLayer(nn.Module):
     def __init__(self, system: "MoH", parts: "LayerParts", context: Context, place: Place) -> None:
         super().__init__()
         self.layer, self.kernel = parts.layer, context.kernel
-        self.parts = replace(parts, mlp=Tiled(parts.mlp, TILE)) if context.cell.tiled else parts
+        self.parts = context.in_tiles(parts)
         self.active, self.shared = system.heads(parts)
         self.tables = context.rope(place.index, "sequence")
         bites = system.window_bites(place, parts.window)
@@ -141,16 +138,11 @@ class MoHLayer(nn.Module):
             found = [attend(n, rows_of(n, t)) for n in range(len(counts)) for t in tiles(n)]
             return torch.cat(found) if found else chosen
         out = torch.empty_like(chosen)
-        for number in _alike(range(len(counts))):
-            for start in _alike(tiles(number)):
+        for number in alike(range(len(counts))):
+            for start in alike(tiles(number)):
                 rows = rows_of(number, start)
                 out[rows] = attend(number, rows)
         return out
-
-
-def _alike(steps: range) -> Iterator[int]:
-    """Steps that cost the same but for the first and the last."""
-    return iter(alike(steps)) if len(steps) else iter(())
 
 
 def chosen_heads(raw: Tensor, active: int, shared: int) -> Tensor:
@@ -223,7 +215,7 @@ class MoH(SAttn):
         """Heads that a token uses, and those of them that every token uses."""
         counts = []
         for name in ("active", "shared"):
-            count = self._share(name) * parts.num_heads
+            count = self.share(name) * parts.num_heads
             if count.denominator != 1:
                 raise Unsupported(
                     f"{self.name}: {name}={self.settings[name]} of the {parts.num_heads} heads of "
@@ -232,12 +224,9 @@ class MoH(SAttn):
             counts.append(int(count))
         return counts[0], counts[1]
 
-    def _share(self, name: str) -> Fraction:
-        return Fraction(str(self.settings[name]))
-
     def check(self, cell: Cell) -> None:
         super().check(cell)
-        active, shared = self._share("active"), self._share("shared")
+        active, shared = self.share("active"), self.share("shared")
         if shared > active or not active:
             raise RequestError(
                 f"{self.name}: shared={self.settings['shared']} of active="
@@ -253,7 +242,7 @@ class MoH(SAttn):
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
         decode = context.cell.pass_ == "decode"
-        if self._share("active") == 1:  # All of S-Attn, and nothing is chosen.
+        if self.share("active") == 1:  # All of S-Attn, and nothing is chosen.
             return (SAttnDecode if decode else SAttnLayer)(parts, context, place)
         if not context.kernel.takes_rows:
             raise Unsupported(
@@ -272,8 +261,8 @@ class MoH(SAttn):
     def skipped_share(self, kernel: Kernel, place: Place, window: int | None) -> Fraction:
         # Routed heads compute all pairs under a mask; only shared ones are the kernel's own call.
         share = super().skipped_share(kernel, place, window)
-        active = self._share("active")
-        return share if active == 1 else share * self._share("shared") / active
+        active = self.share("active")
+        return share if active == 1 else share * self.share("shared") / active
 
 
 SYSTEMS.add("moh", MoH())

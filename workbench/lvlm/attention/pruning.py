@@ -7,7 +7,6 @@ row, the mean over heads. What stays keeps its order and its position. The state
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -185,10 +184,6 @@ class Pruning(SAttn):
     """Costs of a system whose visual tokens leave between layers."""
 
     lone_layer = False
-
-    def share(self, name: str = "keep") -> Fraction:
-        """A setting as the decimal that it is written as."""
-        return Fraction(str(self.settings[name]))
 
     def first_kept(self, num_visual: int) -> int:
         """Visual tokens that the first ranking leaves of so many."""

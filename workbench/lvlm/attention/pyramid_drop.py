@@ -32,7 +32,7 @@ class PyramidDrop(Pruning):
         for stage in range(stages):
             first = stage * (count // stages)
             end = count if stage == stages - 1 else first + count // stages
-            kept, role = floor(layout.num_visual * self.share() ** stage), ""
+            kept, role = floor(layout.num_visual * self.share("keep") ** stage), ""
             left = found[-1].layout if found else layout
             if kept < left.num_visual:  # Else nothing leaves, so nothing is ranked.
                 left, role = kept_of(left, kept), RANKS_FIRST

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import System
-from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor, token_grids
+from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
@@ -44,9 +44,9 @@ class LVLM(nn.Module):
         self.reduces_last = reduces_last(tower, reducer)
         self.keeps_originals = system.pooling() is not None
         if reducer is not None and cell.num_visual:
-            images = tuple(tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
             width = self.visual_width(tower, system)
-            self.reducer = ReducedTokens(reducer.build(context, width), images)
+            reduction = reducer.build(context, width)
+            self.reducer = ReducedTokens(reduction, tower.token_grids(grids))
         self.positions: nn.Parameter | None = None
         if cell.visual_positions:
             shape = (context.layout.num_visual, system.visual_width(self.decoder.parts[0]))
@@ -119,8 +119,8 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     own = system.pooling()
     reducer = reducer_of(cell) or own
     context.positions = positions_of(tower, reducer, context.layout, grids)
-    each = (tower.token_grid(grid) for grid in grids for _ in range(grid.steps))
-    context.images = tuple(i.tokens if reducer is None else reducer.tokens(i) for i in each)
+    images = tower.token_grids(grids)
+    context.images = tuple(i.tokens if reducer is None else reducer.tokens(i) for i in images)
     model, train = LVLM(cell, system, context, tower, grids), cell.pass_ == "train"
     workload = decoder_workload(cell, system, context, model.decoder)
     workload.module = model
@@ -149,7 +149,6 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
         workload.outside_flops["adapter"] = flops
     if reducer is not None:
         width = model.visual_width(tower, system)
-        images = token_grids(cell, context.model, context.pictures)
         flops = cell.batch * sum(reducer.flops(grid, width) for grid in images)
         workload.outside_flops["reducer"] = flops
     workload.leaf_flops = cell.batch * tower.patch_flops(grids)

@@ -90,6 +90,10 @@ class Tower(ABC):
         """The visual tokens of one image, or of one step of a video."""
         return TokenGrid.of(grid.rows, grid.columns)
 
+    def token_grids(self, grids: Iterable[Grid]) -> tuple[TokenGrid, ...]:
+        """The visual tokens of every image and of every step of the videos, in order."""
+        return tuple(self.token_grid(grid) for grid in grids for _ in range(grid.steps))
+
     @property
     def tokens_each(self) -> int:
         """Visual tokens of the image that stands for |V|."""

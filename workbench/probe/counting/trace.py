@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from workbench.collector import without_collector
 from workbench.errors import RequestError
-from workbench.lvlm.attention import system_of
-from workbench.lvlm.build import Checkpointed, Workload, build, places_of, repeated_layers
+from workbench.lvlm.build import Checkpointed, Workload, build, repeated_layers
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kinds import Stretch
 from workbench.lvlm.loops import RUNNER
@@ -90,25 +89,6 @@ class Trace:
         return sum(op.bytes * count for op, count in self.operators.items())
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How a decoder is traced: three units of the layers that repeat, and what repeats nothing."""
-
-    total: int
-    """Layers of the decoder."""
-    stretch: Stretch
-
-    @property
-    def traced(self) -> tuple[int, ...]:
-        """The layers that are traced, counted as the decoder runs them."""
-        return self.stretch.shortened(self.total, UNITS)
-
-    @property
-    def middles(self) -> int:
-        """How many middle units there really are."""
-        return self.stretch.count - (UNITS - 1)
-
-
 World = Callable[[], AbstractContextManager[str]]
 
 
@@ -131,18 +111,19 @@ def trace(
     Raises RequestError and Unsupported as ``build`` does.
     """
     plan = plan_of(cell) if compose else None
-    pieces = pieces or has_branches(cell)
     try:
         # Whatever waits for the collector would be freed at a moment of its own choice.
         on_card = card_operators() if allocator.card else nullcontext()
         with without_collector(), world() as device, on_card:
-            tracker = Tracker(allocator, Nodes() if pieces else None)
+            tracker = Tracker(allocator)
             with torch.device(device), tracker:
                 if make is None:
-                    layers = None if plan is None else plan.traced
+                    layers = None if plan is None else plan.shortened(UNITS)
                     workload = build(cell, device, layers, pictures)
                 else:
                     workload = make(device)
+            if pieces or has_branches(workload):
+                tracker.nodes = Nodes()
             tracker.begin()
             return _traced(workload, tracker, plan)
     except (OverflowError, RuntimeError) as error:
@@ -153,21 +134,24 @@ def trace(
         raise
 
 
-def has_branches(cell: Cell) -> bool:
-    """Whether pairs of the cell's system are told apart by the piece that computes them."""
-    system = system_of(cell)
-    return any(system.pairs_by_branch(place, None) is not None for place in set(places_of(cell)))
+def has_branches(workload: Workload) -> bool:
+    """Whether pairs of some layer are told apart by the piece that computes them."""
+    branches = workload.system.pairs_by_branch
+    return any(branches(place, parts.window) is not None for parts, place, _ in workload.layers)
 
 
-def plan_of(cell: Cell) -> Plan | None:
-    """Three of the units that repeat; None where that is no fewer layers than there are."""
+def plan_of(cell: Cell) -> Stretch | None:
+    """What repeats in a cell's decoder, of which three units are traced with all that does not.
+
+    None where that is no fewer layers than there are.
+    """
     if cell.scope == "layer":
         return None
     stretch = repeated_layers(cell)
-    return Plan(len(places_of(cell)), stretch) if stretch.count > UNITS else None
+    return stretch if stretch.count > UNITS else None
 
 
-def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
+def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace:
     tracker.scratch = scratch_of(workload)
     runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
     try:
@@ -194,11 +178,12 @@ def _traced(workload: Workload, tracker: Tracker, plan: Plan | None) -> Trace:
         weights = [w for layer in unit for w in layer.parameters()]
         caches = [cache for layer in unit for cache in layer.buffers()]
         held = [tracker.block_of(t) for t in (*weights, *caches)]
-        timeline = repeat_middle(timeline, bounds.frozen(), plan.middles, held)
-        listed = parameters_of(workload, {id(w) for w in weights}, plan.middles)
-        first = plan.stretch.start + plan.stretch.unit
-        repeated = workload.layers[first : first + plan.stretch.unit]
-        workload.layers += [(p, place, n * (plan.middles - 1)) for p, place, n in repeated]
+        middles = plan.count - (UNITS - 1)
+        timeline = repeat_middle(timeline, bounds.frozen(), middles, held)
+        listed = parameters_of(workload, {id(w) for w in weights}, middles)
+        first = plan.start + plan.unit
+        repeated = workload.layers[first : first + plan.unit]
+        workload.layers += [(p, place, n * (middles - 1)) for p, place, n in repeated]
     times = workload.cell.accumulate
     operators = Counter({op: times * n for op, n in tally(timeline.calls).items()})
     flops = total(operators)
@@ -279,15 +264,15 @@ def logits_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
         handle.remove()
 
 
-def units(workload: Workload, plan: Plan) -> list[list[nn.Module]]:
+def units(workload: Workload, plan: Stretch) -> list[list[nn.Module]]:
     """The traced layers (or checkpointed groups) by unit.
 
     The first unit has what stands before it, the last what stands after it.
     """
     layers: Any = workload.module.get_submodule("layers")
-    modules, stretch = list(layers), plan.stretch
+    modules = list(layers)
     grouped = (workload.cell.checkpoint_every or 1) if workload.cell.checkpoint else 1
-    first, second = ((stretch.start + count * stretch.unit) // grouped for count in (MIDDLE, LAST))
+    first, second = ((plan.start + count * plan.unit) // grouped for count in (MIDDLE, LAST))
     return [modules[:first], modules[first:second], modules[second:]]
 
 
@@ -305,7 +290,7 @@ class _Marks:
 
 
 @contextmanager
-def boundaries(workload: Workload, tracker: Tracker, plan: Plan | None) -> Iterator[_Marks]:
+def boundaries(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Iterator[_Marks]:
     """Note when each unit's forward and backward begin."""
     marks = _Marks()
     if plan is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from workbench.errors import RequestError
-from workbench.lvlm.build import kinds_of, places_of, repeated_layers
+from workbench.lvlm.build import kinds_of, repeated_layers
 from workbench.lvlm.emulate import Emulation, emulated_rank
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.states import (
@@ -92,7 +92,8 @@ def check_emulation(cell: Cell, layers: Layers) -> int:
     ):
         if wrong:
             raise RequestError(f"{name}: an emulated rank cannot have it; leave it out")
-    total, stretch = len(places_of(cell)), repeated_layers(cell)
+    stretch = repeated_layers(cell)
+    total = stretch.total
     if layers == "all":
         return total
     fewest = total - (stretch.count - 1) * stretch.unit
@@ -133,7 +134,8 @@ def trace_emulation(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> 
     Its ballast is what the rank holds by the prediction, less what is there anyway.
     """
     run = check_emulation(cell, layers)
-    total, unit = len(places_of(cell)), repeated_layers(cell).unit
+    stretch = repeated_layers(cell)
+    total, unit = stretch.total, stretch.unit
     parameters = parameters_of_rank(cell, allocator)
     held = states(cell, parameters)
     item, world = ITEM[cell.dtype], cell.world_size

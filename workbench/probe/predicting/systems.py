@@ -76,8 +76,8 @@ def compare_systems(
     """
     for name in names or SYSTEMS:
         SYSTEMS[name]
-    _first_served(_cells(cell, BASELINE), device, calibration)
     baseline = _Curve(_cells(cell, BASELINE), device, calibration)
+    baseline(cell.num_visual, METRICS[0])  # What is wrong with the cell itself is said first.
     for name in names or SYSTEMS:
         known = entry("attention", name) or Entry(name, name, "other", "")
         try:
