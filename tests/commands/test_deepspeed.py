@@ -89,15 +89,18 @@ def test_what_is_no_training_step_is_said_in_one_line(text, words, tmp_path, cap
     ],
 )
 def test_presets_are_table_7(name, total, zero, rate, betas):
-    from workbench.lvlm.optimizer import hyper
+    from workbench.lvlm.models import FAMILIES
+    from workbench.lvlm.training import hyper_of
 
     cell = _cell({"preset": name, "num_visual": 729})
     assert cell.batch * cell.accumulate * cell.world_size == total
     assert cell.zero == zero
-    settings = hyper(cell, "mistral")
+    settings = hyper_of(cell, FAMILIES["mistral"].training)
     assert settings.betas == betas
     assert settings.rates["adapter" if cell.frozen else "decoder"] == rate
-    assert hyper(cell.replace(frozen=None), "gemma2").rates["tower"] == 1e-6
+    for family in ("gemma2", "gemma3"):
+        papers = hyper_of(cell.replace(frozen=None), FAMILIES[family].training)
+        assert papers.rates["tower"] == 1e-6
 
 
 def test_options_go_over_a_preset():

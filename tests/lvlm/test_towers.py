@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForImageTextToText,
     Gemma3Config,
     Qwen2_5_VLConfig,
@@ -20,13 +21,14 @@ from tests.small import small_lvlm
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.models import MODELS, resolve
-from workbench.lvlm.towers import TOWERS, Grid, gemma3, qwen2_5_vl, tower_of
+from workbench.lvlm.models import MODELS, Model, resolve
+from workbench.lvlm.towers import PAPER, TOWERS, Grid, gemma3, own_tower, qwen2_5_vl, tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.record import Status
 from workbench.spec import Protocol, make_cell
+from workbench.visuals import default_vision
 
 IMAGES = {"qwen2_5_vl": 512, "gemma3": 120, "mistral": 320}
 """|V| of a few images of each small tower."""
@@ -228,9 +230,37 @@ def test_features_keep_the_width_of_gemmas_tower_and_cannot_on_qwen(attention, t
         build(qwen)
 
 
-def test_every_tower_belongs_to_a_family_and_has_a_small_one():
-    assert set(TOWERS) == {"siglip", "llava", "gemma3", "qwen2_5_vl"}
-    assert {tower for tower in TOWERS if tower not in ("siglip", "llava")} <= set(SMALL)
+def test_every_tower_belongs_to_a_model_type_and_has_a_small_one():
+    """A config's tower is found by its outer model type and its kind, and by nothing else."""
+    pairs = [(o, kind) for t in TOWERS.values() for o, kinds in t.serves.items() for kind in kinds]
+    assert len(pairs) == len(set(pairs))
+    for name, tower in TOWERS.items():
+        assert bool(tower.serves) == (name != PAPER)
+        assert all(outer in CONFIG_MAPPING for outer in tower.serves)
+    small = {fields["model_type"] for fields in SMALL.values()}
+    for name, tower in TOWERS.items():
+        assert name == PAPER or small & set(tower.serves), name
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_catalogue_model_names_its_tower(name):
+    """The tower's front end is the one that ``workbench tokens`` takes for the same name."""
+    tower = tower_of(resolve(name))
+    assert tower is not None
+    assert tower.front_end == default_vision(name)
+    text = resolve(name).family.model_type.endswith("_text")
+    assert (MODELS[name].tower == PAPER) == (not text)
+
+
+def test_a_model_takes_the_tower_that_it_names(monkeypatch):
+    """Not one that begins as its family's name does."""
+    fields = MODELS["gemma-3-4b"].fields
+    monkeypatch.setitem(MODELS._load(), "gemma-3-text", Model("gemma3", fields))
+    tower = tower_of(resolve("gemma-3-text"))
+    assert type(tower) is TOWERS[PAPER]
+    named = Model("gemma2", MODELS["gemma-2-9b"].fields, tower="gemma3")
+    monkeypatch.setitem(MODELS._load(), "gemma-2-seeing", named)
+    assert own_tower(resolve("gemma-2-seeing")) == "gemma3"
 
 
 @pytest.mark.parametrize("system", ["s_attn", "d_attn", "d_attn_full"])

@@ -21,7 +21,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
-from workbench.lvlm.optimizer import Hyper, MasterAdamW, hyper
+from workbench.lvlm.optimizer import MasterAdamW
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.pictures import look
 from workbench.lvlm.place import Place
@@ -34,6 +34,7 @@ from workbench.lvlm.reduce import (
     reducer_of,
 )
 from workbench.lvlm.towers import tower_of
+from workbench.lvlm.training import Hyper, hyper_of
 from workbench.lvlm.ulysses import check_ulysses, own_layout, register
 from workbench.lvlm.weights import randomise
 from workbench.pictures import Pictures
@@ -133,7 +134,7 @@ class Workload:
     @property
     def hyper(self) -> Hyper:
         """How the cell's optimizer is set."""
-        return hyper(self.cell, self.context.model.family.model_type)
+        return hyper_of(self.cell, self.context.model.family.training)
 
     def part_of(self) -> dict[int, str]:
         """The part of each parameter, by its id; what is of no part goes with the adapter."""

@@ -1,36 +1,11 @@
 """AdamW in mixed precision: float32 master weights and moments beside narrower weights."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from workbench.spec import Cell
-
-
-@dataclass(frozen=True)
-class Hyper:
-    """AdamW as the D-Attn paper trains (Table 7): a learning rate for each part of the model."""
-
-    rates: dict[str, float]
-    betas: tuple[float, float]
-    eps: float
-    weight_decay: float = 0.0
-
-
-PRETRAINING = Hyper({"adapter": 1e-3}, (0.9, 0.999), 1e-8)
-"""Stage 1: the adapter alone. Its weights see the AdamW defaults that the table names."""
-MISTRAL = Hyper({"adapter": 5e-6, "decoder": 2e-6, "tower": 2e-7}, (0.9, 0.95), 1e-5)
-"""Stages 2 and 3."""
-GEMMA = Hyper({"adapter": 2e-5, "decoder": 1e-5, "tower": 1e-6}, (0.9, 0.95), 1e-5)
-
-
-def hyper(cell: Cell, model_type: str) -> Hyper:
-    """What the cell trains with; families that the paper has not train as Mistral does."""
-    if {"decoder", "tower"} <= set(cell.frozen_parts):
-        return PRETRAINING
-    return GEMMA if model_type.startswith("gemma") else MISTRAL
+from workbench.lvlm.training import Hyper
 
 
 class MasterAdamW:

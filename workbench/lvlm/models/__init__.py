@@ -7,6 +7,7 @@ config. transformers is imported when something is built, not before.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import RequestError, unknown_name
 from workbench.lvlm.configs import check_built, load, one_line, silent
 from workbench.lvlm.rope import check_rope, hold_rope
+from workbench.lvlm.training import MISTRAL, Hyper
 from workbench.model_files import is_file_model
 from workbench.registry import Registry
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 FAMILIES: "Registry[Family]" = Registry("model family", __name__)
 MODELS: "Registry[Model]" = Registry("model", __name__)
+PAPER = "siglip"
+"""The tower of the D-Attn paper, which text models take."""
 
 
 @contextmanager
@@ -60,6 +64,8 @@ class Family:
     lm_name: str = ""
     scaled_embeddings: bool = False
     """Whether text embeddings are multiplied by the root of the hidden size (Gemma)."""
+    training: Hyper = field(default=MISTRAL, hash=False)
+    """AdamW's settings where the decoder is trained."""
 
     def embed_scale(self, config: "PreTrainedConfig") -> float:
         """The factor of the text embeddings."""
@@ -106,6 +112,11 @@ class Model:
     family: str
     fields: dict[str, Any] = field(hash=False)
     source: str = ""
+    tower: str = PAPER
+    """The vision tower of scope ``lvlm``; a text model takes the paper's."""
+    around: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The fields of config.json around the text model's, ``model_type`` and ``vision_config``
+    among them; empty where the tower's file has the published ones."""
 
 
 FAMILIES.take_plugins("workbench.families", Family)
@@ -120,9 +131,11 @@ class Resolved:
     family: Family
     config: "PreTrainedConfig" = field(hash=False)
     whole: "PreTrainedConfig | None" = field(default=None, hash=False)
-    """The configuration around it, with the vision tower's, of a model read from files."""
+    """The configuration around it, with the vision tower's; None where nothing states one."""
     stated: dict[str, Any] = field(default_factory=dict, hash=False)
     """The fields of its config.json; empty for a model of the catalogue."""
+    tower: str = ""
+    """The vision tower that a model of the catalogue names; empty for one read from files."""
     flags: tuple[str, ...] = ()
     """What a reader of its numbers should know, as a record's flags."""
 
@@ -146,10 +159,21 @@ def resolve(name: str) -> Resolved:
     if name in MODELS:
         model = MODELS[name]
         family = FAMILIES[model.family]
-        return Resolved(name, family, family.config(model.fields))
+        config, whole = family.config(model.fields), _around(model)
+        return Resolved(name, family, config, whole, tower=model.tower)
     if not is_file_model(name):
         raise unknown_name("model", name, MODELS)
     return _from_files(name)
+
+
+def _around(model: Model) -> "PreTrainedConfig | None":
+    """The configuration around a catalogue model's text model, where its entry states one."""
+    if not model.around:
+        return None
+    from transformers import CONFIG_MAPPING
+
+    kind: Any = CONFIG_MAPPING[model.around["model_type"]]
+    return kind(text_config=dict(model.fields), **deepcopy(model.around))
 
 
 def _from_files(name: str) -> Resolved:
@@ -162,7 +186,7 @@ def _from_files(name: str) -> Resolved:
             f"known: {known}"
         )
     flags = check_built(name, stated, whole, config)
-    found = Resolved(name, family, config, whole, stated, tuple(flags))
+    found = Resolved(name, family, config, whole, stated, flags=tuple(flags))
     _try(found)
     return found
 

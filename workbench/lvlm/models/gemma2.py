@@ -2,8 +2,12 @@
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import gemma_like
+from workbench.lvlm.training import GEMMA
 
-FAMILIES.add("gemma2", Family("gemma2", "gemma2", "Gemma2", gemma_like, scaled_embeddings=True))
+FAMILIES.add(
+    "gemma2",
+    Family("gemma2", "gemma2", "Gemma2", gemma_like, scaled_embeddings=True, training=GEMMA),
+)
 
 MODELS.add(
     "gemma-2-9b",

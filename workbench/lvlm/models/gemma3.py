@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import gemma_like
+from workbench.lvlm.training import GEMMA
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,6 +28,7 @@ FAMILIES.add(
         gemma_like,
         config_name="Gemma3TextConfig",
         scaled_embeddings=True,
+        training=GEMMA,
     ),
 )
 
@@ -54,5 +56,6 @@ MODELS.add(
             "tie_word_embeddings": True,
         },
         "text_config of config.json of google/gemma-3-4b-pt",
+        tower="gemma3",
     ),
 )

@@ -74,5 +74,6 @@ MODELS.add(
             "tie_word_embeddings": False,
         },
         "config.json of Qwen/Qwen2.5-VL-7B-Instruct",
+        tower="qwen2_5_vl",
     ),
 )

@@ -1,24 +1,25 @@
 """Vision towers: one file each. Images become visual embeddings.
 
-A tower and its adapter are what a model's config.json says, or the published ones of a model of
-the catalogue; any other is refused. Text models take the paper's SigLIP and adapter, and so does
-whoever asks for it by name.
+A tower says which outer model types of a config.json it serves (``Tower.serves``), and a model of
+the catalogue names its own; any other is refused. Text models take the paper's SigLIP and adapter,
+and so does whoever asks for it by name.
 """
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, lru_cache
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from workbench.errors import RequestError, unknown_name
 from workbench.lvlm.configs import one_line, silent
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.models import PAPER
 from workbench.lvlm.reduce import Reducer, TokenGrid
 from workbench.model_files import model_files
 from workbench.registry import Registry
-from workbench.vision import VISIONS, FrontEnd, Limits, vision_of
+from workbench.vision import VISIONS, FrontEnd, Limits
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
 
-TOWERS: "Registry[Callable[[Resolved], Tower]]" = Registry("vision tower", __name__)
-"""By the beginning of the model family's name; ``siglip`` is the paper's."""
-PAPER = "siglip"
+TOWERS: "Registry[type[Tower]]" = Registry("vision tower", __name__)
+"""By the name that ``--tower`` and a model of the catalogue say; ``siglip`` is the paper's."""
+
+
+Serves = Mapping[str, Collection[str]]
+"""Outer model types of a config.json, and for each the model types of its vision_config."""
 
 
 class Grid(NamedTuple):
@@ -54,6 +58,8 @@ class Tower(ABC):
     one sample.
     """
 
+    serves: ClassVar[Serves] = {}
+    """Whose config.json it belongs to; the paper's belongs to none."""
     front_end: str
     """The vision front end whose arithmetic turns the sizes of files into tokens."""
     config: Any
@@ -61,9 +67,11 @@ class Tower(ABC):
     image: Grid
     """The image that stands for |V| where no file is given."""
     patches_a_token: int = 1
-    model: "Resolved"
     limits: Limits = Limits()
     """What a request asks of the front end."""
+
+    def __init__(self, model: "Resolved") -> None:
+        self.model = model
 
     @cached_property
     def front(self) -> FrontEnd:
@@ -182,31 +190,36 @@ def tower_of(model: "Resolved", asked: str | None = None, limits: Limits | None 
     if model.stated:
         _try(model, name)
     tower = TOWERS[name](model)
-    tower.model = model
     if limits is not None:
         tower.limits = limits
     return tower
 
 
 def own_tower(model: "Resolved") -> str:
-    """The name of the tower that the model's config says."""
+    """The name of the tower that the model's entry or its config.json says.
+
+    Raises RequestError where the config's is none of those here.
+    """
     if not model.stated:
-        return next((n for n in TOWERS if model.family.model_type.startswith(n)), PAPER)
-    try:
-        front_end = vision_of(model.name, model.stated)
-    except RequestError:
-        front_end = ""
-    for name, kind in TOWERS.items():
-        if getattr(kind, "front_end", None) == front_end:
+        return model.tower
+    outer, section = model.stated.get("model_type"), model.stated.get("vision_config")
+    built = getattr(model.whole, "vision_config", None)
+    kind = getattr(built, "model_type", None) if isinstance(section, dict) else None
+    for name, tower in TOWERS.items():
+        if kind in tower.serves.get(str(outer), ()):
             return name
-    tower = model.stated.get("vision_config")
-    said = tower.get("model_type") if isinstance(tower, dict) else None
-    what = "no vision_config" if tower is None else f"a vision tower {said!r:.60}"
+    if VISIONS[TOWERS[PAPER].front_end].serves(model.stated):
+        return PAPER
+    what = "no vision_config" if section is None else f"a vision tower {_kind(section)!r:.60}"
     raise RequestError(
-        f"model {model.name!r}: config.json has {what} under model_type "
-        f"{model.stated.get('model_type')!r:.60}, which scope lvlm does not serve; it has "
-        f"{', '.join(sorted(TOWERS))}: --tower {PAPER} asks for the paper's"
+        f"model {model.name!r}: config.json has {what} under model_type {outer!r:.60}, which "
+        f"scope lvlm does not serve; it has {', '.join(sorted(TOWERS))}: --tower {PAPER} asks for "
+        "the paper's"
     )
+
+
+def _kind(section: object) -> object:
+    return section.get("model_type") if isinstance(section, dict) else section
 
 
 def _try(model: "Resolved", name: str) -> None:

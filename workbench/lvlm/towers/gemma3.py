@@ -5,12 +5,12 @@ into the decoder's width.
 """
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid
+from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.siglip import SigLIP
 from workbench.vision.gemma_3 import Gemma3 as PanAndScan
 
@@ -49,6 +49,7 @@ class Pool(nn.Module):
 class Gemma3(SigLIP):
     """A token is the mean of a square of patches."""
 
+    serves: ClassVar[Serves] = {"gemma3": ("siglip_vision_model",)}
     front_end = "gemma-3"
     merges = True
     published: dict[str, Any] = PUBLISHED

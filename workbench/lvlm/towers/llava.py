@@ -5,14 +5,14 @@ its pooling head feed no token: they are held, but neither run nor trained. tran
 """
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation
+from workbench.lvlm.towers import TOWERS, Grid, Serves, Tower, finish, implementation
 from workbench.vision.llava import Llava as FrontEnd
 
 if TYPE_CHECKING:
@@ -50,9 +50,11 @@ class Rows(nn.Module):
 class Llava(Tower):
     """Squares of one size; every patch, and a class token that stays, is a token."""
 
+    serves: ClassVar[Serves] = {"llava": ("clip_vision_model", "siglip_vision_model")}
     front_end = "llava"
 
     def __init__(self, model: "Resolved") -> None:
+        super().__init__(model)
         whole: Any = model.whole
         assert whole is not None, "chosen by its config"
         self.name, self.whole, self.config = model.name, whole, whole.vision_config

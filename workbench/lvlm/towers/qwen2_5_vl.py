@@ -8,7 +8,7 @@ against transformers' forward.
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 from math import isqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,15 @@ from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation, vision_config
+from workbench.lvlm.towers import (
+    TOWERS,
+    Grid,
+    Serves,
+    Tower,
+    finish,
+    implementation,
+    vision_config,
+)
 from workbench.vision.qwen2_5_vl import MAX_RATIO
 from workbench.vision.qwen2_5_vl import Qwen25VL as FrontEnd
 
@@ -144,11 +152,13 @@ class Merger(nn.Module):
 class Qwen25VL(Tower):
     """Images of any size in whole tokens of 28 × 28 pixels; video in steps of two frames."""
 
+    serves: ClassVar[Serves] = {"qwen2_5_vl": ("qwen2_5_vl_vision",)}
     front_end = "qwen2.5-vl"
     merges = True
     has_positions = True
 
     def __init__(self, model: "Resolved") -> None:
+        super().__init__(model)
         self.hidden = model.config.hidden_size
         self.family = model.family
         fields = vision_config(model, MODEL_TYPE, PUBLISHED) | {"out_hidden_size": self.hidden}

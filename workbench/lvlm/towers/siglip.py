@@ -68,6 +68,7 @@ class SigLIP(Tower):
     published: dict[str, Any] = PUBLISHED
 
     def __init__(self, model: "Resolved") -> None:
+        super().__init__(model)
         from transformers import SiglipVisionConfig
 
         fields = vision_config(model, self.model_type, self.published)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.lvlm.models import resolve
-from workbench.lvlm.optimizer import Hyper, hyper
+from workbench.lvlm.training import hyper_of
 from workbench.probe.counting.states import REDUCE_BUCKET, Parameter
 from workbench.spec import Cell
 
@@ -44,7 +44,7 @@ def whole_config(cell: Cell, parameters: Sequence[Parameter]) -> Config:
 
     One learning rate has a place in it, the decoder's or, where that is frozen, the adapter's.
     """
-    found: Hyper = hyper(cell, resolve(cell.model).family.model_type)
+    found = hyper_of(cell, resolve(cell.model).family.training)
     params = {
         "lr": found.rates["adapter" if "decoder" in cell.frozen_parts else "decoder"],
         "betas": list(found.betas),
