@@ -97,6 +97,8 @@ def test_the_video_processor_is_as_it_was():
         "min_frames = 4", "max_frames = 768", "max_video_tokens = 128000",
         "total_pixels = int(self.max_video_tokens * factor * factor * 0.9)",
         "cap_pixels_per_frame = False",
+        # The frames it takes: evenly spaced by their number, as workbench.frames reads them.
+        "torch.arange(0, total_num_frames, total_num_frames / num_frames).int()",
     ):  # fmt: skip
         assert line in text
     assert UNSAID_VIDEO == {"min": 128 * 28 * 28, "max": 28 * 28 * 768}

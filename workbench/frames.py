@@ -24,6 +24,8 @@ def read_image(path: Path) -> "Image":
 def read_frames(path: Path, total: int, count: int) -> "Iterator[Image]":
     """``count`` frames of a video of ``total``, evenly spaced from its first, in RGB.
 
+    By their number, as transformers' processors choose them, not by their time.
+
     Raises RequestError, naming the file, where a frame cannot be decoded or is not there.
     """
     import av

@@ -15,6 +15,7 @@ from workbench.errors import RequestError
 from workbench.probe.machine import environment
 from workbench.probe.machine.launch import check_start
 from workbench.probe.machine.nvml import Nvml
+from workbench.probe.ranks.helper import lock_file
 from workbench.probe.ranks.local import measure_together
 from workbench.probe.workers.client import Client
 from workbench.record import Record, Status
@@ -87,6 +88,20 @@ def test_preparing_on_ranks_has_a_budget(cell: Cell) -> None:
         (flag,) = (flag for flag in record.flags if flag.startswith(f"{metric}: "))
         assert "no warm iteration: preparing took" in flag
     assert len(record.details["ranks"]) == 2
+
+
+@needs_helper
+def test_a_lock_that_a_killed_build_left_is_named(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock_file().touch()
+    protocol = Protocol(min_samples=2, precision=None, max_prepare=0.5)
+    point = Point(cell=cell, source="measured", device="cpu", protocol=protocol)
+    with Client() as client:
+        record = client.run(point)
+    assert record.status is Status.ERROR
+    assert f"left {tmp_path / 'deepspeed_shm_comm' / 'lock'}, which can" in str(record.error)
 
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}

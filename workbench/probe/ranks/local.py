@@ -18,6 +18,7 @@ from workbench.errors import Unsupported
 from workbench.probe.machine.environment import begun, num_gpus, num_threads
 from workbench.probe.machine.launch import check_here, launched
 from workbench.probe.machine.nvml import Nvml
+from workbench.probe.ranks.helper import wait_for_helper
 from workbench.record import Record, Status
 from workbench.spec import Point
 
@@ -66,6 +67,9 @@ def measure_together(
         trace(point.cell, pictures=point.pictures)  # Refuses what each rank would refuse.
     except Unsupported as error:
         return ended(Status.UNSUPPORTED, str(error))
+    reason = wait_for_helper(point.protocol.max_prepare) if device == "cpu" else None
+    if reason is not None:
+        return ended(Status.ERROR, reason)
     request = {
         "point": point.model_dump(mode="json", by_alias=True),
         "device": device.partition(":")[0],
