@@ -20,10 +20,13 @@ from workbench.spec import Cell, Layers
 
 Fits = Callable[[int], bool]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-ITERATIONS = 3
+ITERATIONS = 2
 """Iterations of a member that is only looked at."""
 LOOK_BELOW = 0.9
-"""Share of a threshold from which on every size is looked at, in steps of the bracket's width."""
+"""Share of a threshold from which on sizes are looked at."""
+FEW_CHUNKS = 16
+LOOK_STEP = 2 * WIDTH
+"""How far apart, relative to the size."""
 
 
 @dataclass
@@ -98,12 +101,13 @@ def _lowest_failure(fits: Fits, bound: int) -> tuple[int, int]:
     """The lowest bracket of 1 % below ``bound``, which does not fit.
 
     An allocator may refuse a size and serve a somewhat larger one, whose pieces happen to fit: up
-    to the threshold everything should run. So every size of some way below is looked at.
+    to the threshold everything should run. So sizes of some way below are looked at.
     """
     start = int(LOOK_BELOW * bound)
     if start >= 1 and fits(start):
         low, failed = _walked(fits, start, bound)
-        high, looked = failed or bound, start
+        low, high = _bisected(fits, low, failed or bound)
+        looked = start
     else:  # Much lower, as where free memory is in pieces.
         low, high = _bisected(fits, 0, start or bound)
         looked = low
@@ -117,12 +121,12 @@ def _lowest_failure(fits: Fits, bound: int) -> tuple[int, int]:
 
 
 def _walked(fits: Fits, fit: int, end: int) -> tuple[int, int | None]:
-    """From a size that fits up to ``end`` in steps of the bracket's width: the last that fits, and
-    the first that does not, if one below ``end`` does not.
+    """From a size that fits up to ``end`` in steps: the last that fits, and the first that does
+    not, in a bracket of 1 %, if one of those looked at does not.
     """
-    while (size := fit + max(1, int(WIDTH * fit))) < end:
+    while (size := fit + max(1, int(LOOK_STEP * fit))) < end:
         if not fits(size):
-            return fit, size
+            return _bisected(fits, fit, size)
         fit = size
     return fit, None
 
@@ -178,7 +182,10 @@ def _polynomials(family: Family, start: int, most: int) -> _Polynomials | None:
 
     None where no three are found that ask for the same blocks in the same order.
     """
-    for far in (start, 2 * start, 4 * start):
+    chunk = family.cell(start).chunk or 0
+    # The fewest chunks are made in ways of their own.
+    first = start if start >= FEW_CHUNKS * chunk else 2 * start
+    for far in (first, 2 * first, 4 * first):
         numbers = (far // 4, far // 2, far)
         if far > most or numbers[0] == 0:
             return None
