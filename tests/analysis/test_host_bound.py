@@ -80,10 +80,31 @@ def test_figures_draw_them_hollow_in_time_alone(frame):
 def test_a_report_says_whose_seconds_they_are(frame):
     rows = frame.assign(series=frame["attention"])
     table = _seconds(rows, "on a card")
-    assert table.rows[0] == ("256", "2 ms (h)", "2 ms (h)")
-    assert "(h)" not in table.rows[-1][1]
-    assert table.note.endswith("(h): the card waited for the host, whose seconds these are.")
-    assert "(h)" not in str(_seconds(rows[rows["num_visual"] > 1024], "on a card"))
+    assert table.rows[0] == ("256", "2 ms (h, 1)", "2 ms (h, 1)")
+    assert "(h" not in table.rows[-1][1]
+    assert "h: host-bound, the host's pace or other fixed costs" in table.note
+    assert "1, 2, 3: so few samples" in table.note
+    assert "(h" not in str(_seconds(rows[rows["num_visual"] > 1024], "on a card"))
+
+
+def test_a_card_that_does_not_say_whether_it_was_busy_is_found_out_by_its_seconds(frame):
+    work = frame["num_visual"] * 1e9
+    flat = frame.assign(flags=[()] * len(frame), flops=work, busy_share=float("nan"))
+    assert list(host_bound(flat)) == list(frame["num_visual"] <= 256)
+    # Who says that the card was busy is believed, and a CPU has no host to wait for.
+    assert not host_bound(flat.assign(busy_share=0.99)).any()
+    assert not host_bound(flat.assign(device="cpu")).any()
+    # Where the last pair does not grow either, nothing of the line tells of the method.
+    level = flat.assign(time_s=[2e-3 - 1e-5 * i for i in range(5)] * 2)
+    assert host_bound(level).all()
+
+
+def test_who_is_faster_where_is_kept_and_marked(frame):
+    table = headline(frame)[lambda t: t["metric"] == "time_s"]
+    (row,) = table.to_dict("records")
+    assert row["won"] == (4096, 16_384, 65_536)
+    assert row["lost"] == (256, 1024)
+    assert row["waits"] == (256, 1024)
 
 
 def test_a_frame_without_flags_has_none():

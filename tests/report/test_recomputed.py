@@ -5,6 +5,7 @@ A sentence that no pattern here knows fails: whoever adds one adds how to check 
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.reference import STORE
 from tests.report.bundle import QUANTITY, Bundle, count, value
 from workbench.report.bundle import write_bundle
 from workbench.report.contents import contents
@@ -65,11 +67,49 @@ def ratio(check: Check, series: str, base: str, at: int, metric: str) -> float:
     return float(theirs[metric] / ours[metric])
 
 
-def both_ran(check: Check, series: str, base: str) -> int:
-    """The largest |V| that two systems share."""
-    ran = check.rows[(check.rows["status"] == "ok") & check.rows["time_s"].notna()]
-    ours, theirs = (set(ran.loc[ran["series"] == s, "num_visual"]) for s in (series, base))
-    return max(ours & theirs)
+def ran_at(check: Check, series: str) -> set[int]:
+    """Every |V| that a system ran with, and was timed."""
+    rows = check.rows
+    ran = rows[(rows["status"] == "ok") & rows["time_s"].notna() & (rows["series"] == series)]
+    return set(ran["num_visual"])
+
+
+def fused(check: Check) -> dict[int, tuple[float, str]]:
+    """The fastest S-Attn kernel but eager at each |V|: its seconds and its series."""
+    rows = check.rows
+    ran = rows[(rows["status"] == "ok") & rows["time_s"].notna()]
+    ran = ran[(ran["attention"] == "s_attn") & (ran["kernel"] != "eager")]
+    return {
+        int(at): min((float(row["time_s"]), str(row["series"])) for _, row in own.iterrows())
+        for at, own in ran.groupby("num_visual")
+    }
+
+
+def full(check: Check, name: str) -> str:
+    """The series whose name without the options that all have is ``name``."""
+    apart = {series: series.split(" · ") for series in check.rows["series"].unique()}
+    common = set.intersection(*({*words[2:]} for words in apart.values()))
+    common = common if len(apart) > 1 else set()
+    (found,) = (
+        series for series, words in apart.items()
+        if [w for i, w in enumerate(words) if i < 2 or w not in common] == name.split(" · ")
+    )  # fmt: skip
+    return found
+
+
+def holds_marks(check: Check, cells: list[tuple[str, int]]) -> None:
+    """A sentence names every mark of its cells, and no other."""
+    rows = [check.bundle.cell(check.rows, name, at) for name, at in cells]
+    flags = {flag.partition(":")[0] for row in rows for flag in row["flags"].split("; ")}
+    words = {"power_capped": "power-capped", "no_warmup": "cold", "emulated": "emulated"}
+    for flag, word in words.items():
+        assert (flag in flags) == (re.search(rf"[,(] {word}", check.found[0]) is not None), word
+    counts = [float(row["num_samples"]) for row in rows if not pd.isna(row.get("num_samples"))]
+    few = [n for n in counts if 0 < n <= 3]
+    told = re.search(r", (?:(\d) to )?(\d) samples?(?:,|\)|$)", check.found[0])
+    assert bool(few) == (told is not None)
+    if told:
+        assert (float(told[1] or told[2]), float(told[2])) == (min(few), max(few))
 
 
 def interval(check: Check, series: str, base: str, at: int) -> tuple[float, float]:
@@ -85,28 +125,47 @@ def interval(check: Check, series: str, base: str, at: int) -> tuple[float, floa
 
 
 def speed(check: Check) -> None:
-    """The answer's first sentence."""
-    system, at, own = check["system"], 0, 0.0
+    """The answer's first sentence: at one or two |V|, against eager and the fastest fused."""
+    system = full(check, check["system"])
     pattern = (
-        rf"(?:(?P<own>{Q}) at \|V\| = (?P<at>{N}), )?{TIMES} as fast as (?P<base>[^()]+)"
-        rf" \((?P<theirs>{Q})\)"
+        rf"{TIMES} as fast as (?P<base>[^()]+?)(?P<kind>, the fastest fused)? \((?P<theirs>{Q})\)"
     )
-    parts = list(re.finditer(pattern, check["parts"]))
-    assert parts
-    for part in parts:
-        if part["own"]:
-            at, own = count(part["at"]), value(part["own"])
-        assert at == both_ran(check, system, part["base"])
-        assert near(own, check.bundle.cell(check.rows, system, at)["time_s"])
-        assert near(value(part["theirs"]),
-                    check.bundle.cell(check.rows, part["base"], at)["time_s"])  # fmt: skip
-        assert near(float(part["x"]), ratio(check, system, part["base"], at, "time_s"))
+    cells, most = [], {"eager": 0, "fused": 0}
+    for size in re.finditer(rf"(?P<own>{Q}) at \|V\| = (?P<at>{N}): (?P<rest>.*?)(?:; |$)",
+                            check["parts"]):  # fmt: skip
+        at = count(size["at"])
+        assert near(value(size["own"]), check.bundle.cell(check.rows, system, at)["time_s"])
+        parts = list(re.finditer(pattern, size["rest"]))
+        assert parts
+        for part in parts:
+            base = full(check, part["base"])
+            kind = "fused" if part["kind"] else "eager"
+            assert (base == fused(check)[at][1]) if part["kind"] else " · eager" in base
+            most[kind] = max(most[kind], at)
+            assert near(value(part["theirs"]),
+                        check.bundle.cell(check.rows, base, at)["time_s"])  # fmt: skip
+            assert near(float(part["x"].replace(",", "")),
+                        ratio(check, system, base, at, "time_s"))  # fmt: skip
+            cells += [(system, at), (base, at)]
+    eager = next((s for s in check.rows["series"].unique() if s.startswith("S-Attn · eager")), "")
+    for kind, theirs in (("eager", ran_at(check, eager)), ("fused", set(fused(check)))):
+        shared = ran_at(check, system) & theirs
+        assert most[kind] == max(shared, default=0), kind
+    holds_marks(check, cells)
 
 
 def compared(check: Check) -> None:
     """A bullet: one system against one baseline."""
     system, base, at = check["system"], check["base"], count(check["at"])
-    assert at == both_ran(check, system, base)
+    if check["kind"]:
+        assert base == fused(check)[at][1]
+        shared = ran_at(check, system) & set(fused(check))
+    else:
+        shared = ran_at(check, system) & ran_at(check, base)
+    if check["largest"]:
+        assert at == max(shared)
+    else:
+        assert at == min(shared, key=lambda v: abs(np.log(v / 9000)))
     assert near(float(check["x"].replace(",", "")), ratio(check, system, base, at, "time_s"))
     if check["low"]:
         low, high = interval(check, system, base, at)
@@ -124,6 +183,105 @@ def compared(check: Check) -> None:
         else:
             true = 1 / true if told[2] == "more" else true
             assert near(float(told[1].replace(",", "")), true)
+
+
+def turns(check: Check) -> None:
+    """Who is faster at which |V|."""
+    text = check["text"]
+    (system,) = {
+        name
+        for name in check.rows["series"].unique()
+        if re.search(rf"{re.escape(name)} (?:is|from|at)", text)
+    }
+    base = fused(check) if "fastest fused" in text else {
+        at: (float(check.bundle.cell(check.rows, name, at)["time_s"]), name)
+        for name in check.rows["series"].unique() if name.startswith("S-Attn · eager")
+        for at in ran_at(check, name)
+    }  # fmt: skip
+    wins = {
+        at: check.bundle.cell(check.rows, system, at)["time_s"] < base[at][0]
+        for at in ran_at(check, system) & set(base)
+    }
+    won, lost = ({at for at, w in wins.items() if w is side} for side in (True, False))
+    ours = text.startswith(system)
+    if found := re.search(rf"at every \|V\| in common, ({N}) to ({N})", text):
+        assert (count(found[1]), count(found[2])) == (min(wins), max(wins))
+        assert set(wins.values()) == {ours}
+    elif found := re.search(rf"up to \|V\| = ({N}), .*? from ({N}) on", text):
+        early, late = (won, lost) if ours else (lost, won)
+        assert (count(found[1]), count(found[2])) == (max(early), min(late))
+        assert max(early) < min(late)
+    else:
+        found = re.search(rf"at \|V\| = ({N}(?:(?:, | and ){N})*), .*? at (.*)", text)
+        assert found, text
+        assert {count(n) for n in re.findall(N, found[1])} == won
+        assert {count(n) for n in re.findall(N, found[2])} == lost
+
+
+def sharing_none(check: Check) -> None:
+    """Two systems that were never timed at one |V|."""
+    assert not ran_at(check, check["system"]) & ran_at(check, check["base"])
+
+
+def waiting(check: Check) -> None:
+    """Every |V| at which a system and a baseline were timed by the host alone."""
+    own = ran_at(check, check["system"])
+    theirs = set(fused(check)) if check["base"].endswith("fused") else {
+        at for name in check.rows["series"].unique() if name.startswith("S-Attn · eager")
+        for at in ran_at(check, name)
+    }  # fmt: skip
+    assert {count(n) for n in re.findall(N, check["sizes"])} == own & theirs
+    # Its seconds do not follow its work: doubled FLOPs take less than 1.41 times as long.
+    cells = [check.bundle.cell(check.rows, check["system"], at) for at in sorted(own)]
+    slow = [
+        np.log(high["time_s"] / low["time_s"]) / np.log(high["flops"] / low["flops"])
+        for low, high in pairwise(cells)
+        if high["flops"] > 1.5 * low["flops"] and low["num_visual"] in own & theirs
+    ]
+    assert min(slow, default=0.0) < 0.6
+
+
+def reach(check: Check) -> None:
+    """How many tokens a system took beside its baselines."""
+    true = brackets(check.rows)
+    system, top = full(check, check["system"]), count(check["at"])
+    assert true[system][0] == top
+    for part in re.finditer(
+        rf"(?P<least>at least )?(?P<x>{X})× the (?P<n>{N}) of (?P<base>[^,;()]+?)"
+        r"(?P<kind>, the furthest fused)?(?=, | and |;|$)", check["text"]
+    ):  # fmt: skip
+        base = full(check, part["base"])
+        of_fused = bool(part["kind"])
+        alike = {
+            s: b[0] or 0
+            for s, b in true.items()
+            if s.startswith("S-Attn") and (" · eager" in s) is not of_fused
+        }
+        assert count(part["n"]) == true[base][0] == max(alike.values())
+        assert near(float(part["x"].replace(",", "")), top / count(part["n"]))
+        assert bool(part["least"]) == (true[system][1] is None)
+    further = {s for s, (ran, _) in true.items()
+               if (ran or 0) > top and not s.startswith("S-Attn")}  # fmt: skip
+    told = re.findall(rf"(\S[^;]*?) up to ({N})", check["text"].partition(";")[2])
+    assert {full(check, s.removeprefix("and ").strip(", ")): count(n) for s, n in told} == {
+        s: true[s][0] for s in further
+    }
+
+
+def grown(check: Check) -> None:
+    """What four times the tokens take: a power law through two points."""
+    parts = list(re.finditer(
+        rf"×(?P<x>{X}) the time with (?P<s>[^()]+?) \((?P<low>{N}) to (?P<high>{N})", check["text"]
+    ))  # fmt: skip
+    assert parts
+    for part in parts:
+        name = full(check, part["s"])
+        low, high = count(part["low"]), count(part["high"])
+        own = check.rows[(check.rows["series"] == name) & check.rows["time_s"].notna()]
+        assert high == own["num_visual"].max()
+        seconds = [check.bundle.cell(check.rows, name, at)["time_s"] for at in (low, high)]
+        power = np.log(seconds[1] / seconds[0]) / np.log(high / low)
+        assert near(float(part["x"]), 4**power)
 
 
 def brackets(rows: pd.DataFrame) -> dict[str, tuple[int | None, int | None]]:
@@ -157,21 +315,6 @@ def no_end(check: Check) -> None:
     if check["at"]:
         ran = check.rows[check.rows["status"] == "ok"]
         assert count(check["at"]) == ran["num_visual"].max()
-
-
-def terms(check: Check) -> None:
-    """Fitted growth: a weighted polynomial fit of another library's."""
-    for part in re.finditer(
-        rf"(?P<s>[^,()]+?) (?P<shape>constant|linear|quadratic)"
-        rf" \((?P<b>{Q})(?: \+ (?P<c>{Q})·\|V\|)? per further token\)(?:, | and |$)",
-        check["text"],
-    ):
-        own = check.rows[(check.rows["series"] == part["s"]) & check.rows["time_s"].notna()]
-        x, y = own["num_visual"].to_numpy(float), own["time_s"].to_numpy(float)
-        _, b, c = np.polynomial.Polynomial.fit(x, y, 2, w=1 / y).convert().coef
-        assert near(value(part["b"]), b)
-        if part["c"]:
-            assert near(value(part["c"]), 2 * c)
 
 
 def kinds(check: Check) -> dict[str, tuple[int, dict[str, int]]]:
@@ -272,23 +415,30 @@ def flagged(check: Check) -> None:
 
 
 def fastest(check: Check) -> None:
-    """Kernels of one system at one |V|."""
-    own = check.rows[check.rows["num_visual"] == count(check["at"])]
-    own = own[(own["status"] == "ok") & own["attention"].eq("s_attn")].set_index("kernel")
-    best = own["time_s"].idxmin()
-    assert check["best"] == best
-    assert near(value(check["own"]), own["time_s"][best])
-    for kernel, seconds, times in re.findall(rf"(\w+) ({Q}) \(({X})×\)", check["rest"]):
-        assert near(value(seconds), own["time_s"][kernel])
-        assert near(float(times), own["time_s"][kernel] / own["time_s"][best])
+    """The fastest kernel of one system at each |V| that two of them ran."""
+    own = check.rows[(check.rows["status"] == "ok") & check.rows["time_s"].notna()]
+    own = own[own["attention"] == "s_attn"]
+    true = {
+        int(at): str(cells.sort_values("time_s")["kernel"].iloc[0])
+        for at, cells in own.groupby("num_visual")
+        if cells["kernel"].nunique() > 1
+    }
+    told = re.findall(rf"(\w+) at ({N})(?: to ({N}))?", check["text"])
+    spans = [(kernel, count(low), count(high or low)) for kernel, low, high in told]
+    assert {at: next(k for k, low, high in spans if low <= at <= high) for at in true} == true
 
 
-def leanest(check: Check) -> None:
-    """Their peaks."""
-    own = check.rows[check.rows["num_visual"] == count(check["at"])]
-    own = own[(own["status"] == "ok") & own["attention"].eq("s_attn")].set_index("kernel")
-    for kernel, size in re.findall(rf"(\w+) ({Q})", check["rest"]):
-        assert near(value(size), own["peak_bytes"][kernel])
+def pairs_of_kernels(check: Check) -> None:
+    """Each two kernels at the largest |V| of both."""
+    own = check.rows[(check.rows["status"] == "ok") & check.rows["time_s"].notna()]
+    own = own[own["attention"] == "s_attn"]
+    seconds = own.set_index(["kernel", "num_visual"])["time_s"]
+    told = re.findall(rf"(\w+) ({X})× as fast as (\w+) at ({N})", check["text"])
+    assert told
+    for quick, times, slow, at in told:
+        sizes = [set(own.loc[own["kernel"] == name, "num_visual"]) for name in (quick, slow)]
+        assert count(at) == max(sizes[0] & sizes[1])
+        assert near(float(times), seconds[slow, count(at)] / seconds[quick, count(at)])
 
 
 def refused(check: Check) -> None:
@@ -368,15 +518,24 @@ def plain(check: Check) -> None:
 
 
 PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
-    (rf"(?P<system>[^:]+?) takes (?P<parts>{Q} at .*?)(?:; [^;]+ is missing)? {WHERE}\)\.", speed),
-    (rf"At \|V\| = (?P<at>{N}), the largest that both (?:ran|fit), (?P<system>.+?) is"
-     rf" (?:as fast as far as the samples tell, )?{TIMES}(?:, as| as fast as)"
-     rf" (?P<base>[^()]+?) \((?P<own>{Q}) against"
+    (rf"(?P<system>[^:]+?) takes (?P<parts>{Q} at .*?)(?:; [^;]+ is missing)? {WHERE}"
+     r"(?:, [^()]*)?\)\.", speed),
+    (rf"At \|V\| = (?P<at>{N}),(?P<largest> the largest that both (?:ran|fit),)?"
+     rf" (?P<system>.+?) is (?:as fast as far as the samples tell, )?{TIMES}(?:, as| as fast as)"
+     rf" (?P<base>[^()]+?)(?P<kind>, the fastest fused)? \((?P<own>{Q}) against"
      rf" (?P<theirs>{Q})\)(?:, with (?P<costs>.*?))? {WHERE}(?:, [^)]*)?\)\.", compared),
-    (rf"Out of memory: (?P<text>.*) {WHERE}\)\.", reached),
+    (rf"(?P<system>.+) and (?P<base>.+) share no \|V\| at which both (?:ran|fit) {WHERE}\)\.",
+     sharing_none),
+    (rf"(?P<system>.+?) and (?P<base>S-Attn, .+?) were both timed at \|V\| = (?P<sizes>.*), where"
+     rf" the host set the pace, so no ratio is formed {WHERE}\)\.", waiting),
+    (rf"(?P<text>.+ is faster (?:than|at|up to) .*?) {WHERE}(?:, [^()]*)?\)\.", turns),
+    (rf"(?P<system>[^:]+?) (?:ran|fit) up to \|V\| = (?P<at>{N}), (?P<text>.*) {WHERE}"
+     r"(?:, [^()]*)?\)\.", reach),
+    (rf"Four times the tokens take (?P<text>.*); ×4 is linear, .*? {WHERE}(?:, [^()]*)?\)\.",
+     grown),
+    (rf"Out of memory: (?P<text>.*) {WHERE}(?:, [^()]*)?\)\.", reached),
     (rf"No system ran out of memory(?: up to \|V\| = (?P<at>{N}), where this sweep ends)?"
      rf"(?:, so no threshold is known)? {WHERE}\)\.", no_end),
-    (rf"Seconds grow with \|V\|: (?P<text>.*) {WHERE}\)\.", terms),
     (rf"(?P<system>.+) at \|V\| = (?P<at>{N}): (?P<own>{Q}) of (?P<total>{Q})"
      rf" \((?P<share>\d+)%\) is"
      rf" (?P<kind>.+) {WHERE}\)\.", largest_kind),
@@ -389,9 +548,9 @@ PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
     (rf"(?P<n>{N}) of (?P<all>{N}) (?:out-of-memory )?brackets are wider than 1%.*", wide),
     (rf"(?P<n>{N}) of (?P<all>{N}) cells are predictions, .*", predictions),
     (rf"(?P<n>{N}) cells? flagged (?P<flag>\w+): .*", flagged),
-    (rf"(?P<system>.+) at \|V\| = (?P<at>{N}), the largest that most kernels (?:ran|fit):"
-     rf" (?P<best>\w+) is fastest with (?P<own>{Q}), then (?P<rest>.*) {WHERE}\)\.", fastest),
-    (rf"Peak memory of .+ at \|V\| = (?P<at>{N}): (?P<rest>.*) {WHERE}\)\.", leanest),
+    (rf"The fastest kernel of .+? by \|V\|: (?P<text>.*?)(?:; at .* host-bound)? {WHERE}\)\.",
+     fastest),
+    (rf"At the largest \|V\| of each pair: (?P<text>.*) {WHERE}\)\.", pairs_of_kernels),
     (rf"(?P<n>{N}) cells? refused by .*", refused),
     (rf"The largest \|V\| that (?:ran|fit) is (?P<at>{N}), under (?P<systems>.*?) {WHERE}"
      rf"(?: of {Q})?\)\.", furthest),
@@ -459,3 +618,15 @@ def test_other_data_are_noticed(stores: Path, tmp_path: Path, metric: str) -> No
     bundle.frame.loc[ours, metric] *= 1.05
     with pytest.raises(AssertionError):
         recompute(report, bundle)
+
+
+def test_the_reference_records_are_told_as_they_are(tmp_path: Path) -> None:
+    """What an H100 measured: emulated, power-capped, cold, of few samples, host-bound."""
+    report = contents(STORE)
+    write_bundle(report, tmp_path)
+    assert recompute(report, Bundle(tmp_path)) > 80
+    first = report.answer[0]
+    assert "5.23× as fast as S-Attn · eager" in first
+    assert "1.21× as fast as S-Attn · cudnn, the fastest fused" in first
+    assert "2.60× as fast as S-Attn · cudnn, the fastest fused" in first
+    assert "emulated: 1 of 32 ranks, all layers, nothing communicated" in first

@@ -22,6 +22,8 @@ MATERIAL = 0.1
 MISFIT = 0.2
 """Relative scatter of the points about a shape's own curve beyond which that shape tells nothing
 of them, whatever the tests say: five points about a curve that nothing fits refute little."""
+SPREAD = 1.5
+"""Largest over smallest value beyond which noisy points are not called constant."""
 MIN_POINTS = 5
 """Noisy points that a choice between shapes needs: two more than the largest has terms."""
 
@@ -83,6 +85,9 @@ def fit_curve(
     size = min(3, len(np.unique(x)))
     fits = [_least_squares(x, y, weight, terms) for terms in range(1, size + 1)]
     shape, why = _shape(len(x), fits)
+    spread = float((1 / weight).max() / (1 / weight).min())
+    if shape == "constant" and spread > SPREAD:
+        shape, why = None, f"{len(x)} points that differ {spread:,.1f}-fold: not constant"
     best = fits[-1]
     freedom = len(x) - size
     covariance, quantile, scatter = None, float("nan"), None

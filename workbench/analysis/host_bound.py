@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from workbench.analysis.series import LINE, group_codes, with_series
 from workbench.record import METRICS
 
 FLAG = "host_bound"
@@ -12,6 +13,11 @@ FLAG = "host_bound"
 RATES = ("s", "1/s", "FLOP/s", "B/s")
 OF_THE_DEVICE = ("device_time_s", "prepare_s", "ceiling_flops_s", "ceiling_bytes_s")
 SHARES = ("mfu", "mfu_causal", "mfu_at_clock", "ceiling_fraction")
+MORE_WORK = 1.5
+"""Times the FLOPs from one |V| to the next from which the seconds must grow with them."""
+FOLLOWS = 0.5
+"""The least exponent of that growth: doubled FLOPs take at least 1.41 times as long."""
+_GROWTH = ("source", "device", "status", "num_visual", "time_s", "flops")
 
 
 def depends_on_time(metric: str) -> bool:
@@ -22,7 +28,19 @@ def depends_on_time(metric: str) -> bool:
 
 
 def host_bound(frame: pd.DataFrame) -> np.ndarray:
-    """Which rows of a store's frame have the flag; none where it has no flags."""
+    """Which rows' seconds are the host's: those with the flag, and those that show it.
+
+    A record of a card without ``busy_share`` cannot say whether the card was busy. Its seconds
+    show it where the next |V| of its line has far more FLOPs and hardly takes longer.
+    """
+    found = _flagged(frame)
+    if {*_GROWTH, *LINE} - {"series"} <= {*frame.columns}:
+        found |= _flat(frame)
+    return found
+
+
+def _flagged(frame: pd.DataFrame) -> np.ndarray:
+    """Which rows have the flag; none where the frame has no flags."""
     if "flags" not in frame:
         return np.zeros(len(frame), dtype=bool)
     # Rows with the same flags share one tuple, and most have the same.
@@ -33,6 +51,40 @@ def host_bound(frame: pd.DataFrame) -> np.ndarray:
             known[id(flags)] = any(flag.partition(":")[0] == FLAG for flag in flags)
         found.append(known[id(flags)])
     return np.array(found, dtype=bool)
+
+
+def _flat(frame: pd.DataFrame) -> np.ndarray:
+    """Which measured rows of a card lie where its line's seconds do not follow the FLOPs."""
+    found = np.zeros(len(frame), dtype=bool)
+    unknown = frame["busy_share"].isna() if "busy_share" in frame else True
+    able = (frame["source"] == "measured") & (frame["device"] != "cpu") & unknown
+    able &= (frame["time_s"] > 0) & (frame["flops"] > 0)
+    places = np.flatnonzero(able.to_numpy(dtype=bool))
+    if len(places) < 2:
+        return found
+    rows = with_series(frame).iloc[places]
+    codes, at = group_codes(rows, LINE), rows["num_visual"].to_numpy()
+    seconds = rows["time_s"].to_numpy(dtype=float)
+    work = rows["flops"].to_numpy(dtype=float)
+    order = np.lexsort((at, codes))
+    for group in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        found[places[group[_waiting(seconds[group], work[group])]]] = True
+    return found
+
+
+def _waiting(seconds: np.ndarray, work: np.ndarray) -> np.ndarray:
+    """Of one line by growing |V|: the points below the last pair that does not grow as it must.
+
+    Where that pair is the line's last, its upper point is the host's as well if it took no longer.
+    """
+    more, longer = np.log(work[1:] / work[:-1]), np.log(seconds[1:] / seconds[:-1])
+    flat = (more >= np.log(MORE_WORK)) & (longer < FOLLOWS * more)
+    found = np.zeros(len(seconds), dtype=bool)
+    last = np.flatnonzero(flat)
+    if len(last):
+        found[: last[-1] + 1] = True
+        found[-1] = last[-1] == len(flat) - 1 and longer[-1] < FOLLOWS * more[-1] / 2
+    return found
 
 
 def without_host_bound(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.fits import Fit, fit_curve
+from workbench.analysis.growth import growth
 from workbench.analysis.host_bound import without_host_bound
 from workbench.analysis.series import LINE, kinds, with_series
 from workbench.record import Status
@@ -17,7 +18,8 @@ MIN_CURVE = 3
 
 _CURVE = [*LINE, "metric", "num_visual", "value", "low", "high"]
 _FITS = [*LINE, "metric", "num_points", "a", "a_low", "a_high", "b", "b_low", "b_high", "c",
-         "c_low", "c_high", "scatter", "shape", "note"]  # fmt: skip
+         "c_low", "c_high", "scatter", "shape", "note", "growth", "grows_from", "grows_to",
+         "host_bound"]  # fmt: skip
 
 
 def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -25,13 +27,20 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
 
     A line is one subject, set of conditions, system, source and device; predicted cells beyond the
     device's memory keep their values and are points too; seconds of cells that the host held up
-    (flag ``host_bound``) are none. Fits: a, b, c with their 95 % intervals,
-    scatter, shape, note. Curves: with their 95 % bands, within the range of the points.
+    (flag ``host_bound``) are none: ``host_bound`` of a fit names their |V|. Fits: a, b, c with
+    their 95 % intervals, scatter, shape, note; ``growth``, how many times as much four times the
+    tokens take, between ``grows_from`` and ``grows_to``. Curves: with their 95 % bands, within the
+    range of the points, of the lines whose shape the points tell.
     """
     # As arrays: to take a table apart line by line costs as much as all of the fits.
-    rows = without_host_bound(with_series(frame), metrics)
+    whole = with_series(frame)
+    rows = without_host_bound(whole, metrics)
     at, ended = rows["num_visual"].to_numpy(), _ended(rows).to_numpy()
     columns = {metric: rows[metric].to_numpy() for metric in metrics}
+    held_up = {
+        metric: pd.isna(values) & ~pd.isna(whole[metric].to_numpy())
+        for metric, values in columns.items()
+    }
     told = {metric: ended & ~pd.isna(values) for metric, values in columns.items()}
     every = _lines(rows)
     fits: list[dict[str, Any]] = []
@@ -44,8 +53,10 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
                 continue
             found = fit_curve(at[own], columns[metric][own])
             facts = {**line, "metric": metric}
-            fits.append({**facts, **_described(found)})
-            if len(np.unique(at[own])) >= MIN_CURVE:
+            waited = at[places[ended[places] & held_up[metric][places]]]
+            fits.append({**facts, **_described(found), **_grown(at[own], columns[metric][own]),
+                         "host_bound": tuple(waited.tolist())})  # fmt: skip
+            if found.shape is not None and len(np.unique(at[own])) >= MIN_CURVE:
                 curved.append(facts)
                 curves.append(_curve(found, at[own]))
     return pd.DataFrame(fits, columns=_FITS), _joined(curved, curves)
@@ -83,6 +94,13 @@ def _described(found: Fit) -> dict[str, Any]:
         low, high = interval or (None, None)
         facts |= {name: term, f"{name}_low": low, f"{name}_high": high}
     return {**facts, "scatter": found.scatter, "shape": found.shape, "note": found.note}
+
+
+def _grown(num_visual: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    step = growth(num_visual, values)
+    if step is None:
+        return {"growth": None, "grows_from": None, "grows_to": None}
+    return {"growth": step.factor, "grows_from": step.low, "grows_to": step.high}
 
 
 def _curve(found: Fit, num_visual: np.ndarray) -> np.ndarray:

@@ -110,3 +110,21 @@ _MOST = 2**62
 def with_series(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with a column ``series``, where it has none yet."""
     return frame if "series" in frame else frame.assign(series=series_label(frame))
+
+
+def common_options(names: Sequence[str]) -> tuple[str, ...]:
+    """The options that every one of several series names ends in: what a caption says once."""
+    apart = [name.split(" · ") for name in dict.fromkeys(names)]
+    if len(apart) < 2:
+        return ()
+    return tuple(word for word in apart[0][2:] if all(word in rest[2:] for rest in apart))
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Each series to its name without the options that all of them have."""
+    common = set(common_options(names))
+    found = {}
+    for name in dict.fromkeys(names):
+        words = name.split(" · ")
+        found[name] = " · ".join([*words[:2], *(w for w in words[2:] if w not in common)])
+    return found

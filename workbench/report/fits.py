@@ -7,10 +7,12 @@ import pandas as pd
 
 from workbench.figures import in_order, interval, quantity
 from workbench.record import METRICS
+from workbench.report.text import listed
+from workbench.units import digits
 
-COLUMNS = ("metric", "system", "source, device", "points", "shape",
-           "a, at |V| = 0", "b, per token", "c, per token²")  # fmt: skip
-TERMS = ("a", "b", "c")
+COLUMNS = ("metric", "system", "points", "for 4× the tokens", "shape", "c, per token²",
+           "b, per token", "a, at |V| = 0", "source, device")  # fmt: skip
+TERMS = ("c", "b", "a")
 EXACT = 1e-9
 """Relative scatter below which a curve is exact, and a bound on a missing term mere rounding."""
 EXACT_DIGITS = 6
@@ -28,22 +30,36 @@ def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
                          systems.index(row["series"])),
     )  # fmt: skip
     return COLUMNS, tuple(
-        (METRICS[row["metric"]].label, row["series"], f"{row['source']}, {row['device']}",
-         f"{row['num_points']:,}", _shape(row),
-         *(_term(row, name) for name in TERMS))
+        (METRICS[row["metric"]].label, row["series"], _points(row), growth_words(row), _shape(row),
+         *(_term(row, name) for name in TERMS), f"{row['source']}, {row['device']}")
         for row in rows
     )  # fmt: skip
 
 
 def _shape(row: Mapping[Any, Any]) -> str:
-    return f"not told: {row['note']}" if pd.isna(row["shape"]) else str(row["shape"])
+    return f"open: {row['note']}" if pd.isna(row["shape"]) else str(row["shape"])
+
+
+def _points(row: Mapping[Any, Any]) -> str:
+    """How many, and which were left out because the host set their pace."""
+    left = row["host_bound"]
+    if not left:
+        return f"{row['num_points']:,}"
+    return f"{row['num_points']:,}, without {listed([f'{at:,}' for at in left])} (host-bound)"
+
+
+def growth_words(row: Mapping[Any, Any]) -> str:
+    """'×6.83 (16,384 to 65,536)': what four times the tokens take, and between which |V|."""
+    if pd.isna(row["growth"]):
+        return "one size only"
+    return f"×{digits(row['growth'])} ({row['grows_from']:,.0f} to {row['grows_to']:,.0f})"
 
 
 def per_token(row: Mapping[Any, Any]) -> str:
     """The linear and, where there is one, the quadratic term: '4.1 ms + 166 ns·|V|'."""
     unit = METRICS[row["metric"]].unit
     if pd.isna(row["shape"]):
-        return str(row["note"]) or "not told"
+        return str(row["note"]) or "open"
     linear = quantity(row["b"], unit)
     if "c" in REFUTED.get(row["shape"], ()):
         return linear

@@ -5,21 +5,36 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import CONDITIONS, SUBJECT, Samples, headline, kinds, limits
+from workbench.analysis import (
+    CONDITIONS,
+    SUBJECT,
+    Samples,
+    emulation,
+    headline,
+    kinds,
+    limits,
+    marks,
+    together,
+)
+from workbench.analysis.headline import SHARED
 from workbench.figures import in_order, quantity
+from workbench.report.published import S_ATTN
 from workbench.report.text import listed
 
 Row = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], ...]
 Pair = Mapping[str, Row]
-"""A system with a baseline: rows of ``analysis.headline`` by metric."""
+"""A system with a baseline at one |V|: rows of ``analysis.headline`` by metric."""
 
 HEADLINE_METRICS = ("time_s", "peak_bytes", "flops")
 BASELINES = {"eager": "S-Attn with the eager kernel", "fused": "S-Attn with a fused kernel"}
+IN_TURNS = {"eager": "S-Attn, eager", "fused": "S-Attn, fastest fused"}
+"""A baseline over several |V|, whose kernel may change from one to the next."""
 AGAINST = ("system", "against", "at |V|", "s/it", "baseline's s/it", "times as fast",
-           "times less memory", "times fewer FLOPs")  # fmt: skip
-NEEDED = (*SUBJECT, *CONDITIONS, "series", "attention", "kernel", "source", "device", "run",
-          "key", "status", "num_visual", "num_samples", *HEADLINE_METRICS)  # fmt: skip
+           "times less memory", "times fewer FLOPs", "marks")  # fmt: skip
+NEEDED = (*SUBJECT, *CONDITIONS, "series", "attention", "kernel", *SHARED, "source", "device",
+          "run", "key", "status", "num_visual", "num_samples", "flags", "busy_share",
+          *HEADLINE_METRICS)  # fmt: skip
 """What the comparison reads: a narrow frame is much quicker to take apart."""
 SAME = 0.005
 """Ratios this close to 1 are called the same."""
@@ -46,15 +61,21 @@ def at_place(frame: pd.DataFrame, source: str, device: str) -> pd.DataFrame:
 
 
 def pairs(frame: pd.DataFrame, samples: Samples) -> list[Pair]:
-    """Each system with each baseline: rows of ``analysis.headline`` by metric, legend order."""
-    table = headline(frame[list(NEEDED)], samples=samples)
+    """Each system with each baseline, near the paper's |V| and at the largest: rows of
+    ``analysis.headline`` by metric, in the order of the legend.
+    """
+    needed = [name for name in NEEDED if name in frame]
+    table = headline(frame[needed], samples=samples, near=S_ATTN.max_visual)
     found: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in table.to_dict("records"):
         facts = {str(name): value for name, value in row.items()}
-        key = (row["source"], row["device"], row["series"], row["baseline"])
+        key = (row["source"], row["device"], row["series"], row["baseline"], row["size"])
         found.setdefault(key, {})[row["metric"]] = facts
     order = in_order(frame)
-    keys = sorted(found, key=lambda key: (*key[:2], order.index(key[2]), key[3]))
+    sizes = ("near", "largest")
+    keys = sorted(
+        found, key=lambda key: (*key[:2], order.index(key[2]), key[3], sizes.index(key[4]))
+    )
     return [found[key] for key in keys]
 
 
@@ -88,7 +109,8 @@ def against_rows(found: Sequence[Pair]) -> Rows:
         (pair["time_s"]["series"], pair["time_s"]["baseline_series"],
          _count(pair["time_s"]["num_visual"], "none in common"),
          quantity(pair["time_s"]["value"], "s"), quantity(pair["time_s"]["baseline_value"], "s"),
-         times(pair["time_s"]), times(pair["peak_bytes"]), times(pair["flops"]))
+         times(pair["time_s"]), times(pair["peak_bytes"]), times(pair["flops"]),
+         pair_marks(pair))
         for pair in found
     )  # fmt: skip
 
@@ -122,6 +144,21 @@ def ratio_words(ratio: float) -> str:
     return f"{ratio:,.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}"
 
 
+def both_marks(pair: Pair) -> list[tuple[str, ...]]:
+    """The marks of the system's seconds and of the baseline's."""
+    row = pair["time_s"]
+    if pd.isna(row["num_visual"]):
+        return []
+    own = {"flags": row["flags"], "num_samples": row["num_samples"]}
+    base = {"flags": row["baseline_flags"], "num_samples": row["baseline_num_samples"]}
+    return [marks(own), marks(base)]
+
+
+def pair_marks(pair: Pair) -> str:
+    """The marks of both in one line: 'emulated, power-capped, 2 to 3 samples'."""
+    return together(both_marks(pair))
+
+
 def answers(frame: pd.DataFrame, both: Sequence[Pair]) -> list[str]:
     """What a frame of one subject says of its systems, place by place, in sentences.
 
@@ -138,8 +175,7 @@ def answers(frame: pd.DataFrame, both: Sequence[Pair]) -> list[str]:
 
 def compared(rows: pd.DataFrame, found: Sequence[Pair], where: str) -> Iterator[str]:
     """Every system but S-Attn against each baseline, and which of these is missing."""
-    candidates = [name for name in in_order(rows) if (
-        rows.loc[rows["series"] == name, "attention"] != "s_attn").all()]  # fmt: skip
+    candidates = challengers(rows)
     if not candidates:
         yield f"There is no system besides S-Attn here ({where}), so nothing is compared."
     held = {pair["time_s"]["baseline"] for pair in found}
@@ -147,17 +183,63 @@ def compared(rows: pd.DataFrame, found: Sequence[Pair], where: str) -> Iterator[
     if candidates and lacking:
         yield f"Not compared against {listed(lacking, 'or')}: no such cell ran ({where})."
     for pair in found:
-        if pair["time_s"]["series"] in candidates:
+        row = pair["time_s"]
+        if row["series"] in candidates:
             yield _pair(pair, where)
+            turns = turning(row) if row["size"] == "largest" else ""
+            if turns:
+                yield f"{turns} ({where})."
+
+
+def challengers(rows: pd.DataFrame) -> list[str]:
+    """The series of systems other than S-Attn, in the order of the legend."""
+    return [
+        name for name in in_order(rows)
+        if (rows.loc[rows["series"] == name, "attention"] != "s_attn").all()
+    ]  # fmt: skip
+
+
+def turning(row: Row) -> str:
+    """Who is faster at which |V| of those that both have seconds of; empty for fewer than two."""
+    system, baseline = row["series"], IN_TURNS[row["baseline"]]
+    won, lost = row["won"], row["lost"]
+    if len(won) + len(lost) < 2:
+        return ""
+    if not lost or not won:
+        first, last = min(won + lost), max(won + lost)
+        better, other = (system, baseline) if won else (baseline, system)
+        return (
+            f"{better} is faster than {other} at every |V| in common, {first:,} to {last:,}"
+            f"{_waiting(row['waits'])}"
+        )
+    if max(lost) < min(won):
+        words = f"{baseline} is faster up to |V| = {max(lost):,}, {system} from {min(won):,} on"
+    elif max(won) < min(lost):
+        words = f"{system} is faster up to |V| = {max(won):,}, {baseline} from {min(lost):,} on"
+    else:
+        words = f"{system} is faster at |V| = {_sizes(won)}, {baseline} at {_sizes(lost)}"
+    return words + _waiting(row["waits"])
+
+
+def _waiting(waits: Sequence[int]) -> str:
+    return f"; at {_sizes(waits)} the host set the pace of one or both" if waits else ""
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    """'256, 1,024 and 4,096'; of many their number and ends."""
+    if len(sizes) <= MOST_SIZES:
+        return listed([f"{size:,}" for size in sizes])
+    return f"{len(sizes):,} sizes from {min(sizes):,} to {max(sizes):,}"
+
+
+MOST_SIZES = 4
 
 
 def _pair(pair: Pair, where: str) -> str:
     time = pair["time_s"]
     system, baseline = time["series"], time["baseline_series"]
-    if pd.isna(time["num_visual"]):
-        return (
-            f"{system} and {baseline} share no |V| at which both {RAN[time['source']]} ({where})."
-        )
+    if pd.isna(time["ratio"]):
+        return _no_ratio(time, where)
     costs = [
         _amount(
             pair["peak_bytes"], "less peak memory", "more peak memory", "the same peak memory"
@@ -167,13 +249,25 @@ def _pair(pair: Pair, where: str) -> str:
     known = listed([cost for cost in costs if cost])
     also = f", with {known}" if known else ""
     seconds = f"{quantity(time['value'], 's')} against {quantity(time['baseline_value'], 's')}"
-    crosses = (
-        "" if pd.isna(time["crosses_at"])
-        else f"; by the fitted curves it is the faster one from |V| = {time['crosses_at']:,.0f} on"
-    )  # fmt: skip
-    return (f"At |V| = {time['num_visual']:,}, the largest that both {RAN[time['source']]},"
-            f" {system} is {_speed(time)} {baseline} ({seconds}){also}{crosses}"
-            f" ({where}{_certainty(time)}).")  # fmt: skip
+    fastest = ", the fastest fused" if time["baseline"] == "fused" else ""
+    largest = (
+        f", the largest that both {RAN[time['source']]}," if time["size"] == "largest" else ","
+    )
+    return (f"At |V| = {time['num_visual']:,}{largest}"
+            f" {system} is {_speed(time)} {baseline}{fastest} ({seconds}){also}"
+            f" ({where}{_certainty(pair)}).")  # fmt: skip
+
+
+def _no_ratio(time: Row, where: str) -> str:
+    """Why a system and a baseline have no ratio of seconds."""
+    system, baseline = time["series"], time["baseline_series"]
+    timed = sorted((*time["won"], *time["lost"]))
+    if timed:
+        return (
+            f"{system} and {IN_TURNS[time['baseline']]} were both timed at |V| = {_sizes(timed)},"
+            f" where the host set the pace, so no ratio is formed ({where})."
+        )
+    return f"{system} and {baseline} share no |V| at which both {RAN[time['source']]} ({where})."
 
 
 def _speed(row: Row) -> str:
@@ -193,15 +287,24 @@ def _amount(row: Row, less: str, more: str, same: str) -> str:
     return f"{ratio_words(ratio)}× {less}" if ratio > 1 else f"{ratio_words(1 / ratio)}× {more}"
 
 
-def _certainty(row: Row) -> str:
+def _certainty(pair: Pair) -> str:
+    row = pair["time_s"]
+    words = [word for word in pair_marks(pair).split(", ") if word and "sample" not in word]
+    marked = "".join(f", {word}" for word in words)
     if row["source"] == "predicted" or pd.isna(row["num_samples"]):
-        return ""
+        return marked
     counts = sorted({int(row["num_samples"]), int(row["baseline_num_samples"])})
     how = f"medians of {' and '.join(map(str, counts))} samples"
     how = "one sample of each" if counts == [1] else how
     if pd.isna(row["ratio_low"]):
-        return f", {how}, too few for an interval"
-    return f", {how} with the 95 % interval of their ratio"
+        return f"{marked}, {how}, too few for an interval"
+    return f"{marked}, {how} with the 95 % interval of their ratio"
+
+
+def emulated(rows: pd.DataFrame) -> str:
+    """', emulated: 1 of 32 ranks, 2 of 32 layers, …' where a row is; else empty."""
+    known = emulation(rows["flags"])
+    return f", emulated: {known}" if known else ""
 
 
 def reached(rows: pd.DataFrame, where: str) -> str:
@@ -222,4 +325,12 @@ def reached(rows: pd.DataFrame, where: str) -> str:
     rest = "".join(
         f"; {listed(names)} still {still} at |V| = {top:,}" for top, names in reached.items()
     )
-    return f"Out of memory: {listed(ended)}{rest} ({where})."
+    return f"Out of memory: {listed(ended)}{rest} ({where}{emulated(_ends(rows, table))})."
+
+
+def _ends(rows: pd.DataFrame, table: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
+    """The cells that a system's reach stands on."""
+    ends = {(row["series"], at) for row in table for at in (row["max_visual"], row["fails_at"])
+            if not pd.isna(at)}  # fmt: skip
+    keep = [pair in ends for pair in zip(rows["series"], rows["num_visual"], strict=True)]
+    return rows[keep]

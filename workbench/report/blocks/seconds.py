@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import host_bound
+from workbench.analysis import host_bound, legend, letters, marks
 from workbench.figures import in_order, quantity
 from workbench.report.material import Material, Subject
 from workbench.report.page import Block, Table
@@ -20,8 +20,8 @@ from workbench.report.sentences import (
 )
 
 MOST_ROWS = 40
-MARK = " (h)"
-HOST = f" {MARK.strip()}: the card waited for the host, whose seconds these are."
+SHOWN = ("num_visual", "series", "time_s", "status", "flags", "num_samples", "host_bound")
+ENDED = {"oom": "out of memory", "timeout": "timed out", "error": "failed"}
 
 
 def seconds_block(material: Material, subject: Subject) -> Block:
@@ -36,7 +36,8 @@ def seconds_block(material: Material, subject: Subject) -> Block:
         if against:
             tables.append(Table(
                 f"Against both S-Attn baselines, {name}", AGAINST, against,
-                f"Baseline over system, at the largest |V| that both {RAN[source]}.",
+                f"Baseline over system, near the paper's |V| and at the largest that both"
+                f" {RAN[source]}; fused: the fastest kernel there.",
             ))  # fmt: skip
     missing = () if tables else ("No cell here has a time.",)
     return Block("Seconds per iteration at equal |V|", missing, tables=tuple(tables))
@@ -49,24 +50,24 @@ def _seconds(rows: pd.DataFrame, name: str) -> Table | None:
     systems = in_order(timed)
     tokens = sorted(timed["num_visual"].unique())
     rest, last = len(tokens) - MOST_ROWS, tokens[-MOST_ROWS:]
-    waited = host_bound(timed)
-    told = timed.assign(waited=waited).loc[
-        timed["num_visual"].isin(last), ["num_visual", "series", "time_s", "status", "waited"]
-    ]
-    cells = {(row["num_visual"], row["series"]): _words(row) for row in told.to_dict("records")}
+    told = timed.assign(host_bound=host_bound(timed))
+    told = told.loc[told["num_visual"].isin(last), list(SHOWN)]
+    kept = told.to_dict("records")
+    cells = {(row["num_visual"], row["series"]): _words(row) for row in kept}
+    meaning = legend(marks(row) for row in kept if not pd.isna(row["time_s"]))
     return Table(
         f"Seconds per iteration, {name}",
         ("|V|", *systems),
         tuple((f"{v:,}", *(cells.get((v, system), "") for system in systems)) for v in last),
         "Medians. An empty field was not asked for."
-        + (HOST if waited.any() else "")
+        + (f" {meaning}" if meaning else "")
         + (f" The {rest:,} smallest |V| are left out; data/ holds them." if rest > 0 else ""),
     )
 
 
 def _words(row: Mapping[Any, Any]) -> str:
-    status = str(row["status"])
+    status = ENDED.get(str(row["status"]), str(row["status"]))
     if pd.isna(row["time_s"]):
-        return status
-    shown = quantity(row["time_s"], "s") + (MARK if row["waited"] else "")
-    return shown if status == "ok" else f"({shown}, {status})"
+        return status if row["status"] != "ok" else "not timed"
+    shown = quantity(row["time_s"], "s") + letters(marks(row))
+    return shown if row["status"] == "ok" else f"{shown}, but {status}"

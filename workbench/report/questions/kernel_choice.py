@@ -1,15 +1,17 @@
 """Which kernel? The kernels of each system against each other."""
 
 from collections.abc import Iterator
+from itertools import combinations
+from typing import NamedTuple
 
 import pandas as pd
 
-from workbench.analysis import without_host_bound
+from workbench.analysis import host_bound, marks, together
 from workbench.figures import quantity
 from workbench.report.material import Material
 from workbench.report.page import Table
 from workbench.report.question import QUESTIONS, Answer, Question
-from workbench.report.sentences import RAN, at_place, place, places, ratio_words
+from workbench.report.sentences import at_place, place, places, ratio_words
 from workbench.report.text import listed
 from workbench.report.words import plural
 
@@ -23,37 +25,58 @@ def several_kernels(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[groups["kernel"].transform("nunique") > 1]
 
 
-def _races(material: Material) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(subject and place, system, its cells at the largest |V| that most kernels ran)."""
+class Race(NamedTuple):
+    """The kernels of one system of one subject and place."""
+
+    what: str
+    """Subject and place."""
+    system: str
+    cells: pd.DataFrame
+    """What ran and was timed at a |V| that two kernels share, by |V| and then seconds."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Every |V| at which at least two kernels were timed."""
+        return sorted(self.cells["num_visual"].unique().tolist())
+
+    def at(self, num_visual: int) -> pd.DataFrame:
+        """The kernels of one |V|, the fastest first."""
+        return self.cells[self.cells["num_visual"] == num_visual]
+
+
+def _races(material: Material) -> Iterator[Race]:
+    """The systems with a choice, the subject that says most first."""
     for subject in material.spoken:
         for source, device in places(subject.rows):
-            rows = without_host_bound(at_place(subject.rows, source, device), ["time_s"])
+            rows = at_place(subject.rows, source, device)
+            rows = rows.assign(host_bound=host_bound(rows))
             ran = rows[(rows["status"] == "ok") & rows["time_s"].notna()]
             for _, own in ran.groupby(LINE, dropna=False):
-                counts = own.groupby("num_visual")["kernel"].nunique()
-                if counts.max() > 1:
-                    at = counts[counts == counts.max()].index.max()
+                several = own.groupby("num_visual")["kernel"].transform("nunique") > 1
+                cells = own[several].sort_values(["num_visual", "time_s"])
+                if len(cells):
                     name = str(own["series"].iloc[0]).replace(f" · {own['kernel'].iloc[0]}", "")
-                    what = f"{subject.title}, {place(source, device)}"
-                    yield what, name, own[own["num_visual"] == at].sort_values("time_s")
+                    yield Race(f"{subject.title}, {place(source, device)}", name, cells)
 
 
 def headline(material: Material) -> Table | None:
-    """Seconds and memory of every kernel at the largest |V| that most of them ran."""
+    """The kernels at every |V| that two of them ran, the fastest first."""
     rows = [
-        (what, name, f"{cell['num_visual']:,}", cell["kernel"], quantity(cell["time_s"], "s"),
-         f"{ratio_words(cell['time_s'] / race['time_s'].min())}×",
-         quantity(cell["peak_bytes"], "B"))
-        for what, name, race in _races(material)
-        for cell in race.to_dict("records")
+        (race.what, race.system, f"{size:,}", cell["kernel"], quantity(cell["time_s"], "s"),
+         f"{ratio_words(cell['time_s'] / race.at(size)['time_s'].min())}×",
+         quantity(cell["peak_bytes"], "B"), together([marks(cell)]))
+        for race in _races(material)
+        for size in race.sizes
+        for cell in race.at(size).to_dict("records")
     ]  # fmt: skip
-    columns = ("what", "system", "at |V|", "kernel", "s/it", "over the fastest", "peak memory")
+    columns = ("what", "system", "at |V|", "kernel", "s/it", "over the fastest", "peak memory",
+               "marks")  # fmt: skip
     return Table("Headline", columns, tuple(rows)) if rows else None
 
 
 def answer(material: Material) -> Answer:
-    """The fastest kernel, the leanest, and those that refused."""
-    race = next(_races(material), None)
+    """The fastest kernel by size, each pair at its largest |V|, and those that refused."""
+    race = max(_races(material), key=lambda each: len(each.sizes), default=None)
     frame = material.frame
     refused = frame[frame["status"] == "unsupported"]
     third = (
@@ -62,26 +85,44 @@ def answer(material: Material) -> Answer:
         if len(refused) else "No kernel refused a cell."
     )  # fmt: skip
     if race is None:
-        lacking = "No two kernels of one system ran at one |V|"
-        return (f"{lacking}, so none is called faster.", f"{lacking}, so none is called leaner.",
-                third)  # fmt: skip
-    what, name, cells = race
-    ran = RAN[str(cells["source"].iloc[0])]
-    best, at = cells.iloc[0], f"|V| = {cells['num_visual'].iloc[0]:,}"
-    others = [
-        f"{row['kernel']} {quantity(row['time_s'], 's')}"
-        f" ({ratio_words(row['time_s'] / best['time_s'])}×)"
-        for row in cells.iloc[1:].to_dict("records")
+        lacking = "No two kernels of one system were timed at one |V|"
+        return f"{lacking}, so none is called faster.", f"{lacking}, so no pair is told.", third
+    waits = sorted(race.cells.loc[race.cells["host_bound"], "num_visual"].unique().tolist())
+    held = f"; at {listed([f'{at:,}' for at in waits])} some are host-bound" if waits else ""
+    first = f"The fastest kernel of {race.system} by |V|: {listed(_stretches(race))}{held}"
+    return f"{first} ({race.what}).", f"{_pairs(race)} ({race.what}).", third
+
+
+def _stretches(race: Race) -> list[str]:
+    """'flash at 256 to 1,024', 'cudnn at 4,096 to 65,536'."""
+    found: list[list[int]] = []
+    names: list[str] = []
+    for size in race.sizes:
+        best = str(race.at(size)["kernel"].iloc[0])
+        if not names or names[-1] != best:
+            names.append(best)
+            found.append([])
+        found[-1].append(size)
+    return [
+        f"{name} at {sizes[0]:,}" + (f" to {sizes[-1]:,}" if len(sizes) > 1 else "")
+        for name, sizes in zip(names, found, strict=True)
     ]
-    first = (
-        f"{name} at {at}, the largest that most kernels {ran}: {best['kernel']} is fastest with"
-        f" {quantity(best['time_s'], 's')}, then {listed(others)} ({what})."
-    )
-    lean = cells.dropna(subset=["peak_bytes"]).sort_values("peak_bytes")
-    if lean.empty:
-        return first, f"No cell at {at} has a peak ({what}).", third
-    words = [f"{r['kernel']} {quantity(r['peak_bytes'], 'B')}" for r in lean.to_dict("records")]
-    return first, f"Peak memory of {name} at {at}: {listed(words)} ({what}).", third
+
+
+def _pairs(race: Race) -> str:
+    """Each two kernels at the largest |V| of both."""
+    words = []
+    for one, other in combinations(sorted(race.cells["kernel"].unique()), 2):
+        both = [size for size in race.sizes if {one, other} <= set(race.at(size)["kernel"])]
+        if not both:
+            continue
+        seconds = race.at(both[-1]).set_index("kernel")["time_s"]
+        quick, slow = sorted((one, other), key=lambda name: float(seconds[name]))
+        words.append(
+            f"{quick} {ratio_words(seconds[slow] / seconds[quick])}× as fast as {slow} at"
+            f" {both[-1]:,}"
+        )
+    return f"At the largest |V| of each pair: {listed(words)}"
 
 
 QUESTIONS.add(

@@ -1,0 +1,188 @@
+"""Who wins, by how much, at which sizes: the sentences on top of a report and of each page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from workbench.analysis import common_options, fit, limits, short_names, together
+from workbench.figures import in_order, quantity
+from workbench.report.fits import growth_words
+from workbench.report.sentences import (
+    BASELINES,
+    Pair,
+    both_marks,
+    challengers,
+    emulated,
+    ratio_words,
+    times,
+    turning,
+)
+from workbench.report.text import listed
+
+FIRST = "d_attn"
+"""The system that is spoken of first where it is there."""
+
+
+class Verdict:
+    """One system of one place against both baselines: three sentences, each from the data."""
+
+    def __init__(self, rows: pd.DataFrame, found: Sequence[Pair], where: str) -> None:
+        self.rows, self.where = rows, where
+        self.system = first_system(rows)
+        self.pairs = [pair for pair in found if pair["time_s"]["series"] == self.system]
+        self._short = short_names(in_order(rows))
+        self._common = common_options(in_order(rows))
+
+    def name(self, series: str) -> str:
+        """A series without the options that all have, which ``_place`` names."""
+        return self._short.get(series, series)
+
+    def _place(self, more: str = "") -> str:
+        options = f", all with {listed(self._common)}" if self._common else ""
+        return f"({self.where}{options}{more})"
+
+    def speed(self) -> str:
+        """At each size the system's seconds, and how many times as fast it is as a baseline."""
+        if self.system is None:
+            return (
+                f"There is no system besides S-Attn here, so nothing is compared {self._place()}."
+            )
+        known = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        held = {pair["time_s"]["baseline"] for pair in known}
+        lacking = [f"{words} is missing" for name, words in BASELINES.items() if name not in held]
+        if not known:
+            why = self._untimed() or f"{listed(lacking)} at any |V|"
+            return f"{self.name(self.system)} is compared with nothing: {why} {self._place()}."
+        sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in known})
+        parts = [self._at(size, known) for size in sizes]
+        rest = f"; {listed(lacking)}" if lacking else ""
+        cells = self._cells(known)
+        return (
+            f"{self.name(self.system)} takes {'; '.join(parts)}{rest}"
+            f" {self._place(_marked(known) + emulated(cells))}."
+        )
+
+    def _untimed(self) -> str:
+        """Where system and baseline were timed by the host alone."""
+        waits = [pair for pair in self.pairs if pair["time_s"]["waits"]]
+        return "the host set the pace wherever both were timed" if waits else ""
+
+    def _cells(self, known: Sequence[Pair]) -> pd.DataFrame:
+        """The records that the sentence is of."""
+        named = {
+            (name, int(pair["time_s"]["num_visual"]))
+            for pair in known
+            for name in (pair["time_s"]["series"], pair["time_s"]["baseline_series"])
+        }
+        keep = [
+            pair in named
+            for pair in zip(self.rows["series"], self.rows["num_visual"], strict=True)
+        ]
+        return self.rows[keep]
+
+    def _at(self, size: int, known: Sequence[Pair]) -> str:
+        here = [pair["time_s"] for pair in known if int(pair["time_s"]["num_visual"]) == size]
+        words = []
+        for row in here:
+            kind = ", the fastest fused" if row["baseline"] == "fused" else ""
+            words.append(
+                f"{times(row)} as fast as {self.name(row['baseline_series'])}{kind}"
+                f" ({quantity(row['baseline_value'], 's')})"
+            )
+        return f"{quantity(here[0]['value'], 's')} at |V| = {size:,}: {listed(words)}"
+
+    def reach(self) -> str | None:
+        """How many visual tokens the system took beside each baseline; None where none ended."""
+        largest = {
+            pair["time_s"]["baseline"]: pair["time_s"]
+            for pair in self.pairs
+            if pair["time_s"]["size"] == "largest"
+        }
+        ended = {name: row for name, row in largest.items()
+                 if not pd.isna(row["baseline_fails_at"])}  # fmt: skip
+        if not ended:
+            return None
+        first = next(iter(ended.values()))
+        bound: str = "at least " if pd.isna(first["fails_at"]) else ""
+        words = [
+            f"{bound}{ratio_words(row['visual_ratio'])}× the {row['baseline_max_visual']:,} of"
+            f" {self.name(row['furthest_series'])}"
+            + (", the furthest fused" if name == "fused" else "")
+            for name, row in ended.items()
+        ]
+        table = limits(self.rows).dropna(subset=["max_visual"])
+        beyond = table[
+            (table["max_visual"] > first["max_visual"]) & (table["attention"] != "s_attn")
+        ]
+        rest = [
+            f"{self.name(str(row['series']))} up to {row['max_visual']:,}"
+            for row in beyond.sort_values("max_visual").to_dict("records")
+        ]
+        also = f"; {listed(rest)}" if rest else ""
+        named = {str(self.system), *(row["furthest_series"] for row in ended.values()),
+                 *beyond["series"]}  # fmt: skip
+        cells = self._furthest(named)
+        still = "fit" if str(self.rows["source"].iloc[0]) == "predicted" else "ran"
+        return (
+            f"{self.name(str(self.system))} {still} up to |V| = {first['max_visual']:,}, "
+            f"{listed(words)}{also} {self._place(emulated(cells))}."
+        )
+
+    def _furthest(self, named: set[str]) -> pd.DataFrame:
+        """The largest cell that ran of each named series."""
+        ran = self.rows[(self.rows["status"] == "ok") & self.rows["series"].isin(named)]
+        return ran.sort_values("num_visual").drop_duplicates("series", keep="last")
+
+    def growth(self) -> str:
+        """What four times the tokens take, of the system and its baselines; and who wins where."""
+        fits, _ = fit(self.rows, ["time_s"])
+        named = {str(self.system), *(pair["time_s"]["baseline_series"] for pair in self.pairs)}
+        told = fits[fits["growth"].notna()]
+        told = told[told["series"].isin(named)] if self.system else told
+        if told.empty:
+            return (
+                "How the seconds grow with |V| is open: no system was timed at two sizes that tell"
+                f" of its method {self._place()}."
+            )
+        lines = {str(row["series"]): row for row in told.to_dict("records")}
+        words = [_grown(self.name(name), lines[name]) for name in in_order(told)]
+        left = sorted({at for row in lines.values() for at in row["host_bound"]})
+        out = f"; {listed([f'{at:,}' for at in left])} left out as host-bound" if left else ""
+        return (
+            f"Four times the tokens take {listed(words)}; ×4 is linear, ×16"
+            f" quadratic{out} {self._place()}."
+        )
+
+    def turns(self) -> list[str]:
+        """Who is faster at which |V|, against each baseline."""
+        found = []
+        for pair in self.pairs:
+            words = turning(pair["time_s"]) if pair["time_s"]["size"] == "largest" else ""
+            if words:
+                found.append(f"{words} ({self.where}).")
+        return found
+
+
+def first_system(rows: pd.DataFrame) -> str | None:
+    """The plainest series of D-Attn, else of any system but S-Attn; None without one."""
+    names = challengers(rows)
+    if not names:
+        return None
+    own = dict(zip(rows["series"], rows["attention"], strict=True))
+    timed = set(rows.loc[rows["time_s"].notna(), "series"])
+    return min(names, key=lambda name: (own[name] != FIRST, name not in timed, len(name), name))
+
+
+def _grown(name: str, row: Mapping[Any, Any]) -> str:
+    """'×6.83 the time with S-Attn · cudnn (16,384 to 65,536, quadratic)'."""
+    factor, _, ends = growth_words(row).partition(" ")
+    shape = "" if pd.isna(row["shape"]) else f", {row['shape']}"
+    return f"{factor} the time with {name} {ends[:-1]}{shape})"
+
+
+def _marked(known: Sequence[Pair]) -> str:
+    """The marks of all figures of a sentence; how it was emulated is told apart."""
+    words = together([marks for pair in known for marks in both_marks(pair)])
+    left = [word for word in words.split(", ") if word and word != "emulated"]
+    return "".join(f", {word}" for word in left)
