@@ -1,6 +1,8 @@
 """Small models of every family: real configurations and layers, a few thousand parameters."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig
 
@@ -27,6 +29,7 @@ OWN = {
         "final_logit_softcapping": 3.0,
     },
     "qwen2": {},
+    "qwen3": {"head_dim": 16},
     "gemma3": {
         "head_dim": 16,
         "sliding_window": 16,
@@ -85,6 +88,106 @@ TOWERS = {
     },
 }
 """What stands around the text model of a vision-language model, by the family of its decoder."""
+CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
+PIXTRAL = {
+    "model_type": "pixtral",
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 112,
+    "patch_size": 14,
+}
+WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llava": ("llama", {"vision_config": CLIP, "image_token_index": 96}),
+    "llava_next": (
+        "mistral",
+        {
+            "vision_config": CLIP,
+            "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],
+            "image_token_index": 96,
+        },
+    ),
+    "internvl": (
+        "qwen3",
+        {
+            "vision_config": {
+                "model_type": "internvl_vision",
+                "hidden_size": 48,
+                "intermediate_size": 80,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": [56, 56],
+                "patch_size": [14, 14],
+                "attention_bias": True,
+            },
+            "image_token_id": 96,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "idefics3": (
+        "llama",
+        {
+            "vision_config": {**SIGLIP, "model_type": "idefics3_vision"},
+            "image_token_id": 96,
+            "scale_factor": 2,
+        },
+    ),
+    "smolvlm": (
+        "llama",
+        {
+            "vision_config": {**SIGLIP, "model_type": "smolvlm_vision"},
+            "image_token_id": 96,
+            "scale_factor": 4,
+        },
+    ),
+    "pixtral": (
+        "mistral",
+        {
+            "model_type": "llava",
+            "vision_config": PIXTRAL,
+            "image_token_index": 96,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+        },
+    ),
+    "mistral3": (
+        "mistral",
+        {
+            "vision_config": PIXTRAL,
+            "image_token_index": 96,
+            "spatial_merge_size": 2,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "llava_onevision": (
+        "qwen2",
+        {
+            "vision_config": {**SIGLIP, "vision_use_head": False},
+            "image_grid_pinpoints": [[h, w] for h in (56, 112, 168) for w in (56, 112, 168)],
+            "vision_aspect_ratio": "anyres_max_2",
+            "image_token_index": 96,
+            "video_token_index": 95,
+        },
+    ),
+}
+"""Model types with a tower of their own: the family of the text model, and what is around it."""
+SPLIT = {
+    "preprocessor_config.json": {
+        "size": {"longest_edge": 112},
+        "max_image_size": {"longest_edge": 56},
+    }
+}
+FILES = {"idefics3": SPLIT, "smolvlm": SPLIT}
+"""What stands beside their config.json."""
 
 
 def small_model(family: str, folder: Path, **fields: object) -> str:
@@ -102,4 +205,16 @@ def small_lvlm(family: str, folder: Path, **fields: object) -> str:
     whole = AutoConfig.for_model(**TOWERS[family], text_config=text.to_dict())
     path = folder / f"{family}-lvlm"
     whole.save_pretrained(path)
+    return str(path)
+
+
+def small_wrapper(kind: str, folder: Path, **fields: object) -> str:
+    """A small model of a type with a tower of its own; returns its name for a Cell."""
+    family, around = WRAPPERS[kind]
+    text = FAMILIES[family].config({**SHARED, **OWN[family], **fields})
+    whole = AutoConfig.for_model(**{"model_type": kind, **around}, text_config=text.to_dict())
+    path = folder / kind
+    whole.save_pretrained(path)
+    for file, written in FILES.get(kind, {}).items():
+        (path / file).write_text(json.dumps(written))
     return str(path)

@@ -2,22 +2,37 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.image_utils import SizeDict
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import (
+    get_resize_output_image_size as idefics3_size,
+)
+from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.llava_next.image_processing_pil_llava_next import (
     LlavaNextImageProcessorPil,
 )
+from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
+    LlavaOnevisionImageProcessorPil,
+)
+from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
+from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
     Qwen2VLImageProcessorPil,
     smart_resize,
 )
 
 from workbench.errors import RequestError
+from workbench.lvlm.models import MODELS
 from workbench.vision import VISIONS, Limits
 from workbench.vision.qwen2_5_vl import UNSAID_VIDEO
 from workbench.visuals import default_vision, front_end_of, tokens
@@ -35,6 +50,10 @@ def write(folder, config, **files):
     for name, fields in files.items():
         (folder / f"{name}.json").write_text(json.dumps(fields))
     return str(folder)
+
+
+def picture(width, height):
+    return np.zeros((height, width, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +196,9 @@ def test_grids_of_a_checkpoint(tmp_path):
     ("config", "message"),
     [
         ({"model_type": "qwen2_vl", "vision_config": {}}, "'qwen2_vl'"),
-        ({"model_type": "internvl", "vision_config": {"model_type": "internvl_vision"}},
-         "'internvl' with a 'internvl_vision'"),
-        ({"model_type": "llava", "vision_config": {"model_type": "pixtral"}}, "a 'pixtral'"),
+        ({"model_type": "mllama", "vision_config": {"model_type": "mllama_vision_model"}},
+         "'mllama' with a 'mllama_vision_model'"),
+        ({"model_type": "llava", "vision_config": {"model_type": "vit"}}, "a 'vit'"),
         ({"model_type": "llava", "text_config": {}}, "'llava' prepares"),
         ({"model_type": "gemma3n", "text_config": {}}, "'gemma3n'"),
     ],
@@ -228,3 +247,134 @@ def test_settings_that_make_no_sense_are_one_line(config, files, message, tmp_pa
 def test_a_limit_that_is_none(vision, limits, message):
     with pytest.raises(RequestError, match=message):
         VISIONS[vision].asked(limits)
+
+
+SIDES = st.integers(1, 4000)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIDES, SIDES)
+def test_tokens_of_onevision_are_its_processor_s(width, height):
+    found = VISIONS["llava-onevision"]
+    processor = LlavaOnevisionProcessor.__new__(LlavaOnevisionProcessor)
+    processor.num_image_tokens, processor.vision_aspect_ratio = 729, "anyres_max_9"
+    processor.image_processor = LlavaOnevisionImageProcessorPil()
+    wanted = processor._get_number_of_features(height, width, 384, 384)
+    assert found.tokens_of_image(width, height) == wanted
+    assert found.tokens_of_images([(width, height)] * 2) == [730, 730]
+    processor.vision_feature_select_strategy = "full"
+    images = {"batch_num_images": [2], "image_sizes": [(height, width)] * 2}
+    processor.image_token = "i"
+    assert len(processor.replace_image_token(images, 1)) == 730
+    frames = {"pixel_values_videos": [np.zeros((32, 1))]}
+    processor.video_token = "v"
+    video = len(processor.replace_video_token(frames, 0))
+    assert found.tokens_of_video(width, height, 32) == video == 32 * 196 + 1
+
+
+def test_onevision_uses_the_published_grids():
+    pinpoints = [list(pair) for pair in VISIONS["llava-onevision"].pinpoints]
+    assert pinpoints == LlavaOnevisionImageProcessorPil.image_grid_pinpoints
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIDES, SIDES, st.integers(1, 3), st.integers(3, 30))
+def test_tiles_of_internvl_are_its_processor_s(place, width, height, least, most):
+    for old in place.glob("*processor_config.json"):
+        old.unlink()
+    limits = {"min_patches": least, "max_patches": most}
+    config = {"model_type": "internvl", "vision_config": {"image_size": [448, 448]}}
+    fields = {**limits, "crop_to_patches": False}
+    found = front_end_of(write(place, config, preprocessor_config=fields))
+    processor = GotOcr2ImageProcessorPil(
+        size={"height": 448, "width": 448}, crop_to_patches=True, **limits
+    )
+    tiles = processor.get_number_of_image_patches(height, width)
+    assert found.tokens_of_image(width, height) == 256 * tiles
+    assert InternVLProcessor.images_kwargs["crop_to_patches"] is True
+
+
+class Shapes(Idefics3ImageProcessorPil):
+    """transformers' tiling, on images that have a shape alone."""
+
+    def resize(self, image, size, **_):
+        edge = size.longest_edge
+        new = (size.height, size.width) if edge is None else idefics3_size(image, edge)
+        return np.broadcast_to(np.uint8(0), (3, *new))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    SIDES, SIDES, st.sampled_from([(364, 1456), (384, 1536), (512, 2048), (96, 400), (30, 7000)])
+)
+def test_tiles_of_idefics3_are_its_processor_s(place, width, height, sizes):
+    """Its own count of patches goes by edges before they are whole tiles; its pixels do not."""
+    side, longest = sizes
+    for old in place.glob("*processor_config.json"):
+        old.unlink()
+    tower = {"image_size": side, "patch_size": 1}
+    config = {"model_type": "smolvlm", "scale_factor": 1, "vision_config": tower}
+    fields = {"size": {"longest_edge": longest}, "max_image_size": {"longest_edge": side}}
+    found = front_end_of(write(place, config, preprocessor_config=fields))
+    processor = Shapes(**fields)
+    image = np.broadcast_to(np.uint8(0), (3, height, width))
+    image = processor.resize(image, SizeDict(longest_edge=longest))
+    image = processor.resize_for_vision_encoder(image, side)
+    tiles, rows, columns = processor.split_images(image, {"longest_edge": side})
+    assert found.num_tiles(width, height) == len(tiles)
+    assert found.tiles(width, height) == (columns, rows)
+    text = Idefics3Processor.__new__(Idefics3Processor)
+    text.image_seq_len, text.image_token = 1, "i"
+    text.fake_image_token = text.global_image_tag = "x"
+    words = text.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
+    words = re.sub("<row_[0-9]+_col_[0-9]+>", "x", words).replace("\n\n", "n")
+    assert len(words) - words.count("i") == found.markers_of_image(width, height)
+    whole = front_end_of(write(place, config, preprocessor_config={"do_image_splitting": False}))
+    assert whole.num_tiles(width, height) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIDES, SIDES, st.sampled_from([("llava", 16, 1, 1024), ("mistral3", 14, 2, 1540)]))
+def test_tokens_of_pixtral_are_its_processor_s(place, width, height, kind):
+    outer, patch, merge, longest = kind
+    if max(width, height) > 1000 * min(width, height):
+        return
+    for old in place.glob("*processor_config.json"):
+        old.unlink()
+    tower = {"model_type": "pixtral", "patch_size": patch, "image_size": longest}
+    name = write(place, {"model_type": outer, "vision_config": tower, "spatial_merge_size": merge})
+    found = front_end_of(name)
+    side = patch * merge
+    high, wide = get_resize_output_image_size(
+        np.broadcast_to(np.uint8(0), (3, height, width)), (longest, longest), (side, side),
+        "channels_first",
+    )  # fmt: skip
+    rows, columns = high // side, wide // side
+    assert found.grid(width, height) == (rows, columns)
+    assert found.tokens_of_image(width, height) == rows * columns
+    assert found.markers_of_image(width, height) == rows
+
+
+def test_an_image_that_vanishes_is_one_line():
+    with pytest.raises(
+        RequestError, match="resolution 4000x1: scaled to 1024 pixels, the shorter"
+    ):
+        tokens("pixtral-12b", resolution="4000x1")
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MODELS if MODELS[n].around))
+def test_a_catalogue_model_s_front_end_is_that_of_its_config(name, tmp_path):
+    """Settings by name equal those that its config.json would give from a folder."""
+    found = front_end_of(name)
+    assert found.serves(MODELS[name].stated())
+    folder = front_end_of(write(tmp_path, MODELS[name].stated()))
+    left = {"longest_edge"} if found.name == "idefics3" else set()
+    pairs = (s.settings() for s in (found, folder))
+    mine, theirs = ({k: v for k, v in s.items() if k not in left} for s in pairs)
+    assert mine == theirs
+
+
+def test_markers_belong_to_the_text():
+    assert "markers" not in tokens("llava-1.5-7b", resolution="900x400")
+    found = tokens("pixtral-12b", resolution="900x400")
+    assert (found["num_visual"], found["markers"]) == (57 * 25, 25)

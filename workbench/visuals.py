@@ -45,7 +45,9 @@ def front_end_of(
     ``default_vision`` does, and for a limit that the front end does not have.
     """
     found = VISIONS[vision or default_vision(model, offline)]
-    if is_file_model(model):
+    if not is_file_model(model):
+        found = found.of_model(model)
+    else:
         files = model_files(model, offline)
         config = files.config() if vision is None or files.path("config.json") else {}
         if config and found.serves(config):
@@ -57,6 +59,13 @@ def tokens_of_image(front_end: FrontEnd, width: int, height: int) -> int:
     """Visual tokens of one image; RequestError where a side is not 1 to 1,000,000 pixels."""
     _check_size(width, height)
     return front_end.tokens_of_image(width, height)
+
+
+def tokens_of_images(front_end: FrontEnd, sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """Visual tokens of each image of a sample that shows them all; RequestError as above."""
+    for width, height in sizes:
+        _check_size(width, height)
+    return front_end.tokens_of_images(sizes)
 
 
 def tokens_of_video(front_end: FrontEnd, width: int, height: int, num_frames: int) -> int:
@@ -125,7 +134,8 @@ def tokens(
     a video of that many sampled frames. ``tokens_each`` is for one image or one step of a video (a
     frame, or the pair that Qwen2.5-VL merges); None where several images differ. ``images`` is 0
     for a video, ``frames`` is 0 for images. ``limits`` says what the front end went by, and
-    ``limits_from`` where each came from.
+    ``limits_from`` where each came from. ``markers``, where there are any, are text tokens that
+    the model's processor puts around and between those of the images; |V| has none of them.
     """
     if sum((bool(images), video is not None, resolution is not None)) != 1:
         raise RequestError("tokens: give one of image, video and resolution")
@@ -139,9 +149,12 @@ def tokens(
     document: dict[str, Any] = {"model": model, "vision": front_end.name}
     if images or (resolution is not None and frames is None):
         sizes = [image_size(path) for path in images] or [parse_resolution(resolution or "")]
-        counts = [tokens_of_image(front_end, *size) for size in sizes]
+        counts = tokens_of_images(front_end, sizes)
         each = counts[0] if len(set(counts)) == 1 else None
         counted = {"images": len(counts), "frames": 0, "tokens_each": each}
+        markers = sum(front_end.markers_of_image(*size) for size in sizes)
+        if markers:
+            counted["markers"] = markers
         return {**document, **counted, "num_visual": sum(counts), **front_end.document()}
     if video is not None:
         clip = video_clip(video)

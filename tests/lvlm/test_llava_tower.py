@@ -106,13 +106,13 @@ def test_parameters_of_llava_13b(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"vision_config": {"model_type": "pixtral"}}, "vision tower 'pixtral' under model_type"),
+        ({"vision_config": {"model_type": "vit"}}, "vision tower 'vit' under model_type"),
         ({}, "no vision_config under model_type 'llava'"),
         ({"vision_config": CLIP, "vision_feature_layer": 9}, "vision_feature_layer 9"),
         ({"vision_config": CLIP, "vision_feature_layer": [-1, -2]}, "vision_feature_layer"),
-        ({"model_type": "mistral3", "vision_config": {"model_type": "pixtral"}}, "'mistral3'"),
-        ({"model_type": "internvl", "vision_config": {"model_type": "internvl_vision"}},
-         "'internvl_vision'"),
+        ({"model_type": "mistral3", "vision_config": {"model_type": "vit"}}, "'mistral3'"),
+        ({"model_type": "aya_vision", "vision_config": {"model_type": "clip_vision_model"}},
+         "'aya_vision'"),
     ],
 )  # fmt: skip
 def test_another_tower_is_refused_and_the_paper_s_can_be_asked_for(fields, message, tmp_path):

@@ -82,7 +82,7 @@ def test_frames_of_a_video_are_sampled_evenly_and_paired(files, tmp_path):
     scene = look(tower, shown)
     count = scene.num_frames
     (grid,) = scene.grids
-    assert grid == (3, 4, 6, pytest.approx(2 / (count / 2.1)))
+    assert grid == (3, 4, 6, pytest.approx(2 / (count / 2.1)), None)
     steps = pixels(tower, shown, scene).view(3, 24, 3, 2, -1)
     flat = steps.mean((1, 4))[:, 0]  # The red of every frame, in pairs.
     expected = torch.tensor([[10.0 * (i * 21 // count) for i in range(count)]]).view(3, 2)

@@ -17,7 +17,7 @@ from tests.fake_tensors import fake_tensors
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import TOWERS as SMALL
-from tests.small import small_lvlm
+from tests.small import WRAPPERS, small_lvlm
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
@@ -237,7 +237,7 @@ def test_every_tower_belongs_to_a_model_type_and_has_a_small_one():
     for name, tower in TOWERS.items():
         assert bool(tower.serves) == (name != PAPER)
         assert all(outer in CONFIG_MAPPING for outer in tower.serves)
-    small = {fields["model_type"] for fields in SMALL.values()}
+    small = {fields["model_type"] for fields in SMALL.values()} | set(WRAPPERS)
     for name, tower in TOWERS.items():
         assert name == PAPER or small & set(tower.serves), name
 

@@ -67,7 +67,7 @@ class Checkpoint:
 
 def short(name: str) -> str:
     """A tensor's name without what stands around the text model."""
-    for around in ("model.", "language_model.", "model."):
+    for around in ("model.", "language_model.", "text_model.", "model."):
         name = name.removeprefix(around)
     return name
 

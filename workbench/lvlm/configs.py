@@ -45,9 +45,14 @@ def load(name: str) -> "tuple[dict[str, Any], PreTrainedConfig, PreTrainedConfig
 
     Raises RequestError, one line, for a folder or hub id without a config that can be loaded.
     """
+    stated = model_files(name).config()
+    return stated, *load_stated(name, stated)
+
+
+def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, PreTrainedConfig]":
+    """The whole configuration and the text model's of a config.json's fields; raises as above."""
     from transformers import PreTrainedConfig
 
-    stated = model_files(name).config()
     check_fields(name, stated)
     whole = _whole(name, stated)
     try:
@@ -56,7 +61,7 @@ def load(name: str) -> "tuple[dict[str, Any], PreTrainedConfig, PreTrainedConfig
         raise RequestError(f"model {name!r}: which text model? {one_line(error)}") from None
     if not isinstance(config, PreTrainedConfig):
         raise RequestError(f"model {name!r}: its text model's section is {config!r:.40}")
-    return stated, whole, config
+    return whole, config
 
 
 def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":

@@ -12,7 +12,7 @@ from workbench.lvlm.layout import even_shares
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import Grid, Tower, tower_of
 from workbench.pictures import Pictures
-from workbench.visuals import image_size, tokens_of_image
+from workbench.visuals import image_size, tokens_of_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,13 +37,12 @@ def look(tower: Tower, pictures: Pictures) -> Scene:
     """Sizes of the files as grids of the tower; raises RequestError for a file it cannot read."""
     if pictures.video is not None:
         return _look_at_video(tower, pictures)
-    items, facts = [], []
-    for name in pictures.images:
-        width, height = image_size(Path(name))
-        tokens_of_image(tower.front, width, height)  # Sizes that it refuses.
-        item = tower.of_image(width, height)
+    facts: list[dict[str, Any]] = []
+    sizes = [image_size(Path(name)) for name in pictures.images]
+    tokens_of_images(tower.front, sizes)  # Sizes that it refuses.
+    items = tower.of_images(sizes)
+    for name, (width, height), item in zip(pictures.images, sizes, items, strict=True):
         tokens = sum(map(tower.tokens, item))
-        items.append(item)
         facts.append({"file": Path(name).name, "width": width, "height": height, "tokens": tokens,
                       **tower.front.document()})  # fmt: skip
     return Scene(tuple(items), tuple(facts))

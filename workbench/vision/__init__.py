@@ -6,7 +6,7 @@ the published ones, until the files beside a checkpoint or a request's limits sa
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -46,6 +46,8 @@ class FrontEnd(ABC):
     """Where the published numbers come from."""
     models: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the catalogue's model names that use this front end unless told otherwise."""
+    of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Published settings of some of these, by the beginnings of their names, where they differ."""
     max_frames: int | None = None
     """The most frames that are sampled of a video."""
     origins: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
@@ -70,6 +72,12 @@ class FrontEnd(ABC):
         origins = {**self.origins, **{name: origin for name, (_, origin) in found.taken.items()}}
         values = {name: value for name, (value, _) in found.taken.items()}
         return replace(self, **values, origins=origins)
+
+    def of_model(self, model: str) -> Self:
+        """With the published settings of a model of the catalogue."""
+        word = model.lower()
+        names = [name for name in self.of_models if word.startswith(name)]
+        return replace(self, **self.of_models[max(names, key=len)]) if names else self
 
     def asked(self, limits: Limits) -> Self:
         """With a request's limits; RequestError for one that this front end does not have."""
@@ -109,6 +117,14 @@ class FrontEnd(ABC):
     @abstractmethod
     def tokens_of_image(self, width: int, height: int) -> int:
         """Visual tokens of one image of ``width`` × ``height`` pixels, both at least 1."""
+
+    def tokens_of_images(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Visual tokens of each image of a sample that shows images of these sizes."""
+        return [self.tokens_of_image(width, height) for width, height in sizes]
+
+    def markers_of_image(self, width: int, height: int) -> int:
+        """Text tokens that the model's processor puts around an image's and between them."""
+        return 0
 
     def tokens_of_step(self, width: int, height: int, num_frames: int = 1) -> int:
         """Tokens of what the tower takes of a video at once: a frame, unless it merges several.

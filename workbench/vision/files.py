@@ -31,7 +31,8 @@ class Found:
         self.config, self.model = config, model
         self.taken: dict[str, tuple[Any, str]] = {}
         """By setting: its value, and the file."""
-        both = files.get(BOTH, {})
+        both = self.both = files.get(BOTH, {})
+        """The processor's own settings, and its sections."""
         self.images = self._section(files, both.get("image_processor"), (IMAGES,))
         self.videos = self._section(files, both.get("video_processor"), (VIDEOS, IMAGES))
 

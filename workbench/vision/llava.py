@@ -20,6 +20,7 @@ class Llava(FrontEnd):
         "https://huggingface.co/llava-hf/llava-1.5-7b-hf config.json; LlavaProcessor in"
         " transformers for the rows that are left"
     )
+    models: ClassVar[tuple[str, ...]] = ("llava-1.5-",)
 
     image_size: int = 336
     patch_size: int = 14

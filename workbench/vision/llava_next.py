@@ -23,6 +23,8 @@ class LlavaNext(FrontEnd):
         " (image_grid_pinpoints); LlavaNextProcessor in transformers for the unpadding"
     )
 
+    models: ClassVar[tuple[str, ...]] = ("llava-next-",)
+
     image_size: int = 336
     patch_size: int = 14
     pinpoints: tuple[tuple[int, int], ...] = PINPOINTS
@@ -81,16 +83,33 @@ class LlavaNext(FrontEnd):
 
         return max(self.pinpoints, key=worth)
 
-    def tokens_of_image(self, width: int, height: int) -> int:
+    @property
+    def side(self) -> int:
+        """Patches a side of one tile."""
+        return self.image_size // self.patch_size
+
+    def tiles(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of tiles of an image, beside its base view."""
         grid_height, grid_width = self.grid(width, height)
-        side = self.image_size // self.patch_size
-        rows, columns = (n // self.image_size * side for n in (grid_height, grid_width))
+        return grid_height // self.image_size, grid_width // self.image_size
+
+    def patches(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of patches of all tiles that are left without the padding."""
+        rows, columns = (tiles * self.side for tiles in self.tiles(width, height))
         # Padding is cut off on both sides alike, so an odd patch of it stays.
         if width / height > columns / rows:
             rows -= (rows - int(round(height * (columns / width), 7))) // 2 * 2
         else:
             columns -= (columns - int(round(width * (rows / height), 7))) // 2 * 2
-        return side**2 + rows * (columns + 1)
+        return rows, columns
+
+    def kept(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of tokens that the adapter makes of so many patches."""
+        return rows, columns
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        rows, columns = self.kept(*self.patches(width, height))
+        return self.side**2 + rows * (columns + 1)
 
 
 VISIONS.add("llava-next", LlavaNext())

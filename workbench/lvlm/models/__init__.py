@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RequestError, unknown_name
-from workbench.lvlm.configs import check_built, load, one_line, silent
+from workbench.lvlm.configs import check_built, load, load_stated, one_line, silent
 from workbench.lvlm.rope import check_rope, hold_rope
 from workbench.lvlm.training import MISTRAL, Hyper
 from workbench.model_files import is_file_model
@@ -116,7 +116,13 @@ class Model:
     """The vision tower of scope ``lvlm``; a text model takes the paper's."""
     around: dict[str, Any] = field(default_factory=dict, hash=False)
     """The fields of config.json around the text model's, ``model_type`` and ``vision_config``
-    among them; empty where the tower's file has the published ones."""
+    among them; empty for a text model and where the tower's file has the published ones."""
+
+    def stated(self) -> dict[str, Any]:
+        """Its whole config.json; empty where nothing is stated around the text model."""
+        kind = FAMILIES[self.family].model_type
+        text = {"model_type": kind, **self.fields}
+        return deepcopy({**self.around, "text_config": text}) if self.around else {}
 
 
 FAMILIES.take_plugins("workbench.families", Family)
@@ -133,9 +139,10 @@ class Resolved:
     whole: "PreTrainedConfig | None" = field(default=None, hash=False)
     """The configuration around it, with the vision tower's; None where nothing states one."""
     stated: dict[str, Any] = field(default_factory=dict, hash=False)
-    """The fields of its config.json; empty for a model of the catalogue."""
+    """The fields of its config.json; empty for a model of the catalogue that has nothing stated
+    around its text model."""
     tower: str = ""
-    """The vision tower that a model of the catalogue names; empty for one read from files."""
+    """The vision tower that such a model of the catalogue names; empty for one read from files."""
     flags: tuple[str, ...] = ()
     """What a reader of its numbers should know, as a record's flags."""
 
@@ -159,21 +166,15 @@ def resolve(name: str) -> Resolved:
     if name in MODELS:
         model = MODELS[name]
         family = FAMILIES[model.family]
-        config, whole = family.config(model.fields), _around(model)
-        return Resolved(name, family, config, whole, tower=model.tower)
+        stated = model.stated()
+        if not stated:
+            return Resolved(name, family, family.config(model.fields), tower=model.tower)
+        whole, config = load_stated(name, stated)
+        flags = check_built(name, stated, whole, config)
+        return Resolved(name, family, config, whole, stated, flags=tuple(flags))
     if not is_file_model(name):
         raise unknown_name("model", name, MODELS)
     return _from_files(name)
-
-
-def _around(model: Model) -> "PreTrainedConfig | None":
-    """The configuration around a catalogue model's text model, where its entry states one."""
-    if not model.around:
-        return None
-    from transformers import CONFIG_MAPPING
-
-    kind: Any = CONFIG_MAPPING[model.around["model_type"]]
-    return kind(text_config=dict(model.fields), **deepcopy(model.around))
 
 
 def _from_files(name: str) -> Resolved:

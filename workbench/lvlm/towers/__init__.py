@@ -7,7 +7,7 @@ and so does whoever asks for it by name.
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -17,7 +17,7 @@ from workbench.lvlm.configs import one_line, silent
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import PAPER
 from workbench.lvlm.reduce import Reducer, TokenGrid
-from workbench.model_files import model_files
+from workbench.model_files import is_file_model, model_files
 from workbench.registry import Registry
 from workbench.vision import VISIONS, FrontEnd, Limits
 
@@ -45,6 +45,8 @@ class Grid(NamedTuple):
     columns: int
     seconds: float | None = None
     """Seconds between the steps of a video; None for an image."""
+    tiles: tuple[int, int] | None = None
+    """Rows and columns of the tiles that the patches lie in, where a tower sees an image so."""
 
     @property
     def patches(self) -> int:
@@ -77,7 +79,9 @@ class Tower(ABC):
     def front(self) -> FrontEnd:
         """The front end under the settings of the model's files and the request's limits."""
         found, stated = VISIONS[self.front_end], self.model.stated
-        if stated and found.serves(stated):
+        if not is_file_model(self.model.name):
+            found = found.of_model(self.model.name)
+        elif stated and found.serves(stated):
             files = model_files(self.model.name).preprocessors()
             found = found.of_files(stated, files, self.model.name)
         return found.asked(self.limits)
@@ -154,6 +158,10 @@ class Tower(ABC):
     @abstractmethod
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
         """What an image of that many pixels becomes: itself and, for some towers, crops."""
+
+    def of_images(self, sizes: Sequence[tuple[int, int]]) -> list[tuple[Grid, ...]]:
+        """What images become that one sample shows, of these widths and heights."""
+        return [self.of_image(width, height) for width, height in sizes]
 
     def of_video(
         self, width: int, height: int, num_frames: int, fps: float

@@ -1,0 +1,104 @@
+"""InternVL3 and 3.5 as transformers takes them: Qwen2.5 and Qwen3 under InternViT.
+
+All have an LM head of their own. InternVL3.5's own form drops tokens by a router (Flash), which
+transformers lacks; these are the models without it.
+"""
+
+from typing import Any
+
+from workbench.lvlm.models import MODELS, Model
+from workbench.lvlm.models.qwen3 import SIZES
+
+VIT_300M = {
+    "model_type": "internvl_vision",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "attention_bias": True,
+    "use_qk_norm": False,
+    "norm_type": "layer_norm",
+    "image_size": [448, 448],
+    "patch_size": [14, 14],
+}
+"""vision_config of OpenGVLab/InternVL3-1B-hf: InternViT-300M-448px-V2_5."""
+VIT_6B = {
+    "model_type": "internvl_vision",
+    "hidden_size": 3200,
+    "intermediate_size": 12800,
+    "num_hidden_layers": 45,
+    "num_attention_heads": 25,
+    "attention_bias": False,
+    "use_qk_norm": True,
+    "norm_type": "rms_norm",
+    "image_size": [448, 448],
+    "patch_size": [14, 14],
+}
+"""vision_config of OpenGVLab/InternVL3-38B-hf: InternViT-6B-448px-V2_5."""
+
+
+def _around(tower: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model_type": "internvl",
+        "vision_config": tower,
+        "downsample_ratio": 0.5,
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": False,
+    }
+
+
+def _qwen2_5(hidden: int, mlp: int, layers: int, heads: int, groups: int) -> dict[str, Any]:
+    return {
+        "vocab_size": 151674,
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6},
+        "use_sliding_window": False,
+        "tie_word_embeddings": False,
+    }
+
+
+_THREE = {
+    "1b": _qwen2_5(896, 4864, 24, 14, 2),
+    "2b": _qwen2_5(1536, 8960, 28, 12, 2),
+    "8b": _qwen2_5(3584, 18944, 28, 28, 4),
+    "14b": _qwen2_5(5120, 13824, 48, 40, 8),
+    "38b": _qwen2_5(5120, 27648, 64, 40, 8),
+}
+for _size, _fields in _THREE.items():
+    MODELS.add(
+        f"internvl3-{_size}",
+        Model(
+            "qwen2",
+            _fields,
+            f"config.json of OpenGVLab/InternVL3-{_size.upper()}-hf",
+            around=_around(VIT_6B if _size == "38b" else VIT_300M),
+        ),
+    )
+
+_THREE_FIVE = {
+    "1b": "0.6b",
+    "2b": "1.7b",
+    "4b": "4b",
+    "8b": "8b",
+    "14b": "14b",
+    "38b": "32b",
+}
+"""The Qwen3 inside each."""
+for _size, _text in _THREE_FIVE.items():
+    MODELS.add(
+        f"internvl3.5-{_size}",
+        Model(
+            "qwen3",
+            {**SIZES[_text], "tie_word_embeddings": False},
+            f"config.json of OpenGVLab/InternVL3_5-{_size.upper()}-HF",
+            around=_around(VIT_6B if _size == "38b" else VIT_300M),
+        ),
+    )

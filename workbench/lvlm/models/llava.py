@@ -1,0 +1,142 @@
+"""LLaVA 1.5, LLaVA-NeXT and LLaVA-OneVision: published text models under towers of their own."""
+
+from typing import Any
+
+from workbench.lvlm.models import MODELS, Model
+from workbench.vision.llava_next import PINPOINTS
+from workbench.vision.llava_onevision import EDGES
+
+CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+"""vision_config of llava-hf's checkpoints of LLaVA 1.5 and LLaVA-NeXT: CLIP L/14 at 336."""
+SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+"""vision_config of llava-hf's checkpoints of LLaVA-OneVision: SigLIP without its last layer."""
+CLIPPED = {
+    "vision_config": CLIP,
+    "projector_hidden_act": "gelu",
+    "vision_feature_layer": -2,
+    "vision_feature_select_strategy": "default",
+    "tie_word_embeddings": False,
+}
+ONE = {"model_type": "llava", **CLIPPED}
+NEXT = {
+    "model_type": "llava_next",
+    "image_grid_pinpoints": [list(pair) for pair in PINPOINTS],
+    **CLIPPED,
+}
+
+
+def _llama_2(hidden: int, mlp: int, layers: int, heads: int) -> dict[str, Any]:
+    """Vicuna 1.5, with the tokens that LLaVA adds."""
+    return {
+        "vocab_size": 32064,
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "tie_word_embeddings": False,
+    }
+
+
+_VICUNA = {
+    "7b": _llama_2(4096, 11008, 32, 32),
+    "13b": _llama_2(5120, 13824, 40, 40),
+}
+for _size, _fields in _VICUNA.items():
+    MODELS.add(
+        f"llava-1.5-{_size}",
+        Model("llama", _fields, f"config.json of llava-hf/llava-1.5-{_size}-hf", around=ONE),
+    )
+    MODELS.add(
+        f"llava-next-vicuna-{_size}",
+        Model(
+            "llama", _fields, f"config.json of llava-hf/llava-v1.6-vicuna-{_size}-hf", around=NEXT
+        ),
+    )
+MODELS.add(
+    "llava-next-mistral-7b",
+    Model(
+        "mistral",
+        {
+            "vocab_size": 32064,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-5,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+            "sliding_window": None,
+            "tie_word_embeddings": False,
+        },
+        "config.json of llava-hf/llava-v1.6-mistral-7b-hf",
+        around=NEXT,
+    ),
+)
+
+
+def _onevision(
+    vocab: int, hidden: int, mlp: int, layers: int, heads: int, groups: int, tied: bool
+) -> dict[str, Any]:
+    """Qwen2 as LLaVA-OneVision takes it."""
+    return {
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        "use_sliding_window": False,
+        "tie_word_embeddings": tied,
+    }
+
+
+_QWEN2 = {
+    "0.5b": _onevision(152000, 896, 4864, 24, 14, 2, tied=True),
+    "7b": _onevision(152128, 3584, 18944, 28, 28, 4, tied=False),
+    "72b": _onevision(152128, 8192, 29568, 80, 64, 8, tied=False),
+}
+for _size, _fields in _QWEN2.items():
+    MODELS.add(
+        f"llava-onevision-{_size}",
+        Model(
+            "qwen2",
+            _fields,
+            f"config.json of llava-hf/llava-onevision-qwen2-{_size}-ov-hf",
+            around={
+                "model_type": "llava_onevision",
+                "vision_config": SIGLIP,
+                "image_grid_pinpoints": [[high, wide] for high in EDGES for wide in EDGES],
+                "vision_aspect_ratio": "anyres_max_9",
+                "projector_hidden_act": "gelu",
+                "vision_feature_layer": -1,
+                "vision_feature_select_strategy": "full",
+                "tie_word_embeddings": _fields["tie_word_embeddings"],
+            },
+        ),
+    )

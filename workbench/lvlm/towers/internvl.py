@@ -1,0 +1,152 @@
+"""InternVL3's tower and projector: InternViT over tiles of 448 pixels, 2 × 2 patches a token."""
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from workbench.errors import RequestError, Unsupported
+from workbench.lvlm.reduce import TokenGrid
+from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers.squares import Squares, depth_of
+from workbench.vision.internvl import InternVL as FrontEnd
+
+if TYPE_CHECKING:
+    from workbench.lvlm.context import Context
+    from workbench.lvlm.models import Resolved
+
+KIND = "internvl_vision"
+
+
+class Patches(nn.Module):
+    """The tower's hidden states of one layer, without the class token's row."""
+
+    def __init__(self, tower: Any, depth: int, last: bool) -> None:
+        super().__init__()
+        self.tower, self.last = tower, last
+        layers = tower.encoder.layer
+        self.run = nn.ModuleList([*layers][:depth])
+        for layer in [*layers][depth:]:
+            layer.requires_grad_(False)
+        if not last:
+            tower.layernorm.requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, patches, width]."""
+        hidden = self.tower.embeddings(pixels)
+        for layer in self.run:
+            hidden = layer(hidden)
+        return (self.tower.layernorm(hidden) if self.last else hidden)[:, 1:]
+
+
+class Shuffled(nn.Module):
+    """transformers' pixel shuffle and projector."""
+
+    def __init__(self, projector: nn.Module, side: int, ratio: float) -> None:
+        super().__init__()
+        self.projector, self.side, self.ratio = projector, side, ratio
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, patches, width] -> [N, tokens, D]."""
+        from transformers import InternVLModel
+
+        whole: Any = None  # The method needs nothing of the model.
+        square = features.reshape(len(features), self.side, self.side, -1)
+        shuffled = InternVLModel.pixel_shuffle(whole, square, scale_factor=self.ratio)
+        return self.projector(shuffled.reshape(len(features), -1, shuffled.shape[-1]))
+
+
+class InternVL(Squares):
+    """A tile, a thumbnail or a frame is an image of its own to the tower."""
+
+    serves: ClassVar[Serves] = {"internvl": (KIND,)}
+    front_end = "internvl"
+    merges = True
+    class_token = 1
+
+    def __init__(self, model: "Resolved") -> None:
+        super().__init__(model)
+        whole: Any = model.whole
+        assert whole is not None, "chosen by its config"
+        self.name, self.whole, self.config = model.name, whole, whole.vision_config
+        self.hidden = model.config.hidden_size
+        chosen, layers = whole.vision_feature_layer, self.config.num_hidden_layers
+        self.depth, self.last = depth_of(self.name, self.front_end, chosen, layers), chosen == -1
+        strategy = whole.vision_feature_select_strategy
+        if strategy != "default":
+            raise RequestError(
+                f"model {self.name!r}: vision_feature_select_strategy {strategy!r:.60}: default, "
+                "for a class token has no place in the pixel shuffle"
+            )
+        self.shuffle = round(1 / whole.downsample_ratio)
+        self.patches_a_token = self.shuffle**2
+        self.image = Grid(1, self.side, self.side)
+
+    def token_grid(self, grid: Grid) -> TokenGrid:
+        return TokenGrid.of(grid.rows // self.shuffle, grid.columns // self.shuffle)
+
+    def build(
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
+    ) -> tuple[nn.Module, nn.Module | None]:
+        from transformers import InternVLVisionModel
+
+        if not adapter:
+            raise Unsupported(
+                f"{context.cell.attention} keeps the width of SigLIP's features, but the tower "
+                "of internvl merges its patches into the decoder's width"
+            )
+        self.config._attn_implementation = implementation(context)
+        tower = context.create(lambda: InternVLVisionModel(self.config))
+        context.weigh_part("tower", tower, "vision_tower.", KIND)
+        finish(tower, context)
+        projector = self.projector(context)
+        shuffled = Shuffled(projector, self.side, self.whole.downsample_ratio)
+        return Patches(tower, self.depth, self.last), shuffled
+
+    def projector(self, context: "Context") -> nn.Module:
+        """transformers' projector, whose norm comes first."""
+        from transformers.models.internvl.modeling_internvl import InternVLMultiModalProjector
+
+        wanted: Any = SimpleNamespace(
+            vision_config=self.config,
+            text_config=SimpleNamespace(hidden_size=self.hidden),
+            downsample_ratio=self.whole.downsample_ratio,
+            projector_hidden_act=self.whole.projector_hidden_act,
+        )
+        made = context.create(lambda: InternVLMultiModalProjector(wanted))
+        context.weigh_part("adapter", made, "multi_modal_projector.", KIND)
+        return made
+
+    @property
+    def eye(self) -> FrontEnd:
+        """The front end with its limits of tiles."""
+        assert isinstance(self.front, FrontEnd)
+        return self.front
+
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        return (self.image,) * self.eye.num_tiles(width, height)
+
+    def of_video(
+        self, width: int, height: int, num_frames: int, fps: float
+    ) -> tuple[tuple[Grid, ...], ...]:
+        return ((self.image,),) * num_frames
+
+    def processor(self) -> Any:
+        from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as module
+
+        side = self.eye.image_size
+        return module.GotOcr2ImageProcessorPil(
+            size={"height": side, "width": side},
+            crop_to_patches=True,
+            min_patches=self.eye.min_tiles,
+            max_patches=self.eye.max_tiles,
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        )
+
+    def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
+        tokens, wide = sum(map(self.tokens, grids)), self.config.hidden_size * self.shuffle**2
+        return 2 * tokens * self.hidden * (wide + self.hidden)
+
+
+TOWERS.add("internvl", InternVL)

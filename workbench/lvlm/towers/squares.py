@@ -1,0 +1,105 @@
+"""What towers have in common whose input is squares of one size: whole images, tiles or frames."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import RequestError
+from workbench.lvlm.towers import Grid, Tower
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Squares(Tower):
+    """A plain transformer over the patches of every square, each seeing those of its own."""
+
+    class_token = 0
+    """Rows of the tower that are no patches."""
+    depth: int
+    """Layers that run."""
+
+    @property
+    def side(self) -> int:
+        """Patches a side of a square."""
+        return first(self.config.image_size) // first(self.config.patch_size)
+
+    def squares(self, grid: Grid) -> int:
+        """Squares that an image or a video is to the tower."""
+        return grid.steps
+
+    def _squares(self, grids: Iterable[Grid]) -> int:
+        return sum(map(self.squares, grids))
+
+    def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
+        edge = first(self.config.image_size)
+        return batch * self._squares(grids), self.config.num_channels, edge, edge
+
+    def patch_flops(self, grids: tuple[Grid, ...]) -> int:
+        pixels = self.config.num_channels * first(self.config.patch_size) ** 2
+        return 2 * self._squares(grids) * self.side**2 * self.config.hidden_size * pixels
+
+    def tower_flops(self, grids: tuple[Grid, ...]) -> int:
+        width, mlp = self.config.hidden_size, self.config.intermediate_size
+        rows = self.side**2 + self.class_token
+        row = 2 * (4 * width**2 + 2 * width * mlp) + 4 * rows * width
+        return self.patch_flops(grids) + self.depth * self._squares(grids) * rows * row
+
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        return (self.image,)
+
+    def processor(self) -> Any:
+        """transformers' image processor under the settings of the front end."""
+        raise NotImplementedError
+
+    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
+        """The squares of all images, or of the frames of a video, [N, C, H, W]."""
+        processor = self.processor()
+        found = (processor(i, return_tensors="pt")["pixel_values"] for i in images)
+        return torch.cat([pixels.flatten(0, -4) for pixels in found])
+
+
+def first(size: Any) -> int:
+    """The side of a square that a configuration gives as a number or as a pair."""
+    return int(size if isinstance(size, int) else size[0])
+
+
+def depth_of(model: str, tower: str, chosen: Any, layers: int) -> int:
+    """How many layers run where ``chosen`` is the hidden state that is taken, -1 the last.
+
+    Raises RequestError for a list of layers and for one that the tower does not have.
+    """
+    depth = 0
+    if isinstance(chosen, int):
+        depth = chosen if chosen >= 0 else layers + 1 + chosen
+    if not 1 <= depth <= layers:
+        raise RequestError(
+            f"model {model!r}: vision_feature_layer {chosen!r:.60}: the tower of {tower} takes "
+            f"one of its {layers} layers"
+        )
+    return depth
+
+
+class Rows(nn.Module):
+    """The hidden states of one layer, without the rows that the strategy drops."""
+
+    def __init__(self, tower: Any, depth: int, dropped: int) -> None:
+        super().__init__()
+        self.tower, self.dropped = tower, dropped
+        layers = [*tower.encoder.layers]
+        self.run = nn.ModuleList(layers[:depth])
+        tower.requires_grad_(False)  # What is left of it but its embeddings feeds no token.
+        for module in (self.run, tower.embeddings, getattr(tower, "pre_layrnorm", None)):
+            if module is not None:
+                module.requires_grad_(True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, rows, width]."""
+        hidden = self.tower.embeddings(pixels)
+        norm = getattr(self.tower, "pre_layrnorm", None)
+        hidden = hidden if norm is None else norm(hidden)
+        for layer in self.run:
+            hidden = layer(hidden, attention_mask=None)
+        return hidden[:, self.dropped :]
