@@ -28,9 +28,10 @@ from pydantic import (
 
 from workbench.collector import without_collector
 from workbench.errors import RequestError
+from workbench.lora import Lora, canonical_lora, lora_of
 from workbench.pictures import Pictures
 from workbench.systems import KINDS, canonical, entry
-from workbench.units import count_of
+from workbench.units import SHORT_DTYPES, count_of
 
 MAX_TOKENS = 10**9
 """The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second."""
@@ -46,7 +47,6 @@ AXES = ("models", "scopes", "passes", "dtypes", "text", "batches", "attentions",
 SINGULAR = {"model": "models", "scope": "scopes", "pass": "passes", "dtype": "dtypes",
             "batch": "batches", "attention": "attentions", "kernel": "kernels"}  # fmt: skip
 """An axis may go by the name of the cell's field that it sets."""
-SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
 
 
 def _long_count(value: Any) -> Any:
@@ -131,6 +131,8 @@ class Cell(BaseModel):
     """Micro-batches of ``batch`` samples that one optimizer step adds up."""
     frozen: str | None = Field(default=None, title="Frozen parts")
     """Parts of scope ``lvlm`` that are not trained, such as ``decoder,tower``."""
+    lora: str | None = Field(default=None, title="LoRA")
+    """Adapters beside the decoder's frozen linear layers, ``alpha=32,r=16,targets=all-linear``."""
     ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
     """Ranks that share one sequence (DeepSpeed-Ulysses)."""
     layer: Annotated[int, Field(ge=0, le=10_000, strict=True), Whole] | None = None
@@ -189,6 +191,16 @@ class Cell(BaseModel):
         names = value if isinstance(value, (list, tuple)) else str(value or "").split(",")
         return ",".join(sorted({str(name).strip() for name in names} - {""})) or None
 
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _lora(cls, value: Any) -> str | None:
+        return canonical_lora(value)
+
+    @property
+    def lora_adapters(self) -> Lora | None:
+        """What ``lora`` says; None for none."""
+        return None if self.lora is None else lora_of(self.lora)
+
     @property
     def frozen_parts(self) -> tuple[str, ...]:
         """The names in ``frozen``."""
@@ -234,6 +246,8 @@ class Cell(BaseModel):
             )
         if self.frozen and not (self.optimizes and self.scope == "lvlm"):
             raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
+        if self.lora is not None:
+            self._check_lora()
         if self.sub_group_size != SUB_GROUP_SIZE and self.zero != 3:
             raise ValueError(f"sub_group_size {self.sub_group_size}: only ZeRO 3 has sub-groups")
         if self.offload_optimizer and not self.zero:
@@ -244,6 +258,21 @@ class Cell(BaseModel):
                 "that share a sequence are among those that share the states"
             )
         return self
+
+    def _check_lora(self) -> None:
+        if not self.optimizes:
+            raise ValueError("lora: only a train pass of scope decoder or lvlm trains adapters")
+        if self.frozen:
+            raise ValueError(f"frozen {self.frozen}: lora freezes all but its adapters by itself")
+        if self.fold:
+            raise ValueError("fold: sums the output projection itself, without a lora adapter")
+        if self.visual_positions:
+            raise ValueError("visual_positions: learnt ones are frozen under lora; leave one out")
+        adapters = self.lora_adapters
+        if adapters is not None and adapters.dtype and self.under_deepspeed:
+            raise ValueError(
+                f"lora dtype={adapters.dtype}: deepspeed holds every weight in the cell's dtype"
+            )
 
     @property
     def key(self) -> str:
@@ -516,7 +545,8 @@ def _made(kind: type[_T], fields: dict[str, Any]) -> _T:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise RequestError(first_error(error).removeprefix("protocol.")) from None
+        text = first_error(error).removeprefix("the document: ")
+        raise RequestError(text.removeprefix("protocol.")) from None
 
 
 def geometric(start: int, stop: int, factor: int = 2) -> tuple[int, ...]:

@@ -7,6 +7,8 @@ from decimal import Decimal
 _COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([kKMG])")
 _TIMES = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
+SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
+
 AXIS_UNITS = {"FLOP": ("TFLOP", 1e12), "B": ("GiB", 2.0**30), "s": ("s", 1.0), "1": ("", 1.0)}
 """A metric's unit to the unit on its axis and how many base units that is."""
 

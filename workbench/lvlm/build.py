@@ -18,6 +18,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.kinds import Stretch, layer_kinds, stretch_of
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.lora import add_adapters
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
@@ -208,6 +209,10 @@ def build(
     )
     workload = SCOPES[cell.scope](cell, system, context)
     freeze(workload)
+    lora = cell.lora_adapters
+    if lora is not None:
+        dtype = DTYPES[lora.dtype or cell.dtype]
+        add_adapters(workload, lora, dtype, light=tracing(context.device))
     context.loaded = None  # Copied: a second set of weights would be measured too.
     workload.guard = kernel.context
     return workload

@@ -100,6 +100,8 @@ def check_ulysses(cell: Cell, model: Resolved) -> None:
         raise RequestError(
             f"ulysses {count}: shares the sequence of a train pass at scope decoder"
         )
+    if cell.lora is not None:
+        raise RequestError(f"ulysses {count}: trains a model whole, without lora")
     if KERNELS[cell.kernel].hf != "sdpa":
         raise RequestError(
             f"ulysses {count}: kernel {cell.kernel} has a mask of a rank's own rows; use sdpa"

@@ -53,6 +53,10 @@ CELLS = {
     "labels-3": {"dtype": "float32", "zero": 3, "loss_rows": "all"},
     "sub-groups-3": {"zero": 3, "sub_group_size": 3000},
     "sub-groups-wide-3": {"dtype": "float32", "zero": 3, "sub_group_size": 1000},
+    "lora-0": {"dtype": "float32", "lora": "r=3"},
+    "lora-2": {"dtype": "float32", "zero": 2, "lora": "r=3"},
+    "lora-3": {"dtype": "float32", "zero": 3, "lora": "r=3", "checkpoint": True},
+    "lora-bf16-3": {"zero": 3, "lora": "r=3"},
     "gated-3": {"dtype": "float32", "zero": 3, "attention": "d_attn_tanh"},
 }
 LARGE = {"dtype": "float32", "zero": 3, "accumulate": 2}
@@ -78,6 +82,7 @@ SAME = [
     ("bfloat16-0", "bfloat16-2"),
     ("added-0", "added-3"),
     ("labels-0", "labels-3"),
+    ("lora-0", "lora-2", "lora-3"),
     ("tiled-0", "tiled-3"),
     ("chunked-0", "chunked-3"),
     tuple(f"fine-{zero}" for zero in range(4)),

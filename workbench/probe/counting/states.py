@@ -47,6 +47,12 @@ class Parameter(NamedTuple):
     """tower, adapter or decoder: each has a learning rate of its own."""
     numel: int
     trained: bool = True
+    item: int | None = None
+    """Bytes of an element, where that is not the cell's dtype."""
+
+    def width(self, cell: Cell) -> int:
+        """Bytes of an element."""
+        return self.item or ITEM[cell.dtype]
 
 
 @dataclass(frozen=True)
@@ -108,14 +114,13 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
     groups = trained_groups(parameters)
     trained = sum(map(sum, groups))
     if cell.zero == 0:
-        wider = max(MASTER, item)
-        copies = 2 if item >= MASTER else 3
         several = world > 1
+        gradients = sum(p.width(cell) * p.numel for p in parameters if p.trained)
         return States(
-            weights=item * whole,
-            gradients=item * trained,
-            reduced=item * trained,
-            optimizer=copies * wider * trained,
+            weights=sum(p.width(cell) * p.numel for p in parameters),
+            gradients=gradients,
+            reduced=gradients,
+            optimizer=sum(adamw_bytes(p.width(cell)) * p.numel for p in parameters if p.trained),
             buffers=item * min(trained, REDUCE_BUCKET) if several else 0,
             stepping=MASTER * trained if several and item < MASTER else 0,
         )
@@ -192,6 +197,11 @@ def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequenc
         kept_buffers=bucket,
         host=MASTER * own if offload else 0,
     )
+
+
+def adamw_bytes(width: int) -> int:
+    """Bytes an element of AdamW's two moments, and of the master weight of a narrower one."""
+    return 2 * width if width >= MASTER else 3 * MASTER
 
 
 def widened(item: int, group: int, part: int) -> int:

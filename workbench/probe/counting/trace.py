@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -89,6 +89,15 @@ class Trace:
         return sum(op.bytes * count for op, count in self.operators.items())
 
 
+WITHOUT_RECOMPUTATION: dict[str, Any] = {
+    "checkpoint": False,
+    "checkpoint_every": None,
+    "offload": False,
+    "chunk": None,
+    "tiled": False,
+}
+"""Fields of a cell that computes nothing twice."""
+
 World = Callable[[], AbstractContextManager[str]]
 
 
@@ -125,13 +134,19 @@ def trace(
             if pieces or has_branches(workload):
                 tracker.nodes = Nodes()
             tracker.begin()
-            return _traced(workload, tracker, plan)
+            found = _traced(workload, tracker, plan)
     except (OverflowError, RuntimeError) as error:
         if "overflow" in str(error).lower() or "too large" in str(error).lower():
             raise RequestError(
                 f"num_visual {cell.num_visual}: a tensor of this cell has more than 2**63 bytes"
             ) from None
         raise
+    if cell.lora is None:
+        return found
+    # No closed form: which gradients there are depends on where the first adapter stands.
+    plain = cell.replace(**WITHOUT_RECOMPUTATION)
+    again = found if plain == cell else trace(plain, allocator, compose, world, pictures=pictures)
+    return replace(found, model_flops=again.flops, model_flops_causal=again.flops_causal)
 
 
 def has_branches(workload: Workload) -> bool:
@@ -441,7 +456,13 @@ def parameters_of(
     found: list[Parameter] = []
     run: list[Parameter] = []
     for parameter in workload.module.parameters():
-        entry = Parameter(part_of[id(parameter)], parameter.numel(), parameter.requires_grad)
+        width = parameter.element_size()
+        entry = Parameter(
+            part_of[id(parameter)],
+            parameter.numel(),
+            parameter.requires_grad,
+            None if width == workload.context.dtype.itemsize else width,
+        )
         if id(parameter) in repeated:
             run.append(entry)
             continue

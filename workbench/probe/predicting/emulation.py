@@ -89,6 +89,7 @@ def check_emulation(cell: Cell, layers: Layers) -> int:
         ("accumulate", cell.accumulate > 1),
         ("offload_optimizer", cell.offload_optimizer),
         ("weights", cell.weights is not None),
+        ("lora", cell.lora is not None),
     ):
         if wrong:
             raise RequestError(f"{name}: an emulated rank cannot have it; leave it out")

@@ -12,7 +12,7 @@ from typing import Any
 from workbench.devices import Device
 from workbench.errors import RequestError
 from workbench.probe.counting.allocator import Allocator, allocator_of
-from workbench.probe.counting.states import ITEM, MASTER, states
+from workbench.probe.counting.states import MASTER, states
 from workbench.probe.counting.trace import Trace, trace
 from workbench.probe.counting.tracker import Block
 from workbench.probe.predicting.caching import HOST
@@ -144,10 +144,9 @@ def rank_program(cell: Cell, traced: Trace, peak: Peak) -> Program:
     sizes = [held.weights] if "weights" in apart else []
     sizes += [held.gradients] if "gradients" in apart and not held.on_host else []
     if not cell.under_deepspeed:
-        wide = max(MASTER, ITEM[cell.dtype])
-        trained = [wide * p.numel for p in traced.parameters if p.trained]
-        masters = trained if ITEM[cell.dtype] < MASTER else []
-        moments = [size for size in trained for _ in range(2)]
+        trained = [(p.width(cell), p.numel) for p in traced.parameters if p.trained]
+        masters = [MASTER * numel for width, numel in trained if width < MASTER]
+        moments = [max(MASTER, width) * numel for width, numel in trained for _ in range(2)]
         steps = [Step(sizes) for sizes in adamw_steps(cell, traced)]
         return make_program(timeline, [*sizes, *masters, *moments], steps)
     sizes += [held.kept_buffers] if held.kept_buffers else []

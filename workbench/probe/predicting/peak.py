@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workbench.probe.counting.states import ITEM, MASTER, States, states
+from workbench.probe.counting.states import MASTER, States, states
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Timeline
 from workbench.spec import Cell
@@ -129,7 +129,8 @@ def adamw_steps(cell: Cell, traced: Trace) -> list[tuple[int, ...]]:
 
     A gradient widened to float32 where it is narrower, a root and a quotient of the moments.
     """
-    item = ITEM[cell.dtype]
-    copies = STEP_COPIES + (item < MASTER)
-    trained = [p.numel for p in traced.parameters if p.trained]
-    return [(max(MASTER, item) * numel,) * copies for numel in trained]
+    trained = [(p.width(cell), p.numel) for p in traced.parameters if p.trained]
+    return [
+        (max(MASTER, width) * numel,) * (STEP_COPIES + (width < MASTER))
+        for width, numel in trained
+    ]

@@ -1,0 +1,123 @@
+"""LoRA: low-rank adapters beside the decoder's frozen linear layers (arXiv 2106.09685).
+
+W·x becomes W·x + (alpha / r)·B·(A·x), A of [r, in] and B of [out, r]; everything but A and B is
+frozen, as peft does it, and so is what stands before the decoder. On a device the layers are
+peft's own. A prediction is traced over ``Adapted``, which runs the same operators: importing peft
+takes longer than predicting.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from workbench.errors import RequestError, Unsupported
+from workbench.lora import ALL, Lora
+from workbench.lvlm.weights import create, materialise, randomise
+
+if TYPE_CHECKING:
+    import torch
+
+    from workbench.lvlm.build import Workload
+
+INSTALL = "pip install 'visual-token-workbench[train]'"
+
+
+class Adapted(nn.Module):
+    """A frozen linear layer and its adapter, the operators of ``peft.tuners.lora.Linear``."""
+
+    def __init__(
+        self, base: nn.Linear, lora: Lora, device: "torch.device", dtype: "torch.dtype"
+    ) -> None:
+        super().__init__()
+        self.base_layer, self.scaling = base, lora.scaling
+        linear = lambda i, o: create(lambda: nn.Linear(i, o, bias=False), device, dtype)  # noqa: E731
+        self.lora_A = linear(base.in_features, lora.r)
+        self.lora_B = linear(lora.r, base.out_features)
+        randomise(self.lora_A)
+        randomise(self.lora_B)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, in] -> […, out]."""
+        result = self.base_layer(x)
+        dtype = result.dtype
+        x = x.to(self.lora_A.weight.dtype)
+        result = result + self.lora_B(self.lora_A(x)) * self.scaling
+        return result.to(dtype)
+
+
+def add_adapters(workload: "Workload", lora: Lora, dtype: "torch.dtype", light: bool) -> None:
+    """Freeze the workload's model and put adapters beside its decoder's linear layers.
+
+    ``light`` puts ``Adapted`` there, else peft's layers. Raises RequestError for targets that the
+    decoder does not have, Unsupported where something of the model has to be trained whole.
+    """
+    _check_whole(workload)
+    chosen = _targets(workload.module, lora)
+    workload.module.requires_grad_(False)
+    for tensor in workload.inputs:
+        if tensor.is_floating_point():
+            tensor.requires_grad_(False)  # Nothing before the decoder is trained.
+    device = workload.context.device
+    if light:
+        for name, base in chosen.items():
+            parent, _, own = name.rpartition(".")
+            setattr(workload.module.get_submodule(parent), own, Adapted(base, lora, device, dtype))
+        return
+    _inject(workload.module, chosen, lora)
+    for name in chosen:
+        layer: Any = workload.module.get_submodule(name)
+        for half in (*layer.lora_A.values(), *layer.lora_B.values()):
+            materialise(half, device, dtype)
+            randomise(half)
+
+
+def _inject(module: nn.Module, names: Iterable[str], lora: Lora) -> None:
+    """peft's own layers, whose adapters have no memory yet."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise RequestError(f"lora: measuring needs peft: {INSTALL}") from None
+    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=[*names])
+    inject_adapter_in_model(config, module, low_cpu_mem_usage=True)
+
+
+def _targets(module: nn.Module, lora: Lora) -> dict[str, nn.Linear]:
+    """The linear layers of the decoder's layers that are adapted, by their path in the model.
+
+    A layer that stands in for several in a trace has one path, its first.
+    """
+    found = {
+        name: child
+        for name, child in module.named_modules()
+        if isinstance(child, nn.Linear) and "layers" in name.split(".")
+    }
+    inside = {id(m) for m in module.get_submodule("layers").modules()}
+    found = {name: child for name, child in found.items() if id(child) in inside}
+    names = {name.rpartition(".")[2] for name in found}
+    missing = sorted(set(lora.targets) - names)
+    if missing:
+        raise RequestError(
+            f"lora targets={missing[0]}: the decoder's linear layers are "
+            f"{', '.join(sorted(names))}; or {ALL}"
+        )
+    wanted = set(lora.targets) or names
+    return {name: child for name, child in found.items() if name.rpartition(".")[2] in wanted}
+
+
+def _check_whole(workload: "Workload") -> None:
+    """Raise Unsupported where a part without released weights would be frozen as it is."""
+    system = workload.system
+    if any(
+        place.inserted or system.extra_parameters(parts, place)
+        for parts, place, _ in workload.layers
+    ):
+        raise Unsupported(
+            f"lora: {system.name} has parameters of its own, which no released model has trained; "
+            "frozen beside adapters they would stay random"
+        )
+    reducer = workload.modules.get("reducer")
+    if reducer is not None and any(True for _ in reducer.parameters()):
+        raise Unsupported(
+            f"lora: reducer {workload.cell.reduce} has parameters, which have to be trained whole"
+        )
