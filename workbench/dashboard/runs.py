@@ -13,7 +13,7 @@ from workbench.dashboard.shell import data
 from workbench.dashboard.uploads import upload
 from workbench.figures import quantity
 from workbench.record import METRICS
-from workbench.report.command import command_of
+from workbench.report.command import repeat
 from workbench.report.text import markdown
 from workbench.report.view import identities
 from workbench.report.words import plural
@@ -125,7 +125,7 @@ def repeats(store: Data, rows: pd.DataFrame) -> str:
     """The command that runs the cell of the one row again."""
     # The row itself leaves out what makes no difference, which may be what makes the cell valid.
     (record,) = store.details.some(identities(rows)).values()
-    return command_of(record.cell, record.source, record.device)
+    return repeat(record)
 
 
 def _one(store: Data, rows: pd.DataFrame) -> None:

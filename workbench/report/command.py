@@ -1,23 +1,113 @@
-"""The command that repeats a cell."""
+"""The command that repeats a cell, and the sweep that repeats a run of none."""
 
+import re
 import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+from workbench.record import Record
 from workbench.spec import Cell
 
 OPTION_NAMES = {"num_visual": "visual", "num_text": "text", "settings": "set"}
 """Fields whose option is called otherwise; every other one is the field's name with hyphens."""
+_EMULATED = re.compile(r"emulated: .*?(\d+) of (\d+) layers run")
+_BARE = re.compile(r"no_warmup: (\d+) iterations, from the first on")
+ASKED = ("fps", "min_pixels", "max_pixels", "max_frames", "max_video_tokens", "pan_and_scan")
+"""What may be asked of a front end beside the files."""
 
 
-def command_of(cell: Cell, source: str, device: str) -> str:
-    """``workbench measure`` or ``predict`` with every option that differs from its default."""
+def command_of(
+    cell: Cell,
+    source: str,
+    device: str,
+    flags: Sequence[str] = (),
+    details: Mapping[str, Any] | None = None,
+) -> str:
+    """``workbench measure`` or ``predict`` with every option that differs from its default.
+
+    ``flags`` and ``details`` are the record's: they say whether a rank was emulated and which
+    files were shown. Files go by their names, so the command runs in their folder.
+    """
     words = ["workbench", "measure" if source == "measured" else "predict"]
     changed = cell.model_dump(by_alias=True, exclude_defaults=True)
-    for name, value in {"num_visual": cell.num_visual, **changed}.items():
+    files = list(_files(details or {}))
+    # With files |V| and the layout are what they make, and a command states them or the files.
+    first = {} if files else {"num_visual": cell.num_visual}
+    left_out = ("num_visual", "layout") if files else ()
+    for name, value in {**first, **changed}.items():
+        if name in left_out:
+            continue
         option = "--" + OPTION_NAMES.get(name, name).replace("_", "-")
         words += [option] if value is True else [option, str(value)]
+    layers = emulated_layers(flags)
+    words += files + ([] if layers is None else ["--emulate", str(layers)])
     return shlex.join([*words, "--device", _device(source, device)])
+
+
+def repeat(record: Record) -> str:
+    """The command of a record."""
+    return command_of(
+        record.cell, record.source, record.device, record.flags, record.details
+    )  # fmt: skip
+
+
+def emulated_layers(flags: Iterable[str]) -> str | int | None:
+    """How many layers of an emulated rank ran, ``all`` or a number; None for what is none."""
+    for flag in flags:
+        if found := _EMULATED.match(flag):
+            return "all" if found[1] == found[2] else int(found[1])
+    return None
+
+
+def _iterations(flags: Iterable[str]) -> int | None:
+    """How many iterations a trial ran, from the first on; None for what was warmed up."""
+    found = [_BARE.match(flag) for flag in flags]
+    return next((int(match[1]) for match in found if match), None)
+
+
+def _files(details: Mapping[str, Any]) -> Iterator[str]:
+    """``--image`` and ``--video`` of the files that a record shows, and what was asked of them."""
+    shown = details.get("pictures")
+    if not isinstance(shown, list):
+        return
+    for fact in shown:
+        if isinstance(fact, dict) and isinstance(fact.get("file"), str):
+            yield from ("--video" if "frames" in fact else "--image", fact["file"])
+    asked = details.get("pictures_asked")
+    for name, value in asked.items() if isinstance(asked, dict) else ():
+        if name in ASKED and value is not None and value is not False:
+            option = "--" + name.replace("_", "-")
+            yield from [option] if value is True else [option, str(value)]
 
 
 def _device(source: str, device: str) -> str:
     """A measured device's name is the driver's; on the command line any such card is ``cuda``."""
     return device if source == "predicted" or device == "cpu" else "cuda"
+
+
+def sweep_of(name: str, records: Iterable[Record]) -> dict[str, Any]:
+    """A sweep with the cells of records that no sweep made, as its YAML has it.
+
+    One grid for all cells that differ in |V| alone. Cells that show files are left out: a sweep
+    has none, and ``repeat`` has their commands. Without any cell there are no grids.
+    """
+    grids: dict[Any, dict[str, Any]] = {}
+    for record in records:
+        if record.details.get("pictures"):
+            continue
+        layers = emulated_layers(record.flags)
+        bare = _iterations(record.flags)
+        key = (record.cell.kind, record.source, record.device, layers, bare)
+        if key not in grids:
+            changed = record.cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            changed.pop("num_visual", None)
+            protocol = {"emulate": layers, "iterations": bare}
+            kept = {name: value for name, value in protocol.items() if value is not None}
+            grids[key] = {
+                "source": record.source, "device": _device(record.source, record.device),
+                "visual": [], "options": [changed],
+                **({"protocol": kept} if kept else {}),
+            }  # fmt: skip
+        if record.cell.num_visual not in grids[key]["visual"]:
+            grids[key]["visual"].append(record.cell.num_visual)
+    return {"name": name, "grids": list(grids.values())}

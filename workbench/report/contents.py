@@ -16,10 +16,12 @@ from workbench.report.chapters.appendix import (
 )
 from workbench.report.chapters.paper import paper_chapter
 from workbench.report.chapters.threats import threats_chapter
+from workbench.report.command import repeat, sweep_of
 from workbench.report.material import Material, NothingToReport, Subject, gather
 from workbench.report.page import Contents, Section
 from workbench.report.question import QUESTIONS
 from workbench.report.sentences import answers
+from workbench.report.view import identities
 from workbench.store import RunInfo
 from workbench.yaml_text import write_yaml
 
@@ -42,10 +44,7 @@ def contents(
         raise RequestError(f"question {question}: is about one store; leave {against} out")
     material = gather(path, asked.keep, asked.fill, against)
     ended = endings_chapter(material)
-    used = [run for run in material.runs if run.num_records and _is_sweep(run)]
-    specs = {
-        f"{number:02d}-{_safe(run.id)}.yaml": _spec(run) for number, run in enumerate(used, 1)
-    }
+    specs, commands = _again(material)
     return Contents(
         question=question,
         title=asked.title,
@@ -61,7 +60,7 @@ def contents(
             conventions_chapter(material),
         ),
         method=method_page(),
-        reproduce=_commands(question, against, list(specs)),
+        reproduce=_commands(question, against, list(specs), commands),
         versions=environment_table(material),
         specs=specs,
         stores=(path,) if against is None else (path, against),
@@ -100,12 +99,36 @@ def _provenance(material: Material) -> tuple[str, ...]:
     return (first, *missing)
 
 
+def _again(material: Material) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What repeats every run: file name to sweep, and the commands of cells that show files.
+
+    A run that no sweep made is repeated by a sweep over its cells.
+    """
+    specs: dict[str, str] = {}
+    commands: list[str] = []
+    frame = material.frame
+    for run in material.runs:
+        if not run.num_records:
+            continue
+        name = f"{len(specs) + 1:02d}-{_safe(run.id)}.yaml"
+        if _is_sweep(run):
+            specs[name] = _spec(run)
+            continue
+        records = material.details.some(identities(frame[frame["run"] == run.id])).values()
+        spec = sweep_of(run.sweep or "again", records)
+        if spec["grids"]:
+            specs[name] = write_yaml(spec)
+        commands += [repeat(record) for record in records if record.details.get("pictures")]
+    return specs, tuple(commands)
+
+
 def _commands(
-    question: str, against: Path | None, specs: Sequence[str]
+    question: str, against: Path | None, specs: Sequence[str], commands: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
     found = [
         ("repeat the sweep", f"workbench sweep data/{name} --store again.db") for name in specs
     ]
+    found += [("repeat a cell, in the folder of the files that it shows", c) for c in commands]
     asked = "" if question == DEFAULT_QUESTION else f" --question {question}"
     # The name of a file from outside has no place in a command that is to be pasted.
     earlier = "" if against is None else " --against EARLIER.db"
@@ -129,7 +152,7 @@ def _safe(name: str) -> str:
 
 
 def _is_sweep(run: RunInfo) -> bool:
-    """Not a search for a threshold, nor predictions that were kept: nothing repeats those."""
+    """Whether a run is a sweep's, and no search for a threshold, nor cells that were kept."""
     return isinstance(run.spec, dict) and "grids" in run.spec
 
 

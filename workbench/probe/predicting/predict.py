@@ -216,7 +216,8 @@ def shown(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
     if pictures is None:
         return {}
     tower = tower_of(resolve(cell.model), cell.tower, pictures.limits)
-    return {"pictures": [*look(tower, pictures).facts]}
+    asked = pictures.model_dump(mode="json", exclude_defaults=True, exclude={"images", "video"})
+    return {"pictures": [*look(tower, pictures).facts], "pictures_asked": asked}
 
 
 def model_flags(cell: Cell) -> list[str]:
