@@ -328,7 +328,7 @@ def kinds(check: Check) -> dict[str, tuple[int, dict[str, int]]]:
             told = {"weights": row["weight_bytes"], "gradients": row.get("gradient_bytes"),
                     "activations": row.get("activation_bytes")}  # fmt: skip
             told = {k: v for k, v in told.items() if not pd.isna(v)}
-            told["rest of the peak"] = row["peak_bytes"] - sum(told.values())
+            told["not split by kind"] = row["peak_bytes"] - sum(told.values())
         found[str(row["series"])] = int(row["num_visual"]), told
     return found
 
@@ -565,7 +565,7 @@ PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
      r" adds it\.", plain),
     (r"(?:Measured on|Kernels that|The two environments|No cell that ran in both) .*", plain),
     (r"Not compared against .*|There is no system besides .*|.* is compared with nothing: .*"
-     r"|No other system has .*|How the seconds grow .*|What takes the bytes is not told.*"
+     r"|No other system has .*|How the seconds grow .*|What takes the bytes is unknown.*"
      r"|No cell here .*", plain),
 ]  # fmt: skip
 

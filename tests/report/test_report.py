@@ -204,13 +204,17 @@ def test_without_chromium_there_is_one_line_about_it(
     assert "apt-get install chromium" in text
 
 
-def test_a_run_that_is_no_sweep_has_no_command_to_repeat_it(tmp_path: Path) -> None:
+def test_a_run_that_is_no_sweep_is_repeated_by_a_sweep_over_its_cells(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with Store.open(path, mode="w") as store:
         store.add(store.begin_run("limit", {}, golden.LAPTOP), golden.record(num_visual=64))
     files = write_report(path, tmp_path / "out", static_images=False)
-    assert files.specs == ()
-    assert "workbench sweep" not in files.reproduce.read_text()
+    (spec,) = files.specs
+    (point,) = load_sweep(spec).points()
+    assert (point.cell, point.source, point.device) == (
+        golden.record(num_visual=64).cell, "measured", "cpu",
+    )  # fmt: skip
+    assert f"workbench sweep data/{spec.name}" in files.reproduce.read_text()
     assert "workbench report again.db" in files.reproduce.read_text()
 
 

@@ -35,7 +35,7 @@ def render() -> None:
     drawn = thin(rows, ("peak_bytes",), PANEL_WEIGHT)
     kinds = memory_kinds(drawn, store.details)
     if kinds.empty:
-        st.info("No cell here has a peak that is told by kind; predicted cells do.")
+        st.info("No cell here has a peak. **Runs** lists each with its reason.")
         return
     near = store.capacities(rows)
     show(memory(kinds, near, theme(), log_x), "memory", kinds)
@@ -43,7 +43,7 @@ def render() -> None:
     st.caption(markdown(
         f"{setting(rows)}, {where}. Bytes at the moment of the peak, device context excluded."
         f" {' '.join(provenance(rows, bars=False))}"
-        " The bands of a measured cell are those that it counted; the rest of its peak is one."
+        " Where a record does not split its whole peak by kind, the rest is a band of its own."
     ))  # fmt: skip
     for title, columns, said in (
         ("What the predictions assume", ASSUMED, assumed_rows(drawn, store.details)),

@@ -90,5 +90,5 @@ def _bound(row: Mapping[Any, Any], peak: float | None, bandwidth: float | None) 
     if isinstance(row["bound"], str):
         return row["bound"]
     if not peak or not bandwidth or pd.isna(row["flops"]) or not row["bytes"]:
-        return "not told"
+        return "unknown"
     return "compute" if row["flops"] / row["bytes"] > peak / bandwidth else "memory"

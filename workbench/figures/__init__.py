@@ -1,7 +1,7 @@
 """DataFrame in, plotly figure out. Nothing here reads or writes anything."""
 
 from workbench.figures.agreement import agreement
-from workbench.figures.memory import memory
+from workbench.figures.memory import UNSPLIT, memory
 from workbench.figures.panel import TOKENS, Axes, Crossing, Reading
 from workbench.figures.roofline import Ceilings, placed, roofline
 from workbench.figures.scaling import SCALING_METRICS, multiples, scaling
@@ -16,6 +16,7 @@ __all__ = [
     "SCALING_METRICS",
     "THEMES",
     "TOKENS",
+    "UNSPLIT",
     "Axes",
     "Ceilings",
     "Crossing",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.analysis import depends_on_time
+from workbench.analysis import depends_on_time, marks
 from workbench.figures.style import FAILURES, plain
 from workbench.record import METRICS
 from workbench.units import quantity
@@ -41,6 +41,9 @@ def hover(row: Mapping[Any, Any], metric: str) -> str:
             for flag in (flags if isinstance(flags, (tuple, list)) else ())
             if flag.partition(":")[0] in CALIBRATED
         ]
+    known = marks({**row, "num_samples": None, "host_bound": False}, depends_on_time(metric))
+    if known:
+        lines.append(", ".join(known))
     if row.get("host_bound") and depends_on_time(metric):
         lines.append("the card waited for the host: not in fits and headlines")
     if row["status"] != "ok":

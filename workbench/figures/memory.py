@@ -28,6 +28,8 @@ GIB = 2.0**30
 GAP = 0.03
 ONE = 1.03
 """Half the width of a panel's only |V|, as a factor."""
+UNSPLIT = "not split by kind"
+"""Bytes of a peak whose record does not say what they are of."""
 FAR = 1.6
 """Times the capacity at which the axis ends."""
 KINDS = {
@@ -56,12 +58,17 @@ def memory(
         top = min(top, FAR * limit)
     parts: dict[str, Any] = {"annotations": [], "shapes": []}
     traces = []
+    named: set[str] = set()
     for column, ((system, source, device), rows) in enumerate(groups, start=1):
         suffix = "" if column == 1 else str(column)
         start = (column - 1) * (width + GAP)
-        for kind in names:
-            own = rows[rows["kind"] == kind].sort_values("num_visual")
-            traces.append(_area(kind, own, suffix, theme, showlegend=column == 1))
+        for part, own in enumerate(_parts(rows)):
+            stack = f"{suffix or 1}-{part}"
+            for kind in names:
+                area = own[own["kind"] == kind].sort_values("num_visual")
+                if len(area):
+                    traces.append(_area(kind, area, suffix, stack, theme, kind not in named))
+                    named.add(kind)
         parts[f"xaxis{suffix}"] = axis(
             theme, VISUAL_TITLE, domain=[start, min(start + width, 1.0)], anchor=f"y{suffix}",
             **visual_axis(list(rows["num_visual"]) or [1], log_x, 4 if len(groups) > 1 else 10),
@@ -80,12 +87,39 @@ def memory(
     return figure(traces, layout(theme, height=480, margin=margin, **parts))
 
 
+def _parts(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of one system, cut wherever its records begin to split the peak otherwise.
+
+    A kind that a record does not tell is unknown, not 0, so no area may run down to it. In a
+    record that splits its whole peak a kind that is missing is 0, and gets a row that says so.
+    """
+    parts: list[list[Any]] = []
+    last = None
+    for size, own in rows.groupby("num_visual"):
+        kinds = tuple(sorted(own["kind"]))
+        split = kinds if UNSPLIT in kinds else ()
+        if not parts or split != last:
+            parts.append([])
+        parts[-1].append(size)
+        last = split
+    return [_filled(rows[rows["num_visual"].isin(part)]) for part in parts]
+
+
+def _filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with one for every kind and |V|."""
+    grid = pd.MultiIndex.from_product(
+        [rows["num_visual"].unique(), rows["kind"].unique()], names=["num_visual", "kind"]
+    )
+    sizes = rows.groupby(["num_visual", "kind"])["bytes"].sum().reindex(grid, fill_value=0)
+    return sizes.reset_index()
+
+
 def _place(kind: str) -> int:
     return list(KINDS).index(kind) if kind in KINDS else len(KINDS)
 
 
 def _area(
-    kind: str, rows: pd.DataFrame, suffix: str, theme: Theme, showlegend: bool
+    kind: str, rows: pd.DataFrame, suffix: str, stack: str, theme: Theme, showlegend: bool
 ) -> dict[str, Any]:
     color, hatch = KINDS.get(kind, OTHER)
     color = theme.shown(color)
@@ -98,7 +132,7 @@ def _area(
         at, words = [at[0] / ONE, at[0] * ONE], 2 * words
     return {
         "type": "scatter", "x": at, "y": (rows["bytes"] / GIB).tolist(),
-        "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "stackgroup": f"one{suffix}",
+        "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "stackgroup": stack,
         "name": plain(kind), "legendgroup": plain(kind), "showlegend": showlegend,
         "mode": "lines", "line": {"color": color, "width": 1.5}, "fillcolor": tint(color, 0.55),
         "fillpattern": {"shape": hatch, "fgcolor": tint(color, 0.9), "size": 8, "solidity": 0.2,

@@ -114,6 +114,7 @@ class Panel:
         self.x_axis: dict[str, Any] = {}
         self.y_axis: dict[str, Any] = {}
         self._slots: dict[str, float] = {}
+        self._strip = ""
 
     def _add(self, **trace: Any) -> None:
         place = {"xaxis": f"x{self.suffix}", "yaxis": f"y{self.suffix}"}
@@ -129,6 +130,8 @@ class Panel:
         far = max(values, default=0.0) * (FAR_LOG if self.axes.log_y else FAR_LINEAR)
         shown = {name: size / self.base for name, size in capacities.items()}
         shown = {name: size for name, size in shown.items() if size <= far}
+        ended = {row["status"] for row in rows if self._has_failed(row)}
+        self._strip = " or ".join(words for name, (_, words) in FAILURES.items() if name in ended)
         names = [line.series for line in lines if any(map(self._has_failed, line.rows))]
         names = list(dict.fromkeys(names))
         inner, limits = self._limits(values, max([*values, *shown.values()], default=1.0), names)
@@ -196,7 +199,7 @@ class Panel:
         ends = [10**low, 10**high] if self.axes.log_y else [low, high]
         self._shape(*ends, type="rect", layer="below", line={"width": 0},
                     fillcolor=tint(self.theme.muted, 0.12))  # fmt: skip
-        self._write("did not run", high, yanchor="top")
+        self._write(self._strip, high, yanchor="top")
 
     def _capacity(self, device: str, capacity: float, anchor: str) -> None:
         line = {"color": self.theme.muted, "width": 1.5, "dash": "dot"}

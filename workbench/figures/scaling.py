@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.analysis import host_bound
+from workbench.analysis import host_bound, marks, short_names, together
 from workbench.figures.panel import CROSSING, TOKENS, Axes, Crossing, Curve, Line, Panel, Reading
 from workbench.figures.style import (
     DASHES,
@@ -203,14 +203,17 @@ def _legend(
                         "legendgroup": group, "marker": marker, "line": line})  # fmt: skip
 
     looks = {line.series: line.look for line in lines}
+    short = short_names(list(looks))
     for series, look in looks.items():
         marker = {"color": look.color, "symbol": look.symbol, "size": 10}
         stroke = {"color": look.color, "width": 2.2}
-        entry(plain(series), plain(series), "markers+lines", marker, stroke)
+        entry(plain(short[series]), plain(series), "markers+lines", marker, stroke)
     strokes = {(line.source, line.device): line.dash for line in lines}
     for (source, device), dash in sorted(strokes.items()):
         symbol = "circle" if source == "measured" else "circle-open"
-        words = f"{source}, {plain(names[source, device])}"
+        here = (line for line in lines if (line.source, line.device) == (source, device))
+        known = together(marks({"flags": row["flags"]}) for line in here for row in line.rows)
+        words = f"{source}, {plain(names[source, device])}" + (f" ({known})" if known else "")
         marker = {"color": theme.ink, "symbol": symbol, "size": 9}
         stroke = {"color": theme.ink, "width": 2, "dash": dash}
         entry(words, f"source {words}", "markers+lines", marker, stroke)

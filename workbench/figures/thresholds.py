@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench.analysis import short_names
 from workbench.figures.panel import VISUAL_TITLE, visual_axis
 from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
 
@@ -24,7 +25,13 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
         limits.to_dict("records"),
         key=lambda row: (row["source"], row["device"], order[row["series"]]),
     )
-    names = [f"{plain(r['series'])}  <i>{r['source']}, {plain(r['device'])}</i>" for r in rows]
+    short = short_names([str(row["series"]) for row in rows])
+    alike = len({(row["source"], row["device"]) for row in rows}) == 1
+    names = [
+        plain(short[row["series"]])
+        + ("" if alike else f"  <i>{row['source']}, {plain(row['device'])}</i>")
+        for row in rows
+    ]
     ends = [v for r in rows for v in (r["max_visual"], r["fails_at"]) if not pd.isna(v) and v > 0]
     traces = []
     for name, row in zip(names, rows, strict=True):

@@ -134,7 +134,7 @@ def reach_ratio(row: Row, baseline_ended: bool) -> str:
     if pd.isna(row["visual_ratio"]):
         return "n/a"
     if not baseline_ended:
-        return "not told"
+        return "no limit met"
     bound = "at least " if pd.isna(row["fails_at"]) else ""
     return f"{bound}{ratio_words(row['visual_ratio'])}×"
 

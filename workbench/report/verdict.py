@@ -174,6 +174,25 @@ def first_system(rows: pd.DataFrame) -> str | None:
     return min(names, key=lambda name: (own[name] != FIRST, name not in timed, len(name), name))
 
 
+def telling_systems(rows: pd.DataFrame) -> list[str]:
+    """Every series, those first that a comparison must not lack: D-Attn and the S-Attn kernels
+    that went furthest, eager and fused.
+    """
+    table = limits(rows)
+    reach = dict(zip(table["series"], table["max_visual"].fillna(0), strict=True))
+    own = dict(zip(table["series"], table["attention"], strict=True))
+    eager = {name: kernel == "eager" for name, kernel in zip(table["series"], table["kernel"],
+                                                             strict=True)}  # fmt: skip
+    plain = [name for name in in_order(rows) if own[name] == "s_attn"]
+    first = []
+    for kind in (True, False):
+        alike = [name for name in plain if eager[name] is kind]
+        first += [max(alike, key=lambda name: (reach[name], -len(name)))] if alike else []
+    system = first_system(rows)
+    first += [system] if system else []
+    return [*first, *(name for name in in_order(rows) if name not in first)]
+
+
 def _grown(name: str, row: Mapping[Any, Any]) -> str:
     """'×6.83 the time with S-Attn · cudnn (16,384 to 65,536, quadratic)'."""
     factor, _, ends = growth_words(row).partition(" ")

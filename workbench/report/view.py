@@ -8,7 +8,7 @@ import pandas as pd
 
 from workbench.analysis import CONDITIONS, SUBJECT, group_codes, kinds, series_label, systems_of
 from workbench.devices import DEVICES, Device
-from workbench.figures import Look, looks
+from workbench.figures import UNSPLIT, Look, looks
 from workbench.record import Record
 from workbench.store import RecordId, RunInfo, Store
 
@@ -124,8 +124,6 @@ def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo]) -> dict[str, int]:
     return found
 
 
-REST = "rest of the peak"
-"""What a measured cell's record does not tell by kind."""
 COUNTED = {"weights": "weight_bytes", "gradients": "gradient_bytes",
            "activations": "activation_bytes"}  # fmt: skip
 """Kinds of a measured peak that have a metric of their own."""
@@ -134,7 +132,7 @@ COUNTED = {"weights": "weight_bytes", "gradients": "gradient_bytes",
 def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
     """The peak of each cell by kind: system, source, device, num_visual, kind, bytes.
 
-    As the record tells; else the kinds that have a metric, and the rest of the peak as one.
+    As the record tells; else the kinds that have a metric, and what is left of the peak (UNSPLIT).
     """
     found = []
     needed = ["run", "key", "source", "device", "series", "num_visual", "peak_bytes"]
@@ -147,7 +145,7 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
         if not kinds:
             sizes = {kind: row[name] for kind, name in COUNTED.items()}
             kinds = {kind: int(size) for kind, size in sizes.items() if not pd.isna(size)}
-            kinds[REST] = max(int(row["peak_bytes"]) - sum(kinds.values()), 0)
+            kinds[UNSPLIT] = max(int(row["peak_bytes"]) - sum(kinds.values()), 0)
         facts = {"system": row["series"], "source": row["source"], "device": row["device"],
                  "num_visual": row["num_visual"]}  # fmt: skip
         found += [{**facts, "kind": kind, "bytes": size} for kind, size in kinds.items()]

@@ -5,7 +5,16 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import CONDITIONS, SUBJECT, kinds
+from workbench.analysis import (
+    CONDITIONS,
+    SUBJECT,
+    common_options,
+    emulation,
+    host_bound,
+    kinds,
+    marks,
+)
+from workbench.analysis.marks import FEW
 from workbench.figures import place_names
 from workbench.record import METRICS
 from workbench.report.text import listed
@@ -72,6 +81,8 @@ def setting(rows: pd.DataFrame) -> str:
     if "weights" in facts:
         real = facts["weights"]
         words.append("random weights" if real is None else f"weights {real}")
+    common = common_options(list(rows["series"].unique())) if "series" in rows else ()
+    words += [f"all with {listed(common)}"] if common else []
     return ", ".join(words)
 
 
@@ -82,7 +93,8 @@ def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
     """
     meaning = ", bars are quartiles" if bars else ""
     found, names = [], place_names(frame)
-    narrow = frame[["source", "device", "time_s", "num_samples"]]
+    narrow = frame[["source", "device", "time_s", "num_samples", "flags"]]
+    narrow = narrow.assign(host_bound=host_bound(frame))
     for (source, device), rows in narrow.groupby(["source", "device"]):
         name = names[str(source), str(device)]
         cells = plural(len(rows), "cell")
@@ -92,8 +104,24 @@ def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
             continue
         timed = rows.loc[rows["time_s"].notna(), "num_samples"]
         how = f", median of {spread(timed, 'sample')} each{meaning}" if len(timed) else ""
-        found.append(f"Measured on {name}: {cells}{how}.")
+        found.append(f"Measured on {name}: {cells}{how}{_marked(rows)}.")
     return found
+
+
+def _marked(rows: pd.DataFrame) -> str:
+    """'; 45 emulated (1 of 32 ranks, …), 12 power-capped, 8 of at most 3 samples'; or nothing."""
+    counts: dict[str, int] = {}
+    for row in rows.to_dict("records"):
+        for word in marks(row, timed=not pd.isna(row["time_s"])):
+            few = word.partition(" ")[2].startswith("sample")
+            word = f"of at most {FEW} samples" if few else word
+            counts[word] = counts.get(word, 0) + 1
+    how = emulation(rows["flags"])
+    words = [
+        f"{count:,} {word}" + (f" ({how})" if word == "emulated" and how else "")
+        for word, count in counts.items()
+    ]
+    return f"; {listed(words)}" if words else ""
 
 
 def endings(frame: pd.DataFrame) -> str:

@@ -8,8 +8,9 @@ from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block, Table
 from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
 from workbench.report.sentences import at_place, place, places
+from workbench.report.verdict import telling_systems
 from workbench.report.view import memory_kinds
-from workbench.report.words import setting, thinned
+from workbench.report.words import provenance, setting, thinned
 
 MOST = 6
 """Panels that a page has room for."""
@@ -26,21 +27,22 @@ def memory_block(material: Material, subject: Subject) -> Block:
     source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
     here, name = at_place(rows, source, device), place(source, device)
     systems = in_order(here)
-    kept = here[here["series"].isin(systems[:MOST])]
+    kept = here[here["series"].isin(telling_systems(here)[:MOST])]
     shown = thin(kept, ("peak_bytes",), KINDS, material.most_points)
     kinds = memory_kinds(shown, material.details)
     left = len(systems) - MOST
-    more = f" The other {left} systems are in data/." if left > 0 else ""
+    more = f" {MOST} of {len(systems)} systems are shown; data/ has all." if left > 0 else ""
     caption = (
         f"{setting(here)}, {name}.",
-        "Bytes at the moment of the peak, device context excluded. Of a cell whose record does not"
-        f" tell its kinds, what it counted, and the rest of its peak as one.{more}",
+        "Bytes at the moment of the peak, device context excluded. Where a record does not split"
+        f" its whole peak by kind, the rest is a band of its own.{more}",
+        *provenance(kept, bars=False),
         thinned(shown, kept),
     )
     near = material.capacities(here)
     figure = drawn(
         f"{subject.slug}-bytes", f"{subject.title}: the peak by kind",
-        lambda theme: memory(kinds, near, theme), caption,
+        lambda theme: memory(kinds, near, theme, log_x=False), caption,
     )  # fmt: skip
     sentences = tuple(_largest(own, name) for _, own in kinds.groupby("system", sort=False))
     return Block(TITLE, sentences, figure, _behind(here, material))

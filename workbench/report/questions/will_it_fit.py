@@ -3,13 +3,13 @@
 import pandas as pd
 
 from workbench.analysis import limits
-from workbench.figures import in_order, quantity
+from workbench.figures import UNSPLIT, in_order, quantity
 from workbench.report.material import Material, Subject
 from workbench.report.page import Table
 from workbench.report.question import QUESTIONS, Answer, Question
 from workbench.report.sentences import RAN, at_place, place, places
 from workbench.report.text import listed
-from workbench.report.view import REST, memory_kinds
+from workbench.report.view import memory_kinds
 
 
 def headline(material: Material) -> Table | None:
@@ -21,7 +21,7 @@ def headline(material: Material) -> Table | None:
             here = at_place(subject.rows, source, device)
             table = limits(here).to_dict("records")
             order = in_order(here)
-            capacity = quantity(near.get(device), "B") if device in near else "not told"
+            capacity = quantity(near.get(device), "B") if device in near else "unknown"
             for row in sorted(table, key=lambda row: order.index(row["series"])):
                 rows.append((
                     subject.title, place(source, device), capacity, row["series"],
@@ -77,10 +77,12 @@ def _count(value: object) -> str:
 
 def _stopped_by(material: Material, rows: pd.DataFrame, where: str) -> str:
     kinds = memory_kinds(rows, material.details)
-    told = kinds.groupby("system")["kind"].transform(lambda own: REST not in set(own))
+    told = kinds.groupby("system")["kind"].transform(lambda own: UNSPLIT not in set(own))
     kinds = kinds[told.astype(bool)]
     if kinds.empty:
-        return f"What takes the bytes is not told: no cell has a peak by kind ({where})."
+        return (
+            f"What takes the bytes is unknown: no cell's record splits its peak by kind ({where})."
+        )
     words = []
     for system, own in kinds.groupby("system", sort=False):
         last = own[own["num_visual"] == own["num_visual"].max()]
