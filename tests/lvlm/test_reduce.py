@@ -1,68 +1,90 @@
 """Reducers: |V'| of |V|, held against definitions, counters and modules."""
 
+from math import prod
+
 import pytest
 import torch
 
-from tests.lvlm.definitions import settings_of
+from tests.lvlm.definitions import definition, settings_of, step_settings_of
 from tests.small import TOWERS, small_lvlm, small_model
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build, places_of
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.reduce import REDUCERS, TokenGrid, reduced_layout, reducer_of
+from workbench.lvlm.reduce import REDUCERS, ReducedTokens, TokenGrid, reduced_layout, reducer_of
 from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
+
+NAMES = sorted(REDUCERS)
+AT_DECODER = sorted(set(REDUCERS) - {"pixel_shuffle"})
+"""Those that scope decoder serves."""
+WEIGHTLESS = sorted(set(REDUCERS) - {"resampler"})
+WIDTH = 32
+
+
+def both(*settings):
+    """Settings of a system and a reducer as one text."""
+    return ",".join(text for text in settings if text) or None
 
 
 def cell_of(folder, family="mistral", **fields):
     given = {"kernel": "eager", "dtype": "float64", "scope": "decoder", "reduce": "pool"}
-    given |= {
-        "num_visual": 37,
-        "num_text": 7,
-        "settings": settings_of(str(fields.get("attention"))),
-    }
-    given |= fields
+    given |= {"num_visual": 37, "num_text": 7} | fields
+    if "settings" not in fields:
+        given["settings"] = both(
+            settings_of(str(fields.get("attention"))), settings_of(given["reduce"])
+        )
     return make_cell(model=small_model(family, folder), **given)
 
 
-def pool(**settings):
-    text = ",".join(f"{name}={value}" for name, value in settings.items())
-    return reducer_of(make_cell(num_visual=1, scope="decoder", reduce="pool", settings=text))
+def reducer(name, text=None):
+    return reducer_of(make_cell(num_visual=1, scope="decoder", reduce=name, settings=text))
 
 
-@pytest.mark.parametrize("side", [1, 2, 3, 5])
-@pytest.mark.parametrize(("rows", "columns"), [(4, 4), (5, 7), (1, 1), (9, 3)])
-def test_pool_is_the_mean_of_windows(side, rows, columns):
-    grid, reducer = TokenGrid.of(rows, columns), pool(side=side)
-    x = torch.randn(2, rows * columns, 6, dtype=torch.float64, requires_grad=True)
-    found = reducer.build(None, 6)(x, grid)
-    image = x.unflatten(1, (rows, columns))
-    wanted = [
-        image[:, r : r + side, c : c + side].flatten(1, 2).mean(1)
-        for r in range(0, rows, side)
-        for c in range(0, columns, side)
-    ]
-    assert found.shape[1] == reducer.tokens(grid) == len(wanted)
-    torch.testing.assert_close(found, torch.stack(wanted, 1), atol=1e-12, rtol=0)
-    seed = torch.randn_like(found)
-    (ours,) = torch.autograd.grad(found, x, seed, retain_graph=True)
-    (theirs,) = torch.autograd.grad(torch.stack(wanted, 1), x, seed)
-    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+def module_of(name, folder):
+    """A reducer under its small settings, and its module for features of WIDTH."""
+    found = reducer(name, settings_of(name))
+    return found, found.build(build(cell_of(folder, reduce=None)).context, WIDTH)
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 9, 10])
-def test_a_run_is_pooled_window_after_window(count):
-    reducer, grid = pool(side=2), TokenGrid(count)
-    x = torch.randn(3, count, 5, dtype=torch.float64)
-    wanted = torch.stack([x[:, i : i + 4].mean(1) for i in range(0, count, 4)], 1)
-    assert reducer.tokens(grid) == wanted.shape[1]
-    torch.testing.assert_close(reducer.build(None, 5)(x, grid), wanted, atol=1e-12, rtol=0)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(4, 4), (5, 7), (8, 6), (1,), (6,), (37,)], ids=str)
+def test_forward_and_gradients(name, shape, tmp_path):
+    found, module = module_of(name, tmp_path)
+    grid = TokenGrid.of(*shape) if len(shape) == 2 else TokenGrid(*shape)
+    try:
+        left = found.tokens(grid)
+    except RequestError as error:
+        assert name in str(error) or str(grid.tokens) in str(error)  # noqa: PT017
+        return
+    x = torch.randn(3, grid.tokens, WIDTH, dtype=torch.float64, requires_grad=True)
+    ours, theirs = module(x, grid), definition(name).reduced(found, module, x, grid)
+    assert ours.shape == (3, left, WIDTH * found.side_by_side)
+    torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
+    seed, leaves = torch.randn_like(ours), [x, *module.parameters()]
+    ours, theirs = (torch.autograd.grad(y, leaves, seed) for y in (ours, theirs))
+    for got, want in zip(ours, theirs, strict=True):
+        assert (got - want).norm() <= 1e-9 * max(1.0, want.norm())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_of_several_sizes_keep_their_order(name, tmp_path):
+    found, module = module_of(name, tmp_path)
+    grids = [TokenGrid.of(4, 4), TokenGrid.of(4, 4), TokenGrid.of(2, 4), TokenGrid.of(4, 4)]
+    x = torch.randn(2, sum(g.tokens for g in grids), WIDTH, dtype=torch.float64)
+    alone, start = [], 0
+    for grid in grids:
+        image = slice(start, start + grid.tokens)
+        alone.append(definition(name).reduced(found, module, x[:, image], grid))
+        start = image.stop
+    torch.testing.assert_close(ReducedTokens(module, grids)(x), torch.cat(alone, 1))
 
 
 @pytest.mark.parametrize("attention", sorted(SYSTEMS))
-@pytest.mark.parametrize("layout", ["V,T", "T,V,T", "V,T,V,T"])
-@pytest.mark.parametrize("pass_", ["forward", "train"])
-def test_every_system_runs_behind_a_reducer(attention, layout, pass_, tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "pass_"), [("V,T", "forward"), ("T,V,T", "train"), ("V,T,V,T", "forward")]
+)
+def test_every_system_runs_behind_pooling(attention, layout, pass_, tmp_path):
     """The decoder costs what it costs on |V'| tokens, and counter and closed form agree."""
     cell = cell_of(tmp_path, attention=attention, layout=layout, **{"pass": pass_})
     plain = cell.replace(reduce=None, num_visual=10)  # ⌈37/4⌉
@@ -80,6 +102,47 @@ def test_every_system_runs_behind_a_reducer(attention, layout, pass_, tmp_path):
     assert all(torch.isfinite(o).all() for o in outputs)
 
 
+@pytest.mark.parametrize("attention", sorted(SYSTEMS))
+@pytest.mark.parametrize("name", sorted(set(AT_DECODER) - {"pool"}))
+def test_every_system_runs_behind_every_reducer(attention, name, tmp_path):
+    """The decoder costs what it costs on |V'| tokens, the reducer what its closed forms say."""
+    own = step_settings_of(attention)
+    cell = cell_of(
+        tmp_path, attention=attention, reduce=name, settings=both(own, settings_of(name))
+    )
+    found, grid = reducer_of(cell), TokenGrid(37)
+    plain = trace(cell.replace(reduce=None, settings=own, num_visual=found.tokens(grid)))
+    workload, traced = build(cell.replace(**{"pass": "train"})), trace(cell)
+    width = workload.inputs[0].shape[-1]
+    assert traced.flops == traced.model_flops == plain.flops + found.flops(grid, width)
+    assert traced.params == plain.params + found.parameters(width) == workload.num_parameters
+    workload.step()
+
+
+@pytest.mark.parametrize("name", AT_DECODER)
+@pytest.mark.parametrize("options", [{"pass": "forward"}, {"pass": "train", "checkpoint": True}])
+def test_composed_is_whole(name, options, tmp_path):
+    cell = cell_of(tmp_path, reduce=name, **options)
+    cell = cell.replace(model=small_model("mistral", tmp_path, num_hidden_layers=5))
+    found, whole = trace(cell), trace(cell, compose=False)
+    assert found.flops == whole.flops
+    assert found.flops_causal == whole.flops_causal
+    assert found.params == whole.params
+    assert found.bytes_moved == whole.bytes_moved
+    assert found.operators == whole.operators
+    assert found.timeline.peak()[0] == whole.timeline.peak()[0]
+
+
+@pytest.mark.parametrize("name", WEIGHTLESS)
+def test_a_backward_is_the_closed_form(name, tmp_path):
+    """Of what learns it is two forwards; a choice has none, whatever is frozen."""
+    cell = cell_of(tmp_path, reduce=name, scope="lvlm", num_visual=32, **{"pass": "train"})
+    cell = cell.replace(model=small_lvlm("mistral", tmp_path))
+    for frozen in (None, "tower", "adapter,tower", "reducer,tower"):
+        found = trace(cell.replace(frozen=frozen))
+        assert found.flops == found.model_flops, frozen
+
+
 def test_side_1_changes_nothing(tmp_path):
     cell = cell_of(tmp_path, settings="side=1", layout="T,V,T")
     torch.manual_seed(3)
@@ -93,15 +156,24 @@ def test_side_1_changes_nothing(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("family", sorted(TOWERS))
 @pytest.mark.parametrize("pass_", ["forward", "train"])
-def test_images_are_reduced_between_tower_and_decoder(family, pass_, tmp_path):
-    cell = cell_of(tmp_path, scope="lvlm", num_visual=32, **{"pass": pass_})
+def test_images_are_reduced_between_tower_and_decoder(name, family, pass_, tmp_path):
+    cell = cell_of(tmp_path, scope="lvlm", num_visual=32, reduce=name, **{"pass": pass_})
     cell = cell.replace(model=small_lvlm(family, tmp_path))
-    workload, found = build(cell), trace(cell)
+    try:
+        workload, found = build(cell), trace(cell)
+    except Unsupported as error:
+        assert name in str(error)  # noqa: PT017
+        assert family in ("gemma3", "qwen2_5_vl")
+        return
     (left,) = {place.layout.num_visual for place in places_of(cell)}
-    assert 0 < left < 32
-    assert workload.context.layout.num_visual == left
+    tokens = 4 if family == "gemma3" else 32 if family == "qwen2_5_vl" else 16
+    grid = TokenGrid.of(4, tokens // 4) if tokens > 4 else TokenGrid.of(2, 2)
+    assert (
+        left == workload.context.layout.num_visual == reducer_of(cell).tokens(grid) * 32 // tokens
+    )
     workload.step()
     (out,) = workload.run_forward()
     assert torch.isfinite(out).all()
@@ -112,12 +184,12 @@ def test_images_are_reduced_between_tower_and_decoder(family, pass_, tmp_path):
 
 
 def test_written_segments_are_whole_images():
-    grids = (TokenGrid.of(4, 4),) * 3
+    grids, pool = (TokenGrid.of(4, 4),) * 3, reducer("pool")
     layout = Layout(48, 5, "V32,T,V16,T")
-    assert reduced_layout(layout, pool(), grids) == Layout(12, 5, "V8,T,V4,T")
-    assert reduced_layout(Layout(48, 5, "V,T"), pool(), grids) == Layout(12, 5, "V,T")
+    assert reduced_layout(layout, pool, grids) == Layout(12, 5, "V8,T,V4,T")
+    assert reduced_layout(Layout(48, 5, "V,T"), pool, grids) == Layout(12, 5, "V,T")
     with pytest.raises(RequestError, match=r"V20 cuts an image.*nearest are V16 and V32"):
-        reduced_layout(Layout(48, 5, "V20,T,V28,T"), pool(), grids)
+        reduced_layout(Layout(48, 5, "V20,T,V28,T"), pool, grids)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +197,7 @@ def test_written_segments_are_whole_images():
     [
         ({"scope": "layer"}, "reduce pool: a single layer"),
         ({"reduce": "pol"}, "reducer 'pol' is unknown"),
+        ({"reduce": "pixel_shuffle"}, "pixel_shuffle: makes tokens 4 times as wide"),
     ],
 )
 def test_refused(fields, said, tmp_path):
@@ -139,9 +212,57 @@ def test_positions_on_a_grid_need_a_grid(tmp_path, monkeypatch):
         build(cell.replace(model=small_lvlm("qwen2_5_vl", tmp_path)))
 
 
-def test_a_decode_step_meets_the_reduced_cache(tmp_path):
-    cell = cell_of(tmp_path, **{"pass": "decode"})
-    plain = cell.replace(reduce=None, num_visual=10)
+@pytest.mark.parametrize("name", AT_DECODER)
+def test_a_decode_step_meets_the_reduced_cache(name, tmp_path):
+    cell = cell_of(tmp_path, reduce=name, **{"pass": "decode"})
+    left = reducer_of(cell).tokens(TokenGrid(37))
+    plain = cell.replace(reduce=None, settings=None, num_visual=left)
     assert trace(cell).kv_cache_bytes == trace(plain).kv_cache_bytes
     assert trace(cell).flops == trace(plain).flops
     build(cell).step()
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (6, 4)], ids=str)
+def test_pixel_shuffle_is_idefics3s(shape):
+    from transformers.models.idefics3.modeling_idefics3 import Idefics3Connector
+
+    x, ours = torch.randn(2, prod(shape), 6), reducer("pixel_shuffle", "side=2")
+    found = ours.build(None, 6)(x, TokenGrid.of(*shape))
+    if shape[0] == shape[1]:  # Theirs takes squares alone.
+        assert torch.equal(found, Idefics3Connector.pixel_shuffle(None, x, 2))
+    assert torch.equal(found.flatten(1).sort().values, x.flatten(1).sort().values)
+
+
+@pytest.mark.parametrize("tower", ["llava", "siglip"])
+def test_a_wider_adapter_costs_and_has_what_its_width_says(tower, tmp_path):
+    cell = cell_of(tmp_path, scope="lvlm", num_visual=32, reduce="pixel_shuffle")
+    cell = cell.replace(model=small_lvlm("mistral", tmp_path))
+    cell = cell.replace(tower="siglip" if tower == "siglip" else None)
+    plain = cell.replace(reduce=None, settings=None)
+    windows, wider, width = 4, 3, 48
+    # The paper's adapter norms what it reads.
+    each = (WIDTH + 1 if tower == "siglip" else WIDTH) * width
+    assert trace(cell).params - trace(plain).params == wider * each
+    found = build(cell, "meta").outside_flops["adapter"]
+    tokens = cell.num_visual // windows
+    assert found == 2 * tokens * WIDTH * (windows * width + WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("family", "attention", "said"),
+    [
+        ("gemma3", "s_attn", "pixel_shuffle widens .* that of gemma-3 itself merges tokens"),
+        ("qwen2_5_vl", "s_attn", "pixel_shuffle widens .* qwen2.5-vl itself merges tokens"),
+        ("mistral", "himix", "pixel_shuffle widens the features, whose width himix keeps"),
+    ],
+)
+def test_pixel_shuffle_needs_an_adapter_of_its_own(family, attention, said, tmp_path):
+    cell = cell_of(tmp_path, family, scope="lvlm", reduce="pixel_shuffle", attention=attention)
+    model = small_lvlm(family, tmp_path)
+    with pytest.raises(Unsupported, match=said):
+        build(cell.replace(model=model, num_visual=32))
+
+
+def test_sides_that_divide_are_named():
+    with pytest.raises(RequestError, match=r"side=2: .*27 by 27 .*are 1, 3, 9, 27"):
+        reducer("pixel_shuffle", "side=2").tokens(TokenGrid.of(27, 27))

@@ -1,71 +1,26 @@
-"""The resampler against a naive definition, transformers' Idefics2, and the counter."""
+"""The resampler against transformers' Idefics2, and where it stands."""
 
 import pytest
 import torch
 
-from tests.lvlm.definitions import step_settings_of
+from tests.lvlm.definitions.resampler import SETTINGS
 from tests.small import TOWERS, small_lvlm, small_model
 from workbench.errors import RequestError, Unsupported
-from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build, places_of
-from workbench.lvlm.reduce import TokenGrid, reducer_of
+from workbench.lvlm.reduce import TokenGrid
 from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
-
-SMALL = "queries=5,depth=2,heads=4,kv_heads=2,head=8"
 
 
 def cell_of(folder, **fields):
     given = {"kernel": "eager", "dtype": "float64", "scope": "decoder", "reduce": "resampler",
-             "settings": SMALL, "num_visual": 37, "num_text": 7, **fields}  # fmt: skip
+             "settings": SETTINGS, "num_visual": 37, "num_text": 7, **fields}  # fmt: skip
     return make_cell(model=small_model("mistral", folder), **given)
 
 
 def resampler(folder):
-    """The module at width 32, and its reducer."""
-    cell = cell_of(folder)
-    return build(cell).module.reducer.reduction, reducer_of(cell)
-
-
-def rms(x, norm):
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.eps) * norm.weight
-
-
-def naive(module, x):
-    """Row by row and head by head."""
-    latents = module.latents.expand(x.shape[0], -1, -1)
-    for layer in module.layers:
-        asked, read = rms(latents, layer.latents_norm), rms(x, layer.tokens_norm)
-        seen = torch.cat((read, asked), 1)
-        heads = []
-        for head in range(layer.heads):
-            shared = head * layer.kv_heads // layer.heads
-            rows = slice(head * layer.head, (head + 1) * layer.head)
-            keys = slice(shared * layer.head, (shared + 1) * layer.head)
-            q, k, v = (
-                y @ w.weight[at].T
-                for y, w, at in ((asked, layer.q_proj, rows), (seen, layer.k_proj, keys),
-                                 (seen, layer.v_proj, keys))
-            )  # fmt: skip
-            heads.append(torch.softmax(q @ k.mT / layer.head**0.5, -1) @ v)
-        latents = latents + torch.cat(heads, -1) @ layer.o_proj.weight.T
-        y = rms(latents, layer.mlp_norm)
-        gate = torch.nn.functional.silu(y @ layer.gate_proj.weight.T)
-        latents = latents + (gate * (y @ layer.up_proj.weight.T)) @ layer.down_proj.weight.T
-    return rms(latents, module.norm)
-
-
-@pytest.mark.parametrize("count", [1, 5, 37])
-def test_forward_and_gradients(count, tmp_path):
-    module, _ = resampler(tmp_path)
-    x = torch.randn(3, count, 32, dtype=torch.float64, requires_grad=True)
-    found, wanted = module(x, TokenGrid(count)), naive(module, x)
-    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-9)
-    seed, leaves = torch.randn_like(found), [x, *module.parameters()]
-    ours = torch.autograd.grad(found, leaves, seed)
-    theirs = torch.autograd.grad(wanted, leaves, seed)
-    for got, want in zip(ours, theirs, strict=True):
-        assert (got - want).norm() <= 1e-9 * max(1.0, want.norm())
+    """The module at width 32."""
+    return build(cell_of(folder)).module.reducer.reduction
 
 
 def test_it_is_idefics2s_perceiver(tmp_path):
@@ -73,7 +28,7 @@ def test_it_is_idefics2s_perceiver(tmp_path):
     from transformers.models.idefics2.configuration_idefics2 import Idefics2PerceiverConfig
     from transformers.models.idefics2.modeling_idefics2 import Idefics2PerceiverResampler
 
-    ours, _ = resampler(tmp_path)
+    ours = resampler(tmp_path)
     config = Idefics2PerceiverConfig(
         hidden_size=32, resampler_n_latents=5, resampler_depth=2, resampler_n_heads=4,
         num_key_value_heads=2, resampler_head_dim=8, rms_norm_eps=1e-6,
@@ -99,25 +54,6 @@ def test_it_is_idefics2s_perceiver(tmp_path):
         seen = torch.ones(2, 37, dtype=torch.int64)
         found, wanted = ours(x, TokenGrid(37)), theirs(context=x, attention_mask=seen)
     assert (found - wanted).norm() <= 1e-6 * wanted.norm()
-
-
-@pytest.mark.parametrize("attention", sorted(SYSTEMS))
-def test_every_system_runs_behind_it(attention, tmp_path):
-    own = step_settings_of(attention)
-    settings = ",".join([SMALL, *([own] if own else [])])
-    cell = cell_of(tmp_path, attention=attention, settings=settings)
-    plain = cell.replace(reduce=None, settings=own, num_visual=5)
-    try:
-        found = trace(cell)
-    except (RequestError, Unsupported) as error:
-        assert attention in str(error)  # noqa: PT017 - some pool by themselves
-        return
-    reducer = reducer_of(cell)
-    width = build(cell).inputs[0].shape[-1]
-    grid = TokenGrid(37)
-    assert found.flops == found.model_flops == trace(plain).flops + reducer.flops(grid, width)
-    assert found.params == trace(plain).params + reducer.parameters(width)
-    build(cell.replace(**{"pass": "train"})).step()
 
 
 @pytest.mark.parametrize("family", sorted(set(TOWERS) - {"qwen2_5_vl"}))

@@ -228,6 +228,13 @@ def test_tower_and_projector_are_the_checkpoints(family, tmp_path):
     assert len(random) == (0 if norm is None else 1)
 
 
+def test_an_adapter_that_a_reducer_widens_is_random_and_says_so(tmp_path):
+    folder, _ = write_whole("llama", tmp_path)
+    workload = build(whole_cell(folder, reduce="pixel_shuffle", settings="side=2"))
+    (said,) = (flag for flag in workload.context.flags if "adapter" in flag)
+    assert said.startswith("weights: random in the adapter: it reads 4 tokens side by side")
+
+
 @pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
 def test_pixels_compute_what_transformers_does(family, tmp_path):
     """The whole model, from pixels and with M-RoPE where the family has it."""

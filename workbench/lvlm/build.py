@@ -68,6 +68,8 @@ class Workload:
     """Matmul FLOPs of a forward of what stands before the decoder, by part: tower, adapter."""
     leaf_flops: int = 0
     """Those of ``outside_flops`` whose input needs no gradient: a backward has them once."""
+    backward_flops: dict[str, int] = field(default_factory=dict)
+    """Matmul FLOPs of a backward of such a part, where that is not two forwards."""
     modules: dict[str, nn.Module] = field(default_factory=dict)
     """The parts that parameters, FLOPs and time are split into, where there are several."""
     upstream: list[Tensor] = field(default_factory=list)

@@ -55,6 +55,8 @@ class Reducer:
     """Whether it reads the adapter's output at scope lvlm, not the tower's features."""
     keeps_grid = False
     """Whether what is left of an image is again rows and columns."""
+    side_by_side = 1
+    """Tokens whose features it lays side by side: what is left is that many times as wide."""
     settings: Mapping[str, Value] = {}
     """The values of its own settings, by name."""
 
@@ -68,10 +70,6 @@ class Reducer:
     def grid(self, grid: TokenGrid) -> TokenGrid:
         """What is left of an image."""
         return TokenGrid(self.tokens(grid))
-
-    def width(self, width: int) -> int:
-        """Width of what is left, of features of ``width``."""
-        return width
 
     def build(self, context: "Context", width: int) -> Reduction:
         """Its module for features of that width, with random weights where it has any."""

@@ -107,6 +107,23 @@ def reduces_last(tower: Tower, reducer: Reducer | None) -> bool:
     return tower.merges or (reducer is not None and reducer.after_adapter)
 
 
+def widen(tower: Tower, system: System, reducer: Reducer) -> None:
+    """Have the adapter built for what a reducer lays side by side; Unsupported if it cannot be."""
+    if reducer.side_by_side == 1:
+        return
+    if not system.adapter:
+        raise Unsupported(
+            f"reducer {reducer.name} widens the features, whose width {system.name} keeps: it has "
+            "no adapter that would narrow them"
+        )
+    if tower.merges or not tower.widens:
+        raise Unsupported(
+            f"reducer {reducer.name} widens what enters an adapter, and that of {tower.front_end} "
+            + ("itself merges tokens" if tower.merges else "has a width of its own")
+        )
+    tower.side_by_side = reducer.side_by_side
+
+
 def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     limits = None if context.pictures is None else context.pictures.limits
     tower = tower_of(context.model, cell.tower, limits)
@@ -118,6 +135,8 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
         )
     own = system.pooling()
     reducer = reducer_of(cell) or own
+    if reducer is not None and cell.num_visual:
+        widen(tower, system, reducer)
     context.positions = positions_of(tower, reducer, context.layout, grids)
     images = tower.token_grids(grids)
     context.images = tuple(i.tokens if reducer is None else reducer.tokens(i) for i in images)

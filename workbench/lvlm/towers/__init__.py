@@ -17,6 +17,7 @@ from workbench.lvlm.configs import one_line, silent
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import PAPER
 from workbench.lvlm.reduce import Reducer, TokenGrid
+from workbench.lvlm.weights import randomise
 from workbench.model_files import is_file_model, model_files
 from workbench.registry import Registry
 from workbench.vision import VISIONS, FrontEnd, Limits
@@ -97,6 +98,35 @@ class Tower(ABC):
 
     merges = False
     """Whether the adapter itself makes fewer tokens of the tower's, so that a reducer follows."""
+
+    widens = False
+    """Whether its adapter can be built for the features of several tokens side by side."""
+    side_by_side: int = 1
+    """Tokens whose features a reducer lays side by side before the adapter."""
+
+    @property
+    def entry_width(self) -> int:
+        """Width of what enters the adapter."""
+        return int(self.config.hidden_size) * self.side_by_side
+
+    def weigh_adapter(
+        self,
+        context: "Context",
+        module: "nn.Module",
+        prefix: str,
+        kind: str,
+        name: str = "adapter",
+    ) -> None:
+        """As ``context.weigh_part``; an adapter that a reducer widens is in no checkpoint."""
+        if self.side_by_side == 1:
+            context.weigh_part(name, module, prefix, kind)
+            return
+        randomise(module)
+        if context.checkpoint() is not None:
+            context.flag(
+                f"weights: random in the {name}: it reads {self.side_by_side} tokens side by "
+                "side, which no checkpoint's does"
+            )
 
     def token_grid(self, grid: Grid) -> TokenGrid:
         """The visual tokens of one image, or of one step of a video."""

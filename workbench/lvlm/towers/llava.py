@@ -27,6 +27,7 @@ class Llava(Squares):
 
     serves: ClassVar[Serves] = {"llava": ("clip_vision_model", "siglip_vision_model")}
     front_end = "llava"
+    widens = True
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
@@ -83,14 +84,14 @@ class Llava(Squares):
         from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
         wanted: Any = SimpleNamespace(
-            vision_config=self.config,
+            vision_config=SimpleNamespace(hidden_size=self.entry_width),
             text_config=SimpleNamespace(hidden_size=self.hidden),
             vision_feature_layer=-1,
             projector_hidden_act=self.whole.projector_hidden_act,
             multimodal_projector_bias=self.whole.multimodal_projector_bias,
         )
         made = context.create(lambda: LlavaMultiModalProjector(wanted))
-        context.weigh_part("adapter", made, "multi_modal_projector.", self.config.model_type)
+        self.weigh_adapter(context, made, "multi_modal_projector.", self.config.model_type)
         return made
 
     @property
@@ -110,11 +111,11 @@ class Llava(Squares):
         return siglip.SiglipImageProcessorPil(size=square)
 
     def entry_flops(self, grids: tuple[Grid, ...]) -> int:
-        return 2 * sum(map(self.tokens, grids)) * self.hidden * self.config.hidden_size
+        return 2 * sum(map(self.tokens, grids)) * self.hidden * self.entry_width
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         tokens = sum(map(self.tokens, grids))
-        return 2 * tokens * self.hidden * (self.config.hidden_size + self.hidden)
+        return 2 * tokens * self.hidden * (self.entry_width + self.hidden)
 
 
 TOWERS.add("llava", Llava)

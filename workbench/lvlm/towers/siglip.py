@@ -64,6 +64,7 @@ class SigLIP(Tower):
     """Squares of one size, each token a patch that sees those of its image."""
 
     front_end = "siglip"
+    widens = True
     model_type = "siglip_vision_model"
     published: dict[str, Any] = PUBLISHED
 
@@ -112,11 +113,11 @@ class SigLIP(Tower):
 
     def adapter(self, context: "Context") -> nn.Module:
         """The paper's adapter."""
-        made = context.create(lambda: Adapter(self.config.hidden_size, self.hidden))
+        made = context.create(lambda: Adapter(self.entry_width, self.hidden))
         randomise(made.norm)  # LLaVA's projector, whose two layers these are, has none.
         for layer, name in ((made.up, "linear_1."), (made.down, "linear_2.")):
             prefix = f"multi_modal_projector.{name}"
-            context.weigh_part(f"adapter's {name}*", layer, prefix, self.model_type)
+            self.weigh_adapter(context, layer, prefix, self.model_type, f"adapter's {name}*")
         if context.checkpoint() is not None:
             context.flags.append("weights: random in the adapter's norm: no checkpoint holds one")
         return made
@@ -154,7 +155,7 @@ class SigLIP(Tower):
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         tokens = sum(map(self.tokens, grids))
-        return 2 * tokens * self.hidden * (self.config.hidden_size + self.hidden)
+        return 2 * tokens * self.hidden * (self.entry_width + self.hidden)
 
 
 TOWERS.add("siglip", SigLIP)
