@@ -73,6 +73,10 @@ def tokens(
             print(f"note: {note}")
 
 
+SHOWN = 8
+"""Values of a list that are shown one by one."""
+
+
 def _check_model(name: str) -> None:
     if find_spec("torch") is None:
         return  # The catalogue is the torch half's; where that is missing, a name is a word.
@@ -89,10 +93,12 @@ def _sentence(found: dict[str, Any]) -> str:
     what = "image" if found["images"] else "frame"
     number = found["images"] or found["frames"]
     each = "" if found["tokens_each"] is None else f", {found['tokens_each']:,} each"
-    if what == "frame" and found["num_visual"] != number * found["tokens_each"]:
+    if what == "frame" and found["num_visual"] < number * found["tokens_each"]:
         each += " step of several frames"
     counted = f"{number:,} {what}{'s' * (number != 1)}{each}"
-    return f"{found['num_visual']:,} visual tokens ({found['vision']}: {counted})"
+    markers = found.get("markers", 0)
+    beside = f", beside {markers:,} text tokens that mark them" if markers else ""
+    return f"{found['num_visual']:,} visual tokens ({found['vision']}: {counted}){beside}"
 
 
 def _limits(found: dict[str, Any]) -> str:
@@ -100,5 +106,7 @@ def _limits(found: dict[str, Any]) -> str:
     by_origin: dict[str, list[str]] = {}
     for name, value in found["limits"].items():
         shown = f"{value:,}" if type(value) is int else str(value)
+        if isinstance(value, tuple) and len(value) > SHOWN:
+            shown = f"{len(value)} of them"
         by_origin.setdefault(found["limits_from"][name], []).append(f"{name} {shown}")
     return "; ".join(f"{', '.join(names)} ({origin})" for origin, names in by_origin.items())

@@ -52,6 +52,11 @@ class LlavaNext(FrontEnd):
                     f"model {found.model!r}: {origin}: image_grid_pinpoints {[*pair]}: smaller "
                     f"than a tile of {side} pixels"
                 )
+            if pair[0] % side or pair[1] % side:
+                raise RequestError(
+                    f"model {found.model!r}: {origin}: image_grid_pinpoints {[*pair]}: no whole "
+                    f"number of tiles of {side} pixels"
+                )
 
     def _grids(self, found: Found, value: object, file: str) -> None:
         if value is None:

@@ -76,5 +76,8 @@ class LlavaOnevision(LlavaNext):
         """Every frame pooled to half its rows and columns, and one newline at the end."""
         return num_frames * self.tokens_of_step(width, height) + 1
 
+    def notes(self, width: int, height: int, num_frames: int) -> list[str]:
+        return ["one more token, a newline, ends the video"] if num_frames else []
+
 
 VISIONS.add("llava-onevision", LlavaOnevision())

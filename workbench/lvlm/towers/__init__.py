@@ -77,15 +77,24 @@ class Tower(ABC):
         self.model = model
 
     @cached_property
-    def front(self) -> FrontEnd:
-        """The front end under the settings of the model's files and the request's limits."""
+    def own_front(self) -> FrontEnd:
+        """The front end under the settings of the model's files.
+
+        Raises RequestError where they make no sense, so that a tower which reads the same fields
+        of the configuration may ask for it first.
+        """
         found, stated = VISIONS[self.front_end], self.model.stated
         if not is_file_model(self.model.name):
-            found = found.of_model(self.model.name)
-        elif stated and found.serves(stated):
-            files = model_files(self.model.name).preprocessors()
-            found = found.of_files(stated, files, self.model.name)
-        return found.asked(self.limits)
+            return found.of_model(self.model.name)
+        if not stated or not found.serves(stated):
+            return found
+        files = model_files(self.model.name).preprocessors()
+        return found.of_files(stated, files, self.model.name)
+
+    @cached_property
+    def front(self) -> FrontEnd:
+        """The same with the request's limits."""
+        return self.own_front.asked(self.limits)
 
     @property
     def flags(self) -> list[str]:

@@ -57,6 +57,7 @@ class Idefics3(Squares):
         super().__init__(model)
         whole: Any = model.whole
         assert whole is not None, "chosen by its config"
+        _ = self.own_front  # Settings that make no sense are said first.
         self.whole, self.config = whole, whole.vision_config
         self.package = whole.model_type
         self.hidden = model.config.hidden_size

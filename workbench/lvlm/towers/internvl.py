@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
-from workbench.lvlm.towers.squares import Squares, depth_of
+from workbench.lvlm.towers.squares import Squares, check_projector, depth_of
 from workbench.vision.internvl import InternVL as FrontEnd
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class InternVL(Squares):
         super().__init__(model)
         whole: Any = model.whole
         assert whole is not None, "chosen by its config"
+        _ = self.own_front  # Settings that make no sense are said first.
+        check_projector(model.name, whole)
         self.name, self.whole, self.config = model.name, whole, whole.vision_config
         self.hidden = model.config.hidden_size
         chosen, layers = whole.vision_feature_layer, self.config.num_hidden_layers

@@ -14,7 +14,7 @@ from torch import nn
 from workbench.errors import Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
-from workbench.lvlm.towers.squares import Rows, Squares, depth_of
+from workbench.lvlm.towers.squares import Rows, Squares, check_projector, depth_of
 from workbench.vision.llava import Llava as FrontEnd
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Llava(Squares):
         super().__init__(model)
         whole: Any = model.whole
         assert whole is not None, "chosen by its config"
+        _ = self.own_front  # Settings that make no sense are said first.
+        check_projector(model.name, whole)
         self.name, self.whole, self.config = model.name, whole, whole.vision_config
         self.hidden = model.config.hidden_size
         self.class_token = int(self.config.model_type == "clip_vision_model")

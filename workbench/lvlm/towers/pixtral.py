@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, Tower, finish, implementation
-from workbench.lvlm.towers.squares import depth_of, first
+from workbench.lvlm.towers.squares import check_projector, depth_of, first
 from workbench.vision.pixtral import Pixtral as FrontEnd
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Pixtral(Tower):
         super().__init__(model)
         whole: Any = model.whole
         assert whole is not None, "chosen by its config"
+        _ = self.own_front  # Settings that make no sense are said first.
+        check_projector(model.name, whole)
         self.name, self.whole, self.config = model.name, whole, whole.vision_config
         self.hidden, self.eps = model.config.hidden_size, getattr(model.config, "rms_norm_eps", 0)
         chosen, layers = whole.vision_feature_layer, self.config.num_hidden_layers

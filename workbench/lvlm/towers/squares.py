@@ -82,6 +82,18 @@ def depth_of(model: str, tower: str, chosen: Any, layers: int) -> int:
     return depth
 
 
+def check_projector(model: str, whole: Any) -> None:
+    """Raise RequestError for a projector's activation that transformers does not have."""
+    from transformers.activations import ACT2FN
+
+    act = whole.projector_hidden_act
+    if not isinstance(act, str) or act not in ACT2FN:
+        raise RequestError(
+            f"model {model!r}: projector_hidden_act {act!r:.60}: an activation of transformers, "
+            "such as 'gelu'"
+        )
+
+
 class Rows(nn.Module):
     """The hidden states of one layer, without the rows that the strategy drops."""
 

@@ -1,0 +1,79 @@
+"""Folders of model types with a tower of their own, whatever their files say."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.small import WRAPPERS, small_wrapper
+from workbench.errors import RequestError
+from workbench.lvlm.build import build
+from workbench.lvlm.models import resolve
+from workbench.lvlm.towers import tower_of
+from workbench.spec import make_cell
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("wrappers")
+
+
+OUTER = ("vision_feature_layer", "vision_feature_select_strategy", "downsample_ratio",
+         "scale_factor", "spatial_merge_size", "image_grid_pinpoints", "vision_aspect_ratio",
+         "projector_hidden_act", "multimodal_projector_bias", "tie_word_embeddings")  # fmt: skip
+INNER = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+         "num_channels", "hidden_act", "intermediate_size", "model_type")  # fmt: skip
+BESIDE = ("size", "max_image_size", "crop_size", "min_patches", "max_patches", "patch_size",
+          "image_grid_pinpoints", "do_image_splitting", "do_resize")  # fmt: skip
+FIELDS = [
+    (layer, field) for layer, fields in enumerate((OUTER, INNER, BESIDE)) for field in fields
+]
+VALUES = [
+    0, -1, 3, 7, 10**9, 0.5, 0.3, "x", "", True, None, [], {}, [56, 57], [[56, 56]], [[9, 9]],
+    {"longest_edge": 0}, {"longest_edge": "x"}, {"height": 56}, "default", "full",
+]  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(WRAPPERS)), st.sampled_from(FIELDS), st.sampled_from(VALUES))
+def test_whatever_a_folder_says_it_is_one_line_or_a_tower(place, kind, where, value):
+    name = Path(small_wrapper(kind, place))
+    layer, field = where
+    file = name / ("preprocessor_config.json" if layer == 2 else "config.json")
+    fields = json.loads(file.read_text()) if file.exists() else {}
+    (fields["vision_config"] if layer == 1 else fields)[field] = value
+    file.write_text(json.dumps(fields))
+    said = f"model {str(name)!r}: "
+    try:
+        tower = tower_of(resolve(str(name)))
+        tower.of_image(120, 70)
+        cell = make_cell(model=str(name), scope="lvlm", num_visual=tower.tokens_each,
+                         kernel="eager", dtype="float32")  # fmt: skip
+        build(cell, "meta")
+    except RequestError as refusal:
+        said = str(refusal)
+    finally:
+        (name / "preprocessor_config.json").unlink(missing_ok=True)
+    assert "\n" not in said
+    assert said.startswith(f"model {str(name)!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        ("internvl", {"downsample_ratio": 0.3}, "downsample_ratio 0.3: 1, 0.5 or 0.25"),
+        ("internvl", {"vision_feature_select_strategy": "full"}, "'full': default, for a class"),
+        ("idefics3", {"scale_factor": 3}, "scale_factor 3: 4 patches a side are no multiple"),
+        ("llava_next", {"image_grid_pinpoints": [[60, 56]]}, "no whole number of tiles of 56"),
+        ("llava_onevision", {"vision_aspect_ratio": "pad"}, "'pad': anyres_max_N"),
+        ("pixtral", {"vision_feature_select_strategy": "default"}, "'default': full, for Pixtral"),
+        ("mistral3", {"projector_hidden_act": "origami"}, "projector_hidden_act 'origami'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(kind, fields, message, tmp_path):
+    file = Path(small_wrapper(kind, tmp_path)) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+    with pytest.raises(RequestError, match=message):
+        tower_of(resolve(str(file.parent)))
