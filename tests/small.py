@@ -29,7 +29,7 @@ OWN = {
         "final_logit_softcapping": 3.0,
     },
     "qwen2": {},
-    "qwen3": {"head_dim": 16},
+    "qwen3": {"head_dim": 8},
     "gemma3": {
         "head_dim": 16,
         "sliding_window": 16,

@@ -16,7 +16,7 @@ from workbench.lvlm.towers import siglip
 from workbench.probe.measuring.measure import measure
 from workbench.spec import Protocol, make_cell
 
-FAMILIES = ["mistral", "llama", "gemma2", "qwen2", "gemma3", "qwen2_5_vl"]
+FAMILIES = ["mistral", "llama", "gemma2", "qwen2", "qwen3", "gemma3", "qwen2_5_vl"]
 SEEING = ["llama", "gemma3", "qwen2_5_vl"]
 """Families whose small checkpoint is a whole vision-language model, LLaVA's for llama."""
 
