@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from workbench.errors import RequestError
 from workbench.units import count_of, digits, interval, quantity
 
 
@@ -57,3 +58,11 @@ def test_digits_keeps_three_significant_ones(value: float) -> None:
 )  # fmt: skip
 def test_a_short_number_is_exact_or_none(text: str, number: int | None) -> None:
     assert count_of(text) == number
+
+
+def test_a_message_that_quotes_a_whole_file_is_cut_in_its_middle() -> None:
+    text = str(RequestError("model 'x': rope_type " + 100_000 * "9" + " is unknown; known: yarn"))
+    assert len(text) < 2_000
+    assert text.startswith("model 'x': rope_type 99")
+    assert text.endswith("is unknown; known: yarn")
+    assert str(RequestError("short")) == "short"

@@ -4,8 +4,21 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+MOST = 1_500
+"""Characters of a message: what a stranger's file says in it may be of any length."""
+
+
 class RequestError(ValueError):
-    """The request was wrong: exit 2. The message names the field, the value and what is right."""
+    """The request was wrong: exit 2. The message names the field, the value and what is right.
+
+    One that quotes too much is cut in its middle.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        text = str(message)
+        if len(text) > MOST:
+            text = f"{text[: MOST // 2]} … {text[-MOST // 3 :]}"
+        super().__init__(text)
 
 
 class Failure(RuntimeError):

@@ -115,4 +115,5 @@ def test_the_server_tells_what_went_wrong(target: object, says: str) -> None:
 
 def test_the_server_ends_what_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.fuzz.server.CPU_S", 1)
-    assert "SIGXCPU" in str(fault(endless, b"x"))
+    said = str(fault(endless, b"x"))
+    assert "SIGXCPU" in said or "SIGALRM" in said, said  # The clock's, on a busy machine.
