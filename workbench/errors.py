@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 MOST = 1_500
 """Characters of a message: what a stranger's file says in it may be of any length."""
 

@@ -141,6 +141,8 @@ class Cell(BaseModel):
     chunk: Positive | None = None
     skip_last: bool = False
     tiled: bool = False
+    cache: bool = False
+    """A prefill keeps the keys and values of every layer, as inference does."""
     checkpoint: bool = False
     checkpoint_every: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] | None = None
     offload: bool = False
@@ -246,6 +248,8 @@ class Cell(BaseModel):
             )
         if self.frozen and not (self.optimizes and self.scope == "lvlm"):
             raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
+        if self.cache and self.pass_ != "forward":
+            raise ValueError(f"cache: a forward pass keeps keys and values, not {self.pass_}")
         if self.lora is not None:
             self._check_lora()
         if self.sub_group_size != SUB_GROUP_SIZE and self.zero != 3:

@@ -78,11 +78,18 @@ def limit(
     max_pixels: MaxPixels = None,
     max_frames: MaxFrames = None,
     max_video_tokens: MaxVideoTokens = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache", help="A whole forward keeps no keys and values."
+        ),
+    ] = False,
     json_: AsJson = False,
 ) -> None:
     """The largest |V|, batch or video that fits a device, within 1 %, and what stops it."""
     if not measure:
         defer_imports_for(cell)
+    cell = _as_inference(cell, no_cache)
     from workbench.lvlm.loss import loss_flags
     from workbench.probe.predicting.solve import Question, check_question, solved
 
@@ -121,6 +128,19 @@ def limit(
     print(f"stopped by {found.stopped_by}")
     for flag in getattr(found, "flags", ()):
         print(f"flag  {flag}")
+
+
+def _as_inference(cell: "Cell", no_cache: bool) -> "Cell":
+    """The prefill of a whole model with its cache kept, as whoever generates needs it."""
+    if cell.pass_ != "forward" or cell.scope == "layer" or cell.cache or no_cache:
+        return cell
+    from workbench.lvlm.attention import system_of
+
+    if not system_of(cell).keeps_cache:
+        show.note(f"cache: what a prefill of {cell.attention} keeps is not modelled; none is kept")
+        return cell
+    show.note("cache: keys and values are kept, as inference does; --no-cache leaves them out")
+    return cell.replace(cache=True)
 
 
 def _tell(found: dict[str, Any], as_json: bool) -> None:

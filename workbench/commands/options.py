@@ -95,6 +95,7 @@ CELL_OPTIONS = (
     CellOption("--chunk", int, "chunk", "D-Attn: visual stream in chunks of this many tokens."),
     CellOption("--skip-last", bool, "skip_last", "D-Attn: no visual output of the last layer."),
     CellOption("--tiled", bool, "tiled", "MLP and logits in tiles."),
+    CellOption("--cache", bool, "cache", "A forward pass keeps keys and values."),
     CellOption("--checkpoint", bool, "checkpoint", "Gradient checkpointing of every layer."),
     CellOption("--checkpoint-every", int, "checkpoint_every", "… of every so many layers."),
     CellOption("--offload", bool, "offload", "Checkpointed activations on the host."),

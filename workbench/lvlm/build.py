@@ -108,7 +108,9 @@ class Workload:
             self.run_optimizer()
 
     def clear(self) -> None:
-        """Drop the gradients of weights and inputs."""
+        """Drop the gradients of weights and inputs, and what the last prefill kept."""
+        for kept in self.context.caches:
+            kept.clear()
         for tensor in (*self.module.parameters(), *self.inputs):
             tensor.grad = None
 

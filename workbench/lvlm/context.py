@@ -21,6 +21,7 @@ from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.place import Place
+from workbench.lvlm.prefill import Kept
 from workbench.lvlm.rope import hold_rope, tables
 from workbench.lvlm.ulysses import Shard
 from workbench.lvlm.weights import BLOCK, Made, create, randomise
@@ -62,6 +63,8 @@ class Context:
     _required: set[tuple[bool, bool]] = field(default_factory=set)
     _indices: dict[bool, Tensor] = field(default_factory=dict)
     _kept: list[Tensor] = field(default_factory=list)
+    caches: list[Kept] = field(default_factory=list)
+    """What each layer of a prefill keeps, where the cell's cache is kept."""
     _constants: dict[Hashable, Tensor] = field(default_factory=dict)
 
     @property
@@ -144,6 +147,13 @@ class Context:
             rows=self._places(not text_rows),
             other=self._places(text_rows) if window_on_other else None,
         )
+
+    def kept_cache(self) -> Kept | None:
+        """Where a layer of a prefill keeps its keys and values; None where it keeps none."""
+        if not self.cell.cache:
+            return None
+        self.caches.append(Kept())
+        return self.caches[-1]
 
     def tensors(self) -> list[Tensor]:
         """Every mask, table and index made so far."""

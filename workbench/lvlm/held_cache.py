@@ -4,7 +4,9 @@ from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from workbench.lvlm.prefill import Kept
 
 
 class HeldCache(DynamicCache):
@@ -26,3 +28,24 @@ class HeldCache(DynamicCache):
         layer.keys, layer.values = self.held
         layer.is_initialized = True
         return layer.update(key_states, value_states)
+
+
+class KeptCache(DynamicCache):
+    """One layer's cache in a prefill: transformers' own, made anew in each forward.
+
+    It keeps what ``DynamicCache`` keeps: a copy of all keys and values, of which a sliding layer
+    has a view of its window.
+    """
+
+    def __init__(self, window: int | None, kept: Kept) -> None:
+        super().__init__()
+        self.window, self.kept = window, kept
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """[B, G, S, K] each -> the same, as they are kept."""
+        layer = DynamicLayer() if self.window is None else DynamicSlidingWindowLayer(self.window)
+        found = layer.update(key_states, value_states)
+        self.kept.keep(layer.keys, layer.values)
+        return found

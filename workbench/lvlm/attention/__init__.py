@@ -71,6 +71,9 @@ class System:
     lone_layer = True
     """Whether one layer alone shows what the system does, so that scope ``layer`` serves it."""
 
+    keeps_cache = False
+    """Whether a prefill can keep its keys and values (a cell's ``cache``)."""
+
     settings: Mapping[str, Value] = {}
     """The values of its own settings, by name."""
 
@@ -94,6 +97,10 @@ class System:
                 )
             if getattr(cell, option) and cell.pass_ == "decode":
                 raise RequestError(f"{option}: a decode step is one token and has no use for it")
+        if cell.cache and not self.keeps_cache:
+            raise RequestError(
+                f"cache: what a prefill of {self.name} keeps is not modelled; leave it out"
+            )
         if cell.scope == "layer" and not self.lone_layer:
             raise RequestError(
                 f"scope layer: {self.name} acts between layers; use scope decoder or lvlm"

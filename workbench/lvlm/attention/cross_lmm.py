@@ -163,6 +163,7 @@ def text_reads(place: Place) -> tuple[Prefix, ...]:
 
 class CrossLMM(SAttn):
     name = "cross_lmm"
+    keeps_cache = False
     shared_states = 1
 
     def check(self, cell: Cell) -> None:

@@ -18,6 +18,7 @@ from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout, Segment, causal_pairs
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
+from workbench.lvlm.prefill import Kept
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -79,9 +80,12 @@ class DecomposedLayer(nn.Module):
         self.only_keys = place.keys_only
         self.visual_tables: tuple[Tensor, Tensor] | None = None
         self.decode = context.cell.pass_ == "decode"
+        self.kept: Kept | None = None
         if self.decode:
             self._hold(context, place)
             return
+        self.kept = context.kept_cache()
+        self.cached = system.cached(place, parts.window)
         self.num_rows = place.layout.num_text
         self.prefixes = text_prefixes(place.layout)
         self.text_tables = context.rope(place.index, "text")
@@ -118,6 +122,9 @@ class DecomposedLayer(nn.Module):
         key = value = None
         if visual.shape[1]:
             visual, key, value = self.visual_stream(visual)
+            # What is rotated first is kept then.
+            if self.kept is not None and not (self.rotate_visual and self.prefixes):
+                self.kept.keep_last(self.cached.visual, key, value)
         if text.shape[1]:
             text = self.text_stream(text, key, value)
         return visual, text
@@ -155,6 +162,8 @@ class DecomposedLayer(nn.Module):
             if self.decode:
                 own_key = torch.cat((self.text_keys, own_key), 2)
                 own_value = torch.cat((self.text_values, own_value), 2)
+        if self.kept is not None:
+            self.kept.keep_last(self.cached.text, own_key, own_value)
         own = Branch(q_rope, own_key, own_value, "T2T")
         if key is None or value is None or not self.prefixes:
             with part("T2T"):
@@ -163,6 +172,8 @@ class DecomposedLayer(nn.Module):
             if self.visual_tables is not None:
                 with part("T2V"):
                     key = parts.rope(key, *self.visual_tables)
+                if self.kept is not None:
+                    self.kept.keep_last(self.cached.visual, key, value)
             attended = self.merge(own, self.other(q, q_rope, key, value), self.scores, x)
         return parts.finish(text, parts.output(attended))
 
@@ -190,6 +201,7 @@ class Decomposed(System):
     """Costs of a system with a diagonal V2V."""
 
     layer_class: type[DecomposedLayer] = DecomposedLayer
+    keeps_cache = True
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
         return self.layer_class(self, parts, context, place)

@@ -69,6 +69,7 @@ class Grouped(Decomposed):
     """Costs of a system whose visual rows see ``visual_pairs`` keys in all."""
 
     options = ("skip_last", "tiled")
+    keeps_cache = False
 
     def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
         if window_bites:

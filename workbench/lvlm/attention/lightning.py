@@ -197,6 +197,7 @@ class LightningLayer(nn.Module):
 
 class Lightning(SAttn):
     name = "lightning"
+    keeps_cache = False
 
     @property
     def block(self) -> int:

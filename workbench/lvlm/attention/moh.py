@@ -210,6 +210,7 @@ class MoHDecode(nn.Module):
 
 class MoH(SAttn):
     name = "moh"
+    keeps_cache = False
 
     def heads(self, parts: "LayerParts") -> tuple[int, int]:
         """Heads that a token uses, and those of them that every token uses."""

@@ -119,7 +119,8 @@ class PrunedLayer(SAttnLayer):
             tables = at(tables, positions)
             if self.window is not None:
                 mask = self.seen(positions)
-        return self.layer(sequence, attention_mask=mask, position_embeddings=tables)
+        cache = self.cache()
+        return self.layer(sequence, attention_mask=mask, position_embeddings=tables, **cache)
 
     def seen(self, positions: Tensor) -> Tensor:
         """The additive mask [B, 1, n, n] of rows at these positions, under the window."""

@@ -26,6 +26,7 @@ class SAttnLayer(nn.Module):
         self.tables = context.rope(place.index, "sequence")
         self.mask = context.mask(place.layout.length, parts.window)
         self.places: Tensor | None = None
+        self.cache_window, self.kept = parts.window, context.kept_cache()
         if context.cell.ulysses > 1:
             rows = torch.arange(context.layout.length, device=context.device)
             self.places = context.keep((context.first_row + rows)[None])
@@ -42,7 +43,16 @@ class SAttnLayer(nn.Module):
             "attention_mask": self.mask,
             "position_embeddings": self.tables,
             "position_ids": self.places,
+            **self.cache(),
         }
+
+    def cache(self) -> dict[str, Any]:
+        """transformers' argument for a cache that keeps; empty where none is kept."""
+        if self.kept is None:
+            return {}
+        from workbench.lvlm.held_cache import KeptCache
+
+        return {"past_key_values": KeptCache(self.cache_window, self.kept)}
 
 
 class SAttnDecode(nn.Module):
@@ -81,6 +91,7 @@ class SAttn(System):
     name = "s_attn"
     decomposed = False
     options = ("tiled",)
+    keeps_cache = True
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
         if context.cell.pass_ == "decode":

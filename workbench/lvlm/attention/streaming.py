@@ -60,6 +60,7 @@ class StreamingDecode(nn.Module):
 
 class Streaming(SAttn):
     name = "streaming"
+    keeps_cache = False
 
     @property
     def sinks(self) -> int:

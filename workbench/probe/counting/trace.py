@@ -177,6 +177,8 @@ def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace
         WATCH.reset(watch)
     parameters = [*workload.module.parameters()]
     tracker.label("gradients", [p.grad for p in parameters if p.grad is not None])
+    kept = [tensor for cache in workload.context.caches for tensor in cache.tensors]
+    tracker.label("keys and values", kept)
     tracker.label("input gradients", [x.grad for x in workload.inputs if x.grad is not None])
     timeline = Timeline(
         tracker.blocks,

@@ -19,7 +19,7 @@ WORKSPACE = "workspace"
 """The kind of the matrix library's blocks."""
 MAX_ITERATIONS = 6
 """Iterations replayed at most; nearly every cell repeats itself from the second or third on."""
-UNTIL_THE_NEXT = ("gradients", "input gradients")
+UNTIL_THE_NEXT = ("gradients", "input gradients", "keys and values")
 """Kinds of blocks that live until the next iteration begins."""
 
 
