@@ -48,7 +48,18 @@ OWN = {
         }
     },
 }
-FAMILY_NAMES = sorted(OWN)
+OWN["qwen2_vl"] = OWN["qwen2_5_vl"]
+OWN["qwen3_vl"] = {
+    "head_dim": 8,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [2, 1, 1],
+    },
+}
+ALIKE = {"qwen2_vl": "qwen2_5_vl"}
+"""Families whose layer is that of another, piece by piece: what holds for that holds for them."""
+FAMILY_NAMES = sorted(set(OWN) - set(ALIKE))
 LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)
 """Those that scope ``layer`` serves."""
 SIGLIP = {
@@ -62,6 +73,7 @@ SIGLIP = {
 }
 LLAVA = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
 """The last layer's patches, all of them, as SigLIP has no class token."""
+TOKEN_IDS = {"image_token_id": 96, "video_token_id": 95, "vision_start_token_id": 94}
 TOWERS = {
     "mistral": {"model_type": "llava", "vision_config": SIGLIP, **LLAVA},
     "llama": {"model_type": "llava", "vision_config": SIGLIP, **LLAVA},
@@ -82,9 +94,33 @@ TOWERS = {
             "fullatt_block_indexes": [1],
             "tokens_per_second": 2,
         },
-        "image_token_id": 96,
-        "video_token_id": 95,
-        "vision_start_token_id": 94,
+        **TOKEN_IDS,
+    },
+    "qwen2_vl": {
+        "model_type": "qwen2_vl",
+        "vision_config": {
+            "model_type": "qwen2_vl_vision",
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 32,
+            "mlp_ratio": 2,
+            "num_heads": 2,
+        },
+        **TOKEN_IDS,
+    },
+    "qwen3_vl": {
+        "model_type": "qwen3_vl",
+        "vision_config": {
+            "model_type": "qwen3_vl_vision",
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 49,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        **TOKEN_IDS,
     },
 }
 """What stands around the text model of a vision-language model, by the family of its decoder."""

@@ -30,6 +30,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
     Qwen2VLImageProcessorPil,
     smart_resize,
 )
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as resize_video
 
 from workbench.errors import RequestError
 from workbench.lvlm.models import MODELS
@@ -38,6 +39,7 @@ from workbench.vision.qwen2_5_vl import UNSAID_VIDEO
 from workbench.visuals import default_vision, front_end_of, tokens
 
 QWEN = {"model_type": "qwen2_5_vl", "vision_config": {"patch_size": 14, "spatial_merge_size": 2}}
+QWEN3 = {"model_type": "qwen3_vl", "vision_config": {"patch_size": 16}}
 GEMMA = {"model_type": "gemma3", "mm_tokens_per_image": 256, "vision_config": {}}
 CLIP = {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
 LLAVA = {"model_type": "llava", "vision_config": CLIP}
@@ -104,6 +106,70 @@ def test_a_video_s_budget_is_transformers_own(place, width, height, frames, each
     assert ours == steps * (high // 28) * (wide // 28)
 
 
+@settings(max_examples=40, deadline=None)
+@given(EDGE, EDGE, PIXELS, PIXELS, st.sampled_from(["qwen2_vl", "qwen3_vl", "qwen3_vl_moe"]))
+def test_images_of_the_other_qwens(place, width, height, low, high, kind):
+    least, most = sorted((low, high))
+    for old in place.glob("*processor_config.json"):
+        old.unlink()
+    patch = 14 if kind == "qwen2_vl" else 16
+    config = {"model_type": kind, "vision_config": {"patch_size": patch}}
+    size = {"shortest_edge": least, "longest_edge": most}
+    name = write(place, config, preprocessor_config={"size": size, "patch_size": patch})
+    limits = {"min_pixels": least, "max_pixels": most}
+    processor = Qwen2VLImageProcessorPil(patch_size=patch, **limits)
+    patches = processor.get_number_of_image_patches(height, width, {"size": size})
+    assert front_end_of(name).tokens_of_image(width, height) == patches // 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(EDGE, EDGE, st.integers(2, 900), st.integers(1, 30_000),
+       st.sampled_from([None, 100, 768]))  # fmt: skip
+def test_a_video_of_qwen3_vl_shares_its_pixels(place, width, height, frames, budget, cap):
+    """As its video processor's ``resize`` calls the function that is called here."""
+    least, most = 4096, max(4096, budget * 2 * 32 * 32)
+    fields = {"size": {"shortest_edge": least, "longest_edge": most}}
+    wanted = most
+    if cap is not None:
+        fields |= {"cap_pixels_per_frame": True, "max_video_tokens": cap}
+        wanted = max(min(cap * 32 * 32, most // frames), int(least * 1.05)) * frames
+    for old in place.glob("*processor_config.json"):
+        old.unlink()
+    name = write(place, QWEN3, video_preprocessor_config=fields)
+    high, wide = resize_video(frames, height, width, 2, 32, least, wanted)
+    ours = front_end_of(name).tokens_of_video(width, height, frames)
+    assert ours == -(-frames // 2) * (high // 32) * (wide // 32)
+
+
+@pytest.mark.parametrize("total", [1, 3, 4, 59, 60, 61, 9000, 60_000])
+@pytest.mark.parametrize("fps", [0.1, 1.0, 2.0])
+def test_frames_of_qwen3_vl_are_its_processor_s(total, fps):
+    """``sample_frames`` of Qwen3VLVideoProcessor, without its check of what is installed."""
+    found = importlib.util.find_spec(VIDEO3)
+    text = Path(found.origin).read_text()
+    for line in (
+        "num_frames = int(total_num_frames / metadata.fps * fps)",
+        "num_frames = min(max(num_frames, self.min_frames), self.max_frames, total_num_frames)",
+        'size = {"shortest_edge": 128 * 32 * 32, "longest_edge": 32 * 32 * 768}',
+        "max_video_tokens = 768", "cap_pixels_per_frame = False",
+    ):  # fmt: skip
+        assert line in text
+    wanted = min(max(int(total / 30.0 * fps), 4), 768, total)
+    assert VISIONS["qwen3-vl"].sampled(total, 30.0, fps) == wanted
+
+
+def test_one_frame_is_no_video_of_qwen3_vl():
+    with pytest.raises(RequestError, match="frames 1: qwen3-vl takes a video of at least 2"):
+        tokens("qwen3-vl-8b", resolution="640x480", frames=1)
+    found = tokens("qwen3-vl-8b", resolution="1280x720", frames=16)
+    assert found["tokens_each"] * 8 == found["num_visual"]
+    assert "a time stamp before each of the 8 steps" in found["notes"][0]
+    less = tokens("qwen3-vl-8b", resolution="1280x720", frames=16,
+                  limits=Limits(max_video_tokens=2000))  # fmt: skip
+    assert 1500 < less["num_visual"] <= 2000
+
+
+VIDEO3 = "transformers.models.qwen3_vl.video_processing_qwen3_vl"
 VIDEO = "transformers.models.qwen2_vl.video_processing_qwen2_vl"
 
 
@@ -195,7 +261,7 @@ def test_grids_of_a_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "qwen2_vl", "vision_config": {}}, "'qwen2_vl'"),
+        ({"model_type": "qwen3_5", "vision_config": {}}, "'qwen3_5'"),
         ({"model_type": "mllama", "vision_config": {"model_type": "mllama_vision_model"}},
          "'mllama' with a 'mllama_vision_model'"),
         ({"model_type": "llava", "vision_config": {"model_type": "vit"}}, "a 'vit'"),

@@ -58,7 +58,7 @@ def picture(width: int, height: int) -> np.ndarray:
 def test_the_promised_front_ends_are_there() -> None:
     assert set(VISIONS) >= {
         "siglip", "llava", "llava-next", "llava-onevision", "internvl", "idefics3", "pixtral",
-        "qwen2.5-vl", "gemma-3", "pooled",
+        "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "gemma-3", "pooled",
     }  # fmt: skip
     assert all(front_end.source for front_end in VISIONS.values())
 
@@ -170,7 +170,9 @@ def test_qwen_sampling(total: int, native: float, fps: float, expected: int) -> 
         ("mistral-7b-v0.3", "siglip"),
         ("gemma-2-9b", "siglip"),
         ("qwen2-7b", "siglip"),
+        ("qwen2-vl-2b", "qwen2-vl"),
         ("qwen2.5-vl-7b", "qwen2.5-vl"),
+        ("qwen3-vl-8b", "qwen3-vl"),
         ("gemma-3-4b", "gemma-3"),
     ],
 )

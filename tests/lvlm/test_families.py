@@ -3,13 +3,28 @@
 import pytest
 import torch
 
-from tests.small import FAMILY_NAMES, small_model
+from tests.small import ALIKE, FAMILY_NAMES, small_model
 from workbench.errors import RequestError
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 
 
 def test_every_family_has_a_small_model():
-    assert sorted(FAMILIES) == FAMILY_NAMES
+    assert sorted(FAMILIES) == sorted([*FAMILY_NAMES, *ALIKE])
+
+
+@pytest.mark.parametrize("family", sorted(ALIKE))
+def test_families_that_are_alike_have_the_same_layer(family, tmp_path):
+    """Names, shapes and classes of the same forms, and the same output of the same weights."""
+    layers = []
+    for name in (family, ALIKE[family]):
+        model = resolve(small_model(name, tmp_path))
+        model.config._attn_implementation = "eager"
+        layers.append(model.family.layer(model.config, 0).double())
+    one, other = layers
+    other.load_state_dict(one.state_dict())
+    x, tables = torch.randn(1, 5, 32).double(), (torch.randn(1, 5, 8).double(),) * 2
+    found, wanted = (layer(x, position_embeddings=tables) for layer in (one, other))
+    assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

@@ -30,7 +30,7 @@ from workbench.record import Status
 from workbench.spec import Protocol, make_cell
 from workbench.visuals import default_vision
 
-IMAGES = {"qwen2_5_vl": 512, "gemma3": 120, "mistral": 320}
+IMAGES = {"qwen2_5_vl": 512, "qwen2_vl": 512, "qwen3_vl": 512, "gemma3": 120, "mistral": 320}
 """|V| of a few images of each small tower."""
 
 
@@ -78,6 +78,36 @@ def test_parameters_are_those_of_transformers_own_model(name, whole, vision, tot
         )
 
 
+PUBLISHED_SIZES = {
+    "qwen2-vl-2b": 2_208_985_600,
+    "qwen2-vl-7b": 8_291_375_616,
+    "qwen2-vl-72b": 73_405_560_320,
+    "qwen3-vl-2b": 2_127_532_032,
+    "qwen3-vl-4b": 4_437_815_808,
+    "qwen3-vl-8b": 8_767_123_696,
+    "qwen3-vl-32b": 33_357_390_064,
+}
+"""Parameters of the published checkpoints."""
+
+
+@pytest.mark.parametrize("name", sorted(n for n, model in MODELS.items() if model.around))
+def test_parameters_of_every_size_are_those_of_transformers_own_model(name):
+    """Of the whole model and of its decoder, which has no tower and no adapter."""
+    model = resolve(name)
+    with torch.device("meta"):
+        theirs = AutoModelForImageTextToText.from_config(model.whole)
+    visual = tower_of(model).tokens_each
+    cell = make_cell(model=name, scope="lvlm", num_visual=visual, kernel="eager")
+    parts = trace(cell).params_by_part
+    total = sum(p.numel() for p in theirs.parameters())
+    assert sum(parts.values()) == total == PUBLISHED_SIZES.get(name, total)
+    assert parts["tower"] + parts["adapter"] == theirs.model.visual.num_parameters()
+    assert trace(cell.replace(scope="decoder")).params == parts["decoder"]
+
+
+QWENS = sorted(family for family in IMAGES if family.startswith("qwen"))
+
+
 GRIDS = [
     (Grid(1, 32, 32),),
     (Grid(1, 2, 2),),
@@ -86,38 +116,54 @@ GRIDS = [
 ]
 
 
+@pytest.mark.parametrize("family", QWENS)
 @pytest.mark.parametrize("grids", GRIDS)
-def test_qwens_tower_equals_transformers_forward(grids, tmp_path):
+def test_qwens_tower_equals_transformers_forward(family, grids, tmp_path):
     """Windows of one size in one call, against a call a window; rotations are in float32."""
-    cell = cell_of("qwen2_5_vl", tmp_path, dtype="float64", kernel="sdpa", batch=2)
+    cell = cell_of(family, tmp_path, dtype="float64", kernel="sdpa", batch=2)
     tower = tower_of(resolve(cell.model))
     context = build(cell.replace(num_visual=0)).context
     ours, adapter = tower.build(context, grids, True)
-    theirs = tower.family.part("Qwen2_5_VisionTransformerPretrainedModel")(tower.config).double()
-    weights = [*ours.named_parameters(), *adapter.named_parameters()]
-    theirs.load_state_dict({name.replace(".inner.", "."): value for name, value in weights})
+    theirs = tower.family.part(tower.model_class)(tower.config).double()
+    named = [
+        *ours.named_parameters(),
+        *adapter.named_parameters("merger" if family == "qwen2_vl" else ""),
+    ]
+    weights = [(their_name(name), value) for name, value in named]
+    theirs.load_state_dict(dict(weights))
     for module in (ours, adapter, theirs):
         widen_norms(module)
     pixels = torch.randn(tower.pixels(2, grids), dtype=torch.float64)
-    found = adapter(ours(pixels))
+    made = adapter(ours(pixels))
+    found = [made] if isinstance(made, torch.Tensor) else [*made]
     sizes = torch.tensor([grid[:3] for grid in grids * 2])
-    wanted = theirs(pixels, grid_thw=sizes).pooler_output
-    assert found.shape == (2 * sum(map(tower.tokens, grids)), 32)
-    assert relative(found, wanted) <= 1e-6
-    upstream = torch.randn_like(found)
-    found.backward(upstream)
-    wanted.backward(upstream)
+    output = theirs(pixels, grid_thw=sizes)
+    wanted = [output.pooler_output, *getattr(output, "deepstack_features", [])]
+    assert len(found) == len(wanted) == 1 + tower.stacked
+    upstream = []
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.shape == (2 * sum(map(tower.tokens, grids)), 32)
+        assert relative(mine, other) <= 1e-6
+        upstream.append(torch.randn_like(mine))
+    torch.autograd.backward(found, upstream)
+    torch.autograd.backward(wanted, upstream)
     by_name = dict(theirs.named_parameters())
     for name, value in weights:
-        other = by_name[name.replace(".inner.", ".")]
-        assert relative(value.grad, other.grad) <= 1e-5
+        assert relative(value.grad, by_name[name].grad) <= 1e-5
 
 
+def their_name(name):
+    """transformers' word for a weight of a tower or adapter of ours."""
+    name = name.replace(".inner.", ".").replace("places.table", "pos_embed")
+    return name.replace("deepstack.", "deepstack_merger_list.")
+
+
+@pytest.mark.parametrize("family", QWENS)
 @pytest.mark.parametrize("grids", GRIDS)
-def test_closed_forms_of_any_images(grids, tmp_path):
+def test_closed_forms_of_any_images(family, grids, tmp_path):
     from torch.utils.flop_counter import FlopCounterMode
 
-    cell = cell_of("qwen2_5_vl", tmp_path)
+    cell = cell_of(family, tmp_path)
     tower = tower_of(resolve(cell.model))
     context = build(cell.replace(num_visual=0)).context
     ours, adapter = tower.build(context, grids, True)
@@ -147,14 +193,17 @@ def test_costs_of_the_parts(family, kernel, pass_, tmp_path):
     assert found.flops_causal - decoder.flops_causal == found.flops - decoder.flops
 
 
-@pytest.mark.parametrize(("family", "layers"), [("mistral", 4), ("qwen2_5_vl", 4), ("gemma3", 7)])
+@pytest.mark.parametrize(
+    ("family", "layers"),
+    [("mistral", 4), ("qwen2_5_vl", 4), ("qwen2_vl", 4), ("qwen3_vl", 7), ("gemma3", 7)],
+)
 def test_predictions_of_the_whole_model(family, layers, tmp_path):
     """Composed equals layer by layer, meta equals fake, and the CPU allocator agrees."""
-    fields = {"pass": "train", "checkpoint": family != "qwen2_5_vl"}
+    fields = {"pass": "train", "checkpoint": family not in ("qwen2_5_vl", "qwen2_vl")}
     cell = cell_of(family, tmp_path, layers, **fields)
     composed, whole = trace(cell), trace(cell, compose=False)
     others = [whole]
-    if family == "qwen2_5_vl":
+    if family in QWENS:
         others.append(trace(cell, compose=False, world=fake_tensors))
     for other in others:
         assert composed.timeline.peak()[0] == other.timeline.peak()[0]
@@ -165,7 +214,7 @@ def test_predictions_of_the_whole_model(family, layers, tmp_path):
     assert measured.metrics["flops"] == predicted.metrics["flops"]
     ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
     # oneDNN reorders what the patch embedding of SigLIP convolves; Qwen's is a matmul.
-    assert ratio == pytest.approx(1, abs=0.001 if family == "qwen2_5_vl" else 0.05)
+    assert ratio == pytest.approx(1, abs=0.001 if family in QWENS else 0.05)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from workbench.lvlm.towers import siglip
 from workbench.probe.measuring.measure import measure
 from workbench.spec import Protocol, make_cell
 
-FAMILIES = ["mistral", "llama", "gemma2", "qwen2", "qwen3", "gemma3", "qwen2_5_vl"]
-SEEING = ["llama", "gemma3", "qwen2_5_vl"]
+QWENS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+FAMILIES = ["mistral", "llama", "gemma2", "qwen2", "qwen3", "gemma3", *QWENS]
+SEEING = ["llama", "gemma3", *QWENS]
 """Families whose small checkpoint is a whole vision-language model, LLaVA's for llama."""
 
 
@@ -32,10 +33,10 @@ def checkpoint(request, tmp_path):
 
 def write(family, tmp_path):
     """A small checkpoint: of a text model, or of a whole one where the family has only that."""
-    if family == "qwen2_5_vl":
-        return write_whole(family, tmp_path)
     name = small_model(family, tmp_path)
     resolved = resolve(name)
+    if resolved.family.lm_name.endswith("ForConditionalGeneration"):
+        return write_whole(family, tmp_path)
     return _save(name, resolved.family.causal_lm()(resolved.config))
 
 
@@ -212,7 +213,7 @@ def test_a_checkpoint_of_another_size_is_refused(checkpoint, tmp_path):
 
 def whole_cell(folder, system="s_attn", **fields):
     """Four images of the paper's small tower, or one of Qwen's, before five words."""
-    visual = 64 if "llama" in folder else 16
+    visual = 64 if "llama" in folder or "qwen3" in folder else 16
     return cell_of(folder, system, **{"scope": "lvlm", "num_visual": visual, **fields})
 
 
@@ -235,25 +236,52 @@ def test_an_adapter_that_a_reducer_widens_is_random_and_says_so(tmp_path):
     assert said.startswith("weights: random in the adapter: it reads 4 tokens side by side")
 
 
-@pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
-def test_pixels_compute_what_transformers_does(family, tmp_path):
-    """The whole model, from pixels and with M-RoPE where the family has it."""
-    folder, model = write_whole(family, tmp_path)
-    workload = build(whole_cell(folder))
-    pixels, ids = workload.inputs
-    ids.clamp_(max=90)
-    inputs = torch.cat([torch.full((1, 16), 96), ids], 1)
-    extra = {}
+def shown(family, model, visual, ids):
+    """What transformers' own model takes beside pixels: one square image before the ids."""
+    inputs = {"input_ids": torch.cat([torch.full((1, visual), 96), ids], 1)}
     if family == "gemma3":
         model.config.image_token_id = model.model.config.image_token_id = 96
-    else:
-        kinds = torch.cat([torch.ones(1, 16), torch.zeros(1, 5)], 1).long()
-        extra = {"image_grid_thw": torch.tensor([[1, 8, 8]]), "mm_token_type_ids": kinds}
+        return inputs
+    side = 2 * int(visual**0.5)
+    kinds = torch.cat([torch.ones(1, visual), torch.zeros_like(ids)], 1).long()
+    return {
+        **inputs, "image_grid_thw": torch.tensor([[1, side, side]]), "mm_token_type_ids": kinds,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["gemma3", *QWENS])
+@pytest.mark.parametrize("system", ["s_attn", "d_attn_full"])
+def test_pixels_compute_what_transformers_does(family, system, tmp_path):
+    """The whole model, from pixels, with M-RoPE and deepstack where the family has them."""
+    folder, model = write_whole(family, tmp_path)
+    workload = build(whole_cell(folder, system))
+    pixels, ids = workload.inputs
+    ids.clamp_(max=90)
+    given = shown(family, model, workload.cell.num_visual, ids)
     with torch.no_grad():
-        expected = model(input_ids=inputs, pixel_values=pixels, **extra).logits
+        expected = model(pixel_values=pixels, **given).logits
     (found,) = workload.run_forward()
     # Softmax, norms and the tower's rotations are float32 in transformers.
     assert relative(found, expected) <= 1e-4
+
+
+@pytest.mark.parametrize("family", QWENS)
+def test_an_image_is_described_as_transformers_does(family, tmp_path):
+    """Greedy generation from pixels, token for token, against ``generate``."""
+    folder, model = write_whole(family, tmp_path)
+    ids = torch.tensor([[1, 5, 9]])
+    workload = build(whole_cell(folder, num_text=3))
+    pixels = workload.inputs[0]
+    given = shown(family, model, workload.cell.num_visual, ids)
+    wanted = model.generate(
+        pixel_values=pixels, **given, max_new_tokens=5, do_sample=False, eos_token_id=None
+    )
+    for _ in range(5):
+        workload = build(whole_cell(folder, num_text=ids.shape[1]))
+        with torch.no_grad():
+            logits = workload.module(pixels, ids)
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+    assert torch.equal(ids[0], wanted[0, workload.cell.num_visual :])
 
 
 def test_a_text_checkpoint_leaves_the_tower_random_and_says_so(checkpoint, monkeypatch):

@@ -80,9 +80,7 @@ def limit(
     max_video_tokens: MaxVideoTokens = None,
     no_cache: Annotated[
         bool,
-        typer.Option(
-            "--no-cache", help="A whole forward keeps no keys and values."
-        ),
+        typer.Option("--no-cache", help="A whole forward keeps no keys and values."),
     ] = False,
     json_: AsJson = False,
 ) -> None:

@@ -174,7 +174,18 @@ def _systems() -> Iterator[Boundary]:
         )
 
 
-ROWS += [_configs, _pictures, _training, _kernels, _systems]
+def _deepstack() -> Iterator[Boundary]:
+    families = _words(sorted(name for name, family in FAMILIES.items() if family.deepstack))
+    served = {name for name, system in SYSTEMS.items() if system.stacks}
+    yield Boundary(
+        f"deepstack of {families}",
+        f"at scope `lvlm`, {_words(sorted(served))}",
+        f"{_words(sorted(set(SYSTEMS) - served))}; reducers; `checkpoint_every` above 1",
+        "at scope `decoder`, where nothing is added",
+    )
+
+
+ROWS += [_configs, _pictures, _deepstack, _training, _kernels, _systems]
 
 if __name__ == "__main__":
     print(table())

@@ -5,12 +5,12 @@ A predicted and a measured cell are built by the same code; they differ in how t
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
+from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import System, system_of
 from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.context import Context
@@ -198,7 +198,7 @@ def build(
     if cell.ulysses > 1:
         register(cell, model, torch.device(device))
     whole = decoder_layout(cell, model, pictures)
-    places = system.places(model, cell, whole)
+    places = with_stacked(cell, model, system.places(model, cell, whole))
     context = Context(
         cell=cell,
         layout=whole if cell.ulysses == 1 else own_layout(cell, torch.device(device)),
@@ -264,7 +264,33 @@ def token_grids(
 def places_of(cell: Cell) -> tuple[Place, ...]:
     """Every layer of a cell's decoder, in the order in which it runs them."""
     model = resolve(cell.model)
-    return system_of(cell).places(model, cell, decoder_layout(cell, model))
+    places = system_of(cell).places(model, cell, decoder_layout(cell, model))
+    return with_stacked(cell, model, places)
+
+
+def with_stacked(cell: Cell, model: Resolved, places: tuple[Place, ...]) -> tuple[Place, ...]:
+    """The places, the first of which take features of the tower where it gives any (deepstack).
+
+    Raises Unsupported where system, reducer or checkpoints leave no such rows between layers.
+    """
+    if cell.scope != "lvlm" or cell.pass_ == "decode" or not cell.num_visual:
+        return places
+    tower = tower_of(model, cell.tower)
+    if not tower.stacked:
+        return places
+    adds = f"the tower of {tower.front_end} adds features to every visual row after each of the "
+    adds += f"first {tower.stacked} layers (deepstack)"
+    system, reducer = system_of(cell), reducer_of(cell)
+    if not system.stacks:
+        raise Unsupported(f"{system.name}: {adds}, and {system.name} has no such rows there")
+    if reducer is not None:
+        raise Unsupported(f"reducer {reducer.name}: {adds}, and those of fewer rows are not known")
+    if cell.checkpoint and (cell.checkpoint_every or 1) > 1:
+        raise Unsupported(
+            f"checkpoint_every {cell.checkpoint_every}: {adds}, and a checkpoint of several "
+            "layers has no place for them; use 1"
+        )
+    return tuple(replace(p, stacked=not p.inserted and p.index < tower.stacked) for p in places)
 
 
 def kinds_of(cell: Cell) -> tuple[Hashable, ...]:

@@ -24,6 +24,9 @@ class Place:
     keys_only: bool = False
     """Whether its visual rows are keys and values and nothing else (``skip_last``)."""
 
+    stacked: bool = False
+    """Whether features of the tower are added to its visual rows after it (deepstack)."""
+
     beside: Layout | None = None
     """Visual embeddings that pass beside the sequence, where that holds others made of them."""
 
@@ -35,4 +38,6 @@ class Place:
     @property
     def kind(self) -> tuple[object, ...]:
         """Everything but the index: what places must share to cost the same on like layers."""
-        return self.layout, self.role, self.inserted, self.keys_only, self.beside
+        return (
+            self.layout, self.role, self.inserted, self.keys_only, self.stacked, self.beside
+        )  # fmt: skip

@@ -74,6 +74,10 @@ class System:
     keeps_cache = False
     """Whether a prefill can keep its keys and values (a cell's ``cache``)."""
 
+    stacks = True
+    """Whether its state has a row for every visual token between the layers, to which features
+    of the tower can be added (deepstack)."""
+
     settings: Mapping[str, Value] = {}
     """The values of its own settings, by name."""
 
@@ -152,6 +156,18 @@ class System:
         """The state that enters the first layer."""
         assert not isinstance(visual, tuple), "only a system with a pooling has two streams"
         return visual, text
+
+    def add_visual(
+        self, state: "tuple[Tensor, ...]", features: "Tensor", visual_rows: "Tensor"
+    ) -> "tuple[Tensor, ...]":
+        """The state with features [B, V, D] added to its visual tokens (deepstack).
+
+        ``visual_rows`` are their indices in the sequence, int64 [V].
+        """
+        first, *others = state
+        if self.decomposed:
+            return first + features, *others
+        return first.index_add(1, visual_rows, features), *others
 
     def rows(
         self, state: "tuple[Tensor, ...]", layout: Layout, text_rows: "Tensor | None"

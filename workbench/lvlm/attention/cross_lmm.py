@@ -165,6 +165,7 @@ class CrossLMM(SAttn):
     name = "cross_lmm"
     keeps_cache = False
     shared_states = 1
+    stacks = False
 
     def check(self, cell: Cell) -> None:
         super().check(cell)

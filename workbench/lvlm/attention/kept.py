@@ -47,6 +47,7 @@ class Kept(Decomposed):
 
     options = ("chunk",)
     adapter = False
+    stacks = False
     shared_states = 1
 
     def visual_width(self, parts: "LayerParts") -> int:

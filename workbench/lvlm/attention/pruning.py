@@ -185,6 +185,7 @@ class Pruning(SAttn):
     """Costs of a system whose visual tokens leave between layers."""
 
     lone_layer = False
+    stacks = False
 
     def first_kept(self, num_visual: int) -> int:
         """Visual tokens that the first ranking leaves of so many."""

@@ -27,6 +27,7 @@ class TextCosts(System):
 
     options = ()
     shared_states = 1
+    stacks = False
 
     def chosen(self, model: "Resolved", cell: Cell) -> range:
         """The layers that its settings ``first`` and ``every`` name; raises RequestError."""

@@ -64,6 +64,8 @@ class Family:
     lm_name: str = ""
     scaled_embeddings: bool = False
     """Whether text embeddings are multiplied by the root of the hidden size (Gemma)."""
+    deepstack: bool = False
+    """Whether features of its tower are added to visual rows between its first layers."""
     training: Hyper = field(default=MISTRAL, hash=False)
     """AdamW's settings where the decoder is trained."""
 
@@ -73,10 +75,12 @@ class Family:
 
     def part(self, name: str, module: str = "modeling") -> Any:
         """A class or function of the family's transformers module."""
+        return getattr(self.module(module), name)
+
+    def module(self, name: str = "modeling") -> Any:
+        """The family's transformers module of that kind."""
         with _without_scipy():
-            return getattr(
-                import_module(f"transformers.models.{self.package}.{module}_{self.package}"), name
-            )
+            return import_module(f"transformers.models.{self.package}.{name}_{self.package}")
 
     def config(self, fields: dict[str, Any]) -> "PreTrainedConfig":
         """The family's configuration with the published ``fields``."""

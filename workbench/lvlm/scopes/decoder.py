@@ -1,6 +1,7 @@
 """Scope ``decoder``: embedding, every layer, final norm, LM head and, in training, the loss."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -63,7 +64,9 @@ class Decoder(nn.Module):
         self.parts: list[LayerParts] = []
         blocks: list[nn.Module] = []
         made: dict[Hashable, tuple[LayerParts, nn.Module]] = {}
-        kinds = layer_kinds(model, context.places) if context.shared else ()
+        # What is added between layers is no part of them.
+        plain = [replace(place, stacked=False) for place in context.places]
+        kinds = layer_kinds(model, plain) if context.shared else ()
         for number, place in enumerate(context.places):
             kind = kinds[number] if context.shared else number
             if kind not in made:
@@ -90,14 +93,21 @@ class Decoder(nn.Module):
             grids = tuple(TokenGrid(s.length) for s in originals.visual_segments)
             self.pooling = ReducedTokens(own.build(context, width), grids)
         self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
+        if any(place.stacked for place in context.places):
+            self.visual_rows = context.keep(self.layout.positions(True).to(context.device))
 
     def forward(
-        self, visual: "Visual | None", ids: Tensor, targets: Tensor | None = None
+        self,
+        visual: "Visual | None",
+        ids: Tensor,
+        targets: Tensor | None = None,
+        stacked: Sequence[Tensor] = (),
     ) -> Tensor:
         """Logits [B, rows, vocab], or the mean loss of text tokens, given ``targets``.
 
         These are [B, T], or [B, S] labels of every row where the loss runs over all of them.
 
+        ``stacked`` are features [B, V, D], added to the visual rows after the first layers.
         A decode step has no ``visual``: its ids [B, 1] meet the layers' caches.
         """
         with part("embedding"):
@@ -108,8 +118,12 @@ class Decoder(nn.Module):
             with part("reducer"):
                 visual = visual, self.pooling(visual)
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
             state = layer(*state)
+            if stacked and self.places[number].stacked:
+                with part("deepstack"):
+                    features = stacked[self.places[number].index]
+                    state = self.system.add_visual(state, features, self.visual_rows)
         if visual is None:
             return self._logits(self.norm(state[0]))
         wanted = self.text_rows if self.cell.logits == "text" else None

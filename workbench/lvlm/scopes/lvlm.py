@@ -38,6 +38,7 @@ class LVLM(nn.Module):
         self.cell = cell
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
+        self.num_stacked = tower.stacked
         self.tower, self.adapter = tower.build(context, grids, system.adapter)
         self.reducer: ReducedTokens | None = None
         reducer = reducer_of(cell) or system.pooling()
@@ -54,13 +55,27 @@ class LVLM(nn.Module):
 
     def forward(self, pixels: Tensor | None, ids: Tensor, targets: Tensor | None = None) -> Tensor:
         """Pixels as the tower takes them, None in a decode step -> as the decoder's forward."""
-        return self.decoder(None if pixels is None else self.embed(pixels), ids, targets)
+        if pixels is None:
+            return self.decoder(None, ids, targets)
+        visual, stacked = self.embed(pixels)
+        return self.decoder(visual, ids, targets, stacked)
 
-    def embed(self, pixels: Tensor) -> "Visual":
-        """Visual embeddings [B, V, W] in the order of the images.
+    def embed(self, pixels: Tensor) -> "tuple[Visual, list[Tensor]]":
+        """Visual embeddings [B, V, W] in the order of the images, and what deepstack adds.
 
         Where the system pools and keeps the originals, these and the pooled ones.
         """
+        if not self.num_stacked:
+            return self._embed(pixels), []
+        with part("tower"):
+            features = self.tower(pixels)
+        with part("adapter"):
+            assert self.adapter is not None, "deepstack's mergers are its"
+            shape = self.cell.batch, self.decoder.layout.num_visual, -1
+            visual, *stacked = (x.reshape(shape) for x in self.adapter(features))
+            return visual if self.positions is None else visual + self.positions, stacked
+
+    def _embed(self, pixels: Tensor) -> "Visual":
         with part("tower"):
             visual = self.tower(pixels)
         if self.keeps_originals:

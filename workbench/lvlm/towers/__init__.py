@@ -9,6 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from importlib import import_module
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -63,6 +64,8 @@ class Tower(ABC):
 
     serves: ClassVar[Serves] = {}
     """Whose config.json it belongs to; the paper's belongs to none."""
+    unlisted: ClassVar[tuple[str, str] | None] = None
+    """Module and name of transformers' class where its ``AutoModel`` lists none for the config."""
     front_end: str
     """The vision front end whose arithmetic turns the sizes of files into tokens."""
     config: Any
@@ -104,6 +107,10 @@ class Tower(ABC):
     def tokens(self, grid: Grid) -> int:
         """Visual tokens of an image or a video."""
         return grid.patches // self.patches_a_token
+
+    stacked: int = 0
+    """Of the decoder's first layers, those after which features of the tower are added to its
+    visual rows (deepstack). The adapter then gives one tensor more for each."""
 
     merges = False
     """Whether the adapter itself makes fewer tokens of the tower's, so that a reducer follows."""
@@ -276,7 +283,8 @@ def _try(model: "Resolved", name: str) -> None:
     if config is None or (name == PAPER and kind != "siglip_vision_model"):
         return  # The paper's own is built.
     assert not isinstance(config, dict)
-    reason = _reason(str(kind), config.to_json_string(use_diff=False))
+    fields, unlisted = config.to_json_string(use_diff=False), TOWERS[name].unlisted
+    reason = _reason(str(kind), fields, unlisted)
     if reason is not None:
         raise RequestError(
             f"model {model.name!r}: transformers cannot build its vision tower: {reason}"
@@ -284,14 +292,18 @@ def _try(model: "Resolved", name: str) -> None:
 
 
 @lru_cache(maxsize=64)
-def _reason(kind: str, fields: str) -> str | None:
+def _reason(kind: str, fields: str, unlisted: tuple[str, str] | None) -> str | None:
     """Why transformers cannot build a tower of these fields; None where it can."""
     import torch
     from transformers import CONFIG_MAPPING, AutoModel
 
     try:
         with torch.device("meta"), silent():
-            AutoModel.from_config(CONFIG_MAPPING[kind](**json.loads(fields)))
+            config = CONFIG_MAPPING[kind](**json.loads(fields))
+            if unlisted is None:
+                AutoModel.from_config(config)
+            else:
+                getattr(import_module(unlisted[0]), unlisted[1])(config)
     except Exception as error:  # noqa: BLE001 - its classes raise what they like
         return one_line(error)
     return None

@@ -27,9 +27,9 @@ def parts_named(workload: Workload, switch: Switch) -> Iterator[None]:
 
         def leave(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
             switch("decoder")
-            tensor = output if isinstance(output, Tensor) else output[0]
-            if tensor.requires_grad:
-                tensor.register_hook(lambda _: switch(name))
+            for tensor in (output,) if isinstance(output, Tensor) else output:
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda _: switch(name))
 
         handles += [
             module.register_forward_pre_hook(enter),

@@ -224,7 +224,10 @@ def model_flags(cell: Cell) -> list[str]:
     """Flags of a model that is read from files, and of its tower."""
     model = resolve(cell.model)
     towers = tower_of(model, cell.tower).flags if cell.scope == "lvlm" else ()
-    return [*model.flags, *towers, *quantization_flags(model, cell)]
+    added = []
+    if model.family.deepstack and cell.scope == "decoder" and cell.pass_ != "decode":
+        added = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
+    return [*model.flags, *towers, *added, *quantization_flags(model, cell)]
 
 
 def model_facts(cell: Cell, params: int | None) -> tuple[dict[str, int | float | None], list[str]]:
