@@ -11,10 +11,13 @@ from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build, places_of
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.models import FAMILIES
 from workbench.lvlm.reduce import REDUCERS, ReducedTokens, TokenGrid, reduced_layout, reducer_of
 from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
+STACKING = {name for name, family in FAMILIES.items() if family.deepstack}
+"""Families whose tower feeds the decoder's first layers, too."""
 NAMES = sorted(REDUCERS)
 AT_DECODER = sorted(set(REDUCERS) - {"pixel_shuffle"})
 """Those that scope decoder serves."""
@@ -157,7 +160,7 @@ def test_side_1_changes_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("family", sorted(TOWERS))
+@pytest.mark.parametrize("family", sorted(set(TOWERS) - STACKING - {"qwen2_vl"}))
 @pytest.mark.parametrize("pass_", ["forward", "train"])
 def test_images_are_reduced_between_tower_and_decoder(name, family, pass_, tmp_path):
     cell = cell_of(tmp_path, scope="lvlm", num_visual=32, reduce=name, **{"pass": pass_})
@@ -190,6 +193,13 @@ def test_written_segments_are_whole_images():
     assert reduced_layout(Layout(48, 5, "V,T"), pool, grids) == Layout(12, 5, "V,T")
     with pytest.raises(RequestError, match=r"V20 cuts an image.*nearest are V16 and V32"):
         reduced_layout(Layout(48, 5, "V20,T,V28,T"), pool, grids)
+
+
+@pytest.mark.parametrize("family", sorted(STACKING))
+def test_what_deepstack_adds_is_not_reduced(family, tmp_path):
+    cell = cell_of(tmp_path, scope="lvlm", num_visual=64)
+    with pytest.raises(Unsupported, match=r"reducer pool: .* adds features to every visual row"):
+        build(cell.replace(model=small_lvlm(family, tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_so_does_every_tower(family, tmp_path):
     assert not unknown(**cell, num_visual=IMAGE[family])
 
 
-IMAGE = {"mistral": 16, "llama": 16, "gemma3": 4, "qwen2_5_vl": 4}
+IMAGE = {"mistral": 16, "llama": 16, "gemma3": 4, "qwen2_5_vl": 4, "qwen2_vl": 4, "qwen3_vl": 64}
 """Tokens of one image of these small towers."""
 
 
