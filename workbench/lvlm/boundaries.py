@@ -15,6 +15,7 @@ from workbench.lvlm.config_fields import MAX_LAYERS, SIZES
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 from workbench.lvlm.quantized import SKIPPED
+from workbench.lvlm.refused import REFUSED
 from workbench.lvlm.rope import MOVING, rope_types
 from workbench.lvlm.towers import PAPER, TOWERS
 from workbench.model_files import PREPROCESSORS
@@ -51,7 +52,8 @@ def _configs() -> Iterator[Boundary]:
     yield Boundary(
         "model families",
         _words(sorted(family.model_type for family in FAMILIES.values())),
-        "every other `model_type`; a model that needs code of its own, which is never run",
+        f"by name, with the reason: {_words(sorted(REFUSED))}; every other `model_type`; a model "
+        "that needs code of its own, which is never run",
         "",
     )
     yield Boundary(

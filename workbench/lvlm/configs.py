@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RequestError
 from workbench.lvlm.config_fields import SIZES, TOWER_SIZES, check_dividing, check_fields, sections
+from workbench.lvlm.refused import REFUSED
 from workbench.model_files import model_files
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, P
     from transformers import PreTrainedConfig
 
     check_fields(name, stated)
+    check_served(name, stated["model_type"])
     whole = _whole(name, stated)
     try:
         config = whole.get_text_config()
@@ -61,7 +63,15 @@ def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, P
         raise RequestError(f"model {name!r}: which text model? {one_line(error)}") from None
     if not isinstance(config, PreTrainedConfig):
         raise RequestError(f"model {name!r}: its text model's section is {config!r:.40}")
+    check_served(name, config.model_type)
     return whole, config
+
+
+def check_served(name: str, kind: object) -> None:
+    """Raise RequestError for a model type that is refused by name, with the reason."""
+    reason = REFUSED.get(kind) if isinstance(kind, str) else None
+    if reason is not None:
+        raise RequestError(f"model {name!r}: model_type {kind!r} is not served: {reason}")
 
 
 def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":

@@ -1,0 +1,34 @@
+"""Model types that are refused by name, and why: what of them no part of this package expresses.
+
+Other types that transformers knows and no family here serves are refused without a reason of
+their own.
+"""
+
+OWN_FORM = "in a form of its own, of code that is never run"
+
+REFUSED = {
+    "mllama": "some of its layers read the images by cross-attention alone, which no family here "
+    "has; the system gated_xattn costs such layers on llama",
+    "llama4": "attention in chunks, and experts",
+    "gemma3n": "embeddings for every layer, and layers that share keys and values",
+    "gemma4": "layers of its own: by size with experts, embeddings for every layer, or keys and "
+    "values that layers share",
+    "paligemma": "images and prompt attend to each other in both directions, and every mask here "
+    "is causal",
+    "ministral3": "queries are scaled by their position, which only the plain layer could express",
+    "mistral4": "latent keys and values, and experts",
+    "glm4v": "a rotation of a part of the head under M-RoPE",
+    "glm46v": "a rotation of a part of the head under M-RoPE",
+    "glm4v_moe": "a rotation of a part of the head, and experts",
+    "kimi_k25": "latent keys and values, and experts",
+    "phi4_multimodal": "queries, keys and values of one projection",
+    "deepseek_ocr2": "experts in its decoder, and two towers one after the other",
+    "internvl_chat": f"{OWN_FORM}; OpenGVLab's checkpoints whose names end in -hf are served",
+    "deepseek_vl_v2": OWN_FORM,
+    "minicpmv": OWN_FORM,
+    "phi3_v": OWN_FORM,
+    "llava_llama": f"{OWN_FORM}; llava-hf's checkpoints are served",
+    "llava_mistral": f"{OWN_FORM}; llava-hf's checkpoints are served",
+    "llava_qwen": f"{OWN_FORM}; llava-hf's checkpoints are served",
+}
+"""By the model type of a config.json, or of its text model's section."""
