@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from tests.lvlm.definitions import definition, settings_of, step_settings_of
-from tests.small import TOWERS, small_lvlm, small_model
+from tests.small import TOWERS, small_lvlm, small_model, small_wrapper
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build, places_of
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.models import FAMILIES
+from workbench.lvlm.models import FAMILIES, resolve
 from workbench.lvlm.reduce import REDUCERS, ReducedTokens, TokenGrid, reduced_layout, reducer_of
+from workbench.lvlm.reduce.tome import groups_of
+from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
@@ -23,20 +25,27 @@ AT_DECODER = sorted(set(REDUCERS) - {"pixel_shuffle"})
 """Those that scope decoder serves."""
 WEIGHTLESS = sorted(set(REDUCERS) - {"resampler"})
 WIDTH = 32
+KEYS = 72
+"""Width of a key of the paper's tower."""
 
 
-def both(*settings):
-    """Settings of a system and a reducer as one text."""
-    return ",".join(text for text in settings if text) or None
+def both(**settings):
+    """Settings by their owner, a system or a reducer, as one text."""
+    found = [
+        f"{owner}.{one}"
+        for owner, text in settings.items()
+        for one in (text or "").split(",")
+        if one
+    ]
+    return ",".join(found) or None
 
 
 def cell_of(folder, family="mistral", **fields):
     given = {"kernel": "eager", "dtype": "float64", "scope": "decoder", "reduce": "pool"}
     given |= {"num_visual": 37, "num_text": 7} | fields
     if "settings" not in fields:
-        given["settings"] = both(
-            settings_of(str(fields.get("attention"))), settings_of(given["reduce"])
-        )
+        owners = [fields.get("attention", "s_attn"), *filter(None, [given["reduce"]])]
+        given["settings"] = both(**{owner: settings_of(owner) for owner in owners})
     return make_cell(model=small_model(family, folder), **given)
 
 
@@ -50,6 +59,12 @@ def module_of(name, folder):
     return found, found.build(build(cell_of(folder, reduce=None)).context, WIDTH)
 
 
+def beside_of(found, batch, tokens):
+    """What a reducer reads beside the features, random."""
+    shapes = {"importance": (), "keys": (8,)}
+    return [torch.randn(batch, tokens, *shapes[n], dtype=torch.float64) for n in found.needs]
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(4, 4), (5, 7), (8, 6), (1,), (6,), (37,)], ids=str)
 def test_forward_and_gradients(name, shape, tmp_path):
@@ -61,7 +76,9 @@ def test_forward_and_gradients(name, shape, tmp_path):
         assert name in str(error) or str(grid.tokens) in str(error)  # noqa: PT017
         return
     x = torch.randn(3, grid.tokens, WIDTH, dtype=torch.float64, requires_grad=True)
-    ours, theirs = module(x, grid), definition(name).reduced(found, module, x, grid)
+    beside = beside_of(found, 3, grid.tokens)
+    ours = module(x, grid, *beside)
+    theirs = definition(name).reduced(found, module, x, grid, *beside)
     assert ours.shape == (3, left, WIDTH * found.side_by_side)
     torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
     seed, leaves = torch.randn_like(ours), [x, *module.parameters()]
@@ -75,12 +92,14 @@ def test_images_of_several_sizes_keep_their_order(name, tmp_path):
     found, module = module_of(name, tmp_path)
     grids = [TokenGrid.of(4, 4), TokenGrid.of(4, 4), TokenGrid.of(2, 4), TokenGrid.of(4, 4)]
     x = torch.randn(2, sum(g.tokens for g in grids), WIDTH, dtype=torch.float64)
+    beside = beside_of(found, 2, x.shape[1])
     alone, start = [], 0
     for grid in grids:
         image = slice(start, start + grid.tokens)
-        alone.append(definition(name).reduced(found, module, x[:, image], grid))
+        rows, *other = (y[:, image] for y in (x, *beside))
+        alone.append(definition(name).reduced(found, module, rows, grid, *other))
         start = image.stop
-    torch.testing.assert_close(ReducedTokens(module, grids)(x), torch.cat(alone, 1))
+    torch.testing.assert_close(ReducedTokens(module, grids)(x, *beside), torch.cat(alone, 1))
 
 
 @pytest.mark.parametrize("attention", sorted(SYSTEMS))
@@ -110,14 +129,13 @@ def test_every_system_runs_behind_pooling(attention, layout, pass_, tmp_path):
 def test_every_system_runs_behind_every_reducer(attention, name, tmp_path):
     """The decoder costs what it costs on |V'| tokens, the reducer what its closed forms say."""
     own = step_settings_of(attention)
-    cell = cell_of(
-        tmp_path, attention=attention, reduce=name, settings=both(own, settings_of(name))
-    )
+    settings = both(**{attention: own, name: settings_of(name)})
+    cell = cell_of(tmp_path, attention=attention, reduce=name, settings=settings)
     found, grid = reducer_of(cell), TokenGrid(37)
     plain = trace(cell.replace(reduce=None, settings=own, num_visual=found.tokens(grid)))
     workload, traced = build(cell.replace(**{"pass": "train"})), trace(cell)
     width = workload.inputs[0].shape[-1]
-    assert traced.flops == traced.model_flops == plain.flops + found.flops(grid, width)
+    assert traced.flops == traced.model_flops == plain.flops + found.flops(grid, width, KEYS)
     assert traced.params == plain.params + found.parameters(width) == workload.num_parameters
     workload.step()
 
@@ -202,10 +220,102 @@ def test_what_deepstack_adds_is_not_reduced(family, tmp_path):
         build(cell.replace(model=small_lvlm(family, tmp_path)))
 
 
+@pytest.mark.parametrize("tower", ["mistral", "gemma3", "llava"])
+def test_keys_and_importance_are_the_towers(tower, tmp_path):
+    """Of its own attention map and key projection, means over heads."""
+    llava = tower == "llava"
+    model = small_wrapper("llava", tmp_path) if llava else small_lvlm(tower, tmp_path)
+    cell = cell_of(tmp_path, scope="lvlm", reduce="visionzip", batch=2).replace(model=model)
+    workload = build(cell.replace(num_visual=32, checkpoint=True, **{"pass": "train"}))
+    module = workload.module
+    attention = module.tower.tower.encoder.layers[1 if llava else 0].self_attn
+    seen = {}
+
+    def watch(_, args, kwargs, out):
+        keys = attention.k_proj(kwargs.get("hidden_states", *args)).unflatten(-1, (2, 24))
+        weights = out[1].mean(1)
+        seen["importance"] = weights[:, 0, 1:] if llava else weights.mean(1)
+        seen["keys"] = keys.mean(2)[:, 1:] if llava else keys.mean(2)
+
+    handle = attention.register_forward_hook(watch, with_kwargs=True)
+    with torch.no_grad(), module.glance.watching():
+        module.tower(workload.inputs[0])
+    handle.remove()
+    for need, found in zip(module.glance.needs, module.glance.take(), strict=True):
+        torch.testing.assert_close(found, seen[need])
+        patches = found.shape[1]
+        assert patches == 16
+        tokens = tower_of(resolve(model)).of_tokens(found)
+        if tower == "gemma3":  # Four patches a token.
+            square = found.unflatten(1, (2, 2, 2, 2)).mean((2, 4)).flatten(1, 2)
+            torch.testing.assert_close(tokens, square)
+        else:
+            assert tokens is found
+    workload.step()
+    assert module.glance._seen is None
+
+
+def test_a_tower_that_shows_no_keys_is_named(tmp_path):
+    cell = cell_of(tmp_path, scope="lvlm", reduce="tome", num_visual=48)
+    with pytest.raises(
+        Unsupported, match=r"tome reads keys of .* tower of internvl does not show"
+    ):
+        build(cell.replace(model=small_wrapper("internvl", tmp_path)))
+
+
+def test_what_a_tower_shows_costs_its_projections_and_scores(tmp_path):
+    tower = tower_of(resolve(small_lvlm("mistral", tmp_path)))
+    n, width = 16, 48
+    grids = tower.grids(3 * n)
+    assert tower.glance_flops(grids, ("keys",)) == 3 * 2 * n * width**2
+    both_ = 3 * (4 * n * width**2 + 2 * n**2 * width)
+    assert tower.glance_flops(grids, ("importance", "keys")) == both_
+    assert tower.glance_flops(grids, ("importance",)) == both_
+    assert tower.glance_flops(grids, ()) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "count"),
+    [
+        ("tome", "keep=1", 9),
+        ("visionzip", "dominant=8,contextual=1", 9),
+    ],
+)
+def test_settings_that_change_nothing(name, settings, count):
+    found = reducer(name, settings)
+    x = torch.randn(2, count, WIDTH, dtype=torch.float64)
+    left = found.build(None, WIDTH)(x, TokenGrid(count), *beside_of(found, 2, count))
+    if name == "visionzip":  # The contextual one comes last.
+        left, x = left.sort(1).values, x.sort(1).values
+    assert torch.equal(left, x)
+
+
+def test_tome_keeps_the_sum_of_all_tokens():
+    found = reducer("tome", "keep=0.2")
+    x, (keys,) = torch.randn(2, 37, 6, dtype=torch.float64), beside_of(found, 2, 37)
+    groups = groups_of(keys, 8)
+    sizes = torch.nn.functional.one_hot(groups).sum(1)
+    left = found.build(None, 6)(x, TokenGrid(37), keys)
+    assert sizes.shape == (2, 8)
+    torch.testing.assert_close((left * sizes[..., None]).sum(1), x.sum(1))
+    # Log-sizes in the scores are repeated tokens.
+    q = torch.randn(2, 3, 6, dtype=torch.float64)
+    scores = q @ left.mT + sizes.log()[:, None].double()
+    repeated = left.gather(1, groups[..., None].expand(-1, -1, 6))
+    torch.testing.assert_close(
+        torch.softmax(scores, -1) @ left, torch.softmax(q @ repeated.mT, -1) @ repeated
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"scope": "layer"}, "reduce pool: a single layer"),
+        ({"reduce": "tome", "settings": "keep=0"}, "keep=0: tome leaves a share"),
+        (
+            {"reduce": "visionzip", "num_visual": 63, "settings": None},
+            "dominant=54 .* one here has only 63",
+        ),
         ({"reduce": "pol"}, "reducer 'pol' is unknown"),
         ({"reduce": "pixel_shuffle"}, "pixel_shuffle: makes tokens 4 times as wide"),
     ],

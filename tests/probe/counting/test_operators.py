@@ -9,6 +9,7 @@ from tests.small import FAMILY_NAMES, TOWERS, small_lvlm, small_model
 from workbench.errors import Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.reduce import REDUCERS
 from workbench.probe.counting.allocator import CARD
 from workbench.probe.counting.card import TEMPORARIES
 from workbench.probe.counting.operators import KNOWN, ROWS, markdown
@@ -80,6 +81,13 @@ def test_so_does_every_tower(family, tmp_path):
     model = small_lvlm(family, tmp_path)
     cell = {"model": model, "scope": "lvlm", "pass": "train"}
     assert not unknown(**cell, num_visual=IMAGE[family])
+
+
+@pytest.mark.parametrize("reducer", sorted(REDUCERS))
+def test_so_does_every_reducer(reducer, tmp_path):
+    model = small_lvlm("mistral", tmp_path)
+    cell = {"model": model, "scope": "lvlm", "pass": "train", "reduce": reducer}
+    assert not unknown(**cell, settings=settings_of(reducer))
 
 
 IMAGE = {"mistral": 16, "llama": 16, "gemma3": 4, "qwen2_5_vl": 4, "qwen2_vl": 4, "qwen3_vl": 64}

@@ -6,7 +6,7 @@ one run of tokens of the decoder's width. Every attention system then runs on |V
 positions are indices of the reduced sequence.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,8 +42,12 @@ class TokenGrid(NamedTuple):
 class Reduction(nn.Module):
     """A reducer's module: called with the images of one grid."""
 
-    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
-        """[images, N, W] -> [images, R, W']."""
+    def forward(self, images: Tensor, grid: TokenGrid, *beside: Tensor) -> Tensor:
+        """[images, N, W] -> [images, R, W'].
+
+        ``beside`` is what the reducer needs, in that order: keys [images, N, K] of a layer of the
+        tower, the importance [images, N] of its tokens.
+        """
         raise NotImplementedError
 
 
@@ -55,6 +59,11 @@ class Reducer:
     """Whether it reads the adapter's output at scope lvlm, not the tower's features."""
     keeps_grid = False
     """Whether what is left of an image is again rows and columns."""
+    needs: tuple[str, ...] = ()
+    """What it reads beside the features: ``keys`` and ``importance`` of the tower's tokens.
+
+    At scope decoder, which has no tower, they are random inputs.
+    """
     side_by_side = 1
     """Tokens whose features it lays side by side: what is left is that many times as wide."""
     settings: Mapping[str, Value] = {}
@@ -75,9 +84,13 @@ class Reducer:
         """Its module for features of that width, with random weights where it has any."""
         raise NotImplementedError
 
-    def flops(self, grid: TokenGrid, width: int) -> int:
-        """Matmul FLOPs of a forward."""
+    def flops(self, grid: TokenGrid, width: int, keys: int = 0) -> int:
+        """Matmul FLOPs of a forward, of features of ``width`` and ``keys`` that are so wide."""
         return 0
+
+    def backward_flops(self, grid: TokenGrid, width: int) -> int:
+        """Those of a backward, where the features need a gradient: what chooses has none."""
+        return 2 * self.flops(grid, width)
 
     def parameters(self, width: int) -> int:
         """Parameters of the whole reducer."""
@@ -97,20 +110,35 @@ def reducer_of(cell: Cell) -> Reducer | None:
 
 
 class ReducedTokens(nn.Module):
-    """Visual tokens of every sample through a reducer, image by image."""
+    """Visual tokens of every sample through a reducer, image by image.
 
-    def __init__(self, reduction: Reduction, grids: Sequence[TokenGrid]) -> None:
+    What the reducer needs beside them is given, or ``looked`` up in a tower that has run.
+    """
+
+    def __init__(
+        self,
+        reduction: Reduction,
+        grids: Sequence[TokenGrid],
+        looked: Callable[[], Iterable[Tensor]] | None = None,
+    ) -> None:
         super().__init__()
-        self.reduction, self.grids = reduction, tuple(grids)
+        self.reduction, self.grids, self.looked = reduction, tuple(grids), looked
 
-    def forward(self, visual: Tensor) -> Tensor:
-        """[B, V, W] -> [B, V', W']."""
+    def forward(self, visual: Tensor, *beside: Tensor) -> Tensor:
+        """[B, V, W] -> [B, V', W'], reading ``beside`` [B, V, …] where the reducer needs it."""
+        if self.looked is not None:
+            shape = visual.shape[:2]
+            beside = tuple(x.reshape(*shape, *x.shape[2:]) for x in self.looked())
         batch, start, found = visual.shape[0], 0, []
         for grid, alike in groupby(self.grids):
             count = len([*alike])
-            rows = visual[:, start : start + count * grid.tokens]
-            start += count * grid.tokens
-            left = self.reduction(rows.reshape(batch * count, grid.tokens, -1), grid)
+            stop = start + count * grid.tokens
+            images, *other = (
+                x[:, start:stop].reshape(batch * count, grid.tokens, *x.shape[2:])
+                for x in (visual, *beside)
+            )
+            start = stop
+            left = self.reduction(images, grid, *other)
             found.append(left.reshape(batch, count * left.shape[1], left.shape[2]))
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 

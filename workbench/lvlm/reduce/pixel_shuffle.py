@@ -26,7 +26,7 @@ class Shuffled(Reduction):
         super().__init__()
         self.side = side
 
-    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+    def forward(self, images: Tensor, grid: TokenGrid, *beside: Tensor) -> Tensor:
         """[images, N, W] -> [images, N/side², side²·W]."""
         assert grid.rows is not None, "only images are shuffled"
         windows = images.unflatten(1, (grid.rows // self.side, self.side, -1, self.side))

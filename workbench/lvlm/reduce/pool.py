@@ -23,7 +23,7 @@ class MeanOfWindows(Reduction):
         super().__init__()
         self.side = side
 
-    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+    def forward(self, images: Tensor, grid: TokenGrid, *beside: Tensor) -> Tensor:
         """[images, N, W] -> [images, R, W]."""
         if grid.rows is None or grid.columns is None:
             return _pool_run(images, self.side**2)

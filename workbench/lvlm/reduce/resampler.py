@@ -66,7 +66,7 @@ class PerceiverResampler(Reduction):
         self.layers = nn.ModuleList(ResamplerLayer(width, *sizes) for _ in range(layers))
         self.norm = nn.RMSNorm(width, eps=EPS)
 
-    def forward(self, images: Tensor, grid: TokenGrid) -> Tensor:
+    def forward(self, images: Tensor, grid: TokenGrid, *beside: Tensor) -> Tensor:
         latents = self.latents.expand(images.shape[0], -1, -1)
         for layer in self.layers:
             latents = layer(latents, images)
@@ -99,7 +99,7 @@ class Resampler(Reducer):
             context.flag("weights: random in the resampler")
         return made
 
-    def flops(self, grid: TokenGrid, width: int) -> int:
+    def flops(self, grid: TokenGrid, width: int, keys: int = 0) -> int:
         wide, narrow = self._widths
         queries, read = self._setting("queries"), grid.tokens + self._setting("queries")
         of_latents = queries * 2 * (2 * width * wide + 12 * width**2)

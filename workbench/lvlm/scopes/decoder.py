@@ -35,6 +35,7 @@ from workbench.lvlm.loss import (
 from workbench.lvlm.marks import part
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.reduce import ReducedTokens, TokenGrid, reducer_of, runs
+from workbench.lvlm.towers import tower_of
 from workbench.lvlm.weights import randomise
 from workbench.spec import Cell
 
@@ -220,10 +221,12 @@ class ReducedDecoder(nn.Module):
         self.reducer, self.decoder = reducer, decoder
         self.layers = decoder.layers
 
-    def forward(self, visual: Tensor, ids: Tensor, targets: Tensor | None = None) -> Tensor:
-        """As the decoder's, of visual embeddings [B, V, W]."""
+    def forward(
+        self, visual: Tensor, ids: Tensor, targets: Tensor | None = None, *beside: Tensor
+    ) -> Tensor:
+        """As the decoder's, of visual embeddings [B, V, W]; ``beside`` is what a reducer needs."""
         with part("reducer"):
-            visual = self.reducer(visual)
+            visual = self.reducer(visual, *beside)
         return self.decoder(visual, ids, targets)
 
 
@@ -241,11 +244,20 @@ def _decoder_scope(cell: Cell, system: System, context: Context) -> Workload:
         return workload
     train = cell.pass_ == "train"
     visual = random_tensor((cell.batch, cell.num_visual, width), context, grad=train)
+    keys = tower_of(context.model, cell.tower).head_size if reducer.needs else 0
+    shapes = {"keys": (keys,), "importance": ()}
+    beside = [
+        random_tensor((cell.batch, cell.num_visual, *shapes[need]), context)
+        for need in reducer.needs
+    ]
     _, ids, *targets = workload.inputs
-    workload.inputs = [visual, ids, *targets]
-    workload.forward = lambda: (reduced(visual, ids, *(targets if train else [])),)
-    flops = sum(reducer.flops(grid, width) for grid in grids)
+    workload.inputs = [visual, ids, *targets, *beside]
+    workload.forward = lambda: (reduced(visual, ids, targets[0] if train else None, *beside),)
+    flops = sum(reducer.flops(grid, width, keys) for grid in grids)
     workload.outside_flops = {"reducer": cell.batch * flops}
+    backward = sum(reducer.backward_flops(grid, width) for grid in grids)
+    if not reducer.parameters(width):
+        workload.backward_flops = {"reducer": cell.batch * backward}
     return workload
 
 

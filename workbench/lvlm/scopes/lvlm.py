@@ -5,6 +5,7 @@ so400m/14 at 384 pixels and an MLP adapter. Learnable visual positions are one v
 token, which the paper leaves open.
 """
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from workbench.lvlm.pictures import pixels as read_pixels
 from workbench.lvlm.reduce import ReducedTokens, Reducer, reducer_of
 from workbench.lvlm.scopes.decoder import Decoder, decoder_workload
 from workbench.lvlm.towers import Grid, Tower, tower_of
+from workbench.lvlm.towers.glance import Glance
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -44,10 +46,13 @@ class LVLM(nn.Module):
         reducer = reducer_of(cell) or system.pooling()
         self.reduces_last = reduces_last(tower, reducer)
         self.keeps_originals = system.pooling() is not None
+        self.glance: Glance | None = None
         if reducer is not None and cell.num_visual:
             width = self.visual_width(tower, system)
             reduction = reducer.build(context, width)
-            self.reducer = ReducedTokens(reduction, tower.token_grids(grids))
+            self.glance = glance = glance_of(tower, self.tower, reducer)
+            looked = None if glance is None else lambda: map(tower.of_tokens, glance.take())
+            self.reducer = ReducedTokens(reduction, tower.token_grids(grids), looked)
         self.positions: nn.Parameter | None = None
         if cell.visual_positions:
             shape = (context.layout.num_visual, system.visual_width(self.decoder.parts[0]))
@@ -76,7 +81,7 @@ class LVLM(nn.Module):
             return visual if self.positions is None else visual + self.positions, stacked
 
     def _embed(self, pixels: Tensor) -> "Visual":
-        with part("tower"):
+        with part("tower"), nullcontext() if self.glance is None else self.glance.watching():
             visual = self.tower(pixels)
         if self.keeps_originals:
             return self._both(visual)
@@ -120,6 +125,28 @@ class LVLM(nn.Module):
 def reduces_last(tower: Tower, reducer: Reducer | None) -> bool:
     """Whether a reducer stands behind the adapter: by its own form, or the adapter merges."""
     return tower.merges or (reducer is not None and reducer.after_adapter)
+
+
+def glance_of(tower: Tower, module: nn.Module, reducer: Reducer) -> Glance | None:
+    """What a reducer needs of the built tower; raises Unsupported where it has none of it."""
+    if not reducer.needs:
+        return None
+    view = tower.view(module)
+    if view is None:
+        raise Unsupported(
+            f"reducer {reducer.name} reads {' and '.join(reducer.needs)} of a tower's tokens, "
+            f"which the tower of {tower.front_end} does not show"
+        )
+    return Glance(view, reducer.needs)
+
+
+def backward_of_choice(cell: Cell, last: bool, adapter: bool, flops: int) -> int:
+    """FLOPs of the backward of a reducer without weights: none if nothing before it is trained.
+
+    ``last`` says whether it stands behind the adapter, ``adapter`` whether there is one.
+    """
+    before = {"tower", "adapter"} if last and adapter else {"tower"}
+    return 0 if before <= set(cell.frozen_parts) else flops
 
 
 def widen(tower: Tower, system: System, reducer: Reducer) -> None:
@@ -183,8 +210,14 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
         workload.outside_flops["adapter"] = flops
     if reducer is not None:
         width = model.visual_width(tower, system)
-        flops = cell.batch * sum(reducer.flops(grid, width) for grid in images)
-        workload.outside_flops["reducer"] = flops
+        flops = sum(reducer.flops(grid, width, tower.head_size) for grid in images)
+        shown = tower.glance_flops(grids, reducer.needs)
+        workload.outside_flops["reducer"] = cell.batch * (flops + shown)
+        if not reducer.parameters(width):
+            backward = cell.batch * sum(reducer.backward_flops(grid, width) for grid in images)
+            workload.backward_flops["reducer"] = backward_of_choice(
+                cell, not before, system.adapter, backward
+            )
     workload.leaf_flops = cell.batch * tower.patch_flops(grids)
     if "tower" in cell.frozen_parts:
         frozen = "adapter" in cell.frozen_parts

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
+    from workbench.lvlm.towers.glance import View
 
 TOWERS: "Registry[type[Tower]]" = Registry("vision tower", __name__)
 """By the name that ``--tower`` and a model of the catalogue say; ``siglip`` is the paper's."""
@@ -114,6 +115,24 @@ class Tower(ABC):
 
     merges = False
     """Whether the adapter itself makes fewer tokens of the tower's, so that a reducer follows."""
+
+    def view(self, module: "nn.Module") -> "View | None":
+        """Where the built tower shows keys and importance of its patches; None if nowhere."""
+        return None
+
+    @property
+    def head_size(self) -> int:
+        """Width of a key of the tower."""
+        heads = getattr(self.config, "num_attention_heads", None) or self.config.num_heads
+        return int(self.config.hidden_size // heads)
+
+    def glance_flops(self, grids: tuple[Grid, ...], needs: Sequence[str]) -> int:
+        """Matmul FLOPs of what ``view`` shows."""
+        return 0
+
+    def of_tokens(self, shown: "Tensor") -> "Tensor":
+        """[images, patches, …] of what ``view`` shows -> [images, tokens, …]."""
+        return shown
 
     widens = False
     """Whether its adapter can be built for the features of several tokens side by side."""

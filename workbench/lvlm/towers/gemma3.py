@@ -70,8 +70,20 @@ class Gemma3(SigLIP):
     ) -> tuple[nn.Module, nn.Module | None]:
         if adapter:
             return super().build(context, grids, adapter)
+        return self.tower(context), self.pool
+
+    @property
+    def pool(self) -> Pool:
+        """Of patches to tokens."""
         side = self.image.rows
-        return self.tower(context), Pool(side, side // int(self.num_tokens**0.5))
+        return Pool(side, side // int(self.num_tokens**0.5))
+
+    def of_tokens(self, shown: Tensor) -> Tensor:
+        """The mean over a token's patches."""
+        if shown.ndim == 2:
+            return self.pool(shown[..., None])[..., 0]
+        found: Tensor = self.pool(shown)
+        return found
 
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
         return (self.image,) * (1 + self._crops.num_crops(width, height))

@@ -4,6 +4,7 @@ Layers beyond ``vision_feature_layer`` (LLaVA takes the last but one), the tower
 its pooling head feed no token: they are held, but neither run nor trained. transformers runs them.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,7 @@ from torch import nn
 from workbench.errors import Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers.glance import View, glance_flops, last_but_one
 from workbench.lvlm.towers.squares import Rows, Squares, check_projector, depth_of
 from workbench.vision.llava import Llava as FrontEnd
 
@@ -70,6 +72,17 @@ class Llava(Squares):
         context.weigh_part("tower", tower, "vision_tower.", self.config.model_type)
         finish(tower, context)
         return Rows(tower, self.depth, self.dropped), self.adapter(context)
+
+    def view(self, module: nn.Module) -> View | None:
+        if self.merges:
+            return None
+        tower: Any = module.tower
+        chosen = last_but_one(tower.encoder.layers, self.depth)
+        return View(chosen.self_attn, self.class_token, self.dropped)
+
+    def glance_flops(self, grids: tuple[Grid, ...], needs: Sequence[str]) -> int:
+        rows, width = self.side**2 + self.class_token, self.config.hidden_size
+        return glance_flops(needs, self._squares(grids), rows, width, bool(self.class_token))
 
     @property
     def flags(self) -> list[str]:

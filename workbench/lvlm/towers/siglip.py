@@ -6,12 +6,14 @@ What the paper leaves open, and what holds here: the adapter norms the tower's f
 two layers, GELU between.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation, vision_config
+from workbench.lvlm.towers.glance import View, glance_flops, last_but_one
 from workbench.lvlm.weights import randomise
 
 if TYPE_CHECKING:
@@ -110,6 +112,14 @@ class SigLIP(Tower):
         context.weigh_part("tower", tower, "vision_tower.", self.model_type)
         finish(tower, context)
         return Features(tower)
+
+    def view(self, module: nn.Module) -> View:
+        tower: Any = module.tower
+        return View(last_but_one(tower.encoder.layers).self_attn)
+
+    def glance_flops(self, grids: tuple[Grid, ...], needs: Sequence[str]) -> int:
+        images, width = sum(grid.steps for grid in grids), self.config.hidden_size
+        return glance_flops(needs, images, self.image.patches, width)
 
     def adapter(self, context: "Context") -> nn.Module:
         """The paper's adapter."""

@@ -79,7 +79,8 @@ ROWS = (
     Row(names("lerp"), POINTWISE, "cuda/Lerp.cu", True),
     Row(names("logaddexp"), POINTWISE, "cuda/LogAddExpKernel.cu", True),
     Row(names("add add_ sub sub_ mul div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
-              "tanh_backward ge lt bitwise_and bitwise_or where masked_fill"), POINTWISE,
+              "tanh_backward ge lt eq clamp clamp_min "
+              "bitwise_and bitwise_or where masked_fill"), POINTWISE,
         "TensorIterator.cpp; cuda/Loops.cuh"),
     Row(names("_to_copy clone copy_"), "its tensors alone: on one device types and strides "
         "change within the kernel", "cuda/Copy.cu, copy_kernel_cuda"),
@@ -93,9 +94,11 @@ ROWS = (
         "(places of rows, a few bytes a row)", "cuda/Sort.cpp; cuda/SortStable.cu"),
     Row(names("searchsorted arange remainder floor_divide bitwise_not"), "their tensors alone: "
         "places and masks of rows", "cuda/Bucketization.cu; TensorIterator.cpp"),
+    Row(names("max"), "its values and indices; partial results between blocks of threads (some "
+        "KB) are left out (choices of tokens)", "cuda/ReduceMaxValuesKernel.cu"),
     Row(names("linalg_vector_norm"), "its tensors; partial sums between blocks of threads (some "
         "KB) are left out", "cuda/ReduceNormKernel.cu"),
-    Row(names("index_select index_copy index_add scatter"), SAME,
+    Row(names("index_select index_copy index_add scatter scatter_reduce"), SAME,
         "cuda/Indexing.cu; cuda/IndexKernel.cu; cuda/ScatterGatherKernel.cu"),
     Row(names("gather scatter_add"), "its tensors alone: the backward adds by atomics into zeros",
         "cuda/ScatterGatherKernel.cu, cuda_scatter_gather_base_kernel", True),
@@ -104,9 +107,9 @@ ROWS = (
     Row(names("slice_backward"), "zeros as large as the input, written in place",
         "TensorShape.cpp, slice_backward"),
     Row(names("_unsafe_view"), "a view: nothing", "TensorShape.cpp"),
-    Row(names("empty_like fill_ new_empty new_empty_strided new_full new_zeros ones ones_like "
-              "scalar_tensor zeros zeros_like"), "its tensors alone: a request, and a fill",
-        "TensorFactories.cpp; cuda/FillKernel.cu"),
+    Row(names("empty_like fill_ full_like new_empty new_empty_strided new_full new_ones new_zeros "
+              "ones ones_like scalar_tensor zeros zeros_like"),
+        "its tensors alone: a request, and a fill", "TensorFactories.cpp; cuda/FillKernel.cu"),
 )  # fmt: skip
 """All of them. An operator stands in one row."""
 
