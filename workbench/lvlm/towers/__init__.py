@@ -303,7 +303,8 @@ def _try(model: "Resolved", name: str) -> None:
         return  # The paper's own is built.
     assert not isinstance(config, dict)
     fields, unlisted = config.to_json_string(use_diff=False), TOWERS[name].unlisted
-    reason = _reason(str(kind), fields, unlisted)
+    built: Any = type(config)
+    reason = _reason(built, fields, unlisted)
     if reason is not None:
         raise RequestError(
             f"model {model.name!r}: transformers cannot build its vision tower: {reason}"
@@ -311,14 +312,17 @@ def _try(model: "Resolved", name: str) -> None:
 
 
 @lru_cache(maxsize=64)
-def _reason(kind: str, fields: str, unlisted: tuple[str, str] | None) -> str | None:
-    """Why transformers cannot build a tower of these fields; None where it can."""
+def _reason(kind: Any, fields: str, unlisted: tuple[str, str] | None) -> str | None:
+    """Why transformers cannot build a tower of that configuration class; None where it can.
+
+    The class decides: some published files give the section the name of the whole model's type.
+    """
     import torch
-    from transformers import CONFIG_MAPPING, AutoModel
+    from transformers import AutoModel
 
     try:
         with torch.device("meta"), silent():
-            config = CONFIG_MAPPING[kind](**json.loads(fields))
+            config = kind(**json.loads(fields))
             if unlisted is None:
                 AutoModel.from_config(config)
             else:

@@ -1,0 +1,174 @@
+"""Folders as they are published: fields left to transformers' defaults, sections with fields of
+older releases, processors' files beside. Each is the catalogue's model, with its tower and tokens.
+"""
+
+import json
+
+import pytest
+
+from workbench.lvlm.config_fields import SIZES, TOWER_SIZES
+from workbench.lvlm.models import MODELS, resolve
+from workbench.lvlm.towers import own_tower, tower_of
+from workbench.visuals import tokens
+
+CLIP = {"hidden_size": 1024, "image_size": 336, "intermediate_size": 4096,
+        "model_type": "clip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 24,
+        "patch_size": 14, "projection_dim": 768, "vocab_size": 32000}  # fmt: skip
+SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16,
+          "num_hidden_layers": 27, "patch_size": 14}  # fmt: skip
+PERCEIVER = {"model_type": "vllama3", "hidden_act": "silu", "num_key_value_heads": 1,
+             "resampler_depth": 6, "resampler_head_dim": 96, "resampler_n_heads": 16}  # fmt: skip
+PREPARED = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+
+FOLDERS = {
+    "llava-1.5-7b": {
+        "config.json": {
+            "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava",
+            "ignore_index": -100, "image_token_index": 32000, "pad_token_id": 32001,
+            "projector_hidden_act": "gelu", "vision_config": CLIP, "vision_feature_layer": -2,
+            "vision_feature_select_strategy": "default", "tie_word_embeddings": False,
+            "text_config": {"model_type": "llama", "max_position_embeddings": 4096,
+                            "rms_norm_eps": 1e-05, "vocab_size": 32064},
+        },
+        PREPARED: {"crop_size": {"height": 336, "width": 336}, "size": {"shortest_edge": 336}},
+        PROCESSOR: {"patch_size": 14, "vision_feature_select_strategy": "default"},
+    },
+    "llava-next-mistral-7b": {
+        "config.json": {
+            "model_type": "llava_next", "image_token_index": 32000, "vision_config": CLIP,
+            "use_image_newline_parameter": True, "tie_word_embeddings": False,
+            "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+            "text_config": {"model_type": "mistral", "intermediate_size": 14336,
+                            "num_key_value_heads": 8, "rms_norm_eps": 1e-05,
+                            "rope_theta": 1000000.0, "sliding_window": None, "vocab_size": 32064,
+                            "max_position_embeddings": 32768},
+        },
+        PREPARED: {"aspect_ratio_setting": "anyres", "size": {"shortest_edge": 336},
+                   "crop_size": {"height": 336, "width": 336}},
+    },
+    "llava-onevision-0.5b": {
+        "config.json": {
+            "model_type": "llava_onevision", "vision_aspect_ratio": "anyres_max_9",
+            "vision_config": {**SO400M, "num_hidden_layers": 26, "image_size": 384,
+                              "model_type": "siglip_vision_model", "vision_use_head": False},
+            "text_config": {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
+                            "num_attention_heads": 14, "num_hidden_layers": 24,
+                            "num_key_value_heads": 2, "tie_word_embeddings": True,
+                            "max_window_layers": 24, "vocab_size": 152000},
+        },
+        PREPARED: {"crop_size": None, "size": {"height": 384, "width": 384}, "do_pad": True},
+    },
+    "internvl3-8b": {
+        "config.json": {
+            "model_type": "internvl", "downsample_ratio": 0.5, "image_seq_length": 256,
+            "text_config": {"model_type": "qwen2", "hidden_size": 3584, "moe_config": None,
+                            "intermediate_size": 18944, "num_attention_heads": 28,
+                            "num_hidden_layers": 28, "num_key_value_heads": 4,
+                            "rope_scaling": {"factor": 2.0, "rope_type": "dynamic",
+                                             "type": "dynamic"},
+                            "rope_theta": 1000000.0, "tie_word_embeddings": False,
+                            "vocab_size": 151674, "max_position_embeddings": 32768},
+            "vision_config": {"model_type": "internvl_vision", "attention_bias": True,
+                              "architectures": ["InternVisionModel"], "dropout": 0.0,
+                              "image_size": [448, 448], "patch_size": [14, 14],
+                              "initializer_factor": 0.1, "use_qk_norm": False},
+        },
+        PREPARED: {"crop_to_patches": False, "max_patches": 12, "min_patches": 1,
+                   "size": {"height": 448, "width": 448}},
+        PROCESSOR: {"image_seq_length": 256, "processor_class": "InternVLProcessor"},
+    },
+    "idefics3-8b": {
+        "config.json": {
+            "model_type": "idefics3", "scale_factor": 2, "image_token_id": 128257,
+            "vision_config": {**SO400M, "image_size": 364, "model_type": "idefics3"},
+            "text_config": {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32,
+                            "intermediate_size": 14336, "num_attention_heads": 32,
+                            "num_key_value_heads": 8, "qk_layer_norms": False,
+                            "perceiver_config": PERCEIVER, "tie_word_embeddings": False,
+                            "vocab_size": 128259},
+        },
+        PREPARED: {"size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364},
+                   "do_image_splitting": True},
+    },
+    "smolvlm2-2.2b": {
+        "config.json": {
+            "model_type": "smolvlm", "scale_factor": 3, "vocab_size": 49280,
+            "tie_word_embeddings": False,
+            "vision_config": {**SO400M, "image_size": 384, "model_type": "smolvlm_vision",
+                              "max_image_size": {"longest_edge": 384},
+                              "size": {"longest_edge": 1920}, "use_base_siglip": False},
+            "text_config": {"model_type": "llama", "hidden_size": 2048, "head_dim": 64,
+                            "intermediate_size": 8192, "num_attention_heads": 32,
+                            "num_hidden_layers": 24, "num_key_value_heads": 32,
+                            "is_llama_config": True, "pixel_shuffle_factor": 3,
+                            "perceiver_config": PERCEIVER, "vocab_size": 49280},
+        },
+        PREPARED: {"size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 384},
+                   "do_image_splitting": True,
+                   "video_sampling": {"fps": 1, "max_frames": 64,
+                                      "video_size": {"longest_edge": 384}}},
+    },
+    "pixtral-12b": {
+        "config.json": {
+            "model_type": "llava", "image_seq_length": 1, "image_token_index": 10,
+            "vision_feature_layer": -1, "vision_feature_select_strategy": "full",
+            "vision_config": {"model_type": "pixtral", "head_dim": 64, "hidden_act": "silu",
+                              "image_size": 1024, "patch_size": 16, "rope_theta": 10000.0,
+                              "is_composition": True},
+            "text_config": {"model_type": "mistral", "hidden_size": 5120, "head_dim": 128,
+                            "intermediate_size": 14336, "num_hidden_layers": 40,
+                            "num_key_value_heads": 8, "rope_theta": 1000000000.0,
+                            "sliding_window": None, "vocab_size": 131072},
+        },
+        PREPARED: {"patch_size": {"height": 16, "width": 16}, "size": {"longest_edge": 1024}},
+        PROCESSOR: {"image_break_token": "[IMG_BREAK]", "patch_size": 16},
+    },
+    "mistral-small-3.1-24b": {
+        "config.json": {
+            "model_type": "mistral3", "multimodal_projector_bias": False, "spatial_merge_size": 2,
+            "vision_config": {"model_type": "pixtral", "head_dim": 64, "hidden_act": "silu",
+                              "hidden_size": 1024, "image_size": 1540, "patch_size": 14,
+                              "intermediate_size": 4096, "rope_theta": 10000.0},
+            "text_config": {"model_type": "mistral", "hidden_size": 5120, "head_dim": 128,
+                            "intermediate_size": 32768, "num_hidden_layers": 40,
+                            "num_attention_heads": 32, "num_key_value_heads": 8,
+                            "rope_theta": 1000000000.0, "sliding_window": None,
+                            "vocab_size": 131072},
+        },
+        PREPARED: {"patch_size": {"height": 14, "width": 14}, "size": {"longest_edge": 1540}},
+        PROCESSOR: {"patch_size": 14, "spatial_merge_size": 2},
+    },
+}  # fmt: skip
+
+
+def write(folder, files):
+    for file, fields in files.items():
+        (folder / file).write_text(json.dumps(fields))
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_a_published_folder_is_the_catalogue_s_model(name, tmp_path):
+    folder, catalogue = resolve(write(tmp_path, FOLDERS[name])), resolve(name)
+    for field in (*SIZES, "tie_word_embeddings"):
+        assert getattr(folder.config, field, None) == getattr(catalogue.config, field, None), field
+    pair = (folder.whole.vision_config, catalogue.whole.vision_config)
+    for field in (*TOWER_SIZES, "attention_bias", "use_qk_norm", "vision_use_head"):
+        ours, theirs = (getattr(config, field, None) for config in pair)
+        assert ours == theirs or [*ours] == [*theirs], field
+    assert own_tower(folder) == own_tower(catalogue)
+    assert tower_of(folder).tokens_each == tower_of(catalogue).tokens_each
+    for size in ("1280x720", "300x900", "448x448"):
+        one, other = (tokens(n, resolution=size) for n in (folder.name, name))
+        assert one["num_visual"] == other["num_visual"]
+        assert one.get("markers") == other.get("markers")
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MODELS if MODELS[n].around))
+def test_a_catalogue_entry_written_to_a_folder_is_served_alike(name, tmp_path):
+    folder = resolve(write(tmp_path, {"config.json": MODELS[name].stated()}))
+    catalogue = resolve(name)
+    assert folder.config.to_dict() == catalogue.config.to_dict()
+    assert own_tower(folder) == own_tower(catalogue)
+    assert type(tower_of(folder)) is type(tower_of(catalogue))
