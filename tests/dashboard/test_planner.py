@@ -158,14 +158,20 @@ def test_cost_is_only_what_the_reader_s_price_makes() -> None:
 def test_a_link_restores_the_plan(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = {
         "store": "like_default.db", "look_at": "tokens", "visual": "4096", "pass": "forward",
-        "model": "llama-3.2-1b", "device": "a100-40gb", "price": "3.5", "attentions": "D-Attn",
+        "model": "llama-3.2-1b", "device": "a100-40gb", "price": "3.5", "currency": "EUR",
+        "attentions": "D-Attn",
     }  # fmt: skip
     test = page("planner", stores, monkeypatch, **link)
     assert not test.exception
     assert "4,096 visual tokens" in words(test)
-    assert "**D-Attn** · sdpa" in words(test)
+    assert "**D-Attn · sdpa**" in words(test)
+    assert "D-Attn · sdpa is the fastest that fits" in words(test)
     assert "HiMix" not in words(test)
-    assert "for 1,000 iterations" in words(test)
+    assert "EUR** for 1,000 iterations" in words(test)
+    # No money without a currency, nor without a price.
+    test.get_by_key("currency").set_value("").run()
+    assert "for 1,000 iterations" not in words(test)
+    test.get_by_key("currency").set_value("EUR").run()
     test.get_by_key("price").set_value(None).run()
     assert "for 1,000 iterations" not in words(test)
 

@@ -329,7 +329,10 @@ def kinds(check: Check) -> dict[str, tuple[int, dict[str, int]]]:
                     "activations": row.get("activation_bytes")}  # fmt: skip
             told = {k: v for k, v in told.items() if not pd.isna(v)}
             told["not split by kind"] = row["peak_bytes"] - sum(told.values())
-        found[str(row["series"])] = int(row["num_visual"]), told
+        # The largest |V| whose record splits its whole peak, else the largest.
+        before = found.get(str(row["series"]))
+        if before is None or "not split by kind" not in told or "not split by kind" in before[1]:
+            found[str(row["series"])] = int(row["num_visual"]), told
     return found
 
 
@@ -337,7 +340,9 @@ def largest_kind(check: Check) -> None:
     """The kind that takes most of one peak."""
     at, told = kinds(check)[check["system"]]
     most = max(told, key=lambda kind: told[kind])
-    assert (count(check["at"]), check["kind"]) == (at, most)
+    words = {"working": "temporary tensors"}
+    words["ballast"] = "ballast, which stands for the rest of a rank"
+    assert (count(check["at"]), check["kind"]) == (at, words.get(most, most))
     assert near(value(check["own"]), told[most])
     assert near(value(check["total"]), sum(told.values()))
     assert int(check["share"]) == pytest.approx(100 * told[most] / sum(told.values()), abs=0.51)

@@ -10,8 +10,11 @@ import typer
 from workbench.commands import show
 from workbench.commands.cells import AsJson
 from workbench.errors import RequestError
+from workbench.files import read_text
 
 REPORT_FOLDER = Path("reports/latest")
+MOST_NOTE = 64 * 1024
+"""Bytes of a note."""
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A store, such as workbench.db.")]
 
 
@@ -27,6 +30,17 @@ def report(
     against: Annotated[
         Path | None, typer.Option(metavar="STORE", help="The earlier store of a regression.")
     ] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=VALUE,…",
+            help="Your own case, predicted: model, visual or images or frames, resolution, fps,"
+            " text, steps, gpus, price, device.",
+        ),
+    ] = None,
+    note: Annotated[
+        Path | None, typer.Option(metavar="FILE.md", help="Your own words on the first page.")
+    ] = None,
     no_images: Annotated[
         bool, typer.Option("--no-images", help="No PNG, SVG and PDF files.")
     ] = False,
@@ -34,10 +48,19 @@ def report(
 ) -> None:
     """Write a store as HTML, Markdown and PDF, with pictures, the data and how to repeat it."""
     from workbench.report import write_report
+    from workbench.report.case import case_table, read_case
 
+    own_words = "" if note is None else read_text(note, "note", MOST_NOTE)
+    told = None
+    if case is not None:
+        from workbench.commands.case import answer_case
+
+        asked = read_case(case)
+        told = case_table(asked, answer_case(asked))
     written = write_report(
-        store, output, static_images=not no_images, question=question, against=against
-    )
+        store, output, static_images=not no_images, question=question, against=against,
+        note=own_words, case=told,
+    )  # fmt: skip
     for line in written.notes:
         show.note(line)
     if json_:

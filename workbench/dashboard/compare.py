@@ -10,7 +10,7 @@ from workbench.analysis.thin import thin
 from workbench.dashboard.controls import one, subject_of_many
 from workbench.dashboard.reading import Data, kinds_of
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data, opened, say_thinned, stores_here
+from workbench.dashboard.shell import answer, data, opened, say_thinned, stores_here
 from workbench.figures import agreement, looks
 from workbench.record import METRICS as METRIC_OF
 from workbench.report.sentences import place, places
@@ -47,6 +47,7 @@ def render() -> None:
     """Draw the page."""
     here = data(choose_run=False)
     st.title("What changed between two runs?")
+    top = st.container()
     sides = _sides(here)
     if sides is None:
         st.info(
@@ -59,6 +60,8 @@ def render() -> None:
     _environments(old.run, new.run)
     table = _compared(old, new, metric)
     known = table[table["ratio"].notna()]
+    with top:
+        answer([_top(table, known, metric)], f"{old.run.id} against {new.run.id}")
     if len(known):
         drawn = thin(known, ("ratio",), lines=("series", "source", "device"))
         notes = drawn["verdict"] + drawn["note"].map(lambda note: f", {note}" if note else "")
@@ -69,10 +72,32 @@ def render() -> None:
         say_thinned(drawn, known)
         st.caption(_caption(known, metric))
     else:
-        st.info("The two runs have no cell in common that ran in both.")
+        st.info(
+            "The two runs have no cell in common that ran in both: they measured different things."
+            " Pick others, or sweep again after a change (`--new-run`)."
+        )
+        return
     counts = table["verdict"].value_counts()
     st.markdown(" · ".join(f"**{counts[v]:,}** {v}" for v in VERDICTS if v in counts))
     _differing(table, metric)
+
+
+def _top(table: pd.DataFrame, known: pd.DataFrame, metric: str) -> str:
+    """How many cells became slower or faster, and by how much at most."""
+    if known.empty:
+        return "These two runs share no cell, so nothing is compared."
+    name = METRIC_OF[metric].label.lower()
+    counts = table["verdict"].value_counts()
+    changed = known[known["verdict"].isin(["slower", "faster"])]
+    words = listed([f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if verdict in counts])
+    if changed.empty:
+        return f"{name.capitalize()} of {plural(len(known), 'cell')}: {words}."
+    far = changed["ratio"].where(changed["ratio"] >= 1, 1 / changed["ratio"])
+    most = changed.assign(far=far).sort_values("far").iloc[-1]
+    return (
+        f"{name.capitalize()} of {plural(len(known), 'cell')}: {words}; most changed"
+        f" {most['series']} at |V| = {most['num_visual']:,}, {most['ratio']:.2f}× of before."
+    )
 
 
 def _caption(known: pd.DataFrame, metric: str) -> str:
@@ -102,17 +127,40 @@ def _sides(here: Data) -> tuple[Side, Side] | None:
     there = here if name == here.name else opened(name, stores_here()[name])
     if there is here and len(here.runs) < 2:
         return None
+    before, after = _comparable(there, here)
     with second:
-        old = _run(there, "Old run", "old", 2 if there is here else 1)
+        old = _run(there, "Old run", "old", before)
     with third:
-        new = _run(here, "New run", "new", 1)
+        new = _run(here, "New run", "new", after)
     return Side(there, old), Side(here, new)
 
 
-def _run(store: Data, label: str, key: str, from_end: int) -> RunInfo:
+def _comparable(there: Data, here: Data) -> tuple[str, str]:
+    """The newest two runs that share a cell; the newest two where none do."""
+    older, newer = ([run.id for run in store.runs] for store in (there, here))
+    held = {store.name: _cells(store) for store in (there, here)}
+    for new in reversed(newer):
+        for old in reversed(older):
+            if there is here and older.index(old) >= newer.index(new):
+                continue
+            if held[there.name].get(old, set()) & held[here.name].get(new, set()):
+                return old, new
+    return (older[-2] if there is here else older[-1]), newer[-1]
+
+
+def _cells(store: Data) -> dict[str, set[tuple[str, str, str]]]:
+    """What each run holds: (key, source, device) of every record that ran."""
+    rows = store.frame.loc[store.frame["status"] == "ok", ["run", "key", "source", "device"]]
+    return {
+        str(run): set(own[["key", "source", "device"]].itertuples(index=False, name=None))
+        for run, own in rows.groupby("run", sort=False)
+    }
+
+
+def _run(store: Data, label: str, key: str, first: str) -> RunInfo:
     runs = {run.id: run for run in store.runs}
     names = list(runs)
-    return runs[str(st.selectbox(label, names, index=len(names) - from_end, key=key,
+    return runs[str(st.selectbox(label, names, index=names.index(first), key=key,
                                  bind="query-params"))]  # fmt: skip
 
 

@@ -9,11 +9,14 @@ import streamlit as st
 
 from workbench.analysis import SUBJECT, Kinds
 from workbench.dashboard.reading import Data
+from workbench.report.sentences import says
 from workbench.report.text import markdown
 from workbench.report.view import splitting, where
 from workbench.spec import field_label
 
 ORDER = {"scope": ("layer", "decoder", "lvlm"), "pass": ("forward", "train", "decode")}
+FIRST = {"scope": ("decoder", "lvlm", "layer"), "pass": ("train", "forward", "decode")}
+"""What a page opens with, the most telling first."""
 KEYS = {"num_text": "text"}
 """Names in the URL that differ from the column's; they follow the command line's options."""
 
@@ -48,6 +51,19 @@ def _picked(frame: pd.DataFrame, kinds: Kinds, all_models: bool) -> pd.DataFrame
     return frame[np.isin(kinds.codes, left.index)]
 
 
+def _first(kinds: pd.DataFrame, column: str, values: Sequence[Any]) -> Any:
+    """The value to open with: a card's cells before a CPU's, a whole model's before a layer's, a
+    training step's before a prefill's.
+    """
+    if column not in ORDER:
+        return values[0]
+    places = zip(kinds["source"], kinds["device"], strict=True)
+    ranks = kinds.assign(says=[says(str(source), str(device)) for source, device in places])
+    best = ranks.groupby(column, sort=False)["says"].max().to_dict()
+    order = FIRST[column]
+    return max(values, key=lambda value: (best[value], -order.index(value)))
+
+
 def _pick(kinds: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
     counts = kinds.groupby(column, sort=False, dropna=False)["count"].sum()
     found = counts.sort_values(ascending=False, kind="stable").index
@@ -61,7 +77,8 @@ def _pick(kinds: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
     with st.sidebar:
         if column in ORDER and len(names) > 1:
             name = st.segmented_control(
-                field_label(column), list(names), default=next(iter(names)), required=True,
+                field_label(column), list(names), required=True,
+                default=str(_first(kinds, column, values)),
                 key=key, bind="query-params", width="stretch", format_func=markdown,
             )  # fmt: skip
         else:

@@ -4,13 +4,16 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
+from workbench.dashboard.answers import choose_place, verdict_of
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data, say_thinned
-from workbench.figures import in_order, memory
+from workbench.dashboard.shell import answer, data, say_thinned
+from workbench.figures import memory
+from workbench.report.blocks.memory import largest_kind
 from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
-from workbench.report.sentences import at_place, place, places
+from workbench.report.sentences import at_place, place
 from workbench.report.text import markdown
+from workbench.report.verdict import first_system, telling_systems
 from workbench.report.view import memory_kinds
 from workbench.report.words import provenance, setting
 
@@ -25,18 +28,26 @@ def render() -> None:
     store = data()
     st.title("Where do the bytes go?")
     rows = subject(store)
-    here = {place(*each): each for each in places(rows)}
+    top = st.container()
     with st.container(horizontal=True, gap="medium"):
-        where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
+        chosen = choose_place(rows)
         log_x = one("|V| axis", ("linear", "log"), "memory_x") == "log"
-    rows = at_place(rows, *here[where])
-    systems = several("Systems", in_order(rows), "systems")[:MOST]
+    where = place(*chosen)
+    rows = at_place(rows, *chosen)
+    named = several("Systems", telling_systems(rows), "systems")
+    systems = named[:MOST]
     rows = rows[rows["series"].isin(systems)]
     drawn = thin(rows, ("peak_bytes",), PANEL_WEIGHT)
     kinds = memory_kinds(drawn, store.details)
     if kinds.empty:
         st.info("No cell here has a peak. **Runs** lists each with its reason.")
         return
+    with top:
+        order = sorted(kinds["system"].unique(), key=lambda name: name != first_system(rows))
+        most = [largest_kind(kinds[kinds["system"] == name], where) for name in order]
+        answer([verdict_of(store, rows, *chosen).peaks(), *most])
+    if len(named) > MOST:
+        st.caption(f"{MOST} of {len(named)} systems are shown; pick the others above.")
     near = store.capacities(rows)
     show(memory(kinds, near, theme(), log_x), "memory", kinds)
     say_thinned(drawn, rows)

@@ -1,18 +1,18 @@
-"""Overview: what is in the store, and the four figures that decide, beside the paper's claim."""
+"""Overview: who wins and by how much, then the four figures that decide, beside the paper's."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import limits
+from workbench.analysis import marks
 from workbench.analysis.thin import thin
+from workbench.dashboard.answers import choose_place, marked, verdict_of
 from workbench.dashboard.controls import AT_ONCE, one, subject
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data, say_thinned
-from workbench.figures import in_order, quantity, scaling
-from workbench.report.fits import per_token
+from workbench.dashboard.shell import answer, data, fold, say_thinned
+from workbench.figures import Axes, in_order, quantity, scaling
+from workbench.report.fits import growth_words
 from workbench.report.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
 from workbench.report.sentences import (
     BASELINES,
@@ -20,61 +20,62 @@ from workbench.report.sentences import (
     Row,
     answers,
     at_place,
-    pairs_at,
-    place,
-    places,
-    reach_ratio,
+    both_marks,
+    challengers,
+    ratio_words,
     times,
 )
 from workbench.report.text import listed, markdown
+from workbench.report.verdict import Verdict, first_system
 from workbench.report.words import endings, figure_caption, plural
-
-DENSE = "Dense count: above 100 % where a causal kernel skips half of the pairs."
 
 
 def render() -> None:
     """Draw the page."""
     store = data()
     st.title("What does a visual token cost?")
-    st.markdown(f"**{markdown(store.name)}** holds {store.once('held', store.frame, _held)}")
     rows = subject(store)
-    here = {place(*each): each for each in places(rows)}
-    candidates = [name for name in in_order(rows) if _is_candidate(rows, name)]
+    top = st.container()
     with st.container(horizontal=True, gap="medium"):
-        where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
-        system = st.selectbox(
-            "System", candidates or in_order(rows), key="system", bind="query-params"
-        )
-    rows = at_place(rows, *here[where])
-    shown = _shown(rows, str(system))
+        source, device = choose_place(rows)
+        rows = at_place(rows, source, device)
+        candidates = challengers(rows) or in_order(rows)
+        first = first_system(rows)
+        system = str(st.selectbox(
+            "System", candidates, index=candidates.index(first) if first else 0, key="system",
+            bind="query-params",
+        ))  # fmt: skip
+        linear = one("Axes", ("log", "linear"), "axes") == "linear"
+    verdict = verdict_of(store, rows, source, device, system)
+    with top:
+        answer([verdict.top(), verdict.reach(), verdict.growth()], verdict.basis())
+    shown = _shown(rows, system)
     if rows["series"].nunique() > len(shown):
         st.caption(f"{plural(len(shown), 'system')} of {rows['series'].nunique():,} are shown;"
                    " **Scaling** draws those that you pick.")  # fmt: skip
     rows = rows[rows["series"].isin(shown)]
-    compared = store.pairs(rows)
     fits, curves = store.fit(rows, ("time_s",))
-    _cards(rows, fits, str(system), [p for p in compared if p["time_s"]["series"] == system])
-    _claim()
+    _cards(rows, fits, verdict)
     if rows["time_s"].isna().all():
         st.info("No cell here has a time. **Runs** lists each with its reason.")
         return
     drawn = thin(rows, ("time_s",))
-    show(scaling(drawn, curves, store.looks, theme(), ("time_s",)), "overview", rows)
+    axes = Axes(not linear, not linear)
+    show(scaling(drawn, curves, store.looks, theme(), ("time_s",), axes), "overview", rows)
     say_thinned(drawn, rows)
     caption = figure_caption(rows, ("time_s",), bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
-    said = answers(rows, pairs_at(compared, *here[where]))
-    st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in said))
+    _claim()
+    fold([*verdict.turns(), *answers(rows, store.pairs(rows))], "Every comparison in words")
+    st.caption(
+        f"**{markdown(store.name)}** holds {store.once('held', store.frame, _held)}"
+    )  # fmt: skip
 
 
 def _shown(rows: pd.DataFrame, system: str) -> list[str]:
     """The system, and of the others, the baselines first, as many as a figure can tell apart."""
     names = [name for name in in_order(rows) if name != system]
     return [system, *names[: AT_ONCE - 1]]
-
-
-def _is_candidate(rows: pd.DataFrame, name: str) -> bool:
-    return bool((rows.loc[rows["series"] == name, "attention"] != "s_attn").all())
 
 
 def _held(frame: pd.DataFrame) -> str:
@@ -87,27 +88,25 @@ def _held(frame: pd.DataFrame) -> str:
     )
 
 
-def _cards(rows: pd.DataFrame, fits: pd.DataFrame, system: str, own: Sequence[Pair]) -> None:
+def _cards(rows: pd.DataFrame, fits: pd.DataFrame, verdict: Verdict) -> None:
     """Four figures of one system, each against both baselines."""
-    against = {pair["time_s"]["baseline"]: pair for pair in own}
+    own = verdict.pairs
+    held = {pair["time_s"]["baseline"] for pair in own}
     lacking = [("n/a", f"{words} is missing") for name, words in BASELINES.items()
-               if name not in against]  # fmt: skip
+               if name not in held]  # fmt: skip
     first, second, third, fourth = st.columns(4)
     with first:
-        bounds = limits(rows).set_index("series")
-        ended = set(bounds.dropna(subset=["fails_at"]).index)
-        reach = [_reach(pair["time_s"], ended, bounds) for pair in own]
+        largest = [pair["time_s"] for pair in own if pair["time_s"]["size"] == "largest"]
+        reach = [_reach(row, verdict) for row in largest]
         _card("Visual tokens that fit", [*reach, *lacking], claims=_claims(VISUAL_RATIO))
     with second:
-        speed = [(times(pair["time_s"]), _at(pair)) for pair in own]
-        _card("Speed at equal |V|", [*speed, *lacking], claims=_claims(SPEED_RATIO))
+        speed = [_speed(pair, verdict) for pair in own if not pd.isna(pair["time_s"]["ratio"])]
+        none = [("n/a", "no |V| at which both were timed by the card")] if not speed else []
+        _card("Speed at equal |V|", [*speed, *none, *lacking], claims=_claims(SPEED_RATIO))
     with third:
-        _card("One more visual token", _terms(fits, system))
+        _card("Time for 4× the tokens", _growth(fits, verdict), "Linear is ×4, quadratic ×16.")
     with fourth:
-        lines = [(_mfu(rows, name), name) for name in [system, *_baselines(own)][:3]]
-        if rows["mfu"].isna().all():
-            lines = [("n/a", _why_no_mfu(rows))]
-        _card("MFU at the largest |V|", lines, DENSE if rows["mfu"].max() > 1 else "")
+        _card("MFU by allowed pairs, at equal |V|", _mfu(rows, verdict))
 
 
 def _claims(ratio: float) -> str:
@@ -115,62 +114,64 @@ def _claims(ratio: float) -> str:
     return f"published: {ratio:.1f}×"
 
 
-def _reach(row: Row, ended: Collection[str], bounds: pd.DataFrame) -> tuple[str, str]:
-    """The ratio of the largest |V|, and what the two brackets leave open."""
-    baseline = row["baseline_series"]
-    if baseline in ended:
-        fails, theirs = row["fails_at"], bounds.loc[baseline]
-        low = row["max_visual"] / theirs["fails_at"]
-        high: float | None = None if pd.isna(fails) else fails / max(theirs["max_visual"], 1)
-        open_ = f"{low:,.2f} and up" if high is None else f"{low:,.2f} to {high:,.2f}"
-        return reach_ratio(row, True), f"vs {baseline}; by the brackets {open_}"
-    return reach_ratio(row, False), f"{baseline} met no limit up to {row['baseline_max_visual']:,}"
+def _reach(row: Row, verdict: Verdict) -> tuple[str, str]:
+    """The ratio of the largest |V|, and both of them."""
+    baseline, top = verdict.name(row["furthest_series"]), row["baseline_max_visual"]
+    if pd.isna(row["baseline_fails_at"]):
+        return "no limit met", f"{baseline} ran up to {top:,}, where its sweep ends"
+    bound = "at least " if pd.isna(row["fails_at"]) else ""
+    return (
+        f"{bound}{ratio_words(row['visual_ratio'])}×",
+        f"{row['max_visual']:,} against {top:,} of {baseline}"
+        + marked([tuple(w for w in marks({"flags": flags}, timed=False)) for flags in
+                  verdict.ends_of(row)]),
+    )  # fmt: skip
 
 
-def _at(pair: Pair) -> str:
+def _speed(pair: Pair, verdict: Verdict) -> tuple[str, str]:
     row = pair["time_s"]
-    return f"vs {row['baseline_series']}" + (
-        "" if pd.isna(row["num_visual"]) else f" at |V| = {row['num_visual']:,}"
-    )
+    kind = "the fastest fused, " if row["baseline"] == "fused" else ""
+    meaning = f"vs {kind}{verdict.name(row['baseline_series'])}, at |V| = {row['num_visual']:,}"
+    return times(row), meaning + marked(both_marks(pair))
 
 
-def _baselines(own: Sequence[Pair]) -> list[str]:
-    return list(dict.fromkeys(pair["time_s"]["baseline_series"] for pair in own))
+def _growth(fits: pd.DataFrame, verdict: Verdict) -> list[tuple[str, str]]:
+    """What four times the tokens take, of the system and then of its baselines."""
+    names = [verdict.system, *(pair["time_s"]["baseline_series"] for pair in verdict.pairs)]
+    lines = {row["series"]: row for row in fits.to_dict("records") if not pd.isna(row["growth"])}
+    found = []
+    for name in dict.fromkeys(names):
+        if name in lines:
+            factor, _, ends = growth_words(lines[name]).partition(" ")
+            shape = lines[name]["shape"]
+            told = f"{shape}, " if isinstance(shape, str) else ""
+            found.append((factor, f"{verdict.name(str(name))}, {told}{ends.strip('()')}"))
+    return found[:3] or [("n/a", "no system was timed at two sizes that tell")]
 
 
-def _terms(fits: pd.DataFrame, system: str) -> list[tuple[str, str]]:
-    """The linear and quadratic terms of the system's time and of the fused baseline's."""
-    found = [
-        (per_token(row), f"{row['series']}{_interval(row)}") for row in fits.to_dict("records")
-    ]
-    found.sort(key=lambda each: not each[1].startswith(system))
-    return found[:3] or [("n/a", "no timed cell")]
-
-
-def _interval(row: Mapping[Any, Any]) -> str:
-    """The linear term's 95 % interval."""
-    if pd.isna(row["shape"]) or pd.isna(row["b_low"]):
-        return ""
-    return f"; 95 %: {quantity(row['b_low'], 's')} to {quantity(row['b_high'], 's')} a token"
+def _mfu(rows: pd.DataFrame, verdict: Verdict) -> list[tuple[str, str]]:
+    """MFU of the system and the fused baseline at the largest |V| that they share."""
+    pairs = [p["time_s"] for p in verdict.pairs if not pd.isna(p["time_s"]["ratio"])]
+    fused = [row for row in pairs if row["baseline"] == "fused"] or pairs
+    if not fused:
+        return [("n/a", _why_no_mfu(rows))]
+    at = fused[-1]["num_visual"]
+    cells = rows[(rows["num_visual"] == at) & (rows["status"] == "ok")]
+    found = []
+    for name in (verdict.system, fused[-1]["baseline_series"]):
+        own = cells[(cells["series"] == name) & cells["mfu_causal"].notna()]
+        if len(own):
+            cell = own.iloc[-1].to_dict()
+            dense = "" if pd.isna(cell["mfu"]) else f"; dense count {100 * cell['mfu']:.1f} %"
+            meaning = f"{verdict.name(str(name))}, at |V| = {at:,}{dense}{marked([marks(cell)])}"
+            found.append((f"{100 * cell['mfu_causal']:.1f} %", meaning))
+    return found or [("n/a", _why_no_mfu(rows))]
 
 
 def _why_no_mfu(rows: pd.DataFrame) -> str:
     """What the records say of it."""
     said = [flag for flags in rows["flags"] for flag in flags if flag.startswith("mfu:")]
     return said[0].partition(": ")[2] if said else "no cell here has it"
-
-
-def _mfu(rows: pd.DataFrame, name: str) -> str:
-    own = rows[(rows["series"] == name) & rows["mfu"].notna() & (rows["status"] == "ok")]
-    if own.empty:
-        return "n/a"
-    best = own.sort_values("num_visual").iloc[-1]
-    middle = f"{100 * best['mfu']:.1f} %"
-    if pd.isna(best["time_q1_s"]):
-        return middle
-    # MFU is FLOPs over time: the quartiles of the one are those of the other, turned around.
-    ends = [100 * best["mfu"] * best["time_s"] / best[name] for name in ("time_q3_s", "time_q1_s")]
-    return f"{middle} ({ends[0]:.1f} to {ends[1]:.1f})"
 
 
 def _card(title: str, lines: Sequence[tuple[str, str]], note: str = "", claims: str = "") -> None:

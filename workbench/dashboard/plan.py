@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from workbench.devices import DEVICES
 from workbench.spec import Cell
-from workbench.systems import entry
+from workbench.systems import entry, label
+from workbench.units import quantity
 
 Answer = Mapping[str, Any]
 Ask = Callable[[str, Cell], Answer]
@@ -200,6 +201,47 @@ def cost(seconds: float | None, price: float | None, gpus: int, count: int) -> f
     if seconds is None or price is None:
         return None
     return seconds / 3600 * price * gpus * count
+
+
+class Price(NamedTuple):
+    """What a card costs for an hour."""
+
+    amount: float
+    currency: str
+
+
+def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
+    """The quickest system that fits beside every other one; None where no answer is one."""
+    told = [(cell, answer) for cell, answer in answers if answer.get("status") in ("ok", "oom")]
+    fitting = [
+        (cell, answer) for cell, answer in told
+        if fits(answer) and answer["metrics"].get("time_s") is not None
+    ]  # fmt: skip
+    if not told:
+        return None
+    if not fitting:
+        return "None of these systems fits; below each stands what would make it fit."
+    cell, best = min(fitting, key=lambda each: float(each[1]["metrics"]["time_s"]))
+    took, capacity = float(best["metrics"]["time_s"]), best["details"].get("capacity_bytes")
+    room = f" of {_gib(capacity)}" if capacity else ""
+    others = []
+    for other, answer in told:
+        if other is cell:
+            continue
+        seconds = answer["metrics"].get("time_s")
+        if not fits(answer):
+            others.append(f"{_name(other)} does not fit")
+        elif seconds is not None:
+            others.append(f"{float(seconds) / took:.2f}× as fast as {_name(other)}")
+    rest = f": {', '.join(others)}" if others else ""
+    return (
+        f"{_name(cell)} is the fastest that fits, {quantity(took, 's')} an iteration and"
+        f" {_gib(peak_of(best))}{room}{rest} (predicted for {best.get('device')})."
+    )
+
+
+def _name(cell: Cell) -> str:
+    return f"{label('attention', cell.attention)} · {cell.kernel}"
 
 
 CERTAINTY = ("calibrated", "uncalibrated", "carried", "beyond_calibration", "stand_in",

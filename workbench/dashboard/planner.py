@@ -5,6 +5,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from workbench.analysis import attention_name
@@ -13,9 +14,11 @@ from workbench.dashboard.plan import (
     FUSED,
     Answer,
     Ask,
+    Price,
     System,
     advice,
     asked_first,
+    best_of,
     certainty,
     cost,
     fits,
@@ -24,7 +27,8 @@ from workbench.dashboard.plan import (
     systems,
 )
 from workbench.dashboard.predictor import Predictors
-from workbench.dashboard.shell import STYLE, keep_store
+from workbench.dashboard.shell import STYLE, answer, frame_at_hand
+from workbench.dashboard.thresholds_held import measured_threshold
 from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
 from workbench.devices import DEVICES
 from workbench.errors import Failure, RequestError
@@ -36,7 +40,7 @@ from workbench.spec import MAX_TOKENS, Cell, make_cell
 MODEL, DEVICE = "mistral-7b-v0.3", "h100-80gb"
 FIRST_SYSTEMS = ("s_attn", "d_attn", "himix")
 PASSES = {"train": "a training step", "forward": "a prefill", "decode": "one decoded token"}
-KINDS = {"working": "working memory", "inputs": "the inputs"}
+KINDS = {"working": "temporary tensors", "inputs": "the inputs"}
 """Kinds of memory whose name alone says little."""
 AT_ONCE = 8
 """Questions that wait for a predictor."""
@@ -58,8 +62,9 @@ def _ask(predictors: Predictors, device: str, do: str, cell: Cell) -> Answer:
 def render() -> None:
     """Draw the page."""
     st.html(STYLE)
-    keep_store()
+    held = frame_at_hand()
     st.title("Will it fit, and what does it cost?")
+    top = st.container()
     try:
         with st.spinner("The predictor starts; the first time it loads torch."):
             names = _predictors().ask({"do": "names"})
@@ -80,12 +85,12 @@ def render() -> None:
     ))  # fmt: skip
     try:
         with st.spinner("Predicting …"):
-            _side_by_side(cell, ask, price, seen, picked)
+            _side_by_side(cell, ask, price, seen, picked, top, device, held)
     except Failure as error:
         st.error(markdown(error))
 
 
-def _choose(names: Answer) -> tuple[Cell, str, float | None, Eye, list[System]] | None:
+def _choose(names: Answer) -> tuple[Cell, str, Price | None, Eye, list[System]] | None:
     """The controls and what they ask for; None, with its line, where that is impossible."""
     first, second, third = st.columns(3, gap="medium")
     with first:
@@ -102,10 +107,7 @@ def _choose(names: Answer) -> tuple[Cell, str, float | None, Eye, list[System]] 
         seen = eye(str(model), with_fps=given == "video")
     with third:
         options = _options(pass_)
-        price = st.number_input(
-            "Price of a card for an hour", 0.0, None, None, key="price", bind="query-params",
-            placeholder="what your provider charges", format="%g",
-        )  # fmt: skip
+        price = _price()
     attentions = sorted(names["attentions"], key=lambda n: (n != "s_attn", n))
     picked = st.pills(
         "Systems", attentions, selection_mode="multi", default=list(FIRST_SYSTEMS),
@@ -133,6 +135,22 @@ def _choose(names: Answer) -> tuple[Cell, str, float | None, Eye, list[System]] 
         st.error(markdown(error))
         return None
     return cell, str(device), price, seen, systems(list(picked or FIRST_SYSTEMS), str(kernel))
+
+
+def _price() -> Price | None:
+    """What a card costs an hour, once both the number and its currency are given."""
+    left, right = st.columns([2, 1])
+    with left:
+        amount = st.number_input(
+            "Price of a card for an hour", 0.0, None, None, key="price", bind="query-params",
+            placeholder="what your provider charges", format="%g",
+        )  # fmt: skip
+    with right:
+        currency = st.text_input("Currency", key="currency", bind="query-params",
+                                 placeholder="EUR", max_chars=8)  # fmt: skip
+    if amount is not None and not currency:
+        st.caption("Give the currency too, and costs are shown.")
+    return Price(amount, currency) if amount is not None and currency else None
 
 
 def _whole_images(cell: Cell, ask: Ask) -> tuple[Cell, str]:
@@ -183,7 +201,14 @@ def _options(pass_: str) -> dict[str, Any]:
 
 
 def _side_by_side(
-    cell: Cell, ask: Ask, price: float | None, seen: Eye, picked: Sequence[System]
+    cell: Cell,
+    ask: Ask,
+    price: Price | None,
+    seen: Eye,
+    picked: Sequence[System],
+    top: Any,
+    device: str,
+    held: pd.DataFrame | None,
 ) -> None:
     """A column for each system: the predictions of all first, then what takes longer."""
     pool = ThreadPoolExecutor(AT_ONCE)
@@ -194,6 +219,9 @@ def _side_by_side(
             price,
             seen,
             pool,
+            top,
+            device,
+            held,
         )
     finally:
         # The reader may have moved on: what nobody waits for is not asked.
@@ -203,39 +231,41 @@ def _side_by_side(
 def _draw(
     answers: Sequence[Future[tuple[Cell, Answer]]],
     ask: Ask,
-    price: float | None,
+    price: Price | None,
     seen: Eye,
     pool: Executor,
+    top: Any,
+    device: str,
+    held: pd.DataFrame | None,
 ) -> None:
     columns = st.columns(len(answers), border=True)
     shown = []
     for coming, column in zip(answers, columns, strict=True):
         with column:
-            own, answer = coming.result()
-            st.markdown(f"**{attention_name(own.attention)}** · {own.kernel}")
-            _verdict(own, answer, price)
-            shown.append((own, answer, st.empty(), st.container()))
-    tight = [
-        (own, answer, more) for own, answer, _, more in shown if answer.get("status") == "oom"
-    ]
+            own, found = coming.result()
+            st.markdown(f"**{attention_name(own.attention)} · {own.kernel}**")
+            _verdict(own, found, price)
+            shown.append((own, found, st.empty(), st.container()))
+    tight = [(own, found, more) for own, found, _, more in shown if found.get("status") == "oom"]
+    with top:
+        answer([best_of([(own, found) for own, found, *_ in shown])])
     for own, *_ in tight:
         for change in asked_first(own):
             pool.submit(ask, "predict", change)
-    runs = [
-        (own, place) for own, answer, place, _ in shown if answer.get("status") in ("ok", "oom")
-    ]
+    runs = [(own, place) for own, found, place, _ in shown if found.get("status") in ("ok", "oom")]
     limits = [pool.submit(ask, "limit", own) for own, _ in runs]
-    for own, answer, more in tight:
+    for own, found, more in tight:
         with more:
             st.markdown("**To make it fit**")
-            for line in advice(own, answer, ask):
+            for line in advice(own, found, ask):
                 st.markdown(f"- {line}")
-    for (_, place), limit in zip(runs, limits, strict=True):
+    for (own, place), limit in zip(runs, limits, strict=True):
         with place:
             _largest(limit.result(), seen)
+            _measured(held, own, device)
 
 
-def _verdict(cell: Cell, answer: Answer, price: float | None) -> None:
+def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
     status = answer.get("status")
     if status not in ("ok", "oom"):
         st.markdown(":orange-badge[:material/block: cannot run]")
@@ -254,9 +284,20 @@ def _verdict(cell: Cell, answer: Answer, price: float | None) -> None:
                 + ("" if cell.world_size == 1 else " on each card"))  # fmt: skip
     for words in certainty(answer["flags"]):
         st.caption(markdown(words))
-    paid = cost(seconds, price, cell.world_size, COUNT)
-    if paid is not None:
-        st.markdown(f"{words}**{paid:,.2f}** for {COUNT:,} iterations")
+    paid = cost(seconds, price.amount, cell.world_size, COUNT) if price and fits(answer) else None
+    if price and paid is not None:
+        at_least = "at least " if bound else ""
+        st.markdown(
+            f"{at_least}**{paid:,.2f} {markdown(price.currency)}** for {COUNT:,} iterations on"
+            f" {plural(cell.world_size, 'card')}"
+        )
+
+
+def _measured(held: pd.DataFrame | None, cell: Cell, device: str) -> None:
+    """The threshold that the store at hand has of this very cell, where it was measured."""
+    found = None if held is None else measured_threshold(held, cell, device)
+    if found is not None:
+        st.markdown(markdown(found))
 
 
 def _largest(answer: Answer, seen: Eye) -> None:
@@ -268,5 +309,5 @@ def _largest(answer: Answer, seen: Eye) -> None:
         largest = answer["max_visual"]
         st.markdown(markdown(
             f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)}),"
-            f" stopped by {KINDS.get(answer['stopped_by'], answer['stopped_by'])}"
+            f" most of the memory there is {KINDS.get(answer['stopped_by'], answer['stopped_by'])}"
         ))  # fmt: skip

@@ -7,15 +7,17 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
-from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.answers import choose_place, verdict_of
+from workbench.dashboard.controls import several, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data, say_thinned
-from workbench.figures import in_order, placed, quantity, roofline
+from workbench.dashboard.shell import answer, data, say_thinned
+from workbench.figures import Ceilings, placed, quantity, roofline
 from workbench.report.ceilings import ceilings, rates
-from workbench.report.sentences import at_place, place, places
+from workbench.report.sentences import at_place, place
 from workbench.report.spent import spent_of
 from workbench.report.text import markdown
+from workbench.report.verdict import telling_systems
 from workbench.report.view import identities
 from workbench.report.words import provenance, setting
 
@@ -25,16 +27,20 @@ def render() -> None:
     store = data()
     st.title("How close to the card's limits?")
     rows = subject(store)
-    here = {place(*each): each for each in places(rows)}
-    where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
-    rows = at_place(rows, *here[where])
-    systems = several("Systems", in_order(rows), "systems")
+    top = st.container()
+    chosen = choose_place(rows)
+    where = place(*chosen)
+    rows = at_place(rows, *chosen)
+    verdict = verdict_of(store, rows, *chosen)
+    systems = several("Systems", telling_systems(rows), "systems")
     rows = rows[rows["series"].isin(systems)]
     able = placed(rows)
     if able.empty:
         st.info("No cell here has both a time and the bytes that it moved.")
         return
     lines, words = ceilings(rows)
+    with top:
+        answer([verdict.utilization() or _closest(able, lines)])
     drawn = thin(able, ("time_s",))
     figure = roofline(drawn, store.looks, theme(), lines)
     clicked = show(figure, "roofline", rows, selects=True)
@@ -47,6 +53,17 @@ def render() -> None:
         f" {' '.join(provenance(rows, bars=False))}"
     ))  # fmt: skip
     _operators(store, rows, clicked)
+
+
+def _closest(rows: pd.DataFrame, lines: Sequence[Ceilings]) -> str | None:
+    """The cell that comes closest to the card's ceilings."""
+    if not lines or rows["ceiling_fraction"].isna().all():
+        return None
+    best = rows.sort_values("ceiling_fraction", na_position="first").iloc[-1]
+    return (
+        f"{best['series']} at |V| = {best['num_visual']:,} reaches"
+        f" {best['ceiling_fraction']:.0%} of what the measured ceilings allow."
+    )
 
 
 def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, Any]]) -> None:

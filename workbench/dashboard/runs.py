@@ -9,14 +9,14 @@ from workbench.dashboard.controls import several
 from workbench.dashboard.notes import editors, with_notes
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import csv_of
-from workbench.dashboard.shell import data
+from workbench.dashboard.shell import answer, data
 from workbench.dashboard.uploads import upload
 from workbench.figures import quantity
 from workbench.record import METRICS
 from workbench.report.command import repeat
 from workbench.report.text import markdown
 from workbench.report.view import identities
-from workbench.report.words import plural
+from workbench.report.words import endings, plural
 
 SHOWN = {
     "status": "status", "source": "source", "device": "device", "model": "model",
@@ -36,7 +36,8 @@ MOST = 5_000
 def render() -> None:
     """Draw the page."""
     store = data()
-    st.title("Runs")
+    st.title("Which records are there?")
+    answer([_top(store.frame)])
     upload()
     rows = with_notes(store.frame, store.notes)
     with st.container(horizontal=True, gap="medium"):
@@ -73,6 +74,12 @@ def render() -> None:
         editors(store, shown.iloc[chosen[0]])
     else:
         st.caption("Tick a record for its flags, its metrics and the command that repeats it.")
+
+
+def _top(frame: pd.DataFrame) -> str:
+    """How many records, and how they ended."""
+    runs = plural(frame["run"].nunique(), "run")
+    return f"{plural(len(frame), 'record')} of {runs}: {endings(frame)}."
 
 
 def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:

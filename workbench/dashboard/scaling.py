@@ -6,10 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
+from workbench.dashboard.answers import verdict_of
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data, say_thinned
+from workbench.dashboard.shell import answer, data, fold, say_thinned
 from workbench.dashboard.tokens import READINGS, eye, reading
 from workbench.figures import (
     SCALING_METRICS,
@@ -17,15 +18,16 @@ from workbench.figures import (
     Axes,
     Crossing,
     Reading,
-    in_order,
     multiples,
     scaling,
 )
 from workbench.record import METRICS as KNOWN
 from workbench.report.fits import fit_rows
-from workbench.report.sentences import Pair, answers
+from workbench.report.sentences import Pair, answers, places
 from workbench.report.text import markdown
+from workbench.report.verdict import telling_systems
 from workbench.report.words import figure_caption
+from workbench.systems import entry
 
 METRICS = {
     "all three": SCALING_METRICS,
@@ -40,8 +42,13 @@ def render() -> None:
     """Draw the page."""
     store = data()
     st.title("How does it scale?")
+    top = st.container()
     all_models = _all_models(store.frame)
     rows = subject(store, all_models)
+    if not all_models:
+        verdict = verdict_of(store, rows, *places(rows)[0])
+        with top:
+            answer([verdict.growth(), *verdict.turns()])
     metrics, rows, axes, unit = _choose(rows)
     if rows[list(metrics)].isna().all(axis=None):
         st.info(
@@ -92,8 +99,36 @@ def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes, Re
             seen = eye(str(rows["model"].iloc[0]), with_fps=kind == READINGS[2])
         unit = reading(kind, seen)
     rows = rows if source == BOTH else rows[rows["source"] == source]
-    systems = several("Systems", in_order(rows), "systems")
+    systems = several("Systems", _of_group(rows), "systems")
     return metrics, rows[rows["series"].isin(systems)], Axes(log_x, log_y), unit
+
+
+GROUPS = ("all", "exact", "approximate", "reducers")
+
+
+def _of_group(rows: pd.DataFrame) -> list[str]:
+    """The systems of the group that the reader picked, those that every figure needs first.
+
+    The S-Attn baselines stay in every group. A name without an entry is in ``all`` alone.
+    """
+    names = telling_systems(rows)
+    facts = rows.drop_duplicates("series").set_index("series")[["attention", "reduce"]]
+    group = {name: _group(*facts.loc[name]) for name in names}
+    there = [each for each in GROUPS[1:] if each in group.values()]
+    if len(there) < 2:
+        return names
+    picked = one("Group", ("all", *there), "group")
+    kept = [n for n in names
+            if picked in ("all", group[n]) or facts.loc[n, "attention"] == "s_attn"]  # fmt: skip
+    return kept
+
+
+def _group(attention: str, reducer: object) -> str:
+    """exact, approximate, or reducers where a reducer stands before the system."""
+    if isinstance(reducer, str):
+        return "reducers"
+    known = entry("attention", attention)
+    return "" if known is None else known.group
 
 
 def _crossings(found: Sequence[Pair]) -> list[Crossing]:
@@ -107,9 +142,7 @@ def _crossings(found: Sequence[Pair]) -> list[Crossing]:
 
 
 def _say(store: Data, rows: pd.DataFrame) -> None:
-    st.subheader("In words")
-    said = answers(rows, store.pairs(rows))
-    st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in said))
+    fold(answers(rows, store.pairs(rows)), "Every comparison in words")
 
 
 def _terms(fits: pd.DataFrame) -> None:

@@ -1,10 +1,12 @@
 """What every page needs first: the chosen store, or help where there is none to show."""
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +17,7 @@ from workbench.dashboard.reading import Data, of_run, read
 from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, named_store
 from workbench.dashboard.uploads import uploaded
 from workbench.errors import RequestError
+from workbench.report.glossary import GLOSSARY
 from workbench.report.text import markdown
 from workbench.report.words import thinned
 from workbench.store import RunInfo, StoreError, version_token
@@ -23,6 +26,10 @@ from workbench.store import RunInfo, StoreError, version_token
 STYLE = """<style>
 .stMainBlockContainer {padding: 3.2rem clamp(1rem, 4vw, 5rem) 4rem}
 h1 {padding-top: 0}
+.st-key-answer p {font-size: 1.35rem; font-weight: 600; line-height: 1.35}
+.glossary {font-size: .8rem; opacity: .75; margin: 0}
+.glossary abbr {text-decoration: underline dotted; cursor: help}
+@media (max-width: 640px) {.st-key-answer p {font-size: 1.1rem} h1 {font-size: 1.7rem}}
 .stHorizontalBlock {flex-wrap: wrap}
 .stColumn {min-width: min(12rem, 100%)}
 .stColumn .stColumn {min-width: min(7rem, 100%)}
@@ -30,6 +37,51 @@ h1 {padding-top: 0}
 [class*="st-key-scrolls-"] > * {min-width: 54rem}
 </style>"""
 REFRESH_S = 5.0
+SENTENCES = 3
+"""Sentences that stand on top of a page; more are folded."""
+
+
+def answer(sentences: Sequence[str | None], basis: str = "") -> None:
+    """The answer on top of a page: one sentence large, two more below, the rest folded.
+
+    ``basis`` says what they are of. Under it stand the field's words, each with its meaning.
+    """
+    told = [sentence for sentence in sentences if sentence]
+    parts = [split_basis(sentence) for sentence in told]
+    said = basis
+    for number, (sentence, of) in enumerate(parts[:SENTENCES]):
+        if number == 0:
+            with st.container(key="answer"):
+                st.markdown(markdown(sentence))
+        else:
+            st.markdown(markdown(sentence))
+        if number == 0 and basis:
+            st.caption(markdown(basis))
+        elif of and of != said:
+            st.caption(markdown(of))
+            said = of
+    fold(told[SENTENCES:])
+    words = " · ".join(
+        f'<abbr title="{escape(meaning)}">{escape(word)}</abbr>'
+        for word, meaning in GLOSSARY.items()
+    )
+    st.html(f'<p class="glossary">{words}</p>')
+
+
+def split_basis(sentence: str) -> tuple[str, str]:
+    """A sentence and what it is of, which stands in parentheses at its end: '(…, cpu).'."""
+    found = _BASIS.fullmatch(sentence)
+    return (f"{found[1]}.", found[2]) if found else (sentence, "")
+
+
+_BASIS = re.compile(r"(.+) \(([^()]*(?:measured on|predicted for)[^()]*)\)\.")
+
+
+def fold(sentences: Sequence[str], label: str = "More in words") -> None:
+    """Sentences below a line that opens them; nothing for none."""
+    if sentences:
+        with st.expander(f"{label} ({len(sentences)})"):
+            st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in sentences))
 
 
 def say_thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> None:
@@ -86,12 +138,21 @@ def telling_faults() -> Iterator[None]:
         st.error(markdown(error))
 
 
-def keep_store() -> None:
-    """The sidebar's picker on a page that needs no store, so that the others find it again."""
+def frame_at_hand() -> pd.DataFrame | None:
+    """The picked store's records without metrics, on a page that needs no store; None without one.
+
+    The picker stands there in any case, so that the other pages find the store again.
+    """
     found = stores_here()
-    if found:
-        wanted = st.query_params.get("store")
-        _picked(wanted if wanted in found else None, list(found))
+    if not found:
+        return None
+    wanted = st.query_params.get("store")
+    name = _picked(wanted if wanted in found else None, list(found))
+    try:
+        frame, *_ = read((str(found[name]), version_token(found[name])))
+    except (RequestError, StoreError):
+        return None  # The other pages say what is wrong with it.
+    return frame if len(frame) else None
 
 
 def _picked(wanted: str | None, names: list[str]) -> str:

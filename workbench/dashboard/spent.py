@@ -6,17 +6,19 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from workbench.dashboard.answers import choose_place
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data
+from workbench.dashboard.shell import answer, data
 from workbench.dashboard.stores import beside
 from workbench.errors import RequestError
 from workbench.figures import in_order, quantity, spent
 from workbench.record import Record
-from workbench.report.sentences import at_place, place, places
+from workbench.report.sentences import at_place, place
 from workbench.report.spent import KINDS, NUMBERS, PREDICTED, spent_of, trace_file
 from workbench.report.text import listed, markdown
+from workbench.report.verdict import telling_systems
 from workbench.report.view import identities
 from workbench.report.words import setting
 from workbench.store import RecordId
@@ -30,14 +32,15 @@ def render() -> None:
     store = data()
     st.title("Where does the time go?")
     rows = subject(store)
-    here = {place(*each): each for each in places(rows)}
+    top = st.container()
     with st.container(horizontal=True, gap="medium"):
-        where = one("Where", list(here), "where") if len(here) > 1 else next(iter(here))
+        chosen = choose_place(rows)
+        where = place(*chosen)
         by = one("By", KINDS, "by")
         share = one("Bars", ("seconds", "share"), "bars") == "share"
-    rows = at_place(rows, *here[where])
+    rows = at_place(rows, *chosen)
     rows = rows[rows["time_s"].notna()]
-    systems = several("Systems", in_order(rows), "systems")
+    systems = several("Systems", telling_systems(rows) if len(rows) else [], "systems")
     rows = rows[rows["series"].isin(systems)]
     if rows.empty:
         st.info("No cell here has a time. **Runs** lists each with its reason.")
@@ -49,15 +52,38 @@ def render() -> None:
     table = pd.concat(found, ignore_index=True)
     table = table[table["by"] == by]
     if table["time_s"].isna().all():
+        with top:
+            answer([_whole(rows)])
         st.info(
-            f"No cell here is told by {by}. `workbench measure … --trace DIR` times the parts and"
-            " operators of a cell that runs; predictions carry them where the roofline is known."
+            f"No record here splits its seconds by {by}: they were measured without a trace."
+            " `workbench measure … --trace DIR` splits those of a cell that runs, and every"
+            " prediction for a card does: `workbench validate STORE --keep` adds them."
         )
         return
+    with top:
+        answer([_most(own, rows) for _, own in table.groupby("system", sort=False)], where)
     show(spent(table, theme(), share), "time", table)
     st.caption(_caption(rows, where, table))
     _tables(table)
     _traces(store, by_system)
+
+
+def _most(own: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What takes most of a system's iteration."""
+    first = own.sort_values("time_s", ascending=False).iloc[0]
+    return (
+        f"{first['system']} at |V| = {rows['num_visual'].iloc[0]:,}:"
+        f" {first['time_s'] / own['time_s'].sum():.0%} of the time goes to {first['name']}."
+    )
+
+
+def _whole(rows: pd.DataFrame) -> str:
+    """The seconds of an iteration, where nothing splits them."""
+    words = [
+        f"{row['series']} {quantity(row['time_s'], 's')}"
+        for row in rows.sort_values("time_s").to_dict("records")
+    ]
+    return f"An iteration at |V| = {rows['num_visual'].iloc[0]:,} takes {listed(words[:4])}."
 
 
 def _size(rows: pd.DataFrame) -> int:

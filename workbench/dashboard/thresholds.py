@@ -4,11 +4,12 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis import limits
+from workbench.dashboard.answers import verdict_of
 from workbench.dashboard.controls import subject
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data
+from workbench.dashboard.shell import answer, data
 from workbench.figures import thresholds
-from workbench.report.sentences import places, reach_columns, reach_rows
+from workbench.report.sentences import at_place, place, places, reach_columns, reach_rows, reached
 from workbench.report.text import markdown
 from workbench.report.words import provenance, setting
 
@@ -25,6 +26,9 @@ def render() -> None:
     if found[["max_visual", "fails_at"]].isna().all(axis=None):
         st.info("No cell here ran or ran out of memory. **Runs** lists each with its reason.")
         return
+    source, device = places(rows)[0]
+    verdict = verdict_of(store, rows, source, device)
+    answer([verdict.reach() or reached(at_place(rows, source, device), place(source, device))])
     show(thresholds(found, store.looks, theme()), "thresholds", found)
     st.caption(markdown(
         f"{setting(rows)}. {' '.join(provenance(rows, bars=False))}"

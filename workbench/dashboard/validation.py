@@ -4,15 +4,19 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
+from workbench.calibration import calibration_for, packaged
 from workbench.dashboard.controls import several, subject_of_many
 from workbench.dashboard.reading import kinds_of
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import data, say_thinned
+from workbench.dashboard.shell import answer, data, say_thinned
+from workbench.devices import DEVICES, Device
 from workbench.figures import agreement, in_order
 from workbench.record import METRICS
 from workbench.report.text import listed, markdown
 from workbench.report.validation import TOLERANCE, both_sources, errors_by, with_both
+from workbench.report.view import same_card
 from workbench.report.words import plural, spread
+from workbench.units import digits
 
 EQUAL = 1e-5
 """Relative error that is none."""
@@ -27,13 +31,14 @@ def render() -> None:
     both = subject_of_many(both, store.once("kinds", both, kinds_of))
     pairs = store.once("pairs of sources", both, lambda rows: both_sources(store.whole(rows)))
     if pairs.empty:
+        _shipped(store.frame)
         st.info(
-            "No cell of this store is both measured and predicted. Predict a measured one, with "
-            "the same options and data type, and both stand here: **Runs** shows the command of "
-            "each cell, and `workbench predict` takes the same options as `workbench measure`. "
-            "`workbench validate STORE --keep` predicts every measured cell into the store."
+            "No cell of this store is both measured and predicted, so its own errors are unknown. "
+            "`workbench validate STORE --keep` predicts every measured cell into the store, and "
+            "both stand here."
         )
         return
+    answer([_top(pairs, name) for name in ("time_s", "peak_bytes", "flops")], _who(pairs))
     there = set(pairs["series"].unique())
     order = [name for name in in_order(both) if name in there]
     systems = several("Systems", order, "systems")
@@ -70,6 +75,56 @@ def render() -> None:
         ))  # fmt: skip
     else:
         st.markdown(f"No figure is further off than {100 * EQUAL:g} %.")
+
+
+def _top(pairs: pd.DataFrame, metric: str) -> str | None:
+    """How far the predictions of a metric are off, at the median and at worst."""
+    own = (pairs.loc[pairs["metric"] == metric, "ratio"] - 1).abs()
+    if own.empty:
+        return None
+    return (
+        f"Predicted {METRICS[metric].label.lower()}: {_percent(own.median())} off at the median,"
+        f" {_percent(own.max())} at worst, of {plural(len(own), 'cell')}."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{digits(100 * share, 2)} %" if share > EQUAL else "0 %"
+
+
+def _shipped(frame: pd.DataFrame) -> None:
+    """The errors of cells that the packaged calibrations did not see, of the cards at hand."""
+    known = [entry for entry in DEVICES.values() if packaged(entry.name) is not None]
+    here = [e for e in known if any(_is(e, str(device)) for device in frame["device"].unique())]
+    for entry in here or known[:1]:
+        found = calibration_for(entry.name)
+        assert found is not None
+        ways = found.held_out_by_kind
+        kept = {
+            kind: (way, spread)
+            for way in reversed(list(ways))
+            for kind, spread in ways[way].items()
+        }
+        first = kept.get("training step") or next(iter(kept.values()))
+        answer([
+            f"Seconds predicted for {entry.name} are {first[1].median:.1%} off at the median and"
+            f" {first[1].worst:.1%} at worst for a training step, of {first[1].num_cells} cells"
+            " that the fit did not see."
+        ])  # fmt: skip
+        table = pd.DataFrame([
+            {"kind of cell": kind, "cells": spread.num_cells, "median error": spread.median * 100,
+             "worst error": spread.worst * 100, "bias": spread.bias * 100}
+            for kind, (_, spread) in kept.items()
+        ])  # fmt: skip
+        st.markdown(f"**Errors of the packaged calibration of {markdown(entry.name)}**")
+        number = st.column_config.NumberColumn
+        names = {"median error": "%.1f %%", "worst error": "%.1f %%", "bias": "%+.1f %%"}
+        st.dataframe(table, hide_index=True, width="stretch",
+                     column_config={n: number(format=f) for n, f in names.items()})  # fmt: skip
+
+
+def _is(entry: Device, device: str) -> bool:
+    return entry.name == device or same_card(entry, device)
 
 
 def _who(pairs: pd.DataFrame) -> str:

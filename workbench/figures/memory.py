@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from workbench.analysis import short_names
 from workbench.figures.panel import VISUAL_TITLE, visual_axis
 from workbench.figures.style import (
     BLUE,
@@ -26,8 +27,8 @@ from workbench.units import quantity
 
 GIB = 2.0**30
 GAP = 0.03
-ONE = 1.03
-"""Half the width of a panel's only |V|, as a factor."""
+ONE, THIN = 1.03, 0.012
+"""Half the width of an only |V|: as a factor on a logarithmic axis, as a share of a linear one."""
 UNSPLIT = "not split by kind"
 """Bytes of a peak whose record does not say what they are of."""
 FAR = 1.6
@@ -56,6 +57,10 @@ def memory(
     if limit:
         # What is far beyond the card would flatten what fits into it.
         top = min(top, FAR * limit)
+        # A capacity that is near gets room for its words below the top.
+        top = max(top, 1.12 * limit) if top > limit / FAR else top
+    short = short_names([str(key[0]) for key, _ in groups])
+    alike = len({key[1:] for key, _ in groups}) == 1
     parts: dict[str, Any] = {"annotations": [], "shapes": []}
     traces = []
     named: set[str] = set()
@@ -67,7 +72,8 @@ def memory(
             for kind in names:
                 area = own[own["kind"] == kind].sort_values("num_visual")
                 if len(area):
-                    traces.append(_area(kind, area, suffix, stack, theme, kind not in named))
+                    wide = 0 if log_x else THIN * float(rows["num_visual"].max())
+                    traces.append(_area(kind, area, suffix, stack, theme, kind not in named, wide))
                     named.add(kind)
         parts[f"xaxis{suffix}"] = axis(
             theme, VISUAL_TITLE, domain=[start, min(start + width, 1.0)], anchor=f"y{suffix}",
@@ -78,7 +84,8 @@ def memory(
             showticklabels=column == 1, tickformat=",",
         )  # fmt: skip
         parts["annotations"].append({
-            "text": f"<b>{plain(system)}</b><br>{source}, {plain(device)}", "x": 0, "y": 1,
+            "text": f"<b>{plain(short[str(system)])}</b>"
+                    + ("" if alike else f"<br>{source}, {plain(device)}"), "x": 0, "y": 1,
             "xref": f"x{suffix} domain", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
             "align": "left", "showarrow": False, "yshift": 6, "font": {"size": 13},
         })  # fmt: skip
@@ -119,7 +126,13 @@ def _place(kind: str) -> int:
 
 
 def _area(
-    kind: str, rows: pd.DataFrame, suffix: str, stack: str, theme: Theme, showlegend: bool
+    kind: str,
+    rows: pd.DataFrame,
+    suffix: str,
+    stack: str,
+    theme: Theme,
+    showlegend: bool,
+    wide: float,
 ) -> dict[str, Any]:
     color, hatch = KINDS.get(kind, OTHER)
     color = theme.shown(color)
@@ -129,7 +142,8 @@ def _area(
     if len(at) == 1:
         # An area over one |V| has no width, and nothing of it would be seen.
         rows = pd.concat([rows, rows])
-        at, words = [at[0] / ONE, at[0] * ONE], 2 * words
+        ends = [at[0] - wide, at[0] + wide] if wide else [at[0] / ONE, at[0] * ONE]
+        at, words = ends, 2 * words
     return {
         "type": "scatter", "x": at, "y": (rows["bytes"] / GIB).tolist(),
         "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "stackgroup": stack,

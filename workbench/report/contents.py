@@ -17,8 +17,9 @@ from workbench.report.chapters.appendix import (
 from workbench.report.chapters.paper import paper_chapter
 from workbench.report.chapters.threats import threats_chapter
 from workbench.report.command import repeat, sweep_of
+from workbench.report.first import first_page
 from workbench.report.material import Material, NothingToReport, Subject, gather
-from workbench.report.page import Contents, Section
+from workbench.report.page import Contents, Section, Table
 from workbench.report.question import QUESTIONS
 from workbench.report.sentences import answers
 from workbench.report.view import identities
@@ -31,11 +32,16 @@ DEFAULT_QUESTION = "dattn-vs-sattn"
 
 
 def contents(
-    path: Path, question: str = DEFAULT_QUESTION, against: Path | None = None
+    path: Path,
+    question: str = DEFAULT_QUESTION,
+    against: Path | None = None,
+    note: str = "",
+    case: Table | None = None,
 ) -> Contents:
     """Everything a report says. Raises NothingToReport, RequestError or StoreError.
 
-    ``against`` is the earlier store of a question about two.
+    ``against`` is the earlier store of a question about two, ``note`` the author's own words in
+    Markdown, ``case`` what the reader's own case costs.
     """
     asked = QUESTIONS[question]
     if asked.two_stores and against is None:
@@ -64,6 +70,7 @@ def contents(
         versions=environment_table(material),
         specs=specs,
         stores=(path,) if against is None else (path, against),
+        first=None if asked.two_stores else first_page(material, note, case),
     )
 
 

@@ -11,7 +11,7 @@ from workbench.report.text import listed
 from workbench.units import digits
 
 COLUMNS = ("metric", "system", "points", "for 4× the tokens", "shape", "c, per token²",
-           "b, per token", "a, at |V| = 0", "source, device")  # fmt: skip
+           "b, per token", "a, at |V| = 0", "source, device", "what is open")  # fmt: skip
 TERMS = ("c", "b", "a")
 EXACT = 1e-9
 """Relative scatter below which a curve is exact, and a bound on a missing term mere rounding."""
@@ -31,13 +31,14 @@ def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
     )  # fmt: skip
     return COLUMNS, tuple(
         (METRICS[row["metric"]].label, row["series"], _points(row), growth_words(row), _shape(row),
-         *(_term(row, name) for name in TERMS), f"{row['source']}, {row['device']}")
+         *(_term(row, name) for name in TERMS), f"{row['source']}, {row['device']}",
+         str(row["note"]))
         for row in rows
     )  # fmt: skip
 
 
 def _shape(row: Mapping[Any, Any]) -> str:
-    return f"open: {row['note']}" if pd.isna(row["shape"]) else str(row["shape"])
+    return "open" if pd.isna(row["shape"]) else str(row["shape"])
 
 
 def _points(row: Mapping[Any, Any]) -> str:
@@ -51,7 +52,7 @@ def _points(row: Mapping[Any, Any]) -> str:
 def growth_words(row: Mapping[Any, Any]) -> str:
     """'×6.83 (16,384 to 65,536)': what four times the tokens take, and between which |V|."""
     if pd.isna(row["growth"]):
-        return "one size only"
+        return "sizes too close"
     return f"×{digits(row['growth'])} ({row['grows_from']:,.0f} to {row['grows_to']:,.0f})"
 
 

@@ -14,7 +14,7 @@ from workbench.errors import Failure
 from workbench.figures import DARK, LIGHT, SCALING_METRICS, Look, Theme
 from workbench.report import spent, words
 from workbench.report.page import Figure
-from workbench.report.sentences import Pair, pairs
+from workbench.report.sentences import Pair, at_place, pairs, places, says
 from workbench.report.view import (
     CAPACITIES,
     Details,
@@ -68,8 +68,9 @@ class Material:
 
     @cached_property
     def spoken(self) -> tuple[Subject, ...]:
-        """The subjects, the one that says most first: measured before predicted, a whole model
-        before a layer, what went to a larger |V| first, a training step before a forward.
+        """The subjects, the one that says most first: measured on a card, predicted, measured on
+        a CPU; a whole model before a layer, what went to a larger |V| first, a training step
+        before a forward.
         """
         return tuple(sorted(self.subjects, key=_weight, reverse=True))
 
@@ -91,12 +92,13 @@ class Material:
 def _weight(subject: Subject) -> tuple[int, int, int, int]:
     scope, pass_ = subject.facts["scope"], subject.facts["pass"]
     ran = subject.rows[subject.rows["status"] == "ok"]
-    measured = ran[ran["source"] == "measured"]
-    reach = (measured if len(measured) else ran)["num_visual"].max()
+    most = max((says(*each) for each in places(ran)), default=0)
+    told = [at_place(ran, *each) for each in places(ran) if says(*each) == most]
+    reach = max((rows["num_visual"].max() for rows in told), default=None)
     return (
-        int(len(measured) > 0),
+        most,
         ("layer", "decoder", "lvlm").index(scope),
-        -1 if pd.isna(reach) else int(reach),
+        -1 if reach is None or pd.isna(reach) else int(reach),
         ("decode", "forward", "train").index(pass_),
     )
 

@@ -57,6 +57,26 @@ class Section:
 
 
 @dataclass(frozen=True)
+class FirstPage:
+    """What a reader needs who reads one page."""
+
+    answer: str
+    basis: str
+    """What the answer is of: subject, place, marks."""
+    recommendation: tuple[str, ...]
+    table: Table
+    figure: Figure
+    facts: tuple[tuple[str, str], ...]
+    """Hardware, software, date: name and value."""
+    assumptions: tuple[str, ...]
+    risks: tuple[str, ...]
+    note: str = ""
+    """The author's own words, Markdown."""
+    case: Table | None = None
+    """The reader's own case."""
+
+
+@dataclass(frozen=True)
 class Contents:
     """A whole report, but for its time stamp."""
 
@@ -77,9 +97,12 @@ class Contents:
     """File name to YAML: the sweeps as they were run."""
     stores: tuple[Path, ...] = ()
     """The stores that the report reads, the reported one first."""
+    first: FirstPage | None = None
+    """The page in front; None where the question is about two stores."""
 
     @property
     def figures(self) -> tuple[Figure, ...]:
         """Every figure, in the order of the page."""
         blocks = [block for section in self.sections for block in section.blocks]
-        return tuple(block.figure for block in blocks if block.figure is not None)
+        front = [self.first.figure] if self.first is not None else []
+        return (*front, *(block.figure for block in blocks if block.figure is not None))

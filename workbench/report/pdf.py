@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from workbench.report.page import Contents, Figure, Table
+from workbench.report.page import Contents, Figure, FirstPage, Table
 
 HINT = "no PDF: typst is missing; pip install typst"
 MOST_ROWS = 60
@@ -49,6 +49,7 @@ def inputs(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) ->
         "title": found.title,
         "stamp": stamp,
         "answer": found.answer,
+        "first": [_first(found.first, folder)] if found.first else [],
         "provenance": [*found.provenance, *notes],
         "headline": [_table(found.headline)] if found.headline else [],
         "sections": [
@@ -71,6 +72,21 @@ def inputs(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) ->
         "versions": _table(found.versions),
     }
     return {"report": json.dumps(document)}
+
+
+def _first(page: FirstPage, folder: Path) -> dict[str, Any]:
+    return {
+        "answer": page.answer,
+        "basis": page.basis,
+        "recommendation": page.recommendation,
+        "note": page.note,
+        "table": _table(page.table),
+        "case": [_table(page.case)] if page.case else [],
+        "figure": _figure(page.figure, folder),
+        "facts": [f"{name}: {value}" for name, value in page.facts],
+        "assumptions": page.assumptions,
+        "risks": page.risks,
+    }
 
 
 def _figure(figure: Figure, folder: Path) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import common_options, fit, limits, short_names, together
+from workbench.analysis import common_options, fit, limits, marks, short_names, together
 from workbench.figures import in_order, quantity
 from workbench.report.fits import growth_words
 from workbench.report.sentences import (
     BASELINES,
     Pair,
+    Row,
     both_marks,
     challengers,
     emulated,
@@ -27,9 +28,11 @@ FIRST = "d_attn"
 class Verdict:
     """One system of one place against both baselines: three sentences, each from the data."""
 
-    def __init__(self, rows: pd.DataFrame, found: Sequence[Pair], where: str) -> None:
+    def __init__(
+        self, rows: pd.DataFrame, found: Sequence[Pair], where: str, system: str | None = None
+    ) -> None:
         self.rows, self.where = rows, where
-        self.system = first_system(rows)
+        self.system = system or first_system(rows)
         self.pairs = [pair for pair in found if pair["time_s"]["series"] == self.system]
         self._short = short_names(in_order(rows))
         self._common = common_options(in_order(rows))
@@ -41,6 +44,51 @@ class Verdict:
     def _place(self, more: str = "") -> str:
         options = f", all with {listed(self._common)}" if self._common else ""
         return f"({self.where}{options}{more})"
+
+    def top(self) -> str:
+        """Who wins, by how much, at which sizes, against eager and the fastest fused."""
+        known = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        if self.system is None or not known:
+            return self.speed()
+        sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in known})
+        parts = []
+        for size in sizes:
+            here = [pair["time_s"] for pair in known if int(pair["time_s"]["num_visual"]) == size]
+            words = [
+                f"{ratio_words(row['ratio'])}× as fast as {self.name(row['baseline_series'])}"
+                + (", the fastest fused" if row["baseline"] == "fused" else "")
+                for row in here
+            ]
+            parts.append(f"{listed(words)} at |V| = {size:,}")
+        return f"{self.name(self.system)} is {'; '.join(parts)}."
+
+    def basis(self) -> str:
+        """What the figures of ``top`` are of: the place, the options that all share, the marks."""
+        known = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        if not known:
+            return ""
+        return self._place(_marked(known) + emulated(self._cells(known)))[1:-1]
+
+    def utilization(self) -> str | None:
+        """MFU by allowed pairs at the largest |V| that system and fused baseline share."""
+        for pair in self.pairs:
+            row = pair["time_s"]
+            if row["baseline"] != "fused" or row["size"] != "largest" or pd.isna(row["ratio"]):
+                continue
+            cells = self._cells([pair]).drop_duplicates("series", keep="last")
+            cells = cells[cells["num_visual"] == row["num_visual"]].set_index("series")
+            words = [
+                f"{self.name(name)} {_share(cells.loc[name, 'mfu_causal'])} (dense count"
+                f" {_share(cells.loc[name, 'mfu'])})"
+                for name in (row["series"], row["baseline_series"])
+                if name in cells.index and not pd.isna(cells.loc[name, "mfu_causal"])
+            ]
+            if words:
+                return (
+                    f"MFU by allowed pairs at |V| = {row['num_visual']:,}: {listed(words)}"
+                    f" {self._place(_marked([pair]))}."
+                )
+        return None
 
     def speed(self) -> str:
         """At each size the system's seconds, and how many times as fast it is as a baseline."""
@@ -129,6 +177,11 @@ class Verdict:
             f"{listed(words)}{also} {self._place(emulated(cells))}."
         )
 
+    def ends_of(self, row: Row) -> list[Any]:
+        """The flags of the cells that the reach of a system and of its baseline stand on."""
+        cells = self._furthest({row["series"], row["furthest_series"]})
+        return list(cells["flags"])
+
     def _furthest(self, named: set[str]) -> pd.DataFrame:
         """The largest cell that ran of each named series."""
         ran = self.rows[(self.rows["status"] == "ok") & self.rows["series"].isin(named)]
@@ -151,16 +204,47 @@ class Verdict:
         out = f"; {listed([f'{at:,}' for at in left])} left out as host-bound" if left else ""
         return (
             f"Four times the tokens take {listed(words)}; ×4 is linear, ×16"
-            f" quadratic{out} {self._place()}."
+            f" quadratic{out} {self._place(self._marks_of(lines))}."
         )
+
+    def _marks_of(self, lines: Mapping[str, Mapping[Any, Any]]) -> str:
+        """The marks of the two points that each line's growth is of."""
+        ends = {
+            (name, int(row[end])) for name, row in lines.items()
+            for end in ("grows_from", "grows_to")
+        }  # fmt: skip
+        sizes = zip(self.rows["series"], self.rows["num_visual"], strict=True)
+        cells = self.rows[[pair in ends for pair in sizes]]
+        cells = cells[cells["time_s"].notna()]
+        words = together(marks(row) for row in cells.to_dict("records"))
+        left = [word for word in words.split(", ") if word and word != "emulated"]
+        return "".join(f", {word}" for word in left) + emulated(cells)
+
+    def peaks(self) -> str | None:
+        """The peaks of system and baselines at the largest |V| that all of them ran."""
+        names = telling_systems(self.rows)[:3]
+        ran = self.rows[(self.rows["status"] == "ok") & self.rows["peak_bytes"].notna()]
+        ran = ran[ran["series"].isin(names)]
+        counts = ran.groupby("num_visual")["series"].nunique()
+        if counts.empty or counts.max() < 2:
+            return None
+        at = int(counts[counts == counts.max()].index.max())
+        cells = ran[ran["num_visual"] == at].drop_duplicates("series", keep="last")
+        cells = cells.sort_values("peak_bytes", ascending=False)
+        words = [
+            f"{quantity(row['peak_bytes'], 'B')} with {self.name(row['series'])}"
+            for row in cells.to_dict("records")
+        ]
+        return f"At |V| = {at:,} the peak is {listed(words)} {self._place(emulated(cells))}."
 
     def turns(self) -> list[str]:
         """Who is faster at which |V|, against each baseline."""
         found = []
         for pair in self.pairs:
-            words = turning(pair["time_s"]) if pair["time_s"]["size"] == "largest" else ""
+            row = {**pair["time_s"], "series": self.name(pair["time_s"]["series"])}
+            words = turning(row) if row["size"] == "largest" else ""
             if words:
-                found.append(f"{words} ({self.where}).")
+                found.append(f"{words} {self._place()}.")
         return found
 
 
@@ -172,6 +256,10 @@ def first_system(rows: pd.DataFrame) -> str | None:
     own = dict(zip(rows["series"], rows["attention"], strict=True))
     timed = set(rows.loc[rows["time_s"].notna(), "series"])
     return min(names, key=lambda name: (own[name] != FIRST, name not in timed, len(name), name))
+
+
+def _share(value: Any) -> str:
+    return "unknown" if pd.isna(value) else f"{100 * float(value):.0f} %"
 
 
 def telling_systems(rows: pd.DataFrame) -> list[str]:
@@ -202,6 +290,6 @@ def _grown(name: str, row: Mapping[Any, Any]) -> str:
 
 def _marked(known: Sequence[Pair]) -> str:
     """The marks of all figures of a sentence; how it was emulated is told apart."""
-    words = together([marks for pair in known for marks in both_marks(pair)])
+    words = together([each for pair in known for each in both_marks(pair)])
     left = [word for word in words.split(", ") if word and word != "emulated"]
     return "".join(f", {word}" for word in left)

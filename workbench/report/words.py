@@ -105,6 +105,8 @@ def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
         timed = rows.loc[rows["time_s"].notna(), "num_samples"]
         how = f", median of {spread(timed, 'sample')} each{meaning}" if len(timed) else ""
         found.append(f"Measured on {name}: {cells}{how}{_marked(rows)}.")
+        if str(device) == "cpu":
+            found.append("A CPU's cells are a check: their seconds do not stand for a card's.")
     return found
 
 

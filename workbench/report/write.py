@@ -12,14 +12,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 
 from workbench.errors import RequestError
 from workbench.report.bundle import reproduce_text, write_bundle
 from workbench.report.contents import DEFAULT_QUESTION, contents
+from workbench.report.glossary import GLOSSARY
 from workbench.report.images import HINT, MOST, browser, write_images
-from workbench.report.page import Contents, Figure
+from workbench.report.library import plotly_js
+from workbench.report.page import Contents, Figure, Table
 from workbench.report.pdf import HINT as PDF_HINT
 from workbench.report.pdf import write_pdf
 from workbench.report.text import markdown
@@ -51,6 +52,8 @@ def write_report(
     static_images: bool = True,
     question: str = DEFAULT_QUESTION,
     against: str | Path | None = None,
+    note: str = "",
+    case: Table | None = None,
 ) -> ReportFiles:
     """Write ``report.html``, ``.md``, ``.pdf``, ``figures/``, ``data/`` and ``REPRODUCE.md``.
 
@@ -58,7 +61,8 @@ def write_report(
     Raises NothingToReport where the store has nothing to say, RequestError for a store that cannot
     be read or a folder that cannot be made. Two reports of one store differ only in their stamp.
     """
-    found = contents(Path(store_path), question, None if against is None else Path(against))
+    earlier = None if against is None else Path(against)
+    found = contents(Path(store_path), question, earlier, note, case)
     target = Path(folder)
     try:
         for name in ("figures", "data"):
@@ -105,16 +109,23 @@ def _templates() -> PackageLoader:
 
 def html(found: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
     """The page: everything inline, and a policy that lets only its own scripts run."""
-    library = _script(get_plotlyjs())
+    library = _script(plotly_js())
     figures = _script(_drawing(found.figures))
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in (library, figures))
     environment = Environment(loader=_templates(), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    method = MarkdownIt("commonmark", {"html": False}).enable("table").render(found.method)
+    method = _rendered(found.method)
     return environment.get_template("report.html.j2").render(
-        report=found, stamp=stamp, notes=notes, library=library, figures=figures, hashes=hashes,
-        method=method,
+        report=found, stamp=stamp, notes=notes, glossary=GLOSSARY, library=library,
+        figures=figures, hashes=hashes, method=method,
+        own_words=_rendered(found.first.note if found.first else ""),
     )  # fmt: skip
+
+
+def _rendered(text: str) -> str:
+    """Markdown as HTML without any of its own tags, and without links or pictures to load."""
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link"])
+    return reader.disable("autolink").render(text)
 
 
 def markdown_text(
@@ -147,6 +158,23 @@ def _demoted(page: str) -> str:
     return "\n".join(lines)
 
 
+def difference(one: Any, other: Any) -> Any:
+    """What of ``other`` is not as in ``one``: a mapping of what differs, by key or place.
+
+    Two themes of a figure differ in their colours, and the rest would stand in the page twice.
+    ``{"=": value}`` stands for a whole value. Both are JSON of the same shape or replaced whole.
+    """
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        pairs: Any = one.keys()
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = range(len(one))
+    else:
+        return {"=": other}
+    return {
+        str(key): difference(one[key], other[key]) for key in pairs if one[key] != other[key]
+    }  # fmt: skip
+
+
 def _script(text: str) -> str:
     """Text that cannot end the script element it is put into."""
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
@@ -158,14 +186,16 @@ def _digest(text: str) -> str:
 
 def _drawing(figures: Sequence[Figure]) -> str:
     """The script that draws each figure in the reader's theme, and prints it light."""
-    data = {
-        figure.slug: {
-            "light": figure.light.to_plotly_json(),
-            "dark": figure.dark.to_plotly_json(),
-        }
-        for figure in figures
-    }
-    text = json.dumps(data, cls=PlotlyJSONEncoder, separators=(",", ":"), sort_keys=True)
+
+    def encoded(value: Any) -> str:
+        return json.dumps(value, cls=PlotlyJSONEncoder, separators=(",", ":"), sort_keys=True)
+
+    data = {}
+    for figure in figures:
+        light, dark = (json.loads(encoded(each.to_plotly_json()))
+                       for each in (figure.light, figure.dark))  # fmt: skip
+        data[figure.slug] = {"light": light, "dark": difference(light, dark)}
+    text = encoded(data)
     # JSON inside a script: no character that HTML would read.
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from workbench.analysis.thin import thin
-from workbench.figures import in_order, memory, quantity
+from workbench.figures import UNSPLIT, in_order, memory, quantity
 from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block, Table
 from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
@@ -17,6 +17,10 @@ MOST = 6
 KINDS = 6
 """Areas that a point is drawn in, about."""
 TITLE = "Where the bytes go"
+KIND_WORDS = {
+    "working": "temporary tensors",
+    "ballast": "ballast, which stands for the rest of a rank",
+}
 
 
 def memory_block(material: Material, subject: Subject) -> Block:
@@ -44,7 +48,7 @@ def memory_block(material: Material, subject: Subject) -> Block:
         f"{subject.slug}-bytes", f"{subject.title}: the peak by kind",
         lambda theme: memory(kinds, near, theme, log_x=False), caption,
     )  # fmt: skip
-    sentences = tuple(_largest(own, name) for _, own in kinds.groupby("system", sort=False))
+    sentences = tuple(largest_kind(own, name) for _, own in kinds.groupby("system", sort=False))
     return Block(TITLE, sentences, figure, _behind(here, material))
 
 
@@ -59,11 +63,15 @@ def _behind(rows: pd.DataFrame, material: Material) -> tuple[Table, ...]:
     return tuple(table for table in found if table.rows)
 
 
-def _largest(kinds: pd.DataFrame, where: str) -> str:
-    """The kind that takes most of one system's peak at its largest |V|."""
+def largest_kind(kinds: pd.DataFrame, where: str) -> str:
+    """The kind that takes most of one system's peak, at the largest |V| whose record splits it."""
+    split = kinds.groupby("num_visual")["kind"].transform(lambda own: UNSPLIT not in set(own))
+    known = kinds[split.astype(bool)]
+    kinds = known if len(known) else kinds
     last = kinds[kinds["num_visual"] == kinds["num_visual"].max()]
     total, most = last["bytes"].sum(), last.loc[last["bytes"].idxmax()]
     return (
         f"{most['system']} at |V| = {most['num_visual']:,}: {quantity(most['bytes'], 'B')} of"
-        f" {quantity(total, 'B')} ({most['bytes'] / total:.0%}) is {most['kind']} ({where})."
+        f" {quantity(total, 'B')} ({most['bytes'] / total:.0%}) is"
+        f" {KIND_WORDS.get(str(most['kind']), most['kind'])} ({where})."
     )

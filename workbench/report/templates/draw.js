@@ -9,10 +9,18 @@
     plotlyServerURL: "",
     toImageButtonOptions: { format: "svg" },
   };
+  // The dark figure is the light one with what differs put in its place.
+  const patched = (whole, patch) => {
+    if ("=" in patch) return patch["="];
+    const copy = Array.isArray(whole) ? [...whole] : { ...whole };
+    for (const [key, inner] of Object.entries(patch)) copy[key] = patched(whole[key], inner);
+    return copy;
+  };
   const draw = (theme) => {
     for (const [slug, figure] of Object.entries(FIGURES)) {
       const place = document.getElementById(slug);
-      const { data, layout } = figure[theme];
+      const light = JSON.parse(JSON.stringify(figure.light));
+      const { data, layout } = theme === "dark" ? patched(light, figure.dark) : light;
       config.toImageButtonOptions.filename = slug;
       Plotly.react(place, data, layout, config);
     }

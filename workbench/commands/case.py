@@ -1,0 +1,25 @@
+"""The prediction of a report's case: the one part of a report that needs torch."""
+
+from workbench.errors import RequestError, Unsupported
+from workbench.report.case import Case, CaseAnswer
+
+
+def answer_case(case: Case) -> list[CaseAnswer]:
+    """Every cell of the case predicted, with its threshold; RequestError for a wrong name."""
+    from workbench.interface import limit, predict
+
+    found = []
+    for cell in case.cells():
+        record = predict(cell, case.device)
+        largest = None
+        if record.status in ("ok", "oom"):
+            try:
+                largest = limit(cell, case.device).max_visual
+            except (RequestError, Unsupported):
+                largest = None
+        time_s, peak = record.metrics.get("time_s"), record.metrics.get("peak_bytes")
+        found.append(CaseAnswer(
+            cell, record.status.value, time_s, None if peak is None else int(peak), largest,
+            tuple(record.flags),
+        ))  # fmt: skip
+    return found
