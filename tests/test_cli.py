@@ -190,6 +190,10 @@ def test_people_get_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     answer = Answer(capsys, "predict", "--visual", 1024)
     assert answer.code == 0
     assert "predicted on h100-80gb: ok" in answer.out
+    first = answer.out.splitlines()[0]
+    assert first.startswith("fits: ")
+    assert " of 78." in first
+    assert "an iteration, measured error of " in first
     assert "FLOPs executed" in answer.out
     assert "494 GFLOP" in answer.out
     assert "MiB" in answer.out

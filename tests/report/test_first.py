@@ -1,4 +1,4 @@
-"""The first page: answer, recommendation, six rows, facts, the author's words, the reader's case."""
+"""The first page: answer, recommendation, six rows, the author's words, the reader's case."""
 
 from pathlib import Path
 

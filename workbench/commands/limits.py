@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from workbench.commands import show
+from workbench.commands.answer import kind_words
 from workbench.commands.cells import (
     TIMEOUT_S,
     AsJson,
@@ -25,6 +26,7 @@ from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_of_any_size
 from workbench.errors import RequestError
 from workbench.interface import PREDICTED_ON
+from workbench.units import quantity
 
 if TYPE_CHECKING:
     from workbench.probe.predicting.limit import Limit
@@ -116,14 +118,17 @@ def limit(
     if json_:
         show.emit(found.document())
         return
-    print(f"{found.source} on {found.device}, {found.capacity_bytes:,} bytes")
     if found.max_visual is None:
         fewest = "nothing fits" if not found.fails_at else "no size was found that fits"
         print(f"{fewest}; {found.fails_at:,} visual tokens do not")
     else:
         beyond = "" if found.fails_at is None else f", {found.fails_at:,} do not"
         print(f"{found.max_visual:,} visual tokens fit{beyond}")
-    print(f"stopped by {found.stopped_by}")
+    room = quantity(found.capacity_bytes, "B")
+    print(
+        f"{found.source} on {found.device}, of {room}: most of it is"
+        f" {kind_words(found.stopped_by)} there"
+    )
     for flag in getattr(found, "flags", ()):
         print(f"flag  {flag}")
 
@@ -147,7 +152,6 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         return
     solve = found["solve"]
     largest, fails = found[f"max_{solve}"], found["fails_at"]
-    print(f"{found['source']} on {found['device']}, {found['capacity_bytes']:,} bytes")
     beyond = "" if fails is None else f", {fails:,.12g} do not"
     print(
         "nothing fits, not even one" if largest is None else FITS[solve].format(largest) + beyond
@@ -158,7 +162,11 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
             f"{found['max_visual']:,} visual tokens: {frames:,} frames of {found['resolution']}, "
             f"{found['tokens_each']:,} each step ({found['vision']})"
         )
-    print(f"stopped by {found['stopped_by']}")
+    room = quantity(found["capacity_bytes"], "B")
+    print(
+        f"{found['source']} on {found['device']}, of {room}: most of it is"
+        f" {kind_words(found['stopped_by'])} there"
+    )
     for note in found.get("notes", ()):
         print(f"note: {note}")
     for flag in found["flags"]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.commands.answer import answer
+
 if TYPE_CHECKING:
     from workbench.record import Record
 
@@ -88,6 +90,7 @@ def record(found: "Record", as_json: bool) -> None:
         document["metrics"] = {**dict.fromkeys(_ALWAYS), **document["metrics"]}
         emit(document)
         return
+    print(answer(found))
     print(f"{found.cell.title}, |T|={found.cell.num_text:,}")
     print(f"{found.source} on {found.device}: {found.status}")
     rows = [

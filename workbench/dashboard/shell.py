@@ -34,7 +34,7 @@ h1 {padding-top: 0}
 .stColumn {min-width: min(12rem, 100%)}
 .stColumn .stColumn {min-width: min(7rem, 100%)}
 [class*="st-key-scrolls-"] {overflow-x: auto}
-[class*="st-key-scrolls-"] > * {min-width: 54rem}
+[class*="st-key-scrolls-"] > * {min-width: 40rem}
 </style>"""
 REFRESH_S = 5.0
 SENTENCES = 3

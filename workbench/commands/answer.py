@@ -1,0 +1,63 @@
+"""The line that answers, which ``predict``, ``measure`` and ``limit`` print first."""
+
+import re
+from typing import TYPE_CHECKING
+
+from workbench.units import quantity
+
+if TYPE_CHECKING:
+    from workbench.record import Record
+
+KINDS = {
+    "working": "temporary tensors", "inputs": "the inputs", "weights": "weights",
+    "activations": "activations kept for the backward", "logits": "logits",
+    "gradients": "gradients", "optimizer": "optimizer states",
+}  # fmt: skip
+"""Kinds of memory in the words of who asks what stopped a cell."""
+_HELD_OUT = re.compile(r"held-out error of ([^:]+): ([\d.]+%) at the median, ([\d.]+%) at worst")
+
+
+def answer(found: "Record") -> str:
+    """'fits: 41.9 GiB of 78.6 GiB; 1.03 s an iteration, measured error 1.6% at the median'."""
+    peak = found.metrics.get("peak_bytes")
+    capacity = found.details.get("capacity_bytes")
+    seconds = found.metrics.get("time_s")
+    room = f" of {quantity(capacity, 'B')}" if isinstance(capacity, int) else ""
+    words = {"ok": "ran" if found.source == "measured" else "fits", "oom": "does not fit"}
+    status = words.get(found.status.value)
+    if status is None:
+        return f"{found.status.value}: {(found.error or 'no reason is known').splitlines()[0]}"
+    parts = []
+    if peak is not None:
+        needs = "needs " if found.status.value == "oom" else ""
+        parts.append(f"{needs}{quantity(peak, 'B')}{room}")
+    if seconds is not None and found.status.value == "ok":
+        parts.append(_seconds(found, float(seconds)))
+    return f"{status}: {'; '.join(parts)}" if parts else status
+
+
+def _seconds(found: "Record", seconds: float) -> str:
+    """The seconds with how sure they are: the error of such cells, or the marks of the record."""
+    words = f"{quantity(seconds, 's')} an iteration"
+    if found.source == "measured":
+        marks = [word for name, word in MARKS.items()
+                 if any(flag.partition(":")[0] == name for flag in found.flags)]  # fmt: skip
+        marks += [f"{len(taken)} samples" for taken in [found.samples.get("time_s", [])] if taken]
+        return f"{words} ({', '.join(marks)})" if marks else words
+    for flag in found.flags:
+        if match := _HELD_OUT.search(flag):
+            kind, median, worst = match.groups()
+            return f"{words}, measured error of {kind}: {median} at the median, {worst} at worst"
+    if any(flag.startswith("uncalibrated") for flag in found.flags):
+        return f"at least {words}: a lower bound, nothing was measured"
+    return words
+
+
+MARKS = {"emulated": "emulated", "no_warmup": "cold", "power_capped": "power-capped",
+         "throttled": "throttled", "host_bound": "host-bound"}  # fmt: skip
+"""As ``analysis.marks`` has them, which a node without pandas lacks."""
+
+
+def kind_words(kind: str) -> str:
+    """A kind of memory in plain words."""
+    return KINDS.get(kind, kind)
