@@ -71,6 +71,7 @@ Dtype = Annotated[
 ]
 Logits = Literal["all", "text"]
 LossRows = Literal["text", "all"]
+WeightsDtype = Literal["int4", "int8", "fp8"]
 Layers = Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True), Whole]
 AllocatorSetting = Literal["default", "expandable_segments"]
 Source = Literal["measured", "predicted"]
@@ -133,6 +134,8 @@ class Cell(BaseModel):
     """Parts of scope ``lvlm`` that are not trained, such as ``decoder,tower``."""
     lora: str | None = Field(default=None, title="LoRA")
     """Adapters beside the decoder's frozen linear layers, ``alpha=32,r=16,targets=all-linear``."""
+    weights_dtype: WeightsDtype | None = Field(default=None, title="Frozen weights in")
+    """How the frozen matrices of the decoder's layers are held; None is the cell's dtype."""
     ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
     """Ranks that share one sequence (DeepSpeed-Ulysses)."""
     layer: Annotated[int, Field(ge=0, le=10_000, strict=True), Whole] | None = None
@@ -250,6 +253,8 @@ class Cell(BaseModel):
             raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
         if self.cache and self.pass_ != "forward":
             raise ValueError(f"cache: a forward pass keeps keys and values, not {self.pass_}")
+        if self.weights_dtype is not None:
+            self._check_packed(self.weights_dtype)
         if self.lora is not None:
             self._check_lora()
         if self.sub_group_size != SUB_GROUP_SIZE and self.zero != 3:
@@ -262,6 +267,22 @@ class Cell(BaseModel):
                 "that share a sequence are among those that share the states"
             )
         return self
+
+    def _check_packed(self, scheme: str) -> None:
+        if self.scope == "layer":
+            raise ValueError(
+                f"weights_dtype {scheme}: of a whole decoder; use scope decoder or lvlm"
+            )
+        if self.pass_ == "train" and self.lora is None:
+            raise ValueError(f"weights_dtype {scheme}: such weights cannot be trained; add lora")
+        if self.pass_ == "decode":
+            raise ValueError(f"weights_dtype {scheme}: kernels of a decode step are not modelled")
+        if self.under_deepspeed or self.ulysses > 1:
+            raise ValueError(f"weights_dtype {scheme}: one process alone holds such weights here")
+        if self.fold:
+            raise ValueError(f"fold: needs the output projection as numbers, not as {scheme}")
+        if self.dtype == "float64":
+            raise ValueError(f"weights_dtype {scheme}: is widened to at most float32, not float64")
 
     def _check_lora(self) -> None:
         if not self.optimizes:

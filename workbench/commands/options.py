@@ -88,6 +88,9 @@ CELL_OPTIONS = (
     CellOption("--accumulate", int, "accumulate", "Micro-batches of an optimizer step.", "1"),
     CellOption("--frozen", str, "frozen", "Parts not trained: decoder,tower.", "none"),
     CellOption("--lora", str, "lora", "Train adapters: r=16,alpha=32,targets=all-linear.", "none"),
+    CellOption(
+        "--weights-dtype", str, "weights_dtype", "Frozen weights: int4, int8, fp8.", "the dtype"
+    ),
     CellOption("--offload-optimizer", bool, "offload_optimizer", "AdamW on the host (ZeRO)."),
     CellOption("--ulysses", int, "ulysses", "GPUs that share one sequence.", "1"),
     CellOption("--layer", int, "layer", "Layer of scope layer.", "first with global attention"),

@@ -23,6 +23,7 @@ from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import MasterAdamW
+from workbench.lvlm.packed import Packed, pack
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.pictures import look
 from workbench.lvlm.place import Place
@@ -120,9 +121,11 @@ class Workload:
 
     def held_by_kind(self) -> dict[str, list[Tensor]]:
         """The same as weights, inputs (buffers too) and optimizer."""
-        buffers = list(self.module.buffers())
+        packed = [m for m in self.module.modules() if isinstance(m, Packed)]
+        codes = {id(b): b for m in packed for b in m.buffers()}
+        buffers = [b for b in self.module.buffers() if id(b) not in codes]
         return {
-            "weights": list(self.module.parameters()),
+            "weights": [*self.module.parameters(), *codes.values()],
             "inputs": [*self.inputs, *self.upstream, *self.context.tensors(), *buffers],
             "optimizer": [] if self.optimizer is None else self.optimizer.tensors(),
         }
@@ -168,7 +171,8 @@ class Workload:
     @property
     def num_parameters(self) -> int:
         """Parameters of the scope, tied ones once."""
-        return sum(p.numel() for p in self.module.parameters())
+        packed = (m.numel for m in self.module.modules() if isinstance(m, Packed))
+        return sum(p.numel() for p in self.module.parameters()) + sum(packed)
 
 
 Builder = Callable[[Cell, System, Context], Workload]
@@ -213,6 +217,8 @@ def build(
     )
     workload = SCOPES[cell.scope](cell, system, context)
     freeze(workload)
+    if cell.weights_dtype is not None:
+        pack(workload, cell.weights_dtype, light=tracing(context.device))
     lora = cell.lora_adapters
     if lora is not None:
         dtype = DTYPES[lora.dtype or cell.dtype]

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from workbench.errors import RequestError, Unsupported
 from workbench.lora import ALL, Lora
+from workbench.lvlm.linears import decoder_linears, replace_module
+from workbench.lvlm.packed import Packed
 from workbench.lvlm.weights import create, materialise, randomise
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Adapted(nn.Module):
     """A frozen linear layer and its adapter, the operators of ``peft.tuners.lora.Linear``."""
 
     def __init__(
-        self, base: nn.Linear, lora: Lora, device: "torch.device", dtype: "torch.dtype"
+        self, base: Any, lora: Lora, device: "torch.device", dtype: "torch.dtype"
     ) -> None:
         super().__init__()
         self.base_layer, self.scaling = base, lora.scaling
@@ -41,6 +43,11 @@ class Adapted(nn.Module):
         """[…, in] -> […, out]."""
         result = self.base_layer(x)
         dtype = result.dtype
+        if isinstance(self.base_layer, Packed):
+            # peft's layer over bitsandbytes copies it, for the sake of its backward.
+            result = result.clone()
+            x = x.to(self.lora_A.weight.dtype)
+            return result + (self.lora_B(self.lora_A(x)) * self.scaling).to(dtype)
         x = x.to(self.lora_A.weight.dtype)
         result = result + self.lora_B(self.lora_A(x)) * self.scaling
         return result.to(dtype)
@@ -61,10 +68,9 @@ def add_adapters(workload: "Workload", lora: Lora, dtype: "torch.dtype", light: 
     device = workload.context.device
     if light:
         for name, base in chosen.items():
-            parent, _, own = name.rpartition(".")
-            setattr(workload.module.get_submodule(parent), own, Adapted(base, lora, device, dtype))
+            replace_module(workload.module, name, Adapted(base, lora, device, dtype))
         return
-    _inject(workload.module, chosen, lora)
+    _inject(workload.module, chosen, lora, workload.cell.weights_dtype == "int4")
     for name in chosen:
         layer: Any = workload.module.get_submodule(name)
         for half in (*layer.lora_A.values(), *layer.lora_B.values()):
@@ -72,28 +78,20 @@ def add_adapters(workload: "Workload", lora: Lora, dtype: "torch.dtype", light: 
             randomise(half)
 
 
-def _inject(module: nn.Module, names: Iterable[str], lora: Lora) -> None:
+def _inject(module: Any, names: Iterable[str], lora: Lora, four_bits: bool) -> None:
     """peft's own layers, whose adapters have no memory yet."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise RequestError(f"lora: measuring needs peft: {INSTALL}") from None
     config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=[*names])
+    module.is_loaded_in_4bit = four_bits  # As transformers tells peft.
     inject_adapter_in_model(config, module, low_cpu_mem_usage=True)
 
 
-def _targets(module: nn.Module, lora: Lora) -> dict[str, nn.Linear]:
-    """The linear layers of the decoder's layers that are adapted, by their path in the model.
-
-    A layer that stands in for several in a trace has one path, its first.
-    """
-    found = {
-        name: child
-        for name, child in module.named_modules()
-        if isinstance(child, nn.Linear) and "layers" in name.split(".")
-    }
-    inside = {id(m) for m in module.get_submodule("layers").modules()}
-    found = {name: child for name, child in found.items() if id(child) in inside}
+def _targets(module: nn.Module, lora: Lora) -> dict[str, nn.Module]:
+    """The linear layers of the decoder's layers that are adapted, by their path in the model."""
+    found = decoder_linears(module)
     names = {name.rpartition(".")[2] for name in found}
     missing = sorted(set(lora.targets) - names)
     if missing:

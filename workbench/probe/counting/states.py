@@ -47,12 +47,16 @@ class Parameter(NamedTuple):
     """tower, adapter or decoder: each has a learning rate of its own."""
     numel: int
     trained: bool = True
-    item: int | None = None
-    """Bytes of an element, where that is not the cell's dtype."""
+    size: int | None = None
+    """Its bytes, where they are not those of the cell's dtype."""
+
+    def bytes(self, cell: Cell) -> int:
+        """What it takes."""
+        return ITEM[cell.dtype] * self.numel if self.size is None else self.size
 
     def width(self, cell: Cell) -> int:
-        """Bytes of an element."""
-        return self.item or ITEM[cell.dtype]
+        """Bytes of an element of one that is trained."""
+        return ITEM[cell.dtype] if self.size is None else self.size // self.numel
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,9 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
     trained = sum(map(sum, groups))
     if cell.zero == 0:
         several = world > 1
-        gradients = sum(p.width(cell) * p.numel for p in parameters if p.trained)
+        gradients = sum(p.bytes(cell) for p in parameters if p.trained)
         return States(
-            weights=sum(p.width(cell) * p.numel for p in parameters),
+            weights=sum(p.bytes(cell) for p in parameters),
             gradients=gradients,
             reduced=gradients,
             optimizer=sum(adamw_bytes(p.width(cell)) * p.numel for p in parameters if p.trained),

@@ -22,6 +22,7 @@ from workbench.lvlm.kinds import Stretch
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.marks import unmasked_by
 from workbench.lvlm.offload import WATCH
+from workbench.lvlm.packed import Packed
 from workbench.lvlm.scopes.decoder import Run
 from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.pictures import Pictures
@@ -141,7 +142,7 @@ def trace(
                 f"num_visual {cell.num_visual}: a tensor of this cell has more than 2**63 bytes"
             ) from None
         raise
-    if cell.lora is None:
+    if cell.lora is None and cell.weights_dtype is None:
         return found
     # No closed form: which gradients there are depends on where the first adapter stands.
     plain = cell.replace(**WITHOUT_RECOMPUTATION)
@@ -197,7 +198,8 @@ def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace
         held = [tracker.block_of(t) for t in (*weights, *caches)]
         middles = plan.count - (UNITS - 1)
         timeline = repeat_middle(timeline, bounds.frozen(), middles, held)
-        listed = parameters_of(workload, {id(w) for w in weights}, middles)
+        packed = [m for layer in unit for m in layer.modules() if isinstance(m, Packed)]
+        listed = parameters_of(workload, {id(w) for w in (*weights, *packed)}, middles)
         first = plan.start + plan.unit
         repeated = workload.layers[first : first + plan.unit]
         workload.layers += [(p, place, n * (middles - 1)) for p, place, n in repeated]
@@ -453,7 +455,10 @@ def blocks_of(workload: Workload) -> list[nn.Module]:
 def parameters_of(
     workload: Workload, repeated: Set[int] = frozenset(), times: int = 1
 ) -> tuple[Parameter, ...]:
-    """Every parameter, in order; the run of those whose ids are ``repeated`` stands ``times``."""
+    """Every parameter, in order; the run of those whose ids are ``repeated`` stands ``times``.
+
+    Packed matrices come last.
+    """
     part_of = workload.part_of()
     found: list[Parameter] = []
     run: list[Parameter] = []
@@ -463,7 +468,7 @@ def parameters_of(
             part_of[id(parameter)],
             parameter.numel(),
             parameter.requires_grad,
-            None if width == workload.context.dtype.itemsize else width,
+            None if width == workload.context.dtype.itemsize else parameter.nbytes,
         )
         if id(parameter) in repeated:
             run.append(entry)
@@ -471,7 +476,13 @@ def parameters_of(
         found += run * times
         run = []
         found.append(entry)
-    return (*found, *run * times)
+    packed = [m for m in workload.module.modules() if isinstance(m, Packed)]
+    matrices = (
+        Parameter("decoder", m.numel, False, m.nbytes)
+        for m in packed
+        for _ in range(times if id(m) in repeated else 1)
+    )
+    return (*found, *run * times, *matrices)
 
 
 def saved_bytes(traced: Trace) -> int:

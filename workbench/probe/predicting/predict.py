@@ -11,6 +11,7 @@ from workbench.errors import RequestError, Unsupported, unknown_name
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loss import loss_flags
 from workbench.lvlm.models import MODELS, resolve
+from workbench.lvlm.packed import packed_flags
 from workbench.lvlm.pictures import look
 from workbench.lvlm.quantized import quantization_flags, quantized_weights
 from workbench.lvlm.towers import tower_of
@@ -107,7 +108,7 @@ def predict(
         seconds = shared.beside(seconds)
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
-    flags += loss_flags(cell)
+    flags += [*loss_flags(cell), *packed_flags(cell)]
     if cell.offload_optimizer:
         flags.append(
             "offload_optimizer: the step on the host, and gradients and weights on their way "
