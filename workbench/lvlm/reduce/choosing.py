@@ -11,10 +11,10 @@ def split_by(importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def spaced(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """``count`` evenly spaced of rows [b, n], from the first on, and the others, in order."""
+    """``count`` evenly spaced of rows [b, n, …], from the first on, and the others, in order."""
     step = rows.shape[1] // count
     runs = rows[:, : step * count].unflatten(1, (count, step))
-    others = torch.cat((runs[:, :, 1:].flatten(1), rows[:, step * count :]), 1)
+    others = torch.cat((runs[:, :, 1:].flatten(1, 2), rows[:, step * count :]), 1)
     return runs[:, :, 0], others
 
 

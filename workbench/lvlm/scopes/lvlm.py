@@ -140,13 +140,13 @@ def glance_of(tower: Tower, module: nn.Module, reducer: Reducer) -> Glance | Non
     return Glance(view, reducer.needs)
 
 
-def backward_of_choice(cell: Cell, last: bool, adapter: bool, flops: int) -> int:
-    """FLOPs of the backward of a reducer without weights: none if nothing before it is trained.
+def trained_before(cell: Cell, last: bool, adapter: bool) -> bool:
+    """Whether anything before a reducer is trained, so that what it reads needs a gradient.
 
     ``last`` says whether it stands behind the adapter, ``adapter`` whether there is one.
     """
     before = {"tower", "adapter"} if last and adapter else {"tower"}
-    return 0 if before <= set(cell.frozen_parts) else flops
+    return not before <= set(cell.frozen_parts)
 
 
 def widen(tower: Tower, system: System, reducer: Reducer) -> None:
@@ -208,21 +208,25 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     if system.adapter:
         flops = cell.batch * tower.adapter_flops(grids) * left // whole
         workload.outside_flops["adapter"] = flops
+    learns = False
     if reducer is not None:
         width = model.visual_width(tower, system)
         flops = sum(reducer.flops(grid, width, tower.head_size) for grid in images)
         shown = tower.glance_flops(grids, reducer.needs)
         workload.outside_flops["reducer"] = cell.batch * (flops + shown)
-        if not reducer.parameters(width):
-            backward = cell.batch * sum(reducer.backward_flops(grid, width) for grid in images)
-            workload.backward_flops["reducer"] = backward_of_choice(
-                cell, not before, system.adapter, backward
-            )
+        learns = reducer.parameters(width) > 0 and "reducer" not in cell.frozen_parts
+        if not trained_before(cell, not before, system.adapter) and not learns:
+            workload.backward_flops["reducer"] = 0
+        elif not reducer.parameters(width):
+            backward = sum(reducer.backward_flops(grid, width) for grid in images)
+            workload.backward_flops["reducer"] = cell.batch * backward
     workload.leaf_flops = cell.batch * tower.patch_flops(grids)
     if "tower" in cell.frozen_parts:
         frozen = "adapter" in cell.frozen_parts
         entry = cell.batch * tower.entry_flops(grids) * left // whole if system.adapter else 0
         workload.leaf_flops = workload.outside_flops.get("adapter", 0) if frozen else entry
+        if before and learns:
+            workload.leaf_flops = 0  # What enters the adapter is learned.
     return workload
 
 

@@ -79,7 +79,7 @@ ROWS = (
     Row(names("lerp"), POINTWISE, "cuda/Lerp.cu", True),
     Row(names("logaddexp"), POINTWISE, "cuda/LogAddExpKernel.cu", True),
     Row(names("add add_ sub sub_ mul div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
-              "tanh_backward ge lt eq clamp clamp_min "
+              "tanh_backward ge gt lt eq clamp clamp_min sin cos "
               "bitwise_and bitwise_or where masked_fill"), POINTWISE,
         "TensorIterator.cpp; cuda/Loops.cuh"),
     Row(names("_to_copy clone copy_"), "its tensors alone: on one device types and strides "
