@@ -57,9 +57,18 @@ OWN["qwen3_vl"] = {
         "mrope_section": [2, 1, 1],
     },
 }
+OWN["qwen3_vl_moe"] = {
+    **OWN["qwen3_vl"],
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "tie_word_embeddings": False,
+}
+EXPERTS = ("qwen3_vl_moe",)
+"""Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 ALIKE = {"qwen2_vl": "qwen2_5_vl"}
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
-FAMILY_NAMES = sorted(set(OWN) - set(ALIKE))
+FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS))
 LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)
 """Those that scope ``layer`` serves."""
 SIGLIP = {
@@ -121,6 +130,14 @@ TOWERS = {
             "deepstack_visual_indexes": [0, 1],
         },
         **TOKEN_IDS,
+    },
+}
+TOWERS["qwen3_vl_moe"] = {
+    **TOWERS["qwen3_vl"],
+    "model_type": "qwen3_vl_moe",
+    "vision_config": {
+        **TOWERS["qwen3_vl"]["vision_config"],
+        "model_type": "qwen3_vl_moe_vision",
     },
 }
 """What stands around the text model of a vision-language model, by the family of its decoder."""

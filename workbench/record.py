@@ -64,6 +64,12 @@ for _name, _unit, _label, _convention in (
         "dense count without any recomputation; numerator of MFU",
     ),
     ("params", "1", "Parameters", "of the scope, tied weights once"),
+    (
+        "active_params",
+        "1",
+        "Active parameters",
+        "params without the experts that one token does not meet; of models with experts",
+    ),
     ("peak_bytes", "B", "Peak memory", "peak of allocated bytes, device context excluded"),
     ("reserved_bytes", "B", "Reserved memory", "peak that the caching allocator held, CUDA only"),
     (

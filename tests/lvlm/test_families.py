@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from tests.small import ALIKE, FAMILY_NAMES, small_model
+from tests.small import ALIKE, EXPERTS, FAMILY_NAMES, small_model
 from workbench.errors import RequestError
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 
 
 def test_every_family_has_a_small_model():
-    assert sorted(FAMILIES) == sorted([*FAMILY_NAMES, *ALIKE])
+    assert sorted(FAMILIES) == sorted([*FAMILY_NAMES, *ALIKE, *EXPERTS])
 
 
 @pytest.mark.parametrize("family", sorted(ALIKE))

@@ -86,6 +86,7 @@ PUBLISHED_SIZES = {
     "qwen3-vl-4b": 4_437_815_808,
     "qwen3-vl-8b": 8_767_123_696,
     "qwen3-vl-32b": 33_357_390_064,
+    "qwen3-vl-30b-a3b": 31_070_754_032,
 }
 """Parameters of the published checkpoints."""
 

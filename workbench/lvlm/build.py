@@ -51,6 +51,10 @@ DTYPES = {
 }
 
 
+EXPERTS = "grouped_mm"
+"""transformers' word for the experts of a layer as one call: torch's grouped matmul."""
+
+
 @dataclass
 class Workload:
     """What one cell runs. ``step()`` is one iteration; nothing is allocated between iterations."""
@@ -199,6 +203,7 @@ def build(
     model = resolve(cell.model)
     system, kernel = system_of(cell), KERNELS[cell.kernel]
     model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
+    model.config._experts_implementation = EXPERTS  # As transformers' own models choose it.
     if cell.ulysses > 1:
         register(cell, model, torch.device(device))
     whole = decoder_layout(cell, model, pictures)
@@ -383,6 +388,11 @@ def parts_of(
     system.refuse(parts, place, bites)
     context.kernel.refuse(parts, system.decomposed, bites and not decode)
     context.require(parts, system.decomposed)
+    if parts.experts is not None and context.dtype == torch.float64:
+        raise Unsupported(
+            f"dtype float64: the experts of {parts.attention.config.model_type} are one call of "
+            "torch's grouped matmul, which takes float32, bfloat16 and float16"
+        )
     added = not place.inserted and system.extra_parameters(parts, place)
     if added and context.checkpoint() is not None:
         context.flag(f"weights: random in what {system.name} adds to a layer")

@@ -43,6 +43,12 @@ WHOLE = {
     "window_size": 10**6,
     "mm_tokens_per_image": 10**6,
     "mrope_section": 2**14,
+    "num_position_embeddings": 2**24,
+    "num_experts": 2**14,
+    "num_local_experts": 2**14,
+    "num_experts_per_tok": 2**14,
+    "moe_intermediate_size": 2**22,
+    "decoder_sparse_step": 2**10,
 }
 """Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
 POSITIVE = (
@@ -120,6 +126,11 @@ def check_dividing(name: str, config: Any) -> None:
     head_dim = head_dim or config.hidden_size // heads
     if head_dim % 2:
         raise RequestError(f"{shown} head_dim {head_dim}: rotary embeddings need an even one")
+    active, experts = (
+        getattr(config, name, None) for name in ("num_experts_per_tok", "num_experts")
+    )
+    if active and experts and active > experts:
+        raise RequestError(f"{shown} num_experts_per_tok {active}: at most num_experts {experts}")
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         return

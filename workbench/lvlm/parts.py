@@ -5,11 +5,20 @@ Shapes: B batch, S tokens, D hidden size, H query heads, G key/value heads, K he
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Experts(NamedTuple):
+    """An MLP of several, of which a router chooses some for each token."""
+
+    active: int
+    """Those that a token meets."""
+    total: int
+
 
 Rope = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -39,6 +48,23 @@ class LayerParts:
     """(x [B, heads, S, K], cos, sin [B, S, K]) -> x rotated."""
     role: str = ""
     """The attention system's word for what it does in this layer."""
+    experts: Experts | None = None
+    """None where the MLP is one."""
+
+    @property
+    def mlp_elements(self) -> int:
+        """Elements of the MLP's matrices that one token is multiplied with, its router's too."""
+        matrices = sum(w.numel() for w in self.mlp.parameters() if w.ndim > 1)
+        return matrices - self.idle_parameters
+
+    @property
+    def idle_parameters(self) -> int:
+        """Parameters of the experts that one token does not meet."""
+        if self.experts is None:
+            return 0
+        # Each expert's matrices are a slice of a three-dimensional one.
+        stacked = sum(w.numel() for w in self.mlp.parameters() if w.ndim == 3)
+        return stacked // self.experts.total * (self.experts.total - self.experts.active)
 
     def query(self, x_bsd: Tensor) -> Tensor:
         """Un-rotated queries [B, H, S, K], QK-norm applied where the family has one."""
@@ -136,7 +162,14 @@ def _parts(
         softcap=getattr(attention, "attn_logit_softcapping", None),
         window=window_of(attention),
         rope=rope,
+        experts=_experts(layer.mlp),
     )
+
+
+def _experts(mlp: Any) -> Experts | None:
+    """The experts of transformers' sparse blocks, which have a router named ``gate``."""
+    experts = getattr(mlp, "experts", None)
+    return None if experts is None else Experts(mlp.gate.top_k, experts.num_experts)
 
 
 def window_of(attention: Any) -> int | None:

@@ -290,5 +290,4 @@ def token_flops(parts: "LayerParts", q: bool = True, kv: bool = True, rest: bool
         parts.num_heads * parts.head_dim,
         parts.num_kv_heads * parts.head_dim,
     )
-    mlp = sum(w.numel() for w in parts.mlp.parameters() if w.ndim == 2)
-    return 2 * (d * wide * q + 2 * d * narrow * kv + (wide * d + mlp) * rest)
+    return 2 * (d * wide * q + 2 * d * narrow * kv + (wide * d + parts.mlp_elements) * rest)

@@ -73,9 +73,7 @@ class Mergers(nn.Module):
 class Qwen3VL(QwenTower):
     """Images of any size in whole tokens of 32 × 32 pixels; each pair of frames is an image."""
 
-    serves: ClassVar[Serves] = {
-        "qwen3_vl": ("qwen3_vl_vision",),
-    }
+    serves: ClassVar[Serves] = {"qwen3_vl": ("qwen3_vl_vision",)}
     front_end = "qwen3-vl"
     kind = "qwen3_vl_vision"
     config_class = "Qwen3VLVisionConfig"

@@ -38,6 +38,10 @@ def operator_flops(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], o
         q, k = _query_and_key(args, packet)
         batch, heads, rows, size = q.shape
         return MATMULS[packet] * 2 * batch * heads * rows * k.shape[2] * size
+    if packet is aten._grouped_mm:
+        # Every row of the one operand meets one group of the other, or both are cut alike.
+        left, right = args[:2]
+        return 2 * left.shape[-2] * left.shape[-1] * right.shape[-1]
     formula: Callable[..., int] | None = flop_registry.get(packet)
     return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
 

@@ -64,6 +64,11 @@ ROWS = (
     Row(names("mm addmm bmm"), "cuBLAS and its workspace (kind `workspace`); an operand whose "
         "strides cuBLAS does not take is copied: left out",
         "cuda/Blas.cpp, prepare_matrix_for_cublas", True),
+    Row(names("_grouped_mm"), "one kernel of CUTLASS for bfloat16 from Hopper on, with some KB of "
+        "pointers; elsewhere a matmul for each expert: its tensors", "cuda/GroupedBlas.cpp"),
+    Row(names("div_"), POINTWISE, "TensorIterator.cpp; cuda/Loops.cuh"),
+    Row(names("histc cumsum"), "counts of rows and their sums, one number an expert; CUB's "
+        "buffers (some KB) are left out", "cuda/SummaryOps.cu; cuda/ScanKernels.cpp"),
     Row(names("convolution convolution_backward"), "cuDNN's plans have workspaces of their own: "
         "left out (a tower's patches alone)", "Convolution.cpp; cudnn/ConvShared.cpp"),
     Row(names("avg_pool2d avg_pool2d_backward"), "its tensors; a strided input is copied: left "

@@ -62,6 +62,8 @@ class Trace:
     model_flops_causal: int
     """model_flops without the pairs that the mask hides."""
     params: int
+    active_params: int
+    """Those of ``params`` that one token meets: all, but for experts that it is not sent to."""
     params_by_part: dict[str, int]
     """Of tower, adapter and decoder, where a cell has them."""
     parameters: tuple[Parameter, ...]
@@ -214,6 +216,7 @@ def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace
         model_flops=times * model_flops(workload),
         model_flops_causal=times * (model_flops(workload) - hidden_model_flops(workload)),
         params=params,
+        active_params=params - sum(n * p.idle_parameters for p, _, n in workload.layers),
         parameters=listed,
         params_by_part=params_by_part(workload, params),
         all_to_all_bytes=all_to_all_bytes(workload.cell, workload.context.dtype.itemsize),

@@ -30,6 +30,11 @@ def bytes_of(packet: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -
     if packet in MOVES_NOTHING:
         return 0
     written = sum(map(extent, outputs))
+    if packet is aten._grouped_mm and inputs[0].ndim == 2 and inputs[1].ndim == 3:
+        rows, groups = inputs[0].shape[0], inputs[1].shape[0]
+        # Of groups that no row meets nothing is read; rows are spread over as many as they can.
+        met = extent(inputs[1]) // groups * min(rows, groups)
+        return written + extent(inputs[0]) + met + sum(map(extent, inputs[2:]))
     if packet in GATHERS:
         return 2 * written + sum(map(extent, inputs[1:]))
     return written + sum(map(extent, inputs))

@@ -10,7 +10,7 @@ from workbench.devices import DEVICES, Device, device
 from workbench.errors import RequestError, Unsupported, unknown_name
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loss import loss_flags
-from workbench.lvlm.models import MODELS, resolve
+from workbench.lvlm.models import MODELS, Resolved, resolve
 from workbench.lvlm.packed import packed_flags
 from workbench.lvlm.pictures import look
 from workbench.lvlm.quantized import quantization_flags, quantized_weights
@@ -228,7 +228,18 @@ def model_flags(cell: Cell) -> list[str]:
     added = []
     if model.family.deepstack and cell.scope == "decoder" and cell.pass_ != "decode":
         added = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
-    return [*model.flags, *towers, *added, *quantization_flags(model, cell)]
+    return [*model.flags, *towers, *added, *expert_flags(model), *quantization_flags(model, cell)]
+
+
+def expert_flags(model: Resolved) -> list[str]:
+    """What is counted of a model with experts, whose routing only data decides."""
+    count = getattr(model.config, "num_experts", None)
+    if not count:
+        return []
+    return [
+        f"experts: FLOPs are of the {model.config.num_experts_per_tok} of {count} that a token "
+        "meets, bytes held of all; bytes_moved as if tokens were spread over all evenly"
+    ]
 
 
 def model_facts(cell: Cell, params: int | None) -> tuple[dict[str, int | float | None], list[str]]:
@@ -244,6 +255,11 @@ def counts(traced: Trace) -> dict[str, int | float | None]:
         "flops_causal": traced.flops_causal,
         "model_flops": traced.model_flops,
         "params": traced.params,
+        **(
+            {}
+            if traced.active_params == traced.params
+            else {"active_params": traced.active_params}
+        ),
         "weight_bytes": traced.timeline.of_kind("weights"),
         "bytes_moved": traced.bytes_moved,
         **(
