@@ -163,6 +163,7 @@ def test_a_published_folder_is_the_catalogue_s_model(name, tmp_path):
         one, other = (tokens(n, resolution=size) for n in (folder.name, name))
         assert one["num_visual"] == other["num_visual"]
         assert one.get("markers") == other.get("markers")
+    assert tower_of(folder).front.max_frames == tower_of(catalogue).front.max_frames
 
 
 @pytest.mark.parametrize("name", sorted(n for n in MODELS if MODELS[n].around))

@@ -231,3 +231,17 @@ def test_images_that_stand_for_tokens():
     assert tower_of(resolve("mistral-small-3.1-24b")).grids(66) == (Grid(1, 12, 22),)
     assert tower_of(resolve("internvl3-8b")).grids(512) == (Grid(1, 32, 32),) * 2
     assert tower_of(resolve("llava-onevision-7b")).grids(589) == (Grid(3, 27, 27, 1.0),)
+
+
+@pytest.mark.parametrize("kind", sorted(WRAPPERS))
+def test_pixels_of_frames_are_what_the_tower_takes(kind, tmp_path):
+    """A video's frames are images of their own, but for OneVision, which pools them."""
+    name = small_wrapper(kind, tmp_path)
+    tower = tower_of(resolve(name))
+    items = tower.of_video(120, 70, 3, 1.0)
+    grids = tuple(grid for item in items for grid in item)
+    frames = [Image.new("RGB", (120, 70), (9 * n, 40, 200)) for n in range(3)]
+    pixels = tower.preprocess(frames, 3)
+    assert pixels.shape == tower.pixels(1, grids)
+    wanted = tower.front.tokens_of_video(120, 70, 3)
+    assert sum(map(tower.tokens, grids)) == wanted

@@ -27,18 +27,20 @@ class Idefics3(FrontEnd):
     )
     models: ClassVar[tuple[str, ...]] = ("idefics3-", "smolvlm2-")
     of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smolvlm2-2.2b": {"image_size": 384, "shuffle": 3, "longest_edge": 1536},
+        "smolvlm2-2.2b": {"image_size": 384, "shuffle": 3, "longest_edge": 1536, "max_frames": 64},
         "smolvlm2-500m": {
             "image_size": 512,
             "patch_size": 16,
             "shuffle": 4,
             "longest_edge": 2048,
+            "max_frames": 64,
         },
         "smolvlm2-256m": {
             "image_size": 512,
             "patch_size": 16,
             "shuffle": 4,
             "longest_edge": 2048,
+            "max_frames": 64,
         },
     }
 
@@ -81,6 +83,15 @@ class Idefics3(FrontEnd):
                     f"model {found.model!r}: {file}: do_image_splitting {splits!r:.60}: true or "
                     "false"
                 )
+        if found.videos is not None:
+            file, fields = found.videos
+            sampling = fields.get("video_sampling")
+            if sampling is not None and not isinstance(sampling, Mapping):
+                raise RequestError(
+                    f"model {found.model!r}: {file}: video_sampling {sampling!r:.60}: an object "
+                    "with max_frames"
+                )
+            found.take("max_frames", (sampling or {}).get("max_frames"), file)
         found.whole_patches(self.image_size, self.patch_size)
         size, patch, shuffle = (
             found.taken.get(name, (getattr(self, name),))[0]

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from workbench.errors import RequestError, Unsupported
@@ -12,6 +13,10 @@ from workbench.lvlm.towers.squares import Squares, check_projector, depth_of
 from workbench.vision.internvl import InternVL as FrontEnd
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from PIL.Image import Image
+
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
 
@@ -133,13 +138,19 @@ class InternVL(Squares):
     ) -> tuple[tuple[Grid, ...], ...]:
         return ((self.image,),) * num_frames
 
-    def processor(self) -> Any:
+    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
+        processor = self.processor(tiled=not num_frames)
+        found = (processor(i, return_tensors="pt")["pixel_values"] for i in images)
+        return torch.cat([*found])
+
+    def processor(self, tiled: bool = True) -> Any:
+        """transformers' image processor; a frame of a video is not ``tiled``."""
         from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as module
 
         side = self.eye.image_size
         return module.GotOcr2ImageProcessorPil(
             size={"height": side, "width": side},
-            crop_to_patches=True,
+            crop_to_patches=tiled,
             min_patches=self.eye.min_tiles,
             max_patches=self.eye.max_tiles,
             image_mean=[0.485, 0.456, 0.406],
