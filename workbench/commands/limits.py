@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 FITS = {
     "batch": "a batch of {:,} fits",
+    "images": "{:,} images fit",
+    "pixels": "max_pixels of {:,} fits",
     "frames": "{:,} frames fit",
     "minutes": "{:,.4g} minutes fit",
 }
@@ -61,7 +63,7 @@ def limit(
     ] = TIMEOUT_S,
     emulate: Emulate = None,
     solve: Annotated[
-        str, typer.Option(help="What to solve for: visual, batch, frames or minutes.")
+        str, typer.Option(help="Solve for visual, batch, images, pixels, frames or minutes.")
     ] = "visual",
     visual: Annotated[
         int | None,
@@ -157,11 +159,7 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         "nothing fits, not even one" if largest is None else FITS[solve].format(largest) + beyond
     )
     if largest is not None and "tokens_each" in found:
-        frames = found.get("max_frames", largest)
-        print(
-            f"{found['max_visual']:,} visual tokens: {frames:,} frames of {found['resolution']}, "
-            f"{found['tokens_each']:,} each step ({found['vision']})"
-        )
+        print(f"{found['max_visual']:,} visual tokens: {_made_of(found)} ({found['vision']})")
     room = quantity(found["capacity_bytes"], "B")
     print(
         f"{found['source']} on {found['device']}, of {room}: most of it is"
@@ -171,6 +169,16 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         print(f"note: {note}")
     for flag in found["flags"]:
         print(f"flag  {flag}")
+
+
+def _made_of(found: dict[str, Any]) -> str:
+    """What the visual tokens of an answer are made of."""
+    size, each = found["resolution"], f"{found['tokens_each']:,}"
+    if found["solve"] == "pixels":
+        return f"an image of the shape of {size} that is scaled down to so many pixels"
+    if found["solve"] == "images":
+        return f"{found['max_images']:,} images of {size}, {each} each"
+    return f"{found['max_frames']:,} frames of {size}, {each} each step"
 
 
 def _measured(

@@ -7,12 +7,13 @@ import pytest
 from tests.small import small_model
 from workbench.cli import app
 from workbench.errors import RequestError
+from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.solve import Question, solved
 from workbench.record import Status
 from workbench.spec import make_cell
 from workbench.vision import Limits
-from workbench.visuals import tokens
+from workbench.visuals import front_end_of, tokens
 
 DEVICE = "a100-40gb"
 
@@ -80,7 +81,7 @@ def test_nothing_fits_a_tiny_cap(tmp_path):
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (Question("seconds"), "one of visual, batch, frames, minutes"),
+        (Question("seconds"), "one of visual, batch, images, pixels, frames, minutes"),
         (Question("visual", num_visual=5), "--visual 5: says nothing"),
         (Question("batch"), "needs --visual"),
         (Question("batch", num_visual=-5), "num_visual -5"),
@@ -137,5 +138,43 @@ def test_a_model_whose_front_end_is_not_known(tmp_path):
     fields = {"model_type": "chameleon", "vision_config": {"model_type": "chameleon_vq"}}
     (tmp_path / "config.json").write_text(json.dumps(fields))
     cell = make_cell(model=str(tmp_path), scope="decoder", num_visual=1)
-    with pytest.raises(RequestError, match="the front ends are gemma-3, llava"):
+    with pytest.raises(RequestError, match="the front ends are gemma-3, "):
         solved(cell, "h100-80gb", Question("frames", resolution="9x9"))
+
+
+SEES = {"model": "qwen2.5-vl-7b", "scope": "decoder", "logits": "text", "num_visual": 1}
+
+
+def test_images_are_as_many_as_their_tokens_fit():
+    found = solved(make_cell(**SEES), "h100-80gb", Question("images", resolution="640x480"))
+    each = front_end_of("qwen2.5-vl-7b").tokens_of_image(640, 480)
+    assert found["tokens_each"] == each
+    assert found["max_visual"] == each * found["max_images"]
+    assert found["max_images"] < found["fails_at"] <= found["max_images"] * 1.01 + 1
+    cells = [make_cell(**{**SEES, "num_visual": each * found[end]})
+             for end in ("max_images", "fails_at")]  # fmt: skip
+    assert [predict(cell, "h100-80gb").status for cell in cells] == ["ok", "oom"]
+
+
+def test_pixels_are_as_many_as_one_image_may_have():
+    found = solved(make_cell(**SEES), "rtx-4090-24gb", Question("pixels", resolution="1280x720"))
+    room = predicted_limit(make_cell(**SEES), "rtx-4090-24gb").max_visual
+    ends = [front_end_of("qwen2.5-vl-7b", limits=Limits(max_pixels=found[end]))
+            .tokens_of_image(128_000, 72_000) for end in ("max_pixels", "fails_at")]  # fmt: skip
+    assert ends[0] == found["max_visual"] <= room < ends[1]
+    assert found["fails_at"] <= 1.011 * found["max_pixels"]
+
+
+@pytest.mark.parametrize(
+    ("model", "question", "message"),
+    [
+        ("llava-1.5-7b", Question("pixels", resolution="9x9"), "llava has no max_pixels"),
+        ("qwen2.5-vl-7b", Question("images"), "solve images: needs --resolution"),
+        ("qwen2.5-vl-7b", Question("pixels", resolution="9x9", limits=Limits(max_pixels=9999)),
+         "max_pixels 9999: says nothing"),
+    ],
+)  # fmt: skip
+def test_images_and_pixels_that_cannot_be(model, question, message):
+    cell = make_cell(**{**SEES, "model": model})
+    with pytest.raises(RequestError, match=message):
+        solved(cell, "h100-80gb", question)

@@ -358,7 +358,8 @@ def finish(tower: Any, context: "Context") -> None:
         # Releases of transformers differ in the name.
         old = "gradient_checkpointing_enable"
         enable = getattr(tower, "activation_checkpointing_enable", None) or getattr(tower, old)
-        enable({"use_reentrant": False, "preserve_rng_state": False})
+        with silent():  # A tower has no token embeddings, which transformers would say.
+            enable({"use_reentrant": False, "preserve_rng_state": False})
     tower.train(context.cell.pass_ == "train")
 
 

@@ -1,4 +1,4 @@
-"""The threshold solved for something else than |V|: the batch, frames, or minutes of video."""
+"""The threshold solved for something else than |V|: batch, images, pixels, frames or minutes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,19 @@ from workbench.probe.predicting.predict import fixed_capacity, model_flags
 from workbench.probe.predicting.threshold import Family, find_threshold
 from workbench.spec import MAX_TOKENS, Cell, make_cell
 from workbench.vision import FrontEnd, Limits
-from workbench.visuals import front_end_of, parse_resolution, tokens_of_video
+from workbench.visuals import (
+    MAX_EDGE,
+    front_end_of,
+    parse_resolution,
+    tokens_of_image,
+    tokens_of_video,
+)
 
-SOLVE = ("visual", "batch", "frames", "minutes")
+SOLVE = ("visual", "batch", "images", "pixels", "frames", "minutes")
 MAX_BATCH = 1_000_000
 """Of a cell (spec.py)."""
+MAX_PIXELS = 10**11
+"""No front end is asked for more."""
 NONE_ASKED = Limits()
 FIRST_BATCH = 64
 """The first batch that is tried."""
@@ -37,7 +45,7 @@ class Question:
 
 
 def solved(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
-    """The document of ``workbench limit``: max_visual, max_batch, max_frames or max_minutes.
+    """The document of ``workbench limit``: max_visual, max_batch, max_images, max_pixels, ….
 
     Raises RequestError as ``check_question`` and ``predicted_limit`` do.
     """
@@ -47,7 +55,9 @@ def solved(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
     if question.solve == "batch":
         sized = make_cell(**{**cell.document(), "num_visual": question.num_visual})
         return _batch(sized, device_name)
-    return _video(cell, device_name, question)
+    if question.solve == "pixels":
+        return _pixels(cell, device_name, question)
+    return _shown(cell, device_name, question)
 
 
 def check_question(cell: Cell, question: Question) -> None:
@@ -55,10 +65,12 @@ def check_question(cell: Cell, question: Question) -> None:
     solve = question.solve
     if solve not in SOLVE:
         raise RequestError(f"solve {solve!r}: one of {', '.join(SOLVE)}")
-    needed = {"batch": "num_visual", "frames": "resolution", "minutes": "resolution"}.get(solve)
+    needed = {"visual": None, "batch": "num_visual"}.get(solve, "resolution")
     allowed = {
         "visual": (),
         "batch": ("num_visual",),
+        "images": ("resolution", "vision"),
+        "pixels": ("resolution", "vision"),
         "frames": ("resolution", "vision"),
         "minutes": ("resolution", "vision", "fps"),
     }[solve]
@@ -69,7 +81,7 @@ def check_question(cell: Cell, question: Question) -> None:
         if value is None and field == needed:
             raise RequestError(f"solve {solve}: needs {option}")
     for field, limit in question.limits.asked().items():
-        if solve not in ("frames", "minutes"):
+        if solve in ("visual", "batch") or (solve == "pixels" and field == "max_pixels"):
             raise RequestError(f"{field} {limit}: says nothing where limit solves for {solve}")
     if solve == "batch" and cell.batch != 1:
         raise RequestError(f"batch {cell.batch}: is what is solved for; leave it out")
@@ -118,15 +130,73 @@ def _batch(cell: Cell, device_name: str) -> dict[str, Any]:
     }
 
 
-def _video(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
+def _pixels(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
+    """The largest ``max_pixels`` under which one image fits, larger ones being scaled down to it.
+
+    The image has the shape of the resolution, and is large enough for every limit to bite.
+    """
+    plain = front_end_of(cell.model, question.vision, question.limits)
+    width, height = parse_resolution(question.resolution or "")
+    grown = MAX_EDGE // max(width, height)
+    large = width * grown, height * grown
+
+    def tokens(pixels: int) -> int:
+        front_end = plain.asked(Limits(max_pixels=pixels))
+        return tokens_of_image(front_end, *large)
+
+    if "max_pixels" not in plain.settings():
+        raise RequestError(f"solve pixels: {plain.name} has no max_pixels; its sizes are fixed")
+    least = plain.settings().get("min_pixels") or 1
+    found = predicted_limit(cell, device_name)
+    room = found.max_visual
+    if room is None or tokens(least) > room:
+        largest, fails = None, least
+    else:
+        largest, fails = _largest(lambda pixels: tokens(pixels) <= room, least)
+    shown = tokens(largest or least)
+    return {
+        **_head(cell, found.device, "pixels"),
+        "max_pixels": largest,
+        "fails_at": fails,
+        "max_visual": None if largest is None else shown,
+        "vision": plain.name,
+        "resolution": f"{width}x{height}",
+        "tokens_each": shown,
+        "capacity_bytes": found.capacity_bytes,
+        "stopped_by": found.stopped_by,
+        **plain.document(),
+    }
+
+
+def _largest(fits: Callable[[int], bool], low: int) -> tuple[int, int | None]:
+    """The largest number of pixels that fits, to 1 %, and the smallest that was found not to."""
+    high = 2 * low
+    while fits(high):
+        if high > MAX_PIXELS:
+            return high, None
+        low, high = high, 2 * high
+    while high - low > max(1, low // 100):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low, high
+
+
+def _shown(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
     front_end = front_end_of(cell.model, question.vision, question.limits)
     name = front_end.name
     width, height = parse_resolution(question.resolution or "")
-    each = front_end.tokens_of_step(width, height)
+    images = question.solve == "images"
+    each = (
+        tokens_of_image(front_end, width, height)
+        if images
+        else front_end.tokens_of_step(width, height)
+    )
     rate = (question.fps or 1.0) if question.solve == "minutes" else None
     most, why = _most_frames(front_end, name, each, rate)
 
     def visual(frames: int) -> int:
+        if images:
+            return frames * each
         return tokens_of_video(front_end, width, height, frames) if frames else 0
 
     start = min(most, max(1, START // each))
@@ -143,11 +213,13 @@ def _video(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         "vision": name,
         "resolution": f"{width}x{height}",
         **({} if rate is None else {"fps": rate, "max_frames": found.fits}),
-        "tokens_each": front_end.tokens_of_step(width, height, found.fits or 1),
+        "tokens_each": (
+            each if images else front_end.tokens_of_step(width, height, found.fits or 1)
+        ),
         "capacity_bytes": found.capacity_bytes,
-        "stopped_by": found.stopped_by or why,
+        "stopped_by": found.stopped_by or why.replace("frames", "images" if images else "frames"),
         **front_end.document(),
-        "notes": front_end.notes(width, height, found.fits or 1),
+        "notes": front_end.notes(width, height, 0 if images else found.fits or 1),
     }
 
 
