@@ -36,6 +36,8 @@ WHERE = (
     r"\((?:(?P<subject>[^()]+ · \w+ · \w+), )?(?P<source>measured on|predicted for)"
     r" (?P<device>[^(),]+?)"
 )
+OF = WHERE.replace(r"\(", r"\[", 1) + r"(?:, .*)?\]"
+"""The same of a recommendation, which is of what the page's answer is of."""
 ROUNDED = 6e-3
 """Three digits are told."""
 
@@ -284,6 +286,68 @@ def grown(check: Check) -> None:
         assert near(float(part["x"]), 4**power)
 
 
+def top(check: Check) -> None:
+    """The answer in front: ratios at each |V|, against eager and the fastest fused."""
+    system = full(check, check["system"])
+    cells = []
+    for size in re.finditer(rf"(?P<rest>.*?) at \|V\| = (?P<at>{N})(?:; |$)", check["parts"]):
+        at = count(size["at"])
+        parts = re.findall(rf"({X})× as fast as ([^;]+?)(, the fastest fused)?(?= and |$)",
+                           size["rest"])  # fmt: skip
+        assert parts
+        for x, name, kind in parts:
+            base = full(check, name)
+            assert (base == fused(check)[at][1]) if kind else " · eager" in base
+            assert near(float(x.replace(",", "")), ratio(check, system, base, at, "time_s"))
+            cells += [(system, at), (base, at)]
+    assert cells
+    holds_marks(check, cells)
+
+
+def taken(check: Check) -> None:
+    """From which |V| on a system is recommended, and why."""
+    system, base = full(check, check["system"]), full(check, check["base"])
+    at, start = count(check["at"]), count(check["start"])
+    assert near(float(check["x"].replace(",", "")), ratio(check, system, base, at, "time_s"))
+    theirs = fused(check) if " · eager" not in base else {
+        size: (float(check.bundle.cell(check.rows, base, size)["time_s"]), base)
+        for size in ran_at(check, base)
+    }  # fmt: skip
+    seconds = {size: check.bundle.cell(check.rows, system, size)["time_s"]
+               for size in ran_at(check, system) & set(theirs)}  # fmt: skip
+    assert at == max(seconds)
+    assert all(took < theirs[size][0] for size, took in seconds.items() if size >= start)
+    before = [size for size in seconds if size < start]
+    assert not before or seconds[max(before)] >= theirs[max(before)][0]
+
+
+def kept(check: Check) -> None:
+    """S-Attn is kept where the system is hardly faster."""
+    system, base = full(check, check["system"]), full(check, check["base"])
+    true = ratio(check, system, base, count(check["at"]), "time_s")
+    assert near(float(check["x"].replace(",", "")), true)
+    assert true < 1.05
+
+
+def keeping(check: Check) -> None:
+    """The largest |V| at which S-Attn is the faster one."""
+    at = count(check["at"])
+    assert any(at in ran_at(check, name) for name in check.rows["series"].unique())
+
+
+def for_memory(check: Check) -> None:
+    """Who takes more tokens than any S-Attn kernel."""
+    true = brackets(check.rows)
+    base = full(check, check["base"])
+    assert true[base][0] == count(check["n"])
+    more = {s for s, (ran, _) in true.items()
+            if (ran or 0) > count(check["n"]) and not s.startswith("S-Attn")}  # fmt: skip
+    told = re.findall(rf"(?:only |, | and )([^(),]+(?: · [^(),]+(?:,\d+)?)*) \(({N})\)",
+                      check["rest"])  # fmt: skip
+    assert len(told) == len(more)
+    assert {count(n) for _, n in told} == {true[s][0] for s in more}
+
+
 def brackets(rows: pd.DataFrame) -> dict[str, tuple[int | None, int | None]]:
     """System -> (largest |V| that ran, smallest beyond it that was out of memory)."""
     found = {}
@@ -525,6 +589,14 @@ def plain(check: Check) -> None:
 PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
     (rf"(?P<system>[^:]+?) takes (?P<parts>{Q} at .*?)(?:; [^;]+ is missing)? {WHERE}"
      r"(?:, [^()]*)?\)\.", speed),
+    (rf"(?!At )(?P<system>[^:]+?) is (?P<parts>{X}× as fast as .*?) {WHERE}(?:, [^()]*)?\)\.", top),
+    (rf"Take (?P<system>.+) from \|V\| = (?P<start>{N}) on: at (?P<at>{N}) it is (?P<x>{X})× as"
+     rf" fast as (?P<base>.+)\. {OF}", taken),
+    (rf"Keep (?P<base>.+): at \|V\| = (?P<at>{N}) (?P<system>.+) is (?P<x>{X})× as fast\. {OF}",
+     kept),
+    (rf"Up to \|V\| = (?P<at>{N}) keep S-Attn\. {OF}", keeping),
+    (rf"For memory: (?P<base>.+) takes (?P<n>{N}) visual tokens, and (?P<rest>.*)\. {OF}",
+     for_memory),
     (rf"At \|V\| = (?P<at>{N}),(?P<largest> the largest that both (?:ran|fit),)?"
      rf" (?P<system>.+?) is (?:as fast as far as the samples tell, )?{TIMES}(?:, as| as fast as)"
      rf" (?P<base>[^()]+?)(?P<kind>, the fastest fused)? \((?P<own>{Q}) against"
@@ -570,13 +642,22 @@ PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
      r" adds it\.", plain),
     (r"(?:Measured on|Kernels that|The two environments|No cell that ran in both) .*", plain),
     (r"Not compared against .*|There is no system besides .*|.* is compared with nothing: .*"
-     r"|No other system has .*|How the seconds grow .*|What takes the bytes is unknown.*"
+     r"|No other system has .*|Nothing can be recommended: .*|How the seconds grow .*"
+     r"|What takes the bytes is unknown.*"
      r"|No cell here .*", plain),
 ]  # fmt: skip
 
 
 def sentences(found: Contents) -> Iterator[tuple[str, str]]:
     """(title of its section, sentence), of everything that the report says."""
+    if found.first is not None:
+        # What the answer in front is of stands below it, as it does at the end of a sentence.
+        basis = f" ({found.first.basis})." if found.first.basis else ""
+        yield "", found.first.answer.removesuffix(".") + basis if basis else found.first.answer
+        of = found.first.basis or "".join(re.findall(r"\(([^()]*)\)\.$", found.first.answer))
+        for sentence in found.first.recommendation:
+            yield "", f"{sentence} [{of}]"
+        # Its assumptions are what captions say, and its risks have no figure.
     for sentence in (*found.answer, *found.provenance):
         yield "", sentence
     for section in found.sections:

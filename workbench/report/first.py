@@ -8,6 +8,7 @@ import pandas as pd
 from workbench.analysis import legend, letters, limits, marks
 from workbench.analysis.growth import growth
 from workbench.analysis.host_bound import host_bound, without_host_bound
+from workbench.analysis.marks import FEW
 from workbench.figures import Axes, quantity, scaling
 from workbench.report import words
 from workbench.report.material import Material, Subject, drawn
@@ -241,8 +242,9 @@ def _risks(verdict: Verdict, source: str) -> Iterator[str]:
     flags = {flag.partition(":")[0] for own in verdict.rows["flags"] for flag in own}
     if "emulated" in flags:
         yield "Nothing was communicated: collectives over a network would add to each iteration."
-    if "no_warmup" in flags or (verdict.rows["num_samples"].between(1, 3)).any():
-        yield "Few samples, some of them cold: ratios near 1 may turn."
+    if verdict.rows["num_samples"].between(1, FEW).any():
+        cold = ", some of them cold" if "no_warmup" in flags else ""
+        yield f"Few samples{cold}: ratios near 1 may turn."
     if source == "predicted" and "uncalibrated" in flags:
         yield "No measurement stands behind the seconds: they are lower bounds."
     yield "Another model, card, |T| or batch has other figures."
