@@ -1,5 +1,7 @@
 """The catalogue: published sizes, every family present, names resolved."""
 
+import json
+
 import pytest
 import torch
 
@@ -66,6 +68,15 @@ def test_a_folder_of_another_family_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(RequestError, match="'bert' is not a supported family"):
         resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5", "qwen3_5_moe"])
+def test_layers_without_pairs_are_refused_by_name(kind, tmp_path):
+    fields = {"model_type": kind, "text_config": {"model_type": f"{kind}_text"}}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(RequestError, match=rf"'{kind}_text' .* Gated DeltaNet, a state") as said:
+        resolve(str(tmp_path))
+    assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from tests.small import small_lvlm
 from workbench import cli
@@ -47,7 +48,9 @@ def files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("model", ["mistral-7b-v0.3", "gemma-3-4b", "qwen2.5-vl-7b"])
+@pytest.mark.parametrize(
+    "model", ["mistral-7b-v0.3", "gemma-3-4b", "qwen2.5-vl-7b", "qwen2-vl-7b", "qwen3-vl-8b"]
+)
 def test_towers_count_as_the_front_ends_do(model):
     tower = tower_of(resolve(model))
     front_end = tower.front
@@ -60,7 +63,7 @@ def test_towers_count_as_the_front_ends_do(model):
         assert made == front_end.tokens_of_video(*size, 7)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
 def test_the_pixels_are_what_the_tower_takes(family, files, tmp_path):
     model = small_lvlm(family, tmp_path)
     tower = tower_of(resolve(model))
@@ -88,6 +91,37 @@ def test_frames_of_a_video_are_sampled_evenly_and_paired(files, tmp_path):
     expected = torch.tensor([[10.0 * (i * 21 // count) for i in range(count)]]).view(3, 2)
     mean, std = 0.48145466, 0.26862954  # Of CLIP's red, which Qwen's processor takes.
     assert torch.allclose(flat, (expected / 255 - mean) / std, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "mean", "std"), [("qwen2_vl", None, None), ("qwen3_vl", 0.5, 0.5)]
+)
+def test_pixels_of_an_image_are_the_processor_s_own(family, mean, std, files, tmp_path):
+    """Values and grid of transformers' processor under the published settings."""
+    tower = tower_of(resolve(small_lvlm(family, tmp_path)))
+    shown = Pictures(images=(str(files / "wide.png"),))
+    eye, colours = tower.front, {}
+    if mean is not None:
+        colours = {"image_mean": [mean] * 3, "image_std": [std] * 3}
+    processor = Qwen2VLImageProcessorPil(
+        patch_size=eye.patch_size, min_pixels=eye.min_pixels, max_pixels=eye.max_pixels, **colours
+    )
+    wanted = processor(Image.open(files / "wide.png"), return_tensors="pt")
+    scene = look(tower, shown)
+    assert torch.equal(pixels(tower, shown, scene), wanted["pixel_values"])
+    assert [[*grid[:3]] for grid in scene.grids] == wanted["image_grid_thw"].tolist()
+
+
+def test_pairs_of_frames_of_qwen3_vl_stand_between_text(files, tmp_path):
+    """Each is an image of its own: a layout may have text, such as time stamps, between them."""
+    model = small_lvlm("qwen3_vl", tmp_path)
+    shown = Pictures(video=str(files / "clip.mkv"), fps=3.0)
+    scene = look(tower_of(resolve(model)), shown)
+    each = scene.grids[0].patches // 4
+    assert len(scene.items) == len(scene.grids) == -(-scene.num_frames // 2) > 1
+    layout = ",".join(["T,V"] * len(scene.items)) + ",T"
+    fields = fields_of(model, shown, layout)
+    assert fields == {"num_visual": each * len(scene.items), "layout": layout}
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -12,6 +12,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
 from tests.fake_tensors import fake_tensors
 from tests.lvlm.oracle import widen_norms
@@ -241,6 +243,27 @@ def test_qwens_positions_are_transformers_own(pattern, grids, tmp_path):
         theirs, kinds, kinds, sizes, sizes, second_per_grid_ts=times
     )
     assert torch.equal(tower.positions(layout, tuple(grids)), places[:, 0])
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+@pytest.mark.parametrize("kind", [1, 2])
+def test_positions_of_the_other_qwens_are_transformers_own(family, kind, tmp_path):
+    """Two images, or a video of two steps: one grid in Qwen2-VL, two between text in Qwen3-VL."""
+    tower = tower_of(resolve(small_lvlm(family, tmp_path)))
+    model = {"qwen2_vl": Qwen2VLModel, "qwen3_vl": Qwen3VLModel}[family]
+    whole = kind == 2 and family == "qwen2_vl"
+    grids = (Grid(2, 12, 16, 0.5),) if whole else (Grid(1, 12, 16), Grid(1, 12, 16))
+    layout = Layout(2 * 48, 11, "T,V,T" if whole else "T,V,T,V,T")
+    kinds = torch.full((1, layout.length), kind)
+    kinds[0, layout.positions(visual=False)] = 0
+    sizes = torch.tensor([grid[:3] for grid in grids])
+    if kind == 2:
+        sizes = torch.tensor([[2, 12, 16]])
+    theirs = SimpleNamespace(config=SimpleNamespace(vision_config=tower.config))
+    theirs.get_vision_position_ids = model.get_vision_position_ids.__get__(theirs)
+    given = {"image_grid_thw": sizes} if kind == 1 else {"video_grid_thw": sizes}
+    places, _ = model.get_rope_index(theirs, kinds, kinds, **given)
+    assert torch.equal(tower.positions(layout, grids), places[:, 0])
 
 
 def test_a_segment_holds_whole_images(tmp_path):
