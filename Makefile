@@ -4,7 +4,7 @@ BIN := .venv/bin
 STORE ?= workbench.db
 REPORT ?= reports/latest
 
-.PHONY: install sweep test test-all check bench reference clean
+.PHONY: install sweep test test-all check bench docs reference clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -44,9 +44,14 @@ check: install
 bench: install
 	@$(BIN)/python -m tests.benchmarks
 
+# The pages of docs/ and the Python interface as a site: site/index.html.
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "site/index.html"
+
 # Calibrations, report, headline table and picture from the records that are committed.
 reference: install
 	@$(BIN)/python -m tests.reference
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache
