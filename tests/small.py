@@ -64,7 +64,16 @@ OWN["qwen3_vl_moe"] = {
     "moe_intermediate_size": 16,
     "tie_word_embeddings": False,
 }
-EXPERTS = ("qwen3_vl_moe",)
+OWN["qwen3_moe"] = {
+    "head_dim": 8,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
+EXPERTS = (
+    "qwen3_vl_moe",
+    "qwen3_moe",
+)
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 ALIKE = {"qwen2_vl": "qwen2_5_vl"}
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench.lvlm.models import MODELS, Model
 from workbench.lvlm.models.qwen3 import SIZES
+from workbench.lvlm.models.qwen3_moe import SIZES as EXPERTS
 
 VIT_300M = {
     "model_type": "internvl_vision",
@@ -100,5 +101,16 @@ for _size, _text in _THREE_FIVE.items():
             {**SIZES[_text], "tie_word_embeddings": False},
             f"config.json of OpenGVLab/InternVL3_5-{_size.upper()}-HF",
             around=_around(VIT_6B if _size == "38b" else VIT_300M),
+        ),
+    )
+
+for _size, _text in {"30b-a3b": "30b-a3b", "241b-a28b": "235b-a22b"}.items():
+    MODELS.add(
+        f"internvl3.5-{_size}",
+        Model(
+            "qwen3_moe",
+            EXPERTS[_text],
+            f"config.json of OpenGVLab/InternVL3_5-{_size.upper()}-HF",
+            around=_around(VIT_6B if _size == "241b-a28b" else VIT_300M),
         ),
     )
