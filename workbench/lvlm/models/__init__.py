@@ -32,11 +32,6 @@ PAPER = "siglip"
 """The tower of the D-Attn paper, which text models take."""
 
 
-DELTA_NET = "three of four of its layers are Gated DeltaNet, a state that has no pairs"
-LACKING = {"qwen3_5_text": DELTA_NET, "qwen3_5_moe_text": f"{DELTA_NET}, and experts"}
-"""What families have, by their model type, that no layer here expresses."""
-
-
 @contextmanager
 def _without_scipy() -> Iterator[None]:
     """Every model file imports the losses of object detection, and those scipy.optimize.
@@ -191,10 +186,9 @@ def _from_files(name: str) -> Resolved:
     family = next((f for f in FAMILIES.values() if f.model_type == config.model_type), None)
     if family is None:
         known = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
-        why = LACKING.get(config.model_type)
         raise RequestError(
-            f"model {name!r}: model_type {config.model_type!r} is not a supported family"
-            f"{'' if why is None else f' ({why})'}; known: {known}"
+            f"model {name!r}: model_type {config.model_type!r} is not a supported family; "
+            f"known: {known}"
         )
     flags = check_built(name, stated, whole, config)
     found = Resolved(name, family, config, whole, stated, flags=tuple(flags))
