@@ -70,7 +70,7 @@ class SAttnDecode(nn.Module):
             held = context.cache(parts, cached.visual + cached.text)
             self.register_buffer(name, held, persistent=False)
 
-    def forward(self, token: Tensor) -> tuple[Tensor]:
+    def forward(self, token: Tensor) -> tuple[Tensor, ...]:
         """[B, 1, D] -> [B, 1, D]."""
         return (self.layer(token, **self.arguments()),)
 
