@@ -9,7 +9,16 @@ from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.spec import Protocol, make_cell
 
-SYSTEMS = ("cross_lmm", "d_attn_sum", "gated_xattn", "hyper_attn", "moh", "saisa", "streaming")
+SYSTEMS = (
+    "cmai",
+    "cross_lmm",
+    "d_attn_sum",
+    "gated_xattn",
+    "hyper_attn",
+    "moh",
+    "saisa",
+    "streaming",
+)
 TRAIN, EVERY = {"pass": "train"}, {"pass": "train", "checkpoint": True, "checkpoint_every": 2}
 PASSES = {
     "forward": {},

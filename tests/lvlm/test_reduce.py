@@ -17,7 +17,8 @@ from workbench.lvlm.reduce import REDUCERS, ReducedTokens, TokenGrid, reduced_la
 from workbench.lvlm.reduce.tome import groups_of
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.probe.measuring.measure import measure
+from workbench.spec import Protocol, make_cell
 
 STACKING = {name for name, family in FAMILIES.items() if family.deepstack}
 """Families whose tower feeds the decoder's first layers, too."""
@@ -220,6 +221,16 @@ def test_images_are_reduced_between_tower_and_decoder(name, family, pass_, tmp_p
         assert out.shape[1] == left + 7
         assert found.flops == found.model_flops
     assert found.params == workload.num_parameters
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_measured(name, tmp_path):
+    cell = cell_of(tmp_path, reduce=name, scope="lvlm", dtype="float32", **{"pass": "train"})
+    cell = cell.replace(model=small_lvlm("mistral", tmp_path), num_visual=32)
+    record, traced = measure(cell, "cpu", Protocol(iterations=1)), trace(cell, compose=False)
+    assert record.status == "ok", record.error
+    assert record.metrics["flops"] == traced.flops
+    assert record.metrics["params"] == traced.params
 
 
 def test_written_segments_are_whole_images():

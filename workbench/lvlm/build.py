@@ -169,7 +169,7 @@ class Workload:
     def make_optimizer(self) -> MasterAdamW:
         """AdamW over the parameters that are trained."""
         found = self.hyper
-        groups = [(found.rates[part], list_) for part, list_ in self.groups().items()]
+        groups = [(found.rate(part), list_) for part, list_ in self.groups().items()]
         return MasterAdamW(groups, found)
 
     @property

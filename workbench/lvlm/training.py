@@ -14,6 +14,10 @@ class Hyper:
     eps: float
     weight_decay: float = 0.0
 
+    def rate(self, part: str) -> float:
+        """Of a part; a reducer, which is new as the adapter is, has the adapter's."""
+        return self.rates["adapter" if part == "reducer" else part]
+
 
 PRETRAINING = Hyper({"adapter": 1e-3}, (0.9, 0.999), 1e-8)
 """Stage 1: the adapter alone. Its weights see the AdamW defaults that the table names."""

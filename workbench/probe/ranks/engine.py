@@ -65,7 +65,7 @@ class Rank:
         self.losses: list[float] = []
         settings = workload.hyper
         groups = [
-            {"params": trained, "lr": settings.rates[part]}
+            {"params": trained, "lr": settings.rate(part)}
             for part, trained in workload.groups().items()
         ]
         # Fused: the others make copies of whole partitions while they step.
