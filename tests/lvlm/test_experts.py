@@ -163,6 +163,19 @@ def test_tiles_route_the_same(tmp_path):
     assert found.flops > found.model_flops
 
 
+def test_lora_and_packed_weights_leave_experts_as_they_are(tmp_path):
+    """peft's all-linear and bitsandbytes take linear layers: here those of attention."""
+    cell = cell_of(tmp_path, lora="r=4", weights_dtype="int4", dtype="bfloat16",
+                   **{"pass": "train"})  # fmt: skip
+    record = predict(cell, "h100-80gb")
+    for name in ("lora", "weights_dtype"):
+        wanted = f"{name}: experts are no linear layers, and are left as they are"
+        assert wanted in record.flags
+    found = trace(cell)
+    trained = sum(p.numel for p in found.parameters if p.trained)
+    assert trained == 2 * 4 * (2 * (32 + 32) + 2 * (32 + 16))
+
+
 def test_float64_is_refused(tmp_path):
     with pytest.raises(Unsupported, match=r"dtype float64: the experts of qwen3_vl_moe_text"):
         build(cell_of(tmp_path, dtype="float64"))

@@ -228,17 +228,24 @@ def model_flags(cell: Cell) -> list[str]:
     added = []
     if model.family.deepstack and cell.scope == "decoder" and cell.pass_ != "decode":
         added = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
-    return [*model.flags, *towers, *added, *expert_flags(model), *quantization_flags(model, cell)]
+    added += expert_flags(model, cell)
+    return [*model.flags, *towers, *added, *quantization_flags(model, cell)]
 
 
-def expert_flags(model: Resolved) -> list[str]:
+def expert_flags(model: Resolved, cell: Cell) -> list[str]:
     """What is counted of a model with experts, whose routing only data decides."""
     count = getattr(model.config, "num_experts", None)
     if not count:
         return []
+    # peft and bitsandbytes take linear layers; the matrices of experts are stacked.
+    left_alone = [name for name in ("lora", "weights_dtype") if getattr(cell, name) is not None]
     return [
+        *(
+            f"{name}: experts are no linear layers, and are left as they are"
+            for name in left_alone
+        ),
         f"experts: FLOPs are of the {model.config.num_experts_per_tok} of {count} that a token "
-        "meets, bytes held of all; bytes_moved as if tokens were spread over all evenly"
+        "meets, bytes held of all; bytes_moved as if tokens were spread over all evenly",
     ]
 
 
