@@ -178,6 +178,14 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "image_token_index": 96,
         },
     ),
+    "deepseek_vl": (
+        "llama",
+        {
+            "vision_config": {**SIGLIP, "vision_use_head": False},
+            "image_token_id": 96,
+            "tie_word_embeddings": False,
+        },
+    ),
     "internvl": (
         "qwen3",
         {

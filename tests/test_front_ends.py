@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.image_utils import SizeDict
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import (
+    DeepseekVLImageProcessorPil,
+)
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import (
@@ -444,3 +447,16 @@ def test_markers_belong_to_the_text():
     assert "markers" not in tokens("llava-1.5-7b", resolution="900x400")
     found = tokens("pixtral-12b", resolution="900x400")
     assert (found["num_visual"], found["markers"]) == (57 * 25, 25)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (640, 480), (300, 1200)])
+def test_deepseek_vl_is_one_padded_square(size, tmp_path):
+    tower = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 16}
+    config = {"model_type": "deepseek_vl", "vision_config": tower}
+    name = write(tmp_path, config, processor_config={"num_image_tokens": 576})
+    pixels = DeepseekVLImageProcessorPil()(picture(*size), return_tensors="np")["pixel_values"]
+    patches = (pixels.shape[2] // 16) * (pixels.shape[3] // 16)
+    assert front_end_of(name).tokens_of_image(*size) == patches == 576
+    name = write(tmp_path, config, processor_config={"num_image_tokens": 729})
+    with pytest.raises(RequestError, match="num_image_tokens 729, but the tower"):
+        front_end_of(name)

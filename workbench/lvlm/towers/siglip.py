@@ -68,6 +68,8 @@ class SigLIP(Tower):
     front_end = "siglip"
     widens = True
     model_type = "siglip_vision_model"
+    prefix = "vision_tower."
+    """What begins the names of its tensors in a checkpoint."""
     published: dict[str, Any] = PUBLISHED
 
     def __init__(self, model: "Resolved") -> None:
@@ -109,7 +111,7 @@ class SigLIP(Tower):
         # The one buffer of the tower: not a parameter, so ``create`` left it without values.
         places = torch.arange(self.image.patches, device=context.device)
         tower.embeddings.position_ids = places[None]
-        context.weigh_part("tower", tower, "vision_tower.", self.model_type)
+        context.weigh_part("tower", tower, self.prefix, self.model_type)
         finish(tower, context)
         return Features(tower)
 
