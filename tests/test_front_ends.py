@@ -449,7 +449,7 @@ def test_markers_belong_to_the_text():
     assert (found["num_visual"], found["markers"]) == (57 * 25, 25)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (640, 480), (300, 1200)])
+@pytest.mark.parametrize("size", [(19, 7), (640, 480), (300, 1200)])
 def test_deepseek_vl_is_one_padded_square(size, tmp_path):
     tower = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 16}
     config = {"model_type": "deepseek_vl", "vision_config": tower}
