@@ -589,7 +589,8 @@ def plain(check: Check) -> None:
 PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
     (rf"(?P<system>[^:]+?) takes (?P<parts>{Q} at .*?)(?:; [^;]+ is missing)? {WHERE}"
      r"(?:, [^()]*)?\)\.", speed),
-    (rf"(?!At )(?P<system>[^:]+?) is (?P<parts>{X}× as fast as .*?) {WHERE}(?:, [^()]*)?\)\.", top),
+    (rf"(?!At )(?P<system>[^:]+?) is (?P<parts>{X}× as fast as .*?) {WHERE}(?:, [^()]*)?\)\.",
+     top),
     (rf"Take (?P<system>.+) from \|V\| = (?P<start>{N}) on: at (?P<at>{N}) it is (?P<x>{X})× as"
      rf" fast as (?P<base>.+)\. {OF}", taken),
     (rf"Keep (?P<base>.+): at \|V\| = (?P<at>{N}) (?P<system>.+) is (?P<x>{X})× as fast\. {OF}",

@@ -86,16 +86,16 @@ def _top(table: pd.DataFrame, known: pd.DataFrame, metric: str) -> str:
     """How many cells became slower or faster, and by how much at most."""
     if known.empty:
         return "These two runs share no cell, so nothing is compared."
-    name = METRIC_OF[metric].label.lower()
+    name = METRIC_OF[metric].label
     counts = table["verdict"].value_counts()
     changed = known[known["verdict"].isin(["slower", "faster"])]
     words = listed([f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if verdict in counts])
     if changed.empty:
-        return f"{name.capitalize()} of {plural(len(known), 'cell')}: {words}."
+        return f"{name} of {plural(len(known), 'cell')}: {words}."
     far = changed["ratio"].where(changed["ratio"] >= 1, 1 / changed["ratio"])
     most = changed.assign(far=far).sort_values("far").iloc[-1]
     return (
-        f"{name.capitalize()} of {plural(len(known), 'cell')}: {words}; most changed"
+        f"{name} of {plural(len(known), 'cell')}: {words}; most changed"
         f" {most['series']} at |V| = {most['num_visual']:,}, {most['ratio']:.2f}× of before."
     )
 

@@ -118,7 +118,8 @@ def _reach(row: Row, verdict: Verdict) -> tuple[str, str]:
     """The ratio of the largest |V|, and both of them."""
     baseline, top = verdict.name(row["furthest_series"]), row["baseline_max_visual"]
     if pd.isna(row["baseline_fails_at"]):
-        return "no limit met", f"{baseline} ran up to {top:,}, where its sweep ends"
+        ran = "fits" if row["source"] == "predicted" else "ran"
+        return "no limit met", f"{baseline} {ran} up to {top:,}, where its sweep ends"
     bound = "at least " if pd.isna(row["fails_at"]) else ""
     return (
         f"{bound}{ratio_words(row['visual_ratio'])}×",

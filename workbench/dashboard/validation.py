@@ -83,7 +83,7 @@ def _top(pairs: pd.DataFrame, metric: str) -> str | None:
     if own.empty:
         return None
     return (
-        f"Predicted {METRICS[metric].label.lower()}: {_percent(own.median())} off at the median,"
+        f"{METRICS[metric].label}: predictions are {_percent(own.median())} off at the median and"
         f" {_percent(own.max())} at worst, of {plural(len(own), 'cell')}."
     )
 

@@ -58,14 +58,16 @@ def scaling(
     predicted one beyond the card's memory keeps its value and is crossed. ``crossings``: where a
     system's curve becomes lower than a baseline's.
     """
-    lines = _lines(frame[[*COLUMNS, *metrics]], looks, theme, _strokes(frame))
+    # Whose seconds they are shows in columns that no panel draws.
+    known = frame.assign(host_bound=host_bound(frame))
+    lines = _lines(known[[*COLUMNS, "host_bound", *metrics]], looks, theme, _strokes(frame))
     fitted = _curves(curves)
     width = (1 - GAP * (len(metrics) - 1)) / len(metrics)
     panels = []
     for place, metric in enumerate(metrics):
         start = place * (width + GAP)
         panel = Panel(place + 1, metric, theme, axes, (start, min(start + width, 1.0)),
-                      labels=10 if len(metrics) == 1 else 5, reading=reading)  # fmt: skip
+                      labels=6 if len(metrics) == 1 else 5, reading=reading)  # fmt: skip
         _fill(panel, lines, fitted, capacities or {})
         for crossing in crossings:
             key = (metric, crossing.series, crossing.source, crossing.device)
@@ -96,7 +98,7 @@ def multiples(
     across = min(len(models), ACROSS)
     down = math.ceil(len(models) / across)
     width, height = (1 - GAP * (across - 1)) / across, (1 - ROW_GAP * (down - 1)) / down
-    strokes = _strokes(frame)
+    strokes, known = _strokes(frame), frame.assign(host_bound=host_bound(frame))
     panels, shown = [], []
     for place, model in enumerate(models):
         row, column = divmod(place, across)
@@ -105,7 +107,7 @@ def multiples(
             place + 1, metric, theme, axes, (left, min(left + width, 1.0)), labels=5,
             reading=reading, title=str(model), rows=(max(top - height, 0.0), top),
         )  # fmt: skip
-        own = frame.loc[frame["model"] == model, [*COLUMNS, metric]]
+        own = known.loc[known["model"] == model, [*COLUMNS, "host_bound", metric]]
         lines = _lines(own, looks, theme, strokes)
         _fill(panel, lines, _curves(curves[curves["model"] == model]), capacities or {})
         panels.append(panel)
@@ -168,7 +170,6 @@ def _lines(
     """The lines of the frame, baselines first."""
     order = {name: place for place, name in enumerate(in_order(frame))}
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    frame = frame.assign(host_bound=host_bound(frame))
     for row in frame.sort_values("num_visual", kind="stable").to_dict("records"):
         facts = {str(name): value for name, value in row.items()}
         found.setdefault((row["series"], row["source"], row["device"]), []).append(facts)

@@ -10,8 +10,11 @@ from workbench.analysis import short_names
 from workbench.figures.panel import VISUAL_TITLE, visual_axis
 from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
 
-ROOM = 0.3
-ROW_HEIGHT, FRAME_HEIGHT = 42, 130
+ROOM = 0.5
+"""Behind the last point, as a share of the axis: for its words, on a phone too."""
+ROW_HEIGHT, FRAME_HEIGHT = 56, 120
+ABOVE = 15
+"""Pixels from a row's middle up to its name: beside the axis it would take a phone's width."""
 
 
 def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) -> go.Figure:
@@ -41,9 +44,16 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
         traces,
         layout(
             theme, height=FRAME_HEIGHT + ROW_HEIGHT * len(rows), showlegend=False,
-            xaxis=axis(theme, VISUAL_TITLE, **_with_room(visual_axis(ends or [1], True, 10))),
-            yaxis=axis(theme, "", type="category", automargin=True, showgrid=False,
+            xaxis=axis(theme, VISUAL_TITLE, **_with_room(visual_axis(ends or [1], True, 5))),
+            yaxis=axis(theme, "", type="category", showgrid=False, showticklabels=False, ticks="",
                        categoryorder="array", categoryarray=names[::-1]),
+            margin={"l": 16, "r": 16, "t": 32, "b": 56},
+            annotations=[
+                {"text": name, "x": 0.01, "xref": "x domain", "y": name, "yref": "y",
+                 "xanchor": "left", "yanchor": "bottom", "yshift": ABOVE - 8, "showarrow": False,
+                 "font": {"size": 13, "color": theme.ink}}
+                for name in names
+            ],
         ),
     )  # fmt: skip
 
