@@ -269,7 +269,10 @@ BASES = (
 
 def another(name: str) -> tuple[Cell, Cell]:
     """Two cells that differ in one field, whichever it is, by its public name."""
-    words = [word for word in get_args(FIELDS[name].annotation) if isinstance(word, str)]
+    kinds = get_args(FIELDS[name].annotation)
+    # A field that may be None has its words one level deeper.
+    kinds = (*kinds, *(word for kind in kinds for word in get_args(kind)))
+    words = [word for word in kinds if isinstance(word, str)]
     candidates = [*words, "all", True, 2, 3, 10**8, "other", "T,V,T", "side=3", "r=8"]
     for base in (make_cell(**fields) for fields in BASES):
         for value in candidates:

@@ -36,6 +36,7 @@ STORE = FOLDER / "records.db"
 README = ROOT / "README.md"
 METHOD = ROOT / "docs" / "method.md"
 PICTURE = ROOT / "docs" / "pictures" / "h100-80gb.png"
+FIRST_PAGE = ROOT / "docs" / "pictures" / "report.png"
 ALONE = "reference-part-3"
 """The run of single layers, whose fit is tested on whole models."""
 CARRIED_TO = "h200-141gb"
@@ -248,6 +249,20 @@ def report() -> None:
         (FOLDER / "report" / "report.md").write_text(text, encoding="utf-8")
 
 
+def first_page(path: Path = FIRST_PAGE) -> None:
+    """A picture of the first page of the report beside the records."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
+        tab = found.new_page(viewport={"width": 1240, "height": 1000})
+        tab.goto((FOLDER / "report" / "report.html").as_uri())
+        tab.locator(".js-plotly-plot .point").first.wait_for()
+        tab.wait_for_timeout(1_000)
+        tab.locator("header .first").screenshot(path=path)
+        found.close()
+
+
 def main() -> None:
     """Rewrite all of it."""
     records = read_records()
@@ -255,6 +270,7 @@ def main() -> None:
     picture()
     calibrations()
     report()
+    first_page()
 
 
 if __name__ == "__main__":

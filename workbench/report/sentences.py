@@ -97,7 +97,7 @@ def pairs_at(found: Sequence[Pair], source: str, device: str) -> list[Pair]:
 
 def reach_columns(source: str) -> tuple[str, ...]:
     """The columns of ``reach_rows``."""
-    return ("system", "cells", f"largest |V| that {RAN[source]}", "out of memory at")
+    return ("system", "cells", f"largest |V| that {RAN[source]}", "out of memory at", "marks")
 
 
 def reach_rows(rows: pd.DataFrame) -> Rows:
@@ -106,7 +106,8 @@ def reach_rows(rows: pd.DataFrame) -> Rows:
     table = sorted(limits(rows).to_dict("records"), key=lambda row: order.index(row["series"]))
     return tuple(
         (row["series"], f"{row['num_cells']:,}", _count(row["max_visual"], "none"),
-         _count(row["fails_at"], "not reached"))
+         _count(row["fails_at"], "not reached"),
+         together(marks(cell, timed=False) for cell in _ends(rows, [row]).to_dict("records")))
         for row in table
     )  # fmt: skip
 
