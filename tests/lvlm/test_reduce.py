@@ -1,5 +1,6 @@
 """Reducers: |V'| of |V|, held against definitions, counters and modules."""
 
+import re
 from math import prod
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from tests.lvlm.definitions import definition, settings_of, step_settings_of
-from tests.small import TOWERS, small_lvlm, small_model, small_wrapper
+from tests.small import TOWERS, WRAPPERS, small_lvlm, small_model, small_wrapper
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build, places_of
@@ -221,6 +222,39 @@ def test_images_are_reduced_between_tower_and_decoder(name, family, pass_, tmp_p
         assert out.shape[1] == left + 7
         assert found.flops == found.model_flops
     assert found.params == workload.num_parameters
+
+
+@pytest.mark.parametrize("kind", sorted(WRAPPERS))
+@pytest.mark.parametrize("name", ["pixel_shuffle", "visionzip"])
+def test_every_tower_serves_a_reducer_or_is_named(name, kind, tmp_path):
+    model = small_wrapper(kind, tmp_path)
+    each = tower_of(resolve(model)).tokens_each
+    cell = cell_of(tmp_path, scope="lvlm", reduce=name).replace(model=model, num_visual=2 * each)
+    try:
+        workload, found = build(cell), trace(cell)
+    except (RequestError, Unsupported) as error:  # Of a front end, or of what its images are.
+        said = f"reducer {name}.*{tower_of(resolve(model)).front_end}|{name}: |of an image"
+        assert re.search(said, str(error))  # noqa: PT017
+        return
+    assert found.flops == found.model_flops
+    assert found.params == workload.num_parameters
+    workload.step()
+
+
+@pytest.mark.parametrize("attention", sorted(SYSTEMS))
+def test_every_system_runs_behind_a_reducer_of_images(attention, tmp_path):
+    """The paper's tower, on shapes; each system behind one of the reducers."""
+    name = NAMES[sorted(SYSTEMS).index(attention) % len(NAMES)]
+    settings = both(**{attention: settings_of(attention)})
+    cell = cell_of(tmp_path, attention=attention, reduce=name, settings=settings)
+    cell = cell.replace(scope="lvlm", num_visual=1458, layout="T,V,T")
+    try:
+        found = trace(cell)
+    except (RequestError, Unsupported) as error:
+        assert attention in str(error)  # noqa: PT017
+        assert attention in ("cross_lmm", "himix", "saisa")
+        return
+    assert found.flops == found.model_flops
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -57,7 +57,10 @@ class PixelShuffle(Reducer):
 
     def grid(self, grid: TokenGrid) -> TokenGrid:
         if grid.rows is None or grid.columns is None:
-            raise RequestError(f"reduce {self.name}: needs rows and columns; use scope lvlm")
+            raise RequestError(
+                f"reduce {self.name}: needs images whose tokens lie in rows and columns, and here "
+                "they do not (scope decoder, a class token, newlines or tiles); take pool"
+            )
         if grid.rows % self.side or grid.columns % self.side:
             least = min(grid.rows, grid.columns)
             whole = [n for n in range(1, least + 1) if not (grid.rows % n or grid.columns % n)]

@@ -30,10 +30,11 @@ class DeepseekVL(SigLIP):
         from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLAligner
 
         wanted: Any = SimpleNamespace(
-            vision_config=self.config, text_config=SimpleNamespace(hidden_size=self.hidden)
+            vision_config=SimpleNamespace(hidden_size=self.entry_width),
+            text_config=SimpleNamespace(hidden_size=self.hidden),
         )
         made = context.create(lambda: DeepseekVLAligner(wanted))
-        context.weigh_part("adapter", made, "aligner.", self.model_type)
+        self.weigh_adapter(context, made, "aligner.", self.model_type)
         return made
 
     def processor(self) -> Any:
@@ -44,7 +45,7 @@ class DeepseekVL(SigLIP):
         return module.DeepseekVLImageProcessorPil(size={"height": side, "width": side})
 
     def entry_flops(self, grids: tuple[Grid, ...]) -> int:
-        return 2 * sum(map(self.tokens, grids)) * self.hidden * self.config.hidden_size
+        return 2 * sum(map(self.tokens, grids)) * self.hidden * self.entry_width
 
 
 TOWERS.add("deepseek_vl", DeepseekVL)
