@@ -399,3 +399,18 @@ def test_a_snapshot_needs_a_card(capsys: pytest.CaptureFixture[str], tmp_path: P
         f"workbench: snapshot '{folder}': memory_viz shows CUDA's allocator; --device cuda\n"
     )
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--model", "qwen2-7b"), "model 'qwen2-7b' was not measured"),
+        (("--scope", "decoder", "--pass", "train", "--lora", "r=4"), "lora was not measured"),
+    ],
+)
+def test_an_error_that_was_measured_elsewhere_is_not_claimed(
+    words: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = Answer(capsys, "predict", "--visual", 1024, *words).out.splitlines()[0]
+    assert f"an iteration, extrapolated: {reason}" in first
+    assert "measured error" not in first

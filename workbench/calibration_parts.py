@@ -105,6 +105,15 @@ def kind_of(cell: Cell, host_bound: bool = False) -> str:
     return f"{kind}, host-bound" if host_bound else kind
 
 
+OPTIONS = ("lora", "weights_dtype", "reduce")
+"""Fields that change which operators run, and that few cells have."""
+
+
+def options_of(cell: Cell) -> tuple[str, ...]:
+    """Those that a cell has."""
+    return tuple(name for name in OPTIONS if getattr(cell, name) is not None)
+
+
 class Covered(BaseModel):
     """What the records were of: beyond it a calibration is an extrapolation."""
 
@@ -117,6 +126,8 @@ class Covered(BaseModel):
     scopes: tuple[str, ...]
     passes: tuple[str, ...]
     dtypes: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    """Which of OPTIONS some cell had."""
 
     def beyond(self, cell: Cell) -> list[str]:
         """What of ``cell`` was not among the records, each as a clause."""
@@ -131,6 +142,8 @@ class Covered(BaseModel):
         )
         found = [f"{field} {value!r} was not measured" for field, value, seen in named
                  if value not in seen]  # fmt: skip
+        found += [f"{name} was not measured" for name in options_of(cell)
+                  if name not in self.options]  # fmt: skip
         if not low <= cell.num_visual <= high:
             found.append(f"|V| {cell.num_visual:,} is outside {low:,} to {high:,}")
         return found

@@ -45,6 +45,9 @@ def _seconds(found: "Record", seconds: float) -> str:
         marks += [f"{len(taken)} samples" for taken in [found.samples.get("time_s", [])] if taken]
         return f"{words} ({', '.join(marks)})" if marks else words
     for flag in found.flags:
+        if flag.startswith("beyond_calibration: "):
+            return f"{words}, extrapolated: {flag.partition(': ')[2]}"
+    for flag in found.flags:
         if match := _HELD_OUT.search(flag):
             kind, median, worst = match.groups()
             return f"{words}, measured error of {kind}: {median} at the median, {worst} at worst"

@@ -15,6 +15,7 @@ from workbench.calibration_parts import (
     Source,
     Way,
     kind_of,
+    options_of,
     phase_of,
 )
 from workbench.devices import Device, entry_of
@@ -272,4 +273,5 @@ def _covered(records: Sequence[Record]) -> Covered:
         scopes=named("scope"),
         passes=named("pass_"),
         dtypes=named("dtype"),
+        options=tuple(sorted({name for cell in cells for name in options_of(cell)})),
     )
