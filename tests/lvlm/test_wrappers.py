@@ -20,7 +20,7 @@ from workbench.probe.predicting.predict import predict
 from workbench.record import Status
 from workbench.spec import Protocol, make_cell
 
-SIZES = ((61, 40), (40, 130), (200, 110), (56, 56))
+SIZES = ((61, 40), (40, 130), (200, 110))
 """Widths and heights of images."""
 TOKEN = 96
 """The image token of the small models."""
@@ -85,7 +85,7 @@ def shown(folder, sizes, name, **fields):
 
 
 @pytest.mark.parametrize("kind", sorted(WRAPPERS))
-@pytest.mark.parametrize("sizes", [*((size,) for size in SIZES), SIZES[:2]])
+@pytest.mark.parametrize("sizes", [SIZES[1:2], SIZES[2:3], SIZES[:2]])
 def test_images_compute_what_transformers_does(kind, sizes, tmp_path):
     """From files to logits, with the weights of a checkpoint, and the tokens that follow."""
     name, model = checkpoint(kind, tmp_path)
@@ -113,12 +113,12 @@ def test_greedy_generation_is_transformers_own(kind, tmp_path):
     inputs = torch.cat([torch.full((1, cell.num_visual), TOKEN), ids], 1)
     extra = theirs(kind, tower_of(resolve(name)), SIZES[2:3], pixels)
     with torch.no_grad():
-        expected = model.generate(input_ids=inputs, **extra, max_new_tokens=4, do_sample=False,
+        expected = model.generate(input_ids=inputs, **extra, max_new_tokens=3, do_sample=False,
                                   eos_token_id=None, pad_token_id=0)  # fmt: skip
-        for _ in range(4):
+        for _ in range(3):
             grown = build(cell.replace(num_text=ids.shape[1]), pictures=pictures).module
             ids = torch.cat([ids, grown(pixels, ids)[:, -1:].argmax(-1)], 1)
-    new = expected[:, -4:]
+    new = expected[:, -3:]
     assert torch.equal(ids[:, 5:], new)
 
 
@@ -170,7 +170,7 @@ def test_predictions_are_what_is_measured(kind, tmp_path):
     name = small_wrapper(kind, tmp_path)
     each = tower_of(resolve(name)).tokens_each
     cell = make_cell(
-        model=name, scope="lvlm", kernel="eager", dtype="float32", num_visual=4 * each,
+        model=name, scope="lvlm", kernel="eager", dtype="float32", num_visual=2 * each,
         num_text=5, **{"pass": "train"},
     )  # fmt: skip
     measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
