@@ -56,7 +56,7 @@ def test_it_is_idefics2s_perceiver(tmp_path):
     assert (found - wanted).norm() <= 1e-6 * wanted.norm()
 
 
-@pytest.mark.parametrize("family", sorted(set(TOWERS) - {"qwen2_vl", "qwen2_5_vl", "qwen3_vl"}))
+@pytest.mark.parametrize("family", sorted(f for f in TOWERS if not f.startswith("qwen")))
 @pytest.mark.parametrize("pass_", ["forward", "train"])
 def test_it_stands_behind_the_adapter(family, pass_, tmp_path):
     cell = cell_of(tmp_path, scope="lvlm", num_visual=32, **{"pass": pass_})
