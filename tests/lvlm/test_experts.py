@@ -91,7 +91,7 @@ def test_d_attn_full_equals_s_attn(tmp_path):
 @pytest.mark.parametrize("system", SERVED)
 def test_closed_form_is_the_count_under_every_system(system, tmp_path):
     for pass_ in ("train", "decode"):
-        found = trace(cell_of(tmp_path, system, layers=1, num_visual=32, **{"pass": pass_}))
+        found = trace(cell_of(tmp_path, system, num_visual=32, **{"pass": pass_}))
         assert found.flops == found.model_flops, pass_
 
 
