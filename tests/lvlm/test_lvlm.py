@@ -5,7 +5,7 @@ import torch
 
 from tests.lvlm.definitions import settings_of
 from tests.small import small_lvlm, small_model
-from workbench.errors import RequestError
+from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
 from workbench.lvlm.towers import siglip
@@ -137,3 +137,11 @@ def test_checkpointing_reaches_the_tower(tmp_path):
     assert saved.timeline.peak()[0] < plain.timeline.peak()[0]
     assert saved.flops > plain.flops
     assert saved.model_flops == plain.model_flops
+
+
+@pytest.mark.parametrize("attention", ["himix", "saisa"])
+def test_features_of_another_width_are_refused(attention, tmp_path):
+    cell = make_cell(model=small_lvlm("mistral", tmp_path), attention=attention, scope="lvlm",
+                     tower="siglip", num_visual=32, num_text=7, dtype="float32")  # fmt: skip
+    with pytest.raises(Unsupported, match=f"{attention} keeps the tower's features, 1,152 wide"):
+        build(cell)

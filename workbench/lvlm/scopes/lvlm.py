@@ -28,6 +28,7 @@ from workbench.spec import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.attention import Visual
+    from workbench.lvlm.parts import LayerParts
 
 
 class LVLM(nn.Module):
@@ -41,6 +42,8 @@ class LVLM(nn.Module):
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
         self.num_stacked = tower.stacked
+        if not system.adapter:
+            check_width(tower, system, self.decoder.parts[0])
         self.tower, self.adapter = tower.build(context, grids, system.adapter)
         self.reducer: ReducedTokens | None = None
         reducer = reducer_of(cell) or system.pooling()
@@ -147,6 +150,16 @@ def trained_before(cell: Cell, last: bool, adapter: bool) -> bool:
     """
     before = {"tower", "adapter"} if last and adapter else {"tower"}
     return not before <= set(cell.frozen_parts)
+
+
+def check_width(tower: Tower, system: System, parts: "LayerParts") -> None:
+    """Raise Unsupported where a system that keeps the tower's features expects another width."""
+    built, wanted = tower.config.hidden_size, system.visual_width(parts)
+    if built != wanted:
+        raise Unsupported(
+            f"{system.name} keeps the tower's features, {wanted:,} wide as SigLIP so400m's; "
+            f"{tower.front_end}'s are {built:,} wide"
+        )
 
 
 def widen(tower: Tower, system: System, reducer: Reducer) -> None:
