@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.dashboard.test_pages import page, words
+from tests.reference import STORE
 from workbench.dashboard.plan import (
     Ask,
     System,
     advice,
+    best_of,
     certainty,
     cost,
     fits,
@@ -23,8 +25,11 @@ from workbench.dashboard.plan import (
     together,
 )
 from workbench.dashboard.predictor import Predictor, Predictors
+from workbench.dashboard.thresholds_held import measured_threshold
 from workbench.errors import Failure
+from workbench.report.view import prepared
 from workbench.spec import Cell, make_cell
+from workbench.store import Store
 
 CARD = "h100-80gb"
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from workbench.cli import main; main()"
@@ -268,3 +273,42 @@ sys.exit("no luck")
         ] * 3
     finally:
         many.close()
+
+
+def test_the_answer_on_top_is_the_fastest_that_fits() -> None:
+    def told(status: str, seconds: float) -> dict:
+        return {"status": status, "device": "h100-80gb",
+                "metrics": {"time_s": seconds, "peak_bytes": 2**30},
+                "details": {"capacity_bytes": 2**36}}  # fmt: skip
+
+    eager, fused, ours = (
+        make_cell(num_visual=64, attention=a, kernel=k)
+        for a, k in (("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa"))
+    )
+    answers = [(eager, told("oom", 1.0)), (fused, told("ok", 3.0)), (ours, told("ok", 2.0))]
+    assert best_of(answers) == (
+        "D-Attn · sdpa is the fastest that fits, 2 s an iteration and 1.0 GiB of 64.0 GiB:"
+        " 1.50× as fast as S-Attn · sdpa; S-Attn · eager does not fit (predicted for h100-80gb)."
+    )
+    assert "None of these systems fits" in str(best_of(answers[:1]))
+    assert best_of([(eager, {"error": "no"})]) is None
+
+
+def test_a_measured_threshold_stands_for_the_cell_that_it_was_measured_of() -> None:
+    with Store.open(STORE) as store:
+        frame = prepared(store.frame(metrics=()))
+    cell = make_cell(
+        scope="decoder", attention="d_attn", kernel="sdpa", num_visual=74_000, num_text=400,
+        logits="text", checkpoint=True, zero=3, world_size=32, **{"pass": "train"},
+    )  # fmt: skip
+    assert measured_threshold(frame, cell, "h100-80gb") == (
+        "Measured: 132,687 visual tokens ran and 134,013 did not (flash, NVIDIA H100 80GB HBM3,"
+        " emulated: 1 of 32 ranks, 2 of 32 layers, nothing communicated)"
+    )
+    assert "10,887" in str(
+        measured_threshold(frame, cell.replace(attention="s_attn", kernel="eager"), "h100-80gb")
+    )
+    # Another card, another text, another system: nothing was measured of those.
+    assert measured_threshold(frame, cell, "a100-80gb") is None
+    assert measured_threshold(frame, cell.replace(num_text=64), "h100-80gb") is None
+    assert measured_threshold(frame, cell.replace(attention="himix"), "h100-80gb") is None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from workbench.devices import DEVICES
+from workbench.report.text import listed
 from workbench.spec import Cell
 from workbench.systems import entry, label
 from workbench.units import quantity
@@ -224,16 +225,16 @@ def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
     cell, best = min(fitting, key=lambda each: float(each[1]["metrics"]["time_s"]))
     took, capacity = float(best["metrics"]["time_s"]), best["details"].get("capacity_bytes")
     room = f" of {_gib(capacity)}" if capacity else ""
-    others = []
+    others, tight = [], []
     for other, answer in told:
         if other is cell:
             continue
         seconds = answer["metrics"].get("time_s")
         if not fits(answer):
-            others.append(f"{_name(other)} does not fit")
+            tight.append(f"{_name(other)} does not fit")
         elif seconds is not None:
             others.append(f"{float(seconds) / took:.2f}× as fast as {_name(other)}")
-    rest = f": {', '.join(others)}" if others else ""
+    rest = (f": {listed(others)}" if others else "") + "".join(f"; {each}" for each in tight)
     return (
         f"{_name(cell)} is the fastest that fits, {quantity(took, 's')} an iteration and"
         f" {_gib(peak_of(best))}{room}{rest} (predicted for {best.get('device')})."

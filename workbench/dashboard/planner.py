@@ -245,7 +245,7 @@ def _draw(
             own, found = coming.result()
             st.markdown(f"**{attention_name(own.attention)} · {own.kernel}**")
             _verdict(own, found, price)
-            shown.append((own, found, st.empty(), st.container()))
+            shown.append((own, found, st.container(), st.container()))
     tight = [(own, found, more) for own, found, _, more in shown if found.get("status") == "oom"]
     with top:
         answer([best_of([(own, found) for own, found, *_ in shown])])
@@ -279,7 +279,7 @@ def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
         st.markdown(f"peak **{quantity(peak, 'B')}** of {quantity(capacity, 'B')}")
     seconds = answer["metrics"].get("time_s")
     bound = any(str(flag).startswith("uncalibrated") for flag in answer["flags"])
-    words = "at least " if bound else ""
+    words = ("at least " if bound else "") if fits(answer) else "if it fitted, "
     st.markdown(f"{words}**{quantity(seconds, 's')}** for {plural(cell.batch, 'sample')}"
                 + ("" if cell.world_size == 1 else " on each card"))  # fmt: skip
     for words in certainty(answer["flags"]):
