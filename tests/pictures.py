@@ -17,7 +17,7 @@ from workbench.report.images import browser
 APP = Path(__file__).resolve().parents[1] / "app.py"
 PLOT, LIMIT = ".js-plotly-plot .point", "text=Largest that fits"
 PICTURES = {
-    "dashboard.png": ("scaling", "light", PLOT, 930),
+    "dashboard.png": ("scaling", "light", PLOT, 1080),
     "dashboard-planner.png": ("planner", "dark", f"{LIMIT} >> nth=3", 1330),
 }
 """File to page, theme, what the page shows once it is complete, and pixels of height."""
