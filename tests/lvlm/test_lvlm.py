@@ -145,3 +145,14 @@ def test_features_of_another_width_are_refused(attention, tmp_path):
                      tower="siglip", num_visual=32, num_text=7, dtype="float32")  # fmt: skip
     with pytest.raises(Unsupported, match=f"{attention} keeps the tower's features, 1,152 wide"):
         build(cell)
+
+
+@pytest.mark.parametrize("attention", ["d_attn", "d_attn_biased", "d_attn_tanh"])
+def test_text_that_nothing_trained_has_entered_lacks_a_backward(attention, tmp_path):
+    """In the first of two layers, where the decoder is frozen; the last has all three."""
+    cell = make_cell(model=small_lvlm("mistral", tmp_path), attention=attention, scope="lvlm",
+                     num_visual=32, num_text=8, kernel="eager", dtype="float32",
+                     frozen="decoder", **{"pass": "train"})  # fmt: skip
+    found = trace(cell)
+    hidden, per_pair = 8 * 8 - 8 * 9 // 2, 4 * 4 * 8
+    assert found.flops - found.flops_causal == (1 + 3) * hidden * per_pair

@@ -219,6 +219,12 @@ class System:
         """
         return None
 
+    def pairs_by_stream(self, place: Place, window: int | None) -> dict[str, Pairs] | None:
+        """The same where only a part of the model is trained: text that nothing trained has
+        entered lacks a backward in the first layer. None where the parts are computed together.
+        """
+        return None
+
     def skips(self, kernel: "Kernel", place: Place, window: int | None) -> bool:
         """Whether pairs that the mask hides are not computed in that layer."""
         return kernel.skips(self.window_bites(place, window))

@@ -218,6 +218,12 @@ class Decomposed(System):
         layout, cross = place.layout, cross_pairs(place.layout)
         return Pairs(layout.num_text**2 + cross, text_pairs(layout, window) + cross)
 
+    def pairs_by_stream(self, place: Place, window: int | None) -> dict[str, Pairs] | None:
+        whole = self.pairs(place, window)
+        own = Pairs(place.layout.num_text**2, text_pairs(place.layout, window))
+        across = Pairs(whole.dense - own.dense, whole.allowed - own.allowed)
+        return {"T2T": own, "T2V": across}
+
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         visual = token_flops(parts, q=False)
         if cell.fold:

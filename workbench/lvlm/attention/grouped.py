@@ -86,6 +86,9 @@ class Grouped(Decomposed):
         """Matmul FLOPs of choosing the keys of a segment, one sample."""
         return 0
 
+    def pairs_by_stream(self, place: Place, window: int | None) -> None:
+        return None  # Visual rows have pairs of their own.
+
     def pairs(self, place: Place, window: int | None) -> Pairs:
         branches = self.pairs_by_branch(place, window).values()
         return Pairs(sum(b.dense for b in branches), sum(b.allowed for b in branches))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from workbench.collector import without_collector
 from workbench.errors import RequestError
+from workbench.lvlm.attention import Pairs
 from workbench.lvlm.build import Checkpointed, Workload, build, repeated_layers
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kinds import Stretch
@@ -23,6 +24,7 @@ from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.marks import unmasked_by
 from workbench.lvlm.offload import WATCH
 from workbench.lvlm.packed import Packed
+from workbench.lvlm.place import Place
 from workbench.lvlm.scopes.decoder import Run
 from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.pictures import Pictures
@@ -154,8 +156,19 @@ def trace(
 
 def has_branches(workload: Workload) -> bool:
     """Whether pairs of some layer are told apart by the piece that computes them."""
-    branches = workload.system.pairs_by_branch
-    return any(branches(place, parts.window) is not None for parts, place, _ in workload.layers)
+    return any(
+        branches_of(workload, place, parts.window) is not None
+        for parts, place, _ in workload.layers
+    )
+
+
+def branches_of(workload: Workload, place: Place, window: int | None) -> dict[str, Pairs] | None:
+    """Pairs of a layer by the piece that computes them, where some may lack a backward."""
+    system, cell = workload.system, workload.cell
+    found = system.pairs_by_branch(place, window)
+    if found is None and (cell.frozen or cell.lora):
+        found = system.pairs_by_stream(place, window)
+    return found
 
 
 def plan_of(cell: Cell) -> Stretch | None:
@@ -393,7 +406,7 @@ def masked_flops(
     masked: dict[int, dict[str, Fraction]] = {}
     for parts, place, count in workload.layers:
         kind, whole = kinds[place.kind], system.pairs(place, parts.window)
-        branches = system.pairs_by_branch(place, parts.window) or {"": whole}
+        branches = branches_of(workload, place, parts.window) or {"": whole}
         share = system.skipped_share(kernel, place, parts.window) if skipped else 1
         computed = dense.setdefault(kind, Counter())
         hidden = masked.setdefault(kind, {})
