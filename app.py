@@ -21,7 +21,7 @@ from workbench.dashboard import (
     spent,
     thresholds,
     validation,
-)  # fmt: skip
+)
 from workbench.dashboard.guard import LocalOnly
 
 # A named icon would be fetched from outside; a file of our own is not.

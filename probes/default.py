@@ -37,8 +37,13 @@ CARD_SHARES = (
 def predicted() -> Grid:
     """Every system on an H100, which needs none."""
     sizes = geometric(256, 131_072)
-    return Grid(source="predicted", device="h100-80gb", visual=sizes, passes=("forward", "train"),
-                options=SYSTEMS)  # fmt: skip
+    return Grid(
+        source="predicted",
+        device="h100-80gb",
+        visual=sizes,
+        passes=("forward", "train"),
+        options=SYSTEMS,
+    )
 
 
 def on_cuda() -> tuple[Grid, ...]:

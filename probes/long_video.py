@@ -24,8 +24,9 @@ def sizes() -> tuple[int, ...]:
 def sweep() -> Sweep:
     """Predicted for an H100, one Mistral layer: what fits, and what its time is made of."""
     passes = ("forward", "train")
-    grid = Grid(source="predicted", device="h100-80gb", visual=sizes(), passes=passes,
-                options=SYSTEMS)  # fmt: skip
+    grid = Grid(
+        source="predicted", device="h100-80gb", visual=sizes(), passes=passes, options=SYSTEMS
+    )
     return Sweep(name="long-video", grids=(grid,))
 
 

@@ -28,8 +28,14 @@ def steps(visual: int) -> Grid:
     """A whole training step of one rank of 32, every layer, nothing communicated."""
     systems = (D_ATTN, CUDNN, FLASH, CHUNKED, *([EAGER] if visual < 10_000 else []))
     protocol = Protocol(min_samples=3, precision=None, emulate="all", timeout_s=400)
-    return Grid(visual=visual, scopes="decoder", passes="train", protocol=protocol,
-                options=tuple({**system, **RANK} for system in systems), **COMMON)  # fmt: skip
+    return Grid(
+        visual=visual,
+        scopes="decoder",
+        passes="train",
+        protocol=protocol,
+        options=tuple({**system, **RANK} for system in systems),
+        **COMMON,
+    )
 
 
 def layers(visual: int) -> Grid:
@@ -37,31 +43,54 @@ def layers(visual: int) -> Grid:
     systems = [FLASH, CUDNN, D_ATTN, {**D_ATTN, "fold": True}, {"attention": "himix", **FLASH}]
     systems += [CHUNKED] if visual > 8192 else []
     systems += [EAGER] if visual <= 16_384 else []
-    return Grid(visual=visual, passes=("forward", "train"), options=tuple(systems),
-                protocol=QUICK, **COMMON)  # fmt: skip
+    return Grid(
+        visual=visual,
+        passes=("forward", "train"),
+        options=tuple(systems),
+        protocol=QUICK,
+        **COMMON,
+    )
 
 
 def models() -> Grid:
     """Prefill and decode of the whole model."""
-    return Grid(visual=STEPS, scopes="decoder", passes=("forward", "decode"), protocol=QUICK,
-                options=tuple({**system, "logits": "text"} for system in (D_ATTN, FLASH)),
-                **COMMON)  # fmt: skip
+    return Grid(
+        visual=STEPS,
+        scopes="decoder",
+        passes=("forward", "decode"),
+        protocol=QUICK,
+        options=tuple({**system, "logits": "text"} for system in (D_ATTN, FLASH)),
+        **COMMON,
+    )
 
 
 def families() -> tuple[Grid, ...]:
     """Gemma 2 under FlexAttention, the only fused kernel with its soft-capping; Qwen2.5-VL."""
     flex = ({"kernel": "flex"}, {"attention": "d_attn", "kernel": "flex"})
     found = (("gemma-2-9b", flex), ("qwen2.5-vl-7b", (FLASH, D_ATTN)))
-    return tuple(Grid(models=model, visual=(4096, 16_384), passes=("forward", "train"),
-                      options=options, protocol=QUICK, **COMMON)
-                 for model, options in found)  # fmt: skip
+    return tuple(
+        Grid(
+            models=model,
+            visual=(4096, 16_384),
+            passes=("forward", "train"),
+            options=options,
+            protocol=QUICK,
+            **COMMON,
+        )
+        for model, options in found
+    )
 
 
 def compiled() -> Grid:
     """How near the matmul ceiling D-Attn's layer comes through torch.compile."""
     options = {**D_ATTN, "fold": True, "compile": True}
-    return Grid(visual=(16_384, 65_536), passes=("forward", "train"), options=options,
-                protocol=QUICK, **COMMON)  # fmt: skip
+    return Grid(
+        visual=(16_384, 65_536),
+        passes=("forward", "train"),
+        options=options,
+        protocol=QUICK,
+        **COMMON,
+    )
 
 
 def sweep() -> Sweep:

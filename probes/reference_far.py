@@ -9,9 +9,16 @@ import sys
 from workbench.spec import Grid, Protocol, Sweep
 
 OPTIONS = {
-    "attention": "d_attn", "kernel": "flash", "chunk": 8192, "checkpoint": True,
-    "checkpoint_every": 2, "offload": True, "logits": "text", "zero": 3, "world_size": 32,
-}  # fmt: skip
+    "attention": "d_attn",
+    "kernel": "flash",
+    "chunk": 8192,
+    "checkpoint": True,
+    "checkpoint_every": 2,
+    "offload": True,
+    "logits": "text",
+    "zero": 3,
+    "world_size": 32,
+}
 
 
 def sweep() -> Sweep:

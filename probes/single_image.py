@@ -19,8 +19,13 @@ def sizes() -> tuple[int, ...]:
 def sweep() -> Sweep:
     """Predicted for an H100. Gemma 2's soft-capping leaves it the eager kernel alone."""
     both, passes = ("s_attn", "d_attn"), ("forward", "train")
-    fields: dict[str, Any] = {"source": "predicted", "device": "h100-80gb", "visual": sizes(),
-                              "attentions": both, "passes": passes}  # fmt: skip
+    fields: dict[str, Any] = {
+        "source": "predicted",
+        "device": "h100-80gb",
+        "visual": sizes(),
+        "attentions": both,
+        "passes": passes,
+    }
     mistral = Grid(models=("mistral-7b-v0.3",), kernels=("eager", "sdpa"), **fields)
     gemma = Grid(models=("gemma-2-9b",), kernels=("eager",), **fields)
     return Sweep(name="single-image", grids=(mistral, gemma))

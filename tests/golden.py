@@ -13,9 +13,17 @@ from workbench.spec import FIELDS, Cell, Grid, Sweep, make_cell
 from workbench.store import Store
 
 LAPTOP = Environment(
-    host="laptop", os="Linux 6.1", cpu="Example CPU", num_threads=2, memory_bytes=16 * 2**30,
-    python="3.11.2", torch="2.13.0", transformers="5.23.0", workbench="0.1.0", commit="0123abc",
-)  # fmt: skip
+    host="laptop",
+    os="Linux 6.1",
+    cpu="Example CPU",
+    num_threads=2,
+    memory_bytes=16 * 2**30,
+    python="3.11.2",
+    torch="2.13.0",
+    transformers="5.23.0",
+    workbench="0.1.0",
+    commit="0123abc",
+)
 NODE = LAPTOP.model_copy(
     update={"host": "node", "gpu": "NVIDIA H200", "num_gpus": 1, "gpu_memory_bytes": 139 * 2**30}
 )
@@ -35,8 +43,14 @@ def flops(cell: Cell) -> int:
     return 402_653_184 * visual + 436_207_616 * text + 16_384 * text * (text + visual)
 
 
-def record(source: str = "measured", device: str = "cpu", status: Status | None = None,
-           error: str | None = None, samples: int = 3, **fields: object) -> Record:  # fmt: skip
+def record(
+    source: str = "measured",
+    device: str = "cpu",
+    status: Status | None = None,
+    error: str | None = None,
+    samples: int = 3,
+    **fields: object,
+) -> Record:
     """One record. Without ``status`` it is OOM where its bytes exceed the device's limit."""
     cell = make_cell(**{"kernel": "sdpa", **fields})
     times = 3 if cell.pass_ == "train" else 1
@@ -54,14 +68,17 @@ def record(source: str = "measured", device: str = "cpu", status: Status | None 
         values = [base * noise.uniform(0.96, 1.05) for _ in range(samples if measured else 0)]
         middle = sorted(values)[len(values) // 2] if measured else base
         metrics = {
-            "flops": times * flops(cell), "model_flops": times * flops(cell),
+            "flops": times * flops(cell),
+            "model_flops": times * flops(cell),
             "params": 218_112_000,
-            "peak_bytes": peak, "weight_bytes": 436_224_000, "time_s": middle,
+            "peak_bytes": peak,
+            "weight_bytes": 436_224_000,
+            "time_s": middle,
             "activation_bytes": 20_000 * tokens if times == 3 else None,
             "gradient_bytes": 436_224_000 if times == 3 else None,
             "bytes_moved": 2 * peak,
             "mfu": None,
-        }  # fmt: skip
+        }
         if measured:
             metrics |= {"time_q1_s": min(values), "time_q3_s": max(values)}
             metrics["num_samples"] = samples
@@ -70,13 +87,20 @@ def record(source: str = "measured", device: str = "cpu", status: Status | None 
     if status is Status.OOM and error is None and source == "measured":
         error = f"allocation of 8.00 GiB beyond the limit of {LIMIT[device]} bytes"
     return Record(
-        cell=cell, source=source, device=device, status=status, metrics=metrics, flags=flags,
-        samples={"time_s": values} if values else {}, error=error,
+        cell=cell,
+        source=source,
+        device=device,
+        status=status,
+        metrics=metrics,
+        flags=flags,
+        samples={"time_s": values} if values else {},
+        error=error,
         environment=NODE if device == "NVIDIA H200" else LAPTOP,
-        started_at="2025-01-01T12:00:00Z", duration_s=1.0,
+        started_at="2025-01-01T12:00:00Z",
+        duration_s=1.0,
         details=details(source, peak, LIMIT[device])
         | (spent(cell, source, metrics["time_s"] or 0.0) if metrics else {}),
-    )  # fmt: skip
+    )
 
 
 def details(source: str, peak: int, limit: int) -> dict[str, object]:
@@ -92,13 +116,21 @@ def spent(cell: Cell, source: str, seconds: float) -> dict[str, object]:
     """An iteration by part and operator: a trace where it was measured, else the roofline's."""
     visual = ("V2V", "T2V") if cell.attention == "d_attn" else ("attention",)
     shares = dict.fromkeys(visual, 0.3 / len(visual)) | {
-        "projections": 0.2, "MLP": 0.45, "norms": 0.04, "other": 0.01,
-    }  # fmt: skip
+        "projections": 0.2,
+        "MLP": 0.45,
+        "norms": 0.04,
+        "other": 0.01,
+    }
     rows = [
-        {"part": name, "time_s": seconds * share, "flops": int(1e9 * share), "bytes": 1_000_000,
-         "calls": 4}
+        {
+            "part": name,
+            "time_s": seconds * share,
+            "flops": int(1e9 * share),
+            "bytes": 1_000_000,
+            "calls": 4,
+        }
         for name, share in shares.items()
-    ]  # fmt: skip
+    ]
     names = {"projections": "mm", "MLP": "mm", "norms": "rms_norm"}
     if source == "predicted":
         modules = [{**row, "module": row["part"], "bound": "compute"} for row in rows]
@@ -108,8 +140,15 @@ def spent(cell: Cell, source: str, seconds: float) -> dict[str, object]:
         {"operator": name, "time_s": seconds * share, "flops": None, "bytes": None, "calls": 3}
         for name, share in (("mm", 0.65), ("scaled_dot_product", 0.3), ("other", 0.05))
     ]
-    return {"trace": {"file": f"{cell.key}.pt.trace.json", "clock": "cpu", "wall_s": seconds,
-                      "parts": rows, "operators": operators}}  # fmt: skip
+    return {
+        "trace": {
+            "file": f"{cell.key}.pt.trace.json",
+            "clock": "cpu",
+            "wall_s": seconds,
+            "parts": rows,
+            "operators": operators,
+        }
+    }
 
 
 SYSTEMS = (
@@ -154,8 +193,11 @@ def hostile() -> list[Record]:
     """Names, errors and flags that try to become markup."""
     cells = {"model": HOSTILE, "attention": HOSTILE}
     found = [record(**cells, num_visual=v) for v in (64, 128, 256, 512)]
-    trace = {"file": "../../etc/passwd", "parts": [{"part": HOSTILE, "time_s": 1.0}, 7, None],
-             "operators": {"mm": 1}}  # fmt: skip
+    trace = {
+        "file": "../../etc/passwd",
+        "parts": [{"part": HOSTILE, "time_s": 1.0}, 7, None],
+        "operators": {"mm": 1},
+    }
     found[0] = found[0].model_copy(update={"flags": [f"note: {HOSTILE}"]})
     found[3] = found[3].model_copy(update={"details": {"trace": trace}})
     found.append(record(status=Status.OOM, error=HOSTILE, **cells, num_visual=1024))
@@ -207,12 +249,20 @@ def three_systems() -> list[Record]:
 def paper() -> list[Record]:
     """Whole training steps as in the paper's tables, measured and predicted."""
     return [
-        record(source, device, attention=attention, scope="decoder", samples=12,
-               num_visual=visual, checkpoint=True, **{"pass": "train"})
+        record(
+            source,
+            device,
+            attention=attention,
+            scope="decoder",
+            samples=12,
+            num_visual=visual,
+            checkpoint=True,
+            **{"pass": "train"},
+        )
         for attention in ("s_attn", "d_attn", "d_attn_biased", "d_attn_cascade", "d_attn_tanh")
         for source, device in (("predicted", "h100-80gb"), ("measured", "NVIDIA H200"))
         for visual in (9_000, 18_000, 74_000)
-    ]  # fmt: skip
+    ]
 
 
 CONTENTS = {
@@ -258,12 +308,19 @@ def build(path: Path, kind: str) -> Path:
 
 
 BASES = (
-    {"scope": "lvlm", "pass": "train", "num_visual": 729, "checkpoint": True, "zero": 2,
-     "world_size": 2, "logits": "text"},
+    {
+        "scope": "lvlm",
+        "pass": "train",
+        "num_visual": 729,
+        "checkpoint": True,
+        "zero": 2,
+        "world_size": 2,
+        "logits": "text",
+    },
     {"num_visual": 729},
     {"scope": "decoder", "pass": "train", "num_visual": 729, "zero": 3, "world_size": 2},
     {"scope": "decoder", "num_visual": 729, "reduce": "pool"},
-)  # fmt: skip
+)
 """Cells of which one or another lets any field have a value of its own."""
 
 

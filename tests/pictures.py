@@ -32,8 +32,16 @@ def main(store: Path, folder: Path, query: str = "") -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), f"--server.port={port}",
-               "--", store.name]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(APP),
+        f"--server.port={port}",
+        "--",
+        store.name,
+    ]
     server = subprocess.Popen(command, cwd=store.resolve().parent, stdout=subprocess.DEVNULL)
     try:
         _wait(f"{address}/_stcore/health")

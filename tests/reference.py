@@ -27,7 +27,7 @@ from workbench.report.write import write_report
 from workbench.spec import Cell, make_cell
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate
-from workbench.sweep.carry import carried
+from workbench.sweep.calibration_transfer import carried
 from workbench.units import digits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,9 +43,14 @@ CARRIED_TO = "h200-141gb"
 BEGIN, END = "<!-- begin: python -m tests.reference -->", "<!-- end -->"
 CHUNK = 8192
 COLUMNS = (
-    "", "S-Attn, eager", "S-Attn, best fused", "D-Attn", "D-Attn, chunks of 8,192",
-    "the paper's S-Attn", "the paper's D-Attn",
-)  # fmt: skip
+    "",
+    "S-Attn, eager",
+    "S-Attn, best fused",
+    "D-Attn",
+    "D-Attn, chunks of 8,192",
+    "the paper's S-Attn",
+    "the paper's D-Attn",
+)
 
 
 class Kind(NamedTuple):
@@ -69,11 +74,16 @@ def read_records(store: Path = STORE) -> list[Record]:
 def _varied(cell: Cell) -> bool:
     """Whether a cell differs from the headline's in more than system, kernel, |V| and chunks."""
     plain = make_cell(
-        attention=cell.attention, kernel=cell.kernel, scope=cell.scope, num_visual=cell.num_visual,
-        num_text=400, chunk=cell.chunk, **{"pass": cell.pass_},
+        attention=cell.attention,
+        kernel=cell.kernel,
+        scope=cell.scope,
+        num_visual=cell.num_visual,
+        num_text=400,
+        chunk=cell.chunk,
+        **{"pass": cell.pass_},
         **({"logits": "text"} if cell.scope == "decoder" else {}),
         **({"checkpoint": True, "zero": 3, "world_size": 32} if cell.zero else {}),
-    )  # fmt: skip
+    )
     return cell.key != plain.key
 
 
@@ -103,8 +113,11 @@ def largest(records: list[Record], system: str) -> Record:
 
 def fastest(records: list[Record], kind: Kind, system: str, num_visual: int) -> Record | None:
     """The record of the system's fastest kernel there; None where nothing was timed."""
-    timed = [r for r in of(records, kind, system)
-             if r.cell.num_visual == num_visual and r.metrics.get("time_s")]  # fmt: skip
+    timed = [
+        r
+        for r in of(records, kind, system)
+        if r.cell.num_visual == num_visual and r.metrics.get("time_s")
+    ]
     return min(timed, key=lambda r: float(r.metrics["time_s"] or 0), default=None)
 
 
@@ -112,8 +125,11 @@ def seconds(records: list[Record], kind: Kind, system: str, num_visual: int) -> 
     """The seconds of a cell of the table, and the kernel where it was a choice."""
     found = fastest(records, kind, system, num_visual)
     if found is None:
-        beyond = [r for r in of(records, kind, system)
-                  if r.status == "oom" and r.cell.num_visual <= num_visual]  # fmt: skip
+        beyond = [
+            r
+            for r in of(records, kind, system)
+            if r.status == "oom" and r.cell.num_visual <= num_visual
+        ]
         return "out of memory" if beyond else "not measured"
     value = float(found.metrics["time_s"] or 0)
     words = f"{digits(value, 4 if value >= 10 else 3)} s"
@@ -127,9 +143,13 @@ def table(records: list[Record]) -> list[tuple[str, ...]]:
     reach[1] += f" ({top[1].cell.kernel})"
     none = ("–", "–")
     rows = [
-        ("largest \\|V\\| of a training step", *reach, f"{S_ATTN.max_visual:,}",
-         f"{D_ATTN.max_visual:,}"),
-    ]  # fmt: skip
+        (
+            "largest \\|V\\| of a training step",
+            *reach,
+            f"{S_ATTN.max_visual:,}",
+            f"{D_ATTN.max_visual:,}",
+        ),
+    ]
     for name, kind, size, published in (
         ("a training step", STEP, 9_000, (f"{S_ATTN.seconds:g} s", f"{D_ATTN.seconds:g} s")),
         ("a training step", STEP, 74_000, none),
@@ -138,9 +158,12 @@ def table(records: list[Record]) -> list[tuple[str, ...]]:
         ("one layer, forward and backward", LAYER, 65_536, none),
     ):
         rows.append(
-            (f"{name}, \\|V\\| = {size:,}",
-             *(seconds(records, kind, system, size) for system in SYSTEMS), *published)
-        )  # fmt: skip
+            (
+                f"{name}, \\|V\\| = {size:,}",
+                *(seconds(records, kind, system, size) for system in SYSTEMS),
+                *published,
+            )
+        )
     return rows
 
 
@@ -190,8 +213,12 @@ def with_errors(page: str, found: Calibration) -> str:
     """The method page with the rows of held-out errors recomputed."""
     for name, way, kind in ERRORS:
         spread = found.held_out_by_kind[way][kind]
-        cells = (name, str(spread.num_cells), f"{spread.median * 100:.1f} %",
-                 f"{spread.worst * 100:.1f} %")  # fmt: skip
+        cells = (
+            name,
+            str(spread.num_cells),
+            f"{spread.median * 100:.1f} %",
+            f"{spread.worst * 100:.1f} %",
+        )
         row = re.compile(rf"^\| {re.escape(name)} \|.*\|$", re.MULTILINE)
         assert row.search(page), f"the method page has a row of {name}"
         page = row.sub(f"| {' | '.join(cells)} |", page)

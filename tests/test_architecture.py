@@ -76,8 +76,12 @@ def test_a_commit_is_checked_as_the_code_is() -> None:
         for hook in repo["hooks"]
     ]
     assert {
-        "ruff", "ruff-format", "check-merge-conflict", "check-added-large-files", "codespell",
-    } <= set(hooks)  # fmt: skip
+        "ruff",
+        "ruff-format",
+        "check-merge-conflict",
+        "check-added-large-files",
+        "codespell",
+    } <= set(hooks)
 
 
 def test_the_pages_for_contributors_name_targets_that_exist() -> None:

@@ -39,12 +39,18 @@ def rehearsal(name: str, folder: Path) -> Sweep:
         if protocol.iterations is None:
             protocol = protocol.model_copy(update={"min_samples": 2, "max_seconds": 5.0})
         chunks = ({**each, **({"chunk": 32} if "chunk" in each else {})} for each in grid.options)
-        return grid.model_validate({
-            **grid.model_dump(), "device": "cpu", "dtypes": "float32", "text": 8,
-            "models": small_model(FAMILIES.get(model, "mistral"), folder),
-            "visual": tuple(TINY.get(v, max(8, v // 256)) for v in grid.visual),
-            "options": tuple({**o, "compile": False} for o in chunks), "protocol": protocol,
-        })  # fmt: skip
+        return grid.model_validate(
+            {
+                **grid.model_dump(),
+                "device": "cpu",
+                "dtypes": "float32",
+                "text": 8,
+                "models": small_model(FAMILIES.get(model, "mistral"), folder),
+                "visual": tuple(TINY.get(v, max(8, v // 256)) for v in grid.visual),
+                "options": tuple({**o, "compile": False} for o in chunks),
+                "protocol": protocol,
+            }
+        )
 
     sweep = load_probe(PROBES / f"{name}.py")
     return sweep.replace(grids=tuple(map(tiny, sweep.grids)))

@@ -77,8 +77,9 @@ def test_interrupts_that_the_caller_ignores_stay_ignored() -> None:
     ignoring = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n{code}"
     done = subprocess.run(
         [sys.executable, "-c", ignoring.replace('"predict", "--visual", "8"', '"--version"')],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -138,14 +139,22 @@ def test_predict_prints_the_contract_s_document(capsys: pytest.CaptureFixture[st
     assert (answer.code, answer.err) == (0, "")
     found = answer.document
     cell = make_cell(
-        attention="d_attn", num_visual=0, num_text=5, batch=2, dtype="float32", fold=True,
-        checkpoint=True, **{"pass": "train"},
-    )  # fmt: skip
+        attention="d_attn",
+        num_visual=0,
+        num_text=5,
+        batch=2,
+        dtype="float32",
+        fold=True,
+        checkpoint=True,
+        **{"pass": "train"},
+    )
     assert found["cell"] == cell.document()
     assert found["key"] == cell.key
     assert (found["source"], found["device"], found["status"]) == (
-        "predicted", "h200-141gb", "ok",
-    )  # fmt: skip
+        "predicted",
+        "h200-141gb",
+        "ok",
+    )
     metrics = found["metrics"]
     assert isinstance(metrics["flops"], int)
     assert isinstance(metrics["peak_bytes"], int)
@@ -219,8 +228,19 @@ def test_a_measurement_that_fails_is_exit_1(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     model = small_model("mistral", tmp_path)
-    answer = Answer(capfd, "measure", "--model", model, "--visual", 8, "--device", "cpu",
-                    "--timeout", 0.001, "--json")  # fmt: skip
+    answer = Answer(
+        capfd,
+        "measure",
+        "--model",
+        model,
+        "--visual",
+        8,
+        "--device",
+        "cpu",
+        "--timeout",
+        0.001,
+        "--json",
+    )
     assert answer.code == 1
     assert answer.document["status"] == "timeout"
     assert answer.err == "workbench: timeout: no answer within 0.001 s\n"
@@ -247,9 +267,12 @@ def test_lists_name_what_the_registries_hold(
     names = [row["name"] for row in rows]
     assert len(set(names)) == len(names)
     known = {
-        "models": "mistral-7b-v0.3", "attentions": "d_attn", "kernels": "eager",
-        "devices": "h100-80gb", "metrics": "flops",
-    }  # fmt: skip
+        "models": "mistral-7b-v0.3",
+        "attentions": "d_attn",
+        "kernels": "eager",
+        "devices": "h100-80gb",
+        "metrics": "flops",
+    }
     assert known[kind] in names
     lines = Answer(capsys, "list", kind).out.splitlines()
     assert len(lines) == 1 + len(rows)
@@ -265,11 +288,14 @@ def test_doctor_is_a_document(capsys: pytest.CaptureFixture[str]) -> None:
 def filled(path: Path, seconds: float, torch: str = "2.13.0") -> str:
     """A store with one measured cell of eight samples."""
     record = Record(
-        cell=make_cell(num_visual=64), source="measured", device="cpu", status=Status.OK,
+        cell=make_cell(num_visual=64),
+        source="measured",
+        device="cpu",
+        status=Status.OK,
         metrics=dict.fromkeys(METRICS) | {"time_s": seconds, "flops": 2**70},
         samples={"time_s": [seconds * (1 + i / 1000) for i in range(8)]},
         started_at="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
+    )
     with Store.open(path, "w") as store:
         run = store.begin_run("s", {"name": "s", "grids": []}, Environment(torch=torch))
         assert store.add(run, record)
@@ -296,8 +322,10 @@ def test_merge_says_what_it_holds(capsys: pytest.CaptureFixture[str], tmp_path: 
     words = ("merge", tmp_path / "a.db", tmp_path / "b.db", "-o", tmp_path / "c.db")
     found = Answer(capsys, *words, "--json").document
     assert (found["out"], found["num_runs"], found["num_records"]) == (
-        str(tmp_path / "c.db"), 2, 2,
-    )  # fmt: skip
+        str(tmp_path / "c.db"),
+        2,
+        2,
+    )
     assert "2 runs, 2 records (0 added)" in Answer(capsys, *words).out
 
 
@@ -328,8 +356,10 @@ def test_a_report_ends_by_naming_its_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     spec = tmp_path / "s.yaml"
-    spec.write_text("name: s\nvisual: [256, 512, 1024, 2048]\nattentions: [s_attn, d_attn]\n"
-                    "source: predicted\ndevice: h100-80gb\n")  # fmt: skip
+    spec.write_text(
+        "name: s\nvisual: [256, 512, 1024, 2048]\nattentions: [s_attn, d_attn]\n"
+        "source: predicted\ndevice: h100-80gb\n"
+    )
     store = tmp_path / "s.db"
     dry = Answer(capsys, "sweep", spec, "--store", store, "--dry-run", "--json")
     assert len(dry.document["cells"]) == 8
@@ -357,9 +387,12 @@ def test_an_empty_store_has_nothing_to_report(
 def test_the_program_runs_as_a_module(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "workbench.cli", "sweep", "missing.yaml"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("workbench: sweep 'missing.yaml': ")
 

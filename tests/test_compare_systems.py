@@ -49,8 +49,17 @@ def test_an_efficiency_length_is_where_the_order_turns():
 
 def test_the_command(capsys, tmp_path):
     chart = tmp_path / "systems.html"
-    words = ["compare-systems", "--visual", "600", "--system", "s_attn", "--system", "himix",
-             "--chart", str(chart)]  # fmt: skip
+    words = [
+        "compare-systems",
+        "--visual",
+        "600",
+        "--system",
+        "s_attn",
+        "--system",
+        "himix",
+        "--chart",
+        str(chart),
+    ]
     main([*words, "--json"])
     document = json.loads(capsys.readouterr().out)
     assert document["cell"]["num_visual"] == 600
@@ -78,12 +87,22 @@ def test_wrong_words_are_one_line(words, said, capsys):
 
 def test_what_does_not_fit_is_hollow():
     documents = [
-        {"label": "A", "group": "exact", "gives_up": "", "status": "ok",
-         "metrics": {"time_s": 1.0, "peak_bytes": 10}},
-        {"label": "B", "group": "exact", "gives_up": "", "status": "oom",
-         "metrics": {"time_s": 2.0, "peak_bytes": 20}},
+        {
+            "label": "A",
+            "group": "exact",
+            "gives_up": "",
+            "status": "ok",
+            "metrics": {"time_s": 1.0, "peak_bytes": 10},
+        },
+        {
+            "label": "B",
+            "group": "exact",
+            "gives_up": "",
+            "status": "oom",
+            "metrics": {"time_s": 2.0, "peak_bytes": 20},
+        },
         {"label": "C", "group": "exact", "gives_up": "", "status": "unsupported", "metrics": {}},
-    ]  # fmt: skip
+    ]
     drawn = systems_figure(documents, "three systems")
     bars = drawn.data[0]
     assert list(bars.y) == ["A", "B"]
@@ -92,13 +111,17 @@ def test_what_does_not_fit_is_hollow():
 
 
 def test_lengths_of_a_store(tmp_path):
-    cells = [make_cell(attention=a, num_visual=v, num_text=8, model="qwen2-0.5b")
-             for a in ("s_attn", "d_attn_cascade") for v in (16, 256, 4096)]  # fmt: skip
+    cells = [
+        make_cell(attention=a, num_visual=v, num_text=8, model="qwen2-0.5b")
+        for a in ("s_attn", "d_attn_cascade")
+        for v in (16, 256, 4096)
+    ]
     with Store.open(tmp_path / "a.db", mode="w") as store:
         sweep = Sweep(name="x", grids=(Grid(visual=(16,)),))
         records = [predict(cell, "h100-80gb") for cell in cells]
-        run = store.begin_run("x", sweep.model_dump(mode="json", by_alias=True),
-                              records[0].environment)  # fmt: skip
+        run = store.begin_run(
+            "x", sweep.model_dump(mode="json", by_alias=True), records[0].environment
+        )
         store.add_many(run, records)
         frame = store.frame()
     (row,) = efficiency_lengths(frame, "S-Attn · sdpa", ["flops"]).to_dict("records")

@@ -19,14 +19,22 @@ from workbench.store import Store, StoreError
 
 BIG = 2**200 + 1
 VALUES = {
-    "flops": BIG, "params": 2**63 - 1, "peak_bytes": 2**53 + 1, "time_s": 0.1 + 0.2, "mfu": None,
-    "energy_j": 5e-324, "novel": -7,
-}  # fmt: skip
+    "flops": BIG,
+    "params": 2**63 - 1,
+    "peak_bytes": 2**53 + 1,
+    "time_s": 0.1 + 0.2,
+    "mfu": None,
+    "energy_j": 5e-324,
+    "novel": -7,
+}
 FILES = sorted(
     ["details.jsonl", "environment.json"]
-    + [f"{table}.{kind}" for table in ("records", "metrics", "samples", "notes")
-       for kind in ("csv", "parquet")]
-)  # fmt: skip
+    + [
+        f"{table}.{kind}"
+        for table in ("records", "metrics", "samples", "notes")
+        for kind in ("csv", "parquet")
+    ]
+)
 DOCS = Path(__file__).parents[1] / "docs" / "schema.md"
 
 
@@ -36,14 +44,24 @@ def store(tmp_path: Path) -> Path:
         **{"pass": "train"}, num_visual=64, chunk=512, memory_cap=2**70, weights='a,"b" =c ☃'
     )
     record = Record(
-        cell=cell, source="measured", device="NVIDIA H200", status="ok", metrics=VALUES,
+        cell=cell,
+        source="measured",
+        device="NVIDIA H200",
+        status="ok",
+        metrics=VALUES,
         samples={"time_s": [0.1, 1 / 3], "forward_s": [1e-9]},
         flags=["few samples", "mfu: no peak"],
-        started_at="2026-01-01T00:00:00+00:00", duration_s=1 / 3,
+        started_at="2026-01-01T00:00:00+00:00",
+        duration_s=1 / 3,
         details={"memory_limit_bytes": 2**70, "words": ["☃"]},
-    )  # fmt: skip
-    failed = Record(cell=make_cell(num_visual=65), source="predicted", device="h100-80gb",
-                    status="error", error="line\nbreak, and ; more")  # fmt: skip
+    )
+    failed = Record(
+        cell=make_cell(num_visual=65),
+        source="predicted",
+        device="h100-80gb",
+        status="error",
+        error="line\nbreak, and ; more",
+    )
     with Store.open(tmp_path / "s.db", "w") as out:
         out.add_many(out.begin_run("demo", {}, Environment()), [record, failed])
     return tmp_path / "s.db"
@@ -56,14 +74,22 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_spreadsheet_runs_no_text_of_an_inert_export(tmp_path: Path) -> None:
     hostile = "=HYPERLINK(1)"
-    found = Record(cell=make_cell(num_visual=1, model=hostile), source="measured", device="cpu",
-                   status="ok", metrics={hostile: 1.0, "time_s": -0.5}, flags=[hostile, "fine"],
-                   error=f"\t{hostile}")  # fmt: skip
+    found = Record(
+        cell=make_cell(num_visual=1, model=hostile),
+        source="measured",
+        device="cpu",
+        status="ok",
+        metrics={hostile: 1.0, "time_s": -0.5},
+        flags=[hostile, "fine"],
+        error=f"\t{hostile}",
+    )
     with Store.open(tmp_path / "s.db", "w") as out:
         out.add(out.begin_run("demo", {}, Environment(), run_id="@run"), found)
     for name, mark in (("plain", ""), ("inert", "'")):
-        main(["export", str(tmp_path / "s.db"), "-o", str(tmp_path / name)]
-             + ["--inert"] * bool(mark))  # fmt: skip
+        main(
+            ["export", str(tmp_path / "s.db"), "-o", str(tmp_path / name)]
+            + ["--inert"] * bool(mark)
+        )
         (record,) = rows(tmp_path / name / "records.csv")
         assert record["model"] == mark + hostile
         assert record["run"] == f"{mark}@run"
@@ -97,8 +123,11 @@ def test_records_have_the_cell_under_its_public_names(store: Path, tmp_path: Pat
     assert list(first)[:6] == ["run", "key", "source", "device", "status", "started_at"]
     assert list(first)[6 : 6 + len(CELL)] == list(make_cell(num_visual=1).document())
     assert (first["pass"], first["num_visual"], first["fold"], first["layer"]) == (
-        "train", "64", "False", "",
-    )  # fmt: skip
+        "train",
+        "64",
+        "False",
+        "",
+    )
     assert first["memory_cap"] == str(2**70)
     assert first["weights"] == 'a,"b" =c ☃'
     assert first["flags"] == "few samples; mfu: no peak"
@@ -151,7 +180,7 @@ def test_without_pandas_and_pyarrow_there_is_csv_and_a_note(store: Path, tmp_pat
     assert done.returncode == 0, done.stderr.decode()
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
         name for name in FILES if not name.endswith(".parquet")
-    ]  # fmt: skip
+    ]
 
 
 def test_a_second_export_replaces_the_first(store: Path, tmp_path: Path) -> None:
@@ -174,8 +203,9 @@ def test_notes_details_and_environments_come_along(store: Path, tmp_path: Path) 
         tuple(row[name] for name in identity): row for row in rows(tmp_path / "out/notes.csv")
     }
     assert {of: (row["text"], row["tags"]) for of, row in found.items()} == {
-        of: ('odd, "again"\n☃', "slow, ask Ada"), (run.id, "", "", ""): ("the first night", ""),
-    }  # fmt: skip
+        of: ('odd, "again"\n☃', "slow, ask Ada"),
+        (run.id, "", "", ""): ("the first night", ""),
+    }
     lines = (tmp_path / "out" / "details.jsonl").read_text().splitlines()
     told = {
         tuple(line[name] for name in identity): line["details"] for line in map(json.loads, lines)

@@ -76,8 +76,11 @@ def test_measured_and_predicted_differ_in_fill_and_stroke(
 
 
 def test_two_devices_of_one_source_have_strokes_of_their_own() -> None:
-    cells = [golden.record("predicted", device, num_visual=v)
-             for device in ("h100-80gb", "cpu") for v in (256, 512, 1024, 2048)]  # fmt: skip
+    cells = [
+        golden.record("predicted", device, num_visual=v)
+        for device in ("h100-80gb", "cpu")
+        for v in (256, 512, 1024, 2048)
+    ]
     figure = drawn(frame_of(cells))
     lines = [t.line.dash for t in traces(figure, 1, "lines") if t.fill is None]
     assert sorted(lines) == ["dash", "dot"]
@@ -85,11 +88,20 @@ def test_two_devices_of_one_source_have_strokes_of_their_own() -> None:
 
 def frame_of(records: list[Any]) -> pd.DataFrame:
     rows = [
-        {"run": "r", "key": r.cell.key, "source": r.source, "device": r.device, "error": r.error,
-         "status": str(r.status), "flags": tuple(r.flags), **r.cell.document(),
-         **dict.fromkeys(("time_q1_s", "time_q3_s", "num_samples")), **r.metrics}
+        {
+            "run": "r",
+            "key": r.cell.key,
+            "source": r.source,
+            "device": r.device,
+            "error": r.error,
+            "status": str(r.status),
+            "flags": tuple(r.flags),
+            **r.cell.document(),
+            **dict.fromkeys(("time_q1_s", "time_q3_s", "num_samples")),
+            **r.metrics,
+        }
         for r in records
-    ]  # fmt: skip
+    ]
     return prepared(pd.DataFrame(rows))
 
 
@@ -156,8 +168,11 @@ def test_the_highest_capacity_leaves_the_words_of_the_strip_alone(
     frames: dict[str, pd.DataFrame],
 ) -> None:
     failed = frames["all_statuses"]
-    (label,) = [a for a in drawn(failed, capacities={"cpu": 12 * GIB}).layout.annotations
-                if " has " in a.text]  # fmt: skip
+    (label,) = [
+        a
+        for a in drawn(failed, capacities={"cpu": 12 * GIB}).layout.annotations
+        if " has " in a.text
+    ]
     assert label.yanchor == "top"
 
 
@@ -166,8 +181,13 @@ def test_hover_tells_the_cell_and_the_samples(frames: dict[str, pd.DataFrame]) -
     measured = frame[(frame["source"] == "measured") & (frame["attention"] == "d_attn")]
     (points,) = traces(drawn(measured), 3, "markers")
     text = points.customdata[0]
-    for words in ("D-Attn · sdpa", "|V| = 64, |T| = 64, batch 1", "measured on cpu",
-                  "mistral-7b-v0.3, layer, forward, bfloat16", "median of 3 samples"):  # fmt: skip
+    for words in (
+        "D-Attn · sdpa",
+        "|V| = 64, |T| = 64, batch 1",
+        "measured on cpu",
+        "mistral-7b-v0.3, layer, forward, bfloat16",
+        "median of 3 samples",
+    ):
         assert words in text
 
 
@@ -206,8 +226,10 @@ def test_no_two_series_look_alike_and_filters_change_nothing() -> None:
 
 def test_baselines_come_first(frames: dict[str, pd.DataFrame]) -> None:
     assert in_order(frames["like_default"]) == [
-        "S-Attn · eager", "S-Attn · sdpa", "D-Attn · sdpa",
-    ]  # fmt: skip
+        "S-Attn · eager",
+        "S-Attn · sdpa",
+        "D-Attn · sdpa",
+    ]
 
 
 def test_one_point_is_enough_for_a_figure(frames: dict[str, pd.DataFrame]) -> None:

@@ -75,9 +75,11 @@ def test_pixel_limits_of_a_checkpoint(place, width, height, low, high, where):
     files = {
         "flat": {"preprocessor_config": limits},
         "size": {"preprocessor_config": {"size": named}},
-        "nested": {"processor_config": {"image_processor": {"size": named}},
-                   "preprocessor_config": {"min_pixels": 1, "max_pixels": 1}},
-    }[where]  # fmt: skip
+        "nested": {
+            "processor_config": {"image_processor": {"size": named}},
+            "preprocessor_config": {"min_pixels": 1, "max_pixels": 1},
+        },
+    }[where]
     for old in place.glob("*processor_config.json"):
         old.unlink()
     name = write(place, QWEN, **files)
@@ -85,13 +87,19 @@ def test_pixel_limits_of_a_checkpoint(place, width, height, low, high, where):
     patches = processor.get_number_of_image_patches(height, width, {"size": named})
     assert front_end_of(name).tokens_of_image(width, height) == patches // 4
     assert front_end_of(name).origins["max_pixels"] in (
-        "preprocessor_config.json", "processor_config.json",
-    )  # fmt: skip
+        "preprocessor_config.json",
+        "processor_config.json",
+    )
 
 
 @settings(max_examples=40, deadline=None)
-@given(EDGE, EDGE, st.integers(1, 900), st.integers(1, 900),
-       st.sampled_from([None, 300, 2_000, 128_000]))  # fmt: skip
+@given(
+    EDGE,
+    EDGE,
+    st.integers(1, 900),
+    st.integers(1, 900),
+    st.sampled_from([None, 300, 2_000, 128_000]),
+)
 def test_a_video_s_budget_is_transformers_own(place, width, height, frames, each, context):
     """Its video processor's ``resize``, which needs torchvision, by the function that it calls."""
     least, most = 3136, max(3136, each * 28 * 28)
@@ -126,8 +134,7 @@ def test_images_of_the_other_qwens(place, width, height, low, high, kind):
 
 
 @settings(max_examples=60, deadline=None)
-@given(EDGE, EDGE, st.integers(2, 900), st.integers(1, 30_000),
-       st.sampled_from([None, 100, 768]))  # fmt: skip
+@given(EDGE, EDGE, st.integers(2, 900), st.integers(1, 30_000), st.sampled_from([None, 100, 768]))
 def test_a_video_of_qwen3_vl_shares_its_pixels(place, width, height, frames, budget, cap):
     """As its video processor's ``resize`` calls the function that is called here."""
     least, most = 4096, max(4096, budget * 2 * 32 * 32)
@@ -154,8 +161,9 @@ def test_frames_of_qwen3_vl_are_its_processor_s(total, fps):
         "num_frames = int(total_num_frames / metadata.fps * fps)",
         "num_frames = min(max(num_frames, self.min_frames), self.max_frames, total_num_frames)",
         'size = {"shortest_edge": 128 * 32 * 32, "longest_edge": 32 * 32 * 768}',
-        "max_video_tokens = 768", "cap_pixels_per_frame = False",
-    ):  # fmt: skip
+        "max_video_tokens = 768",
+        "cap_pixels_per_frame = False",
+    ):
         assert line in text
     wanted = min(max(int(total / 30.0 * fps), 4), 768, total)
     assert VISIONS["qwen3-vl"].sampled(total, 30.0, fps) == wanted
@@ -167,8 +175,9 @@ def test_one_frame_is_no_video_of_qwen3_vl():
     found = tokens("qwen3-vl-8b", resolution="1280x720", frames=16)
     assert found["tokens_each"] * 8 == found["num_visual"]
     assert "a time stamp before each of the 8 steps" in found["notes"][0]
-    less = tokens("qwen3-vl-8b", resolution="1280x720", frames=16,
-                  limits=Limits(max_video_tokens=2000))  # fmt: skip
+    less = tokens(
+        "qwen3-vl-8b", resolution="1280x720", frames=16, limits=Limits(max_video_tokens=2000)
+    )
     assert 1500 < less["num_visual"] <= 2000
 
 
@@ -182,12 +191,14 @@ def test_the_video_processor_is_as_it_was():
     text = Path(found.origin).read_text()
     for line in (
         'size = {"shortest_edge": 128 * 28 * 28, "longest_edge": 28 * 28 * 768}',
-        "min_frames = 4", "max_frames = 768", "max_video_tokens = 128000",
+        "min_frames = 4",
+        "max_frames = 768",
+        "max_video_tokens = 128000",
         "total_pixels = int(self.max_video_tokens * factor * factor * 0.9)",
         "cap_pixels_per_frame = False",
         # The frames it takes: evenly spaced by their number, as workbench.frames reads them.
         "torch.arange(0, total_num_frames, total_num_frames / num_frames).int()",
-    ):  # fmt: skip
+    ):
         assert line in text
     assert UNSAID_VIDEO == {"min": 128 * 28 * 28, "max": 28 * 28 * 768}
 
@@ -236,11 +247,14 @@ def test_a_budget_is_asked_for_and_told():
 
 @pytest.mark.parametrize("strategy", ["default", "full"])
 def test_llava_is_one_square(strategy, tmp_path):
-    name = write(tmp_path, LLAVA | {"vision_feature_select_strategy": strategy},
-                 preprocessor_config={"crop_size": {"height": 336, "width": 336}})  # fmt: skip
-    pixels = CLIPImageProcessorPil(size={"shortest_edge": 336},
-                                   crop_size={"height": 336, "width": 336})(
-        np.zeros((720, 1280, 3), dtype=np.uint8), return_tensors="np")["pixel_values"]  # fmt: skip
+    name = write(
+        tmp_path,
+        LLAVA | {"vision_feature_select_strategy": strategy},
+        preprocessor_config={"crop_size": {"height": 336, "width": 336}},
+    )
+    pixels = CLIPImageProcessorPil(
+        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}
+    )(np.zeros((720, 1280, 3), dtype=np.uint8), return_tensors="np")["pixel_values"]
     patches = (pixels.shape[2] // 14) * (pixels.shape[3] // 14)
     assert tokens(name, resolution="1280x720")["num_visual"] == patches + (strategy == "full")
 
@@ -265,13 +279,15 @@ def test_grids_of_a_checkpoint(tmp_path):
     ("config", "message"),
     [
         ({"model_type": "qwen3_5", "vision_config": {}}, "'qwen3_5'"),
-        ({"model_type": "mllama", "vision_config": {"model_type": "mllama_vision_model"}},
-         "'mllama' with a 'mllama_vision_model'"),
+        (
+            {"model_type": "mllama", "vision_config": {"model_type": "mllama_vision_model"}},
+            "'mllama' with a 'mllama_vision_model'",
+        ),
         ({"model_type": "llava", "vision_config": {"model_type": "vit"}}, "a 'vit'"),
         ({"model_type": "llava", "text_config": {}}, "'llava' prepares"),
         ({"model_type": "gemma3n", "text_config": {}}, "'gemma3n'"),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_front_end_is_refused_and_the_known_are_listed(config, message, tmp_path):
     name = write(tmp_path, config)
     with pytest.raises(RequestError, match=message) as refusal:
@@ -297,7 +313,7 @@ def test_a_text_model_sees_as_the_paper_s(tmp_path):
         (LLAVA, {"preprocessor_config": {"crop_size": {"height": 3, "width": 4}}}, "only square"),
         ({**LLAVA, "model_type": "llava_next", "image_grid_pinpoints": [[1]]}, {}, "a list of"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_make_no_sense_are_one_line(config, files, message, tmp_path):
     name = write(tmp_path, config, **files)
     with pytest.raises(RequestError, match=message):
@@ -415,9 +431,11 @@ def test_tokens_of_pixtral_are_its_processor_s(place, width, height, kind):
     found = front_end_of(name)
     side = patch * merge
     high, wide = get_resize_output_image_size(
-        np.broadcast_to(np.uint8(0), (3, height, width)), (longest, longest), (side, side),
+        np.broadcast_to(np.uint8(0), (3, height, width)),
+        (longest, longest),
+        (side, side),
         "channels_first",
-    )  # fmt: skip
+    )
     rows, columns = high // side, wide // side
     assert found.grid(width, height) == (rows, columns)
     assert found.tokens_of_image(width, height) == rows * columns

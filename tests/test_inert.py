@@ -7,9 +7,22 @@ from workbench.inert import inert, unlinked
 
 @pytest.mark.parametrize(
     "text",
-    ["=1", "+1", "-1", "@a", "\t=1", "\tx", "\rx", "\nx", " =1", "\ufeff=1", "＝1", "\u00a0@a",
-     "=HYPERLINK(\"http://evil.example\")"],
-)  # fmt: skip
+    [
+        "=1",
+        "+1",
+        "-1",
+        "@a",
+        "\t=1",
+        "\tx",
+        "\rx",
+        "\nx",
+        " =1",
+        "\ufeff=1",
+        "＝1",
+        "\u00a0@a",
+        '=HYPERLINK("http://evil.example")',
+    ],
+)
 def test_a_text_that_a_spreadsheet_might_run_is_marked(text: str) -> None:
     assert inert(text) == f"'{text}"
 

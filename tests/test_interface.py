@@ -193,9 +193,13 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     script = tmp_path / "tutorial.py"
     script.write_text("\n".join(code_cells()))
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=300,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert "14 ran: {'ok': 14}" in done.stdout
     assert (tmp_path / "tutorial-report" / "report.html").is_file()

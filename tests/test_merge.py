@@ -17,14 +17,24 @@ ENV = Environment(host="a", torch="2.13")
 OTHER = Environment(host="b", torch="2.11")
 
 
-def record(num_visual: int, status: str = "ok", seconds: float = 1.0, num_samples: int = 3,
-           environment: Environment = ENV, **metrics: float) -> Record:  # fmt: skip
+def record(
+    num_visual: int,
+    status: str = "ok",
+    seconds: float = 1.0,
+    num_samples: int = 3,
+    environment: Environment = ENV,
+    **metrics: float,
+) -> Record:
     return Record(
-        cell=make_cell(num_visual=num_visual), source="measured", device="cpu", status=status,
+        cell=make_cell(num_visual=num_visual),
+        source="measured",
+        device="cpu",
+        status=status,
         metrics={"time_s": seconds, "flops": 2**70 + num_visual, **metrics},
         samples={"time_s": [seconds + i / 7 for i in range(num_samples)]},
-        environment=environment, started_at="2026-01-01T00:00:00+00:00",
-    )  # fmt: skip
+        environment=environment,
+        started_at="2026-01-01T00:00:00+00:00",
+    )
 
 
 def store(path: Path, *records: Record, run: str = "r", environment: Environment = ENV) -> Path:
@@ -52,9 +62,12 @@ def test_each_record_once_and_done_before_not_done(tmp_path: Path) -> None:
     assert (done.num_runs, done.num_records, done.notes) == (2, 5, [])
     found = contents(tmp_path / "out.db")
     assert found == {
-        ("r", 1): record(1), ("r", 2): record(2), ("r", 3): record(3, "timeout", 6.0),
-        ("other", 1): record(1, "error"), ("other", 4): record(4),
-    }  # fmt: skip
+        ("r", 1): record(1),
+        ("r", 2): record(2),
+        ("r", 3): record(3, "timeout", 6.0),
+        ("other", 1): record(1, "error"),
+        ("other", 4): record(4),
+    }
     assert [path.read_bytes() for path in (a, b, c)] == before
     merge([c, b, a], tmp_path / "reversed.db")
     assert contents(tmp_path / "reversed.db")["r", 2] == record(2)
@@ -114,9 +127,11 @@ def test_bad_requests_write_nothing(tmp_path: Path) -> None:
     good = store(tmp_path / "a.db", record(1))
     picture = golden.build(tmp_path / "cat.db", "not_a_store")
     for inputs, words in (
-        ([], "at least one"), ([good, tmp_path / "missing.db"], "no such file"),
-        ([good, picture], "no readable record"), ([tmp_path], "is a folder"),
-    ):  # fmt: skip
+        ([], "at least one"),
+        ([good, tmp_path / "missing.db"], "no such file"),
+        ([good, picture], "no readable record"),
+        ([tmp_path], "is a folder"),
+    ):
         with pytest.raises(RequestError, match=words) as caught:
             merge(inputs, tmp_path / "out.db")
         assert "\n" not in str(caught.value)

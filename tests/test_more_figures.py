@@ -59,8 +59,10 @@ def test_plotly_accepts_every_kind_of_figure(held, theme: Theme) -> None:
     frame, runs, details = held
     marks, curves, near = all_looks(frame), fit(frame, SCALING_METRICS)[1], capacities(frame, runs)
     here = frame[frame["source"] == "predicted"]
-    told = [spent_of(r).assign(system=r.cell.attention)
-            for r in details.some(identities(here.head(9))).values()]  # fmt: skip
+    told = [
+        spent_of(r).assign(system=r.cell.attention)
+        for r in details.some(identities(here.head(9))).values()
+    ]
     ring = Crossing("time_s", "D-Attn · sdpa", "predicted", "h100-80gb", "S-Attn · sdpa", 900.0)
     for figure in (
         scaling(frame, curves, marks, theme, capacities=near, crossings=[ring]),
@@ -150,9 +152,18 @@ def test_seconds_are_compared_where_the_card_is_the_same() -> None:
         (golden.record("measured", "NVIDIA H200", **cells), "NVIDIA H200"),
         (golden.record("predicted", "h100-80gb", **cells), "h200-141gb"),
     ):
-        rows.append({"key": record.cell.key, "source": record.source, "device": device,
-                     "status": "ok", "series": "s", "num_visual": 256,
-                     **dict.fromkeys(("time_q1_s", "time_q3_s")), **record.metrics})  # fmt: skip
+        rows.append(
+            {
+                "key": record.cell.key,
+                "source": record.source,
+                "device": device,
+                "status": "ok",
+                "series": "s",
+                "num_visual": 256,
+                **dict.fromkeys(("time_q1_s", "time_q3_s")),
+                **record.metrics,
+            }
+        )
     pairs = both_sources(pd.DataFrame(rows)).set_index("metric")
     row = pairs.loc["time_s"]
     assert row["low"] < row["ratio"] < row["high"]
@@ -173,10 +184,17 @@ def test_roofline_counts_what_the_kernel_does(held) -> None:
 
 
 def test_what_was_measured_stands_beside_the_datasheet(held) -> None:
-    rows = held[0].head(3).assign(
-        device="NVIDIA H100 80GB HBM3", source="measured", dtype="bfloat16",
-        ceiling_flops_s=7e14, ceiling_bytes_s=3e12,
-    )  # fmt: skip
+    rows = (
+        held[0]
+        .head(3)
+        .assign(
+            device="NVIDIA H100 80GB HBM3",
+            source="measured",
+            dtype="bfloat16",
+            ceiling_flops_s=7e14,
+            ceiling_bytes_s=3e12,
+        )
+    )
     lines, words = ceilings(rows)
     assert [line.name for line in lines] == ["datasheet", "measured"]
     assert lines[1][1:] == (7e14, 3e12)

@@ -40,8 +40,9 @@ def test_a_note_is_kept_replaced_and_ended(path: Path) -> None:
         store.write_note(whole, "the run", [])
     with Store.open(path) as store:
         assert store.notes() == {
-            record: Note("slow?\nagain", ("baseline", "x y")), whole: Note("the run"),
-        }  # fmt: skip
+            record: Note("slow?\nagain", ("baseline", "x y")),
+            whole: Note("the run"),
+        }
     with Store.open(path, "w") as store:
         store.write_note(record, "better", [])
         store.write_note(whole, "", [])
@@ -51,9 +52,16 @@ def test_a_note_is_kept_replaced_and_ended(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "tags"), [("x" * 2_001, []), ("", ["t"] * 3 + list("abcdefghijk")), ("", ["x" * 41]),
-                       ("", ["a,b"]), ("\x1b[31m", []), ("", ["\u202eevil"])],
-)  # fmt: skip
+    ("text", "tags"),
+    [
+        ("x" * 2_001, []),
+        ("", ["t"] * 3 + list("abcdefghijk")),
+        ("", ["x" * 41]),
+        ("", ["a,b"]),
+        ("\x1b[31m", []),
+        ("", ["\u202eevil"]),
+    ],
+)
 def test_what_is_no_note_is_refused(path: Path, text: str, tags: list[str]) -> None:
     with Store.open(path, "w") as store:
         with pytest.raises(RequestError) as refused:

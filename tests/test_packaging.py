@@ -30,8 +30,12 @@ PINS = dict(
     if line and not line.startswith("#")
 )
 PINNED = {re.sub("[-_.]+", "-", name).lower(): version for name, version in PINS.items()}
-IMPORT_NAMES = {"pyyaml": "yaml", "nvidia-ml-py": "pynvml", "pillow": "PIL",
-                "markdown-it-py": "markdown_it"}  # fmt: skip
+IMPORT_NAMES = {
+    "pyyaml": "yaml",
+    "nvidia-ml-py": "pynvml",
+    "pillow": "PIL",
+    "markdown-it-py": "markdown_it",
+}
 BROUGHT_ALONG = {"numpy", "pydantic_core", "click", "safetensors", "huggingface_hub"}
 """What a requirement of ours cannot be without."""
 OPTIONAL = {"deepspeed", "peft", "bitsandbytes", "flash_attn", "flash_attn_interface"}
@@ -62,9 +66,11 @@ def test_torch_is_pinned_without_a_build() -> None:
 
 def test_each_half_imports_only_what_its_extra_installs() -> None:
     graph = grimp.build_graph(
-        "workbench", include_external_packages=True, exclude_type_checking_imports=True,
+        "workbench",
+        include_external_packages=True,
+        exclude_type_checking_imports=True,
         cache_dir=None,
-    )  # fmt: skip
+    )
     ours = {module for module in graph.modules if module.split(".")[0] == "workbench"}
     for halves, extras in ((TORCH_HALF, ("probe",)), (DATA_HALF, ("report", "dashboard"))):
         modules = {m for m in ours if m.split(".")[1:2] and m.split(".")[1].startswith(halves)}
@@ -121,8 +127,11 @@ def fresh(
     def make(*goals: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["make", "--no-print-directory", f"PYTHON={python}", *goals],
-            cwd=folder, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     return make
 
@@ -174,9 +183,15 @@ MARKER = re.compile(r"^(<{7}|>{7}|\|{7})( |$)|^={7}$", re.MULTILINE)
 
 @pytest.mark.parametrize(
     ("text", "is_one"),
-    [("<" * 7 + " HEAD", True), ("a\n" + "=" * 7 + "\nb", True), (">" * 7 + " 48d3c75 (x)", True),
-     ("|" * 7, True), ("=" * 8, False), ("a " + "<" * 7 + " b", False)],
-)  # fmt: skip
+    [
+        ("<" * 7 + " HEAD", True),
+        ("a\n" + "=" * 7 + "\nb", True),
+        (">" * 7 + " 48d3c75 (x)", True),
+        ("|" * 7, True),
+        ("=" * 8, False),
+        ("a " + "<" * 7 + " b", False),
+    ],
+)
 def test_a_merge_s_marker_is_known(text: str, is_one: bool) -> None:
     assert bool(MARKER.search(text)) == is_one
 

@@ -89,12 +89,15 @@ def test_a_plug_in_is_loaded_where_it_is_named(installed: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "line"),
     [
-        ("1 / 0", r"word 'one': plug-in of theirs \(their_word:WORD\) cannot be loaded: "
-                  "ZeroDivisionError: division by zero"),
+        (
+            "1 / 0",
+            r"word 'one': plug-in of theirs \(their_word:WORD\) cannot be loaded: "
+            "ZeroDivisionError: division by zero",
+        ),
         ("", "AttributeError: module 'their_word' has no attribute 'WORD'"),
         ("WORD = 1", r"\(their_word:WORD\) is a int, not a str"),
     ],
-)  # fmt: skip
+)
 def test_one_that_fails_is_one_line(
     installed: Path, monkeypatch: pytest.MonkeyPatch, code: str, line: str
 ) -> None:
@@ -147,9 +150,13 @@ def test_the_program_predicts_what_others_brought(tmp_path: Path) -> None:
         " --device h100-of-theirs"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "workbench", *ask.split()], cwd=ROOT, capture_output=True,
-        text=True, check=False, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
-    )  # fmt: skip
+        [sys.executable, "-m", "workbench", *ask.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert (record["device"], record["status"]) == ("h100-of-theirs", "ok")

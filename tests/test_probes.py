@@ -87,8 +87,9 @@ def test_the_default_fits_the_cpu_and_meets_a_real_oom(
     for system in [("s_attn", "eager"), *fused]:
         extra = (8192,) if system == ("s_attn", "eager") and 8192 not in forward else ()
         assert tuple(v for *s, p, v in found if (*s,) == system and p == "forward") == (
-            *forward, *extra,
-        )  # fmt: skip
+            *forward,
+            *extra,
+        )
         assert tuple(v for *s, p, v in found if (*s,) == system and p == "train") == train
     # float32 scores of 8,192 tokens, the mask added to them and their softmax: beyond any limit.
     assert ("s_attn", "eager", "forward", 8192) in found

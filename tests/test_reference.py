@@ -31,8 +31,10 @@ def test_the_readme_states_what_the_records_hold(records) -> None:
 def test_thresholds_are_those_of_their_trials(records) -> None:
     document = json.loads((reference.FOLDER / "thresholds.json").read_text(encoding="utf-8"))
     tops = [reference.largest(records, system).cell.num_visual for system in reference.SYSTEMS]
-    found = [document[name]["max_visual"] for name in
-             ("s_attn eager", "s_attn flash", "d_attn", "d_attn chunked")]  # fmt: skip
+    found = [
+        document[name]["max_visual"]
+        for name in ("s_attn eager", "s_attn flash", "d_attn", "d_attn chunked")
+    ]
     assert tops == found
 
 
@@ -53,8 +55,9 @@ def test_the_calibrations_are_of_these_records(records) -> None:
     ratio = there.bytes_per_s["operators"].value / found.bytes_per_s["operators"].value
     assert ratio == pytest.approx(4.8 / 3.35)
     assert {path.name for path in PACKAGED.glob("*.json")} == {
-        "h100-80gb.json", "h200-141gb.json",
-    }  # fmt: skip
+        "h100-80gb.json",
+        "h200-141gb.json",
+    }
 
 
 def test_the_method_page_states_the_errors_of_the_calibration() -> None:

@@ -104,9 +104,10 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
     ids=" ".join,
 )
 @pytest.mark.parametrize(
-    "value", ["x" * 300, "9" * 5000, "/dev/full", "/dev/zero", "FOLDER/pipe", "a\0b"],
+    "value",
+    ["x" * 300, "9" * 5000, "/dev/full", "/dev/zero", "FOLDER/pipe", "a\0b"],
     ids=lambda value: f"{value[:12]!r}",
-)  # fmt: skip
+)
 def test_a_value_of_no_use_is_one_line(
     capsys: pytest.CaptureFixture[str], stores: Path, tmp_path: Path, words: list[str], value: str
 ) -> None:
@@ -136,7 +137,11 @@ def test_a_folder_that_is_no_utf_8_is_written_to_and_named(stores: Path, tmp_pat
 
 def test_a_full_standard_output_is_one_line() -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "workbench.cli", "list", "metrics"],
-                              stdout=full, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "workbench.cli", "list", "metrics"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert done.returncode == 1
     assert done.stderr == "workbench: standard output: No space left on device\n"

@@ -41,9 +41,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)],
-        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return {path: Page(path.read_text(encoding="utf-8")) for path in folder.rglob("*.html")}
 
@@ -85,7 +88,11 @@ def test_the_tour_s_commands_run(command: str, tmp_path: Path) -> None:
     words = [str(tmp_path) if word == "reports/tour" else word for word in command.split()]
     done = subprocess.run(
         [sys.executable, "-m", "workbench", *words],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 1 or any(tmp_path.iterdir())

@@ -42,20 +42,31 @@ def filled(path: Path, *records: Record) -> str:
 
 def test_a_record_comes_back_exactly(path: Path) -> None:
     cell = {
-        "pass": "train", "attention": "d_attn", "fold": True, "chunk": 512,
-        "memory_cap": 2**70, "weights": "a \"b\"; 'c' </script> ☃",
-    }  # fmt: skip
+        "pass": "train",
+        "attention": "d_attn",
+        "fold": True,
+        "chunk": 512,
+        "memory_cap": 2**70,
+        "weights": "a \"b\"; 'c' </script> ☃",
+    }
     full = record(
         0,
         cell=cell,
-        metrics={"flops": 2**200 + 1, "params": -(2**63), "peak_bytes": 2**63 - 1,
-                 "model_flops": 2**63, "time_s": 0.1 + 0.2, "mfu": None, "energy_j": 5e-324},
+        metrics={
+            "flops": 2**200 + 1,
+            "params": -(2**63),
+            "peak_bytes": 2**63 - 1,
+            "model_flops": 2**63,
+            "time_s": 0.1 + 0.2,
+            "mfu": None,
+            "energy_j": 5e-324,
+        },
         flags=["mfu: no datasheet", "few samples"],
         error="line\nbreak",
         details={"ops": [{"name": "mm", "flops": 2**64}], "empty": {}},
         duration_s=1 / 3,
         environment=ENV.model_copy(update={"host": "there", "extra": {"a": 1}}),
-    )  # fmt: skip
+    )
     run = filled(path, full, record(64))
     with Store.open(path) as store:
         assert store.records(run) == [full, record(64)]
@@ -171,8 +182,11 @@ def test_the_metrics_view_shows_rows(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         rows = connection.execute("SELECT name, value, unit FROM metrics ORDER BY name").fetchall()
     assert rows == [
-        ("flops", str(2**70), "FLOP"), ("mfu", None, "1"), ("odd", 1, ""), ("time_s", 0.5, "s"),
-    ]  # fmt: skip
+        ("flops", str(2**70), "FLOP"),
+        ("mfu", None, "1"),
+        ("odd", 1, ""),
+        ("time_s", 0.5, "s"),
+    ]
 
 
 def test_version_token_changes_with_the_store(path: Path) -> None:
@@ -257,12 +271,22 @@ def test_an_empty_file_is_an_empty_store(path: Path) -> None:
 def test_rows_from_a_stranger_are_data_only(path: Path) -> None:
     filled(path, record(1), record(2))
     hostile = {
-        "metrics": ["[]", "{", '{"time_s": NaN}', '{"time_s": [1]}', '{"time_s": "x"}', "1],[2",
-                    '{"a": 1' + "0" * 400 + "}", '{"a": "1' + "0" * 400 + '"}', '{"a": 1e999}',
-                    "[" * 100_000, b"\xff"],
+        "metrics": [
+            "[]",
+            "{",
+            '{"time_s": NaN}',
+            '{"time_s": [1]}',
+            '{"time_s": "x"}',
+            "1],[2",
+            '{"a": 1' + "0" * 400 + "}",
+            '{"a": "1' + "0" * 400 + '"}',
+            '{"a": 1e999}',
+            "[" * 100_000,
+            b"\xff",
+        ],
         "cell": ['{"attention": 7}', '{"unknown_field": 1}', "null"],
         "flags": ["{", "3"],
-    }  # fmt: skip
+    }
     for column, values in hostile.items():
         for value in values:
             with sqlite3.connect(path) as connection:
@@ -337,10 +361,15 @@ def test_a_frame_takes_numbers_out_of_details(tmp_path: Path) -> None:
 def test_records_with_details_are_found_by_what_they_hold(tmp_path: Path) -> None:
     details = [{"trace": {"parts": [1]}}, {"trace": {}}, {"modules": None}, {"modules": []}, {}]
     made = [
-        Record(cell=make_cell(num_visual=1 + at), source="measured", device="cpu", status="ok",
-               details=held)
+        Record(
+            cell=make_cell(num_visual=1 + at),
+            source="measured",
+            device="cpu",
+            status="ok",
+            details=held,
+        )
         for at, held in enumerate(details)
-    ]  # fmt: skip
+    ]
     with Store.open(tmp_path / "s.db", "w") as store:
         run = store.begin_run("demo", {}, Environment())
         store.add_many(run, made)

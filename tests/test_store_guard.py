@@ -23,9 +23,14 @@ ENV = Environment(host="here")
 
 
 def record(num_visual: int, num_samples: int = 3, **metrics: float) -> Record:
-    return Record(cell=make_cell(num_visual=num_visual), source="measured", device="cpu",
-                  status="ok", metrics={"time_s": 0.5, **metrics},
-                  samples={"time_s": [0.5] * num_samples})  # fmt: skip
+    return Record(
+        cell=make_cell(num_visual=num_visual),
+        source="measured",
+        device="cpu",
+        status="ok",
+        metrics={"time_s": 0.5, **metrics},
+        samples={"time_s": [0.5] * num_samples},
+    )
 
 
 def filled(path: Path, count: int, num_samples: int = 3, run: str = "r") -> Path:
@@ -92,8 +97,11 @@ def test_every_flipped_byte_is_damage_with_a_way_out_or_harmless(tmp_path: Path)
     """No byte ends in anything but rows, or the way to them; the fuzzer tries many more."""
     path = filled(tmp_path / "s.db", 40, 20)
     sound, chance, damage = path.read_bytes(), random.Random(7), 0
-    places = [*range(16, 100, 2), *(chance.randrange(len(sound)) for _ in range(20)),
-              *(chance.randrange(4096) for _ in range(20))]  # fmt: skip
+    places = [
+        *range(16, 100, 2),
+        *(chance.randrange(len(sound)) for _ in range(20)),
+        *(chance.randrange(4096) for _ in range(20)),
+    ]
     for at in places:
         data = bytearray(sound)
         data[at] ^= 1 << chance.randrange(8)
@@ -211,8 +219,11 @@ def test_overflow_pages_that_rows_share_are_read_once(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("VACUUM")
     data = bytearray(path.read_bytes())
-    leaf = next(n for n in range(len(data) // 4096) if data[n * 4096] == 13
-                and len(merge_rows(data, n)) == 1)  # fmt: skip
+    leaf = next(
+        n
+        for n in range(len(data) // 4096)
+        if data[n * 4096] == 13 and len(merge_rows(data, n)) == 1
+    )
     page = bytes(data[leaf * 4096 : (leaf + 1) * 4096])
     path.write_bytes(bytes(data) + page * 3000)
     begun = time.process_time()
@@ -246,8 +257,12 @@ def test_a_sparse_file_costs_what_is_in_it(tmp_path: Path) -> None:
     data[100] = 0
     path.write_bytes(data)
     os.truncate(path, 20 * 10**9)
-    done = subprocess.run([sys.executable, "-c", SPARSE, path, tmp_path / "out.db"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", SPARSE, path, tmp_path / "out.db"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     count, seconds = done.stdout.split()
     assert int(count) >= 30
     assert float(seconds) < 5
@@ -303,7 +318,8 @@ def test_names_times_records_are_bounded_before_a_table_is_made(tmp_path: Path) 
         for i in range(60_000):
             row[0], row[2], row[11] = i + 2, f"{i:016x}", f'{{"m{i % 900}":1}}'
             connection.execute(f"INSERT INTO records VALUES ({','.join('?' * 17)})", row)
-    done = subprocess.run([sys.executable, "-c", FRAME, path], capture_output=True, text=True,
-                          check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", FRAME, path], capture_output=True, text=True, check=True
+    )
     assert "a table of them would be larger than" in done.stdout
     assert done.stdout.count("\n") == 1

@@ -50,12 +50,27 @@ def test_digits_keeps_three_significant_ones(value: float) -> None:
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("10k", 10_000), ("10K", 10_000), ("1.5M", 1_500_000), (" 2G ", 2 * 10**9), ("0k", 0),
-        ("0.1k", 100), ("1.543k", 1543), ("1.5432k", None), ("10", None), ("k", None),
-        (".5k", None), ("-1k", None), ("1e3k", None), ("1_0k", None), ("10ki", None),
-        ("10 k", None), ("٣k", None), ("9" * 13 + "k", None), ("", None),
+        ("10k", 10_000),
+        ("10K", 10_000),
+        ("1.5M", 1_500_000),
+        (" 2G ", 2 * 10**9),
+        ("0k", 0),
+        ("0.1k", 100),
+        ("1.543k", 1543),
+        ("1.5432k", None),
+        ("10", None),
+        ("k", None),
+        (".5k", None),
+        ("-1k", None),
+        ("1e3k", None),
+        ("1_0k", None),
+        ("10ki", None),
+        ("10 k", None),
+        ("٣k", None),
+        ("9" * 13 + "k", None),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_a_short_number_is_exact_or_none(text: str, number: int | None) -> None:
     assert count_of(text) == number
 

@@ -57,9 +57,19 @@ def picture(width: int, height: int) -> np.ndarray:
 
 def test_the_promised_front_ends_are_there() -> None:
     assert set(VISIONS) >= {
-        "siglip", "llava", "llava-next", "llava-onevision", "internvl", "idefics3", "pixtral",
-        "qwen2-vl", "qwen2.5-vl", "qwen3-vl", "gemma-3", "pooled",
-    }  # fmt: skip
+        "siglip",
+        "llava",
+        "llava-next",
+        "llava-onevision",
+        "internvl",
+        "idefics3",
+        "pixtral",
+        "qwen2-vl",
+        "qwen2.5-vl",
+        "qwen3-vl",
+        "gemma-3",
+        "pooled",
+    }
     assert all(front_end.source for front_end in VISIONS.values())
 
 
@@ -156,9 +166,15 @@ def test_sampling(total: int, native: float, fps: float, expected: int) -> None:
 
 @pytest.mark.parametrize(
     ("total", "native", "fps", "expected"),
-    [(300, 30.0, 1.0, 10), (330, 30.0, 1.0, 10), (60, 30.0, 1.0, 4), (3, 30.0, 1.0, 2),
-     (1, 30.0, 1.0, 1), (90_000, 25.0, 1.0, 768)],
-)  # fmt: skip
+    [
+        (300, 30.0, 1.0, 10),
+        (330, 30.0, 1.0, 10),
+        (60, 30.0, 1.0, 4),
+        (3, 30.0, 1.0, 2),
+        (1, 30.0, 1.0, 1),
+        (90_000, 25.0, 1.0, 768),
+    ],
+)
 def test_qwen_sampling(total: int, native: float, fps: float, expected: int) -> None:
     """Even counts from 4 to 768, as its video processor has them."""
     assert VISIONS["qwen2.5-vl"].sampled(total, native, fps) == expected

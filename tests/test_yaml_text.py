@@ -21,16 +21,39 @@ BOMB = "a: &a [x,x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("256", 256), ("-3", -3), ("0", 0), ("1_000_000", 1_000_000), ("+5", 5),
-        ("1.5", 1.5), (".5", 0.5), ("209.5e+12", 209.5e12), ("1e15", 1e15), ("1.0e+15", 1e15),
-        ("0.25", 0.25), (".inf", float("inf")), ("-.INF", float("-inf")),
-        ("true", True), ("False", False), ("null", None), ("~", None), ("", None),
-        ("yes", "yes"), ("off", "off"), ("1:30", "1:30"), ("12:30:45", "12:30:45"),
-        ("0x1F", "0x1F"), ("0o17", "0o17"), ("2001-12-14", "2001-12-14"),
+        ("256", 256),
+        ("-3", -3),
+        ("0", 0),
+        ("1_000_000", 1_000_000),
+        ("+5", 5),
+        ("1.5", 1.5),
+        (".5", 0.5),
+        ("209.5e+12", 209.5e12),
+        ("1e15", 1e15),
+        ("1.0e+15", 1e15),
+        ("0.25", 0.25),
+        (".inf", float("inf")),
+        ("-.INF", float("-inf")),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("yes", "yes"),
+        ("off", "off"),
+        ("1:30", "1:30"),
+        ("12:30:45", "12:30:45"),
+        ("0x1F", "0x1F"),
+        ("0o17", "0o17"),
+        ("2001-12-14", "2001-12-14"),
         ("2001-99-99", "2001-99-99"),
-        ("'0256'", "0256"), ('"1"', "1"), ("=", "="), ("<<", "<<"), ("h100-80gb", "h100-80gb"),
+        ("'0256'", "0256"),
+        ('"1"', "1"),
+        ("=", "="),
+        ("<<", "<<"),
+        ("h100-80gb", "h100-80gb"),
     ],
-)  # fmt: skip
+)
 def test_a_value_is_what_is_written(text: str, value: object) -> None:
     found = parse_yaml(f"a: {text}", "f")["a"]
     assert found == value
@@ -62,7 +85,7 @@ def test_a_value_is_what_is_written(text: str, value: object) -> None:
         ("a: 'b", "line 1: not plain YAML"),
         ("\x00", "not plain YAML"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_read_is_one_line(text: str, words: str) -> None:
     tracemalloc.start()
     try:
@@ -85,23 +108,67 @@ def test_a_file_is_bounded(tmp_path: Path) -> None:
 
 
 WORDS_LIKE_NUMBERS = (
-    "1e3", "1e-3", "12e03", "08", "0256", "1_0", "1.", ".5", "+1", "-.inf", ".NaN", "0x1F",
-    "0o17", "1:30", "~", "", "null", "yes", "off", "=", "<<", "2001-12-14", "- a", "a: b",
-    "#", "a #b", "'", '"', "!a", "&a", "*a", "%", "@", "`", " a ", "a\nb", "\n a\n", "\t", "\0",
-    "\x85", "\u2028", "\ufeff", "\ud800", "\U0001f600", "?", "-", "...", "---",
-    "x" * 200, "a b " * 80,
-)  # fmt: skip
+    "1e3",
+    "1e-3",
+    "12e03",
+    "08",
+    "0256",
+    "1_0",
+    "1.",
+    ".5",
+    "+1",
+    "-.inf",
+    ".NaN",
+    "0x1F",
+    "0o17",
+    "1:30",
+    "~",
+    "",
+    "null",
+    "yes",
+    "off",
+    "=",
+    "<<",
+    "2001-12-14",
+    "- a",
+    "a: b",
+    "#",
+    "a #b",
+    "'",
+    '"',
+    "!a",
+    "&a",
+    "*a",
+    "%",
+    "@",
+    "`",
+    " a ",
+    "a\nb",
+    "\n a\n",
+    "\t",
+    "\0",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "\ud800",
+    "\U0001f600",
+    "?",
+    "-",
+    "...",
+    "---",
+    "x" * 200,
+    "a b " * 80,
+)
 TEXT = (
     st.text(max_size=20)
     | st.sampled_from(WORDS_LIKE_NUMBERS)
     | st.text(alphabet="0123456789.eE+-_:xo ", max_size=8)
 )
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**99), 10**99) | TEXT
-    | st.floats(allow_nan=False),
+    st.none() | st.booleans() | st.integers(-(10**99), 10**99) | TEXT | st.floats(allow_nan=False),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 def kinds(value: object) -> object:

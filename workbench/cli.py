@@ -152,11 +152,14 @@ def _run(arguments: list[str] | None) -> None:
 def _refused(error: Any, words: list[str]) -> str:
     """What the parser refuses: the option, what was given, and where to read on."""
     given = next(
-        (f"{option} {value!r:.60}: {error.message}"
-         for option in getattr(getattr(error, "param", None), "opts", ())
-         for word, value in _values(words) if word == option),
+        (
+            f"{option} {value!r:.60}: {error.message}"
+            for option in getattr(getattr(error, "param", None), "opts", ())
+            for word, value in _values(words)
+            if word == option
+        ),
         error.format_message(),
-    )  # fmt: skip
+    )
     where = error.ctx.command_path if error.ctx else "workbench"
     return f"{given[:1].lower()}{given[1:].removesuffix('.')}; see '{where} --help'"
 

@@ -190,8 +190,12 @@ def _arrow_type(column: str) -> Any:
     """From the cell's own schema, so that an empty store gives the same columns as a full one."""
     import pyarrow as pa
 
-    fixed = {"value": pa.float64(), "duration_s": pa.float64(), "index": pa.int64(),
-             "num_samples": pa.int64()}  # fmt: skip
+    fixed = {
+        "value": pa.float64(),
+        "duration_s": pa.float64(),
+        "index": pa.int64(),
+        "num_samples": pa.int64(),
+    }
     field = _fields().get(column, {"type": "string"})
     kinds = {kind.get("type") for kind in field.get("anyOf", [field])} - {"null"}
     known = {"boolean": pa.bool_(), "integer": pa.int64()}

@@ -250,6 +250,9 @@ def write_report(
     from workbench.report import write_report as write
 
     return write(
-        store, folder, static_images=static_images, question=question or DEFAULT_QUESTION,
+        store,
+        folder,
+        static_images=static_images,
+        question=question or DEFAULT_QUESTION,
         against=against,
-    )  # fmt: skip
+    )

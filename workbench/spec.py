@@ -41,11 +41,28 @@ SUB_GROUP_SIZE = 1_000_000_000
 
 MAX_POINTS = 100_000
 """The most cells of a sweep: to make them takes some 6 s and 0.8 GB."""
-AXES = ("models", "scopes", "passes", "dtypes", "text", "batches", "attentions", "kernels",
-        "options", "visual")  # fmt: skip
+AXES = (
+    "models",
+    "scopes",
+    "passes",
+    "dtypes",
+    "text",
+    "batches",
+    "attentions",
+    "kernels",
+    "options",
+    "visual",
+)
 """The axes of a grid, outermost first."""
-SINGULAR = {"model": "models", "scope": "scopes", "pass": "passes", "dtype": "dtypes",
-            "batch": "batches", "attention": "attentions", "kernel": "kernels"}  # fmt: skip
+SINGULAR = {
+    "model": "models",
+    "scope": "scopes",
+    "pass": "passes",
+    "dtype": "dtypes",
+    "batch": "batches",
+    "attention": "attentions",
+    "kernel": "kernels",
+}
 """An axis may go by the name of the cell's field that it sets."""
 
 

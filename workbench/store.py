@@ -24,7 +24,7 @@ from workbench.store_portion import Portion, portion
 from workbench.store_rows import (
     COLUMNS,
     MOST,
-    Identity,
+    CellId,
     RecordId,
     decode,
     dump,
@@ -37,10 +37,10 @@ from workbench.store_schema import (
     StoreError,
     changed,
     connect,
-    damaged,
-    explained,
-    sensible,
+    damaged_store_error,
+    decode_errors_as_damage,
     transaction,
+    translate_sqlite_errors,
 )
 
 if TYPE_CHECKING:
@@ -130,9 +130,13 @@ class Store:
         self._connection.close()
 
     def begin_run(
-        self, sweep: str, spec: dict[str, Any], environment: Environment, new: bool = False,
+        self,
+        sweep: str,
+        spec: dict[str, Any],
+        environment: Environment,
+        new: bool = False,
         run_id: str | None = None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """The run to add to: the newest of this sweep in this environment, or a new one.
 
         ``new`` always starts another. ``run_id`` asks for exactly that run, created where the
@@ -177,7 +181,7 @@ class Store:
         """``add`` for many records in one transaction, all or none. Returns how many were kept."""
         run_id, environment = self._run(run)
         names: set[str] = set()
-        identities: list[Identity] = []
+        identities: list[CellId] = []
 
         def rows() -> Iterator[tuple[Any, ...]]:
             for record in records:
@@ -196,7 +200,7 @@ class Store:
         return kept
 
     def claim(
-        self, run: str, identity: Identity, lease_s: float = LEASE_S, owner: Owner | None = None
+        self, run: str, identity: CellId, lease_s: float = LEASE_S, owner: Owner | None = None
     ) -> bool:
         """Whether the caller may run the cell: neither done nor held by another living process.
 
@@ -211,15 +215,15 @@ class Store:
             try:
                 return claims.take(self._connection, cell, lease_s, owner or this_process())
             except ValueError as error:
-                raise damaged(self.path, f"a claim: {error}") from None
+                raise damaged_store_error(self.path, f"a claim: {error}") from None
 
-    def release(self, run: str, identity: Identity, owner: Owner | None = None) -> None:
+    def release(self, run: str, identity: CellId, owner: Owner | None = None) -> None:
         """Give up one's own claim on a cell without a record."""
         cell = (self._run(run)[0], *identity)
         with self._transaction():
             claims.drop(self._connection, cell, owner or this_process())
 
-    def claimed(self, run: str) -> list[Identity]:
+    def claimed(self, run: str) -> list[CellId]:
         """The cells of the run that somebody holds, or held when it ended."""
         return self._rows(
             "SELECT key, source, device FROM claims WHERE run_id = ?", (self._run(run)[0],)
@@ -229,18 +233,18 @@ class Store:
         """Every run, oldest first."""
         found = []
         for name, sweep, started_at, spec, environment, count in self._rows(_RUNS):
-            with sensible(self.path):
+            with decode_errors_as_damage(self.path):
                 facts = Environment.model_validate_json(environment)
                 found.append(RunInfo(name, sweep, started_at, load(spec), facts, count))
         return found
 
-    def identities(self, run: str) -> dict[Identity, Status]:
+    def identities(self, run: str) -> dict[CellId, Status]:
         """How each cell of the run ended."""
         run_id, _ = self._run(run)
         rows = self._rows(
             "SELECT key, source, device, status FROM records WHERE run_id = ?", (run_id,)
         )
-        with sensible(self.path):
+        with decode_errors_as_damage(self.path):
             return {(key, source, device): Status(status) for key, source, device, status in rows}
 
     def records(self, run: str | None = None) -> list[Record]:
@@ -257,7 +261,7 @@ class Store:
             try:
                 yield name, decode(row, environment)
             except ValueError as error:
-                raise damaged(self.path, str(error)) from None
+                raise damaged_store_error(self.path, str(error)) from None
 
     def some(self, identities: Iterable[RecordId]) -> dict[RecordId, Record]:
         """The records of those of ``identities`` that the store holds, each found by its index."""
@@ -269,7 +273,7 @@ class Store:
         found = {}
         for identity in identities:
             for environment, *row in self._rows(query, identity):
-                with sensible(self.path):
+                with decode_errors_as_damage(self.path):
                     found[identity] = decode(row, environment)
         return found
 
@@ -303,7 +307,7 @@ class Store:
         from workbench import store_frame
 
         source = self._from(self._portion(run).where)
-        with sensible(self.path):
+        with decode_errors_as_damage(self.path):
             return store_frame.records(self._rows, source, metrics, details)
 
     def left_out(self, run: str | None = None) -> str | None:
@@ -322,14 +326,14 @@ class Store:
         """
         from workbench import store_frame
 
-        with sensible(self.path):
+        with decode_errors_as_damage(self.path):
             return store_frame.figures(self._rows, ids, metrics, details)
 
     def samples(self, ids: Iterable[int], metric: str = "time_s") -> dict[RecordId, list[float]]:
         """The raw samples of a metric, where a record has any; ``ids`` as in ``figures``."""
         from workbench import store_frame
 
-        with sensible(self.path):
+        with decode_errors_as_damage(self.path):
             return store_frame.samples(self._rows, ids, metric)
 
     def write_note(self, of: NoteOf, text: str, tags: Iterable[str] = ()) -> Note:
@@ -342,7 +346,7 @@ class Store:
 
     def notes(self) -> dict[NoteOf, Note]:
         """Every note, by the run or the record that it is on."""
-        with sensible(self.path):
+        with decode_errors_as_damage(self.path):
             return notes.decode(self._rows(notes.QUERY))
 
     def ceilings(self, fingerprint: str, device: str) -> dict[str, Ceiling]:
@@ -405,7 +409,7 @@ class Store:
         try:
             return rows[0][0], Environment.model_validate_json(rows[0][1])
         except ValueError as error:
-            raise damaged(self.path, f"run {name}: {error}") from None
+            raise damaged_store_error(self.path, f"run {name}: {error}") from None
 
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         self._allowance.renew()
@@ -413,7 +417,7 @@ class Store:
             return self._connection.execute(query, values).fetchall()
 
     def _explained(self) -> AbstractContextManager[None]:
-        return explained(self.path, self.mode, self._opened)
+        return translate_sqlite_errors(self.path, self.mode, self._opened)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -41,8 +41,10 @@ def records(
         names = ("run_id", *_NAMES)
         values, found = _figures(query, source, (), names, metrics, details)
         runs = {row[0]: row[1:] for row in query("SELECT id, name, sweep FROM runs", ())}
-        facts = {word: pd.Series([runs[i][at] for i in values["run_id"]], dtype="str")
-                 for at, word in enumerate(_RUN_WORDS)}  # fmt: skip
+        facts = {
+            word: pd.Series([runs[i][at] for i in values["run_id"]], dtype="str")
+            for at, word in enumerate(_RUN_WORDS)
+        }
         facts |= {name: pd.Series(values[name], dtype="str") for name in _WORDS}
         facts["duration_s"] = pd.Series(values["duration_s"], dtype="float64")
         facts |= _cells(values["num_visual"], values["cell"])
@@ -67,9 +69,11 @@ def samples(query: Query, ids: Iterable[int], metric: str) -> dict[RecordId, lis
     names = "runs.name, key, source, records.device, samples"
     rows = query(f"SELECT {names} {tables} {_SOME}", _some(ids))
     held = load(f"[{','.join(row[-1] for row in rows)}]")
-    return {(run, key, source, device): each[metric]
-            for (run, key, source, device, _), each in zip(rows, held, strict=True)
-            if each.get(metric)}  # fmt: skip
+    return {
+        (run, key, source, device): each[metric]
+        for (run, key, source, device, _), each in zip(rows, held, strict=True)
+        if each.get(metric)
+    }
 
 
 _SOME = "WHERE records.id IN (SELECT value FROM json_each(?)) ORDER BY records.id"
@@ -118,8 +122,10 @@ def _indexed(columns: Columns, values: Mapping[str, Sequence[Any]]) -> pd.DataFr
 def _numbers(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> Columns:
     """Columns in which whatever is no number is missing."""
     taken = {name: pd.Series(values[name], dtype=object) for name in names}
-    return {name: pd.to_numeric(column, errors="coerce").astype("float64")
-            for name, column in taken.items()}  # fmt: skip
+    return {
+        name: pd.to_numeric(column, errors="coerce").astype("float64")
+        for name, column in taken.items()
+    }
 
 
 def _once(texts: Sequence[str], parse: Any) -> tuple[Any, list[Any]]:

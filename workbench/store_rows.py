@@ -13,15 +13,28 @@ from workbench.spec import MAX_TOKENS, Cell
 
 T = TypeVar("T")
 
-Identity = tuple[str, str, str]
+CellId = tuple[str, str, str]
 """(cell key, source, device): what a record is within its run."""
 RecordId = tuple[str, str, str, str]
 """(run, cell key, source, device): what a record is within its store."""
 
 COLUMNS = (
-    "key", "source", "device", "status", "started_at", "duration_s", "num_samples", "num_visual",
-    "cell", "metrics", "flags", "error", "environment", "samples", "details",
-)  # fmt: skip
+    "key",
+    "source",
+    "device",
+    "status",
+    "started_at",
+    "duration_s",
+    "num_samples",
+    "num_visual",
+    "cell",
+    "metrics",
+    "flags",
+    "error",
+    "environment",
+    "samples",
+    "details",
+)
 
 load = partial(from_json, allow_inf_nan=False)
 """JSON of a row. Raises ValueError; integers of any size and floats come back exactly."""

@@ -115,7 +115,7 @@ def connect(path: Path, mode: Mode) -> sqlite3.Connection:
     if mode == "r" and size == 0:
         # A writer that was killed before its first commit leaves an empty file: an empty store.
         return _migrated(sqlite3.connect(":memory:", isolation_level=None))
-    with explained(path, mode):
+    with translate_sqlite_errors(path, mode):
         return _reader(path) if mode == "r" else _writer(path)
 
 
@@ -169,12 +169,15 @@ def _reader(path: Path) -> sqlite3.Connection:
                 return _migrated(sqlite3.connect(":memory:", isolation_level=None))
             version = _version(connection, path)
         if (damage := faults(connection, path)) is not None:
-            raise damaged(path, damage)
+            raise damaged_store_error(path, damage)
         if version == len(STEPS):
             return connection
         if path.stat().st_size > MAX_COPY:
-            raise damaged(path, f"schema version {version} is older than this program, which "
-                                f"reads such a file up to {MAX_COPY:,} bytes")  # fmt: skip
+            raise damaged_store_error(
+                path,
+                f"schema version {version} is older than this program, which reads such a file up "
+                f"to {MAX_COPY:,} bytes",
+            )
         memory = sqlite3.connect(":memory:", isolation_level=None)
         connection.backup(memory)
         connection.close()
@@ -196,7 +199,7 @@ def _writer(path: Path) -> sqlite3.Connection:
                 _version(connection, path)
             _migrated(connection)
         if (damage := faults(connection, path)) is not None:
-            raise damaged(path, damage)
+            raise damaged_store_error(path, damage)
         return connection
     except BaseException:
         connection.close()
@@ -238,7 +241,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     # A stranger's table is never read; an index, a view or a trigger would be calculated.
     strange = any(kind != "table" for name, (kind, _) in found.items() if name not in own)
     if strange or any(found.get(name, ("", ""))[1] != sql for name, sql in own.items()):
-        raise damaged(path, "its tables are not those of a store")
+        raise damaged_store_error(path, "its tables are not those of a store")
     return version
 
 
@@ -263,7 +266,7 @@ def _migrated(connection: sqlite3.Connection, to: int | None = None) -> sqlite3.
     return connection
 
 
-def damaged(path: Path, detail: str) -> DamagedStore:
+def damaged_store_error(path: Path, detail: str) -> DamagedStore:
     """The error for a store whose pages or rows do not make sense, with the way out."""
     line = " ".join(detail.split())[:200]
     return DamagedStore(f"store {str(path)!r}: damaged ({line}); {_way_out(path)}")
@@ -285,18 +288,20 @@ def changed(path: Path, change: str) -> StoreError:
 
 
 @contextmanager
-def sensible(path: Path) -> Iterator[None]:
+def decode_errors_as_damage(path: Path) -> Iterator[None]:
     """Within, rows are decoded: one that makes no sense means a damaged store."""
     try:
         yield
     except RequestError:
         raise
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise damaged(path, str(error)) from None
+        raise damaged_store_error(path, str(error)) from None
 
 
 @contextmanager
-def explained(path: Path, mode: Mode, opened: Opened | None = None) -> Iterator[None]:
+def translate_sqlite_errors(
+    path: Path, mode: Mode, opened: Opened | None = None
+) -> Iterator[None]:
     """SQLite's errors in one line: RequestError for a bad file, StoreError for the machine.
 
     ``opened`` is the file as it was: what somebody did to it since is named first.
@@ -304,21 +309,27 @@ def explained(path: Path, mode: Mode, opened: Opened | None = None) -> Iterator[
     try:
         yield
     except UnicodeDecodeError as error:  # A text of the schema, which SQLite hands out as it is.
-        raise damaged(path, f"text that is no UTF-8: {error.reason}") from None
+        raise damaged_store_error(path, f"text that is no UTF-8: {error.reason}") from None
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         change = opened.change(path) if opened is not None else None
         if change is not None and code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise changed(path, change) from error
         if code is None and "decode to UTF-8" in str(error):
-            raise damaged(path, str(error)) from None
+            raise damaged_store_error(path, str(error)) from None
         if code is None:
             raise
         raise _meaning(path, mode, code & 0xFF, str(error)) from error
 
 
-_NONSENSE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_INTERRUPT,
-             sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT)  # fmt: skip
+_NONSENSE = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_CONSTRAINT,
+)
 """What no sound store answers to the statements here."""
 
 
@@ -329,7 +340,7 @@ def _meaning(path: Path, mode: Mode, code: int, message: str) -> Exception:
     if code == sqlite3.SQLITE_INTERRUPT:
         message = "a statement took more steps than a store of its size can need"
     if code in _NONSENSE:
-        return damaged(path, message)
+        return damaged_store_error(path, message)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreError(f"{shown}: another program kept it locked for {BUSY_TIMEOUT_S:.0f} s")
     if mode == "r" and code == sqlite3.SQLITE_READONLY:

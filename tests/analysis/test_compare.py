@@ -58,9 +58,12 @@ def test_too_few_samples_cannot_tell() -> None:
 
 @pytest.mark.parametrize(
     ("metric", "source", "expected"),
-    [("peak_bytes", "measured", "slower"), ("time_s", "predicted", "slower"),
-     ("time_s", "measured", "can't tell")],
-)  # fmt: skip
+    [
+        ("peak_bytes", "measured", "slower"),
+        ("time_s", "predicted", "slower"),
+        ("time_s", "measured", "can't tell"),
+    ],
+)
 def test_values_without_samples_are_exact_unless_they_are_measured_seconds(
     metric: str, source: str, expected: str
 ) -> None:
@@ -76,8 +79,12 @@ def test_exact_integers_beyond_63_bits_compare() -> None:
 
 
 def test_another_ending_or_a_missing_cell_is_said() -> None:
-    cases = [("ok", "oom", "slower"), ("oom", "ok", "faster"), ("oom", "killed", "can't tell"),
-             ("oom", "oom", "can't tell")]  # fmt: skip
+    cases = [
+        ("ok", "oom", "slower"),
+        ("oom", "ok", "faster"),
+        ("oom", "killed", "can't tell"),
+        ("oom", "oom", "can't tell"),
+    ]
     for was, now, verdict in cases:
         found = compare(frame(was), frame(now), {}, {})
         assert found["verdict"][0] == verdict

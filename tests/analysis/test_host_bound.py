@@ -24,12 +24,18 @@ def frame(tmp_path) -> pd.DataFrame:
                 waits = size <= 1024
                 record = Record(
                     cell=make_cell(num_visual=size, attention=attention, kernel="flash"),
-                    source="measured", device="NVIDIA H100 80GB HBM3", status="ok",
-                    metrics={"time_s": 2e-3 if waits else slope * size, "peak_bytes": 10**9 + size,
-                             "flops": 10**12 + size, "mfu": 0.5},
+                    source="measured",
+                    device="NVIDIA H100 80GB HBM3",
+                    status="ok",
+                    metrics={
+                        "time_s": 2e-3 if waits else slope * size,
+                        "peak_bytes": 10**9 + size,
+                        "flops": 10**12 + size,
+                        "mfu": 0.5,
+                    },
                     samples={"time_s": [2e-3 if waits else slope * size]},
                     flags=list(WAITING if waits else ()),
-                )  # fmt: skip
+                )
                 store.add(run, record)
         return store.frame()
 
@@ -64,8 +70,13 @@ def test_a_headline_compares_where_both_tell_of_their_method(frame):
 def test_figures_draw_them_hollow_in_time_alone(frame):
     rows = frame.assign(series=frame["attention"])
     names = looks((a, a, "flash") for a in rows["attention"].unique())
-    figure = scaling(rows, fit(rows, ["time_s", "peak_bytes"])[1], names, LIGHT,
-                     metrics=("time_s", "peak_bytes"))  # fmt: skip
+    figure = scaling(
+        rows,
+        fit(rows, ["time_s", "peak_bytes"])[1],
+        names,
+        LIGHT,
+        metrics=("time_s", "peak_bytes"),
+    )
     points = [t for t in figure.data if t.mode and "markers" in t.mode and len(t.x) == 5]
     seconds = [t for t in points if t.xaxis in (None, "x")]
     for trace in seconds:

@@ -54,12 +54,14 @@ def default(tmp_path: Path) -> pd.DataFrame:
         ({"attention": "d_attn", "fold": True}, "D-Attn · sdpa · fold"),
         ({"attention": "d_attn_sum", "chunk": 4096}, "D-Attn sum · sdpa · chunk 4,096"),
         ({"attention": "himix", "kernel": "flex"}, "HiMix · flex"),
-        ({"attention": "s_attn", "checkpoint": True, "checkpoint_every": 4, "tiled": True},
-         "S-Attn · sdpa · tiled · checkpoint · checkpoint every 4"),
+        (
+            {"attention": "s_attn", "checkpoint": True, "checkpoint_every": 4, "tiled": True},
+            "S-Attn · sdpa · tiled · checkpoint · checkpoint every 4",
+        ),
         ({"attention": "of_tomorrow"}, "of_tomorrow · sdpa"),
         ({"attention": "d_attnx"}, "d_attnx · sdpa"),
     ],
-)  # fmt: skip
+)
 def test_series_names(cell: dict, name: str, tmp_path: Path) -> None:
     frame = frame_of(tmp_path, timed(1.0, num_visual=64, **cell), timed(1.0, num_visual=65))
     assert series_name(frame.iloc[0]) == name
@@ -67,9 +69,19 @@ def test_series_names(cell: dict, name: str, tmp_path: Path) -> None:
 
 
 def test_cells_that_differ_in_any_option_are_lines_of_their_own(tmp_path: Path) -> None:
-    cells = [{}, {"fold": True}, {"chunk": 64}, {"num_text": 1}, {"batch": 2},
-             {"dtype": "float32"}, {"model": "gemma-2-9b"}, {"pass": "train"}, {"layer": 1},
-             {"memory_cap": 2**70}, {"memory_cap": "h100-80gb"}]  # fmt: skip
+    cells = [
+        {},
+        {"fold": True},
+        {"chunk": 64},
+        {"num_text": 1},
+        {"batch": 2},
+        {"dtype": "float32"},
+        {"model": "gemma-2-9b"},
+        {"pass": "train"},
+        {"layer": 1},
+        {"memory_cap": 2**70},
+        {"memory_cap": "h100-80gb"},
+    ]
     records = [timed(1.0 + v, num_visual=v, **cell) for cell in cells for v in (64, 128, 256)]
     fits, curves = fit(frame_of(tmp_path, *records), ["time_s"])
     assert list(fits["num_points"]) == [3] * len(cells)

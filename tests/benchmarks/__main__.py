@@ -24,7 +24,7 @@ from tests.benchmarks import (
     report,
     store,
     sweep,
-)  # fmt: skip
+)
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import forget, predict
@@ -42,9 +42,13 @@ class Figure(NamedTuple):
 
 
 TRAINING = {
-    "scope": "decoder", "pass": "train", "num_text": 400, "checkpoint": True, "zero": 3,
+    "scope": "decoder",
+    "pass": "train",
+    "num_text": 400,
+    "checkpoint": True,
+    "zero": 3,
     "world_size": 32,
-}  # fmt: skip
+}
 
 
 LIMITS: tuple[tuple[dict[str, object], int | None], ...] = (
@@ -202,10 +206,19 @@ BINDING = (reference_records,)
 GROUPS = {
     group.__name__: group
     for group in (
-        *BINDING, starts, prediction, many_predictions, dry_run, cpu_ratios, stores, pages,
-        reports, intervals, sweeps,
+        *BINDING,
+        starts,
+        prediction,
+        many_predictions,
+        dry_run,
+        cpu_ratios,
+        stores,
+        pages,
+        reports,
+        intervals,
+        sweeps,
     )
-}  # fmt: skip
+}
 
 
 def main(asked: Sequence[str]) -> int:
@@ -219,8 +232,10 @@ def main(asked: Sequence[str]) -> int:
         for figure in group():
             met = figure.value <= figure.target
             mark = "met" if met else "MISSED"
-            print(f"{mark:8}{figure.value:8.3f} {figure.unit} of {figure.target:g}  {figure.name}",
-                  flush=True)  # fmt: skip
+            print(
+                f"{mark:8}{figure.value:8.3f} {figure.unit} of {figure.target:g}  {figure.name}",
+                flush=True,
+            )
             missed += [] if met else [figure.name]
             failed |= not met and group in BINDING
     print(json.dumps({"missed": missed}))

@@ -22,15 +22,30 @@ NUM_METRIC_ROWS = 1_000_000
 MODELS = ("mistral-7b-v0.3", "gemma-2-9b", "llama-3.1-8b", "qwen2-7b")
 FIRST_S, INTERACTION_S, FIGURE_BYTES = 2.0, 0.5, 2_000_000
 NAME, BEFORE = "million.db", "before.db"
-PAGES = ("overview", "scaling", "thresholds", "memory", "roofline", "validation", "spent",
-         "compare", "runs", "planner")  # fmt: skip
+PAGES = (
+    "overview",
+    "scaling",
+    "thresholds",
+    "memory",
+    "roofline",
+    "validation",
+    "spent",
+    "compare",
+    "runs",
+    "planner",
+)
 TURNS: dict[str, dict[str, Any]] = {
-    "overview": {"pass": "train"}, "scaling": {"model": "qwen2-7b"},
-    "thresholds": {"pass": "train"}, "memory": {"memory_x": "log"},
-    "roofline": {"pass": "train"}, "validation": {"pass": "train"}, "spent": {"at": 1024},
-    "compare": {"compared": "memory"}, "runs": {"containing": "h100"},
+    "overview": {"pass": "train"},
+    "scaling": {"model": "qwen2-7b"},
+    "thresholds": {"pass": "train"},
+    "memory": {"memory_x": "log"},
+    "roofline": {"pass": "train"},
+    "validation": {"pass": "train"},
+    "spent": {"at": 1024},
+    "compare": {"compared": "memory"},
+    "runs": {"containing": "h100"},
     "planner": {"images": 65},
-}  # fmt: skip
+}
 """A control of a page and another choice."""
 
 
@@ -53,9 +68,14 @@ def records(count: int, num_metrics: int) -> Iterator[Record]:
     for place in range(count):
         model, pass_, system = combinations[place % len(combinations)]
         # Every cell is measured and predicted, so that all pages have something to show.
-        source = ("measured", "cpu") if place // len(combinations) % 2 else (
-            "predicted", "h100-80gb",
-        )  # fmt: skip
+        source = (
+            ("measured", "cpu")
+            if place // len(combinations) % 2
+            else (
+                "predicted",
+                "h100-80gb",
+            )
+        )
         visual = 64 + 4 * (place // len(combinations) // 2)
         cell = {**system, "model": model, "pass": pass_, "num_visual": visual}
         made = golden.record(*source, **cell)

@@ -9,11 +9,14 @@ from pathlib import Path
 
 LIMIT_S = 10.0
 SPEC = {
-    "visual": list(range(1000, 251_000, 1000)), "device": "cpu",
-    "models": ["mistral-7b-v0.3", "qwen2-7b"], "passes": ["forward", "train"],
+    "visual": list(range(1000, 251_000, 1000)),
+    "device": "cpu",
+    "models": ["mistral-7b-v0.3", "qwen2-7b"],
+    "passes": ["forward", "train"],
     "attentions": ["s_attn", "d_attn", "d_attn_sum", "d_attn_biased", "d_attn_full"],
-    "text": [16, 32, 64, 128, 256], "batches": [1, 2, 4, 8],
-}  # fmt: skip
+    "text": [16, 32, 64, 128, 256],
+    "batches": [1, 2, 4, 8],
+}
 """250 sizes of each of 400 kinds of cells."""
 
 

@@ -100,9 +100,13 @@ def by_limit(found: list[Pair]) -> Iterator[Row]:
         middle = median(abs(p.error) for p in own)
         limit = HOST_SECONDS_LIMIT if waits else MEDIAN_SECONDS_LIMIT
         yield Row(f"time_s of {len(own)} × {kind}, median", middle, limit)
-        strict = own if kind in ("training step", "prefill") else [] if waits else [
-            p for p in own if p.cell.kernel == "eager" and p.cell.num_visual >= EAGER_FROM
-        ]  # fmt: skip
+        strict = (
+            own
+            if kind in ("training step", "prefill")
+            else []
+            if waits
+            else [p for p in own if p.cell.kernel == "eager" and p.cell.num_visual >= EAGER_FROM]
+        )
         if strict:
             worst = max(strict, key=lambda p: abs(p.error))
             name = f"time_s, {kind}, worst: {worst.cell.title}"

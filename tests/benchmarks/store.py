@@ -23,9 +23,13 @@ def records(count: int) -> Iterator[Record]:
         numbers = {m: i * 10**6 if at % 2 else i / 7 for at, m in enumerate(METRICS)}
         cell = make_cell(num_visual=i + 1, attention=("s_attn", "d_attn")[i % 2])
         yield Record(
-            cell=cell, source="measured", device="cpu", status="ok", metrics=numbers,
+            cell=cell,
+            source="measured",
+            device="cpu",
+            status="ok",
+            metrics=numbers,
             samples={"time_s": [0.1, 0.2, 0.3]},
-        )  # fmt: skip
+        )
 
 
 @contextmanager

@@ -15,10 +15,12 @@ LIMIT_S = 1.5
 def overhead_s() -> float:
     """Wall time of the whole sweep less every sample, over its cells, on the CPU."""
     grid = Grid(
-        device="cpu", models=("qwen2-0.5b",), dtypes=("float32",),
+        device="cpu",
+        models=("qwen2-0.5b",),
+        dtypes=("float32",),
         visual=tuple(range(8, 8 + NUM_CELLS)),
         protocol=Protocol(min_samples=3, precision=None),
-    )  # fmt: skip
+    )
     with tempfile.TemporaryDirectory() as folder:
         path, start = Path(folder) / "s.db", time.perf_counter()
         summary = run_sweep(Sweep(name="bench", grids=(grid,)), path)

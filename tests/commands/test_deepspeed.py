@@ -23,9 +23,16 @@ def exported(capsys, *arguments):
 def cell(tmp_path):
     model = small_model("mistral", tmp_path)
     return make_cell(
-        model=model, scope="decoder", num_visual=33, zero=3, world_size=4, accumulate=8, batch=2,
-        offload_optimizer=True, **{"pass": "train"},
-    )  # fmt: skip
+        model=model,
+        scope="decoder",
+        num_visual=33,
+        zero=3,
+        world_size=4,
+        accumulate=8,
+        batch=2,
+        offload_optimizer=True,
+        **{"pass": "train"},
+    )
 
 
 def test_deepspeed_reads_it(cell, tmp_path, capsys):

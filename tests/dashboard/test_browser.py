@@ -25,8 +25,15 @@ HINT = "no Chromium; on Debian and Ubuntu: apt-get install chromium"
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(chromium() is None, reason=HINT)]
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 PLOT = ".js-plotly-plot"
 
 
@@ -133,8 +140,11 @@ def test_a_toggle_changes_the_axis_and_the_url_and_the_link_restores_both(
         f"document.querySelector('{PLOT}')._fullLayout.xaxis.type === 'linear'", timeout=15_000
     )
     assert query(tab) == {
-        "store": ["like_default.db"], "metric": ["time"], "pass": ["forward"], "x": ["linear"],
-    }  # fmt: skip
+        "store": ["like_default.db"],
+        "metric": ["time"],
+        "pass": ["forward"],
+        "x": ["linear"],
+    }
     link = tab.url
     tab.goto("about:blank")
     tab.goto(link)

@@ -122,8 +122,11 @@ def test_a_header_that_comes_twice_is_refused() -> None:
 
 
 def test_what_names_this_machine() -> None:
-    assert [host for host in ("localhost", "127.0.0.1:1", "[::1]", "0.0.0.0", "::1", "a")
-            if is_own(host)] == ["localhost", "127.0.0.1:1", "[::1]"]  # fmt: skip
+    assert [
+        host
+        for host in ("localhost", "127.0.0.1:1", "[::1]", "0.0.0.0", "::1", "a")
+        if is_own(host)
+    ] == ["localhost", "127.0.0.1:1", "[::1]"]
 
 
 class Server(NamedTuple):

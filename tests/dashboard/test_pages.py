@@ -108,8 +108,13 @@ def test_a_link_to_no_store_here_lists_those_that_are(
 
 
 def test_a_link_restores_the_view(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    view = {"store": "like_default.db", "pass": "train", "metric": "time", "y": "linear",
-            "source": "measured"}  # fmt: skip
+    view = {
+        "store": "like_default.db",
+        "pass": "train",
+        "metric": "time",
+        "y": "linear",
+        "source": "measured",
+    }
     test = page("scaling", stores, monkeypatch, **view)
     for key, value in view.items():
         assert test.get_by_key(key).value == value
@@ -175,8 +180,11 @@ def test_many_systems_are_not_all_drawn_at_once(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names are opaque words to a store, so there may be any number of systems."""
-    made = [golden.record(attention=f"own_{i:02}", num_visual=v)
-            for i in range(40) for v in (64, 128, 256, 512)]  # fmt: skip
+    made = [
+        golden.record(attention=f"own_{i:02}", num_visual=v)
+        for i in range(40)
+        for v in (64, 128, 256, 512)
+    ]
     with Store.open(tmp_path / "s.db", mode="w") as store:
         store.add_many(store.begin_run("s", {}, golden.LAPTOP), made)
     test = page(name, tmp_path, monkeypatch)
@@ -194,9 +202,12 @@ def test_many_systems_are_not_all_drawn_at_once(
 
 @pytest.mark.parametrize(
     "cell",
-    [{"attention": "himix", "logits": "text"}, {"attention": "d_attn", "logits": "text"},
-     {"memory_cap": 10**9, "batch": 2, "num_text": 7}],
-)  # fmt: skip
+    [
+        {"attention": "himix", "logits": "text"},
+        {"attention": "d_attn", "logits": "text"},
+        {"memory_cap": 10**9, "batch": 2, "num_text": 7},
+    ],
+)
 def test_the_command_of_a_row_repeats_its_very_cell(cell: dict, tmp_path: Path) -> None:
     made = golden.record("predicted", "h100-80gb", num_visual=64, **cell)
     with Store.open(tmp_path / "s.db", mode="w") as store:

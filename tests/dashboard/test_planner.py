@@ -101,9 +101,13 @@ def test_a_silent_predictor_is_ended_and_started_again() -> None:
 def test_what_does_not_fit_is_told_what_would(ask: Ask) -> None:
     """Each line of advice is a cell that the predictor says fits."""
     cell = make_cell(
-        num_visual=32_768, scope="decoder", logits="text", attention="s_attn", kernel="eager",
+        num_visual=32_768,
+        scope="decoder",
+        logits="text",
+        attention="s_attn",
+        kernel="eager",
         **{"pass": "forward"},
-    )  # fmt: skip
+    )
     answer = ask("predict", cell)
     assert not fits(answer)
     found = list(advice(cell, answer, ask))
@@ -139,8 +143,10 @@ def test_training_states_are_spread_over_cards(ask: Ask) -> None:
 
 def test_both_baselines_stand_beside_every_system() -> None:
     assert systems(["s_attn", "d_attn"], "sdpa") == [
-        ("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa"),
-    ]  # fmt: skip
+        ("s_attn", "eager"),
+        ("s_attn", "sdpa"),
+        ("d_attn", "sdpa"),
+    ]
 
 
 def test_a_kernel_that_serves_the_model_is_found(ask: Ask) -> None:
@@ -162,10 +168,16 @@ def test_cost_is_only_what_the_reader_s_price_makes() -> None:
 
 def test_a_link_restores_the_plan(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = {
-        "store": "like_default.db", "look_at": "tokens", "visual": "4096", "pass": "forward",
-        "model": "llama-3.2-1b", "device": "a100-40gb", "price": "3.5", "currency": "EUR",
+        "store": "like_default.db",
+        "look_at": "tokens",
+        "visual": "4096",
+        "pass": "forward",
+        "model": "llama-3.2-1b",
+        "device": "a100-40gb",
+        "price": "3.5",
+        "currency": "EUR",
         "attentions": "D-Attn",
-    }  # fmt: skip
+    }
     test = page("planner", stores, monkeypatch, **link)
     assert not test.exception
     assert "4,096 visual tokens" in words(test)
@@ -182,8 +194,14 @@ def test_a_link_restores_the_plan(stores: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_tower_sees_whole_images(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = {"look_at": "tokens", "visual": "1000", "pass": "forward", "tower": "true",
-            "attentions": "D-Attn", "model": "llama-3.2-1b"}  # fmt: skip
+    link = {
+        "look_at": "tokens",
+        "visual": "1000",
+        "pass": "forward",
+        "tower": "true",
+        "attentions": "D-Attn",
+        "model": "llama-3.2-1b",
+    }
     test = page("planner", stores, monkeypatch, **link)
     assert not test.exception
     assert "1,458 visual tokens" in words(test)
@@ -277,9 +295,12 @@ sys.exit("no luck")
 
 def test_the_answer_on_top_is_the_fastest_that_fits() -> None:
     def told(status: str, seconds: float) -> dict:
-        return {"status": status, "device": "h100-80gb",
-                "metrics": {"time_s": seconds, "peak_bytes": 2**30},
-                "details": {"capacity_bytes": 2**36}}  # fmt: skip
+        return {
+            "status": status,
+            "device": "h100-80gb",
+            "metrics": {"time_s": seconds, "peak_bytes": 2**30},
+            "details": {"capacity_bytes": 2**36},
+        }
 
     eager, fused, ours = (
         make_cell(num_visual=64, attention=a, kernel=k)
@@ -298,9 +319,17 @@ def test_a_measured_threshold_stands_for_the_cell_that_it_was_measured_of() -> N
     with Store.open(STORE) as store:
         frame = prepared(store.frame(metrics=()))
     cell = make_cell(
-        scope="decoder", attention="d_attn", kernel="sdpa", num_visual=74_000, num_text=400,
-        logits="text", checkpoint=True, zero=3, world_size=32, **{"pass": "train"},
-    )  # fmt: skip
+        scope="decoder",
+        attention="d_attn",
+        kernel="sdpa",
+        num_visual=74_000,
+        num_text=400,
+        logits="text",
+        checkpoint=True,
+        zero=3,
+        world_size=32,
+        **{"pass": "train"},
+    )
     assert measured_threshold(frame, cell, "h100-80gb") == (
         "Measured: 132,687 visual tokens ran and 134,013 did not (flash, NVIDIA H100 80GB HBM3,"
         " emulated: 1 of 32 ranks, 2 of 32 layers, nothing communicated)"

@@ -9,7 +9,7 @@ import pytest
 from tests import golden
 from tests.dashboard.test_pages import page, words
 from workbench.dashboard.save import csv_of
-from workbench.dashboard.stores import beside
+from workbench.dashboard.stores import sibling_store
 from workbench.errors import RequestError
 from workbench.figures import LIGHT, spent
 from workbench.report.spent import spent_of, trace_file
@@ -46,10 +46,10 @@ def test_a_trace_lies_beside_the_store(tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text("{}")
     (inner / "link.json").symlink_to(tmp_path / "secret.json")
     (inner / "traces" / "a.json").write_text("{}")
-    assert beside(inner / "s.db", "a.json") == inner / "traces" / "a.json"
+    assert sibling_store(inner / "s.db", "a.json") == inner / "traces" / "a.json"
     for name in ("link.json", "gone.json", "../secret.json"):
         with pytest.raises(RequestError):
-            beside(inner / "s.db", name)
+            sibling_store(inner / "s.db", name)
 
 
 def test_bars_add_up_to_the_iteration() -> None:
@@ -73,8 +73,13 @@ def test_the_page_offers_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:
-    frame = pd.DataFrame({"model": ["=cmd|' /C calc'!A0", "fine"], "num_visual": [-1, 2],
-                          "=HYPERLINK(1)": [1.5, 2.5]})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "model": ["=cmd|' /C calc'!A0", "fine"],
+            "num_visual": [-1, 2],
+            "=HYPERLINK(1)": [1.5, 2.5],
+        }
+    )
     lines = csv_of(frame).decode().splitlines()
     assert lines == [
         '"model","num_visual","\'=HYPERLINK(1)"',

@@ -12,8 +12,14 @@ from workbench.errors import RequestError
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "root"
-    for place, age in (("old.db", 30), ("new.db", 10), ("runs/a/deep.db", 20), (".hidden/x.db", 0),
-                       ("a/b/c/d/e/too-deep.db", 0), ("notes.txt", 0)):  # fmt: skip
+    for place, age in (
+        ("old.db", 30),
+        ("new.db", 10),
+        ("runs/a/deep.db", 20),
+        (".hidden/x.db", 0),
+        ("a/b/c/d/e/too-deep.db", 0),
+        ("notes.txt", 0),
+    ):
         path = root / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -61,10 +67,12 @@ def test_a_folder_can_be_named(root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environment", "found"),
     [
-        ([], None, None), (["x.db"], "y.db", "x.db"), ([], "y.db", "y.db"),
+        ([], None, None),
+        (["x.db"], "y.db", "x.db"),
+        ([], "y.db", "y.db"),
         (["--flag", "x.db"], None, "x.db"),
     ],
-)  # fmt: skip
+)
 def test_the_command_line_goes_before_the_environment(
     arguments: list[str], environment: str | None, found: str | None
 ) -> None:

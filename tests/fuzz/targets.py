@@ -108,11 +108,18 @@ def _store(path: Path) -> bytes:
     with Store.open(path, "w") as found:
         run = found.begin_run("demo", {"name": "demo"}, Environment(host="here"))
         for visual in range(1, 13):
-            found.add(run, Record(
-                cell=make_cell(num_visual=visual), source="measured", device="cpu", status="ok",
-                metrics={"time_s": 0.5, "flops": 2**70}, samples={"time_s": [0.5] * 40},
-                details={"capacity_bytes": 5},
-            ))  # fmt: skip
+            found.add(
+                run,
+                Record(
+                    cell=make_cell(num_visual=visual),
+                    source="measured",
+                    device="cpu",
+                    status="ok",
+                    metrics={"time_s": 0.5, "flops": 2**70},
+                    samples={"time_s": [0.5] * 40},
+                    details={"capacity_bytes": 5},
+                ),
+            )
         found.write_note((run, "", "", ""), "a note", ["tag"])
         assert Note("a note", ("tag",)) in found.notes().values()
     return path.read_bytes()

@@ -19,12 +19,56 @@ from tests.fuzz.targets import TARGETS, seeds
 SECONDS = float(os.environ.get("WORKBENCH_FUZZ_S", "6")) / len(TARGETS)
 EACH_S = 0.03
 """About what an input takes."""
-NASTY = (0, -1, 1, 3, 10**6, 10**30, 10**400, 1e308, 5e-324, float("nan"), 1.5, True, None, "",
-         "x", "\0", "\ud800", "x" * 5000, [], {}, [[[[]]]], [None], {"a": 1}, "../../etc/passwd",
-         "https://evil.example/x", "9" * 5000)  # fmt: skip
-TOKENS = (b"\0", b"\xff", b"\xed\xa0\x80", b"[" * 200, b"{" * 200, b"&a [*a, *a]", b"!!int x",
-          b"!!python/object:os.system", b"9" * 5000, b"1e999", b"-", b": ", b"\n", b"\r", b'"',
-          b"null", b"2001-01-01", b"<<: *a", b"\xef\xbb\xbf", b"%YAML 9\n")  # fmt: skip
+NASTY = (
+    0,
+    -1,
+    1,
+    3,
+    10**6,
+    10**30,
+    10**400,
+    1e308,
+    5e-324,
+    float("nan"),
+    1.5,
+    True,
+    None,
+    "",
+    "x",
+    "\0",
+    "\ud800",
+    "x" * 5000,
+    [],
+    {},
+    [[[[]]]],
+    [None],
+    {"a": 1},
+    "../../etc/passwd",
+    "https://evil.example/x",
+    "9" * 5000,
+)
+TOKENS = (
+    b"\0",
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"[" * 200,
+    b"{" * 200,
+    b"&a [*a, *a]",
+    b"!!int x",
+    b"!!python/object:os.system",
+    b"9" * 5000,
+    b"1e999",
+    b"-",
+    b": ",
+    b"\n",
+    b"\r",
+    b'"',
+    b"null",
+    b"2001-01-01",
+    b"<<: *a",
+    b"\xef\xbb\xbf",
+    b"%YAML 9\n",
+)
 
 
 def nest(value: object, chance: random.Random) -> object:
@@ -88,7 +132,7 @@ def test_no_input_ends_in_anything_but_a_result_or_one_line(name: str) -> None:
         print_blob=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.integers(0, 2**63))  # fmt: skip
+    @given(st.integers(0, 2**63))
     def fuzz(number: int) -> None:
         if time.monotonic() < until:
             chance = random.Random(number)

@@ -28,10 +28,11 @@ LINEAR = sorted(
 
 def small_cell(family, folder, **fields):
     return make_cell(
-        model=small_model(family, folder), dtype="float64",
+        model=small_model(family, folder),
+        dtype="float64",
         settings=settings_of(str(fields.get("attention"))),
         **{"kernel": "eager", "num_visual": 33, "num_text": 9, "batch": 2, **fields},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)
@@ -83,8 +84,9 @@ class Shapes(TorchDispatchMode):
 @pytest.mark.parametrize("system", LINEAR)
 def test_fused_kernels_get_plain_heads(system, tmp_path):
     """No doubled head size and no repeated keys: 4 query heads over 2, of size 8."""
-    workload = build(small_cell("mistral", tmp_path, attention=system, kernel="sdpa",
-                                **{"pass": "train"}))  # fmt: skip
+    workload = build(
+        small_cell("mistral", tmp_path, attention=system, kernel="sdpa", **{"pass": "train"})
+    )
     shapes = Shapes()
     with shapes:
         workload.step()

@@ -31,10 +31,16 @@ PASSES = {
 
 def cell_of(system, folder, family="mistral", layers=2, **fields):
     return make_cell(
-        model=small_model(family, folder, num_hidden_layers=layers), attention=system,
-        settings=settings_of(system), scope="decoder", kernel="eager", dtype="float32",
-        num_visual=37, num_text=7, **fields,
-    )  # fmt: skip
+        model=small_model(family, folder, num_hidden_layers=layers),
+        attention=system,
+        settings=settings_of(system),
+        scope="decoder",
+        kernel="eager",
+        dtype="float32",
+        num_visual=37,
+        num_text=7,
+        **fields,
+    )
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

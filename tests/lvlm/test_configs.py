@@ -91,8 +91,9 @@ def text_of(kind, seed):
 
 
 def decoder_params(name, **fields):
-    return trace(make_cell(model=name, scope="decoder", kernel="eager", num_visual=8, num_text=3,
-                           **fields)).params  # fmt: skip
+    return trace(
+        make_cell(model=name, scope="decoder", kernel="eager", num_visual=8, num_text=3, **fields)
+    ).params
 
 
 def whole_params(config):
@@ -117,8 +118,9 @@ def test_parameters_are_those_of_transformers_own_model(wrapper, tmp_path):
         inner = {**text_of(text, seed + number), "tie_word_embeddings": tied}
         kind = CONFIG_MAPPING[wrapper]  # Ovis2 sizes its LM head by fields outside the text model.
         own = {f: inner[f] for f in SIZES if f in inner and hasattr(kind, f)}
-        name = write(tmp_path / text, model_type=wrapper, tie_word_embeddings=tied,
-                     text_config=inner, **own)  # fmt: skip
+        name = write(
+            tmp_path / text, model_type=wrapper, tie_word_embeddings=tied, text_config=inner, **own
+        )
         config = resolve(name).whole
         assert decoder_params(name) == whole_params(config)
 
@@ -162,8 +164,11 @@ def test_a_default_outside_the_text_model_is_no_size_of_it(tmp_path):
 
 
 def test_defaults_that_the_file_leaves_are_told(tmp_path):
-    name = write(tmp_path / "m", model_type="llava", text_config={"model_type": "llama",
-                 "num_hidden_layers": 3})  # fmt: skip
+    name = write(
+        tmp_path / "m",
+        model_type="llava",
+        text_config={"model_type": "llama", "num_hidden_layers": 3},
+    )
     (flag,) = resolve(name).flags
     assert "does not state vocab_size 32,000, hidden_size 4,096" in flag
     assert "num_hidden_layers" not in flag
@@ -174,11 +179,15 @@ def test_defaults_that_the_file_leaves_are_told(tmp_path):
 ONEVISION = {
     "model_type": "llava_onevision",
     "text_config": {
-        "model_type": "qwen2", "vocab_size": 152000, "hidden_size": 896,
-        "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "model_type": "qwen2",
+        "vocab_size": 152000,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
         "num_key_value_heads": 2,
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -216,29 +225,46 @@ class TestRope:
     EXTRA: ClassVar[dict] = {
         "dynamic": {"factor": 2.0},
         "linear": {"factor": 4.0},
-        "llama3": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                   "original_max_position_embeddings": 64},
-        "longrope": {"factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
-                     "original_max_position_embeddings": 16},
+        "llama3": {
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+        "longrope": {
+            "factor": 4.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [2.0] * 4,
+            "original_max_position_embeddings": 16,
+        },
         "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
         "proportional": {"factor": 2.0},
-    }  # fmt: skip
+    }
 
     def named(self, kind, folder, family="llama"):
         rope = {"rope_type": kind, "rope_theta": 10000.0, **self.EXTRA.get(kind, {})}
         fields = {**SHARED, "model_type": family, "max_position_embeddings": 16}
         if family == "gemma3_text":
             fields |= {**OWN["gemma3"], "head_dim": 8}
-            rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default",
-                                                                  "rope_theta": 1e4}}  # fmt: skip
+            rope = {
+                "full_attention": rope,
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            }
         return write(folder / "m", **{**fields, "rope_parameters": rope})
 
     @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
     @pytest.mark.parametrize("kind", rope_types())
     def test_every_type_is_predicted(self, kind, family, tmp_path):
         name = self.named(kind, tmp_path, family)
-        cell = make_cell(model=name, scope="decoder", num_visual=40, num_text=7, kernel="eager",
-                         dtype="float32", attention="d_attn")  # fmt: skip
+        cell = make_cell(
+            model=name,
+            scope="decoder",
+            num_visual=40,
+            num_text=7,
+            kernel="eager",
+            dtype="float32",
+            attention="d_attn",
+        )
         assert trace(cell).params == trace(cell.replace(kernel="sdpa")).params > 0
         assert torch.isfinite(build(cell).run_forward()[0]).all()
 
@@ -247,8 +273,15 @@ class TestRope:
     def test_streams_go_by_the_whole_sequence(self, kind, text, tmp_path):
         """transformers' table of all positions at once, cut into streams."""
         name = self.named(kind, tmp_path)
-        cell = make_cell(model=name, num_visual=10, num_text=text, kernel="eager",
-                         dtype="float32", attention="d_attn", layout="T,V,T")  # fmt: skip
+        cell = make_cell(
+            model=name,
+            num_visual=10,
+            num_text=text,
+            kernel="eager",
+            dtype="float32",
+            attention="d_attn",
+            layout="T,V,T",
+        )
         context = build(cell).context
         model = resolve(name)
         places = torch.arange(10 + text)
@@ -259,8 +292,12 @@ class TestRope:
                 assert torch.equal(ours, theirs[:, where])
 
     def test_an_unknown_type_is_refused(self, tmp_path):
-        name = write(tmp_path / "m", **SHARED, model_type="llama",
-                     rope_scaling={"type": "spiral", "factor": 2.0})  # fmt: skip
+        name = write(
+            tmp_path / "m",
+            **SHARED,
+            model_type="llama",
+            rope_scaling={"type": "spiral", "factor": 2.0},
+        )
         with pytest.raises(RequestError, match=r"rope_type 'spiral' is unknown; known: default"):
             resolve(name)
 
@@ -270,14 +307,50 @@ BASES = {
     "gemma3": {**TOWERS["gemma3"], "text_config": {**SHARED, **OWN["gemma3"]}},
     "qwen2_5_vl": {**TOWERS["qwen2_5_vl"], "text_config": {**SHARED, **OWN["qwen2_5_vl"]}},
 }
-FIELDS = sorted({*SHARED, "head_dim", "sliding_window", "layer_types", "rope_parameters",
-                 "rope_scaling", "hidden_act", "tie_word_embeddings", "rms_norm_eps",
-                 "text_config", "vision_config", "model_type", "attention_bias",
-                 "mlp_bias", "torch_dtype",
-                 "quantization_config", "attn_logit_softcapping", "sliding_window_pattern",
-                 "pad_token_id", "attention_dropout"})  # fmt: skip
-VALUES = [0, -1, 3, 10**9, 10**14, 1.5, -0.5, "4", "", True, None, [], {}, [1, "a"], {"a": []},
-          ["sliding_attention"], {"rope_type": []}, {"full_attention": 3}]  # fmt: skip
+FIELDS = sorted(
+    {
+        *SHARED,
+        "head_dim",
+        "sliding_window",
+        "layer_types",
+        "rope_parameters",
+        "rope_scaling",
+        "hidden_act",
+        "tie_word_embeddings",
+        "rms_norm_eps",
+        "text_config",
+        "vision_config",
+        "model_type",
+        "attention_bias",
+        "mlp_bias",
+        "torch_dtype",
+        "quantization_config",
+        "attn_logit_softcapping",
+        "sliding_window_pattern",
+        "pad_token_id",
+        "attention_dropout",
+    }
+)
+VALUES = [
+    0,
+    -1,
+    3,
+    10**9,
+    10**14,
+    1.5,
+    -0.5,
+    "4",
+    "",
+    True,
+    None,
+    [],
+    {},
+    [1, "a"],
+    {"a": []},
+    ["sliding_attention"],
+    {"rope_type": []},
+    {"full_attention": 3},
+]
 
 
 @pytest.fixture(scope="module")
@@ -285,11 +358,14 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("configs")
 
 
-@settings(max_examples=120, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(st.sampled_from(sorted(BASES)), st.booleans(),
-       st.lists(st.tuples(st.sampled_from(FIELDS), st.sampled_from(VALUES)), min_size=1,
-                max_size=2))  # fmt: skip
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(sorted(BASES)),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from(FIELDS), st.sampled_from(VALUES)), min_size=1, max_size=2),
+)
 def test_whatever_a_file_says_it_is_one_line_or_a_model(place, base, nested, changes):
     fields = json.loads(json.dumps(BASES[base]))
     inside = fields["text_config"] if nested and "text_config" in fields else fields
@@ -338,8 +414,12 @@ def test_code_of_a_folder_is_never_run_and_nothing_is_asked(
     kind, code, tmp_path, capsys, monkeypatch
 ):
     """With and without a class of its own in transformers; standard input stays unread."""
-    name = write(tmp_path / "m", **SHARED, model_type=kind,
-                 auto_map={"AutoConfig": "configuration_x.X", "AutoModel": "x.X"})  # fmt: skip
+    name = write(
+        tmp_path / "m",
+        **SHARED,
+        model_type=kind,
+        auto_map={"AutoConfig": "configuration_x.X", "AutoModel": "x.X"},
+    )
     (tmp_path / "m" / "configuration_x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
     ended = 0
@@ -363,9 +443,10 @@ def test_every_call_that_loads_from_a_name_trusts_no_code():
         (path.name, node)
         for path in SOURCE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
         and node.func.attr in ("from_pretrained", "get_config_dict", "from_config")
-    ]  # fmt: skip
+    ]
     assert calls
     for name, call in calls:
         words = {word.arg: ast.unparse(word.value) for word in call.keywords}

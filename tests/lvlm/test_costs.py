@@ -161,9 +161,13 @@ def test_parameters_that_systems_add_to_mistral(system, extra):
 def places_under_test(name, layout):
     """The system under its definition's settings, and one place of each of its roles."""
     cell = make_cell(
-        num_visual=layout.num_visual, num_text=layout.num_text, layout=layout.pattern,
-        attention=name, settings=settings_of(name), scope="decoder",
-    )  # fmt: skip
+        num_visual=layout.num_visual,
+        num_text=layout.num_text,
+        layout=layout.pattern,
+        attention=name,
+        settings=settings_of(name),
+        scope="decoder",
+    )
     return system_of(cell), {place.kind: place for place in reversed(places_of(cell))}.values()
 
 
@@ -209,9 +213,15 @@ def test_causal_pairs_from_any_first_row():
 def test_hidden_pairs_of_a_step_whose_loss_reads_text_alone(system, kernel, tmp_path):
     """Nothing reads the last layer's visual rows: some of its branches have no backward."""
     cell = small_cell(
-        "mistral", tmp_path, attention=system, kernel=kernel, scope="decoder", logits="text",
-        layout="V,T,V,T", **{"pass": "train"},
-    )  # fmt: skip
+        "mistral",
+        tmp_path,
+        attention=system,
+        kernel=kernel,
+        scope="decoder",
+        logits="text",
+        layout="V,T,V,T",
+        **{"pass": "train"},
+    )
     if (system, kernel) == ("cmai", "sdpa"):
         with pytest.raises(Unsupported, match="cmai needs explicit scores"):
             trace(cell)

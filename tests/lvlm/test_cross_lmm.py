@@ -23,8 +23,9 @@ from workbench.spec import make_cell
 
 def cell_of(folder, family="mistral", name=small_model, **fields):
     given = {"kernel": "sdpa", "dtype": "float64", "settings": SETTINGS, "num_visual": 33}
-    return make_cell(model=name(family, folder), attention="cross_lmm",
-                     **{**given, "num_text": 9, **fields})  # fmt: skip
+    return make_cell(
+        model=name(family, folder), attention="cross_lmm", **{**given, "num_text": 9, **fields}
+    )
 
 
 @pytest.mark.parametrize("layout", ["V,T", "T,V,T", "V,T,V,T"])
@@ -32,8 +33,17 @@ def cell_of(folder, family="mistral", name=small_model, **fields):
     ("visual", "text", "batch"), [(63, 7, 1), (0, 5, 3), (5, 1, 2), (2, 4, 1), (9, 9, 2)]
 )
 def test_reads_over_layouts_and_remainders(layout, visual, text, batch, tmp_path):
-    workload = small_workload("mistral", tmp_path, "cross_lmm", "sdpa", layout=layout, layer=1,
-                              num_visual=visual, num_text=text, batch=batch)  # fmt: skip
+    workload = small_workload(
+        "mistral",
+        tmp_path,
+        "cross_lmm",
+        "sdpa",
+        layout=layout,
+        layer=1,
+        num_visual=visual,
+        num_text=text,
+        batch=batch,
+    )
     assert_equal_to_oracle(workload)
 
 
@@ -55,8 +65,9 @@ def test_tiles_and_checkpoints_change_no_number(tmp_path):
 def test_soft_caps_and_windows_of_a_family_whose_heads_are_as_wide(layer, layout, tmp_path):
     """Gemma 2 with 4 heads of 8; the window is of its own attention alone."""
     model = small_model("gemma2", tmp_path, head_dim=8)
-    cell = cell_of(tmp_path, kernel="eager", layout=layout, layer=layer, num_visual=300,
-                   **{"pass": "train"}).replace(model=model)  # fmt: skip
+    cell = cell_of(
+        tmp_path, kernel="eager", layout=layout, layer=layer, num_visual=300, **{"pass": "train"}
+    ).replace(model=model)
     workload = build(cell)
     assert any(p.layout.length > 16 for p in places_of(cell))
     oracle.widen_norms(workload.module)
@@ -82,10 +93,19 @@ def test_shut_gates_leave_s_attn_over_the_pooled_sequence(layout, tmp_path):
     workload = build(cell)
     left = places_of(cell)[0].layout
     originals = places_of(cell)[0].originals
-    plain = build(cell.replace(attention="s_attn", settings=None, num_visual=left.num_visual,
-                               num_text=left.num_text, layout=left.pattern))  # fmt: skip
-    names = {name.replace(".inner.layer.", ".layer."): value
-             for name, value in workload.module.state_dict().items()}  # fmt: skip
+    plain = build(
+        cell.replace(
+            attention="s_attn",
+            settings=None,
+            num_visual=left.num_visual,
+            num_text=left.num_text,
+            layout=left.pattern,
+        )
+    )
+    names = {
+        name.replace(".inner.layer.", ".layer."): value
+        for name, value in workload.module.state_dict().items()
+    }
     plain.module.load_state_dict(names, strict=False)
     visual, ids = workload.inputs
     with torch.no_grad():
@@ -107,8 +127,16 @@ def test_runs_stay_inside_their_segments(tmp_path):
 @pytest.mark.parametrize("family", ["mistral", "qwen2_5_vl"])
 def test_images_are_pooled_before_the_adapter(family, pass_, tmp_path):
     """4 by 4 tokens in windows of 3 by 3: 4 are left of an image."""
-    cell = cell_of(tmp_path, family, small_lvlm, scope="lvlm", num_visual=32, kernel="eager",
-                   dtype="float32", **{"pass": pass_})  # fmt: skip
+    cell = cell_of(
+        tmp_path,
+        family,
+        small_lvlm,
+        scope="lvlm",
+        num_visual=32,
+        kernel="eager",
+        dtype="float32",
+        **{"pass": pass_},
+    )
     workload, found = build(cell), trace(cell)
     workload.step()
     (out,) = workload.run_forward()
@@ -123,8 +151,10 @@ def test_images_are_pooled_before_the_adapter(family, pass_, tmp_path):
     if family == "mistral" and pass_ != "decode":
         assert left == 8
         plain = trace(cell.replace(attention="s_attn", settings=None))
-        of = [sum(op.flops * n for op, n in t.operators.items() if op.part == "adapter")
-              for t in (found, plain)]  # fmt: skip
+        of = [
+            sum(op.flops * n for op, n in t.operators.items() if op.part == "adapter")
+            for t in (found, plain)
+        ]
         assert of[0] * 32 == of[1] * 40
 
 

@@ -66,9 +66,12 @@ def fill(decoded, prefilled, run):
             continue
         cache = DynamicCache()
         layer.layer(
-            layer.seen, attention_mask=layer.mask, position_embeddings=layer.tables,
-            position_ids=None, past_key_values=cache,
-        )  # fmt: skip
+            layer.seen,
+            attention_mask=layer.mask,
+            position_embeddings=layer.tables,
+            position_ids=None,
+            past_key_values=cache,
+        )
         whole = cache.layers[layer.layer.self_attn.layer_idx]
         count = target.keys.shape[2]
         target.keys.copy_(whole.keys[:, :, :-1][:, :, -count:])
@@ -87,12 +90,19 @@ def systems_layers(workload):
 def pair(family, folder, system, kernel, **fields):
     """A prefill of 10 text tokens and a decode step after 9 of them, with the same weights."""
     cell = make_cell(
-        model=small_model(family, folder), attention=system, kernel=kernel, dtype="float64",
+        model=small_model(family, folder),
+        attention=system,
+        kernel=kernel,
+        dtype="float64",
         **{
-            "settings": step_settings_of(system), "batch": 2, "num_visual": 33, "num_text": 10,
-            **FORWARD, **fields,
+            "settings": step_settings_of(system),
+            "batch": 2,
+            "num_visual": 33,
+            "num_text": 10,
+            **FORWARD,
+            **fields,
         },
-    )  # fmt: skip
+    )
     prefilled, decoded = build(cell), build(cell.replace(num_text=9, **DECODE))
     open_gates(prefilled.module)
     decoded.module.load_state_dict(prefilled.module.state_dict())
@@ -154,9 +164,17 @@ def test_costs_of_a_step(family, system, scope, tmp_path):
     if scope == "layer" and system not in LAYER_SYSTEMS:
         return
     cell = make_cell(
-        model=small_model(family, tmp_path), attention=system, kernel="eager", dtype="float32",
-        scope=scope, num_visual=33, num_text=9, batch=2, settings=settings_of(system), **DECODE,
-    )  # fmt: skip
+        model=small_model(family, tmp_path),
+        attention=system,
+        kernel="eager",
+        dtype="float32",
+        scope=scope,
+        num_visual=33,
+        num_text=9,
+        batch=2,
+        settings=settings_of(system),
+        **DECODE,
+    )
     try:
         found = trace(cell)
     except Unsupported as error:
@@ -179,9 +197,13 @@ def test_the_cache_of_mistral():
 
 def test_a_composed_decoder_counts_every_layers_cache(tmp_path):
     cell = make_cell(
-        model=small_model("mistral", tmp_path, num_hidden_layers=6), scope="decoder",
-        kernel="eager", num_visual=33, num_text=9, **DECODE,
-    )  # fmt: skip
+        model=small_model("mistral", tmp_path, num_hidden_layers=6),
+        scope="decoder",
+        kernel="eager",
+        num_visual=33,
+        num_text=9,
+        **DECODE,
+    )
     composed, whole = trace(cell, CARD), trace(cell, CARD, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
     assert composed.operators == whole.operators

@@ -15,12 +15,18 @@ from workbench.spec import make_cell
 
 def cell_of(folder, system="s_attn", layers=3, **fields):
     return make_cell(
-        model=small_lvlm("qwen3_vl", folder, num_hidden_layers=layers), attention=system,
-        settings=settings_of(system), **{
-            "scope": "lvlm", "kernel": "eager", "dtype": "float64", "num_visual": 64,
-            "num_text": 5, **fields,
+        model=small_lvlm("qwen3_vl", folder, num_hidden_layers=layers),
+        attention=system,
+        settings=settings_of(system),
+        **{
+            "scope": "lvlm",
+            "kernel": "eager",
+            "dtype": "float64",
+            "num_visual": 64,
+            "num_text": 5,
+            **fields,
         },
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("system", sorted(SYSTEMS))

@@ -31,10 +31,12 @@ SERVED = sorted(set(SYSTEMS) - {"lightning"})
 def cell_of(folder, system="s_attn", scope="decoder", layers=2, **fields):
     make = small_lvlm if scope == "lvlm" else small_model
     return make_cell(
-        model=make(FAMILY, folder, num_hidden_layers=layers), attention=system, scope=scope,
+        model=make(FAMILY, folder, num_hidden_layers=layers),
+        attention=system,
+        scope=scope,
         settings=settings_of(system),
         **{"kernel": "eager", "dtype": "float32", "num_visual": 64, "num_text": 8, **fields},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -51,9 +53,14 @@ def checkpoint(tmp_path):
 
 def seeing(name, **fields):
     return make_cell(
-        model=name, weights=name, scope="lvlm", kernel="eager", dtype="float32", num_visual=64,
+        model=name,
+        weights=name,
+        scope="lvlm",
+        kernel="eager",
+        dtype="float32",
+        num_visual=64,
         **fields,
-    )  # fmt: skip
+    )
 
 
 def test_greedy_generation_is_transformers_own(checkpoint):
@@ -64,10 +71,14 @@ def test_greedy_generation_is_transformers_own(checkpoint):
     kinds = torch.cat([torch.ones(1, 64), torch.zeros_like(ids)], 1).long()
     with torch.no_grad():
         wanted = model.generate(
-            input_ids=torch.cat([torch.full((1, 64), 96), ids], 1), pixel_values=pixels,
-            image_grid_thw=torch.tensor([[1, 16, 16]]), mm_token_type_ids=kinds,
-            max_new_tokens=5, do_sample=False, eos_token_id=None,
-        )  # fmt: skip
+            input_ids=torch.cat([torch.full((1, 64), 96), ids], 1),
+            pixel_values=pixels,
+            image_grid_thw=torch.tensor([[1, 16, 16]]),
+            mm_token_type_ids=kinds,
+            max_new_tokens=5,
+            do_sample=False,
+            eos_token_id=None,
+        )
     for _ in range(5):
         module = build(seeing(name, num_text=ids.shape[1])).module
         with torch.no_grad():
@@ -166,8 +177,9 @@ def test_tiles_route_the_same(tmp_path):
 
 def test_lora_and_packed_weights_leave_experts_as_they_are(tmp_path):
     """peft's all-linear and bitsandbytes take linear layers: here those of attention."""
-    cell = cell_of(tmp_path, lora="r=4", weights_dtype="int4", dtype="bfloat16",
-                   **{"pass": "train"})  # fmt: skip
+    cell = cell_of(
+        tmp_path, lora="r=4", weights_dtype="int4", dtype="bfloat16", **{"pass": "train"}
+    )
     record = predict(cell, "h100-80gb")
     for name in ("lora", "weights_dtype"):
         wanted = f"{name}: experts are no linear layers, and are left as they are"

@@ -32,11 +32,16 @@ def theirs(workload):
     """transformers' layer with the workload's weights, in float64 and with its attention."""
     ours = workload.context.model.config
     config = MllamaTextConfig(
-        hidden_size=ours.hidden_size, num_attention_heads=ours.num_attention_heads,
-        num_key_value_heads=ours.num_key_value_heads, intermediate_size=ours.intermediate_size,
-        rms_norm_eps=ours.rms_norm_eps, num_hidden_layers=2, cross_attention_layers=[0],
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4}, pad_token_id=0,
-    )  # fmt: skip
+        hidden_size=ours.hidden_size,
+        num_attention_heads=ours.num_attention_heads,
+        num_key_value_heads=ours.num_key_value_heads,
+        intermediate_size=ours.intermediate_size,
+        rms_norm_eps=ours.rms_norm_eps,
+        num_hidden_layers=2,
+        cross_attention_layers=[0],
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        pad_token_id=0,
+    )
     config._attn_implementation = "sdpa"
     layer = MllamaCrossAttentionDecoderLayer(config, 0).double()
     weights = {}
@@ -58,9 +63,12 @@ def test_it_is_transformers_layer_for_rows_that_see_an_image(layout, tmp_path):
     # Theirs lets rows that see nothing see everything evenly; here they keep their input.
     rows = seen.any(1)
     out = layer(
-        text, visual, (seen | ~rows[:, None])[None, None], None,
+        text,
+        visual,
+        (seen | ~rows[:, None])[None, None],
+        None,
         full_text_row_masked_out_mask=rows[None, None, :, None].double(),
-    )  # fmt: skip
+    )
     outputs = workload.run_forward()
     assert relative(outputs[1][:, rows], out[:, rows]) <= 1e-9
     assert torch.equal(outputs[1][:, ~rows], text[:, ~rows])
@@ -76,10 +84,16 @@ def test_it_is_transformers_layer_for_rows_that_see_an_image(layout, tmp_path):
 def test_shut_gates_leave_the_text_decoder(family, layout, tmp_path):
     """Whose text keeps its places in the whole sequence."""
     cell = make_cell(
-        model=small_model(family, tmp_path, num_hidden_layers=4), attention="gated_xattn",
-        kernel="eager", dtype="float64", scope="decoder", num_visual=19, num_text=7,
-        layout=layout, settings="first=1,every=2",
-    )  # fmt: skip
+        model=small_model(family, tmp_path, num_hidden_layers=4),
+        attention="gated_xattn",
+        kernel="eager",
+        dtype="float64",
+        scope="decoder",
+        num_visual=19,
+        num_text=7,
+        layout=layout,
+        settings="first=1,every=2",
+    )
     workload = build(cell)
     workload.step()
     text = build(cell.replace(attention="himix", settings=None))
@@ -112,9 +126,12 @@ def test_parameters_follow_the_family(tmp_path):
         ("gemma3", 64, 32, 4 * d + 2 * 16),
     ):
         cell = make_cell(
-            model=small_model(family, tmp_path), attention="gated_xattn", num_visual=5,
-            kernel="eager", settings="first=0",
-        )  # fmt: skip
+            model=small_model(family, tmp_path),
+            attention="gated_xattn",
+            num_visual=5,
+            kernel="eager",
+            settings="first=0",
+        )
         assert trace(cell).params == 2 * d * a + 2 * d * g + 3 * d * i + own + 2
 
 
@@ -128,5 +145,11 @@ def test_parameters_follow_the_family(tmp_path):
 )
 def test_refused(settings, said, tmp_path):
     with pytest.raises(RequestError, match=said):
-        build(make_cell(model=small_model("mistral", tmp_path), attention="gated_xattn",
-                        num_visual=5, settings=settings))  # fmt: skip
+        build(
+            make_cell(
+                model=small_model("mistral", tmp_path),
+                attention="gated_xattn",
+                num_visual=5,
+                settings=settings,
+            )
+        )

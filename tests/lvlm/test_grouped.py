@@ -70,13 +70,28 @@ def test_groups_of_any_width(width, layer, tmp_path):
 @pytest.mark.parametrize("attention", ["biformer", "lsda"])
 @pytest.mark.parametrize("pass_", ["forward", "train"])
 @pytest.mark.parametrize(
-    "more", [{}, {"checkpoint": True}, {"checkpoint": True, "checkpoint_every": 2},
-             {"skip_last": True, "logits": "text"}, {"tiled": True}],
-)  # fmt: skip
+    "more",
+    [
+        {},
+        {"checkpoint": True},
+        {"checkpoint": True, "checkpoint_every": 2},
+        {"skip_last": True, "logits": "text"},
+        {"tiled": True},
+    ],
+)
 def test_composed_is_the_whole(attention, pass_, more, tmp_path):
     settings = {"biformer": biformer.SETTINGS, "lsda": lsda.SETTINGS}[attention]
-    cell = cell_of(tmp_path, attention, kernel="eager", dtype="float32", scope="decoder",
-                   settings=settings, layout="V,T,V,T", **more, **{"pass": pass_})  # fmt: skip
+    cell = cell_of(
+        tmp_path,
+        attention,
+        kernel="eager",
+        dtype="float32",
+        scope="decoder",
+        settings=settings,
+        layout="V,T,V,T",
+        **more,
+        **{"pass": pass_},
+    )
     whole = assert_composed(cell)
     if pass_ == "forward":
         assert whole.flops == whole.model_flops

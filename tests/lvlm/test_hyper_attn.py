@@ -19,8 +19,16 @@ GATES = ("adaptive", "channel")
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("layout", ["V,T", "T,V,T", "V,T,V,T"])
 def test_gates_are_their_definitions(family, gate, layout, tmp_path):
-    workload = small_workload(family, tmp_path, "hyper_attn", "eager", layout=layout, layer=0,
-                              settings=f"gate={gate}", num_text=25)  # fmt: skip
+    workload = small_workload(
+        family,
+        tmp_path,
+        "hyper_attn",
+        "eager",
+        layout=layout,
+        layer=0,
+        settings=f"gate={gate}",
+        num_text=25,
+    )
     assert_equal_to_oracle(workload)
 
 
@@ -28,9 +36,15 @@ def test_gates_are_their_definitions(family, gate, layout, tmp_path):
 @pytest.mark.parametrize("gate", GATES)
 def test_costs_of_the_gates(family, gate, tmp_path):
     cell = make_cell(
-        model=small_model(family, tmp_path), attention="hyper_attn", kernel="eager",
-        dtype="float32", settings=f"gate={gate}", num_visual=21, num_text=9, layout="T,V,T",
-    )  # fmt: skip
+        model=small_model(family, tmp_path),
+        attention="hyper_attn",
+        kernel="eager",
+        dtype="float32",
+        settings=f"gate={gate}",
+        num_visual=21,
+        num_text=9,
+        layout="T,V,T",
+    )
     for visual in (21, 0):
         counted(cell.replace(num_visual=visual))
         counted(cell.replace(num_visual=visual, **DECODE))
@@ -69,8 +83,9 @@ def test_with_the_layer_s_own_weights_and_places_it_is_s_attn(layout, tmp_path):
 
 
 def test_a_shut_gate_is_the_text_alone(tmp_path):
-    hyper = small_workload("mistral", tmp_path, "hyper_attn", "sdpa", settings="gate=channel",
-                           num_text=9)  # fmt: skip
+    hyper = small_workload(
+        "mistral", tmp_path, "hyper_attn", "sdpa", settings="gate=channel", num_text=9
+    )
     with torch.no_grad():
         hyper.module.gate.fill_(-torch.inf)
         _, found = hyper.run_forward()
@@ -80,9 +95,16 @@ def test_a_shut_gate_is_the_text_alone(tmp_path):
 
 def test_an_image_stands_at_its_last_token(tmp_path):
     """At scope lvlm images are the tower's, here of 16 tokens; elsewhere segments."""
-    cell = make_cell(model=small_lvlm("mistral", tmp_path), attention="hyper_attn", kernel="eager",
-                     dtype="float32", scope="lvlm", num_visual=48, num_text=4,
-                     layout="T,V,T")  # fmt: skip
+    cell = make_cell(
+        model=small_lvlm("mistral", tmp_path),
+        attention="hyper_attn",
+        kernel="eager",
+        dtype="float32",
+        scope="lvlm",
+        num_visual=48,
+        num_text=4,
+        layout="T,V,T",
+    )
     workload = build(cell)
     assert workload.context.image_places().tolist() == [17] * 16 + [33] * 16 + [49] * 16
     assert {place.layout.pattern for place in places_of(cell)} == {"T2,V16,V16,V16,T2"}
@@ -93,8 +115,16 @@ def test_an_image_stands_at_its_last_token(tmp_path):
 def test_all_three_rows_of_m_rope_have_an_image_s_place(tmp_path):
     """The largest of the three that its last token has, so that the text that follows is next."""
     model = small_lvlm("qwen2_5_vl", tmp_path)
-    cell = make_cell(model=model, attention="hyper_attn", kernel="eager", dtype="float32",
-                     scope="lvlm", num_visual=64, num_text=4, layout="V,T")  # fmt: skip
+    cell = make_cell(
+        model=model,
+        attention="hyper_attn",
+        kernel="eager",
+        dtype="float32",
+        scope="lvlm",
+        num_visual=64,
+        num_text=4,
+        layout="V,T",
+    )
     context = build(cell).context
     places = context._positions("image")
     assert places.shape == (3, 64)
@@ -113,5 +143,11 @@ def test_all_three_rows_of_m_rope_have_an_image_s_place(tmp_path):
 )
 def test_refused(settings, said, tmp_path):
     with pytest.raises(RequestError, match=said):
-        build(make_cell(model=small_model("mistral", tmp_path), attention="hyper_attn",
-                        num_visual=5, settings=settings))  # fmt: skip
+        build(
+            make_cell(
+                model=small_model("mistral", tmp_path),
+                attention="hyper_attn",
+                num_visual=5,
+                settings=settings,
+            )
+        )

@@ -20,9 +20,16 @@ from workbench.probe.counting.trace import trace
 from workbench.spec import make_cell
 
 NAMES = {
-    "eager", "sdpa", "flash", "cudnn", "efficient", "math", "flex",
-    "flash_attention_2", "flash_attention_3",
-}  # fmt: skip
+    "eager",
+    "sdpa",
+    "flash",
+    "cudnn",
+    "efficient",
+    "math",
+    "flex",
+    "flash_attention_2",
+    "flash_attention_3",
+}
 SYSTEMS = ("s_attn", "d_attn", "d_attn_biased", "d_attn_full", "himix", "d_attn_sum")
 PRECISIONS = [("float32", 1e-5), ("bfloat16", 1e-2)]
 
@@ -52,8 +59,11 @@ def assert_close(exact, low, tolerance):
             exact.run_backward(wanted)
     for a, b in zip(found, wanted, strict=True):
         assert relative(a.detach().double().cpu(), b.detach()) <= tolerance
-    pairs = zip([*low.inputs, *low.module.parameters()],
-                [*exact.inputs, *exact.module.parameters()], strict=True)  # fmt: skip
+    pairs = zip(
+        [*low.inputs, *low.module.parameters()],
+        [*exact.inputs, *exact.module.parameters()],
+        strict=True,
+    )
     for a, b in pairs:
         if b.grad is not None and b.grad.norm() > 0:
             assert relative(a.grad.double().cpu(), b.grad) <= 5 * tolerance
@@ -153,9 +163,13 @@ def test_a_window_is_refused_by_name(kernel, tmp_path):
 @pytest.mark.parametrize("pass_", ["forward", "train"])
 def test_every_kernel_can_be_predicted(kernel, system, pass_, tmp_path):
     cell = make_cell(
-        model=small_model("mistral", tmp_path), attention=system, kernel=kernel,
-        num_visual=129, num_text=7, **{"pass": pass_},
-    )  # fmt: skip
+        model=small_model("mistral", tmp_path),
+        attention=system,
+        kernel=kernel,
+        num_visual=129,
+        num_text=7,
+        **{"pass": pass_},
+    )
     if kernel.startswith("flash_attention") and system != "s_attn":
         with pytest.raises(Unsupported, match="serves s_attn only"):
             trace(cell)
@@ -194,10 +208,16 @@ def test_few_rows_take_flex_s_general_kernel(rows, forced):
 
 
 SKIPS = {
-    "eager": (False, False), "math": (False, False), "sdpa": (True, False),
-    "efficient": (True, False), "cudnn": (True, False), "flash": (True, False),
-    "flex": (True, True), "flash_attention_2": (True, True), "flash_attention_3": (True, True),
-}  # fmt: skip
+    "eager": (False, False),
+    "math": (False, False),
+    "sdpa": (True, False),
+    "efficient": (True, False),
+    "cudnn": (True, False),
+    "flash": (True, False),
+    "flex": (True, True),
+    "flash_attention_2": (True, True),
+    "flash_attention_3": (True, True),
+}
 """Whether each kernel skips pairs that causality hides, and those of a layer with a window."""
 
 

@@ -67,12 +67,29 @@ def alternating():
 
 def cell_of(folder, family="mistral", layers=11, **fields):
     model = small_model(family, folder, num_hidden_layers=layers)
-    return make_cell(model=model, scope="decoder", kernel="eager", dtype="float32", num_visual=19,
-                     num_text=7, **fields)  # fmt: skip
+    return make_cell(
+        model=model,
+        scope="decoder",
+        kernel="eager",
+        dtype="float32",
+        num_visual=19,
+        num_text=7,
+        **fields,
+    )
 
 
-SAME = ("params", "parameters", "flops", "flops_causal", "model_flops", "model_flops_causal",
-        "skipped_by_place", "bytes_moved", "kv_cache_bytes", "offload_bytes")  # fmt: skip
+SAME = (
+    "params",
+    "parameters",
+    "flops",
+    "flops_causal",
+    "model_flops",
+    "model_flops_causal",
+    "skipped_by_place",
+    "bytes_moved",
+    "kv_cache_bytes",
+    "offload_bytes",
+)
 
 
 def assert_composed(cell):
@@ -89,8 +106,9 @@ def assert_composed(cell):
 @pytest.mark.parametrize("pass_", ["forward", "train"])
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_a_system_whose_layers_differ(pass_, checkpoint, alternating, tmp_path):
-    cell = cell_of(tmp_path, layers=14, attention="alternating", checkpoint=checkpoint,
-                   **{"pass": pass_})  # fmt: skip
+    cell = cell_of(
+        tmp_path, layers=14, attention="alternating", checkpoint=checkpoint, **{"pass": pass_}
+    )
     kinds = kinds_of(cell)
     assert (stretch_of(kinds), len(set(kinds))) == (Stretch(0, 3, 4, 14), 2)
     assert_composed(cell)
@@ -139,8 +157,15 @@ def test_where_nothing_repeats_everything_is_traced(alternating, monkeypatch, tm
 
 
 def test_an_emulated_rank_has_one_layer_of_every_kind(alternating, tmp_path):
-    cell = cell_of(tmp_path, layers=9, attention="alternating", checkpoint=True, zero=3,
-                   world_size=8, **{"pass": "train"})  # fmt: skip
+    cell = cell_of(
+        tmp_path,
+        layers=9,
+        attention="alternating",
+        checkpoint=True,
+        zero=3,
+        world_size=8,
+        **{"pass": "train"},
+    )
     assert check_emulation(cell, 6) == 6
     plan = plan_rank(cell, 6)
     assert plan.resident_layers == 2

@@ -17,21 +17,58 @@ from workbench.spec import Cell, make_cell
 ROOT = Path(__file__).parents[2]
 STEP = {"scope": "decoder", "pass": "train", "num_text": 50}
 CELLS = [
-    {"attention": "d_attn", "kernel": "flash", "num_visual": 74_000, "checkpoint": True,
-     "zero": 3, "world_size": 32, **STEP},
+    {
+        "attention": "d_attn",
+        "kernel": "flash",
+        "num_visual": 74_000,
+        "checkpoint": True,
+        "zero": 3,
+        "world_size": 32,
+        **STEP,
+    },
     {"attention": "s_attn", "kernel": "eager", "num_visual": 729, "pass": "train"},
     {"model": "gemma-2-9b", "kernel": "sdpa", "num_visual": 5000, **STEP},
-    {"model": "gemma-3-4b", "attention": "d_attn_cascade", "kernel": "flex", "num_visual": 5000,
-     "scope": "decoder", "pass": "decode"},
-    {"model": "qwen2.5-vl-7b", "attention": "d_attn_tanh", "num_visual": 3000, "layout": "T,V,T",
-     **STEP},
-    {"model": "llama-3.2-1b", "attention": "himix", "kernel": "cudnn", "num_visual": 3000,
-     "pass": "train"},
-    {"model": "qwen2-0.5b", "attention": "d_attn", "chunk": 512, "fold": True, "tiled": True,
-     "kernel": "efficient", "num_visual": 3000, "pass": "train"},
-    {"model": "vicuna-7b", "attention": "d_attn_full", "kernel": "math", "num_visual": 3000,
-     "compile": True, "pass": "train"},
-]  # fmt: skip
+    {
+        "model": "gemma-3-4b",
+        "attention": "d_attn_cascade",
+        "kernel": "flex",
+        "num_visual": 5000,
+        "scope": "decoder",
+        "pass": "decode",
+    },
+    {
+        "model": "qwen2.5-vl-7b",
+        "attention": "d_attn_tanh",
+        "num_visual": 3000,
+        "layout": "T,V,T",
+        **STEP,
+    },
+    {
+        "model": "llama-3.2-1b",
+        "attention": "himix",
+        "kernel": "cudnn",
+        "num_visual": 3000,
+        "pass": "train",
+    },
+    {
+        "model": "qwen2-0.5b",
+        "attention": "d_attn",
+        "chunk": 512,
+        "fold": True,
+        "tiled": True,
+        "kernel": "efficient",
+        "num_visual": 3000,
+        "pass": "train",
+    },
+    {
+        "model": "vicuna-7b",
+        "attention": "d_attn_full",
+        "kernel": "math",
+        "num_visual": 3000,
+        "compile": True,
+        "pass": "train",
+    },
+]
 """Of every family, among them every kernel whose operators are traced."""
 
 PREDICT_ALL = """
@@ -59,9 +96,14 @@ def told(document: dict[str, Any]) -> dict[str, Any]:
 
 def run(code: str, text: str = "", **variables: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, input=text, capture_output=True, text=True,
-        check=False, env={**os.environ, **variables},
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **variables},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -157,6 +199,8 @@ def test_only_for_versions_that_were_tried(monkeypatch: pytest.MonkeyPatch) -> N
         "print(light.defer_imports(), light.are_deferred())"
     )
     assert run(code) == ["False False"]
-    assert run(f"from workbench.lvlm.light_import import *; print({other}, defer_imports())",
-               **{WHOLE: "1"})[0].endswith("False")  # fmt: skip
+    assert run(
+        f"from workbench.lvlm.light_import import *; print({other}, defer_imports())",
+        **{WHOLE: "1"},
+    )[0].endswith("False")
     assert not light_import.are_deferred()

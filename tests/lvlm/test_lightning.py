@@ -59,9 +59,14 @@ def test_it_is_minimaxs_released_module(index, tokens, tmp_path):
     cell = cell_of(tmp_path, num_visual=tokens - 9, layer=index, settings="block=64")
     ours = build(cell).module.attention
     config = MiniMaxConfig(
-        hidden_size=32, num_attention_heads=4, head_dim=8, num_hidden_layers=11, block_size=64,
-        hidden_act="silu", rms_norm_eps=ours.own.out_norm.eps,
-    )  # fmt: skip
+        hidden_size=32,
+        num_attention_heads=4,
+        head_dim=8,
+        num_hidden_layers=11,
+        block_size=64,
+        hidden_act="silu",
+        rms_norm_eps=ours.own.out_norm.eps,
+    )
     theirs = MiniMaxLightningAttention(config, layer_idx=index).double()
     with torch.no_grad():
         parts = [getattr(ours.own, f"{n}_proj").weight.unflatten(0, (4, 8)) for n in "qkv"]
@@ -87,8 +92,16 @@ def test_roles_stand_where_the_paper_has_them(tmp_path):
 @pytest.mark.parametrize("pass_", ["forward", "train"])
 @pytest.mark.parametrize("more", [{}, {"checkpoint": True}, {"tiled": True}])
 def test_composed_is_the_whole(pass_, more, tmp_path):
-    cell = cell_of(tmp_path, layer=None, scope="decoder", kernel="eager", dtype="float32",
-                   settings="every=2,block=16", **more, **{"pass": pass_})  # fmt: skip
+    cell = cell_of(
+        tmp_path,
+        layer=None,
+        scope="decoder",
+        kernel="eager",
+        dtype="float32",
+        settings="every=2,block=16",
+        **more,
+        **{"pass": pass_},
+    )
     whole = assert_composed(cell)
     if pass_ == "forward":
         assert whole.flops == whole.model_flops

@@ -21,9 +21,13 @@ HEAD = 2 * 400 * 4096 * 32768
 def test_flops_of_a_whole_decoder(system):
     for num_visual, expected in zip(SIZES, TFLOP[system], strict=True):
         cell = make_cell(
-            attention=system, scope="decoder", kernel="eager", num_visual=num_visual,
-            num_text=400, logits="text",
-        )  # fmt: skip
+            attention=system,
+            scope="decoder",
+            kernel="eager",
+            num_visual=num_visual,
+            num_text=400,
+            logits="text",
+        )
         metrics = predict(cell, "h100-80gb").metrics
         for name, tflop in zip(("flops", "flops_causal"), expected, strict=True):
             assert (metrics[name] - HEAD) / 1e12 == pytest.approx(tflop, rel=0.01)

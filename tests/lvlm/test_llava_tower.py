@@ -17,9 +17,14 @@ from workbench.probe.predicting.predict import predict
 from workbench.spec import make_cell
 
 CLIP = {
-    "model_type": "clip_vision_model", "hidden_size": 48, "intermediate_size": 80,
-    "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56, "patch_size": 14,
-}  # fmt: skip
+    "model_type": "clip_vision_model",
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+}
 TEXT = {**SHARED, "model_type": "llama"}
 
 
@@ -31,28 +36,43 @@ def write(folder, **fields):
 def cell_of(name, images=2, **fields):
     each = tower_of(resolve(name)).tokens_each
     return make_cell(
-        model=name, scope="lvlm", num_visual=images * each, num_text=5, kernel="eager",
-        dtype="float32", **fields,
-    )  # fmt: skip
+        model=name,
+        scope="lvlm",
+        num_visual=images * each,
+        num_text=5,
+        kernel="eager",
+        dtype="float32",
+        **fields,
+    )
 
 
 @pytest.mark.parametrize("tower", [CLIP, SIGLIP])
 @pytest.mark.parametrize("layer", [-2, -1, 1])
 @pytest.mark.parametrize("strategy", ["default", "full"])
 def test_features_are_transformers_own(tower, layer, strategy, tmp_path):
-    name = write(tmp_path, text_config=TEXT, vision_config=tower, vision_feature_layer=layer,
-                 vision_feature_select_strategy=strategy)  # fmt: skip
+    name = write(
+        tmp_path,
+        text_config=TEXT,
+        vision_config=tower,
+        vision_feature_layer=layer,
+        vision_feature_select_strategy=strategy,
+    )
     workload = build(cell_of(name))
     ours, adapter = workload.modules["tower"], workload.modules["adapter"]
     whole = AutoModelForImageTextToText.from_config(resolve(name).whole).eval().model
     whole.vision_tower.load_state_dict(
-        {k.removeprefix("tower."): v for k, v in ours.state_dict().items()
-         if k.startswith("tower.")}, strict=False,
-    )  # fmt: skip
+        {
+            k.removeprefix("tower."): v
+            for k, v in ours.state_dict().items()
+            if k.startswith("tower.")
+        },
+        strict=False,
+    )
     whole.multi_modal_projector.load_state_dict(adapter.state_dict())
     pixels = torch.randn(2, 3, 56, 56)
-    found = whole.get_image_features(pixels, vision_feature_layer=layer,
-                                     vision_feature_select_strategy=strategy)  # fmt: skip
+    found = whole.get_image_features(
+        pixels, vision_feature_layer=layer, vision_feature_select_strategy=strategy
+    )
     with torch.no_grad():
         features = adapter(ours(pixels))
     assert relative(features, torch.stack(list(found.pooler_output))) < 1e-5
@@ -87,15 +107,25 @@ def test_what_is_not_trained_feeds_no_token(tmp_path):
 def test_parameters_of_llava_13b(tmp_path):
     """13B with CLIP L/14 at 336 pixels: 13,351,494,656 in all, as its checkpoint has."""
     text = {
-        "model_type": "llama", "hidden_size": 5120, "intermediate_size": 13824,
-        "num_attention_heads": 40, "num_hidden_layers": 40, "num_key_value_heads": 40,
-        "vocab_size": 32064, "rms_norm_eps": 1e-5,
-    }  # fmt: skip
+        "model_type": "llama",
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_attention_heads": 40,
+        "num_hidden_layers": 40,
+        "num_key_value_heads": 40,
+        "vocab_size": 32064,
+        "rms_norm_eps": 1e-5,
+    }
     vision = {
-        "model_type": "clip_vision_model", "hidden_size": 1024, "image_size": 336,
-        "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24,
-        "patch_size": 14, "projection_dim": 768,
-    }  # fmt: skip
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "image_size": 336,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+        "projection_dim": 768,
+    }
     name = write(tmp_path, text_config=text, vision_config=vision)
     cell = make_cell(model=name, scope="lvlm", num_visual=576, logits="text")
     assert trace(cell).params == 13_351_494_656
@@ -111,10 +141,12 @@ def test_parameters_of_llava_13b(tmp_path):
         ({"vision_config": CLIP, "vision_feature_layer": 9}, "vision_feature_layer 9"),
         ({"vision_config": CLIP, "vision_feature_layer": [-1, -2]}, "vision_feature_layer"),
         ({"model_type": "mistral3", "vision_config": {"model_type": "vit"}}, "'mistral3'"),
-        ({"model_type": "aya_vision", "vision_config": {"model_type": "clip_vision_model"}},
-         "'aya_vision'"),
+        (
+            {"model_type": "aya_vision", "vision_config": {"model_type": "clip_vision_model"}},
+            "'aya_vision'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_another_tower_is_refused_and_the_paper_s_can_be_asked_for(fields, message, tmp_path):
     name = write(tmp_path, text_config=TEXT, **fields)
     cell = make_cell(model=name, scope="lvlm", num_visual=729, kernel="eager")

@@ -19,8 +19,14 @@ from workbench.spec import Protocol, make_cell
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 37, "num_text": 11, "kernel": "eager"}
 LORA = "r=3,alpha=6"
 ONCE = Protocol(min_samples=1, precision=None)
-WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 16,
-        "num_key_value_heads": 8, "vocab_size": 997, "num_hidden_layers": 5}  # fmt: skip
+WIDE = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "vocab_size": 997,
+    "num_hidden_layers": 5,
+}
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +90,9 @@ def test_an_adapted_layer_is_its_definition():
     torch.testing.assert_close(out, wanted, rtol=1e-12, atol=1e-12)
     upstream = torch.randn_like(out)
     found = torch.autograd.grad(out, (x, a, b), upstream)
-    torch.testing.assert_close(found, torch.autograd.grad(wanted, (x, a, b), upstream),
-                               rtol=1e-11, atol=1e-11)  # fmt: skip
+    torch.testing.assert_close(
+        found, torch.autograd.grad(wanted, (x, a, b), upstream), rtol=1e-11, atol=1e-11
+    )
     assert base.weight.grad is None
 
 
@@ -112,16 +119,26 @@ def test_a_prediction_traces_what_peft_runs(fields, model, monkeypatch):
 def iteration(found):
     """The blocks of an iteration, in moments since it began."""
     start = found.timeline.start
-    return [(b.bytes, b.kind, b.born - start, b.died and b.died - start)
-            for b in found.timeline.blocks if b.born > start]  # fmt: skip
+    return [
+        (b.bytes, b.kind, b.born - start, b.died and b.died - start)
+        for b in found.timeline.blocks
+        if b.born > start
+    ]
 
 
 @pytest.mark.parametrize("fields", OPTIONS)
 def test_composed_is_whole(fields, model):
     cell = make_cell(**{**STEP, "lora": LORA, **fields, "model": model})
     composed, whole = trace(cell), trace(cell, compose=False)
-    for name in ("flops", "flops_causal", "model_flops", "model_flops_causal", "params",
-                 "parameters", "bytes_moved"):  # fmt: skip
+    for name in (
+        "flops",
+        "flops_causal",
+        "model_flops",
+        "model_flops_causal",
+        "params",
+        "parameters",
+        "bytes_moved",
+    ):
         assert getattr(composed, name) == getattr(whole, name), name
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
 
@@ -147,8 +164,15 @@ def test_flops_in_closed_form(model):
     cell = make_cell(**{**STEP, "model": model, "lora": LORA, "logits": "text"})
     plain = trace(cell.replace(**{"lora": None, "pass": "forward"}))
     rows, r, (d, f, h, g) = 48, 3, (128, 256, 128, 64)
-    shapes = {"q": (d, h), "k": (d, g), "v": (d, g), "o": (h, d), "gate": (d, f), "up": (d, f),
-              "down": (f, d)}  # fmt: skip
+    shapes = {
+        "q": (d, h),
+        "k": (d, g),
+        "v": (d, g),
+        "o": (h, d),
+        "gate": (d, f),
+        "up": (d, f),
+        "down": (f, d),
+    }
     first = ("q", "k", "v")
     layers = 5
     adapters = layers * sum(2 * rows * r * (i + o) for i, o in shapes.values())
@@ -173,8 +197,16 @@ def test_bytes_are_of_the_adapters_alone(model):
 def test_a_whole_vision_language_model(tmp_path):
     """The tower's layers are called as the decoder's are, and stay as they are."""
     name = small_lvlm("mistral", tmp_path)
-    cell = make_cell(**{**STEP, "scope": "lvlm", "model": name, "num_visual": 32,
-                        "dtype": "float32", "lora": "r=2,targets=q_proj"})  # fmt: skip
+    cell = make_cell(
+        **{
+            **STEP,
+            "scope": "lvlm",
+            "model": name,
+            "num_visual": 32,
+            "dtype": "float32",
+            "lora": "r=2,targets=q_proj",
+        }
+    )
     measured, predicted = measure(cell, "cpu", ONCE), predict(cell, "cpu")
     assert measured.metrics["flops"] == predicted.metrics["flops"]
     parameters = build(cell).module.named_parameters()

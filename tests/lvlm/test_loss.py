@@ -14,8 +14,16 @@ from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.spec import Protocol, make_cell
 
-STEP = {"scope": "decoder", "pass": "train", "num_visual": 21, "num_text": 9, "batch": 2,
-        "dtype": "float32", "kernel": "eager", "loss_rows": "all"}  # fmt: skip
+STEP = {
+    "scope": "decoder",
+    "pass": "train",
+    "num_visual": 21,
+    "num_text": 9,
+    "batch": 2,
+    "dtype": "float32",
+    "kernel": "eager",
+    "loss_rows": "all",
+}
 FAMILIES = ("llama", "mistral", "qwen2", "gemma2", "gemma3")
 """Whose text model transformers has by itself, with a loss."""
 

@@ -19,10 +19,11 @@ TOWER = 428_225_600
 
 def small_cell(folder, **fields):
     return make_cell(
-        model=small_model("mistral", folder), dtype="float32",
+        model=small_model("mistral", folder),
+        dtype="float32",
         settings=settings_of(str(fields.get("attention"))),
         **{"scope": "lvlm", "num_visual": 729, "num_text": 7, "kernel": "eager", **fields},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("system", sorted(SYSTEMS))
@@ -120,10 +121,15 @@ def test_what_is_trained_has_gradients(family, visual, tmp_path):
     """States of anything else would be counted for nothing, and be doubled by deepspeed."""
     workload = build(
         make_cell(
-            model=small_lvlm(family, tmp_path), scope="lvlm", kernel="eager", dtype="float32",
-            num_visual=visual, num_text=7, **{"pass": "train"},
+            model=small_lvlm(family, tmp_path),
+            scope="lvlm",
+            kernel="eager",
+            dtype="float32",
+            num_visual=visual,
+            num_text=7,
+            **{"pass": "train"},
         )
-    )  # fmt: skip
+    )
     workload.step()
     without = [n for n, p in workload.module.named_parameters() if p.grad is None]
     unused = ("tower.tower.head.", "tower.tower.post_layernorm.")
@@ -141,8 +147,15 @@ def test_checkpointing_reaches_the_tower(tmp_path):
 
 @pytest.mark.parametrize("attention", ["himix", "saisa"])
 def test_features_of_another_width_are_refused(attention, tmp_path):
-    cell = make_cell(model=small_lvlm("mistral", tmp_path), attention=attention, scope="lvlm",
-                     tower="siglip", num_visual=32, num_text=7, dtype="float32")  # fmt: skip
+    cell = make_cell(
+        model=small_lvlm("mistral", tmp_path),
+        attention=attention,
+        scope="lvlm",
+        tower="siglip",
+        num_visual=32,
+        num_text=7,
+        dtype="float32",
+    )
     with pytest.raises(Unsupported, match=f"{attention} keeps the tower's features, 1,152 wide"):
         build(cell)
 
@@ -150,9 +163,17 @@ def test_features_of_another_width_are_refused(attention, tmp_path):
 @pytest.mark.parametrize("attention", ["d_attn", "d_attn_biased", "d_attn_tanh"])
 def test_text_that_nothing_trained_has_entered_lacks_a_backward(attention, tmp_path):
     """In the first of two layers, where the decoder is frozen; the last has all three."""
-    cell = make_cell(model=small_lvlm("mistral", tmp_path), attention=attention, scope="lvlm",
-                     num_visual=32, num_text=8, kernel="eager", dtype="float32",
-                     frozen="decoder", **{"pass": "train"})  # fmt: skip
+    cell = make_cell(
+        model=small_lvlm("mistral", tmp_path),
+        attention=attention,
+        scope="lvlm",
+        num_visual=32,
+        num_text=8,
+        kernel="eager",
+        dtype="float32",
+        frozen="decoder",
+        **{"pass": "train"},
+    )
     found = trace(cell)
     hidden, per_pair = 8 * 8 - 8 * 9 // 2, 4 * 4 * 8
     assert found.flops - found.flops_causal == (1 + 3) * hidden * per_pair

@@ -91,8 +91,14 @@ def test_every_row_uses_its_heads(tmp_path):
 
 @pytest.mark.parametrize("visual", TABLE)
 def test_mistral_s_layers(visual):
-    cell = make_cell(attention="moh", kernel="eager", scope="decoder", num_visual=visual,
-                     num_text=400, logits="text")  # fmt: skip
+    cell = make_cell(
+        attention="moh",
+        kernel="eager",
+        scope="decoder",
+        num_visual=visual,
+        num_text=400,
+        logits="text",
+    )
     found = predict(cell, "h100-80gb", "none").metrics
     dense, causal = TABLE[visual]
     assert (found["flops"] - HEAD) / 1e12 == pytest.approx(dense, rel=2e-3)
@@ -141,7 +147,7 @@ def test_a_step_costs_the_heads_that_are_on(tmp_path):
         ({"kernel": "flash"}, Unsupported, "moh gathers rows .* kernel 'flash'"),
         ({"kernel": "flex"}, Unsupported, "moh gathers rows .* kernel 'flex'"),
     ],
-)  # fmt: skip
+)
 def test_refused(fields, error, said, tmp_path):
     with pytest.raises(error, match=said):
         build(cell_of(tmp_path, **fields))

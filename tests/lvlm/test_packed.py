@@ -14,11 +14,25 @@ from workbench.probe.predicting.predict import predict
 from workbench.record import Status
 from workbench.spec import Protocol, make_cell
 
-LORA = {"scope": "decoder", "pass": "train", "num_visual": 200, "num_text": 11, "lora": "r=4",
-        "weights_dtype": "int4", "dtype": "float32", "kernel": "eager"}  # fmt: skip
+LORA = {
+    "scope": "decoder",
+    "pass": "train",
+    "num_visual": 200,
+    "num_text": 11,
+    "lora": "r=4",
+    "weights_dtype": "int4",
+    "dtype": "float32",
+    "kernel": "eager",
+}
 ONCE = Protocol(min_samples=1, precision=None)
-WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 16,
-        "num_key_value_heads": 8, "vocab_size": 997, "num_hidden_layers": 5}  # fmt: skip
+WIDE = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "vocab_size": 997,
+    "num_hidden_layers": 5,
+}
 MATRICES = [(128, 128), (64, 128), (64, 128), (128, 128), (256, 128), (256, 128), (128, 256)]
 
 
@@ -42,8 +56,14 @@ def test_bitsandbytes_holds_as_many(model):
     for name, layer in build(make_cell(**LORA, model=model)).module.named_modules():
         if name.endswith("base_layer"):
             state = layer.weight.quant_state
-            tensors = (layer.weight, state.absmax, state.state2.absmax, state.offset, state.code,
-                       state.state2.code)  # fmt: skip
+            tensors = (
+                layer.weight,
+                state.absmax,
+                state.state2.absmax,
+                state.offset,
+                state.code,
+                state.state2.code,
+            )
             held[name] = sum(t.nbytes for t in tensors), packed_bytes("int4", *state.shape)
     assert len(held) == 7 * 5
     assert all(found == wanted for found, wanted in held.values())
@@ -106,8 +126,9 @@ def test_gradients_are_those_of_the_widened_weights(model):
     upstream = torch.randn(2, 5, wide.shape[0])
     torch.testing.assert_close(layer(x), x @ wide.T, rtol=1e-5, atol=1e-5)
     found = torch.autograd.grad(layer(x), x, upstream)
-    torch.testing.assert_close(found, torch.autograd.grad(x @ wide.T, x, upstream),
-                               rtol=1e-5, atol=1e-5)  # fmt: skip
+    torch.testing.assert_close(
+        found, torch.autograd.grad(x @ wide.T, x, upstream), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,9 @@ def test_real_pixels_are_the_inputs_of_every_sample(batch, files, tmp_path):
     shown = Pictures(images=(str(files / "high.jpg"),))
     fields = fields_of(model, shown, "T,V,T")
     assert fields == {"num_visual": 4, "layout": "T,V,T"}
-    cell = make_cell(model=model, scope="lvlm", kernel="eager", dtype="float32", batch=batch,
-                     **fields)  # fmt: skip
+    cell = make_cell(
+        model=model, scope="lvlm", kernel="eager", dtype="float32", batch=batch, **fields
+    )
     workload = build(cell, pictures=shown)
     tower = tower_of(resolve(model))
     wanted = pixels(tower, shown, look(tower, shown))
@@ -145,8 +146,15 @@ def test_a_record_says_what_it_showed(files, tmp_path):
     asked = Pictures(images=(str(files / "wide.png"), str(files / "high.jpg")))
     fields = fields_of(model, asked, "V,T,V,T")
     assert fields == {"num_visual": 149, "layout": "V105,T,V44,T"}
-    cell = make_cell(model=model, scope="lvlm", kernel="eager", dtype="float32", num_text=5,
-                     attention="d_attn", **fields)  # fmt: skip
+    cell = make_cell(
+        model=model,
+        scope="lvlm",
+        kernel="eager",
+        dtype="float32",
+        num_text=5,
+        attention="d_attn",
+        **fields,
+    )
     record = measure(cell, "cpu", ONCE, pictures=asked)
     keys = ("file", "width", "height", "tokens")
     shown = record.details["pictures"]
@@ -161,8 +169,11 @@ def test_a_record_says_what_it_showed(files, tmp_path):
 def test_a_layout_with_sizes():
     layout = Layout(33, 9, "V20,T,V13,T")
     assert [(s.visual, s.length) for s in layout.segments] == [
-        (True, 20), (False, 5), (True, 13), (False, 4),
-    ]  # fmt: skip
+        (True, 20),
+        (False, 5),
+        (True, 13),
+        (False, 4),
+    ]
     for pattern in ("V20,T,V12,T", "V20,T,V,T"):
         with pytest.raises(ValueError, match="sizes of V must all be there and sum to 33"):
             _ = Layout(33, 9, pattern).segments
@@ -184,9 +195,20 @@ def run(capsys, *words):
 def test_predict_takes_a_video(capsys, files, tmp_path):
     model = small_lvlm("llama", tmp_path)
     code, out, _ = run(
-        capsys, "predict", "--model", model, "--scope", "lvlm", "--video", files / "clip.mkv",
-        "--fps", 2, "--device", "cpu", "--json",
-    )  # fmt: skip
+        capsys,
+        "predict",
+        "--model",
+        model,
+        "--scope",
+        "lvlm",
+        "--video",
+        files / "clip.mkv",
+        "--fps",
+        2,
+        "--device",
+        "cpu",
+        "--json",
+    )
     document = json.loads(out)
     assert code == 0
     assert document["cell"]["num_visual"] == 5 * 16
@@ -223,8 +245,18 @@ def test_a_wrong_request_is_one_line_and_exit_2(
 def test_limits_of_a_checkpoint_and_of_a_request(capsys, files, tmp_path):
     """The file beside the config is read at scope lvlm too, and an option goes before it."""
     model = small_lvlm("qwen2_5_vl", tmp_path)
-    words = ["predict", "--model", model, "--scope", "lvlm", "--image", files / "wide.png",
-             "--device", "cpu", "--json"]  # fmt: skip
+    words = [
+        "predict",
+        "--model",
+        model,
+        "--scope",
+        "lvlm",
+        "--image",
+        files / "wide.png",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     (tmp_path / "qwen2_5_vl-lvlm" / "preprocessor_config.json").write_text(
         json.dumps({"min_pixels": 3136, "max_pixels": 40 * 28 * 28})
     )
@@ -240,5 +272,7 @@ def test_limits_of_a_checkpoint_and_of_a_request(capsys, files, tmp_path):
     scene = look(tower, shown)
     assert tuple(pixels(tower, shown, scene).shape) == tower.pixels(1, scene.grids)
     code, _, err = run(capsys, *words[:5], "--visual", 64, "--max-pixels", 99)
-    assert (code, err) == (2, "workbench: max_pixels 99: only files have limits; give --image or "
-                              "--video\n")  # fmt: skip
+    assert (code, err) == (
+        2,
+        "workbench: max_pixels 99: only files have limits; give --image or --video\n",
+    )

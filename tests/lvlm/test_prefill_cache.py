@@ -19,10 +19,20 @@ WIDE = {"num_hidden_layers": 5, "hidden_size": 64}
 
 
 def cell_of(attention, model, **fields):
-    return make_cell(**{"model": model, "attention": attention, "kernel": "eager",
-                        "settings": settings_of(attention), "scope": "decoder", "cache": True,
-                        "num_visual": 48, "num_text": 21, "dtype": "float32",
-                        **fields})  # fmt: skip
+    return make_cell(
+        **{
+            "model": model,
+            "attention": attention,
+            "kernel": "eager",
+            "settings": settings_of(attention),
+            "scope": "decoder",
+            "cache": True,
+            "num_visual": 48,
+            "num_text": 21,
+            "dtype": "float32",
+            **fields,
+        }
+    )
 
 
 def held(workload):
@@ -77,8 +87,9 @@ def test_predicted_is_measured_and_composed_is_whole(attention, fields, tmp_path
 
 def test_the_cache_of_long_video_is_in_the_peak():
     fields = {"scope": "decoder", "num_visual": 74_000, "num_text": 400, "logits": "text"}
-    kept, plain = (predict(make_cell(**fields, cache=cache), "h100-80gb").metrics
-                   for cache in (True, False))  # fmt: skip
+    kept, plain = (
+        predict(make_cell(**fields, cache=cache), "h100-80gb").metrics for cache in (True, False)
+    )
     assert kept["kv_cache_bytes"] == 2 * 2 * 32 * 8 * 128 * 74_400
     added = kept["peak_bytes"] - plain["peak_bytes"]
     # In the last layer what is kept of it is there without a cache, too.

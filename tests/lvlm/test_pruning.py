@@ -131,8 +131,15 @@ def assert_equal_to_definition(cell, tolerance=1e-9):
 @pytest.mark.parametrize("logits", ["text", "all"])
 def test_every_family_against_the_definition(family, system, logits, tmp_path):
     for kernel, tolerance in (("eager", 1e-5), ("sdpa", 1e-9)):
-        cell = cell_of(tmp_path, system, family, kernel=kernel, logits=logits, layout="T,V,T",
-                       **{"pass": "train"})  # fmt: skip
+        cell = cell_of(
+            tmp_path,
+            system,
+            family,
+            kernel=kernel,
+            logits=logits,
+            layout="T,V,T",
+            **{"pass": "train"},
+        )
         if kernel == "sdpa" and family.startswith("gemma"):
             needs = "soft-capping" if family == "gemma2" else f"{system} .*use eager"
             with pytest.raises(Unsupported, match=needs):
@@ -150,9 +157,15 @@ def test_every_family_against_the_definition(family, system, logits, tmp_path):
 def test_layouts_and_odd_lengths(system, layout, visual, text, batch, keep, tmp_path):
     settings = f"keep={keep}" + (",stages=3" if system == "pyramid_drop" else "")
     cell = cell_of(
-        tmp_path, system, layout=layout, num_visual=visual, num_text=text, batch=batch,
-        settings=settings, **{"pass": "train"},
-    )  # fmt: skip
+        tmp_path,
+        system,
+        layout=layout,
+        num_visual=visual,
+        num_text=text,
+        batch=batch,
+        settings=settings,
+        **{"pass": "train"},
+    )
     assert_equal_to_definition(cell)
 
 
@@ -233,16 +246,28 @@ def test_the_loss_of_rows_that_are_left(system, fields, layout, tmp_path):
 )
 @pytest.mark.parametrize(
     ("layout", "visual", "text", "batch", "logits"),
-    [("V,T", 63, 7, 2, "all"), ("T,V,T", 63, 7, 1, "text"), ("V,T", 0, 5, 1, "all"),
-     ("T,V,T", 5, 2, 3, "all")],
-)  # fmt: skip
+    [
+        ("V,T", 63, 7, 2, "all"),
+        ("T,V,T", 63, 7, 1, "text"),
+        ("V,T", 0, 5, 1, "all"),
+        ("T,V,T", 5, 2, 3, "all"),
+    ],
+)
 def test_closed_form_equals_the_counter(
     system, family, kernel, pass_, layout, visual, text, batch, logits, tmp_path
 ):
     cell = cell_of(
-        tmp_path, system, family, kernel=kernel, layout=layout, num_visual=visual, num_text=text,
-        batch=batch, logits=logits, **{"pass": pass_},
-    )  # fmt: skip
+        tmp_path,
+        system,
+        family,
+        kernel=kernel,
+        layout=layout,
+        num_visual=visual,
+        num_text=text,
+        batch=batch,
+        logits=logits,
+        **{"pass": pass_},
+    )
     found = trace(cell)
     assert found.flops == found.model_flops > 0
     assert found.flops_causal == found.model_flops_causal < found.flops
@@ -251,8 +276,14 @@ def test_closed_form_equals_the_counter(
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("visual", [9_000, 74_000, 1_000_000])
 def test_mistral_s_layers(system, visual):
-    cell = make_cell(attention=system, kernel="eager", scope="decoder", num_visual=visual,
-                     num_text=400, logits="text")  # fmt: skip
+    cell = make_cell(
+        attention=system,
+        kernel="eager",
+        scope="decoder",
+        num_visual=visual,
+        num_text=400,
+        logits="text",
+    )
     found = predict(cell, "h100-80gb", "none").metrics
     dense, causal = TABLE[system][visual]
     assert (found["flops"] - HEAD) / 1e12 == pytest.approx(dense, rel=2e-3)
@@ -277,9 +308,15 @@ def test_composed_is_all_layers_traced(system, fields, tmp_path):
     family = "gemma2" if fields.get("checkpoint") else "mistral"
     settings = "stages=2" if system == "pyramid_drop" else None
     cell = cell_of(
-        tmp_path, system, family, layers=17, kernel="eager", dtype="float32", settings=settings,
+        tmp_path,
+        system,
+        family,
+        layers=17,
+        kernel="eager",
+        dtype="float32",
+        settings=settings,
         **fields,
-    )  # fmt: skip
+    )
     assert_composed(cell)
 
 

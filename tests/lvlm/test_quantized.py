@@ -19,22 +19,48 @@ N = ROWS * COLUMNS
     ("method", "fields", "expected"),
     [
         ("awq", {"bits": 4, "group_size": 128}, N // 2 + 4 * ROWS // 2 + 2 * 4 * ROWS),
-        ("gptq", {"bits": 4, "group_size": 128},
-         N // 2 + 4 * ROWS // 2 + 2 * 4 * ROWS + 4 * COLUMNS),
+        (
+            "gptq",
+            {"bits": 4, "group_size": 128},
+            N // 2 + 4 * ROWS // 2 + 2 * 4 * ROWS + 4 * COLUMNS,
+        ),
         ("gptq", {"bits": 8, "group_size": -1}, N + ROWS + 2 * ROWS + 4 * COLUMNS),
         ("bitsandbytes", {"load_in_8bit": True}, N + 4 * ROWS),
         ("bitsandbytes", {"load_in_4bit": True}, N // 2 + 4 * N // 64 + 64),
-        ("bitsandbytes", {"load_in_4bit": True, "bnb_4bit_use_double_quant": True},
-         N // 2 + N // 64 + 4 * (N // 64 // 256) + 4 + 64 + 1024),
+        (
+            "bitsandbytes",
+            {"load_in_4bit": True, "bnb_4bit_use_double_quant": True},
+            N // 2 + N // 64 + 4 * (N // 64 // 256) + 4 + 64 + 1024,
+        ),
         ("fp8", {"weight_block_size": [128, 128]}, N + 4 * 2 * 4),
         ("fbgemm_fp8", {}, N + 4 * ROWS + 4),
-        ("compressed-tensors", {"config_groups": {"g": {"weights": {
-            "num_bits": 8, "strategy": "channel", "symmetric": True}}}}, N + 2 * ROWS),
-        ("compressed-tensors", {"config_groups": {"g": {"weights": {
-            "num_bits": 4, "strategy": "group", "group_size": 128, "symmetric": True}}}},
-         N // 2 + 16 + 2 * N // 128),
+        (
+            "compressed-tensors",
+            {
+                "config_groups": {
+                    "g": {"weights": {"num_bits": 8, "strategy": "channel", "symmetric": True}}
+                }
+            },
+            N + 2 * ROWS,
+        ),
+        (
+            "compressed-tensors",
+            {
+                "config_groups": {
+                    "g": {
+                        "weights": {
+                            "num_bits": 4,
+                            "strategy": "group",
+                            "group_size": 128,
+                            "symmetric": True,
+                        }
+                    }
+                }
+            },
+            N // 2 + 16 + 2 * N // 128,
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_linear_layer(method, fields, expected):
     assert linear_bytes(method, fields, ROWS, COLUMNS) == expected
 
@@ -64,8 +90,12 @@ def test_modules_that_stay():
 
 
 def write(folder, quantization):
-    fields = {**SHARED, "model_type": "llama", "torch_dtype": "bfloat16",
-              "quantization_config": quantization}  # fmt: skip
+    fields = {
+        **SHARED,
+        "model_type": "llama",
+        "torch_dtype": "bfloat16",
+        "quantization_config": quantization,
+    }
     (folder / "config.json").write_text(json.dumps(fields))
     return str(folder)
 
@@ -73,8 +103,14 @@ def write(folder, quantization):
 @pytest.mark.parametrize("scope", ["layer", "decoder"])
 def test_what_stays_is_in_the_file_s_dtype(scope, tmp_path):
     """Linear layers of the layers that are not kept aside; embeddings, norms and head remain."""
-    name = write(tmp_path, {"quant_method": "bitsandbytes", "load_in_8bit": True,
-                            "llm_int8_skip_modules": ["lm_head", "mlp"]})  # fmt: skip
+    name = write(
+        tmp_path,
+        {
+            "quant_method": "bitsandbytes",
+            "load_in_8bit": True,
+            "llm_int8_skip_modules": ["lm_head", "mlp"],
+        },
+    )
     cell = make_cell(model=name, scope=scope, num_visual=8, dtype="float32")
     record = predict(cell, "h100-80gb")
     # q and o are 32 × 32, k and v 16 × 32.

@@ -14,9 +14,14 @@ from workbench.spec import make_cell
 
 def cell_of(name, **fields):
     return make_cell(
-        model=name, scope="decoder", kernel="eager", dtype="float32", num_visual=12, num_text=5,
+        model=name,
+        scope="decoder",
+        kernel="eager",
+        dtype="float32",
+        num_visual=12,
+        num_text=5,
         **fields,
-    )  # fmt: skip
+    )
 
 
 def test_loaded_weights_compute_what_transformers_does(tmp_path):
@@ -44,8 +49,7 @@ def test_loaded_weights_compute_what_transformers_does(tmp_path):
 @pytest.mark.parametrize("system", ["s_attn", "d_attn", "d_attn_full"])
 @pytest.mark.parametrize("pass_", ["forward", "train", "decode"])
 def test_closed_form_is_the_count(system, pass_, tmp_path):
-    found = trace(cell_of(small_model("qwen3_moe", tmp_path), attention=system,
-                          **{"pass": pass_}))  # fmt: skip
+    found = trace(cell_of(small_model("qwen3_moe", tmp_path), attention=system, **{"pass": pass_}))
     assert found.flops == found.model_flops
     assert found.active_params < found.params
 

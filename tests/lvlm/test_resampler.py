@@ -13,8 +13,16 @@ from workbench.spec import make_cell
 
 
 def cell_of(folder, **fields):
-    given = {"kernel": "eager", "dtype": "float64", "scope": "decoder", "reduce": "resampler",
-             "settings": SETTINGS, "num_visual": 37, "num_text": 7, **fields}  # fmt: skip
+    given = {
+        "kernel": "eager",
+        "dtype": "float64",
+        "scope": "decoder",
+        "reduce": "resampler",
+        "settings": SETTINGS,
+        "num_visual": 37,
+        "num_text": 7,
+        **fields,
+    }
     return make_cell(model=small_model("mistral", folder), **given)
 
 
@@ -30,9 +38,14 @@ def test_it_is_idefics2s_perceiver(tmp_path):
 
     ours = resampler(tmp_path)
     config = Idefics2PerceiverConfig(
-        hidden_size=32, resampler_n_latents=5, resampler_depth=2, resampler_n_heads=4,
-        num_key_value_heads=2, resampler_head_dim=8, rms_norm_eps=1e-6,
-    )  # fmt: skip
+        hidden_size=32,
+        resampler_n_latents=5,
+        resampler_depth=2,
+        resampler_n_heads=4,
+        num_key_value_heads=2,
+        resampler_head_dim=8,
+        rms_norm_eps=1e-6,
+    )
     config._attn_implementation = "sdpa"
     theirs = Idefics2PerceiverResampler(config).double()
     with torch.no_grad():
@@ -43,11 +56,14 @@ def test_it_is_idefics2s_perceiver(tmp_path):
                 (own.latents_norm, their.input_latents_norm),
                 (own.tokens_norm, their.input_context_norm),
                 (own.mlp_norm, their.post_attention_layernorm),
-                (own.q_proj, their.self_attn.q_proj), (own.k_proj, their.self_attn.k_proj),
-                (own.v_proj, their.self_attn.v_proj), (own.o_proj, their.self_attn.o_proj),
-                (own.gate_proj, their.mlp.gate_proj), (own.up_proj, their.mlp.up_proj),
+                (own.q_proj, their.self_attn.q_proj),
+                (own.k_proj, their.self_attn.k_proj),
+                (own.v_proj, their.self_attn.v_proj),
+                (own.o_proj, their.self_attn.o_proj),
+                (own.gate_proj, their.mlp.gate_proj),
+                (own.up_proj, their.mlp.up_proj),
                 (own.down_proj, their.mlp.down_proj),
-            ):  # fmt: skip
+            ):
                 target.weight.copy_(source.weight)
     x = torch.randn(2, 37, 32, dtype=torch.float64)
     with torch.no_grad():

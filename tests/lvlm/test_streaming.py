@@ -119,9 +119,10 @@ def test_what_is_cached_is_what_the_next_token_sees(pattern, window):
         found = system.cached(Place(0, layout), window)
         for visual, count in ((True, found.visual), (False, found.text)):
             seen = [
-                p for p in layout.positions(visual).tolist()
+                p
+                for p in layout.positions(visual).tolist()
                 if (p < sinks or end - p < recent) and end - p < (window or end + 1)
-            ]  # fmt: skip
+            ]
             assert count == len(seen)
 
 
@@ -136,8 +137,14 @@ def test_the_page_s_closed_form():
 
 @pytest.mark.parametrize("visual", TABLE)
 def test_mistral_s_layers(visual):
-    cell = make_cell(attention="streaming", kernel="eager", scope="decoder", num_visual=visual,
-                     num_text=400, logits="text")  # fmt: skip
+    cell = make_cell(
+        attention="streaming",
+        kernel="eager",
+        scope="decoder",
+        num_visual=visual,
+        num_text=400,
+        logits="text",
+    )
     found = predict(cell, "h100-80gb", "none").metrics
     dense, causal = TABLE[visual]
     assert (found["flops"] - HEAD) / 1e12 == pytest.approx(dense, rel=2e-3)

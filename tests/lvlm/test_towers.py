@@ -42,10 +42,15 @@ def cell_of(family, folder, layers=2, **fields):
     return make_cell(
         model=small_lvlm(family, folder, num_hidden_layers=layers, **extra),
         **{
-            "scope": "lvlm", "num_visual": IMAGES[family], "num_text": 7, "kernel": "eager",
-            "dtype": "float32", "attention": "d_attn", **fields,
+            "scope": "lvlm",
+            "num_visual": IMAGES[family],
+            "num_text": 7,
+            "kernel": "eager",
+            "dtype": "float32",
+            "attention": "d_attn",
+            **fields,
         },
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -296,8 +301,9 @@ def test_gemma_makes_256_tokens_an_image():
 
 @pytest.mark.parametrize("attention", ["himix", "saisa"])
 def test_features_keep_the_width_of_gemmas_tower_and_cannot_on_qwen(attention, tmp_path):
-    cell = make_cell(model="gemma-3-4b", attention=attention, scope="lvlm", num_visual=256,
-                     kernel="eager")  # fmt: skip
+    cell = make_cell(
+        model="gemma-3-4b", attention=attention, scope="lvlm", num_visual=256, kernel="eager"
+    )
     assert trace(cell).params_by_part["tower"] == 416_866_032
     qwen = cell_of("qwen2_5_vl", tmp_path, attention=attention)
     with pytest.raises(Unsupported, match=rf"{attention} keeps .* tower of qwen2\.5-vl"):

@@ -56,9 +56,13 @@ def _save(name, model):
 
 def cell_of(folder, system="s_attn", **fields):
     return make_cell(
-        model=folder, weights=folder, attention=system, kernel="eager", dtype="float64",
+        model=folder,
+        weights=folder,
+        attention=system,
+        kernel="eager",
+        dtype="float64",
         **{"scope": "decoder", "num_visual": 11, "num_text": 5, **fields},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("checkpoint", FAMILIES, indirect=True)
@@ -245,8 +249,10 @@ def shown(family, model, visual, ids):
     side = 2 * int(visual**0.5)
     kinds = torch.cat([torch.ones(1, visual), torch.zeros_like(ids)], 1).long()
     return {
-        **inputs, "image_grid_thw": torch.tensor([[1, side, side]]), "mm_token_type_ids": kinds,
-    }  # fmt: skip
+        **inputs,
+        "image_grid_thw": torch.tensor([[1, side, side]]),
+        "mm_token_type_ids": kinds,
+    }
 
 
 @pytest.mark.parametrize("family", ["gemma3", *QWENS])

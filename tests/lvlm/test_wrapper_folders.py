@@ -20,20 +20,66 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("wrappers")
 
 
-OUTER = ("vision_feature_layer", "vision_feature_select_strategy", "downsample_ratio",
-         "scale_factor", "spatial_merge_size", "image_grid_pinpoints", "vision_aspect_ratio",
-         "projector_hidden_act", "multimodal_projector_bias", "tie_word_embeddings")  # fmt: skip
-INNER = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-         "num_channels", "hidden_act", "intermediate_size", "model_type")  # fmt: skip
-BESIDE = ("size", "max_image_size", "crop_size", "min_patches", "max_patches", "patch_size",
-          "image_grid_pinpoints", "do_image_splitting", "do_resize")  # fmt: skip
+OUTER = (
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+    "downsample_ratio",
+    "scale_factor",
+    "spatial_merge_size",
+    "image_grid_pinpoints",
+    "vision_aspect_ratio",
+    "projector_hidden_act",
+    "multimodal_projector_bias",
+    "tie_word_embeddings",
+)
+INNER = (
+    "image_size",
+    "patch_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "hidden_act",
+    "intermediate_size",
+    "model_type",
+)
+BESIDE = (
+    "size",
+    "max_image_size",
+    "crop_size",
+    "min_patches",
+    "max_patches",
+    "patch_size",
+    "image_grid_pinpoints",
+    "do_image_splitting",
+    "do_resize",
+)
 FIELDS = [
     (layer, field) for layer, fields in enumerate((OUTER, INNER, BESIDE)) for field in fields
 ]
 VALUES = [
-    0, -1, 3, 7, 10**9, 0.5, 0.3, "x", "", True, None, [], {}, [56, 57], [[56, 56]], [[9, 9]],
-    {"longest_edge": 0}, {"longest_edge": "x"}, {"height": 56}, "default", "full",
-]  # fmt: skip
+    0,
+    -1,
+    3,
+    7,
+    10**9,
+    0.5,
+    0.3,
+    "x",
+    "",
+    True,
+    None,
+    [],
+    {},
+    [56, 57],
+    [[56, 56]],
+    [[9, 9]],
+    {"longest_edge": 0},
+    {"longest_edge": "x"},
+    {"height": 56},
+    "default",
+    "full",
+]
 
 
 @settings(max_examples=100, deadline=None)
@@ -49,8 +95,13 @@ def test_whatever_a_folder_says_it_is_one_line_or_a_tower(place, kind, where, va
     try:
         tower = tower_of(resolve(str(name)))
         tower.of_image(120, 70)
-        cell = make_cell(model=str(name), scope="lvlm", num_visual=tower.tokens_each,
-                         kernel="eager", dtype="float32")  # fmt: skip
+        cell = make_cell(
+            model=str(name),
+            scope="lvlm",
+            num_visual=tower.tokens_each,
+            kernel="eager",
+            dtype="float32",
+        )
         build(cell, "meta")
     except RequestError as refusal:
         said = str(refusal)

@@ -78,9 +78,12 @@ def shown(folder, sizes, name, **fields):
     """A cell that shows images of these sizes, and them."""
     pictures = paint(folder, sizes)
     cell = make_cell(
-        model=name, scope="lvlm", kernel="eager", num_text=5,
+        model=name,
+        scope="lvlm",
+        kernel="eager",
+        num_text=5,
         **{"dtype": "float64", **fields, **fields_of(name, pictures, "V,T")},
-    )  # fmt: skip
+    )
     return cell, pictures
 
 
@@ -113,8 +116,14 @@ def test_greedy_generation_is_transformers_own(kind, tmp_path):
     inputs = torch.cat([torch.full((1, cell.num_visual), TOKEN), ids], 1)
     extra = theirs(kind, tower_of(resolve(name)), SIZES[2:3], pixels)
     with torch.no_grad():
-        expected = model.generate(input_ids=inputs, **extra, max_new_tokens=3, do_sample=False,
-                                  eos_token_id=None, pad_token_id=0)  # fmt: skip
+        expected = model.generate(
+            input_ids=inputs,
+            **extra,
+            max_new_tokens=3,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
         for _ in range(3):
             grown = build(cell.replace(num_text=ids.shape[1]), pictures=pictures).module
             ids = torch.cat([ids, grown(pixels, ids)[:, -1:].argmax(-1)], 1)
@@ -159,8 +168,9 @@ def test_costs_are_the_counts(kind, pass_, tmp_path):
 @pytest.mark.parametrize("frozen", ["tower", "tower,adapter"])
 def test_what_a_frozen_part_leaves_out(kind, frozen, tmp_path):
     name = small_wrapper(kind, tmp_path)
-    cell, pictures = shown(tmp_path, SIZES[2:3], name, dtype="float32", frozen=frozen,
-                           **{"pass": "train"})  # fmt: skip
+    cell, pictures = shown(
+        tmp_path, SIZES[2:3], name, dtype="float32", frozen=frozen, **{"pass": "train"}
+    )
     found = trace(cell, pictures=pictures)
     assert found.flops == found.model_flops
 
@@ -170,9 +180,14 @@ def test_predictions_are_what_is_measured(kind, tmp_path):
     name = small_wrapper(kind, tmp_path)
     each = tower_of(resolve(name)).tokens_each
     cell = make_cell(
-        model=name, scope="lvlm", kernel="eager", dtype="float32", num_visual=2 * each,
-        num_text=5, **{"pass": "train"},
-    )  # fmt: skip
+        model=name,
+        scope="lvlm",
+        kernel="eager",
+        dtype="float32",
+        num_visual=2 * each,
+        num_text=5,
+        **{"pass": "train"},
+    )
     measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
     predicted = predict(cell, "cpu")
     assert measured.status == predicted.status == Status.OK
@@ -199,8 +214,14 @@ def test_a_video_of_onevision_is_pooled_and_ends_in_a_newline(tmp_path):
     grids = tower.of_video(640, 480, 3, 1.0)[0]
     (grid,) = tower.grids(tower.tokens(grids[0]))
     assert grid == grids[0] == Grid(3, 4, 4, 1.0)
-    cell = make_cell(model=name, weights=name, scope="lvlm", kernel="eager", dtype="float64",
-                     num_visual=3 * 4 + 1)  # fmt: skip
+    cell = make_cell(
+        model=name,
+        weights=name,
+        scope="lvlm",
+        kernel="eager",
+        dtype="float64",
+        num_visual=3 * 4 + 1,
+    )
     workload = build(cell)
     for module in (workload.module, model):
         widen_norms(module)

@@ -12,9 +12,22 @@ import pandas as pd
 from workbench.analysis.series import NAMED_OPTIONS, SIZED_OPTIONS, series_label
 from workbench.spec import OPTION_FLAGS
 
-PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
-            "m": 1e-3, "µ": 1e-6, "n": 1e-9, "p": 1e-12,
-            "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}  # fmt: skip
+PREFIXES = {
+    "": 1.0,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "m": 1e-3,
+    "µ": 1e-6,
+    "n": 1e-9,
+    "p": 1e-12,
+    "Ki": 2.0**10,
+    "Mi": 2.0**20,
+    "Gi": 2.0**30,
+    "Ti": 2.0**40,
+}
 QUANTITY = r"(-?[\d.,]+(?:e[+-]\d+)?) (?:([kMGTPmµnp]|[KMGT]i)?(s|B|FLOP))"
 
 
@@ -85,7 +98,9 @@ class Bundle:
     def cell(self, rows: pd.DataFrame, series: str, num_visual: int) -> pd.Series:
         """One cell."""
         (found,) = (
-            row for _, row in
-            rows[(rows["series"] == series) & (rows["num_visual"] == num_visual)].iterrows()
-        )  # fmt: skip
+            row
+            for _, row in rows[
+                (rows["series"] == series) & (rows["num_visual"] == num_visual)
+            ].iterrows()
+        )
         return found

@@ -14,18 +14,35 @@ from workbench.spec import FIELDS, make_cell
     [
         ({"num_visual": 256}, "measured", "cpu", "workbench measure --visual 256 --device cpu"),
         (
-            {"num_visual": 74_000, "num_text": 400, "attention": "d_attn", "checkpoint": True,
-             "zero": 3, "world_size": 32, "chunk": 4096, "pass": "train"},
-            "predicted", "h100-80gb",
+            {
+                "num_visual": 74_000,
+                "num_text": 400,
+                "attention": "d_attn",
+                "checkpoint": True,
+                "zero": 3,
+                "world_size": 32,
+                "chunk": 4096,
+                "pass": "train",
+            },
+            "predicted",
+            "h100-80gb",
             "workbench predict --visual 74000 --attention d_attn --pass train --text 400 --zero 3"
             " --world-size 32 --chunk 4096 --checkpoint --device h100-80gb",
         ),
-        ({"num_visual": 1}, "measured", "NVIDIA H200",
-         "workbench measure --visual 1 --device cuda"),
-        ({"num_visual": 1, "model": "a b; rm -rf $HOME"}, "measured", "cpu",
-         "workbench measure --visual 1 --model 'a b; rm -rf $HOME' --device cpu"),
+        (
+            {"num_visual": 1},
+            "measured",
+            "NVIDIA H200",
+            "workbench measure --visual 1 --device cuda",
+        ),
+        (
+            {"num_visual": 1, "model": "a b; rm -rf $HOME"},
+            "measured",
+            "cpu",
+            "workbench measure --visual 1 --model 'a b; rm -rf $HOME' --device cpu",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_options_are_those_of_the_command_line(
     fields: dict[str, object], source: str, device: str, command: str
 ) -> None:

@@ -33,16 +33,27 @@ def test_it_answers_with_what_an_h100_measured(page) -> None:
 
 
 def test_its_table_has_six_rows_with_their_marks(page) -> None:
-    assert page.table.columns == ("", "S-Attn · eager", "S-Attn · cudnn", "D-Attn · flash",
-                                  "D-Attn · flash · chunk 8,192")  # fmt: skip
+    assert page.table.columns == (
+        "",
+        "S-Attn · eager",
+        "S-Attn · cudnn",
+        "D-Attn · flash",
+        "D-Attn · flash · chunk 8,192",
+    )
     rows = {row[0]: row[1:] for row in page.table.rows}
     assert len(rows) == 6
     assert rows["largest |V| that fits"] == (
-        "10,887 (e)", "74,000 or more (e)", "132,687 (e)", "255,771 (e)",
-    )  # fmt: skip
+        "10,887 (e)",
+        "74,000 or more (e)",
+        "132,687 (e)",
+        "255,771 (e)",
+    )
     assert rows["an iteration, |V| = 9,000"] == (
-        "5.27 s (e, p, 3)", "1.22 s (e, p, 3)", "1.01 s (e, p, 3)", "1.31 s (e, p, 3)",
-    )  # fmt: skip
+        "5.27 s (e, p, 3)",
+        "1.22 s (e, p, 3)",
+        "1.01 s (e, p, 3)",
+        "1.31 s (e, p, 3)",
+    )
     assert rows["an iteration, |V| = 74,000"][:2] == ("out of memory", "20 s (e, c, 2)")
     assert rows["time for 4× the tokens"][1] == "×6.29 (9,000 to 74,000)"
     assert rows["MFU by allowed pairs, |V| = 74,000"][1] == "38 % (60 % dense)"
@@ -94,8 +105,14 @@ def test_a_case_costs_its_hours_and_its_money_where_it_fits() -> None:
     assert table.rows[0] == ("S-Attn · eager", "no, needs 1 TiB", "–", "–", "–", "–", "–")
     # 0.5 s x 3,600 steps x 8 cards are 4 hours; a minute at 1 fps has 60 images of 576 tokens.
     assert table.rows[1] == (
-        "D-Attn · sdpa", "yes, 1 GiB", "500 ms", "4.00", "10.00", "57,600", "1.7",
-    )  # fmt: skip
+        "D-Attn · sdpa",
+        "yes, 1 GiB",
+        "500 ms",
+        "4.00",
+        "10.00",
+        "57,600",
+        "1.7",
+    )
     assert "calibrated: by n records." in table.note
     unpriced = case_table(read_case("visual=100"), [fits])
     assert not any("EUR" in column for column in unpriced.columns)
@@ -104,6 +121,11 @@ def test_a_case_costs_its_hours_and_its_money_where_it_fits() -> None:
 def test_the_cells_of_a_case_are_training_steps() -> None:
     (first, *_) = read_case("visual=100,gpus=1").cells()
     assert first == make_cell(
-        scope="decoder", kernel="eager", num_visual=100, num_text=400, checkpoint=True,
-        logits="text", **{"pass": "train"},
-    )  # fmt: skip
+        scope="decoder",
+        kernel="eager",
+        num_visual=100,
+        num_text=400,
+        checkpoint=True,
+        logits="text",
+        **{"pass": "train"},
+    )

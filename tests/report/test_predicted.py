@@ -12,9 +12,14 @@ from workbench.spec import make_cell
 from workbench.store import Store
 
 PAPER = {
-    "scope": "decoder", "pass": "train", "num_text": 400, "checkpoint": True, "zero": 3,
-    "world_size": 32, "logits": "text",
-}  # fmt: skip
+    "scope": "decoder",
+    "pass": "train",
+    "num_text": 400,
+    "checkpoint": True,
+    "zero": 3,
+    "world_size": 32,
+    "logits": "text",
+}
 
 
 def tables(path: Path):
@@ -45,9 +50,11 @@ def test_the_paper_stands_beside_its_prediction(shown):
     records, found = shown
     rows = found["The predictions at the published sizes"].rows
     assert [row[1:3] for row in rows] == [
-        ("9,000", "the largest"), ("74,000", "out of memory"),
-        ("9,000", "fits"), ("74,000", "the largest"),
-    ]  # fmt: skip
+        ("9,000", "the largest"),
+        ("74,000", "out of memory"),
+        ("9,000", "fits"),
+        ("74,000", "the largest"),
+    ]
     eager = records[0]
     kinds, peak = eager.details["memory_by_kind"], eager.metrics["peak_bytes"]
     growing = ("inputs", "activations", "logits", "temporaries", "working", "rounding")
@@ -74,8 +81,12 @@ def test_states_and_assumptions_are_told_once(shown):
 def test_details_of_a_stranger_break_nothing(tmp_path):
     fields = {**PAPER, "attention": "d_attn", "num_visual": 9_000}
     record = golden.record("predicted", "h100-80gb", **fields)
-    details = {"assumed": ["x"], "states": {"held_bytes": "1"}, "memory_by_kind": 3,
-               "capacity_bytes": 10**9}  # fmt: skip
+    details = {
+        "assumed": ["x"],
+        "states": {"held_bytes": "1"},
+        "memory_by_kind": 3,
+        "capacity_bytes": 10**9,
+    }
     path = stored(tmp_path / "store.db", [record.model_copy(update={"details": details})])
     found = tables(path)
     assert "Model states beside deepspeed's estimate" not in found

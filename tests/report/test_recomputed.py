@@ -20,13 +20,19 @@ from workbench.report.contents import contents
 from workbench.report.page import Contents
 
 CASES = [
-    ("like_default", "dattn-vs-sattn"), ("like_default", "will-it-fit"),
-    ("like_default", "kernel-choice"), ("measured_only", "dattn-vs-sattn"),
-    ("predicted_only", "dattn-vs-sattn"), ("all_statuses", "dattn-vs-sattn"),
-    ("all_statuses", "kernel-choice"), ("one_cell", "dattn-vs-sattn"),
-    ("one_cell", "will-it-fit"), ("three_systems", "himix"), ("paper", "dattn-vs-sattn"),
+    ("like_default", "dattn-vs-sattn"),
+    ("like_default", "will-it-fit"),
+    ("like_default", "kernel-choice"),
+    ("measured_only", "dattn-vs-sattn"),
+    ("predicted_only", "dattn-vs-sattn"),
+    ("all_statuses", "dattn-vs-sattn"),
+    ("all_statuses", "kernel-choice"),
+    ("one_cell", "dattn-vs-sattn"),
+    ("one_cell", "will-it-fit"),
+    ("three_systems", "himix"),
+    ("paper", "dattn-vs-sattn"),
     ("later", "regression"),
-]  # fmt: skip
+]
 Q = re.sub(r"\((?!\?)", "(?:", QUANTITY)
 """The same without groups."""
 N = r"[\d,]+"
@@ -93,9 +99,10 @@ def full(check: Check, name: str) -> str:
     common = set.intersection(*({*words[2:]} for words in apart.values()))
     common = common if len(apart) > 1 else set()
     (found,) = (
-        series for series, words in apart.items()
+        series
+        for series, words in apart.items()
         if [w for i, w in enumerate(words) if i < 2 or w not in common] == name.split(" · ")
-    )  # fmt: skip
+    )
     return found
 
 
@@ -133,8 +140,9 @@ def speed(check: Check) -> None:
         rf"{TIMES} as fast as (?P<base>[^()]+?)(?P<kind>, the fastest fused)? \((?P<theirs>{Q})\)"
     )
     cells, most = [], {"eager": 0, "fused": 0}
-    for size in re.finditer(rf"(?P<own>{Q}) at \|V\| = (?P<at>{N}): (?P<rest>.*?)(?:; |$)",
-                            check["parts"]):  # fmt: skip
+    for size in re.finditer(
+        rf"(?P<own>{Q}) at \|V\| = (?P<at>{N}): (?P<rest>.*?)(?:; |$)", check["parts"]
+    ):
         at = count(size["at"])
         assert near(value(size["own"]), check.bundle.cell(check.rows, system, at)["time_s"])
         parts = list(re.finditer(pattern, size["rest"]))
@@ -144,10 +152,10 @@ def speed(check: Check) -> None:
             kind = "fused" if part["kind"] else "eager"
             assert (base == fused(check)[at][1]) if part["kind"] else " · eager" in base
             most[kind] = max(most[kind], at)
-            assert near(value(part["theirs"]),
-                        check.bundle.cell(check.rows, base, at)["time_s"])  # fmt: skip
-            assert near(float(part["x"].replace(",", "")),
-                        ratio(check, system, base, at, "time_s"))  # fmt: skip
+            assert near(value(part["theirs"]), check.bundle.cell(check.rows, base, at)["time_s"])
+            assert near(
+                float(part["x"].replace(",", "")), ratio(check, system, base, at, "time_s")
+            )
             cells += [(system, at), (base, at)]
     eager = next((s for s in check.rows["series"].unique() if s.startswith("S-Attn · eager")), "")
     for kind, theirs in (("eager", ran_at(check, eager)), ("fused", set(fused(check)))):
@@ -195,11 +203,16 @@ def turns(check: Check) -> None:
         for name in check.rows["series"].unique()
         if re.search(rf"{re.escape(name)} (?:is|from|at)", text)
     }
-    base = fused(check) if "fastest fused" in text else {
-        at: (float(check.bundle.cell(check.rows, name, at)["time_s"]), name)
-        for name in check.rows["series"].unique() if name.startswith("S-Attn · eager")
-        for at in ran_at(check, name)
-    }  # fmt: skip
+    base = (
+        fused(check)
+        if "fastest fused" in text
+        else {
+            at: (float(check.bundle.cell(check.rows, name, at)["time_s"]), name)
+            for name in check.rows["series"].unique()
+            if name.startswith("S-Attn · eager")
+            for at in ran_at(check, name)
+        }
+    )
     wins = {
         at: check.bundle.cell(check.rows, system, at)["time_s"] < base[at][0]
         for at in ran_at(check, system) & set(base)
@@ -228,10 +241,16 @@ def sharing_none(check: Check) -> None:
 def waiting(check: Check) -> None:
     """Every |V| at which a system and a baseline were timed by the host alone."""
     own = ran_at(check, check["system"])
-    theirs = set(fused(check)) if check["base"].endswith("fused") else {
-        at for name in check.rows["series"].unique() if name.startswith("S-Attn · eager")
-        for at in ran_at(check, name)
-    }  # fmt: skip
+    theirs = (
+        set(fused(check))
+        if check["base"].endswith("fused")
+        else {
+            at
+            for name in check.rows["series"].unique()
+            if name.startswith("S-Attn · eager")
+            for at in ran_at(check, name)
+        }
+    )
     assert {count(n) for n in re.findall(N, check["sizes"])} == own & theirs
     # Its seconds do not follow its work: doubled FLOPs take less than 1.41 times as long.
     cells = [check.bundle.cell(check.rows, check["system"], at) for at in sorted(own)]
@@ -250,8 +269,9 @@ def reach(check: Check) -> None:
     assert true[system][0] == top
     for part in re.finditer(
         rf"(?P<least>at least )?(?P<x>{X})× the (?P<n>{N}) of (?P<base>[^,;()]+?)"
-        r"(?P<kind>, the furthest fused)?(?=, | and |;|$)", check["text"]
-    ):  # fmt: skip
+        r"(?P<kind>, the furthest fused)?(?=, | and |;|$)",
+        check["text"],
+    ):
         base = full(check, part["base"])
         of_fused = bool(part["kind"])
         alike = {
@@ -262,8 +282,9 @@ def reach(check: Check) -> None:
         assert count(part["n"]) == true[base][0] == max(alike.values())
         assert near(float(part["x"].replace(",", "")), top / count(part["n"]))
         assert bool(part["least"]) == (true[system][1] is None)
-    further = {s for s, (ran, _) in true.items()
-               if (ran or 0) > top and not s.startswith("S-Attn")}  # fmt: skip
+    further = {
+        s for s, (ran, _) in true.items() if (ran or 0) > top and not s.startswith("S-Attn")
+    }
     told = re.findall(rf"(\S[^;]*?) up to ({N})", check["text"].partition(";")[2])
     assert {full(check, s.removeprefix("and ").strip(", ")): count(n) for s, n in told} == {
         s: true[s][0] for s in further
@@ -272,9 +293,12 @@ def reach(check: Check) -> None:
 
 def grown(check: Check) -> None:
     """What four times the tokens take: a power law through two points."""
-    parts = list(re.finditer(
-        rf"×(?P<x>{X}) the time with (?P<s>[^()]+?) \((?P<low>{N}) to (?P<high>{N})", check["text"]
-    ))  # fmt: skip
+    parts = list(
+        re.finditer(
+            rf"×(?P<x>{X}) the time with (?P<s>[^()]+?) \((?P<low>{N}) to (?P<high>{N})",
+            check["text"],
+        )
+    )
     assert parts
     for part in parts:
         name = full(check, part["s"])
@@ -292,8 +316,9 @@ def top(check: Check) -> None:
     cells = []
     for size in re.finditer(rf"(?P<rest>.*?) at \|V\| = (?P<at>{N})(?:; |$)", check["parts"]):
         at = count(size["at"])
-        parts = re.findall(rf"({X})× as fast as ([^;]+?)(, the fastest fused)?(?= and |$)",
-                           size["rest"])  # fmt: skip
+        parts = re.findall(
+            rf"({X})× as fast as ([^;]+?)(, the fastest fused)?(?= and |$)", size["rest"]
+        )
         assert parts
         for x, name, kind in parts:
             base = full(check, name)
@@ -309,12 +334,18 @@ def taken(check: Check) -> None:
     system, base = full(check, check["system"]), full(check, check["base"])
     at, start = count(check["at"]), count(check["start"])
     assert near(float(check["x"].replace(",", "")), ratio(check, system, base, at, "time_s"))
-    theirs = fused(check) if " · eager" not in base else {
-        size: (float(check.bundle.cell(check.rows, base, size)["time_s"]), base)
-        for size in ran_at(check, base)
-    }  # fmt: skip
-    seconds = {size: check.bundle.cell(check.rows, system, size)["time_s"]
-               for size in ran_at(check, system) & set(theirs)}  # fmt: skip
+    theirs = (
+        fused(check)
+        if " · eager" not in base
+        else {
+            size: (float(check.bundle.cell(check.rows, base, size)["time_s"]), base)
+            for size in ran_at(check, base)
+        }
+    )
+    seconds = {
+        size: check.bundle.cell(check.rows, system, size)["time_s"]
+        for size in ran_at(check, system) & set(theirs)
+    }
     assert at == max(seconds)
     assert all(took < theirs[size][0] for size, took in seconds.items() if size >= start)
     before = [size for size in seconds if size < start]
@@ -340,10 +371,14 @@ def for_memory(check: Check) -> None:
     true = brackets(check.rows)
     base = full(check, check["base"])
     assert true[base][0] == count(check["n"])
-    more = {s for s, (ran, _) in true.items()
-            if (ran or 0) > count(check["n"]) and not s.startswith("S-Attn")}  # fmt: skip
-    told = re.findall(rf"(?:only |, | and )([^(),]+(?: · [^(),]+(?:,\d+)?)*) \(({N})\)",
-                      check["rest"])  # fmt: skip
+    more = {
+        s
+        for s, (ran, _) in true.items()
+        if (ran or 0) > count(check["n"]) and not s.startswith("S-Attn")
+    }
+    told = re.findall(
+        rf"(?:only |, | and )([^(),]+(?: · [^(),]+(?:,\d+)?)*) \(({N})\)", check["rest"]
+    )
     assert len(told) == len(more)
     assert {count(n) for _, n in told} == {true[s][0] for s in more}
 
@@ -354,8 +389,9 @@ def brackets(rows: pd.DataFrame) -> dict[str, tuple[int | None, int | None]]:
     for series, own in rows.groupby("series"):
         ran = own.loc[own["status"] == "ok", "num_visual"]
         top = int(ran.max()) if len(ran) else None
-        beyond = own.loc[(own["status"] == "oom") & (own["num_visual"] > (top or -1)),
-                         "num_visual"]  # fmt: skip
+        beyond = own.loc[
+            (own["status"] == "oom") & (own["num_visual"] > (top or -1)), "num_visual"
+        ]
         found[str(series)] = top, int(beyond.min()) if len(beyond) else None
     return found
 
@@ -365,8 +401,10 @@ def reached(check: Check) -> None:
     true = brackets(check.rows)
     ended = {s: end for s, (_, end) in true.items() if end is not None}
     ends, _, still = check["text"].partition(";")
-    told = {s.removeprefix("and "): count(n)
-            for s, n in re.findall(rf"(\S.*?) at \|V\| = ({N})(?:, | and |$)", ends)}  # fmt: skip
+    told = {
+        s.removeprefix("and "): count(n)
+        for s, n in re.findall(rf"(\S.*?) at \|V\| = ({N})(?:, | and |$)", ends)
+    }
     assert told == ended
     for names, top in re.findall(rf"(\S.*?) still (?:ran|fit) at \|V\| = ({N})", still):
         for name in re.split(r", | and ", names.removeprefix("; ")):
@@ -389,8 +427,11 @@ def kinds(check: Check) -> dict[str, tuple[int, dict[str, int]]]:
     ):
         told = check.bundle.details[row.name].get("memory_by_kind")
         if told is None:
-            told = {"weights": row["weight_bytes"], "gradients": row.get("gradient_bytes"),
-                    "activations": row.get("activation_bytes")}  # fmt: skip
+            told = {
+                "weights": row["weight_bytes"],
+                "gradients": row.get("gradient_bytes"),
+                "activations": row.get("activation_bytes"),
+            }
             told = {k: v for k, v in told.items() if not pd.isna(v)}
             told["not split by kind"] = row["peak_bytes"] - sum(told.values())
         # The largest |V| whose record splits its whole peak, else the largest.
@@ -431,10 +472,15 @@ def held(check: Check) -> None:
     assert count(check["num"]) == rows["series"].nunique()
     assert count(check["stored"]) == check.bundle.num_stored
     assert count(check["cells"] or check["stored"]) == len(rows)
-    words = {"ran": ("ok", "measured"), "predicted to fit": ("ok", "predicted"),
-             "out of memory": ("oom", None), "killed": ("killed", None),
-             "timed out": ("timeout", None), "failed with an error": ("error", None),
-             "unsupported": ("unsupported", None)}  # fmt: skip
+    words = {
+        "ran": ("ok", "measured"),
+        "predicted to fit": ("ok", "predicted"),
+        "out of memory": ("oom", None),
+        "killed": ("killed", None),
+        "timed out": ("timeout", None),
+        "failed with an error": ("error", None),
+        "unsupported": ("unsupported", None),
+    }
     text = re.sub(r" \([^)]*\)", "", check["ends"])
     for part in re.split(r", | and ", text):
         number, word = part.split(" ", 1)
@@ -587,66 +633,120 @@ def plain(check: Check) -> None:
 
 
 PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
-    (rf"(?P<system>[^:]+?) takes (?P<parts>{Q} at .*?)(?:; [^;]+ is missing)? {WHERE}"
-     r"(?:, [^()]*)?\)\.", speed),
-    (rf"(?!At )(?P<system>[^:]+?) is (?P<parts>{X}× as fast as .*?) {WHERE}(?:, [^()]*)?\)\.",
-     top),
-    (rf"Take (?P<system>.+) from \|V\| = (?P<start>{N}) on: at (?P<at>{N}) it is (?P<x>{X})× as"
-     rf" fast as (?P<base>.+)\. {OF}", taken),
-    (rf"Keep (?P<base>.+): at \|V\| = (?P<at>{N}) (?P<system>.+) is (?P<x>{X})× as fast\. {OF}",
-     kept),
+    (
+        rf"(?P<system>[^:]+?) takes (?P<parts>{Q} at .*?)(?:; [^;]+ is missing)? {WHERE}"
+        r"(?:, [^()]*)?\)\.",
+        speed,
+    ),
+    (
+        rf"(?!At )(?P<system>[^:]+?) is (?P<parts>{X}× as fast as .*?) {WHERE}(?:, [^()]*)?\)\.",
+        top,
+    ),
+    (
+        rf"Take (?P<system>.+) from \|V\| = (?P<start>{N}) on: at (?P<at>{N}) it is (?P<x>{X})× as"
+        rf" fast as (?P<base>.+)\. {OF}",
+        taken,
+    ),
+    (
+        rf"Keep (?P<base>.+): at \|V\| = (?P<at>{N}) (?P<system>.+) is (?P<x>{X})× as fast\. {OF}",
+        kept,
+    ),
     (rf"Up to \|V\| = (?P<at>{N}) keep S-Attn\. {OF}", keeping),
-    (rf"For memory: (?P<base>.+) takes (?P<n>{N}) visual tokens, and (?P<rest>.*)\. {OF}",
-     for_memory),
-    (rf"At \|V\| = (?P<at>{N}),(?P<largest> the largest that both (?:ran|fit),)?"
-     rf" (?P<system>.+?) is (?:as fast as far as the samples tell, )?{TIMES}(?:, as| as fast as)"
-     rf" (?P<base>[^()]+?)(?P<kind>, the fastest fused)? \((?P<own>{Q}) against"
-     rf" (?P<theirs>{Q})\)(?:, with (?P<costs>.*?))? {WHERE}(?:, [^)]*)?\)\.", compared),
-    (rf"(?P<system>.+) and (?P<base>.+) share no \|V\| at which both (?:ran|fit) {WHERE}\)\.",
-     sharing_none),
-    (rf"(?P<system>.+?) and (?P<base>S-Attn, .+?) were both timed at \|V\| = (?P<sizes>.*), where"
-     rf" the host set the pace, so no ratio is formed {WHERE}\)\.", waiting),
+    (
+        rf"For memory: (?P<base>.+) takes (?P<n>{N}) visual tokens, and (?P<rest>.*)\. {OF}",
+        for_memory,
+    ),
+    (
+        rf"At \|V\| = (?P<at>{N}),(?P<largest> the largest that both (?:ran|fit),)?"
+        rf" (?P<system>.+?) is (?:as fast as far as the samples tell, )?{TIMES}(?:,"
+        rf" as| as fast as)"
+        rf" (?P<base>[^()]+?)(?P<kind>, the fastest fused)? \((?P<own>{Q}) against"
+        rf" (?P<theirs>{Q})\)(?:, with (?P<costs>.*?))? {WHERE}(?:, [^)]*)?\)\.",
+        compared,
+    ),
+    (
+        rf"(?P<system>.+) and (?P<base>.+) share no \|V\| at which both (?:ran|fit) {WHERE}\)\.",
+        sharing_none,
+    ),
+    (
+        rf"(?P<system>.+?) and (?P<base>S-Attn, .+?) were both timed at \|V\| ="
+        rf" (?P<sizes>.*), where"
+        rf" the host set the pace, so no ratio is formed {WHERE}\)\.",
+        waiting,
+    ),
     (rf"(?P<text>.+ is faster (?:than|at|up to) .*?) {WHERE}(?:, [^()]*)?\)\.", turns),
-    (rf"(?P<system>[^:]+?) (?:ran|fit) up to \|V\| = (?P<at>{N}), (?P<text>.*) {WHERE}"
-     r"(?:, [^()]*)?\)\.", reach),
-    (rf"Four times the tokens take (?P<text>.*); ×4 is linear, .*? {WHERE}(?:, [^()]*)?\)\.",
-     grown),
+    (
+        rf"(?P<system>[^:]+?) (?:ran|fit) up to \|V\| = (?P<at>{N}), (?P<text>.*) {WHERE}"
+        r"(?:, [^()]*)?\)\.",
+        reach,
+    ),
+    (
+        rf"Four times the tokens take (?P<text>.*); ×4 is linear, .*? {WHERE}(?:, [^()]*)?\)\.",
+        grown,
+    ),
     (rf"Out of memory: (?P<text>.*) {WHERE}(?:, [^()]*)?\)\.", reached),
-    (rf"No system ran out of memory(?: up to \|V\| = (?P<at>{N}), where this sweep ends)?"
-     rf"(?:, so no threshold is known)? {WHERE}\)\.", no_end),
-    (rf"(?P<system>.+) at \|V\| = (?P<at>{N}): (?P<own>{Q}) of (?P<total>{Q})"
-     rf" \((?P<share>\d+)%\) is"
-     rf" (?P<kind>.+) {WHERE}\)\.", largest_kind),
+    (
+        rf"No system ran out of memory(?: up to \|V\| = (?P<at>{N}), where this sweep ends)?"
+        rf"(?:, so no threshold is known)? {WHERE}\)\.",
+        no_end,
+    ),
+    (
+        rf"(?P<system>.+) at \|V\| = (?P<at>{N}): (?P<own>{Q}) of (?P<total>{Q})"
+        rf" \((?P<share>\d+)%\) is"
+        rf" (?P<kind>.+) {WHERE}\)\.",
+        largest_kind,
+    ),
     (rf"What takes most of the peak at the largest \|V\|: (?P<text>.*) {WHERE}\)\.", stopped_by),
-    (rf"(?P<system>.+) at \|V\| = (?P<at>{N}): (?P<share>\d+)% of the time goes to (?P<part>.+)"
-     rf" {WHERE}\)\.", part_share),
-    (rf"\S+ holds (?P<stored>{N}) cells?(?:, of which (?P<cells>{N}) bear on the question)?, of"
-     rf" (?P<num>{N}) systems? \((?P<systems>.*?)\): (?P<ends>.*)\.", held),
+    (
+        rf"(?P<system>.+) at \|V\| = (?P<at>{N}): (?P<share>\d+)% of the time goes to (?P<part>.+)"
+        rf" {WHERE}\)\.",
+        part_share,
+    ),
+    (
+        rf"\S+ holds (?P<stored>{N}) cells?(?:, of which (?P<cells>{N}) bear on the question)?, of"
+        rf" (?P<num>{N}) systems? \((?P<systems>.*?)\): (?P<ends>.*)\.",
+        held,
+    ),
     (r"The cells come from (?P<n>\d+) runs; .*", runs),
     (rf"(?P<n>{N}) of (?P<all>{N}) (?:out-of-memory )?brackets are wider than 1%.*", wide),
     (rf"(?P<n>{N}) of (?P<all>{N}) cells are predictions, .*", predictions),
     (rf"(?P<n>{N}) cells? flagged (?P<flag>\w+): .*", flagged),
-    (rf"The fastest kernel of .+? by \|V\|: (?P<text>.*?)(?:; at .* host-bound)? {WHERE}\)\.",
-     fastest),
+    (
+        rf"The fastest kernel of .+? by \|V\|: (?P<text>.*?)(?:; at .* host-bound)? {WHERE}\)\.",
+        fastest,
+    ),
     (rf"At the largest \|V\| of each pair: (?P<text>.*) {WHERE}\)\.", pairs_of_kernels),
     (rf"(?P<n>{N}) cells? refused by .*", refused),
-    (rf"The largest \|V\| that (?:ran|fit) is (?P<at>{N}), under (?P<systems>.*?) {WHERE}"
-     rf"(?: of {Q})?\)\.", furthest),
+    (
+        rf"The largest \|V\| that (?:ran|fit) is (?P<at>{N}), under (?P<systems>.*?) {WHERE}"
+        rf"(?: of {Q})?\)\.",
+        furthest,
+    ),
     (rf"Memory ends for (?P<text>.*) {WHERE}\)\.", between),
-    (rf"At \|V\| = (?P<at>{N}) HiMix takes (?P<own>{Q}), (?P<rest>.*) {WHERE}\)\.",
-     lambda check: himix(check, "flops")),
-    (rf"An iteration takes (?P<own>{Q}), (?P<rest>.*) {WHERE}\)\.",
-     lambda check: himix(check, "time_s")),
+    (
+        rf"At \|V\| = (?P<at>{N}) HiMix takes (?P<own>{Q}), (?P<rest>.*) {WHERE}\)\.",
+        lambda check: himix(check, "flops"),
+    ),
+    (
+        rf"An iteration takes (?P<own>{Q}), (?P<rest>.*) {WHERE}\)\.",
+        lambda check: himix(check, "time_s"),
+    ),
     (r"HiMix has cells of (?P<n>\d+) models? here: .*", himix_models),
     (rf"Of (?P<cells>{N}) cells?, from run \S+ to run \S+: (?P<text>.*)\.", verdicts),
-    (r"This store has no such training step of a whole [\w.-]+; workbench sweep \S+ --store \S+"
-     r" adds it\.", plain),
+    (
+        r"This store has no such training step of a whole [\w.-]+; workbench sweep \S+ --store \S+"
+        r" adds it\.",
+        plain,
+    ),
     (r"(?:Measured on|Kernels that|The two environments|No cell that ran in both) .*", plain),
-    (r"Not compared against .*|There is no system besides .*|.* is compared with nothing: .*"
-     r"|No other system has .*|Nothing can be recommended: .*|How the seconds grow .*"
-     r"|What takes the bytes is unknown.*"
-     r"|No cell here .*", plain),
-]  # fmt: skip
+    (
+        r"Not compared against .*|There is no system besides .*|.* is compared with nothing: .*"
+        r"|No other system has .*|Nothing can be recommended: .*|How the seconds grow .*"
+        r"|What takes the bytes is unknown.*"
+        r"|No cell here .*",
+        plain,
+    ),
+]
 
 
 def sentences(found: Contents) -> Iterator[tuple[str, str]]:

@@ -25,9 +25,17 @@ from workbench.store import Store
 ONCE = Protocol(iterations=2)
 """A trial, as a search for a threshold makes them."""
 RANK = {
-    "scope": "decoder", "num_visual": 40, "num_text": 8, "zero": 3, "world_size": 4,
-    "logits": "text", "checkpoint": True, "pass": "train", "kernel": "eager", "dtype": "float32",
-}  # fmt: skip
+    "scope": "decoder",
+    "num_visual": 40,
+    "num_text": 8,
+    "zero": 3,
+    "world_size": 4,
+    "logits": "text",
+    "checkpoint": True,
+    "pass": "train",
+    "kernel": "eager",
+    "dtype": "float32",
+}
 
 
 @pytest.fixture
@@ -81,10 +89,11 @@ def test_what_was_measured_by_hand_is_repeated_by_what_its_report_prints(here: P
     cell, shown = picture(here)
     records = [
         measure(make_cell(model=model, **RANK), "cpu", ONCE.model_copy(update={"emulate": "all"})),
-        measure(make_cell(model=model, num_visual=24, kernel="eager", dtype="float32"), "cpu",
-                ONCE),
+        measure(
+            make_cell(model=model, num_visual=24, kernel="eager", dtype="float32"), "cpu", ONCE
+        ),
         measure(make_cell(**cell), "cpu", ONCE, pictures=shown),
-    ]  # fmt: skip
+    ]
     store = campaign(here / "campaign.db", records)
     files = write_report(store, here / "out", static_images=False)
     found = contents(store)

@@ -212,8 +212,10 @@ def test_a_run_that_is_no_sweep_is_repeated_by_a_sweep_over_its_cells(tmp_path: 
     (spec,) = files.specs
     (point,) = load_sweep(spec).points()
     assert (point.cell, point.source, point.device) == (
-        golden.record(num_visual=64).cell, "measured", "cpu",
-    )  # fmt: skip
+        golden.record(num_visual=64).cell,
+        "measured",
+        "cpu",
+    )
     assert f"workbench sweep data/{spec.name}" in files.reproduce.read_text()
     assert "workbench report again.db" in files.reproduce.read_text()
 
@@ -266,10 +268,15 @@ def test_pictures_and_paper_are_written(stores: Path, tmp_path: Path) -> None:
 
 def test_hostile_names_are_text_on_paper(stores: Path, tmp_path: Path) -> None:
     found = contents(stores / "hostile.db")
-    told = json.loads(typst.query(
-        template(), "heading.where(level: 1)", field="body", ignore_system_fonts=True,
-        sys_inputs=inputs(found, "@STAMP@", (), tmp_path),
-    ))  # fmt: skip
+    told = json.loads(
+        typst.query(
+            template(),
+            "heading.where(level: 1)",
+            field="body",
+            ignore_system_fonts=True,
+            sys_inputs=inputs(found, "@STAMP@", (), tmp_path),
+        )
+    )
     words = [body.get("text") for body in told]
     assert words[: len(found.sections)] == [section.title for section in found.sections]
     assert golden.HOSTILE in words[0]

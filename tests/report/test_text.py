@@ -26,15 +26,39 @@ LINKED = re.compile(
 @pytest.mark.parametrize(
     "text",
     [
-        HOSTILE, "a_b_c", "_x_", "__init__", "- list", "+ list", "1. list", "# head", "=====",
+        HOSTILE,
+        "a_b_c",
+        "_x_",
+        "__init__",
+        "- list",
+        "+ list",
+        "1. list",
+        "# head",
+        "=====",
         "---",
-        "> quote", "a | b", "`code`", "~~gone~~", "![i](u)", "<img src=x onerror=alert(1)>",
-        "&copy;", "back\\slash\\| end", "https://example.com", "x@example.com",
-        "HTTP://a.b", "WWW.example.com", "see www.example.com/a?b", "a_b@example.com",
-        "https://x@y.example", "xmpp:a@b.example", "mailto:a@b.example", "[a]: b", "$x$",
-        "mistral-7b-v0.3", "S-Attn · sdpa · chunk 16,384",
+        "> quote",
+        "a | b",
+        "`code`",
+        "~~gone~~",
+        "![i](u)",
+        "<img src=x onerror=alert(1)>",
+        "&copy;",
+        "back\\slash\\| end",
+        "https://example.com",
+        "x@example.com",
+        "HTTP://a.b",
+        "WWW.example.com",
+        "see www.example.com/a?b",
+        "a_b@example.com",
+        "https://x@y.example",
+        "xmpp:a@b.example",
+        "mailto:a@b.example",
+        "[a]: b",
+        "$x$",
+        "mistral-7b-v0.3",
+        "S-Attn · sdpa · chunk 16,384",
     ],
-)  # fmt: skip
+)
 def test_markdown_shows_exactly_the_text(text: str) -> None:
     html = shown(markdown(text))
     inner = re.fullmatch(r"<p>(.*)</p>\n", html, re.DOTALL)
@@ -64,5 +88,8 @@ def test_line_breaks_do_not_break_out() -> None:
 
 def test_listed() -> None:
     assert [listed(list(words)) for words in ("", "a", "ab", "abc")] == [
-        "", "a", "a and b", "a, b and c",
-    ]  # fmt: skip
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]

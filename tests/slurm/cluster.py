@@ -21,8 +21,14 @@ from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = (
-    "munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacctmgr",
-)  # fmt: skip
+    "munged",
+    "mariadbd",
+    "mariadb-install-db",
+    "slurmdbd",
+    "slurmctld",
+    "slurmd",
+    "sacctmgr",
+)
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 NUM_GPUS = {"h100": 2, "a100": 1}
 """On this machine's node, and on the second."""
@@ -144,9 +150,12 @@ class Cluster:
         with log.open("ab") as out:
             process = subprocess.Popen(
                 [shutil.which(name, path=PATH) or name, *arguments],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                env=self._environment(), start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self._environment(),
+                start_new_session=True,
+            )
         with (self.folder / "processes").open("a") as file:
             file.write(f"{name} {process.pid} {' '.join(arguments)}\n")
         return log
@@ -224,20 +233,28 @@ class Cluster:
         data = self.folder / "mysql"
         common = ["--no-defaults", f"--datadir={data}", f"--user={user()}"]
         subprocess.run(
-            ["mariadb-install-db", *common, "--skip-test-db"], env=self._environment(),
-            capture_output=True, check=True,
-        )  # fmt: skip
+            ["mariadb-install-db", *common, "--skip-test-db"],
+            env=self._environment(),
+            capture_output=True,
+            check=True,
+        )
         first = self.folder / "first.sql"
         first.write_text(
             "CREATE USER slurm@'127.0.0.1';\n"
             "GRANT ALL ON slurm.* TO slurm@'127.0.0.1';\nCREATE DATABASE slurm;\n"
         )
         log = self._start(
-            "mariadbd", *common, f"--port={port}", "--bind-address=127.0.0.1",
-            f"--socket={self.folder}/mysql.socket", f"--init-file={first}",
-            "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0",
-            "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900",
-        )  # fmt: skip
+            "mariadbd",
+            *common,
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--socket={self.folder}/mysql.socket",
+            f"--init-file={first}",
+            "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-lock-wait-timeout=900",
+        )
         _until("mariadbd", lambda: _listens(port), log)
 
     def down(self) -> None:

@@ -16,15 +16,15 @@ from workbench.devices import DEVICES
 from workbench.errors import Failure, RequestError
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
-from workbench.probe.predicting.roofline import Rates, times, works
+from workbench.probe.predicting.roofline import Rates, predict_times, works
 from workbench.probe.workers.client import Client
 from workbench.probe.workers.seat import Seat
 from workbench.record import Environment, Record
 from workbench.spec import Grid, Sweep, make_cell
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate, floor_of, unusable
-from workbench.sweep.carry import carried
-from workbench.sweep.efficiency import Case, Cases, fit
+from workbench.sweep.calibration_fit import Case, Cases, fit
+from workbench.sweep.calibration_transfer import carried
 from workbench.sweep.plan import plan
 from workbench.sweep.run import environment_of, run_sweep
 from workbench.sweep.validate import validation
@@ -62,13 +62,18 @@ def measured(noise: float, environment: Environment = H200, **fields) -> list[Re
     found = []
     for point in product(MODELS, ("s_attn", "d_attn"), ("forward", "train"), SIZES):
         cell, work = work_of(*point)
-        seconds = times(work, TRUE, None).total * math.exp(draw.gauss(0, noise))
+        seconds = predict_times(work, TRUE, None).total * math.exp(draw.gauss(0, noise))
         found.append(
             Record(
-                cell=cell, source="measured", device="NVIDIA H200", status="ok",
-                metrics={"time_s": seconds}, environment=environment, **fields,
+                cell=cell,
+                source="measured",
+                device="NVIDIA H200",
+                status="ok",
+                metrics={"time_s": seconds},
+                environment=environment,
+                **fields,
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -149,9 +154,16 @@ def test_the_file_is_readable_sorted_and_says_where_it_is_from(exact, file) -> N
     assert list(document) == sorted(document)
     assert document["stores"][0]["num_records"] == 32
     assert document["environments"] == [
-        {"gpu": "NVIDIA H200", "driver": "570", "cuda": "12.8", "cpu": None, "num_threads": None,
-         "torch": "2.11.0", "transformers": None}
-    ]  # fmt: skip
+        {
+            "gpu": "NVIDIA H200",
+            "driver": "570",
+            "cuda": "12.8",
+            "cpu": None,
+            "num_threads": None,
+            "torch": "2.11.0",
+            "transformers": None,
+        }
+    ]
     assert document["covered"]["num_visual"] == [64, 131_072]
 
 
@@ -192,9 +204,13 @@ def test_an_h200_calibrates_an_h100(exact, file, tmp_path, capsys) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("a100-80gb", "of the same peaks"), ("cpu", "of the same peaks"), (CARD, "already"),
-     ("h900", "h900")],
-)  # fmt: skip
+    [
+        ("a100-80gb", "of the same peaks"),
+        ("cpu", "of the same peaks"),
+        (CARD, "already"),
+        ("h900", "h900"),
+    ],
+)
 def test_where_a_calibration_cannot_be_carried_to(exact, name, message) -> None:
     with pytest.raises(RequestError, match=message):
         carried(exact, name)
@@ -251,10 +267,14 @@ def test_a_rate_that_decides_no_cell_is_undetermined(tmp_path) -> None:
         cell, work = work_of(*point)
         records.append(
             Record(
-                cell=cell, source="measured", device="cpu", status="ok", environment=cpu,
-                metrics={"time_s": times(work, slow, None).total},
+                cell=cell,
+                source="measured",
+                device="cpu",
+                status="ok",
+                environment=cpu,
+                metrics={"time_s": predict_times(work, slow, None).total},
             )
-        )  # fmt: skip
+        )
     found = calibrate([stored(tmp_path / "cpu.db", records)])
     assert "bytes" in found.undetermined
     assert found.bytes_per_s == {}

@@ -147,9 +147,12 @@ def test_a_cell_is_emulated_in_one_way_within_a_sweep() -> None:
     from workbench.spec import Protocol
 
     fields = {
-        "device": "cpu", "visual": 8, "scopes": "decoder", "passes": "train",
+        "device": "cpu",
+        "visual": 8,
+        "scopes": "decoder",
+        "passes": "train",
         "options": {"zero": 3, "world_size": 4},
-    }  # fmt: skip
+    }
     every, some = (Grid(**fields, protocol=Protocol(emulate=n)) for n in ("all", 2))
     assert len(plan(Sweep(name="s", grids=(every, every)))) == 1
     with pytest.raises(RequestError, match=r"emulate 2: .* with emulate all too"):

@@ -153,10 +153,11 @@ def spec(folder: Path, model: str, num_cells: int) -> Path:
 def start(path: Path, store: Path, *more: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "workbench.cli", "sweep", str(path), "--store", str(store), *more],
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE,
+        text=True,
         # A test run in the background ignores interrupts, and its children would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
 
 
 def wait_for(store: Path, num_records: int) -> None:

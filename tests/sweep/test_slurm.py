@@ -46,9 +46,14 @@ def spec(folder: Path, **changes: object) -> Path:
     sizes = list(range(64, 64 + NUM_CELLS // 2))
     protocol = {"min_samples": 10_000, "precision": None, "max_seconds": 0.5}
     document = {
-        "models": model, "visual": sizes, "attentions": ["s_attn", "d_attn"], "device": "cpu",
-        "dtypes": "float32", "protocol": protocol, **changes,
-    }  # fmt: skip
+        "models": model,
+        "visual": sizes,
+        "attentions": ["s_attn", "d_attn"],
+        "device": "cpu",
+        "dtypes": "float32",
+        "protocol": protocol,
+        **changes,
+    }
     path = folder / "spec.yaml"
     path.write_text(json.dumps(document))
     return path
@@ -61,8 +66,10 @@ def command(*words: str) -> list[str]:
 def start(cluster: Cluster, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         command("sweep", *words, "--engine", "slurm", "--time", str(MINUTES)),
-        env={**os.environ, **cluster.variables}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        env={**os.environ, **cluster.variables},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def the_run(folder: Path) -> Run | None:
@@ -130,9 +137,12 @@ def hold_all(jobs: list[Job], coordinator: "subprocess.Popen[str]") -> None:
 def shown(cluster: Cluster, store: Path) -> dict[str, tuple[str, int]]:
     """State and number of starts of each job, as ``workbench jobs`` has them."""
     done = subprocess.run(
-        command("jobs", "--store", str(store), "--json"), env={**os.environ, **cluster.variables},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        command("jobs", "--store", str(store), "--json"),
+        env={**os.environ, **cluster.variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return {row["job"]: (row["state"], row["starts"]) for row in json.loads(done.stdout)}
 
 
@@ -159,8 +169,9 @@ def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     *jobs, waits = batches(folder)[0].jobs
     hold_all(jobs, first)
     assert shown(cluster, store) == {
-        **{job.id: ("RUNNING", 1) for job in jobs}, waits.id: ("PENDING", 0)
-    }  # fmt: skip
+        **{job.id: ("RUNNING", 1) for job in jobs},
+        waits.id: ("PENDING", 0),
+    }
     cluster.run("scancel", str(waits.id))
     assert shown(cluster, store)[waits.id] == ("CANCELLED", 0)
     there = set(processes(SLURMD_NODENAME=SECOND))
@@ -207,8 +218,9 @@ def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
     assert left
     assert left < set(killed.content.points)
     assert {job.number for job in jobs if list(folder.glob(f"*/000/{job.number}.*-1.*"))} == {
-        hangs.number, lost.number
-    }  # fmt: skip
+        hangs.number,
+        lost.number,
+    }
     assert ends(cluster, killed) == {"FAILED"}
     assert ends(cluster, hangs) == {"REQUEUED", "COMPLETED"}
     assert ends(cluster, lost) == {"NODE_FAIL", "COMPLETED"}
@@ -252,9 +264,13 @@ def refused(capsys: pytest.CaptureFixture[str], says: str, spec: Path, *words: s
     ],
 )
 def test_what_the_cluster_lacks_is_refused_before_anything_is_submitted(
-    words: tuple[str, ...], says: str, cluster: Cluster, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    words: tuple[str, ...],
+    says: str,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     jobs = cluster.run("sacct", "--noheader", "--allocations").stdout
     path = spec(tmp_path, device="auto" if "--store" in words else "cuda")
     folder = Path(f"/dev/shm/{tmp_path.name}")

@@ -13,7 +13,7 @@ from workbench.store import Store
 from workbench.store_claims import Owner
 from workbench.sweep.engines.slurm_folder import Job, JobFile, begin, cell_id, wanted_run
 from workbench.sweep.engines.slurm_job import by_task, run_job
-from workbench.sweep.plan import Identity, Task, place_elsewhere
+from workbench.sweep.plan import CellId, Task, place_elsewhere
 
 ELSEWHERE = "NVIDIA A100-SXM4-80GB"
 
@@ -28,15 +28,17 @@ def _own_handler() -> Iterator[None]:
 def job_of(folder: Path, num_cells: int) -> Job:
     quick = Protocol(min_samples=1, precision=None)
     grid = Grid(
-        models=(small_model("mistral", folder),), visual=tuple(range(4, 4 + num_cells)),
-        dtypes=("float32",), protocol=quick,
-    )  # fmt: skip
+        models=(small_model("mistral", folder),),
+        visual=tuple(range(4, 4 + num_cells)),
+        dtypes=("float32",),
+        protocol=quick,
+    )
     sweep = Sweep(name="s", grids=(grid,))
     run = begin(folder, wanted_run(sweep, "mixed", 1, ()))
     return run.add([JobFile(points=tuple(sweep.points()))], 60).jobs[0]
 
 
-def name_of(point: Point, device: str = ELSEWHERE) -> Identity:
+def name_of(point: Point, device: str = ELSEWHERE) -> CellId:
     return point.cell.key, point.source, device
 
 
@@ -49,10 +51,16 @@ def earlier(
     with Store.open(path, "w") as store:
         store.begin_run("s", {}, Environment(gpu=ELSEWHERE), run_id=run)
         for point, status in ended.items():
-            store.add(run, Record(
-                cell=point.cell, source="measured", device=ELSEWHERE, status=status,
-                started_at="2026-01-01T00:00:00+00:00",
-            ))  # fmt: skip
+            store.add(
+                run,
+                Record(
+                    cell=point.cell,
+                    source="measured",
+                    device=ELSEWHERE,
+                    status=status,
+                    started_at="2026-01-01T00:00:00+00:00",
+                ),
+            )
         for point in under_way:
             assert store.claim(run, name_of(point))
 
@@ -71,8 +79,9 @@ def test_a_cell_that_another_kind_of_gpu_ran_is_not_run_again(tmp_path: Path) ->
     run_job(job, Status.KILLED, "5-2")
     found = {record.cell.num_visual: record for record in shard(job)}
     assert {size: str(record.status) for size, record in found.items()} == {
-        third.cell.num_visual: "killed", fourth.cell.num_visual: "ok"
-    }  # fmt: skip
+        third.cell.num_visual: "killed",
+        fourth.cell.num_visual: "ok",
+    }
     assert found[third.cell.num_visual].error == "its job ended while it ran, 2 times"
     assert {record.device for record in found.values()} == {"cpu"}
 
@@ -93,15 +102,22 @@ def test_two_processes_of_one_job_share_its_cells(tmp_path: Path) -> None:
     run, path = job.batch.folder.parent.name, job.batch.folder / f"{job.number}.5-2.part.db"
     with Store.open(path, "w") as store:
         store.begin_run("s", {}, Environment(), run_id=run)
-        store.add(run, Record(
-            cell=first.cell, source="measured", device="cpu", status=Status.OK,
-            started_at="2026-01-01T00:00:00+00:00",
-        ))  # fmt: skip
+        store.add(
+            run,
+            Record(
+                cell=first.cell,
+                source="measured",
+                device="cpu",
+                status=Status.OK,
+                started_at="2026-01-01T00:00:00+00:00",
+            ),
+        )
         mate = Owner("elsewhere", "boot", "pid:[1]", 1, "1")
         assert store.claim(run, name_of(second, "cpu"), owner=mate)
     run_job(job, Status.KILLED, "5-2")
     with Store.open(path) as store:
         assert [record.cell.num_visual for record in store.records()] == [
-            first.cell.num_visual, third.cell.num_visual
-        ]  # fmt: skip
+            first.cell.num_visual,
+            third.cell.num_visual,
+        ]
         assert store.claimed(run) == [name_of(second, "cpu")]

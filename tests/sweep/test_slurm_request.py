@@ -41,10 +41,15 @@ SWEEP = Sweep(name="s", grids=(Grid(visual=(4, 8), device="cpu"),))
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("90", 90), ("5:30", 6), ("1:30:00", 90), ("0:00:30", 1), ("2-0", 2880),
-        ("1-12:30", 2190), ("1-00:00:00", 1440),
+        ("90", 90),
+        ("5:30", 6),
+        ("1:30:00", 90),
+        ("0:00:30", 1),
+        ("2-0", 2880),
+        ("1-12:30", 2190),
+        ("1-00:00:00", 1440),
     ],
-)  # fmt: skip
+)
 def test_time_limits_are_read_as_slurm_reads_them(text: str, expected: int) -> None:
     assert minutes(text) == expected
 
@@ -57,8 +62,9 @@ def test_other_time_limits_are_refused(text: str) -> None:
 
 def test_further_options_of_sbatch_are_names_and_values() -> None:
     assert pairs(["account=vision", "--mem-per-cpu=2G"]) == {
-        "account": "vision", "mem-per-cpu": "2G"
-    }  # fmt: skip
+        "account": "vision",
+        "mem-per-cpu": "2G",
+    }
 
 
 @pytest.mark.parametrize(
@@ -151,9 +157,12 @@ def test_a_wrong_request_leaves_nothing_behind(
     spec.write_text(json.dumps({"models": model, "visual": 4, "device": "cpu"}))
     done = subprocess.run(
         [sys.executable, "-m", "workbench.cli", "sweep", str(spec), *words],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    )
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
@@ -186,24 +195,35 @@ def test_batches_are_written_before_they_are_submitted(tmp_path: Path) -> None:
 
 
 ABSURD = {
-    "name": "wb-1", "submitted_at": "2026-01-01T00:00:00", "num_jobs": 1, "minutes": 1,
-}  # fmt: skip
+    "name": "wb-1",
+    "submitted_at": "2026-01-01T00:00:00",
+    "num_jobs": 1,
+    "minutes": 1,
+}
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{}", "[]", '{"name": "../x", "num_jobs": -1}', "\x80", "[" * 100_000,
+        "",
+        "{}",
+        "[]",
+        '{"name": "../x", "num_jobs": -1}',
+        "\x80",
+        "[" * 100_000,
         *(
             json.dumps({**ABSURD, **change})
             for change in (
-                {"num_jobs": 10**30}, {"minutes": 10**400},
+                {"num_jobs": 10**30},
+                {"minutes": 10**400},
                 {"submitted_at": "9999-99-99T99:99:99"},
-                {"name": "x\n#SBATCH --uid=0"}, {"jobs": ["7; rm -r x"]}, {"more": 1},
+                {"name": "x\n#SBATCH --uid=0"},
+                {"jobs": ["7; rm -r x"]},
+                {"more": 1},
             )
         ),
     ],
-)  # fmt: skip
+)
 def test_a_stranger_s_folder_is_refused(tmp_path: Path, text: str) -> None:
     run = begin(tmp_path, wanted_run(SWEEP, "gpu", 1, ()))
     batch = run.add([JobFile(points=tuple(SWEEP.points()))], 5)

@@ -18,9 +18,25 @@ Samples = Mapping[tuple[str, str, str], Sequence[float]]
 """Samples of the metric by (key, source, device)."""
 
 COLUMNS = [
-    "key", "source", "device", "series", "model", "scope", "pass", "num_visual", "metric", "old",
-    "new", "ratio", "low", "high", "old_num_samples", "new_num_samples", "verdict", "note",
-]  # fmt: skip
+    "key",
+    "source",
+    "device",
+    "series",
+    "model",
+    "scope",
+    "pass",
+    "num_visual",
+    "metric",
+    "old",
+    "new",
+    "ratio",
+    "low",
+    "high",
+    "old_num_samples",
+    "new_num_samples",
+    "verdict",
+    "note",
+]
 
 
 def environment_differences(old: Environment, new: Environment) -> list[str]:
@@ -60,10 +76,16 @@ def compare(
             found.append({**facts, "verdict": UNKNOWN, "note": note})
             continue
         sampled = old_samples.get(identity, ()), new_samples.get(identity, ())
-        found.append({
-            **facts, "old": was[metric], "new": now[metric], "old_num_samples": len(sampled[0]),
-            "new_num_samples": len(sampled[1]), **_judged(was, now, sampled, metric, tolerance),
-        })  # fmt: skip
+        found.append(
+            {
+                **facts,
+                "old": was[metric],
+                "new": now[metric],
+                "old_num_samples": len(sampled[0]),
+                "new_num_samples": len(sampled[1]),
+                **_judged(was, now, sampled, metric, tolerance),
+            }
+        )
     return pd.DataFrame(found, columns=COLUMNS)
 
 

@@ -36,12 +36,16 @@ def efficiency_lengths(frame: pd.DataFrame, baseline: str, metrics: Sequence[str
                 at = both["num_visual"].to_numpy()
                 not_less = np.flatnonzero(~less)
                 start = not_less[-1] + 1 if len(not_less) else 0
-                found.append({
-                    **{name: first[name] for name in _PLACE},
-                    "series": series, "attention": first["attention"], "baseline": baseline,
-                    "metric": metric,
-                    "less_from": int(at[start]) if start < len(at) else None,
-                    "not_less_at": int(at[start - 1]) if start else None,
-                })  # fmt: skip
+                found.append(
+                    {
+                        **{name: first[name] for name in _PLACE},
+                        "series": series,
+                        "attention": first["attention"],
+                        "baseline": baseline,
+                        "metric": metric,
+                        "less_from": int(at[start]) if start < len(at) else None,
+                        "not_less_at": int(at[start - 1]) if start else None,
+                    }
+                )
     table = pd.DataFrame(found, columns=_COLUMNS)
     return table.astype({"less_from": "Int64", "not_less_at": "Int64"})

@@ -20,17 +20,18 @@ class Growth(NamedTuple):
     high: int
 
 
-def growth(num_visual: Sequence[int] | np.ndarray, values: Sequence[float] | np.ndarray) -> (
-    Growth | None
-):  # fmt: skip
+def growth(
+    num_visual: Sequence[int] | np.ndarray, values: Sequence[float] | np.ndarray
+) -> Growth | None:
     """Between the largest |V| and the one nearest to a quarter of it; None without such a pair.
 
     Where the two are not four times apart the factor is that of a power law through both.
     """
     pairs = sorted(
-        (int(at), float(value)) for at, value in zip(num_visual, values, strict=True)
+        (int(at), float(value))
+        for at, value in zip(num_visual, values, strict=True)
         if at > 0 and value > 0
-    )  # fmt: skip
+    )
     if not pairs:
         return None
     high, above = pairs[-1]

@@ -21,7 +21,7 @@ SHARED = tuple(name for name in SYSTEM if name not in OF_ONE)
 NEAR = 2.0
 """The factor within which a |V| is near the one that is asked for."""
 
-Identity = tuple[str, str, str, str]
+RecordId = tuple[str, str, str, str]
 """(run, key, source, device)."""
 Columns = dict[str, np.ndarray]
 
@@ -29,7 +29,7 @@ Columns = dict[str, np.ndarray]
 class Samples(Protocol):
     """Seconds of a cell; a mapping does, or what looks them up one by one."""
 
-    def get(self, key: Identity, default: Sequence[float], /) -> Sequence[float]:
+    def get(self, key: RecordId, default: Sequence[float], /) -> Sequence[float]:
         """The samples of a cell, ``default`` where there are none."""
         ...
 
@@ -38,12 +38,35 @@ _IDENTITY = ("run", "key", "source", "device")
 _READ = ("series", "num_visual", "status", "num_samples", "time_s")
 _GROUP = (*SUBJECT, *CONDITIONS, "source", "device")
 COLUMNS = [
-    *_GROUP, "series", "attention", "kernel", "max_visual", "fails_at", "baseline",
-    "baseline_series", "baseline_max_visual", "baseline_fails_at", "furthest_series",
-    "visual_ratio", "metric", "size", "num_visual", "value", "baseline_value", "ratio",
-    "ratio_low", "ratio_high", "num_samples", "baseline_num_samples", "flags", "baseline_flags",
-    "crosses_at", "won", "lost", "waits",
-]  # fmt: skip
+    *_GROUP,
+    "series",
+    "attention",
+    "kernel",
+    "max_visual",
+    "fails_at",
+    "baseline",
+    "baseline_series",
+    "baseline_max_visual",
+    "baseline_fails_at",
+    "furthest_series",
+    "visual_ratio",
+    "metric",
+    "size",
+    "num_visual",
+    "value",
+    "baseline_value",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "num_samples",
+    "baseline_num_samples",
+    "flags",
+    "baseline_flags",
+    "crosses_at",
+    "won",
+    "lost",
+    "waits",
+]
 
 
 class Turns(NamedTuple):
@@ -105,11 +128,15 @@ def _group(
     columns = {name: group[name].to_numpy() for name in names}
     codes, distinct, _ = kinds(group, ("series", "attention", "kernel", *SHARED))
     systems = [
-        _System(str(line["series"]), str(line["attention"]), str(line["kernel"]),
-                tuple(None if pd.isna(line[name]) else line[name] for name in SHARED),
-                _taken(columns, codes == code))
+        _System(
+            str(line["series"]),
+            str(line["attention"]),
+            str(line["kernel"]),
+            tuple(None if pd.isna(line[name]) else line[name] for name in SHARED),
+            _taken(columns, codes == code),
+        )
         for code, line in enumerate(distinct.to_dict("records"))
-    ]  # fmt: skip
+    ]
     plain = [s for s in systems if s.attention == BASELINE]
     kept: dict[tuple[str, tuple[Any, ...]], _System | None] = {}
     found = []
@@ -220,9 +247,10 @@ def _shared_sizes(system: _System, baseline: _System, metric: str) -> list[int]:
     """Every |V| at which both have a metric, and which are not one and the same record."""
     ours, theirs = system.places(metric), baseline.places(metric)
     return sorted(
-        at for at in ours.keys() & theirs.keys()
+        at
+        for at in ours.keys() & theirs.keys()
         if baseline.ran["series"][theirs[at]] != system.series
-    )  # fmt: skip
+    )
 
 
 def _compares(system: _System, baseline: _System, metrics: Sequence[str]) -> bool:
@@ -301,7 +329,7 @@ def _row(columns: Columns, place: int) -> dict[str, Any]:
     return {name: values[place] for name, values in columns.items()}
 
 
-def _identity(row: dict[str, Any]) -> Identity:
+def _identity(row: dict[str, Any]) -> RecordId:
     run, key, source, device = (str(row[name]) for name in _IDENTITY)
     return run, key, source, device
 

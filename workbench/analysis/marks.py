@@ -14,11 +14,24 @@ FEW = 3
 """Samples up to which their number is told with the figure."""
 OF_ALL = {"emulated": "emulated", "memory_cap": "smaller card emulated"}
 """Flags that bear on every figure of a record, and their word."""
-OF_TIME = {"no_warmup": "cold", "power_capped": "power-capped", "throttled": "throttled",
-           "shared": "shared card", "host_bound": "host-bound"}  # fmt: skip
+OF_TIME = {
+    "no_warmup": "cold",
+    "power_capped": "power-capped",
+    "throttled": "throttled",
+    "shared": "shared card",
+    "host_bound": "host-bound",
+}
 """Flags that bear on its seconds."""
-LETTERS = {"emulated": "e", "smaller card emulated": "m", "cold": "c", "power-capped": "p",
-           "throttled": "t", "shared card": "s", "host-bound": "h", "predicted": "*"}  # fmt: skip
+LETTERS = {
+    "emulated": "e",
+    "smaller card emulated": "m",
+    "cold": "c",
+    "power-capped": "p",
+    "throttled": "t",
+    "shared card": "s",
+    "host-bound": "h",
+    "predicted": "*",
+}
 """A mark in a table, whose note has the word."""
 MEANING = {
     "emulated": "one rank of many ran on one card, and nothing was communicated",
@@ -73,9 +86,10 @@ def together(every: Iterable[Sequence[str]]) -> str:
     if counts:
         low, high = min(counts), max(counts)
         found.append(
-            f"{low} to {high} samples" if low != high
+            f"{low} to {high} samples"
+            if low != high
             else f"{high} sample{'' if high == 1 else 's'}"
-        )  # fmt: skip
+        )
     return ", ".join(found)
 
 

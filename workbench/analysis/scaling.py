@@ -17,9 +17,27 @@ MIN_CURVE = 3
 """Different |V| that a curve needs to be drawn."""
 
 _CURVE = [*LINE, "metric", "num_visual", "value", "low", "high"]
-_FITS = [*LINE, "metric", "num_points", "a", "a_low", "a_high", "b", "b_low", "b_high", "c",
-         "c_low", "c_high", "scatter", "shape", "note", "growth", "grows_from", "grows_to",
-         "host_bound"]  # fmt: skip
+_FITS = [
+    *LINE,
+    "metric",
+    "num_points",
+    "a",
+    "a_low",
+    "a_high",
+    "b",
+    "b_low",
+    "b_high",
+    "c",
+    "c_low",
+    "c_high",
+    "scatter",
+    "shape",
+    "note",
+    "growth",
+    "grows_from",
+    "grows_to",
+    "host_bound",
+]
 
 
 def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -54,8 +72,14 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
             found = fit_curve(at[own], columns[metric][own])
             facts = {**line, "metric": metric}
             waited = at[places[ended[places] & held_up[metric][places]]]
-            fits.append({**facts, **_described(found), **_grown(at[own], columns[metric][own]),
-                         "host_bound": tuple(waited.tolist())})  # fmt: skip
+            fits.append(
+                {
+                    **facts,
+                    **_described(found),
+                    **_grown(at[own], columns[metric][own]),
+                    "host_bound": tuple(waited.tolist()),
+                }
+            )
             if found.shape is not None and len(np.unique(at[own])) >= MIN_CURVE:
                 curved.append(facts)
                 curves.append(_curve(found, at[own]))

@@ -9,10 +9,14 @@ if TYPE_CHECKING:
     from workbench.record import Record
 
 KINDS = {
-    "working": "temporary tensors", "inputs": "the inputs", "weights": "weights",
-    "activations": "activations kept for the backward", "logits": "logits",
-    "gradients": "gradients", "optimizer": "optimizer states",
-}  # fmt: skip
+    "working": "temporary tensors",
+    "inputs": "the inputs",
+    "weights": "weights",
+    "activations": "activations kept for the backward",
+    "logits": "logits",
+    "gradients": "gradients",
+    "optimizer": "optimizer states",
+}
 """Kinds of memory in the words of who asks what stopped a cell."""
 _HELD_OUT = re.compile(r"held-out error of ([^:]+): ([\d.]+%) at the median, ([\d.]+%) at worst")
 
@@ -40,8 +44,11 @@ def _seconds(found: "Record", seconds: float) -> str:
     """The seconds with how sure they are: the error of such cells, or the marks of the record."""
     words = f"{quantity(seconds, 's')} an iteration"
     if found.source == "measured":
-        marks = [word for name, word in MARKS.items()
-                 if any(flag.partition(":")[0] == name for flag in found.flags)]  # fmt: skip
+        marks = [
+            word
+            for name, word in MARKS.items()
+            if any(flag.partition(":")[0] == name for flag in found.flags)
+        ]
         marks += [f"{len(taken)} samples" for taken in [found.samples.get("time_s", [])] if taken]
         return f"{words} ({', '.join(marks)})" if marks else words
     for flag in found.flags:
@@ -56,8 +63,13 @@ def _seconds(found: "Record", seconds: float) -> str:
     return words
 
 
-MARKS = {"emulated": "emulated", "no_warmup": "cold", "power_capped": "power-capped",
-         "throttled": "throttled", "host_bound": "host-bound"}  # fmt: skip
+MARKS = {
+    "emulated": "emulated",
+    "no_warmup": "cold",
+    "power_capped": "power-capped",
+    "throttled": "throttled",
+    "host_bound": "host-bound",
+}
 """As ``analysis.marks`` has them, which a node without pandas lacks."""
 
 

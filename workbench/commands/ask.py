@@ -127,5 +127,8 @@ def _names(_: dict[str, Any]) -> dict[str, Any]:
 
 
 _ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "predict": _predict, "limit": _limit, "unit": _unit, "names": _names,
-}  # fmt: skip
+    "predict": _predict,
+    "limit": _limit,
+    "unit": _unit,
+    "names": _names,
+}

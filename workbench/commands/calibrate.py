@@ -35,7 +35,7 @@ def calibrate(
 
     found = fit_records(stores, device, run, alone)
     if carry_to is not None:
-        from workbench.sweep.carry import carried
+        from workbench.sweep.calibration_transfer import carried
 
         found = carried(found, carry_to)
     found.write(output)
@@ -49,8 +49,14 @@ def calibrate(
         f"{found.fitted.worst:.1%} at worst, {found.fitted.num_cells} cells, of which "
         f"{found.num_host_bound} are bound by the host and had no say in the rates"
     )
-    errors = ("errors of cells that a fit did not see", "kind of cell", "median", "worst", "bias",
-              "cells")  # fmt: skip
+    errors = (
+        "errors of cells that a fit did not see",
+        "kind of cell",
+        "median",
+        "worst",
+        "bias",
+        "cells",
+    )
     show.table(errors, _error_rows(found))
     if found.undetermined:
         print(f"not determined by these records: {', '.join(found.undetermined)}")
@@ -63,11 +69,16 @@ def _error_rows(found: "Calibration") -> list[tuple[str, ...]]:
 
     named = {**WAYS, "alone": f"a fit of {found.alone} alone"}
     return [
-        (named[way], kind, *(f"{e:.1%}" for e in (s.median, s.worst)), f"{s.bias:+.1%}",
-         str(s.num_cells))
+        (
+            named[way],
+            kind,
+            *(f"{e:.1%}" for e in (s.median, s.worst)),
+            f"{s.bias:+.1%}",
+            str(s.num_cells),
+        )
         for way, whole in found.held_out.items()
         for kind, s in {"all": whole, **found.held_out_by_kind[way]}.items()
-    ]  # fmt: skip
+    ]
 
 
 def _rows(found: "Calibration") -> list[tuple[str, ...]]:

@@ -18,8 +18,14 @@ def answer_case(case: Case) -> list[CaseAnswer]:
             except (RequestError, Unsupported):
                 largest = None
         time_s, peak = record.metrics.get("time_s"), record.metrics.get("peak_bytes")
-        found.append(CaseAnswer(
-            cell, record.status.value, time_s, None if peak is None else int(peak), largest,
-            tuple(record.flags),
-        ))  # fmt: skip
+        found.append(
+            CaseAnswer(
+                cell,
+                record.status.value,
+                time_s,
+                None if peak is None else int(peak),
+                largest,
+                tuple(record.flags),
+            )
+        )
     return found

@@ -30,10 +30,12 @@ Calibration = Annotated[
 Calibrations = Annotated[
     list[str] | None,
     typer.Option(
-        "--calibration", metavar="FILE|none", help="As in predict; once for each device.",
+        "--calibration",
+        metavar="FILE|none",
+        help="As in predict; once for each device.",
         show_default="those that come with the workbench",
     ),
-]  # fmt: skip
+]
 PredictedDevice = Annotated[str, typer.Option(help="A device entry, or a YAML file of one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Emulate = Annotated[

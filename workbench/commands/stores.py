@@ -58,9 +58,14 @@ def report(
         asked = read_case(case)
         told = case_table(asked, answer_case(asked))
     written = write_report(
-        store, output, static_images=not no_images, question=question, against=against,
-        note=own_words, case=told,
-    )  # fmt: skip
+        store,
+        output,
+        static_images=not no_images,
+        question=question,
+        against=against,
+        note=own_words,
+        case=told,
+    )
     for line in written.notes:
         show.note(line)
     if json_:
@@ -93,10 +98,18 @@ def dashboard(
     if not app.is_file():
         raise RequestError(f"dashboard: {app} is missing; run it from a checkout of the project")
     command = [
-        sys.executable, "-m", "streamlit", "run", str(app),
-        "--server.address=127.0.0.1", f"--server.port={port}", "--server.headless=true",
-        "--browser.gatherUsageStats=false", "--", str(store),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(app),
+        "--server.address=127.0.0.1",
+        f"--server.port={port}",
+        "--server.headless=true",
+        "--browser.gatherUsageStats=false",
+        "--",
+        str(store),
+    ]
     # In place of this process, so that a signal meets the dashboard itself.
     os.execv(sys.executable, command)
 

@@ -89,9 +89,15 @@ def sweep(
         from workbench.sweep.engines.slurm_cluster import minutes
 
         request = Request(
-            minutes(time), partition, gpus_per_task, gpu_type, cpus_per_task, workers,
-            pairs(sbatch or []), shared,
-        )  # fmt: skip
+            minutes(time),
+            partition,
+            gpus_per_task,
+            gpu_type,
+            cpus_per_task,
+            workers,
+            pairs(sbatch or []),
+            shared,
+        )
         order = Order(load_probe(probe), store, request, new_run, folder, choice, trace)
         if dry_run:
             _show_forecast(dry_run_slurm(order), json_)
@@ -113,9 +119,14 @@ def sweep(
             _show_forecast(found, json_)
             return
         summary = run_sweep(
-            wanted, store, new_run, workers=workers, calibrations=choice, trace=trace,
+            wanted,
+            store,
+            new_run,
+            workers=workers,
+            calibrations=choice,
+            trace=trace,
             max_minutes=max_minutes,
-        )  # fmt: skip
+        )
     if json_:
         show.emit(summary.document())
     _say_how_it_ended(summary, _again(context))

@@ -22,10 +22,21 @@ from workbench.units import AXIS_UNITS
 METRICS = {"time": "time_s", "memory": "peak_bytes", "FLOPs": "flops"}
 TOLERANCE = 0.02
 SHOWN = {
-    "verdict": "verdict", "series": "system", "num_visual": "|V|", "ratio": "new over old",
-    "low": "from", "high": "to", "old": "old", "new": "new", "note": "note", "model": "model",
-    "scope": "scope", "pass": "pass", "source": "source", "device": "device",
-}  # fmt: skip
+    "verdict": "verdict",
+    "series": "system",
+    "num_visual": "|V|",
+    "ratio": "new over old",
+    "low": "from",
+    "high": "to",
+    "old": "old",
+    "new": "new",
+    "note": "note",
+    "model": "model",
+    "scope": "scope",
+    "pass": "pass",
+    "source": "source",
+    "device": "device",
+}
 VERDICTS = ("slower", "faster", "can't tell", "same")
 MOST = 2_000
 """Rows of the table; the download holds all."""
@@ -103,9 +114,11 @@ def _top(table: pd.DataFrame, known: pd.DataFrame, metric: str) -> str:
 def _caption(known: pd.DataFrame, metric: str) -> str:
     """What was compared, on what, with how many samples."""
     about = METRIC_OF[metric]
-    words = [f"{about.label} ({about.convention}), new over old: {plural(len(known), 'cell')} of"
-             f" {listed(sorted(known['model'].unique()))},"
-             f" {listed([place(*each) for each in places(known)])}."]  # fmt: skip
+    words = [
+        f"{about.label} ({about.convention}), new over old: {plural(len(known), 'cell')} of"
+        f" {listed(sorted(known['model'].unique()))},"
+        f" {listed([place(*each) for each in places(known)])}."
+    ]
     counts = pd.concat([known["old_num_samples"], known["new_num_samples"]]).dropna()
     if counts.max() > 0:
         words.append(
@@ -122,8 +135,9 @@ def _sides(here: Data) -> tuple[Side, Side] | None:
     with first:
         name = here.name
         if len(names) > 1:
-            name = str(st.selectbox("Store of the old run", names, key="old_store",
-                                    bind="query-params"))  # fmt: skip
+            name = str(
+                st.selectbox("Store of the old run", names, key="old_store", bind="query-params")
+            )
     there = here if name == here.name else opened(name, stores_here()[name])
     if there is here and len(here.runs) < 2:
         return None
@@ -160,8 +174,9 @@ def _cells(store: Data) -> dict[str, set[tuple[str, str, str]]]:
 def _run(store: Data, label: str, key: str, first: str) -> RunInfo:
     runs = {run.id: run for run in store.runs}
     names = list(runs)
-    return runs[str(st.selectbox(label, names, index=names.index(first), key=key,
-                                 bind="query-params"))]  # fmt: skip
+    return runs[
+        str(st.selectbox(label, names, index=names.index(first), key=key, bind="query-params"))
+    ]
 
 
 def _environments(before: RunInfo, after: RunInfo) -> None:
@@ -177,9 +192,10 @@ def _compared(old: Side, new: Side, metric: str) -> pd.DataFrame:
     both = subject_of_many(both, new.store.once(against, new.rows, lambda _: kinds_of(both)))
     before, after = (both[both["side"] == s].drop(columns="side") for s in ("old", "new"))
     return new.store.once(
-        f"{metric} against {old.store.identity(before)}", after,
+        f"{metric} against {old.store.identity(before)}",
+        after,
         lambda rows: _judged(old.store, before, new.store, rows, metric),
-    )  # fmt: skip
+    )
 
 
 def _judged(
@@ -187,9 +203,10 @@ def _judged(
 ) -> pd.DataFrame:
     was, now = (
         {identity[1:]: values for identity, values in store.samples(rows).items()}
-        if metric == "time_s" else {}
+        if metric == "time_s"
+        else {}
         for store, rows in ((old, before), (new, after))
-    )  # fmt: skip
+    )
     found = compare(old.whole(before), new.whole(after), was, now, metric, TOLERANCE)
     return found.astype({"ratio": "float64", "low": "float64", "high": "float64"})
 
@@ -214,6 +231,8 @@ def _differing(table: pd.DataFrame, metric: str) -> None:
     formats = dict.fromkeys(("new over old", "from", "to"), "%.3f")
     formats |= {"|V|": "localized", names["old"]: "%.4g", names["new"]: "%.4g"}
     st.dataframe(
-        shown.rename(columns=names), hide_index=True, width="stretch",
+        shown.rename(columns=names),
+        hide_index=True,
+        width="stretch",
         column_config={name: number(format=words) for name, words in formats.items()},
-    )  # fmt: skip
+    )

@@ -77,10 +77,15 @@ def _pick(kinds: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
     with st.sidebar:
         if column in ORDER and len(names) > 1:
             name = st.segmented_control(
-                field_label(column), list(names), required=True,
+                field_label(column),
+                list(names),
+                required=True,
                 default=str(_first(kinds, column, values)),
-                key=key, bind="query-params", width="stretch", format_func=markdown,
-            )  # fmt: skip
+                key=key,
+                bind="query-params",
+                width="stretch",
+                format_func=markdown,
+            )
         else:
             name = st.selectbox(field_label(column), list(names), key=key, bind="query-params")
     return where(kinds, {column: names[name]})
@@ -99,16 +104,37 @@ def several(label: str, options: Sequence[str], key: str) -> list[str]:
     if len(options) < 2:
         return first
     if len(options) > AT_ONCE:
-        picked = st.multiselect(f"{label}, {AT_ONCE} of {len(options):,} at once", list(options),
-                                default=first, max_selections=AT_ONCE, key=key,
-                                bind="query-params")  # fmt: skip
+        picked = st.multiselect(
+            f"{label}, {AT_ONCE} of {len(options):,} at once",
+            list(options),
+            default=first,
+            max_selections=AT_ONCE,
+            key=key,
+            bind="query-params",
+        )
     else:
-        picked = st.pills(label, first, selection_mode="multi", default=first, key=key,
-                          bind="query-params", format_func=markdown)  # fmt: skip
+        picked = st.pills(
+            label,
+            first,
+            selection_mode="multi",
+            default=first,
+            key=key,
+            bind="query-params",
+            format_func=markdown,
+        )
     return list(picked or first)
 
 
 def one(label: str, options: Sequence[str], key: str, **more: Any) -> str:
     """One of a few, the first one at first."""
-    return str(st.segmented_control(label, list(options), default=options[0], required=True,
-                                    key=key, bind="query-params", **more))  # fmt: skip
+    return str(
+        st.segmented_control(
+            label,
+            list(options),
+            default=options[0],
+            required=True,
+            key=key,
+            bind="query-params",
+            **more,
+        )
+    )

@@ -110,7 +110,9 @@ async def _refuse(scope: Scope, send: Send, why: str) -> None:
         await send({"type": "websocket.close", "code": 1008, "reason": why})
         return
     body = f"{why}\n".encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"),
-               (b"content-length", str(len(body)).encode())]  # fmt: skip
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+    ]
     await send({"type": "http.response.start", "status": 403, "headers": headers})
     await send({"type": "http.response.body", "body": body})

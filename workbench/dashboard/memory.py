@@ -51,16 +51,19 @@ def render() -> None:
     near = store.capacities(rows)
     show(memory(kinds, near, theme(), log_x), "memory", kinds)
     say_thinned(drawn, rows)
-    st.caption(markdown(
-        f"{setting(rows)}, {where}. Bytes at the moment of the peak, device context excluded."
-        f" {' '.join(provenance(rows, bars=False))}"
-        " Where a record does not split its whole peak by kind, the rest is a band of its own."
-    ))  # fmt: skip
+    st.caption(
+        markdown(
+            f"{setting(rows)}, {where}. Bytes at the moment of the peak, device context excluded."
+            f" {' '.join(provenance(rows, bars=False))}"
+            " Where a record does not split its whole peak by kind, the rest is a band of its own."
+        )
+    )
     for title, columns, said in (
         ("What the predictions assume", ASSUMED, assumed_rows(drawn, store.details)),
         ("Beside deepspeed's estimate", STATES, states_rows(drawn, store.details)),
     ):
         if said:
             st.markdown(f"**{title}**")
-            st.dataframe(pd.DataFrame(list(said), columns=list(columns)), hide_index=True,
-                         width="stretch")  # fmt: skip
+            st.dataframe(
+                pd.DataFrame(list(said), columns=list(columns)), hide_index=True, width="stretch"
+            )

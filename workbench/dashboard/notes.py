@@ -49,8 +49,9 @@ def _editor(store: Data, of: NoteOf, label: str) -> None:
     name = " ".join((label, *of))
     with st.form(f"form {name}", border=False):
         text = st.text_area(label, note.text, max_chars=MAX_TEXT, height=90, key=f"text {name}")
-        tags = st.text_input("Tags", ", ".join(note.tags), key=f"tags {name}",
-                             placeholder="baseline, check again")  # fmt: skip
+        tags = st.text_input(
+            "Tags", ", ".join(note.tags), key=f"tags {name}", placeholder="baseline, check again"
+        )
         if st.form_submit_button("Save"):
             _write(store.path, of, text, tags)
 

@@ -22,8 +22,8 @@ from workbench.report.sentences import (
     at_place,
     both_marks,
     challengers,
+    ratio_text,
     ratio_words,
-    times,
 )
 from workbench.report.text import listed, markdown
 from workbench.report.verdict import Verdict, first_system
@@ -41,18 +41,25 @@ def render() -> None:
         rows = at_place(rows, source, device)
         candidates = challengers(rows) or in_order(rows)
         first = first_system(rows)
-        system = str(st.selectbox(
-            "System", candidates, index=candidates.index(first) if first else 0, key="system",
-            bind="query-params",
-        ))  # fmt: skip
+        system = str(
+            st.selectbox(
+                "System",
+                candidates,
+                index=candidates.index(first) if first else 0,
+                key="system",
+                bind="query-params",
+            )
+        )
         linear = one("Axes", ("log", "linear"), "axes") == "linear"
     verdict = verdict_of(store, rows, source, device, system)
     with top:
         answer([verdict.top(), verdict.reach(), verdict.growth()], verdict.basis())
     shown = _shown(rows, system)
     if rows["series"].nunique() > len(shown):
-        st.caption(f"{plural(len(shown), 'system')} of {rows['series'].nunique():,} are shown;"
-                   " **Scaling** draws those that you pick.")  # fmt: skip
+        st.caption(
+            f"{plural(len(shown), 'system')} of {rows['series'].nunique():,} are shown;"
+            " **Scaling** draws those that you pick."
+        )
     rows = rows[rows["series"].isin(shown)]
     fits, curves = store.fit(rows, ("time_s",))
     _cards(rows, fits, verdict)
@@ -67,9 +74,7 @@ def render() -> None:
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     _claim()
     fold([*verdict.turns(), *answers(rows, store.pairs(rows))], "Every comparison in words")
-    st.caption(
-        f"**{markdown(store.name)}** holds {store.once('held', store.frame, _held)}"
-    )  # fmt: skip
+    st.caption(f"**{markdown(store.name)}** holds {store.once('held', store.frame, _held)}")
 
 
 def _shown(rows: pd.DataFrame, system: str) -> list[str]:
@@ -92,8 +97,9 @@ def _cards(rows: pd.DataFrame, fits: pd.DataFrame, verdict: Verdict) -> None:
     """Four figures of one system, each against both baselines."""
     own = verdict.pairs
     held = {pair["time_s"]["baseline"] for pair in own}
-    lacking = [("n/a", f"{words} is missing") for name, words in BASELINES.items()
-               if name not in held]  # fmt: skip
+    lacking = [
+        ("n/a", f"{words} is missing") for name, words in BASELINES.items() if name not in held
+    ]
     first, second, third, fourth = st.columns(4)
     with first:
         largest = [pair["time_s"] for pair in own if pair["time_s"]["size"] == "largest"]
@@ -124,16 +130,20 @@ def _reach(row: Row, verdict: Verdict) -> tuple[str, str]:
     return (
         f"{bound}{ratio_words(row['visual_ratio'])}×",
         f"{row['max_visual']:,} against {top:,} of {baseline}"
-        + marked([tuple(w for w in marks({"flags": flags}, timed=False)) for flags in
-                  verdict.ends_of(row)]),
-    )  # fmt: skip
+        + marked(
+            [
+                tuple(w for w in marks({"flags": flags}, timed=False))
+                for flags in verdict.ends_of(row)
+            ]
+        ),
+    )
 
 
 def _speed(pair: Pair, verdict: Verdict) -> tuple[str, str]:
     row = pair["time_s"]
     kind = "the fastest fused, " if row["baseline"] == "fused" else ""
     meaning = f"vs {kind}{verdict.name(row['baseline_series'])}, at |V| = {row['num_visual']:,}"
-    return times(row), meaning + marked(both_marks(pair))
+    return ratio_text(row), meaning + marked(both_marks(pair))
 
 
 def _growth(fits: pd.DataFrame, verdict: Verdict) -> list[tuple[str, str]]:
@@ -187,9 +197,12 @@ def _card(title: str, lines: Sequence[tuple[str, str]], note: str = "", claims: 
 
 
 def _claim() -> None:
-    st.caption(markdown(
-        f"Published, not measured here ({PAPER}): {D_ATTN.system} reaches {D_ATTN.max_visual:,}"
-        f" visual tokens against {S_ATTN.max_visual:,} ({VISUAL_RATIO:.1f}×) and takes"
-        f" {quantity(D_ATTN.seconds, 's', 4)} against {quantity(S_ATTN.seconds, 's', 4)}"
-        f" ({SPEED_RATIO:.1f}×); {SETTING}."
-    ))  # fmt: skip
+    st.caption(
+        markdown(
+            f"Published, not measured here ({PAPER}): {D_ATTN.system} reaches"
+            f" {D_ATTN.max_visual:,}"
+            f" visual tokens against {S_ATTN.max_visual:,} ({VISUAL_RATIO:.1f}×) and takes"
+            f" {quantity(D_ATTN.seconds, 's', 4)} against {quantity(S_ATTN.seconds, 's', 4)}"
+            f" ({SPEED_RATIO:.1f}×); {SETTING}."
+        )
+    )

@@ -189,8 +189,16 @@ def _gib(size: int | None) -> str:
 
 def _options(cell: Cell) -> str:
     words = []
-    for name in ("kernel", "logits", "tiled", "checkpoint", "offload", "chunk", "zero",
-                 "offload_optimizer"):  # fmt: skip
+    for name in (
+        "kernel",
+        "logits",
+        "tiled",
+        "checkpoint",
+        "offload",
+        "chunk",
+        "zero",
+        "offload_optimizer",
+    ):
         value, option = getattr(cell, name), name.replace("_", "-")
         if name == "kernel" or value != Cell.model_fields[name].default:
             words.append(f"--{option}" if value is True else f"--{option} {value}")
@@ -215,9 +223,10 @@ def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
     """The quickest system that fits beside every other one; None where no answer is one."""
     told = [(cell, answer) for cell, answer in answers if answer.get("status") in ("ok", "oom")]
     fitting = [
-        (cell, answer) for cell, answer in told
+        (cell, answer)
+        for cell, answer in told
         if fits(answer) and answer["metrics"].get("time_s") is not None
-    ]  # fmt: skip
+    ]
     if not told:
         return None
     if not fitting:
@@ -245,8 +254,14 @@ def _name(cell: Cell) -> str:
     return f"{label('attention', cell.attention)} · {cell.kernel}"
 
 
-CERTAINTY = ("calibrated", "uncalibrated", "carried", "beyond_calibration", "stand_in",
-             "host_bound")  # fmt: skip
+CERTAINTY = (
+    "calibrated",
+    "uncalibrated",
+    "carried",
+    "beyond_calibration",
+    "stand_in",
+    "host_bound",
+)
 """Flags that say where predicted seconds come from and how far they can be off."""
 
 

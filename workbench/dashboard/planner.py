@@ -78,11 +78,14 @@ def render() -> None:
     ask = partial(_ask, _predictors(), device)
     cell, rounded = _whole_images(cell, ask)
     place = "one card" if cell.world_size == 1 else f"each of {cell.world_size:,} cards"
-    st.markdown(markdown(
-        f"{cell.num_visual:,} visual tokens: {seen.said(cell.num_visual)}.{rounded}"
-        f" Predicted for {PASSES[cell.pass_]} on {place}, logits of {cell.logits} rows: nothing"
-        " is measured here."
-    ))  # fmt: skip
+    st.markdown(
+        markdown(
+            f"{cell.num_visual:,} visual tokens: {seen.said(cell.num_visual)}.{rounded}"
+            f" Predicted for {PASSES[cell.pass_]} on {place}, logits of {cell.logits}"
+            " rows: nothing"
+            " is measured here."
+        )
+    )
     try:
         with st.spinner("Predicting …"):
             _side_by_side(cell, ask, price, seen, picked, top, device, held)
@@ -95,11 +98,13 @@ def _choose(names: Answer) -> tuple[Cell, str, Price | None, Eye, list[System]] 
     first, second, third = st.columns(3, gap="medium")
     with first:
         models = sorted(names["models"])
-        model = st.selectbox("Model", models, index=models.index(MODEL), key="model",
-                             bind="query-params")  # fmt: skip
+        model = st.selectbox(
+            "Model", models, index=models.index(MODEL), key="model", bind="query-params"
+        )
         cards = [name for name, card in DEVICES.items() if card.capacity_bytes]
-        device = st.selectbox("Card", cards, index=cards.index(DEVICE), key="device",
-                              bind="query-params")  # fmt: skip
+        device = st.selectbox(
+            "Card", cards, index=cards.index(DEVICE), key="device", bind="query-params"
+        )
         pass_ = one("For", list(PASSES), "pass")
     with second:
         given = one("Look at", ("images", "video", "tokens"), "look_at")
@@ -110,12 +115,21 @@ def _choose(names: Answer) -> tuple[Cell, str, Price | None, Eye, list[System]] 
         price = _price()
     attentions = sorted(names["attentions"], key=lambda n: (n != "s_attn", n))
     picked = st.pills(
-        "Systems", attentions, selection_mode="multi", default=list(FIRST_SYSTEMS),
-        format_func=attention_name, key="attentions", bind="query-params",
-    )  # fmt: skip
+        "Systems",
+        attentions,
+        selection_mode="multi",
+        default=list(FIRST_SYSTEMS),
+        format_func=attention_name,
+        key="attentions",
+        bind="query-params",
+    )
     kernels = ["fused", *(name for name in names["kernels"] if name != "eager")]
-    kernel = one("Kernel", kernels, "kernel", help=f"fused: the first of {listed(FUSED)} that"
-                 " serves the model")  # fmt: skip
+    kernel = one(
+        "Kernel",
+        kernels,
+        "kernel",
+        help=f"fused: the first of {listed(FUSED)} that serves the model",
+    )
     if seen is None:
         return None
     visual = {
@@ -128,9 +142,12 @@ def _choose(names: Answer) -> tuple[Cell, str, Price | None, Eye, list[System]] 
         return None
     try:
         cell = make_cell(
-            model=model, num_visual=visual, **{"pass": pass_}, **options,
+            model=model,
+            num_visual=visual,
+            **{"pass": pass_},
+            **options,
             logits="text" if pass_ == "train" else "all",
-        )  # fmt: skip
+        )
     except RequestError as error:
         st.error(markdown(error))
         return None
@@ -142,12 +159,19 @@ def _price() -> Price | None:
     left, right = st.columns([2, 1])
     with left:
         amount = st.number_input(
-            "Price of a card for an hour", 0.0, None, None, key="price", bind="query-params",
-            placeholder="what your provider charges", format="%g",
-        )  # fmt: skip
+            "Price of a card for an hour",
+            0.0,
+            None,
+            None,
+            key="price",
+            bind="query-params",
+            placeholder="what your provider charges",
+            format="%g",
+        )
     with right:
-        currency = st.text_input("Currency", key="currency", bind="query-params",
-                                 placeholder="EUR", max_chars=8)  # fmt: skip
+        currency = st.text_input(
+            "Currency", key="currency", bind="query-params", placeholder="EUR", max_chars=8
+        )
     if amount is not None and not currency:
         st.caption("Give the currency too, and costs are shown.")
     return Price(amount, currency) if amount is not None and currency else None
@@ -172,29 +196,44 @@ def _amount(given: str) -> float:
     if given == "images":
         return st.number_input("Images", 1, 1_000_000, 64, key="images", bind="query-params")
     if given == "video":
-        return st.number_input("Minutes", 0.01, float(MOST_MINUTES), 10.0, key="minutes",
-                               bind="query-params", format="%g")  # fmt: skip
-    return st.number_input("Visual tokens |V|", 0, MAX_TOKENS, 74_000, key="visual",
-                           bind="query-params")  # fmt: skip
+        return st.number_input(
+            "Minutes",
+            0.01,
+            float(MOST_MINUTES),
+            10.0,
+            key="minutes",
+            bind="query-params",
+            format="%g",
+        )
+    return st.number_input(
+        "Visual tokens |V|", 0, MAX_TOKENS, 74_000, key="visual", bind="query-params"
+    )
 
 
 def _options(pass_: str) -> dict[str, Any]:
     left, right = st.columns(2)
     with left:
         batch = st.number_input("Batch", 1, 4096, 1, key="batch", bind="query-params")
-        text = st.number_input("Text tokens |T|", 1, 1_000_000, 400, key="text",
-                               bind="query-params")  # fmt: skip
+        text = st.number_input(
+            "Text tokens |T|", 1, 1_000_000, 400, key="text", bind="query-params"
+        )
     found: dict[str, Any] = {"scope": "decoder", "batch": int(batch), "num_text": int(text)}
     with right:
-        tower = st.toggle("Tower too", key="tower", bind="query-params",
-                          help="Scope lvlm: SigLIP, the adapter and the decoder")  # fmt: skip
+        tower = st.toggle(
+            "Tower too",
+            key="tower",
+            bind="query-params",
+            help="Scope lvlm: SigLIP, the adapter and the decoder",
+        )
         if tower:
             found["scope"] = "lvlm"
         if pass_ == "train":
-            found["checkpoint"] = st.toggle("Checkpointing", True, key="checkpoint",
-                                            bind="query-params")  # fmt: skip
-            zero = st.selectbox("ZeRO stage", (0, 1, 2, 3), index=3, key="zero",
-                                bind="query-params")  # fmt: skip
+            found["checkpoint"] = st.toggle(
+                "Checkpointing", True, key="checkpoint", bind="query-params"
+            )
+            zero = st.selectbox(
+                "ZeRO stage", (0, 1, 2, 3), index=3, key="zero", bind="query-params"
+            )
             gpus = st.number_input("Cards", 1, 1_000_000, 32, key="cards", bind="query-params")
             found |= {"zero": int(zero or 0), "world_size": int(gpus)}
     return found
@@ -271,8 +310,11 @@ def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
         st.markdown(":orange-badge[:material/block: cannot run]")
         st.markdown(markdown(answer.get("error") or "no answer"))
         return
-    st.markdown(":green-badge[:material/check: fits]" if fits(answer)
-                else ":red-badge[:material/close: does not fit]")  # fmt: skip
+    st.markdown(
+        ":green-badge[:material/check: fits]"
+        if fits(answer)
+        else ":red-badge[:material/close: does not fit]"
+    )
     peak, capacity = peak_of(answer), answer["details"].get("capacity_bytes")
     if peak is not None and capacity:
         st.progress(min(peak / capacity, 1.0))
@@ -280,8 +322,10 @@ def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
     seconds = answer["metrics"].get("time_s")
     bound = any(str(flag).startswith("uncalibrated") for flag in answer["flags"])
     words = ("at least " if bound else "") if fits(answer) else "if it fitted, "
-    st.markdown(f"{words}**{quantity(seconds, 's')}** for {plural(cell.batch, 'sample')}"
-                + ("" if cell.world_size == 1 else " on each card"))  # fmt: skip
+    st.markdown(
+        f"{words}**{quantity(seconds, 's')}** for {plural(cell.batch, 'sample')}"
+        + ("" if cell.world_size == 1 else " on each card")
+    )
     for words in certainty(answer["flags"]):
         st.caption(markdown(words))
     paid = cost(seconds, price.amount, cell.world_size, COUNT) if price and fits(answer) else None
@@ -307,7 +351,10 @@ def _largest(answer: Answer, seen: Eye) -> None:
         st.markdown("Nothing fits, not even without an image.")
     else:
         largest = answer["max_visual"]
-        st.markdown(markdown(
-            f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)}),"
-            f" most of the memory there is {KINDS.get(answer['stopped_by'], answer['stopped_by'])}"
-        ))  # fmt: skip
+        st.markdown(
+            markdown(
+                f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)}),"
+                " most of the memory there is"
+                f" {KINDS.get(answer['stopped_by'], answer['stopped_by'])}"
+            )
+        )

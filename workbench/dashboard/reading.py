@@ -28,7 +28,7 @@ from workbench.store_notes import Note, NoteOf
 
 Version = tuple[str, str]
 """The file and its version token: together they keep a cache valid."""
-Identity = tuple[str, str, str]
+CacheKey = tuple[str, str, str]
 """A version, and which of its rows."""
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ class Data:
         """
         return _once(self.identity(rows), what, make, rows)
 
-    def identity(self, rows: pd.DataFrame) -> Identity:
+    def identity(self, rows: pd.DataFrame) -> CacheKey:
         """What tells some of the frame's rows from any others."""
         # A row's label is its number in the file.
         return *self.version, hashlib.sha256(rows.index.to_numpy().tobytes()).hexdigest()
@@ -132,14 +132,14 @@ def of_run(version: Version, run: str | None) -> pd.DataFrame:
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
-def _figures(identity: Identity, _rows: pd.DataFrame) -> pd.DataFrame:
+def _figures(identity: CacheKey, _rows: pd.DataFrame) -> pd.DataFrame:
     with Store.open(identity[0]) as store:
         return store.figures(_rows.index, details=CAPACITIES)
 
 
 @st.cache_resource(show_spinner=False, max_entries=128)
 def _once(
-    identity: Identity, what: str, _make: Callable[[pd.DataFrame], Any], _rows: pd.DataFrame
+    identity: CacheKey, what: str, _make: Callable[[pd.DataFrame], Any], _rows: pd.DataFrame
 ) -> Any:
     return _make(_rows)
 

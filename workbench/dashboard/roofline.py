@@ -45,13 +45,17 @@ def render() -> None:
     figure = roofline(drawn, store.looks, theme(), lines)
     clicked = show(figure, "roofline", rows, selects=True)
     say_thinned(drawn, able)
-    st.caption(markdown(
-        f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel"
-        " does: all pairs for eager and under the mask of a window, the allowed ones else. Bytes"
-        f" are operator inputs read once and outputs written once, unfused: a fused kernel moves"
-        f" fewer. {words}"
-        f" {' '.join(provenance(rows, bars=False))}"
-    ))  # fmt: skip
+    st.caption(
+        markdown(
+            f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel"
+            " does: all pairs for eager and under the mask of a window, the allowed"
+            " ones else. Bytes"
+            " are operator inputs read once and outputs written once, unfused: a fused"
+            " kernel moves"
+            f" fewer. {words}"
+            f" {' '.join(provenance(rows, bars=False))}"
+        )
+    )
     _operators(store, rows, clicked)
 
 
@@ -85,18 +89,20 @@ def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, A
         return
     peak, bandwidth = rates(rows)
     st.dataframe(
-        pd.DataFrame({
-            "operator": found["name"], "time": [quantity(v, "s") for v in found["time_s"]],
-            "share": [f"{v:.1%}" for v in found["time_s"] / found["time_s"].sum()],
-            "FLOPs": [quantity(v, "FLOP") for v in found["flops"]],
-            "bytes moved": [quantity(v, "B") for v in found["bytes"]],
-            "bound by": [
-                _bound(row, peak, bandwidth) for row in found.to_dict("records")
-            ],
-            "calls": [quantity(v, "1") for v in found["calls"]],
-        }),
-        hide_index=True, width="stretch",
-    )  # fmt: skip
+        pd.DataFrame(
+            {
+                "operator": found["name"],
+                "time": [quantity(v, "s") for v in found["time_s"]],
+                "share": [f"{v:.1%}" for v in found["time_s"] / found["time_s"].sum()],
+                "FLOPs": [quantity(v, "FLOP") for v in found["flops"]],
+                "bytes moved": [quantity(v, "B") for v in found["bytes"]],
+                "bound by": [_bound(row, peak, bandwidth) for row in found.to_dict("records")],
+                "calls": [quantity(v, "1") for v in found["calls"]],
+            }
+        ),
+        hide_index=True,
+        width="stretch",
+    )
     st.caption(
         f"As {found['how'].iloc[0]}. Of what was traced, the side of the ridge tells the bound."
     )

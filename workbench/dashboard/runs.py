@@ -19,15 +19,39 @@ from workbench.report.view import identities
 from workbench.report.words import endings, plural
 
 SHOWN = {
-    "status": "status", "source": "source", "device": "device", "model": "model",
-    "scope": "scope", "pass": "pass", "series": "system", "num_visual": "|V|",
-    "flops": "TFLOP", "peak_bytes": "peak, GiB", "time_s": "s/it", "num_samples": "samples",
-    "tags": "tags", "note": "note", "flags": "flags", "error": "reason",
-    "started_at": "begun", "run": "run",
-}  # fmt: skip
+    "status": "status",
+    "source": "source",
+    "device": "device",
+    "model": "model",
+    "scope": "scope",
+    "pass": "pass",
+    "series": "system",
+    "num_visual": "|V|",
+    "flops": "TFLOP",
+    "peak_bytes": "peak, GiB",
+    "time_s": "s/it",
+    "num_samples": "samples",
+    "tags": "tags",
+    "note": "note",
+    "flags": "flags",
+    "error": "reason",
+    "started_at": "begun",
+    "run": "run",
+}
 SCALE = {"flops": 1e12, "peak_bytes": 2.0**30}
-TEXTS = ("flags", "error", "model", "series", "device", "status", "scope", "pass", "run", "note",
-         "tags")  # fmt: skip
+TEXTS = (
+    "flags",
+    "error",
+    "model",
+    "series",
+    "device",
+    "status",
+    "scope",
+    "pass",
+    "run",
+    "note",
+    "tags",
+)
 """The columns in which a word is looked for."""
 MOST = 5_000
 """Rows that are sent to the browser; the downloads hold all."""
@@ -46,27 +70,41 @@ def render() -> None:
         known = sorted(
             {flag.partition(":")[0] for flags in rows["flags"].unique() for flag in flags}
         )
-        flags = st.multiselect("Flags", known, key="flags", bind="query-params",
-                               placeholder="any")  # fmt: skip
-    words = st.text_input("Containing", key="containing", bind="query-params",
-                          placeholder="a model, a system, a device, a flag, a tag …")  # fmt: skip
+        flags = st.multiselect("Flags", known, key="flags", bind="query-params", placeholder="any")
+    words = st.text_input(
+        "Containing",
+        key="containing",
+        bind="query-params",
+        placeholder="a model, a system, a device, a flag, a tag …",
+    )
     for column, picked in (("status", statuses), ("source", sources)):
         rows = rows if len(picked) == rows[column].nunique() else rows[rows[column].isin(picked)]
     rows = _containing(rows, str(words or ""))
     if flags:
-        has = {own for own in rows["flags"].unique()
-               if not {flag.partition(":")[0] for flag in own}.isdisjoint(flags)}  # fmt: skip
+        has = {
+            own
+            for own in rows["flags"].unique()
+            if not {flag.partition(":")[0] for flag in own}.isdisjoint(flags)
+        }
         rows = rows[rows["flags"].isin(has)]
-    st.caption(f"{plural(len(rows), 'record')} of {plural(store.frame['run'].nunique(), 'run')}"
-               + (f"; the first {MOST:,} are shown" if len(rows) > MOST else ""))  # fmt: skip
+    st.caption(
+        f"{plural(len(rows), 'record')} of {plural(store.frame['run'].nunique(), 'run')}"
+        + (f"; the first {MOST:,} are shown" if len(rows) > MOST else "")
+    )
     if rows.empty:
         st.info("No record matches. Clear the filter to see all.")
         return
     shown = store.whole(rows.head(MOST))
     event = st.dataframe(
-        _table(shown), hide_index=True, width="stretch", height=420, key="records",
-        on_select="rerun", selection_mode="single-row", column_config=_columns(),
-    )  # fmt: skip
+        _table(shown),
+        hide_index=True,
+        width="stretch",
+        height=420,
+        key="records",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config=_columns(),
+    )
     _downloads(store, rows)
     chosen = event.selection.rows
     if chosen:
@@ -106,19 +144,32 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
 def _columns() -> dict[str, object]:
     number = st.column_config.NumberColumn
     return {
-        "|V|": number(format="localized"), "TFLOP": number(format="%.4g"),
-        "peak, GiB": number(format="%.4g"), "s/it": number(format="%.4g"),
+        "|V|": number(format="localized"),
+        "TFLOP": number(format="%.4g"),
+        "peak, GiB": number(format="%.4g"),
+        "s/it": number(format="%.4g"),
         "samples": number(format="%d"),
-    }  # fmt: skip
+    }
 
 
 def _downloads(store: Data, rows: pd.DataFrame) -> None:
     with st.container(horizontal=True):
-        st.download_button("CSV", lambda: csv_of(store.whole(rows)), "records.csv",
-                           "text/csv", icon=":material/download:", on_click="ignore")  # fmt: skip
-        st.download_button("Parquet", lambda: _parquet(store.whole(rows)), "records.parquet",
-                           "application/vnd.apache.parquet", icon=":material/download:",
-                           on_click="ignore")  # fmt: skip
+        st.download_button(
+            "CSV",
+            lambda: csv_of(store.whole(rows)),
+            "records.csv",
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.download_button(
+            "Parquet",
+            lambda: _parquet(store.whole(rows)),
+            "records.parquet",
+            "application/vnd.apache.parquet",
+            icon=":material/download:",
+            on_click="ignore",
+        )
 
 
 def _parquet(rows: pd.DataFrame) -> bytes:
@@ -147,8 +198,13 @@ def _one(store: Data, rows: pd.DataFrame) -> None:
         for flag in row["flags"]:
             st.markdown(f"- {markdown(flag)}")
     with right:
-        known = [(metric.label, quantity(row[name], metric.unit, 4), metric.convention)
-                 for name, metric in METRICS.items()
-                 if name in row and not pd.isna(row[name])]  # fmt: skip
-        st.dataframe(pd.DataFrame(known, columns=["metric", "value", "convention"]),
-                     hide_index=True, width="stretch")  # fmt: skip
+        known = [
+            (metric.label, quantity(row[name], metric.unit, 4), metric.convention)
+            for name, metric in METRICS.items()
+            if name in row and not pd.isna(row[name])
+        ]
+        st.dataframe(
+            pd.DataFrame(known, columns=["metric", "value", "convention"]),
+            hide_index=True,
+            width="stretch",
+        )

@@ -57,15 +57,22 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
     more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
     panels = sum(part.startswith("xaxis") for part in figure.layout.to_plotly_json())
     with st.container(key=f"{'scrolls' if panels > 1 else 'fits'}-{name}"):
-        found = st.plotly_chart(figure, theme=None, width="stretch", key=f"figure-{name}",
-                                config=config, **more)  # fmt: skip
+        found = st.plotly_chart(
+            figure, theme=None, width="stretch", key=f"figure-{name}", config=config, **more
+        )
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         words = {"name": json.dumps(name), "paper": json.dumps(theme().paper)}
         st.html(_BUTTONS.format(**words), width="content", unsafe_allow_javascript=True)
         st.download_button(
-            "CSV", lambda: csv_of(rows), f"{name}.csv", "text/csv", key=f"csv-{name}",
-            on_click="ignore", type="tertiary", icon=":material/download:",
-        )  # fmt: skip
+            "CSV",
+            lambda: csv_of(rows),
+            f"{name}.csv",
+            "text/csv",
+            key=f"csv-{name}",
+            on_click="ignore",
+            type="tertiary",
+            icon=":material/download:",
+        )
     return found.selection.points if selects else None
 
 

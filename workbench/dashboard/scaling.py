@@ -65,9 +65,7 @@ def render() -> None:
             show(figure, f"scaling-{metric.replace('_', '-')}", rows)
     else:
         crossings = _crossings(store.pairs(rows))
-        figure = scaling(
-            drawn, curves, store.looks, theme(), metrics, axes, near, unit, crossings
-        )  # fmt: skip
+        figure = scaling(drawn, curves, store.looks, theme(), metrics, axes, near, unit, crossings)
         show(figure, "scaling", rows)
     say_thinned(drawn, rows)
     caption = figure_caption(rows, metrics, bool(curves["low"].notna().any()))
@@ -118,8 +116,9 @@ def _of_group(rows: pd.DataFrame) -> list[str]:
     if len(there) < 2:
         return names
     picked = one("Group", ("all", *there), "group")
-    kept = [n for n in names
-            if picked in ("all", group[n]) or facts.loc[n, "attention"] == "s_attn"]  # fmt: skip
+    kept = [
+        n for n in names if picked in ("all", group[n]) or facts.loc[n, "attention"] == "s_attn"
+    ]
     return kept
 
 
@@ -135,10 +134,17 @@ def _crossings(found: Sequence[Pair]) -> list[Crossing]:
     """Where a system's curve becomes lower than a baseline's."""
     rows = [row for pair in found for row in pair.values() if row["attention"] != "s_attn"]
     return [
-        Crossing(row["metric"], row["series"], row["source"], row["device"],
-                 row["baseline_series"], float(row["crosses_at"]))
-        for row in rows if not pd.isna(row["crosses_at"])
-    ]  # fmt: skip
+        Crossing(
+            row["metric"],
+            row["series"],
+            row["source"],
+            row["device"],
+            row["baseline_series"],
+            float(row["crosses_at"]),
+        )
+        for row in rows
+        if not pd.isna(row["crosses_at"])
+    ]
 
 
 def _say(store: Data, rows: pd.DataFrame) -> None:
@@ -150,8 +156,10 @@ def _terms(fits: pd.DataFrame) -> None:
     columns, cells = fit_rows(fits)
     st.dataframe(
         pd.DataFrame(list(cells), columns=list(columns)),
-        hide_index=True, width="stretch", height="content",
-    )  # fmt: skip
+        hide_index=True,
+        width="stretch",
+        height="content",
+    )
     st.caption(
         "Least squares weighted by 1/y², so that every point counts by its relative error; in "
         "parentheses the 95 % interval. The shape is the smallest that the points do not refute."

@@ -11,7 +11,7 @@ from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data
-from workbench.dashboard.stores import beside
+from workbench.dashboard.stores import sibling_store
 from workbench.errors import RequestError
 from workbench.figures import in_order, quantity, spent
 from workbench.record import Record
@@ -91,15 +91,25 @@ def _size(rows: pd.DataFrame) -> int:
     counts = rows.groupby("num_visual")["series"].nunique()
     sizes = [int(v) for v in counts.index]
     first = int(counts[counts == counts.max()].index.max())
-    return int(st.select_slider("|V|", sizes, value=first, key="at", bind="query-params",
-                                format_func=lambda v: f"{v:,}"))  # fmt: skip
+    return int(
+        st.select_slider(
+            "|V|",
+            sizes,
+            value=first,
+            key="at",
+            bind="query-params",
+            format_func=lambda v: f"{v:,}",
+        )
+    )
 
 
 def _newest(rows: pd.DataFrame, records: Mapping[RecordId, Record]) -> dict[str, Record]:
     """The record of each system, in the order of the legend."""
-    found = {name: records[identity]
-             for name, identity in zip(rows["series"], identities(rows), strict=True)
-             if identity in records}  # fmt: skip
+    found = {
+        name: records[identity]
+        for name, identity in zip(rows["series"], identities(rows), strict=True)
+        if identity in records
+    }
     return {name: found[name] for name in in_order(rows) if name in found}
 
 
@@ -131,7 +141,7 @@ def _traces(store: Data, by_system: Mapping[str, Record]) -> None:
     for system, file in named.items():
         if file is not None:
             try:
-                found[system] = beside(store.path, file)
+                found[system] = sibling_store(store.path, file)
             except RequestError as error:
                 lacking.append(str(error))
     if lacking:
@@ -140,9 +150,14 @@ def _traces(store: Data, by_system: Mapping[str, Record]) -> None:
     with st.container(horizontal=True):
         for system, path in found.items():
             st.download_button(
-                f"Trace of {markdown(system)}", path.read_bytes, path.name, "application/json",
-                key=f"trace {system}", on_click="ignore", icon=":material/download:",
-            )  # fmt: skip
+                f"Trace of {markdown(system)}",
+                path.read_bytes,
+                path.name,
+                "application/json",
+                key=f"trace {system}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
     if found:
         st.caption(
             "Open a trace at ui.perfetto.dev (**Open trace file**; it stays in the browser), in"

@@ -79,7 +79,7 @@ def choices(root: Path, named: Path | None) -> dict[str, Path]:
     return {place.name: place, **{n: p for n, p in found.items() if n != place.name}}
 
 
-def beside(store: Path, name: str) -> Path:
+def sibling_store(store: Path, name: str) -> Path:
     """The trace file of that bare name beside a store, or in a folder ``traces`` there.
 
     RequestError where there is none, where it is a link, or leads out of the folder.

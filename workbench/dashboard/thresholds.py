@@ -30,12 +30,15 @@ def render() -> None:
     verdict = verdict_of(store, rows, source, device)
     answer([verdict.reach() or reached(at_place(rows, source, device), place(source, device))])
     show(thresholds(found, store.looks, theme()), "thresholds", found)
-    st.caption(markdown(
-        f"{setting(rows)}. {' '.join(provenance(rows, bars=False))}"
-        " A bar runs from the largest |V| that ran, or was predicted to fit, to"
-        " the smallest that was out of memory; an arrow stands where the sweep ended first. Killed"
-        " and failed cells are no thresholds."
-    ))  # fmt: skip
+    st.caption(
+        markdown(
+            f"{setting(rows)}. {' '.join(provenance(rows, bars=False))}"
+            " A bar runs from the largest |V| that ran, or was predicted to fit, to"
+            " the smallest that was out of memory; an arrow stands where the sweep"
+            " ended first. Killed"
+            " and failed cells are no thresholds."
+        )
+    )
     wide = _wide(found)
     if wide:
         st.info(

@@ -74,17 +74,30 @@ def eye(model: str, with_fps: bool = True) -> Eye | None:
     except RequestError:
         own = None  # Nobody knows how this model sees: somebody has to say.
     first = None if own is None else names.index(own)
-    vision = st.selectbox("Vision front end", names, index=first, key="vision",
-                          bind="query-params", placeholder="not known for this model")  # fmt: skip
+    vision = st.selectbox(
+        "Vision front end",
+        names,
+        index=first,
+        key="vision",
+        bind="query-params",
+        placeholder="not known for this model",
+    )
     if vision is None:
         st.caption("How this model prepares images is not known: choose a vision front end.")
         return None
-    resolution = st.text_input("Resolution", RESOLUTION, key="resolution", bind="query-params",
-                               max_chars=16, help="WIDTHxHEIGHT in pixels")  # fmt: skip
+    resolution = st.text_input(
+        "Resolution",
+        RESOLUTION,
+        key="resolution",
+        bind="query-params",
+        max_chars=16,
+        help="WIDTHxHEIGHT in pixels",
+    )
     fps = 1.0
     if with_fps:
-        fps = st.number_input("Frames a second", 0.01, 120.0, 1.0, key="fps", bind="query-params",
-                              format="%g")  # fmt: skip
+        fps = st.number_input(
+            "Frames a second", 0.01, 120.0, 1.0, key="fps", bind="query-params", format="%g"
+        )
     try:
         width, height = parse_resolution(str(resolution or RESOLUTION))
         front = VISIONS[vision] if own is None else front_end_of(model, vision, offline=True)

@@ -55,8 +55,12 @@ def keep(content: bytes, folder: Path, number: int) -> Path:
 def upload() -> None:
     """The control that takes a store, and opens it."""
     with st.expander("Look at a store from your own machine", icon=":material/upload:"):
-        sent = st.file_uploader("A store", max_upload_size=MAX_BYTES // 2**20, key="upload",
-                                label_visibility="collapsed")  # fmt: skip
+        sent = st.file_uploader(
+            "A store",
+            max_upload_size=MAX_BYTES // 2**20,
+            key="upload",
+            label_visibility="collapsed",
+        )
         st.caption("It is checked, opened for reading only, and gone when you close this tab.")
         if sent is None or sent.file_id in st.session_state.get(_SEEN, ()):
             return

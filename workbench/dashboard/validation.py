@@ -69,10 +69,12 @@ def render() -> None:
         st.dataframe(table, hide_index=True, width="stretch", column_config=columns)
     worst = pairs.assign(off=(pairs["ratio"] - 1).abs()).sort_values("off").iloc[-1]
     if worst["off"] > EQUAL:
-        st.markdown(markdown(
-            f"Furthest off: {worst['metric']} of {worst['series']} at |V| ="
-            f" {worst['num_visual']:,}, {worst['ratio'] - 1:+.3%}."
-        ))  # fmt: skip
+        st.markdown(
+            markdown(
+                f"Furthest off: {worst['metric']} of {worst['series']} at |V| ="
+                f" {worst['num_visual']:,}, {worst['ratio'] - 1:+.3%}."
+            )
+        )
     else:
         st.markdown(f"No figure is further off than {100 * EQUAL:g} %.")
 
@@ -106,21 +108,36 @@ def _shipped(frame: pd.DataFrame) -> None:
             for kind, spread in ways[way].items()
         }
         first = kept.get("training step") or next(iter(kept.values()))
-        answer([
-            f"Seconds predicted for {entry.name} are {first[1].median:.1%} off at the median and"
-            f" {first[1].worst:.1%} at worst for a training step, of {first[1].num_cells} cells"
-            " that the fit did not see."
-        ])  # fmt: skip
-        table = pd.DataFrame([
-            {"kind of cell": kind, "cells": spread.num_cells, "median error": spread.median * 100,
-             "worst error": spread.worst * 100, "bias": spread.bias * 100}
-            for kind, (_, spread) in kept.items()
-        ])  # fmt: skip
+        answer(
+            [
+                f"Seconds predicted for {entry.name} are {first[1].median:.1%} off at the"
+                " median and"
+                f" {first[1].worst:.1%} at worst for a training step, of"
+                f" {first[1].num_cells} cells"
+                " that the fit did not see."
+            ]
+        )
+        table = pd.DataFrame(
+            [
+                {
+                    "kind of cell": kind,
+                    "cells": spread.num_cells,
+                    "median error": spread.median * 100,
+                    "worst error": spread.worst * 100,
+                    "bias": spread.bias * 100,
+                }
+                for kind, (_, spread) in kept.items()
+            ]
+        )
         st.markdown(f"**Errors of the packaged calibration of {markdown(entry.name)}**")
         number = st.column_config.NumberColumn
         names = {"median error": "%.1f %%", "worst error": "%.1f %%", "bias": "%+.1f %%"}
-        st.dataframe(table, hide_index=True, width="stretch",
-                     column_config={n: number(format=f) for n, f in names.items()})  # fmt: skip
+        st.dataframe(
+            table,
+            hide_index=True,
+            width="stretch",
+            column_config={n: number(format=f) for n, f in names.items()},
+        )
 
 
 def _is(entry: Device, device: str) -> bool:

@@ -38,26 +38,47 @@ def agreement(
         spread = [abs(v - 1) for name in ("ratio", "low", "high") for v in rows[name].dropna()]
         reach = max(1.25 * max(spread, default=0.0), 2 * tolerance)
         parts[f"xaxis{suffix}"] = axis(
-            theme, VISUAL_TITLE, domain=[start, min(start + width, 1.0)], anchor=f"y{suffix}",
+            theme,
+            VISUAL_TITLE,
+            domain=[start, min(start + width, 1.0)],
+            anchor=f"y{suffix}",
             **visual_axis(list(rows["num_visual"]), True, 5 if len(metrics) > 1 else 10),
-        )  # fmt: skip
+        )
         parts[f"yaxis{suffix}"] = axis(
-            theme, title if column == 1 else "", anchor=f"x{suffix}", nticks=7,
-            range=[max(1 - reach, 0), 1 + reach], tickformat=".4~g",
-        )  # fmt: skip
-        parts["annotations"].append({
-            "text": f"<b>{METRICS[metric].label}</b>", "x": 0, "y": 1, "yref": "paper",
-            "xref": f"x{suffix} domain", "xanchor": "left", "yanchor": "bottom", "yshift": 8,
-            "showarrow": False, "font": {"size": 15},
-        })  # fmt: skip
+            theme,
+            title if column == 1 else "",
+            anchor=f"x{suffix}",
+            nticks=7,
+            range=[max(1 - reach, 0), 1 + reach],
+            tickformat=".4~g",
+        )
+        parts["annotations"].append(
+            {
+                "text": f"<b>{METRICS[metric].label}</b>",
+                "x": 0,
+                "y": 1,
+                "yref": "paper",
+                "xref": f"x{suffix} domain",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "yshift": 8,
+                "showarrow": False,
+                "font": {"size": 15},
+            }
+        )
         parts["shapes"] += _equals(suffix, tolerance, theme)
     return figure(traces, layout(theme, height=430, **parts))
 
 
 def _points(
-    series: str, rows: pd.DataFrame, look: Look, suffix: str, theme: Theme, showlegend: bool,
+    series: str,
+    rows: pd.DataFrame,
+    look: Look,
+    suffix: str,
+    theme: Theme,
+    showlegend: bool,
     size: float,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     color = theme.shown(look.color)
     up, down = (rows["high"] - rows["ratio"]).fillna(0), (rows["ratio"] - rows["low"]).fillna(0)
     columns = [rows[name].tolist() for name in ("num_visual", "ratio", "low", "high", "note")]
@@ -68,22 +89,51 @@ def _points(
         for at, ratio, low, high, note in zip(*columns, strict=True)
     ]
     return {
-        "type": "scatter", "x": rows["num_visual"].tolist(), "y": rows["ratio"].tolist(),
-        "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "mode": "markers", "name": plain(series),
-        "legendgroup": plain(series), "showlegend": showlegend,
-        "marker": {"color": color, "symbol": look.symbol, "size": size,
-                   "line": {"width": 0.8, "color": theme.paper}},
-        "error_y": {"type": "data", "symmetric": False, "array": up.tolist(),
-                    "arrayminus": down.tolist(), "thickness": 1.4, "width": 4},
-        "customdata": words, "hovertemplate": "%{customdata}<extra></extra>",
-    }  # fmt: skip
+        "type": "scatter",
+        "x": rows["num_visual"].tolist(),
+        "y": rows["ratio"].tolist(),
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+        "mode": "markers",
+        "name": plain(series),
+        "legendgroup": plain(series),
+        "showlegend": showlegend,
+        "marker": {
+            "color": color,
+            "symbol": look.symbol,
+            "size": size,
+            "line": {"width": 0.8, "color": theme.paper},
+        },
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": up.tolist(),
+            "arrayminus": down.tolist(),
+            "thickness": 1.4,
+            "width": 4,
+        },
+        "customdata": words,
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
 
 
 def _equals(suffix: str, tolerance: float, theme: Theme) -> list[dict[str, Any]]:
     place = {"xref": f"x{suffix} domain", "x0": 0, "x1": 1, "yref": f"y{suffix}"}
     return [
-        {"type": "rect", **place, "y0": 1 - tolerance, "y1": 1 + tolerance, "layer": "below",
-         "fillcolor": tint(theme.muted, 0.14), "line": {"width": 0}},
-        {"type": "line", **place, "y0": 1, "y1": 1,
-         "line": {"color": theme.muted, "width": 1.5, "dash": "dot"}},
-    ]  # fmt: skip
+        {
+            "type": "rect",
+            **place,
+            "y0": 1 - tolerance,
+            "y1": 1 + tolerance,
+            "layer": "below",
+            "fillcolor": tint(theme.muted, 0.14),
+            "line": {"width": 0},
+        },
+        {
+            "type": "line",
+            **place,
+            "y0": 1,
+            "y1": 1,
+            "line": {"color": theme.muted, "width": 1.5, "dash": "dot"},
+        },
+    ]

@@ -23,9 +23,10 @@ def hover(row: Mapping[Any, Any], metric: str) -> str:
         f"<b>{plain(row['series'])}</b>",
         f"|V| = {row['num_visual']:,}, |T| = {row['num_text']:,}, batch {row['batch']:,}",
         f"{plain(row['model'])}, {row['scope']}, {row['pass']}, {row['dtype']}",
-        f"{row['source']} on {plain(row['device'])}" if row["source"] == "measured"
+        f"{row['source']} on {plain(row['device'])}"
+        if row["source"] == "measured"
         else f"predicted for {plain(row['device'])}",
-    ]  # fmt: skip
+    ]
     if isinstance(value, (int, float)) and not math.isnan(value):
         shown = quantity(value, METRICS[metric].unit)
         lines.append(f"{METRICS[metric].label}: <b>{shown}</b>")

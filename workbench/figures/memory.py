@@ -22,7 +22,7 @@ from workbench.figures.style import (
     layout,
     plain,
     tint,
-)  # fmt: skip
+)
 from workbench.units import quantity
 
 GIB = 2.0**30
@@ -34,12 +34,21 @@ UNSPLIT = "not split by kind"
 FAR = 1.6
 """Times the capacity at which the axis ends."""
 KINDS = {
-    "weights": (BLUE, ""), "gradients": (PURPLE, "/"), "optimizer": (GREEN, "x"),
-    "zero buffers": (PURPLE, "+"), "workspace": (SKY, "x"), "inputs": (SKY, "."),
-    "offloaded": (GREEN, "|"), "activations": (ORANGE, "\\"), "logits": (YELLOW, "|"),
-    "input gradients": (PURPLE, "."), "temporaries": (VERMILLION, "+"),
-    "working": (VERMILLION, "-"), "ballast": (GREEN, "."), "rounding": (YELLOW, "x"),
-}  # fmt: skip
+    "weights": (BLUE, ""),
+    "gradients": (PURPLE, "/"),
+    "optimizer": (GREEN, "x"),
+    "zero buffers": (PURPLE, "+"),
+    "workspace": (SKY, "x"),
+    "inputs": (SKY, "."),
+    "offloaded": (GREEN, "|"),
+    "activations": (ORANGE, "\\"),
+    "logits": (YELLOW, "|"),
+    "input gradients": (PURPLE, "."),
+    "temporaries": (VERMILLION, "+"),
+    "working": (VERMILLION, "-"),
+    "ballast": (GREEN, "."),
+    "rounding": (YELLOW, "x"),
+}
 """Kind to colour and hatching, from the bottom of the stack up; other kinds follow."""
 OTHER = (YELLOW, "+")
 
@@ -76,19 +85,36 @@ def memory(
                     traces.append(_area(kind, area, suffix, stack, theme, kind not in named, wide))
                     named.add(kind)
         parts[f"xaxis{suffix}"] = axis(
-            theme, VISUAL_TITLE, domain=[start, min(start + width, 1.0)], anchor=f"y{suffix}",
+            theme,
+            VISUAL_TITLE,
+            domain=[start, min(start + width, 1.0)],
+            anchor=f"y{suffix}",
             **visual_axis(list(rows["num_visual"]) or [1], log_x, 4 if len(groups) > 1 else 10),
-        )  # fmt: skip
+        )
         parts[f"yaxis{suffix}"] = axis(
-            theme, "GiB" if column == 1 else "", anchor=f"x{suffix}", range=[0, top],
-            showticklabels=column == 1, tickformat=",",
-        )  # fmt: skip
-        parts["annotations"].append({
-            "text": f"<b>{plain(short[str(system)])}</b>"
-                    + ("" if alike else f"<br>{source}, {plain(device)}"), "x": 0, "y": 1,
-            "xref": f"x{suffix} domain", "yref": "paper", "xanchor": "left", "yanchor": "bottom",
-            "align": "left", "showarrow": False, "yshift": 6, "font": {"size": 13},
-        })  # fmt: skip
+            theme,
+            "GiB" if column == 1 else "",
+            anchor=f"x{suffix}",
+            range=[0, top],
+            showticklabels=column == 1,
+            tickformat=",",
+        )
+        parts["annotations"].append(
+            {
+                "text": f"<b>{plain(short[str(system)])}</b>"
+                + ("" if alike else f"<br>{source}, {plain(device)}"),
+                "x": 0,
+                "y": 1,
+                "xref": f"x{suffix} domain",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "align": "left",
+                "showarrow": False,
+                "yshift": 6,
+                "font": {"size": 13},
+            }
+        )
         _capacity(parts, suffix, capacities.get(str(device)), top, theme)
     margin = {"l": 64, "r": 16, "t": 64, "b": 56}
     return figure(traces, layout(theme, height=480, margin=margin, **parts))
@@ -137,23 +163,38 @@ def _area(
     color, hatch = KINDS.get(kind, OTHER)
     color = theme.shown(color)
     at = rows["num_visual"].tolist()
-    words = [f"{quantity(size, 'B')}<br>|V| = {visual:,}"
-             for size, visual in zip(rows["bytes"], at, strict=True)]  # fmt: skip
+    words = [
+        f"{quantity(size, 'B')}<br>|V| = {visual:,}"
+        for size, visual in zip(rows["bytes"], at, strict=True)
+    ]
     if len(at) == 1:
         # An area over one |V| has no width, and nothing of it would be seen.
         rows = pd.concat([rows, rows])
         ends = [at[0] - wide, at[0] + wide] if wide else [at[0] / ONE, at[0] * ONE]
         at, words = ends, 2 * words
     return {
-        "type": "scatter", "x": at, "y": (rows["bytes"] / GIB).tolist(),
-        "xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "stackgroup": stack,
-        "name": plain(kind), "legendgroup": plain(kind), "showlegend": showlegend,
-        "mode": "lines", "line": {"color": color, "width": 1.5}, "fillcolor": tint(color, 0.55),
-        "fillpattern": {"shape": hatch, "fgcolor": tint(color, 0.9), "size": 8, "solidity": 0.2,
-                        "bgcolor": tint(color, 0.45)},
+        "type": "scatter",
+        "x": at,
+        "y": (rows["bytes"] / GIB).tolist(),
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+        "stackgroup": stack,
+        "name": plain(kind),
+        "legendgroup": plain(kind),
+        "showlegend": showlegend,
+        "mode": "lines",
+        "line": {"color": color, "width": 1.5},
+        "fillcolor": tint(color, 0.55),
+        "fillpattern": {
+            "shape": hatch,
+            "fgcolor": tint(color, 0.9),
+            "size": 8,
+            "solidity": 0.2,
+            "bgcolor": tint(color, 0.45),
+        },
         "customdata": words,
         "hovertemplate": f"<b>{plain(kind)}</b> %{{customdata}}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _capacity(
@@ -162,12 +203,29 @@ def _capacity(
     if capacity is None or capacity / GIB > top:
         return
     y = capacity / GIB
-    parts["shapes"].append({
-        "type": "line", "xref": f"x{suffix} domain", "x0": 0, "x1": 1, "yref": f"y{suffix}",
-        "y0": y, "y1": y, "line": {"color": theme.ink, "width": 1.5, "dash": "dot"},
-    })  # fmt: skip
-    parts["annotations"].append({
-        "text": f"capacity {y:.1f} GiB", "xref": f"x{suffix} domain", "yref": f"y{suffix}",
-        "x": 0.02, "y": y, "xanchor": "left", "yanchor": "bottom", "showarrow": False,
-        "font": {"size": 12, "color": theme.ink}, "bgcolor": tint(theme.paper, 0.7),
-    })  # fmt: skip
+    parts["shapes"].append(
+        {
+            "type": "line",
+            "xref": f"x{suffix} domain",
+            "x0": 0,
+            "x1": 1,
+            "yref": f"y{suffix}",
+            "y0": y,
+            "y1": y,
+            "line": {"color": theme.ink, "width": 1.5, "dash": "dot"},
+        }
+    )
+    parts["annotations"].append(
+        {
+            "text": f"capacity {y:.1f} GiB",
+            "xref": f"x{suffix} domain",
+            "yref": f"y{suffix}",
+            "x": 0.02,
+            "y": y,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "showarrow": False,
+            "font": {"size": 12, "color": theme.ink},
+            "bgcolor": tint(theme.paper, 0.7),
+        }
+    )

@@ -100,10 +100,17 @@ class Panel:
     """One metric's part of a figure: ``traces``, two axes, ``annotations`` and ``shapes``."""
 
     def __init__(
-        self, column: int, metric: str, theme: Theme, axes: Axes, domain: tuple[float, float],
-        labels: int, reading: Reading = TOKENS, title: str = "",
+        self,
+        column: int,
+        metric: str,
+        theme: Theme,
+        axes: Axes,
+        domain: tuple[float, float],
+        labels: int,
+        reading: Reading = TOKENS,
+        title: str = "",
         rows: tuple[float, float] = (0.0, 1.0),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.reading, self.title, self.rows = reading, title, rows
         self.metric, self.theme, self.axes, self.domain = metric, theme, axes, domain
         self.suffix, self.labels = ("" if column == 1 else str(column)), labels
@@ -140,14 +147,21 @@ class Panel:
             self._slots[name] = 10**at if self.axes.log_y else at
         visual = [row["num_visual"] for row in rows if row["num_visual"] > 0] or [1]
         self.x_axis = axis(
-            self.theme, self.reading.title, domain=[*self.domain], anchor=f"y{self.suffix}",
+            self.theme,
+            self.reading.title,
+            domain=[*self.domain],
+            anchor=f"y{self.suffix}",
             **visual_axis(visual, self.axes.log_x, self.labels, self.reading),
-        )  # fmt: skip
+        )
         self.y_axis = axis(
-            self.theme, "", anchor=f"x{self.suffix}", range=limits, domain=[*self.rows],
+            self.theme,
+            "",
+            anchor=f"x{self.suffix}",
+            range=limits,
+            domain=[*self.rows],
             type="log" if self.axes.log_y else "linear",
             **(log_ticks if self.axes.log_y else _linear_ticks)(*limits),
-        )  # fmt: skip
+        )
         self._title()
         if names:
             self._shade(inner, limits[1])
@@ -174,31 +188,60 @@ class Panel:
 
     def _write(self, text: str, y: float, **more: Any) -> None:
         """Words at the left edge of the panel, at ``y`` in the axis' own terms."""
-        self.annotations.append({
-            "text": text, "xref": f"x{self.suffix} domain", "yref": f"y{self.suffix}", "x": 0.012,
-            "y": y, "xanchor": "left", "showarrow": False,
-            "font": {"size": 12, "color": self.theme.muted}, **more,
-        })  # fmt: skip
+        self.annotations.append(
+            {
+                "text": text,
+                "xref": f"x{self.suffix} domain",
+                "yref": f"y{self.suffix}",
+                "x": 0.012,
+                "y": y,
+                "xanchor": "left",
+                "showarrow": False,
+                "font": {"size": 12, "color": self.theme.muted},
+                **more,
+            }
+        )
 
     def _title(self) -> None:
         text = METRICS[self.metric].label + (f" ({self.unit})" if self.unit else "")
         text = self.title or text
-        self.annotations.append({
-            "text": f"<b>{plain(text)}</b>", "xref": f"x{self.suffix} domain", "yref": "paper",
-            "x": 0, "y": self.rows[1], "xanchor": "left", "yanchor": "bottom", "yshift": 8,
-            "showarrow": False, "font": {"size": 15},
-        })  # fmt: skip
+        self.annotations.append(
+            {
+                "text": f"<b>{plain(text)}</b>",
+                "xref": f"x{self.suffix} domain",
+                "yref": "paper",
+                "x": 0,
+                "y": self.rows[1],
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "yshift": 8,
+                "showarrow": False,
+                "font": {"size": 15},
+            }
+        )
 
     def _shape(self, low: float, high: float, **more: Any) -> None:
-        self.shapes.append({
-            "xref": f"x{self.suffix} domain", "x0": 0, "x1": 1, "yref": f"y{self.suffix}",
-            "y0": low, "y1": high, **more,
-        })  # fmt: skip
+        self.shapes.append(
+            {
+                "xref": f"x{self.suffix} domain",
+                "x0": 0,
+                "x1": 1,
+                "yref": f"y{self.suffix}",
+                "y0": low,
+                "y1": high,
+                **more,
+            }
+        )
 
     def _shade(self, low: float, high: float) -> None:
         ends = [10**low, 10**high] if self.axes.log_y else [low, high]
-        self._shape(*ends, type="rect", layer="below", line={"width": 0},
-                    fillcolor=tint(self.theme.muted, 0.12))  # fmt: skip
+        self._shape(
+            *ends,
+            type="rect",
+            layer="below",
+            line={"width": 0},
+            fillcolor=tint(self.theme.muted, 0.12),
+        )
         self._write(self._strip, high, yanchor="top")
 
     def _capacity(self, device: str, capacity: float, anchor: str) -> None:
@@ -232,8 +275,12 @@ class Panel:
         for status, (symbol, _) in FAILURES.items():
             failed = [r for r in line.rows if r["status"] == status and self._has_failed(r)]
             if failed:
-                look = {"symbol": symbol, "size": 10, "color": line.look.color,
-                        "line": {"width": 0.8, "color": self.theme.paper}}  # fmt: skip
+                look = {
+                    "symbol": symbol,
+                    "size": 10,
+                    "color": line.look.color,
+                    "line": {"width": 0.8, "color": self.theme.paper},
+                }
                 self._marks(line, failed, [self._slots[line.series]] * len(failed), look)
 
     def cross(self, line: Line, curve: Curve, crossing: Crossing) -> None:
@@ -245,11 +292,20 @@ class Panel:
             f"from |V| = {at:,.0f} on, by the fitted curves"
         )
         self._add(
-            x=[at], y=[y], mode="markers", customdata=[words], name=CROSSING,
-            hovertemplate="%{customdata}<extra></extra>", legendgroup=plain(line.series),
-            marker={"symbol": "circle-open", "size": 18, "color": self.theme.ink,
-                    "line": {"width": 2}},
-        )  # fmt: skip
+            x=[at],
+            y=[y],
+            mode="markers",
+            customdata=[words],
+            name=CROSSING,
+            hovertemplate="%{customdata}<extra></extra>",
+            legendgroup=plain(line.series),
+            marker={
+                "symbol": "circle-open",
+                "size": 18,
+                "color": self.theme.ink,
+                "line": {"width": 2},
+            },
+        )
 
     def _curve(self, line: Line, curve: Curve) -> None:
         x, value = curve.num_visual, curve.value / self.base
@@ -257,10 +313,20 @@ class Panel:
         floor = min(value[value > 0], default=1.0) * 1e-3
         low, high = (np.maximum(side / self.base, floor) for side in (curve.low, curve.high))
         group = {"legendgroup": plain(line.series), "hoverinfo": "skip", "mode": "lines"}
-        self._add(x=_short([*x, *x[::-1]]), y=_short([*high, *low[::-1]]), fill="toself",
-                  line={"width": 0}, fillcolor=tint(line.look.color, 0.18), **group)  # fmt: skip
-        self._add(x=_short(x), y=_short(value), **group,
-                  line={"color": line.look.color, "width": 2.2, "dash": line.dash})  # fmt: skip
+        self._add(
+            x=_short([*x, *x[::-1]]),
+            y=_short([*high, *low[::-1]]),
+            fill="toself",
+            line={"width": 0},
+            fillcolor=tint(line.look.color, 0.18),
+            **group,
+        )
+        self._add(
+            x=_short(x),
+            y=_short(value),
+            **group,
+            line={"color": line.look.color, "width": 2.2, "dash": line.dash},
+        )
 
     def _points(self, line: Line, rows: Sequence[Row], joined: bool) -> None:
         values = self._values(rows)
@@ -268,16 +334,26 @@ class Panel:
         if self.metric == "time_s" and any(known(row["time_q1_s"]) for row in rows):
             ends = [(row["time_q1_s"], row["time_q3_s"]) for row in rows]
             more["error_y"] = {
-                "type": "data", "symmetric": False, "thickness": 1.4, "width": 4,
-                "array": [hi - v if known(hi) else 0.0
-                          for v, (_, hi) in zip(values, ends, strict=True)],
-                "arrayminus": [v - lo if known(lo) else 0.0
-                               for v, (lo, _) in zip(values, ends, strict=True)],
-            }  # fmt: skip
+                "type": "data",
+                "symmetric": False,
+                "thickness": 1.4,
+                "width": 4,
+                "array": [
+                    hi - v if known(hi) else 0.0 for v, (_, hi) in zip(values, ends, strict=True)
+                ],
+                "arrayminus": [
+                    v - lo if known(lo) else 0.0 for v, (lo, _) in zip(values, ends, strict=True)
+                ],
+            }
         measured = line.source == "measured"
-        edge = {"width": 0.8, "color": self.theme.paper} if measured else {
-            "width": 1.6, "color": line.look.color,
-        }  # fmt: skip
+        edge = (
+            {"width": 0.8, "color": self.theme.paper}
+            if measured
+            else {
+                "width": 1.6,
+                "color": line.look.color,
+            }
+        )
         symbols = line.symbols(rows, self.metric)
         if isinstance(symbols, list):
             hollow = [symbol.endswith("-open") for symbol in symbols]
@@ -288,22 +364,34 @@ class Panel:
         marker = {"color": line.look.color, "symbol": symbols, "size": 9, "line": edge}
         stroke = {"color": line.look.color, "width": 1, "dash": line.dash}
         self._add(
-            x=[row["num_visual"] for row in rows], y=values, marker=marker, line=stroke, **more,
-            mode="lines+markers" if joined else "markers", **self._hover(line, rows),
-        )  # fmt: skip
+            x=[row["num_visual"] for row in rows],
+            y=values,
+            marker=marker,
+            line=stroke,
+            **more,
+            mode="lines+markers" if joined else "markers",
+            **self._hover(line, rows),
+        )
 
     def _marks(
         self, line: Line, rows: Sequence[Row], y: Sequence[float], marker: dict[str, Any]
     ) -> None:
-        self._add(x=[row["num_visual"] for row in rows], y=list(y), mode="markers",
-                  cliponaxis=False, marker=marker, **self._hover(line, rows))  # fmt: skip
+        self._add(
+            x=[row["num_visual"] for row in rows],
+            y=list(y),
+            mode="markers",
+            cliponaxis=False,
+            marker=marker,
+            **self._hover(line, rows),
+        )
 
     def _hover(self, line: Line, rows: Sequence[Row]) -> dict[str, Any]:
         return {
             "customdata": [hover(row, self.metric) for row in rows],
             "hovertemplate": "%{customdata}<extra></extra>",
-            "name": plain(line.series), "legendgroup": plain(line.series),
-        }  # fmt: skip
+            "name": plain(line.series),
+            "legendgroup": plain(line.series),
+        }
 
 
 def _short(values: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -345,9 +433,10 @@ def visual_axis(
     # Sweeps double |V|, so powers of two are where the points are.
     step = max(1, math.ceil((last - first) / labels))
     return {
-        "type": "log", **_labels([2.0**power for power in range(first, last + 1, step)], reading),
+        "type": "log",
+        **_labels([2.0**power for power in range(first, last + 1, step)], reading),
         "range": [math.log10(low) - 0.05 * span, math.log10(high) + 0.05 * span],
-    }  # fmt: skip
+    }
 
 
 def _step(rough: float) -> float:

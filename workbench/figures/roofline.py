@@ -16,8 +16,17 @@ TERA = 1e12
 DASHES = {"datasheet": "dot", "measured": "solid"}
 
 
-COLUMNS = ("series", "attention", "kernel", "source", "num_visual", "key", "bytes_moved", "time_s",
-           "flags")  # fmt: skip
+COLUMNS = (
+    "series",
+    "attention",
+    "kernel",
+    "source",
+    "num_visual",
+    "key",
+    "bytes_moved",
+    "time_s",
+    "flags",
+)
 
 
 class Ceilings(NamedTuple):
@@ -72,20 +81,31 @@ def roofline(
         large = bandwidth >= TERA
         moved = f"{bandwidth / (TERA if large else 1e9):.3g} {'TB' if large else 'GB'}/s"
         speed = f"{quantity(peak, 'FLOP')}/s, {moved}"
-        traces.append({
-            "type": "scatter", "x": [low, peak / bandwidth, high], "mode": "lines",
-            "hoverinfo": "skip", "y": [low * bandwidth / TERA, peak / TERA, peak / TERA],
-            "name": f"{each.name}: {speed}",
-            "line": {"color": theme.ink, "width": 2, "dash": DASHES.get(each.name, "dot")},
-        })  # fmt: skip
+        traces.append(
+            {
+                "type": "scatter",
+                "x": [low, peak / bandwidth, high],
+                "mode": "lines",
+                "hoverinfo": "skip",
+                "y": [low * bandwidth / TERA, peak / TERA, peak / TERA],
+                "name": f"{each.name}: {speed}",
+                "line": {"color": theme.ink, "width": 2, "dash": DASHES.get(each.name, "dot")},
+            }
+        )
     shown = [v for trace in traces for v in trace["y"] if v > 0]
     widths = [math.log10(low), math.log10(high)]
     heights = [math.log10(min(shown)) - 0.1, math.log10(max(shown)) + 0.1]
-    return figure(traces, layout(
-        theme, height=520,
-        xaxis=axis(theme, "FLOPs a byte moved", type="log", range=widths, **log_ticks(*widths)),
-        yaxis=axis(theme, "TFLOP/s", type="log", range=heights, **log_ticks(*heights)),
-    ))  # fmt: skip
+    return figure(
+        traces,
+        layout(
+            theme,
+            height=520,
+            xaxis=axis(
+                theme, "FLOPs a byte moved", type="log", range=widths, **log_ticks(*widths)
+            ),
+            yaxis=axis(theme, "TFLOP/s", type="log", range=heights, **log_ticks(*heights)),
+        ),
+    )
 
 
 def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[str, Any]:
@@ -98,25 +118,36 @@ def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[s
     hollow = host_bound(rows) | (rows["source"] != "measured").to_numpy()
     symbols = [look.symbol + ("-open" if each else "") for each in hollow]
     return {
-        "type": "scatter", "x": rows["intensity"].tolist(), "y": rows["rate"].tolist(),
-        "mode": "lines+markers", "name": plain(series),
+        "type": "scatter",
+        "x": rows["intensity"].tolist(),
+        "y": rows["rate"].tolist(),
+        "mode": "lines+markers",
+        "name": plain(series),
         "line": {"color": color, "width": 1},
         # What a point says, and what a click on it asks for.
         "customdata": [[_words(r), r["key"]] for r in rows.to_dict("records")],
         "hovertemplate": "%{customdata[0]}<extra></extra>",
-        "marker": {"color": color, "symbol": symbols, "size": sizes,
-                   "line": {"width": [2 if each else 1.4 for each in hollow],
-                            "color": [color if each else theme.paper for each in hollow]}},
-    }  # fmt: skip
+        "marker": {
+            "color": color,
+            "symbol": symbols,
+            "size": sizes,
+            "line": {
+                "width": [2 if each else 1.4 for each in hollow],
+                "color": [color if each else theme.paper for each in hollow],
+            },
+        },
+    }
 
 
 def _words(row: Mapping[Any, Any]) -> str:
     lines = [
-        f"<b>{plain(row['series'])}</b>", f"|V| = {row['num_visual']:,}",
-        f"{row['intensity']:,.0f} FLOPs a byte", f"{row['rate']:,.1f} TFLOP/s",
+        f"<b>{plain(row['series'])}</b>",
+        f"|V| = {row['num_visual']:,}",
+        f"{row['intensity']:,.0f} FLOPs a byte",
+        f"{row['rate']:,.1f} TFLOP/s",
         f"{quantity(row['flops'], 'FLOP')}, {quantity(row['bytes_moved'], 'B')} moved,"
         f" {quantity(row['time_s'], 's')}",
-    ]  # fmt: skip
+    ]
     if known(row.get("mfu")):
         lines.append(f"MFU {100 * row['mfu']:.1f} %")
     return "<br>".join(lines)

@@ -33,9 +33,26 @@ ACROSS, ROW_GAP, MULTIPLE_HEIGHT = 3, 0.24, 300
 MARGINS, LEGEND_BELOW = 148, 94
 """Pixels above and below the panels, and from them to the legend."""
 
-COLUMNS = ("series", "source", "device", "attention", "kernel", "status", "error", "model",
-           "scope", "pass", "dtype", "num_visual", "num_text", "batch", "num_samples",
-           "time_q1_s", "time_q3_s", "flags")  # fmt: skip
+COLUMNS = (
+    "series",
+    "source",
+    "device",
+    "attention",
+    "kernel",
+    "status",
+    "error",
+    "model",
+    "scope",
+    "pass",
+    "dtype",
+    "num_visual",
+    "num_text",
+    "batch",
+    "num_samples",
+    "time_q1_s",
+    "time_q3_s",
+    "flags",
+)
 
 
 def scaling(
@@ -66,8 +83,15 @@ def scaling(
     panels = []
     for place, metric in enumerate(metrics):
         start = place * (width + GAP)
-        panel = Panel(place + 1, metric, theme, axes, (start, min(start + width, 1.0)),
-                      labels=6 if len(metrics) == 1 else 5, reading=reading)  # fmt: skip
+        panel = Panel(
+            place + 1,
+            metric,
+            theme,
+            axes,
+            (start, min(start + width, 1.0)),
+            labels=6 if len(metrics) == 1 else 5,
+            reading=reading,
+        )
         _fill(panel, lines, fitted, capacities or {})
         for crossing in crossings:
             key = (metric, crossing.series, crossing.source, crossing.device)
@@ -78,8 +102,17 @@ def scaling(
     legend = _legend(lines, place_names(frame), theme)
     if any(trace.get("name") == CROSSING for panel in panels for trace in panel.traces):
         ring = {"symbol": "circle-open", "size": 14, "color": theme.ink, "line": {"width": 2}}
-        legend.append({"type": "scatter", "x": [None], "y": [None], "mode": "markers",
-                       "name": CROSSING, "legendgroup": CROSSING, "marker": ring})  # fmt: skip
+        legend.append(
+            {
+                "type": "scatter",
+                "x": [None],
+                "y": [None],
+                "mode": "markers",
+                "name": CROSSING,
+                "legendgroup": CROSSING,
+                "marker": ring,
+            }
+        )
     return _figure(panels, legend, theme)
 
 
@@ -104,9 +137,16 @@ def multiples(
         row, column = divmod(place, across)
         left, top = column * (width + GAP), 1 - row * (height + ROW_GAP)
         panel = Panel(
-            place + 1, metric, theme, axes, (left, min(left + width, 1.0)), labels=5,
-            reading=reading, title=str(model), rows=(max(top - height, 0.0), top),
-        )  # fmt: skip
+            place + 1,
+            metric,
+            theme,
+            axes,
+            (left, min(left + width, 1.0)),
+            labels=5,
+            reading=reading,
+            title=str(model),
+            rows=(max(top - height, 0.0), top),
+        )
         own = known.loc[known["model"] == model, [*COLUMNS, "host_bound", metric]]
         lines = _lines(own, looks, theme, strokes)
         _fill(panel, lines, _curves(curves[curves["model"] == model]), capacities or {})
@@ -175,10 +215,16 @@ def _lines(
         found.setdefault((row["series"], row["source"], row["device"]), []).append(facts)
     keys = sorted(found, key=lambda key: (order[key[0]], key[1:]))
     return [
-        Line(series, source, device, _shown(looks[series], theme), strokes[source, device],
-             found[series, source, device])
+        Line(
+            series,
+            source,
+            device,
+            _shown(looks[series], theme),
+            strokes[source, device],
+            found[series, source, device],
+        )
         for series, source, device in keys
-    ]  # fmt: skip
+    ]
 
 
 def _shown(look: Look, theme: Theme) -> Look:
@@ -200,8 +246,18 @@ def _legend(
     entries = []
 
     def entry(name: str, group: str, mode: str, marker: Any, line: Any = None) -> None:
-        entries.append({"type": "scatter", "x": [None], "y": [None], "name": name, "mode": mode,
-                        "legendgroup": group, "marker": marker, "line": line})  # fmt: skip
+        entries.append(
+            {
+                "type": "scatter",
+                "x": [None],
+                "y": [None],
+                "name": name,
+                "mode": mode,
+                "legendgroup": group,
+                "marker": marker,
+                "line": line,
+            }
+        )
 
     looks = {line.series: line.look for line in lines}
     short = short_names(list(looks))

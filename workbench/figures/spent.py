@@ -20,16 +20,27 @@ from workbench.figures.style import (
     layout,
     plain,
     tint,
-)  # fmt: skip
+)
 from workbench.units import quantity
 
 LOOKS = {
-    "V2V": (VERMILLION, ""), "T2V": (ORANGE, "/"), "T2T": (YELLOW, "\\"),
-    "merge": (PURPLE, "x"), "attention": (VERMILLION, "."), "projections": (SKY, "/"),
-    "MLP": (BLUE, ""), "norms": (GREEN, "."), "LM head": (PURPLE, ""), "loss": (PURPLE, "/"),
-    "embedding": (SKY, "."), "tower": (GREEN, "/"), "adapter": (GREEN, "x"),
-    "decoder": (BLUE, ""), "optimizer": (ORANGE, "x"), "other": (SKY, "-"),
-}  # fmt: skip
+    "V2V": (VERMILLION, ""),
+    "T2V": (ORANGE, "/"),
+    "T2T": (YELLOW, "\\"),
+    "merge": (PURPLE, "x"),
+    "attention": (VERMILLION, "."),
+    "projections": (SKY, "/"),
+    "MLP": (BLUE, ""),
+    "norms": (GREEN, "."),
+    "LM head": (PURPLE, ""),
+    "loss": (PURPLE, "/"),
+    "embedding": (SKY, "."),
+    "tower": (GREEN, "/"),
+    "adapter": (GREEN, "x"),
+    "decoder": (BLUE, ""),
+    "optimizer": (ORANGE, "x"),
+    "other": (SKY, "-"),
+}
 """A part's colour and hatching; operators take the spare ones in turn."""
 SPARE = tuple(
     (color, hatch)
@@ -60,16 +71,32 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
         words = [
             f"<b>{plain(name)}</b><br>{quantity(table.loc[system, name], 's')}"
             f", {table.loc[system, name] / totals[system]:.1%} of {quantity(totals[system], 's')}"
-            if totals[system] else plain(name) for system in systems
-        ]  # fmt: skip
-        traces.append({
-            "type": "bar", "orientation": "h", "y": labels, "name": plain(name),
-            "x": [drawn.loc[system, name] for system in systems],
-            "marker": {"color": color, "line": {"width": 1, "color": theme.paper},
-                       "pattern": {"shape": hatch, "fgcolor": theme.paper, "size": 7,
-                                   "solidity": 0.25, "bgcolor": tint(color, 0.9)}},
-            "customdata": words, "hovertemplate": "%{customdata}<extra></extra>",
-        })  # fmt: skip
+            if totals[system]
+            else plain(name)
+            for system in systems
+        ]
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "y": labels,
+                "name": plain(name),
+                "x": [drawn.loc[system, name] for system in systems],
+                "marker": {
+                    "color": color,
+                    "line": {"width": 1, "color": theme.paper},
+                    "pattern": {
+                        "shape": hatch,
+                        "fgcolor": theme.paper,
+                        "size": 7,
+                        "solidity": 0.25,
+                        "bgcolor": tint(color, 0.9),
+                    },
+                },
+                "customdata": words,
+                "hovertemplate": "%{customdata}<extra></extra>",
+            }
+        )
     return figure(traces, _layout(theme, labels, share))
 
 
@@ -84,12 +111,29 @@ def _names(rows: pd.DataFrame) -> list[str]:
 
 def _layout(theme: Theme, labels: Sequence[str], share: bool) -> dict[str, Any]:
     inner = ROW_HEIGHT * len(labels)
-    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": -66 / inner, "yanchor": "top",
-              "font": {"size": 14}, "traceorder": "normal"}  # fmt: skip
+    legend = {
+        "orientation": "h",
+        "x": 0,
+        "xanchor": "left",
+        "y": -66 / inner,
+        "yanchor": "top",
+        "font": {"size": 14},
+        "traceorder": "normal",
+    }
     return layout(
-        theme, height=inner + FRAME_HEIGHT, barmode="stack", legend=legend,
+        theme,
+        height=inner + FRAME_HEIGHT,
+        barmode="stack",
+        legend=legend,
         margin={"l": 64, "r": 16, "t": 16, "b": FRAME_HEIGHT - 16},
         xaxis=axis(theme, "% of the iteration" if share else "seconds", tickformat=",.4~g"),
-        yaxis=axis(theme, "", type="category", automargin=True, showgrid=False,
-                   categoryorder="array", categoryarray=list(labels)[::-1]),
-    )  # fmt: skip
+        yaxis=axis(
+            theme,
+            "",
+            type="category",
+            automargin=True,
+            showgrid=False,
+            categoryorder="array",
+            categoryarray=list(labels)[::-1],
+        ),
+    )

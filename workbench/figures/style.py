@@ -30,8 +30,18 @@ PREFERRED = {
 
 SPARE = (GREEN, PURPLE, SKY, ORANGE, BLUE, VERMILLION)
 SYMBOLS = {"eager": "square", "sdpa": "circle", "flash": "diamond", "flex": "triangle-up"}
-SPARE_SYMBOLS = ("circle", "diamond", "triangle-up", "square", "pentagon", "star", "hexagram",
-                 "triangle-left", "triangle-right", "bowtie")  # fmt: skip
+SPARE_SYMBOLS = (
+    "circle",
+    "diamond",
+    "triangle-up",
+    "square",
+    "pentagon",
+    "star",
+    "hexagram",
+    "triangle-left",
+    "triangle-right",
+    "bowtie",
+)
 
 DASHES = {
     "measured": ("solid", "longdash", "longdashdot"),
@@ -148,27 +158,50 @@ def figure(data: Sequence[dict[str, Any]], layout: dict[str, Any]) -> go.Figure:
 def layout(theme: Theme, **more: Any) -> dict[str, Any]:
     """The layout that all figures share, on a transparent ground."""
     return {
-        "font": {"family": '"Source Sans", "Helvetica Neue", Arial, sans-serif', "size": 14,
-                 "color": theme.ink},
-        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {
+            "family": '"Source Sans", "Helvetica Neue", Arial, sans-serif',
+            "size": 14,
+            "color": theme.ink,
+        },
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
         "margin": {"l": 64, "r": 16, "t": 48, "b": 56},
-        "hoverlabel": {"align": "left", "bgcolor": theme.paper, "bordercolor": theme.muted,
-                       "font": {"color": theme.ink, "size": 13}},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top",
-                   "font": {"size": 14}, "itemsizing": "trace", "itemwidth": 44},
-        "hovermode": "closest", "dragmode": "zoom", "uirevision": "keep",
+        "hoverlabel": {
+            "align": "left",
+            "bgcolor": theme.paper,
+            "bordercolor": theme.muted,
+            "font": {"color": theme.ink, "size": 13},
+        },
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": -0.2,
+            "yanchor": "top",
+            "font": {"size": 14},
+            "itemsizing": "trace",
+            "itemwidth": 44,
+        },
+        "hovermode": "closest",
+        "dragmode": "zoom",
+        "uirevision": "keep",
         # Its own ground is a half-transparent one of the paper, which is black on a clear one.
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.ink},
         **more,
-    }  # fmt: skip
+    }
 
 
 def axis(theme: Theme, title: str, **more: Any) -> dict[str, Any]:
     """The axis that all figures share."""
     return {
         "title": {"text": title, "font": {"size": 14}, "standoff": 8},
-        "gridcolor": theme.grid, "linecolor": theme.muted, "zeroline": False, "showline": True,
-        "ticks": "outside", "tickcolor": theme.muted, "ticklen": 4,
+        "gridcolor": theme.grid,
+        "linecolor": theme.muted,
+        "zeroline": False,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": theme.muted,
+        "ticklen": 4,
         "tickfont": {"size": 13, "color": theme.ink},
         **more,
-    }  # fmt: skip
+    }

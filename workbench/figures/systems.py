@@ -31,27 +31,45 @@ def systems_figure(
             rows = [s for s in order if s["group"] == group]
             fits = [s["status"] == "ok" for s in rows]
             shown = theme.shown(color)
-            traces.append({
-                "type": "bar", "orientation": "h", "name": group, "legendgroup": group,
-                "showlegend": number == 1, "xaxis": f"x{number}", "yaxis": "y",
-                "y": [plain(s["label"]) for s in rows],
-                "x": [s["metrics"].get(metric) for s in rows],
-                "text": [
-                    quantity(s["metrics"].get(metric), unit) + ("" if fit else ", does not fit")
-                    for s, fit in zip(rows, fits, strict=True)
-                ],
-                "hovertext": [plain(f"{s['label']}: gives up {s['gives_up']}") for s in rows],
-                "marker": {"color": [shown if fit else theme.paper for fit in fits],
-                           "line": {"color": shown, "width": 1.5}},
-            })  # fmt: skip
+            traces.append(
+                {
+                    "type": "bar",
+                    "orientation": "h",
+                    "name": group,
+                    "legendgroup": group,
+                    "showlegend": number == 1,
+                    "xaxis": f"x{number}",
+                    "yaxis": "y",
+                    "y": [plain(s["label"]) for s in rows],
+                    "x": [s["metrics"].get(metric) for s in rows],
+                    "text": [
+                        quantity(s["metrics"].get(metric), unit)
+                        + ("" if fit else ", does not fit")
+                        for s, fit in zip(rows, fits, strict=True)
+                    ],
+                    "hovertext": [plain(f"{s['label']}: gives up {s['gives_up']}") for s in rows],
+                    "marker": {
+                        "color": [shown if fit else theme.paper for fit in fits],
+                        "line": {"color": shown, "width": 1.5},
+                    },
+                }
+            )
     return figure(
         traces,
         layout(
-            theme, height=FRAME + ROW * len(order), title={"text": plain(title)},
+            theme,
+            height=FRAME + ROW * len(order),
+            title={"text": plain(title)},
             barmode="overlay",
             xaxis1=axis(theme, PANELS[0][2], **{**BARS, "domain": [0, 0.48]}),
             xaxis2=axis(theme, PANELS[1][2], **{**BARS, "domain": [0.52, 1]}),
-            yaxis=axis(theme, "", type="category", automargin=True, categoryorder="array",
-                       categoryarray=[plain(s["label"]) for s in reversed(order)]),
+            yaxis=axis(
+                theme,
+                "",
+                type="category",
+                automargin=True,
+                categoryorder="array",
+                categoryarray=[plain(s["label"]) for s in reversed(order)],
+            ),
         ),
-    )  # fmt: skip
+    )

@@ -43,19 +43,38 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
     return figure(
         traces,
         layout(
-            theme, height=FRAME_HEIGHT + ROW_HEIGHT * len(rows), showlegend=False,
+            theme,
+            height=FRAME_HEIGHT + ROW_HEIGHT * len(rows),
+            showlegend=False,
             xaxis=axis(theme, VISUAL_TITLE, **_with_room(visual_axis(ends or [1], True, 5))),
-            yaxis=axis(theme, "", type="category", showgrid=False, showticklabels=False, ticks="",
-                       categoryorder="array", categoryarray=names[::-1]),
+            yaxis=axis(
+                theme,
+                "",
+                type="category",
+                showgrid=False,
+                showticklabels=False,
+                ticks="",
+                categoryorder="array",
+                categoryarray=names[::-1],
+            ),
             margin={"l": 16, "r": 16, "t": 32, "b": 56},
             annotations=[
-                {"text": name, "x": 0.01, "xref": "x domain", "y": name, "yref": "y",
-                 "xanchor": "left", "yanchor": "bottom", "yshift": ABOVE - 8, "showarrow": False,
-                 "font": {"size": 13, "color": theme.ink}}
+                {
+                    "text": name,
+                    "x": 0.01,
+                    "xref": "x domain",
+                    "y": name,
+                    "yref": "y",
+                    "xanchor": "left",
+                    "yanchor": "bottom",
+                    "yshift": ABOVE - 8,
+                    "showarrow": False,
+                    "font": {"size": 13, "color": theme.ink},
+                }
                 for name in names
             ],
         ),
-    )  # fmt: skip
+    )
 
 
 def _with_room(x_axis: dict[str, Any]) -> dict[str, Any]:
@@ -70,9 +89,17 @@ def _row(name: str, row: Mapping[Any, Any], color: str, theme: Theme) -> list[di
     found: list[dict[str, Any]] = []
 
     def add(x: list[Any], text: str, **more: Any) -> None:
-        found.append({"type": "scatter", "x": x, "y": [name] * len(x), "hovertemplate":
-                      "%{customdata}<extra></extra>", "customdata": [words] * len(x),
-                      "text": [text] * len(x), **more})  # fmt: skip
+        found.append(
+            {
+                "type": "scatter",
+                "x": x,
+                "y": [name] * len(x),
+                "hovertemplate": "%{customdata}<extra></extra>",
+                "customdata": [words] * len(x),
+                "text": [text] * len(x),
+                **more,
+            }
+        )
 
     if not pd.isna(ran) and not pd.isna(failed):
         add([ran, failed], "", mode="lines", line={"color": color, "width": 10})
@@ -80,15 +107,29 @@ def _row(name: str, row: Mapping[Any, Any], color: str, theme: Theme) -> list[di
         open_ended = pd.isna(failed)
         symbol = "triangle-right" if open_ended else "circle"
         text = f"  {ran:,} and more" if open_ended else ""
-        add([ran], text, mode="markers+text", textposition="middle right",
+        add(
+            [ran],
+            text,
+            mode="markers+text",
+            textposition="middle right",
             textfont={"color": theme.muted},
-            marker={"symbol": symbol, "size": 14, "color": color})  # fmt: skip
+            marker={"symbol": symbol, "size": 14, "color": color},
+        )
     if not pd.isna(failed):
         text = f"  {ran:,} to {failed:,}" if not pd.isna(ran) else f"  below {failed:,}"
-        add([failed], text, mode="markers+text", textposition="middle right",
+        add(
+            [failed],
+            text,
+            mode="markers+text",
+            textposition="middle right",
             textfont={"color": theme.muted},
-            marker={"symbol": "x", "size": 11, "color": color,
-                    "line": {"width": 1, "color": theme.paper}})  # fmt: skip
+            marker={
+                "symbol": "x",
+                "size": 11,
+                "color": color,
+                "line": {"width": 1, "color": theme.paper},
+            },
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.loops import alike
+from workbench.lvlm.loops import identical_iterations
 
 TokenWise = Callable[..., tuple[Tensor, ...]]
 """(x [B, n, ...], …) -> (y [B, n, ...], …), each row depending on that row of the inputs only."""
@@ -35,7 +35,7 @@ class _Chunked(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         ctx.call = (fn, chunk, num_inputs)
         length, outputs = inputs[0].shape[1], None
-        for start in alike(range(0, length, chunk)):
+        for start in identical_iterations(range(0, length, chunk)):
             parts = fn(*(x[:, start : start + chunk] for x in inputs))
             if outputs is None:
                 outputs = tuple(p.new_empty(p.shape[0], length, *p.shape[2:]) for p in parts)
@@ -56,7 +56,7 @@ class _Chunked(torch.autograd.Function):
         ]
         trained = [w for w, want in zip(weights, wanted[num_inputs:], strict=True) if want]
         sums: list[Tensor | None] = [None] * len(trained)
-        for start in alike(range(0, inputs[0].shape[1], chunk)):
+        for start in identical_iterations(range(0, inputs[0].shape[1], chunk)):
             rows = slice(start, start + chunk)
             with torch.enable_grad():
                 xs = [

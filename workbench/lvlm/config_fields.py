@@ -6,14 +6,27 @@ from typing import Any
 from workbench.errors import RequestError
 
 SIZES = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim",
-)  # fmt: skip
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
 """What decides a decoder's parameters."""
 TOWER_SIZES = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "depth",
-    "embed_dim", "num_heads", "image_size", "patch_size", "out_hidden_size",
-)  # fmt: skip
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "depth",
+    "embed_dim",
+    "num_heads",
+    "image_size",
+    "patch_size",
+    "out_hidden_size",
+)
 """What decides a vision tower's."""
 MAX_LAYERS = 256
 """Twice those of the deepest published decoders; where none are alike, each is traced."""
@@ -52,10 +65,19 @@ WHOLE = {
 }
 """Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
 POSITIVE = (
-    "rms_norm_eps", "layer_norm_eps", "rope_theta", "rope_local_base_freq", "factor",
-    "attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar",
-    "initializer_range", "tokens_per_second", "low_freq_factor", "high_freq_factor",
-)  # fmt: skip
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "rope_theta",
+    "rope_local_base_freq",
+    "factor",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "query_pre_attn_scalar",
+    "initializer_range",
+    "tokens_per_second",
+    "low_freq_factor",
+    "high_freq_factor",
+)
 """Fields that are numbers above 0."""
 SECTIONS_DEEP = 3
 

@@ -139,8 +139,14 @@ def check_built(
         # Some wrappers size their LM head by fields of their own, which have defaults.
         for field in SIZES:
             if isinstance(getattr(type(whole), field, None), int) and field not in stated:
-                _compare(name, kind, f"{text}.", field, getattr(config, field, None),
-                         getattr(whole, field))  # fmt: skip
+                _compare(
+                    name,
+                    kind,
+                    f"{text}.",
+                    field,
+                    getattr(config, field, None),
+                    getattr(whole, field),
+                )
     check_dividing(name, config)
     nested = stated.get(text) if text is not None else None
     inner: Mapping[str, Any] = nested if isinstance(nested, Mapping) else {}

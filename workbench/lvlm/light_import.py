@@ -46,8 +46,9 @@ BARE = ("transformers", "transformers.models")
 """Packages whose ``__init__``, which lists every file below, runs when a name is asked of it."""
 KEPT = ("torch._dynamo.config",)
 """Modules of them that are loaded all the same: settings, which checkpointing looks at."""
-LEAVES_ALONE = {("torch._dynamo", name)
-                for name in ("allow_in_graph", "assume_constant_result", "disable")}  # fmt: skip
+LEAVES_ALONE = {
+    ("torch._dynamo", name) for name in ("allow_in_graph", "assume_constant_result", "disable")
+}
 """Decorators that matter to a compiler alone."""
 
 VALUES = ("Partial", "Replicate", "Shard", "_StridedShard")

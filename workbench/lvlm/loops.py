@@ -7,6 +7,6 @@ Runner = Callable[[range], Iterator[int]]
 RUNNER: ContextVar[Runner] = ContextVar("runner", default=iter)
 
 
-def alike(steps: range) -> Iterator[int]:
+def identical_iterations(steps: range) -> Iterator[int]:
     """``steps``, all but the last of which do the same work on tensors of the same shapes."""
     return RUNNER.get()(steps)

@@ -43,8 +43,15 @@ def look(tower: Tower, pictures: Pictures) -> Scene:
     items = tower.of_images(sizes)
     for name, (width, height), item in zip(pictures.images, sizes, items, strict=True):
         tokens = sum(map(tower.tokens, item))
-        facts.append({"file": Path(name).name, "width": width, "height": height, "tokens": tokens,
-                      **tower.front.document()})  # fmt: skip
+        facts.append(
+            {
+                "file": Path(name).name,
+                "width": width,
+                "height": height,
+                "tokens": tokens,
+                **tower.front.document(),
+            }
+        )
     return Scene(tuple(items), tuple(facts))
 
 

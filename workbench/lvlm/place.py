@@ -38,6 +38,4 @@ class Place:
     @property
     def kind(self) -> tuple[object, ...]:
         """Everything but the index: what places must share to cost the same on like layers."""
-        return (
-            self.layout, self.role, self.inserted, self.keys_only, self.stacked, self.beside
-        )  # fmt: skip
+        return (self.layout, self.role, self.inserted, self.keys_only, self.stacked, self.beside)

@@ -153,5 +153,5 @@ def examine() -> list[Finding]:
         _program("slurm", ("sbatch",), "no --engine slurm", "apt-get install slurm-wlm"),
         memory(),
         disk(),
-    ]  # fmt: skip
+    ]
     return findings

@@ -33,12 +33,17 @@ def reproduce_text(found: Contents) -> str:
         lines += [f"To {what}:", "", "```", command, "```", ""]
     lines += [
         "Counts and bytes are then equal; seconds are as near as another hour on that machine"
-        " brings them.", "",
-        "## What it was made with", "", *_table(found.versions), "",
+        " brings them.",
+        "",
+        "## What it was made with",
+        "",
+        *_table(found.versions),
+        "",
         "`data/` holds what the report was computed from: `records`, `metrics`, `samples` and"
         " `notes` as CSV and Parquet and `details.jsonl`, joined by run, key, source and device;"
-        " `environment.json`; and the sweeps as they were run.", "",
-    ]  # fmt: skip
+        " `environment.json`; and the sweeps as they were run.",
+        "",
+    ]
     return "\n".join(lines)
 
 

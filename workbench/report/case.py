@@ -14,8 +14,19 @@ from workbench.systems import label
 from workbench.units import quantity
 from workbench.visuals import front_end_of, parse_resolution, tokens_of_image, tokens_of_video
 
-KEYS = ("model", "visual", "images", "frames", "resolution", "fps", "text", "steps", "gpus",
-        "price", "device")  # fmt: skip
+KEYS = (
+    "model",
+    "visual",
+    "images",
+    "frames",
+    "resolution",
+    "fps",
+    "text",
+    "steps",
+    "gpus",
+    "price",
+    "device",
+)
 SYSTEMS = (
     ("s_attn", "eager", None),
     ("s_attn", "sdpa", None),
@@ -49,12 +60,20 @@ class Case:
         sharded = {"zero": 3, "world_size": self.gpus} if self.gpus > 1 else {}
         return [
             make_cell(
-                model=self.model, attention=attention, kernel=kernel, chunk=chunk,
-                num_visual=self.visual, num_text=self.text, scope="decoder", checkpoint=True,
-                logits="text", **{"pass": "train"}, **sharded,
+                model=self.model,
+                attention=attention,
+                kernel=kernel,
+                chunk=chunk,
+                num_visual=self.visual,
+                num_text=self.text,
+                scope="decoder",
+                checkpoint=True,
+                logits="text",
+                **{"pass": "train"},
+                **sharded,
             )
             for attention, kernel, chunk in SYSTEMS
-        ]  # fmt: skip
+        ]
 
 
 @dataclass(frozen=True)
@@ -89,11 +108,17 @@ def read_case(text: str) -> Case:
     visual, minute, shown = _tokens(model, sizes[0], given)
     price, currency = _price(given.get("price"))
     return Case(
-        model=model, visual=visual, tokens_of_a_minute=minute, shown=shown,
-        text=_count(given, "text", Case.text), steps=_count(given, "steps", Case.steps),
-        gpus=_count(given, "gpus", Case.gpus), price=price, currency=currency,
+        model=model,
+        visual=visual,
+        tokens_of_a_minute=minute,
+        shown=shown,
+        text=_count(given, "text", Case.text),
+        steps=_count(given, "steps", Case.steps),
+        gpus=_count(given, "gpus", Case.gpus),
+        price=price,
+        currency=currency,
         device=given.get("device", Case.device),
-    )  # fmt: skip
+    )
 
 
 def _count(given: dict[str, str], name: str, default: int, most: int = 1_000_000_000) -> int:
@@ -143,13 +168,22 @@ def _price(text: str | None) -> tuple[float | None, str]:
 def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
     """GPU-hours, money where there is a price, and minutes of video, a row a system."""
     money = [f"{case.currency} for {case.steps:,} steps"] if case.price is not None else []
-    columns = ("system", "fits", "an iteration", f"GPU-hours for {case.steps:,} steps", *money,
-               "largest |V|", "minutes of video that fit")  # fmt: skip
+    columns = (
+        "system",
+        "fits",
+        "an iteration",
+        f"GPU-hours for {case.steps:,} steps",
+        *money,
+        "largest |V|",
+        "minutes of video that fit",
+    )
     rows = tuple(_row(case, answer) for answer in answers)
     known = dict.fromkeys(
-        flag for answer in answers for flag in answer.flags
+        flag
+        for answer in answers
+        for flag in answer.flags
         if flag.partition(":")[0] in ("calibrated", "uncalibrated", "carried")
-    )  # fmt: skip
+    )
     cards = "one card" if case.gpus == 1 else f"each of {case.gpus:,} cards, ZeRO 3"
     note = (
         f"Predicted for {case.device}, {case.model}, {case.shown}, |T| = {case.text:,}, a sample"
@@ -177,6 +211,9 @@ def _row(case: Case, answer: CaseAnswer) -> tuple[str, ...]:
         minutes = f"{top / case.tokens_of_a_minute:,.1f}"
     words = {"ok": f"yes, {peak}", "oom": f"no, needs {peak}"}
     return (
-        name, words.get(answer.status, "cannot run"), *figures,
-        "–" if top is None else f"{top:,}", minutes,
-    )  # fmt: skip
+        name,
+        words.get(answer.status, "cannot run"),
+        *figures,
+        "–" if top is None else f"{top:,}",
+        minutes,
+    )

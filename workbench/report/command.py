@@ -46,9 +46,7 @@ def command_of(
 
 def repeat(record: Record) -> str:
     """The command of a record."""
-    return command_of(
-        record.cell, record.source, record.device, record.flags, record.details
-    )  # fmt: skip
+    return command_of(record.cell, record.source, record.device, record.flags, record.details)
 
 
 def emulated_layers(flags: Iterable[str]) -> str | int | None:
@@ -104,10 +102,12 @@ def sweep_of(name: str, records: Iterable[Record]) -> dict[str, Any]:
             protocol = {"emulate": layers, "iterations": bare}
             kept = {name: value for name, value in protocol.items() if value is not None}
             grids[key] = {
-                "source": record.source, "device": _device(record.source, record.device),
-                "visual": [], "options": [changed],
+                "source": record.source,
+                "device": _device(record.source, record.device),
+                "visual": [],
+                "options": [changed],
                 **({"protocol": kept} if kept else {}),
-            }  # fmt: skip
+            }
         if record.cell.num_visual not in grids[key]["visual"]:
             grids[key]["visual"].append(record.cell.num_visual)
     return {"name": name, "grids": list(grids.values())}

@@ -88,21 +88,28 @@ def _provenance(material: Material) -> tuple[str, ...]:
     systems = words.listed(in_order(frame))
     whole, kept = material.num_cells, len(frame)
     part = "" if whole == kept else f", of which {kept:,} bear on the question"
-    first = (f"{material.path.name} holds {words.plural(whole, 'cell')}{part}, of"
-             f" {words.plural(frame['series'].nunique(), 'system')} ({systems}):"
-             f" {words.endings(frame)}.")  # fmt: skip
+    first = (
+        f"{material.path.name} holds {words.plural(whole, 'cell')}{part}, of"
+        f" {words.plural(frame['series'].nunique(), 'system')} ({systems}):"
+        f" {words.endings(frame)}."
+    )
     sources = set(frame["source"].unique())
     missing = []
     if "measured" not in sources:
-        missing.append("Nothing here was measured: every number is a prediction from shapes and"
-                       " datasheet peaks.")  # fmt: skip
+        missing.append(
+            "Nothing here was measured: every number is a prediction from shapes and"
+            " datasheet peaks."
+        )
     if "predicted" not in sources:
-        missing.append("Nothing here was predicted: there are no figures for a device that was not"
-                       " at hand.")  # fmt: skip
+        missing.append(
+            "Nothing here was predicted: there are no figures for a device that was not at hand."
+        )
     used = frame["run"].nunique()
     if used > 1:
-        missing.append(f"The cells come from {used} runs; where two hold the same cell the newer"
-                       " counts. Their environments are listed below.")  # fmt: skip
+        missing.append(
+            f"The cells come from {used} runs; where two hold the same cell the newer"
+            " counts. Their environments are listed below."
+        )
     return (first, *missing)
 
 

@@ -51,16 +51,18 @@ def first_page(material: Material, note: str = "", case: Table | None = None) ->
 def _told(material: Material) -> Subject:
     """The first subject that holds both S-Attn and another system, else the first."""
     both = (
-        s for s in material.spoken
+        s
+        for s in material.spoken
         if {True, False} <= {name == "s_attn" for name in s.rows["attention"]}
-    )  # fmt: skip
+    )
     return next(both, material.spoken[0])
 
 
 def _shown(rows: pd.DataFrame, verdict: Verdict) -> list[str]:
     """Eager, the fused kernel that was fastest, the system, and who went furthest of it."""
-    fused = [p["time_s"]["baseline_series"] for p in verdict.pairs
-             if p["time_s"]["baseline"] == "fused"]  # fmt: skip
+    fused = [
+        p["time_s"]["baseline_series"] for p in verdict.pairs if p["time_s"]["baseline"] == "fused"
+    ]
     order = telling_systems(rows)
     if fused:
         order = [order[0], fused[-1], *(name for name in order[1:] if name != fused[-1])]
@@ -84,9 +86,7 @@ def _attention(rows: pd.DataFrame, series: str | None) -> str:
 
 def _recommendation(verdict: Verdict) -> Iterator[str]:
     """What to take, from which |V| on, and for how many tokens."""
-    rows = {
-        (p["time_s"]["baseline"], p["time_s"]["size"]): p["time_s"] for p in verdict.pairs
-    }  # fmt: skip
+    rows = {(p["time_s"]["baseline"], p["time_s"]["size"]): p["time_s"] for p in verdict.pairs}
     fused = rows.get(("fused", "largest")) or rows.get(("eager", "largest"))
     if verdict.system is None or fused is None or pd.isna(fused["ratio"]):
         yield "Nothing can be recommended: no system was timed beside S-Attn at one |V|."
@@ -108,11 +108,12 @@ def _recommendation(verdict: Verdict) -> Iterator[str]:
     if not pd.isna(fused["baseline_fails_at"]):
         table = limits(verdict.rows).dropna(subset=["max_visual"])
         beyond = table[
-            (table["max_visual"] > fused["baseline_max_visual"])
-            & (table["attention"] != "s_attn")
-        ].sort_values("max_visual")  # fmt: skip
-        more = [f"{verdict.name(str(r['series']))} ({r['max_visual']:,})"
-                for r in beyond.to_dict("records")]  # fmt: skip
+            (table["max_visual"] > fused["baseline_max_visual"]) & (table["attention"] != "s_attn")
+        ].sort_values("max_visual")
+        more = [
+            f"{verdict.name(str(r['series']))} ({r['max_visual']:,})"
+            for r in beyond.to_dict("records")
+        ]
         only = f"only {listed(more)} took more" if more else "nothing took more"
         yield (
             f"For memory: {verdict.name(fused['furthest_series'])} takes"
@@ -123,8 +124,9 @@ def _recommendation(verdict: Verdict) -> Iterator[str]:
 def _table(rows: pd.DataFrame, verdict: Verdict, names: list[str]) -> Table:
     """Six rows: reach, seconds at two sizes, memory, growth, MFU; a column a system."""
     timed = without_host_bound(rows, ["time_s", "mfu_causal", "mfu"])
-    shared = [int(p["time_s"]["num_visual"]) for p in verdict.pairs
-              if not pd.isna(p["time_s"]["ratio"])]  # fmt: skip
+    shared = [
+        int(p["time_s"]["num_visual"]) for p in verdict.pairs if not pd.isna(p["time_s"]["ratio"])
+    ]
     sizes = sorted(dict.fromkeys(shared))
     sizes = [sizes[0], sizes[-1]] if sizes else []
     bounds = {str(row["series"]): row for row in limits(rows).to_dict("records")}
@@ -199,11 +201,19 @@ def _figure(material: Material, subject: Subject, rows: pd.DataFrame, names: lis
         "Linear axes: at twice the |V| a straight line is twice as high, a parabola four times.",
     ]
     return drawn(
-        "first", "Seconds and peak memory over |V|",
-        lambda theme: scaling(own, curves, material.looks, theme, METRICS,
-                              Axes(False, False), material.capacities(own)),
+        "first",
+        "Seconds and peak memory over |V|",
+        lambda theme: scaling(
+            own,
+            curves,
+            material.looks,
+            theme,
+            METRICS,
+            Axes(False, False),
+            material.capacities(own),
+        ),
         caption,
-    )  # fmt: skip
+    )
 
 
 def _facts(
@@ -214,8 +224,9 @@ def _facts(
     used = [run for run in material.runs if run.id in set(rows["run"])]
     versions = dict.fromkeys(
         f"torch {run.environment.torch}, transformers {run.environment.transformers}"
-        for run in used if run.environment.torch
-    )  # fmt: skip
+        for run in used
+        if run.environment.torch
+    )
     if versions:
         yield "Software", "; ".join(versions)
     dates = sorted({run.started_at[:10] for run in used if run.started_at})

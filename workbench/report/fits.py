@@ -10,8 +10,18 @@ from workbench.record import METRICS
 from workbench.report.text import listed
 from workbench.units import digits
 
-COLUMNS = ("metric", "system", "points", "for 4× the tokens", "shape", "c, per token²",
-           "b, per token", "a, at |V| = 0", "source, device", "what is open")  # fmt: skip
+COLUMNS = (
+    "metric",
+    "system",
+    "points",
+    "for 4× the tokens",
+    "shape",
+    "c, per token²",
+    "b, per token",
+    "a, at |V| = 0",
+    "source, device",
+    "what is open",
+)
 TERMS = ("c", "b", "a")
 EXACT = 1e-9
 """Relative scatter below which a curve is exact, and a bound on a missing term mere rounding."""
@@ -26,15 +36,26 @@ def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
     metrics, systems = list(fits["metric"].unique()), in_order(fits)
     rows = sorted(
         fits.to_dict("records"),
-        key=lambda row: (metrics.index(row["metric"]), row["source"], row["device"],
-                         systems.index(row["series"])),
-    )  # fmt: skip
+        key=lambda row: (
+            metrics.index(row["metric"]),
+            row["source"],
+            row["device"],
+            systems.index(row["series"]),
+        ),
+    )
     return COLUMNS, tuple(
-        (METRICS[row["metric"]].label, row["series"], _points(row), growth_words(row), _shape(row),
-         *(_term(row, name) for name in TERMS), f"{row['source']}, {row['device']}",
-         str(row["note"]))
+        (
+            METRICS[row["metric"]].label,
+            row["series"],
+            _points(row),
+            growth_words(row),
+            _shape(row),
+            *(_term(row, name) for name in TERMS),
+            f"{row['source']}, {row['device']}",
+            str(row["note"]),
+        )
         for row in rows
-    )  # fmt: skip
+    )
 
 
 def _shape(row: Mapping[Any, Any]) -> str:

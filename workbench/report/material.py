@@ -24,7 +24,7 @@ from workbench.report.view import (
     prepared,
     subjects,
     where,
-)  # fmt: skip
+)
 from workbench.store import RecordId, RunInfo, Store
 
 PAGE_POINTS, LEAST_POINTS = 1_500, 100
@@ -136,13 +136,18 @@ def gather(
     shown = [(f, rows) for f, rows in found if rows[list(SCALING_METRICS)].notna().any(axis=None)]
     titles = _titles([facts for facts, _ in shown])
     return Material(
-        path, frame, len(every), runs, details, all_looks(frame),
+        path,
+        frame,
+        len(every),
+        runs,
+        details,
+        all_looks(frame),
         tuple(
             Subject(title, _slug(number, title), facts, rows, pairs(rows, details))
             for number, (title, (facts, rows)) in enumerate(zip(titles, shown, strict=True), 1)
         ),
         against,
-    )  # fmt: skip
+    )
 
 
 def _titles(facts: Sequence[Mapping[str, Any]]) -> list[str]:

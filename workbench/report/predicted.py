@@ -15,9 +15,16 @@ Rows = tuple[tuple[str, ...], ...]
 ASSUMED = ("kernel", "of", "what is assumed")
 STATES = ("system", "ZeRO", "ranks", "a rank holds", "deepspeed's estimate", "difference")
 TABLE_2_BESIDE = (
-    "system", "|V|", "published |V|", "predicted peak", "of the card", "samples that fit",
-    "predicted s/it", "published s/it", "published over predicted",
-)  # fmt: skip
+    "system",
+    "|V|",
+    "published |V|",
+    "predicted peak",
+    "of the card",
+    "samples that fit",
+    "predicted s/it",
+    "published s/it",
+    "published over predicted",
+)
 TABLE_2_NOTE = (
     f"Published: {PAPER}. Nothing is tuned to it. The paper states neither the micro-batch nor"
     " |T|. 'Samples that fit' is the micro-batch at which the predicted cell would fill its card:"
@@ -50,9 +57,12 @@ def states_rows(rows: pd.DataFrame, details: Details) -> Rows:
         held, estimate = (states.get(k) for k in ("held_bytes", "deepspeed_estimate_bytes"))
         if isinstance(held, int) and isinstance(estimate, int):
             said = (
-                str(record.cell.zero), f"{record.cell.world_size:,}", quantity(held, "B"),
-                quantity(estimate, "B"), str(states.get("difference", "")),
-            )  # fmt: skip
+                str(record.cell.zero),
+                f"{record.cell.world_size:,}",
+                quantity(held, "B"),
+                quantity(estimate, "B"),
+                str(states.get("difference", "")),
+            )
             series = rows.loc[rows["key"] == record.cell.key, "series"].iloc[0]
             found.setdefault(said, []).append(str(series))
     return tuple((", ".join(systems), *said) for said, systems in found.items())

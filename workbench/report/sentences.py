@@ -30,11 +30,35 @@ HEADLINE_METRICS = ("time_s", "peak_bytes", "flops")
 BASELINES = {"eager": "S-Attn with the eager kernel", "fused": "S-Attn with a fused kernel"}
 IN_TURNS = {"eager": "S-Attn, eager", "fused": "S-Attn, fastest fused"}
 """A baseline over several |V|, whose kernel may change from one to the next."""
-AGAINST = ("system", "against", "at |V|", "s/it", "baseline's s/it", "times as fast",
-           "times less memory", "times fewer FLOPs", "marks")  # fmt: skip
-NEEDED = (*SUBJECT, *CONDITIONS, "series", "attention", "kernel", *SHARED, "source", "device",
-          "run", "key", "status", "num_visual", "num_samples", "flags", "busy_share",
-          *HEADLINE_METRICS)  # fmt: skip
+AGAINST = (
+    "system",
+    "against",
+    "at |V|",
+    "s/it",
+    "baseline's s/it",
+    "times as fast",
+    "times less memory",
+    "times fewer FLOPs",
+    "marks",
+)
+NEEDED = (
+    *SUBJECT,
+    *CONDITIONS,
+    "series",
+    "attention",
+    "kernel",
+    *SHARED,
+    "source",
+    "device",
+    "run",
+    "key",
+    "status",
+    "num_visual",
+    "num_samples",
+    "flags",
+    "busy_share",
+    *HEADLINE_METRICS,
+)
 """What the comparison reads: a narrow frame is much quicker to take apart."""
 SAME = 0.005
 """Ratios this close to 1 are called the same."""
@@ -90,9 +114,10 @@ def pairs(frame: pd.DataFrame, samples: Samples) -> list[Pair]:
 def pairs_at(found: Sequence[Pair], source: str, device: str) -> list[Pair]:
     """The pairs of one source and device."""
     return [
-        pair for pair in found
+        pair
+        for pair in found
         if (pair["time_s"]["source"], pair["time_s"]["device"]) == (source, device)
-    ]  # fmt: skip
+    ]
 
 
 def reach_columns(source: str) -> tuple[str, ...]:
@@ -105,30 +130,40 @@ def reach_rows(rows: pd.DataFrame) -> Rows:
     order = in_order(rows)
     table = sorted(limits(rows).to_dict("records"), key=lambda row: order.index(row["series"]))
     return tuple(
-        (row["series"], f"{row['num_cells']:,}", _count(row["max_visual"], "none"),
-         _count(row["fails_at"], "not reached"),
-         together(marks(cell, timed=False) for cell in _ends(rows, [row]).to_dict("records")))
+        (
+            row["series"],
+            f"{row['num_cells']:,}",
+            _count(row["max_visual"], "none"),
+            _count(row["fails_at"], "not reached"),
+            together(marks(cell, timed=False) for cell in _ends(rows, [row]).to_dict("records")),
+        )
         for row in table
-    )  # fmt: skip
+    )
 
 
 def against_rows(found: Sequence[Pair]) -> Rows:
     """Each system against each baseline; the columns are ``AGAINST``."""
     return tuple(
-        (pair["time_s"]["series"], pair["time_s"]["baseline_series"],
-         _count(pair["time_s"]["num_visual"], "none in common"),
-         quantity(pair["time_s"]["value"], "s"), quantity(pair["time_s"]["baseline_value"], "s"),
-         times(pair["time_s"]), times(pair["peak_bytes"]), times(pair["flops"]),
-         pair_marks(pair))
+        (
+            pair["time_s"]["series"],
+            pair["time_s"]["baseline_series"],
+            _count(pair["time_s"]["num_visual"], "none in common"),
+            quantity(pair["time_s"]["value"], "s"),
+            quantity(pair["time_s"]["baseline_value"], "s"),
+            ratio_text(pair["time_s"]),
+            ratio_text(pair["peak_bytes"]),
+            ratio_text(pair["flops"]),
+            pair_marks(pair),
+        )
         for pair in found
-    )  # fmt: skip
+    )
 
 
 def _count(value: Any, missing: str) -> str:
     return missing if pd.isna(value) else f"{int(value):,}"
 
 
-def times(row: Row) -> str:
+def ratio_text(row: Row) -> str:
     """'1.98× (1.90 to 2.07)'."""
     if pd.isna(row["ratio"]):
         return "n/a"
@@ -203,9 +238,10 @@ def compared(rows: pd.DataFrame, found: Sequence[Pair], where: str) -> Iterator[
 def challengers(rows: pd.DataFrame) -> list[str]:
     """The series of systems other than S-Attn, in the order of the legend."""
     return [
-        name for name in in_order(rows)
+        name
+        for name in in_order(rows)
         if (rows.loc[rows["series"] == name, "attention"] != "s_attn").all()
-    ]  # fmt: skip
+    ]
 
 
 def turning(row: Row) -> str:
@@ -262,9 +298,11 @@ def _pair(pair: Pair, where: str) -> str:
     largest = (
         f", the largest that both {RAN[time['source']]}," if time["size"] == "largest" else ","
     )
-    return (f"At |V| = {time['num_visual']:,}{largest}"
-            f" {system} is {_speed(time)} {baseline}{fastest} ({seconds}){also}"
-            f" ({where}{_certainty(pair)}).")  # fmt: skip
+    return (
+        f"At |V| = {time['num_visual']:,}{largest}"
+        f" {system} is {_speed(time)} {baseline}{fastest} ({seconds}){also}"
+        f" ({where}{_certainty(pair)})."
+    )
 
 
 def _no_ratio(time: Row, where: str) -> str:
@@ -282,8 +320,8 @@ def _no_ratio(time: Row, where: str) -> str:
 def _speed(row: Row) -> str:
     """'1.98× as fast as', or that the samples do not say which is faster."""
     if not pd.isna(row["ratio_low"]) and row["ratio_low"] <= 1 <= row["ratio_high"]:
-        return f"as fast as far as the samples tell, {times(row)}, as"
-    return f"{times(row)} as fast as"
+        return f"as fast as far as the samples tell, {ratio_text(row)}, as"
+    return f"{ratio_text(row)} as fast as"
 
 
 def _amount(row: Row, less: str, more: str, same: str) -> str:
@@ -320,8 +358,11 @@ def reached(rows: pd.DataFrame, where: str) -> str:
     """Who met the memory's end and who did not."""
     order = in_order(rows)
     table = sorted(limits(rows).to_dict("records"), key=lambda row: order.index(row["series"]))
-    ended = [f"{row['series']} at |V| = {row['fails_at']:,}" for row in table
-             if not pd.isna(row["fails_at"])]  # fmt: skip
+    ended = [
+        f"{row['series']} at |V| = {row['fails_at']:,}"
+        for row in table
+        if not pd.isna(row["fails_at"])
+    ]
     if not ended:
         top = rows.loc[rows["status"] == "ok", "num_visual"].max()
         reach = "" if pd.isna(top) else f" up to |V| = {int(top):,}, where this sweep ends"
@@ -339,7 +380,11 @@ def reached(rows: pd.DataFrame, where: str) -> str:
 
 def _ends(rows: pd.DataFrame, table: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
     """The cells that a system's reach stands on."""
-    ends = {(row["series"], at) for row in table for at in (row["max_visual"], row["fails_at"])
-            if not pd.isna(at)}  # fmt: skip
+    ends = {
+        (row["series"], at)
+        for row in table
+        for at in (row["max_visual"], row["fails_at"])
+        if not pd.isna(at)
+    }
     keep = [pair in ends for pair in zip(rows["series"], rows["num_visual"], strict=True)]
     return rows[keep]

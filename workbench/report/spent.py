@@ -50,9 +50,13 @@ def _rows(found: Any) -> Iterable[Mapping[str, Any]]:
 
 def _row(by: str, row: Mapping[str, Any], name: str, how: str) -> dict[str, Any]:
     bound = row.get("bound")
-    return {"by": by, "name": str(row.get(name, "other")), "how": how,
-            "bound": bound if isinstance(bound, str) else None,
-            **{each: _number(row.get(each)) for each in NUMBERS}}  # fmt: skip
+    return {
+        "by": by,
+        "name": str(row.get(name, "other")),
+        "how": how,
+        "bound": bound if isinstance(bound, str) else None,
+        **{each: _number(row.get(each)) for each in NUMBERS},
+    }
 
 
 def _number(value: Any) -> float | None:

@@ -59,9 +59,11 @@ def errors_by(pairs: pd.DataFrame, field: str) -> pd.DataFrame:
     errors = pairs["ratio"] - 1
     groups = pairs.assign(error=errors, size=errors.abs()).groupby(["metric", field], sort=False)
     found = groups.agg(
-        cells=("error", "size"), median=("size", "median"), worst=("size", "max"),
+        cells=("error", "size"),
+        median=("size", "median"),
+        worst=("size", "max"),
         bias=("error", "median"),
-    )  # fmt: skip
+    )
     return found.reset_index()
 
 

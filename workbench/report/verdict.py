@@ -15,8 +15,8 @@ from workbench.report.sentences import (
     both_marks,
     challengers,
     emulated,
+    ratio_text,
     ratio_words,
-    times,
     turning,
 )
 from workbench.report.text import listed
@@ -135,7 +135,7 @@ class Verdict:
         for row in here:
             kind = ", the fastest fused" if row["baseline"] == "fused" else ""
             words.append(
-                f"{times(row)} as fast as {self.name(row['baseline_series'])}{kind}"
+                f"{ratio_text(row)} as fast as {self.name(row['baseline_series'])}{kind}"
                 f" ({quantity(row['baseline_value'], 's')})"
             )
         return f"{quantity(here[0]['value'], 's')} at |V| = {size:,}: {listed(words)}"
@@ -147,8 +147,9 @@ class Verdict:
             for pair in self.pairs
             if pair["time_s"]["size"] == "largest"
         }
-        ended = {name: row for name, row in largest.items()
-                 if not pd.isna(row["baseline_fails_at"])}  # fmt: skip
+        ended = {
+            name: row for name, row in largest.items() if not pd.isna(row["baseline_fails_at"])
+        }
         if not ended:
             return None
         first = next(iter(ended.values()))
@@ -168,8 +169,11 @@ class Verdict:
             for row in beyond.sort_values("max_visual").to_dict("records")
         ]
         also = f"; {listed(rest)}" if rest else ""
-        named = {str(self.system), *(row["furthest_series"] for row in ended.values()),
-                 *beyond["series"]}  # fmt: skip
+        named = {
+            str(self.system),
+            *(row["furthest_series"] for row in ended.values()),
+            *beyond["series"],
+        }
         cells = self._furthest(named)
         still = "fit" if str(self.rows["source"].iloc[0]) == "predicted" else "ran"
         return (
@@ -210,9 +214,10 @@ class Verdict:
     def _marks_of(self, lines: Mapping[str, Mapping[Any, Any]]) -> str:
         """The marks of the two points that each line's growth is of."""
         ends = {
-            (name, int(row[end])) for name, row in lines.items()
+            (name, int(row[end]))
+            for name, row in lines.items()
             for end in ("grows_from", "grows_to")
-        }  # fmt: skip
+        }
         sizes = zip(self.rows["series"], self.rows["num_visual"], strict=True)
         cells = self.rows[[pair in ends for pair in sizes]]
         cells = cells[cells["time_s"].notna()]
@@ -269,8 +274,10 @@ def telling_systems(rows: pd.DataFrame) -> list[str]:
     table = limits(rows)
     reach = dict(zip(table["series"], table["max_visual"].fillna(0), strict=True))
     own = dict(zip(table["series"], table["attention"], strict=True))
-    eager = {name: kernel == "eager" for name, kernel in zip(table["series"], table["kernel"],
-                                                             strict=True)}  # fmt: skip
+    eager = {
+        name: kernel == "eager"
+        for name, kernel in zip(table["series"], table["kernel"], strict=True)
+    }
     plain = [name for name in in_order(rows) if own[name] == "s_attn"]
     first = []
     for kind in (True, False):

@@ -124,8 +124,11 @@ def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo]) -> dict[str, int]:
     return found
 
 
-COUNTED = {"weights": "weight_bytes", "gradients": "gradient_bytes",
-           "activations": "activation_bytes"}  # fmt: skip
+COUNTED = {
+    "weights": "weight_bytes",
+    "gradients": "gradient_bytes",
+    "activations": "activation_bytes",
+}
 """Kinds of a measured peak that have a metric of their own."""
 
 
@@ -146,8 +149,12 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
             sizes = {kind: row[name] for kind, name in COUNTED.items()}
             kinds = {kind: int(size) for kind, size in sizes.items() if not pd.isna(size)}
             kinds[UNSPLIT] = max(int(row["peak_bytes"]) - sum(kinds.values()), 0)
-        facts = {"system": row["series"], "source": row["source"], "device": row["device"],
-                 "num_visual": row["num_visual"]}  # fmt: skip
+        facts = {
+            "system": row["series"],
+            "source": row["source"],
+            "device": row["device"],
+            "num_visual": row["num_visual"],
+        }
         found += [{**facts, "kind": kind, "bytes": size} for kind, size in kinds.items()]
     columns = ["system", "source", "device", "num_visual", "kind", "bytes"]
     return pd.DataFrame(found, columns=columns)

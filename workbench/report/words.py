@@ -26,8 +26,18 @@ SCOPES = {
     "lvlm": "{} with vision tower, adapter and decoder",
 }
 PASSES = {"forward": "forward", "train": "training step", "decode": "decoding step"}
-NAMED = ("num_text", "batch", "dtype", "layout", "logits", "zero", "world_size", "layer",
-         "memory_cap", "weights")  # fmt: skip
+NAMED = (
+    "num_text",
+    "batch",
+    "dtype",
+    "layout",
+    "logits",
+    "zero",
+    "world_size",
+    "layer",
+    "memory_cap",
+    "weights",
+)
 """Conditions that ``setting`` has words of its own for; others it calls by their label."""
 LAYER_TRAIN = "forward and backward, no optimizer"
 
@@ -99,8 +109,10 @@ def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
         name = names[str(source), str(device)]
         cells = plural(len(rows), "cell")
         if source == "predicted":
-            found.append(f"Predicted for {name}: {cells}, computed from shapes and datasheet"
-                         " peaks; nothing ran.")  # fmt: skip
+            found.append(
+                f"Predicted for {name}: {cells}, computed from shapes and datasheet"
+                " peaks; nothing ran."
+            )
             continue
         timed = rows.loc[rows["time_s"].notna(), "num_samples"]
         how = f", median of {spread(timed, 'sample')} each{meaning}" if len(timed) else ""
@@ -128,8 +140,14 @@ def _marked(rows: pd.DataFrame) -> str:
 
 def endings(frame: pd.DataFrame) -> str:
     """How the cells ended: '20 ran, 3 out of memory (2 of them predicted), 1 killed'."""
-    words = {"ok": "ran", "oom": "out of memory", "killed": "killed", "timeout": "timed out",
-             "error": "failed with an error", "unsupported": "unsupported"}  # fmt: skip
+    words = {
+        "ok": "ran",
+        "oom": "out of memory",
+        "killed": "killed",
+        "timeout": "timed out",
+        "error": "failed with an error",
+        "unsupported": "unsupported",
+    }
     parts = []
     counts = frame[["status", "source"]].value_counts().to_dict()
     for status, word in words.items():
@@ -158,14 +176,18 @@ def _reading(rows: pd.DataFrame, has_fits: bool) -> list[str]:
     sources = set(rows["source"].unique())
     found = ["Lines with a band are fits; the band is their 95 % interval."] if has_fits else []
     if sources == {"measured", "predicted"}:
-        found.append("Filled points and unbroken strokes are measured; hollow points and broken"
-                     " strokes are predicted.")  # fmt: skip
+        found.append(
+            "Filled points and unbroken strokes are measured; hollow points and broken"
+            " strokes are predicted."
+        )
     failed = rows["status"] == "oom"
     if (failed & (rows["source"] == "measured")).any():
         found.append("Out of memory when run: a cross in the band above the panel.")
     if (failed & (rows["source"] == "predicted")).any():
-        found.append("Predicted beyond the card's memory: the point crossed out, at the value that"
-                     " an unlimited card would show.")  # fmt: skip
+        found.append(
+            "Predicted beyond the card's memory: the point crossed out, at the value that"
+            " an unlimited card would show."
+        )
     return found
 
 
@@ -181,5 +203,10 @@ def thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> str:
 
 def figure_caption(rows: pd.DataFrame, metrics: Sequence[str], has_fits: bool) -> list[str]:
     """What a scaling figure of one subject shows, in sentences."""
-    return [f"{setting(rows)}.", *provenance(rows), f"Outcome: {endings(rows)}.",
-            *_reading(rows, has_fits), convention_line(metrics)]  # fmt: skip
+    return [
+        f"{setting(rows)}.",
+        *provenance(rows),
+        f"Outcome: {endings(rows)}.",
+        *_reading(rows, has_fits),
+        convention_line(metrics),
+    ]

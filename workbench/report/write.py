@@ -112,14 +112,25 @@ def html(found: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
     library = _script(plotly_js())
     figures = _script(_drawing(found.figures))
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in (library, figures))
-    environment = Environment(loader=_templates(), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        loader=_templates(),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     method = _rendered(found.method)
     return environment.get_template("report.html.j2").render(
-        report=found, stamp=stamp, notes=notes, glossary=GLOSSARY, library=library,
-        figures=figures, hashes=hashes, method=method,
+        report=found,
+        stamp=stamp,
+        notes=notes,
+        glossary=GLOSSARY,
+        library=library,
+        figures=figures,
+        hashes=hashes,
+        method=method,
         own_words=_rendered(found.first.note if found.first else ""),
-    )  # fmt: skip
+    )
 
 
 def _rendered(text: str) -> str:
@@ -140,9 +151,14 @@ def markdown_text(
         return value if isinstance(value, Raw) else markdown(value)
 
     environment = Environment(
-        loader=_templates(), autoescape=False, finalize=finalize, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=_templates(),
+        autoescape=False,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["raw"] = Raw
     return environment.get_template("report.md.j2").render(
         report=found, stamp=stamp, notes=notes, drawn=drawn, method=_demoted(found.method)
@@ -170,9 +186,7 @@ def difference(one: Any, other: Any) -> Any:
         pairs = range(len(one))
     else:
         return {"=": other}
-    return {
-        str(key): difference(one[key], other[key]) for key in pairs if one[key] != other[key]
-    }  # fmt: skip
+    return {str(key): difference(one[key], other[key]) for key in pairs if one[key] != other[key]}
 
 
 def _script(text: str) -> str:
@@ -192,8 +206,9 @@ def _drawing(figures: Sequence[Figure]) -> str:
 
     data = {}
     for figure in figures:
-        light, dark = (json.loads(encoded(each.to_plotly_json()))
-                       for each in (figure.light, figure.dark))  # fmt: skip
+        light, dark = (
+            json.loads(encoded(each.to_plotly_json())) for each in (figure.light, figure.dark)
+        )
         data[figure.slug] = {"light": light, "dark": difference(light, dark)}
     text = encoded(data)
     # JSON inside a script: no character that HTML would read.

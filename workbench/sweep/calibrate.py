@@ -27,7 +27,7 @@ from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.roofline import HOST_BOUND, SHARPNESS, optimizer_bytes, works
 from workbench.record import Record, Status
 from workbench.store import Store
-from workbench.sweep.efficiency import (
+from workbench.sweep.calibration_fit import (
     BYTES,
     EXPOSED,
     FEWEST,
@@ -220,10 +220,14 @@ def _case(record: Record, target: Device, run: str) -> Case:
     traced = trace(cell, allocator_of(target))
     held = states(cell, traced.parameters) if cell.optimizes else None
     return Case(
-        cell.attention, works(cell, traced), optimizer_bytes(held),
-        float(record.metrics["time_s"] or 0), phase_of(cell),
-        _flagged(record, "host_bound"), run,
-    )  # fmt: skip
+        cell.attention,
+        works(cell, traced),
+        optimizer_bytes(held),
+        float(record.metrics["time_s"] or 0),
+        phase_of(cell),
+        _flagged(record, "host_bound"),
+        run,
+    )
 
 
 def floor_of(cases: Cases, target: Device) -> dict[str, float]:
@@ -237,9 +241,12 @@ def _rate(found: Fit, name: str, peak: float | None) -> Fitted:
     low, high = found.interval[name]
     value = 1 / found.cost[name]
     return Fitted(
-        value=value, low=1 / high, high=1 / low, num_cells=found.num_cells[name],
+        value=value,
+        low=1 / high,
+        high=1 / low,
+        num_cells=found.num_cells[name],
         efficiency=value / peak if peak else None,
-    )  # fmt: skip
+    )
 
 
 def _cost(found: Fit, name: str, most: float = float("inf")) -> Fitted | None:

@@ -140,9 +140,13 @@ def run_slurm(order: Order) -> Summary:
         with locked(order.jobs):
             run = None if order.new_run else newest(order.jobs, wanted)
             coordinator = Coordinator(
-                run or begin(order.jobs, wanted), order.store.absolute(), request, cluster, tasks,
+                run or begin(order.jobs, wanted),
+                order.store.absolute(),
+                request,
+                cluster,
+                tasks,
                 order.trace,
-            )  # fmt: skip
+            )
             summary = Summary(order.sweep.name, order.store, len(tasks))
             return _watch(coordinator, client, tasks, summary)
 

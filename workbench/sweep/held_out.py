@@ -6,7 +6,7 @@ import numpy as np
 
 from workbench.calibration_parts import Spread
 from workbench.errors import Failure, RequestError
-from workbench.sweep.efficiency import Cases, Floats, fit
+from workbench.sweep.calibration_fit import Cases, Floats, fit
 
 FOLDS = 10
 
@@ -30,8 +30,11 @@ def others(cases: Cases, run: str) -> set[int]:
 
     A run is named by its id, or by its sweep, whose name the id begins with.
     """
-    mine = {i for i, case in enumerate(cases.cases) if case.run == run
-            or case.run.startswith(f"{run}-")}  # fmt: skip
+    mine = {
+        i
+        for i, case in enumerate(cases.cases)
+        if case.run == run or case.run.startswith(f"{run}-")
+    }
     rest = set(range(len(cases.cases))) - mine
     if not mine or not rest:
         known = ", ".join(sorted({case.run for case in cases.cases}))

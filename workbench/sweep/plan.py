@@ -21,7 +21,7 @@ from workbench.probe.machine.launch import check_here, check_together
 from workbench.spec import Cell, Point, Sweep
 from workbench.spec_file import load_sweep
 
-Identity = tuple[str, str, str]
+CellId = tuple[str, str, str]
 """A cell's key, the source and the record's device: what a store holds once a run."""
 
 
@@ -36,7 +36,7 @@ class Task:
     """The record's device: the driver's name of the card, ``cpu``, or the entry's name."""
 
     @cached_property
-    def identity(self) -> Identity:
+    def identity(self) -> CellId:
         """What the store tells its record by."""
         return self.point.cell.key, self.point.source, self.device_name
 
@@ -108,7 +108,7 @@ def heads(sweep: Sweep, calibrations: Choice | None = None, here: bool = True) -
 
 def _tasks(points: Iterable[Point], calibrations: Choice | None, here: bool) -> list[Task]:
     places: dict[tuple[str, str], tuple[str, str]] = {}
-    tasks: dict[Identity, Task] = {}
+    tasks: dict[CellId, Task] = {}
     with without_collector():
         for point in points:
             asked = (point.source, point.device)

@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from workbench.record import Record, Status
-from workbench.sweep.plan import Identity, Task
+from workbench.sweep.plan import CellId, Task
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -30,11 +30,11 @@ class Progress:
 
     def __init__(self, total: int, done: int, workers: int = 1) -> None:
         self.total, self.done, self.workers = total, done, workers
-        self._forecast: dict[Identity, float] = {}
+        self._forecast: dict[CellId, float] = {}
         self._spent = self._expected = 0.0
         self._bar: Bar | None = None
         self._row: Any = None
-        self._since: dict[Identity, float] = {}
+        self._since: dict[CellId, float] = {}
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -50,7 +50,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def expect(self, seconds: dict[Identity, float]) -> None:
+    def expect(self, seconds: dict[CellId, float]) -> None:
         """A forecast of the tasks to come."""
         self._forecast = dict(seconds)
 

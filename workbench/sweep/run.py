@@ -18,7 +18,7 @@ from workbench.spec import Sweep
 from workbench.store import Store
 from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.local import Deadline, run_local
-from workbench.sweep.plan import Identity, Task, calibration_digests, heads, kinds, plan
+from workbench.sweep.plan import CellId, Task, calibration_digests, heads, kinds, plan
 from workbench.sweep.progress import Progress
 from workbench.sweep.schedule import longest_first, wall_seconds
 from workbench.sweep.workers import seats
@@ -149,7 +149,7 @@ def checked(client: Client, tasks: list[Task]) -> Iterator[None]:
         answer.result()
 
 
-def _held(sweep: Sweep, path: Path, facts: Environment) -> dict[Identity, Status]:
+def _held(sweep: Sweep, path: Path, facts: Environment) -> dict[CellId, Status]:
     """What the run that would be continued holds; nothing where there is no store yet."""
     if not path.exists():
         return {}
@@ -160,7 +160,7 @@ def _held(sweep: Sweep, path: Path, facts: Environment) -> dict[Identity, Status
     return {}
 
 
-def _is_done(held: dict[Identity, Status], task: Task) -> bool:
+def _is_done(held: dict[CellId, Status], task: Task) -> bool:
     status = held.get(task.identity)
     return status is not None and status.done
 
@@ -274,7 +274,7 @@ def _staffing(clients: list[Client]) -> str:
     return f"{len(clients)} workers, {', '.join(each)}"
 
 
-def _forecast(todo: list[Task], client: Client, progress: Progress) -> dict[Identity, float]:
+def _forecast(todo: list[Task], client: Client, progress: Progress) -> dict[CellId, float]:
     """Seconds of each task; nothing where it cannot be said, which is no reason not to run it."""
     try:
         seconds = client.estimate([(task.point, task.device) for task in todo])

@@ -75,10 +75,16 @@ def validate(
                 cell = record.cell
                 errors.append(
                     Error(
-                        cell.key, cell.attention, cell.kernel, cell.num_visual, name, metric,
-                        float(pair[0]), float(pair[1]),
+                        cell.key,
+                        cell.attention,
+                        cell.kernel,
+                        cell.num_visual,
+                        name,
+                        metric,
+                        float(pair[0]),
+                        float(pair[1]),
                     )
-                )  # fmt: skip
+                )
     choice.check(predicted_for)
     return errors
 

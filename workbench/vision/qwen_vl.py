@@ -49,8 +49,9 @@ class QwenVL(FrontEnd):
         found.take("merge_size", tower.get("spatial_merge_size"), "config.json")
         found.take("temporal_patch_size", tower.get("temporal_patch_size"), "config.json")
         for prefix, section, unsaid in (
-            ("", found.images, UNSAID), ("video_", found.videos, self.unsaid_video),
-        ):  # fmt: skip
+            ("", found.images, UNSAID),
+            ("video_", found.videos, self.unsaid_video),
+        ):
             if section is None:
                 continue
             file, fields = section

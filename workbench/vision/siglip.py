@@ -9,8 +9,15 @@ from workbench.vision import VISIONS, FrontEnd
 IMAGE_SIZE = 384
 PATCH_SIZE = 14
 GRID = IMAGE_SIZE // PATCH_SIZE
-SEEING = ("vision_config", "vision_tower", "mm_vision_tower", "text_config", "llm_config",
-          "audio_config", "image_processor")  # fmt: skip
+SEEING = (
+    "vision_config",
+    "vision_tower",
+    "mm_vision_tower",
+    "text_config",
+    "llm_config",
+    "audio_config",
+    "image_processor",
+)
 """Fields of a config.json that is not a plain text model's."""
 
 

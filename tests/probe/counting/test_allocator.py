@@ -40,9 +40,16 @@ def test_the_kinds_add_up_to_the_peak(attention, dtype, tmp_path):
 def test_logits_are_told_apart_even_from_scores_of_the_same_width(tmp_path):
     model = small_model("mistral", tmp_path, vocab_size=1000)
     cell = make_cell(
-        model=model, attention="s_attn", kernel="eager", scope="decoder", dtype="float32",
-        num_visual=980, num_text=20, logits="text", **{"pass": "train"},
-    )  # fmt: skip
+        model=model,
+        attention="s_attn",
+        kernel="eager",
+        scope="decoder",
+        dtype="float32",
+        num_visual=980,
+        num_text=20,
+        logits="text",
+        **{"pass": "train"},
+    )
     rows = 20 * 1000 * 4
     found = trace(cell, CARD)
     logits = [b.bytes for b in found.timeline.blocks if b.kind == "logits"]

@@ -90,8 +90,15 @@ def test_so_does_every_reducer(reducer, tmp_path):
     assert not unknown(**cell, settings=settings_of(reducer))
 
 
-IMAGE = {"mistral": 16, "llama": 16, "gemma3": 4, "qwen2_5_vl": 4, "qwen2_vl": 4, "qwen3_vl": 64,
-         "qwen3_vl_moe": 64}  # fmt: skip
+IMAGE = {
+    "mistral": 16,
+    "llama": 16,
+    "gemma3": 4,
+    "qwen2_5_vl": 4,
+    "qwen2_vl": 4,
+    "qwen3_vl": 64,
+    "qwen3_vl_moe": 64,
+}
 """Tokens of one image of these small towers."""
 
 

@@ -17,9 +17,11 @@ CASES = [
     ("mistral", {"attention": "s_attn", "kernel": "eager", "checkpoint": True}),
     ("gemma2", {"attention": "himix", "kernel": "eager", "logits": "text"}),
     ("qwen2", {"attention": "d_attn", "kernel": "flex", "checkpoint": True, "chunk": 8}),
-    ("mistral", {"attention": "d_attn_cascade", "kernel": "eager", "offload": True,
-                 "checkpoint": True}),
-]  # fmt: skip
+    (
+        "mistral",
+        {"attention": "d_attn_cascade", "kernel": "eager", "offload": True, "checkpoint": True},
+    ),
+]
 
 
 class Checked(Outputs):
@@ -49,9 +51,12 @@ def test_remembered_outputs_are_torchs_own(family, fields, tmp_path, monkeypatch
     monkeypatch.setattr(tracker, "Outputs", Checked)
     monkeypatch.setattr(Checked, "remembered", 0)
     cell = make_cell(
-        model=small_model(family, tmp_path), scope="decoder", num_visual=33, num_text=9,
+        model=small_model(family, tmp_path),
+        scope="decoder",
+        num_visual=33,
+        num_text=9,
         **{"pass": "train", **fields},
-    )  # fmt: skip
+    )
     trace(cell)
     assert Checked.remembered > 100
 
@@ -92,23 +97,33 @@ POINTWISE = [
 
 
 @pytest.mark.parametrize(("func", "shapes"), POINTWISE, ids=lambda c: str(c))
-@pytest.mark.parametrize("dtypes", [
-    (torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.int64, torch.float16),
-    (torch.bfloat16, torch.float64), (torch.int32, torch.int64),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.int64, torch.float16),
+        (torch.bfloat16, torch.float64),
+        (torch.int32, torch.int64),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("turned", [False, True])
 def test_pointwise_operators_return_what_they_do_on_the_cpu(func, shapes, dtypes, turned):
     real = [torch.ones(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
     meta = [tensor.to("meta") for tensor in real]
     if turned:  # Not contiguous any more, where there are several dimensions.
-        real, meta = ([t.mT.contiguous().mT if t.ndim > 1 else t for t in each]
-                      for each in (real, meta))  # fmt: skip
+        real, meta = (
+            [t.mT.contiguous().mT if t.ndim > 1 else t for t in each] for each in (real, meta)
+        )
     known = Outputs()
     for _ in range(2):
         out, expected = known.of(func, tuple(meta), {}), func(*real)
         assert (out.shape, out.stride(), out.dtype) == (
-            expected.shape, expected.stride(), expected.dtype
-        )  # fmt: skip
+            expected.shape,
+            expected.stride(),
+            expected.dtype,
+        )
 
 
 def test_what_torch_refuses_is_refused():

@@ -27,9 +27,15 @@ def slow(module):
 def lvlm(folder, family="gemma3", **fields):
     visual = {"gemma3": 4, "qwen2_5_vl": 16, "llama": 16}[family]
     return make_cell(
-        model=small_lvlm(family, folder), scope="lvlm", kernel="eager", dtype="float32",
-        attention="d_attn", num_visual=visual, num_text=5, **{"pass": "train", **fields},
-    )  # fmt: skip
+        model=small_lvlm(family, folder),
+        scope="lvlm",
+        kernel="eager",
+        dtype="float32",
+        attention="d_attn",
+        num_visual=visual,
+        num_text=5,
+        **{"pass": "train", **fields},
+    )
 
 
 @pytest.mark.parametrize("part", ["tower", "adapter"])
@@ -45,8 +51,14 @@ def test_a_slow_part_is_found(part, tmp_path):
 
 
 def test_the_head_of_a_decoder(tmp_path):
-    cell = make_cell(model=small_model("mistral", tmp_path), scope="decoder", dtype="float32",
-                     num_visual=9, num_text=5, **{"pass": "train"})  # fmt: skip
+    cell = make_cell(
+        model=small_model("mistral", tmp_path),
+        scope="decoder",
+        dtype="float32",
+        num_visual=9,
+        num_text=5,
+        **{"pass": "train"},
+    )
     workload = build(cell)
     slow(workload.module.lm_head)
     found = part_seconds(workload, 1)

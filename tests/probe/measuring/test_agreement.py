@@ -112,9 +112,14 @@ def cells_on_a_card():
 def test_every_kernel_agrees_on_a_card(tmp_path, family, attention, kernel, num_text):
     torch.compiler.reset()
     record = checked(
-        wide_model(family, tmp_path), "cuda", attention=attention, kernel=kernel,
-        num_visual=1531, num_text=num_text, settings=settings_of(attention),
-    )  # fmt: skip
+        wide_model(family, tmp_path),
+        "cuda",
+        attention=attention,
+        kernel=kernel,
+        num_visual=1531,
+        num_text=num_text,
+        settings=settings_of(attention),
+    )
     if record.status == "unsupported":
         # Soft-capping and windows are what fused kernels lack: never the plain ones' excuse.
         assert kernel not in ("eager", "flex"), record.error

@@ -13,15 +13,25 @@ from workbench.probe.predicting.predict import predict
 from workbench.spec import Protocol, make_cell
 
 WIDE = {
-    "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 997, "num_hidden_layers": 6,
-}  # fmt: skip
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 997,
+    "num_hidden_layers": 6,
+}
 
 
 RANK = {
-    "scope": "decoder", "num_visual": 400, "num_text": 20, "zero": 3, "world_size": 4,
-    "logits": "text", "checkpoint": True, "pass": "train",
-}  # fmt: skip
+    "scope": "decoder",
+    "num_visual": 400,
+    "num_text": 20,
+    "zero": 3,
+    "world_size": 4,
+    "logits": "text",
+    "checkpoint": True,
+    "pass": "train",
+}
 
 
 def cell_of(model, **fields):

@@ -60,9 +60,12 @@ def test_a_small_cell_is_replayed_on_a_card(tmp_path, attention, pass_):
 
     wide = {"hidden_size": 256, "head_dim": 64}
     cell = make_cell(
-        model=small_model("mistral", tmp_path, **wide), attention=attention, kernel="flash",
-        num_visual=256, **{"pass": pass_},
-    )  # fmt: skip
+        model=small_model("mistral", tmp_path, **wide),
+        attention=attention,
+        kernel="flash",
+        num_visual=256,
+        **{"pass": pass_},
+    )
     record = measure(cell, "cuda", Protocol(min_samples=10, precision=None))
     assert record.status == "ok"
     assert "capture_failed" not in record.details, record.flags

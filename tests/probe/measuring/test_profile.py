@@ -37,9 +37,14 @@ def traced(cell, folder):
 def test_parts_add_up_to_what_is_counted(small, tmp_path, attention):
     options, parts = SYSTEMS[attention]
     cell = make_cell(
-        model=small, attention=attention, num_visual=40, scope="decoder",
-        dtype="float32", **{"pass": "train"}, **options,
-    )  # fmt: skip
+        model=small,
+        attention=attention,
+        num_visual=40,
+        scope="decoder",
+        dtype="float32",
+        **{"pass": "train"},
+        **options,
+    )
     found = traced(cell, tmp_path)
     assert {row["part"] for row in found["parts"]} == EVERYWHERE | parts
     counted = trace(cell)

@@ -27,8 +27,14 @@ def test_both_ends_of_a_predicted_limit(attention, kernel):
         assert predict(cell.replace(num_visual=visual), "a100-40gb").status == status
     assert found.capacity_bytes < 40 * 10**9 * 1.08
     assert set(found.document()) >= {
-        "cell", "source", "device", "max_visual", "fails_at", "capacity_bytes", "stopped_by",
-    }  # fmt: skip
+        "cell",
+        "source",
+        "device",
+        "max_visual",
+        "fails_at",
+        "capacity_bytes",
+        "stopped_by",
+    }
 
 
 TRAIN = {"scope": "decoder", "num_text": 20, "logits": "text", "pass": "train"}
@@ -95,9 +101,17 @@ def test_a_setting_of_cuda_is_refused_where_there_is_none():
 
 def test_a_prediction_that_its_allocator_refuses_is_out_of_memory():
     cell = make_cell(
-        attention="d_attn", kernel="flash", num_visual=141_000, scope="decoder", num_text=400,
-        checkpoint=True, zero=3, world_size=32, logits="text", **{"pass": "train"},
-    )  # fmt: skip
+        attention="d_attn",
+        kernel="flash",
+        num_visual=141_000,
+        scope="decoder",
+        num_text=400,
+        checkpoint=True,
+        zero=3,
+        world_size=32,
+        logits="text",
+        **{"pass": "train"},
+    )
     found = predict(cell, "h100-80gb")
     assert found.status == Status.OOM
     assert found.metrics["peak_bytes"] < found.details["capacity_bytes"]

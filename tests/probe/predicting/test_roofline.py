@@ -11,7 +11,7 @@ from workbench.devices import device
 from workbench.probe.counting.trace import trace
 from workbench.probe.counting.traffic import bytes_of
 from workbench.probe.predicting.predict import predict
-from workbench.probe.predicting.roofline import Rates, stand_ins, times, works
+from workbench.probe.predicting.roofline import Rates, predict_times, stand_ins, works
 from workbench.spec import make_cell
 
 aten = torch.ops.aten
@@ -21,9 +21,13 @@ aten = torch.ops.aten
 @pytest.mark.parametrize("attention", ["s_attn", "d_attn", "himix"])
 def test_tables_add_up_to_the_metrics(attention, kernel):
     cell = make_cell(
-        model="qwen2-0.5b", scope="decoder", attention=attention, kernel=kernel, num_visual=3000,
+        model="qwen2-0.5b",
+        scope="decoder",
+        attention=attention,
+        kernel=kernel,
+        num_visual=3000,
         **{"pass": "train"},
-    )  # fmt: skip
+    )
     found = predict(cell, "h100-80gb", NONE)
     terms = found.details["time"]
     for name in ("operators", "modules"):
@@ -54,14 +58,14 @@ def test_each_term_counts():
     cell = make_cell(model="qwen2-0.5b", num_visual=512, kernel="flash")
     work = works(cell, trace(cell))
     names = {one.rate: 1e12 for one in work if one.rate}
-    plain = times(work, Rates(names, 1e11, 1e11), None)
+    plain = predict_times(work, Rates(names, 1e11, 1e11), None)
     calls = sum(one.calls for one in work)
-    late = times(work, Rates(names, 1e11, 1e11, overhead_s=1.0), None)
+    late = predict_times(work, Rates(names, 1e11, 1e11, overhead_s=1.0), None)
     assert late.total == pytest.approx(plain.total + calls)
     assert {timed.bound for timed in late.operators} == {"overhead"}
-    hosted = times(work, Rates(names, 1e11, 1e11, launch_s=1.0), None)
+    hosted = predict_times(work, Rates(names, 1e11, 1e11, launch_s=1.0), None)
     assert hosted.total == pytest.approx(calls)
-    taken_in_turns = times(work, Rates(names, 1e11, 1e11, exposed=1.0), None)
+    taken_in_turns = predict_times(work, Rates(names, 1e11, 1e11, exposed=1.0), None)
     moved = sum(one.calls * one.operator.bytes for one in work) / 1e11
     computed = sum(one.calls * one.flops for one in work) / 1e12
     assert taken_in_turns.total == pytest.approx(moved + computed)
@@ -111,8 +115,9 @@ def test_a_window_that_hides_nothing_is_said():
 
 
 def test_counts_beyond_63_bits_are_exact():
-    cell = make_cell(num_visual=10_000_000, num_text=400, scope="decoder", checkpoint=True,
-                     **{"pass": "train"})  # fmt: skip
+    cell = make_cell(
+        num_visual=10_000_000, num_text=400, scope="decoder", checkpoint=True, **{"pass": "train"}
+    )
     found = predict(cell, "h100-80gb")
     rows = found.details["operators"]
     flops = found.metrics["flops"]
@@ -125,9 +130,11 @@ def test_counts_beyond_63_bits_are_exact():
 def test_what_stands_in_for_a_rate_that_nobody_measured():
     assert stand_ins("matmul bfloat16") == []
     assert stand_ins("attention sdpa bfloat16 backward") == [
-        "attention sdpa bfloat16", "attention flash bfloat16 backward",
-        "attention flash bfloat16", "matmul bfloat16",
-    ]  # fmt: skip
+        "attention sdpa bfloat16",
+        "attention flash bfloat16 backward",
+        "attention flash bfloat16",
+        "matmul bfloat16",
+    ]
     assert stand_ins("attention math float32") == ["attention eager float32", "matmul float32"]
     assert stand_ins("attention eager float32") == ["matmul float32"]
     default, flash = (

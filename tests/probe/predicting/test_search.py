@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from workbench.probe.predicting.search import MAX_FAILURES, PROOF, middle, search
+from workbench.probe.predicting.search import MAX_FAILURES, PASSING_ITERATIONS, middle, search
 from workbench.spec import MAX_TOKENS
 
 
@@ -26,7 +26,7 @@ def test_brackets_and_counts(unit, error):
     found, tried = trials_of(threshold, int(threshold * (1 + error)), unit)
     assert found.passes <= threshold < found.fails
     assert found.fails - found.passes <= max(unit, 0.01 * found.passes)
-    assert (found.passes, PROOF) in tried
+    assert (found.passes, PASSING_ITERATIONS) in tried
     assert (found.fails, 1) in tried
     assert all(visual % unit == 0 for visual, _ in tried)
     assert found.failures <= MAX_FAILURES
@@ -72,7 +72,7 @@ def test_a_proof_that_fails_moves_the_bracket():
     found = search(fits, 1000)
     assert found.passes <= 990
     assert found.closed(1)
-    assert found.trials[-1] == (found.passes, PROOF, True)
+    assert found.trials[-1] == (found.passes, PASSING_ITERATIONS, True)
 
 
 def test_failures_are_never_more_than_allowed_even_if_the_bracket_stays_wide():
@@ -81,7 +81,7 @@ def test_failures_are_never_more_than_allowed_even_if_the_bracket_stays_wide():
         # Each |V| has a fate of its own: no threshold at all, as on a card that others use.
         found = search(lambda visual, _, c=chance: visual == 0 or c.random() < 0.5, 10**6)
         assert found.failures <= MAX_FAILURES
-        assert found.failures == MAX_FAILURES or found.trials[-1][1:] == (PROOF, True)
+        assert found.failures == MAX_FAILURES or found.trials[-1][1:] == (PASSING_ITERATIONS, True)
 
 
 def test_the_middle_is_strictly_between_and_by_ratio_where_the_ends_are_far_apart():

@@ -106,9 +106,18 @@ def test_a_batch_that_is_given_cannot_be_solved_for(tmp_path):
 
 def test_the_command(tmp_path, capsys):
     words = [
-        "limit", "--model", small_model("mistral", tmp_path), "--memory-cap", "100000000",
-        "--solve", "minutes", "--resolution", "640x480", "--fps", "2",
-    ]  # fmt: skip
+        "limit",
+        "--model",
+        small_model("mistral", tmp_path),
+        "--memory-cap",
+        "100000000",
+        "--solve",
+        "minutes",
+        "--resolution",
+        "640x480",
+        "--fps",
+        "2",
+    ]
     app(words, standalone_mode=False)
     said = capsys.readouterr().out
     assert "minutes fit" in said
@@ -151,16 +160,22 @@ def test_images_are_as_many_as_their_tokens_fit():
     assert found["tokens_each"] == each
     assert found["max_visual"] == each * found["max_images"]
     assert found["max_images"] < found["fails_at"] <= found["max_images"] * 1.01 + 1
-    cells = [make_cell(**{**SEES, "num_visual": each * found[end]})
-             for end in ("max_images", "fails_at")]  # fmt: skip
+    cells = [
+        make_cell(**{**SEES, "num_visual": each * found[end]})
+        for end in ("max_images", "fails_at")
+    ]
     assert [predict(cell, "h100-80gb").status for cell in cells] == ["ok", "oom"]
 
 
 def test_pixels_are_as_many_as_one_image_may_have():
     found = solved(make_cell(**SEES), "rtx-4090-24gb", Question("pixels", resolution="1280x720"))
     room = predicted_limit(make_cell(**SEES), "rtx-4090-24gb").max_visual
-    ends = [front_end_of("qwen2.5-vl-7b", limits=Limits(max_pixels=found[end]))
-            .tokens_of_image(128_000, 72_000) for end in ("max_pixels", "fails_at")]  # fmt: skip
+    ends = [
+        front_end_of("qwen2.5-vl-7b", limits=Limits(max_pixels=found[end])).tokens_of_image(
+            128_000, 72_000
+        )
+        for end in ("max_pixels", "fails_at")
+    ]
     assert ends[0] == found["max_visual"] <= room < ends[1]
     assert found["fails_at"] <= 1.011 * found["max_pixels"]
 
@@ -170,10 +185,13 @@ def test_pixels_are_as_many_as_one_image_may_have():
     [
         ("llava-1.5-7b", Question("pixels", resolution="9x9"), "llava has no max_pixels"),
         ("qwen2.5-vl-7b", Question("images"), "solve images: needs --resolution"),
-        ("qwen2.5-vl-7b", Question("pixels", resolution="9x9", limits=Limits(max_pixels=9999)),
-         "max_pixels 9999: says nothing"),
+        (
+            "qwen2.5-vl-7b",
+            Question("pixels", resolution="9x9", limits=Limits(max_pixels=9999)),
+            "max_pixels 9999: says nothing",
+        ),
     ],
-)  # fmt: skip
+)
 def test_images_and_pixels_that_cannot_be(model, question, message):
     cell = make_cell(**{**SEES, "model": model})
     with pytest.raises(RequestError, match=message):

@@ -52,10 +52,16 @@ def of_ranks(cell: Cell) -> dict[int, int]:
 @needs_helper
 def test_a_sweep_starts_the_ranks_of_its_cells(cell: Cell, tmp_path: Path) -> None:
     grid = Grid(
-        models=(cell.model,), scopes=("decoder",), passes=("train",), dtypes=("float32",),
-        text=(15,), visual=(33,), device="cpu", options=({}, {"world_size": 2, "zero": 2}, HOST),
+        models=(cell.model,),
+        scopes=("decoder",),
+        passes=("train",),
+        dtypes=("float32",),
+        text=(15,),
+        visual=(33,),
+        device="cpu",
+        options=({}, {"world_size": 2, "zero": 2}, HOST),
         protocol=Protocol(min_samples=2, precision=None),
-    )  # fmt: skip
+    )
     summary = run_sweep(Sweep(name="both", grids=(grid,)), tmp_path / "a.db")
     assert summary.counts == {"ok": 3}
     with Store.open(tmp_path / "a.db") as store:

@@ -99,8 +99,13 @@ def torchrun(*command, ranks=2, timeout=280):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
         [*launcher, "--nproc-per-node", str(ranks), "-m", *map(str, command)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +198,9 @@ ALONE = {
 
 @needs_helper
 def test_one_process_with_its_optimizer_on_the_host(model, tmp_path):
-    cells = {name: {**STEP, **fields, "model": model, "world_size": 1}
-             for name, fields in ALONE.items()}  # fmt: skip
+    cells = {
+        name: {**STEP, **fields, "model": model, "world_size": 1} for name, fields in ALONE.items()
+    }
     (tmp_path / "cells.json").write_text(json.dumps({"steps": cells, "records": {}}))
     asked = ("tests.probe.two_ranks", tmp_path / "cells.json", tmp_path / "out.json")
     done = torchrun(*asked, ranks=1)
@@ -248,10 +254,29 @@ def test_the_command_line_prints_one_record(model, pictures):
     """Stage 1 of the paper, two images through the tower of each rank."""
     images = [word for name in ("a.png", "b.png") for word in ("--image", pictures / name)]
     done = torchrun(
-        "workbench", "measure", "--preset", "paper-stage-1", "--model", model, *images,
-        "--attention", "s_attn", "--dtype", "float32", "--text", "15", "--accumulate", "2",
-        "--world-size", "2", "--device", "cpu", "--max-seconds", "1", "--json",
-    )  # fmt: skip
+        "workbench",
+        "measure",
+        "--preset",
+        "paper-stage-1",
+        "--model",
+        model,
+        *images,
+        "--attention",
+        "s_attn",
+        "--dtype",
+        "float32",
+        "--text",
+        "15",
+        "--accumulate",
+        "2",
+        "--world-size",
+        "2",
+        "--device",
+        "cpu",
+        "--max-seconds",
+        "1",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads(done.stdout)
     a_record_of_all(record, "a.png b.png")
@@ -276,9 +301,23 @@ def test_a_rank_out_of_memory_ends_all_with_one_record(model):
     """Eager attention's mask of 300,016² float32: 360 GB that no machine of a test has."""
     options = ["--scope", "decoder", "--pass", "train", "--visual", "300000", "--text", "16"]
     done = torchrun(
-        "workbench", "measure", "--model", model, *options, "--kernel", "eager", "--zero", "2",
-        "--dtype", "float32", "--world-size", "2", "--device", "cpu", "--json",
-    )  # fmt: skip
+        "workbench",
+        "measure",
+        "--model",
+        model,
+        *options,
+        "--kernel",
+        "eager",
+        "--zero",
+        "2",
+        "--dtype",
+        "float32",
+        "--world-size",
+        "2",
+        "--device",
+        "cpu",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads(done.stdout)
     assert record["status"] == "oom"
@@ -318,9 +357,13 @@ def test_only_one_rank_explains_a_mistake():
     for rank in ("0", "1"):
         started = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
         done = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **started, "PYTHONPATH": str(ROOT)},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            command,
+            cwd=ROOT,
+            env={**os.environ, **started, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 2
         said.append(done.stderr.strip())
     assert said[0].startswith("workbench: world_size 4: 2 processes were started")

@@ -19,9 +19,13 @@ def small(tmp_path_factory):
 @pytest.mark.slow
 def test_both_ends_are_run_and_the_prediction_is_near(small):
     cell = make_cell(
-        model=small, kernel="eager", num_visual=0, dtype="float32", memory_cap=CAP,
+        model=small,
+        kernel="eager",
+        num_visual=0,
+        dtype="float32",
+        memory_cap=CAP,
         **{"pass": "train"},
-    )  # fmt: skip
+    )
     kept: list[Record] = []
     found = measured_limit(cell, "cpu", Protocol(), kept.append)
     assert (found.source, found.device, found.capacity_bytes) == ("measured", "cpu", CAP)

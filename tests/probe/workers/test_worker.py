@@ -89,8 +89,11 @@ def test_one_worker_serves_many_cells(client: Client, tiny: Cell) -> None:
     soft = make_cell(model="gemma-2-9b", num_visual=4, num_text=4)
     refused = client.run(point(soft))
     assert [r.status for r in (measured, predicted, capped, refused)] == [
-        Status.OK, Status.OK, Status.OOM, Status.UNSUPPORTED,
-    ]  # fmt: skip
+        Status.OK,
+        Status.OK,
+        Status.OOM,
+        Status.UNSUPPORTED,
+    ]
     assert measured.device == "cpu"
     assert predicted.device == "h100-80gb"
     assert len(measured.samples["time_s"]) == 2
@@ -192,8 +195,9 @@ def coordinator(cell: Cell) -> tuple["subprocess.Popen[str]", list[int]]:
     """A process that runs slow cells, and the processes that its worker consists of."""
     process = subprocess.Popen(
         [sys.executable, "-c", COORDINATOR, json.dumps(cell.document())],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     worker = int(process.stdout.readline())
     guard = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
@@ -268,8 +272,10 @@ print(os.getpid(), near.pid, far.pid, flush=True)
 def test_no_grandchild_is_left(then: str, code: int) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", GUARDED.format(then=then)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     pids = [int(word) for word in process.stdout.readline().split()]

@@ -22,7 +22,7 @@ from workbench.errors import Unsupported
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
 from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.context import Context
-from workbench.lvlm.loops import alike
+from workbench.lvlm.loops import identical_iterations
 from workbench.lvlm.marks import part, unmasked
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
@@ -149,7 +149,7 @@ class _Scan(torch.autograd.Function):
         state = added.new_zeros((), dtype=ratio.dtype) if carried is None else carried
         state = state.expand(*added.shape[:2], *added.shape[3:])
         states = torch.empty_like(added)
-        for block in alike(range(added.shape[2])):
+        for block in identical_iterations(range(added.shape[2])):
             states[:, :, block] = state
             state = ratio * state + added[:, :, block]
         return states, state
@@ -159,7 +159,7 @@ class _Scan(torch.autograd.Function):
         of_states, grad = grads
         (ratio,) = ctx.saved_tensors
         found = torch.empty_like(of_states)
-        for step in alike(range(of_states.shape[2])):
+        for step in identical_iterations(range(of_states.shape[2])):
             block = of_states.shape[2] - 1 - step
             found[:, :, block] = grad
             grad = ratio * grad + of_states[:, :, block]

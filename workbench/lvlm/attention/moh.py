@@ -23,7 +23,7 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
-from workbench.lvlm.loops import alike
+from workbench.lvlm.loops import identical_iterations
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
 from workbench.spec import Cell
@@ -138,8 +138,8 @@ class MoHLayer(nn.Module):
             found = [attend(n, rows_of(n, t)) for n in range(len(counts)) for t in tiles(n)]
             return torch.cat(found) if found else chosen
         out = torch.empty_like(chosen)
-        for number in alike(range(len(counts))):
-            for start in alike(tiles(number)):
+        for number in identical_iterations(range(len(counts))):
+            for start in identical_iterations(tiles(number)):
                 rows = rows_of(number, start)
                 out[rows] = attend(number, rows)
         return out

@@ -114,12 +114,14 @@ class Qwen25VL(WholeVideo):
         high, wide = rows // self.merge, columns // self.merge
         side = self.config.window_size // self.merge // self.config.patch_size
         windows = [
-            [r * wide + c
-             for r in range(top, min(top + side, high))
-             for c in range(left, min(left + side, wide))]
+            [
+                r * wide + c
+                for r in range(top, min(top + side, high))
+                for c in range(left, min(left + side, wide))
+            ]
             for top in range(0, high, side)
             for left in range(0, wide, side)
-        ]  # fmt: skip
+        ]
         return sorted(windows, key=len, reverse=True)
 
     def steps_apart(self, grid: Grid) -> float:

@@ -30,92 +30,205 @@ def names(text: str) -> tuple[str, ...]:
 
 
 ROWS = (
-    Row(names("_softmax_backward_data"), "grad · output, and a copy of a strided grad: in the "
-        "trace (`temporaries`)", "cuda/SoftMax.cu, softmax_backward_cuda_out", True),
-    Row(names("_softmax"), "its tensors alone; float16 is widened within the kernel, as the trace "
-        "has it", "cuda/SoftMax.cu, softmax_cuda_out", True),
-    Row(names("_log_softmax _log_softmax_backward_data"), "its tensors alone: no product as in "
-        "softmax's backward", "cuda/SoftMax.cu, log_softmax_backward_cuda_out", True),
-    Row(names("_safe_softmax"), "taken apart on a card: comparison, softmax and where make some "
+    Row(
+        names("_softmax_backward_data"),
+        "grad · output, and a copy of a strided grad: in the trace (`temporaries`)",
+        "cuda/SoftMax.cu, softmax_backward_cuda_out",
+        True,
+    ),
+    Row(
+        names("_softmax"),
+        "its tensors alone; float16 is widened within the kernel, as the trace has it",
+        "cuda/SoftMax.cu, softmax_cuda_out",
+        True,
+    ),
+    Row(
+        names("_log_softmax _log_softmax_backward_data"),
+        "its tensors alone: no product as in softmax's backward",
+        "cuda/SoftMax.cu, log_softmax_backward_cuda_out",
+        True,
+    ),
+    Row(
+        names("_safe_softmax"),
+        "taken apart on a card: comparison, softmax and where make some "
         "three tensors; the trace has one (kernel `math` alone)",
-        "transformers/attention.cpp, _safe_softmax"),
-    Row(names("workbench.fused_rms_norm workbench.fused_rms_norm_backward"), "one kernel of "
+        "transformers/attention.cpp, _safe_softmax",
+    ),
+    Row(
+        names("workbench.fused_rms_norm workbench.fused_rms_norm_backward"),
+        "one kernel of "
         "`_fused_rms_norm` for what `meta` takes apart: in the trace (`card_operators`); partial "
         "sums of the weight's gradient are left out",
-        "layer_norm.cpp; cuda/layer_norm_kernel.cu"),
-    Row(names("native_layer_norm native_layer_norm_backward"), "its tensors; a strided input is "
+        "layer_norm.cpp; cuda/layer_norm_kernel.cu",
+    ),
+    Row(
+        names("native_layer_norm native_layer_norm_backward"),
+        "its tensors; a strided input is "
         "copied and partial sums of the weight's gradient are held: left out (a tower's)",
-        "cuda/layer_norm_kernel.cu, layer_norm_backward_cuda", True),
-    Row(names("logsumexp"), "exp(x − max), as large as x: in the trace (`temporaries`)",
-        "ReduceOps.cpp, logsumexp_out_impl"),
-    Row(names("index_put index_put_"), "sorted and linear indices, copies of expanded values, "
+        "cuda/layer_norm_kernel.cu, layer_norm_backward_cuda",
+        True,
+    ),
+    Row(
+        names("logsumexp"),
+        "exp(x − max), as large as x: in the trace (`temporaries`)",
+        "ReduceOps.cpp, logsumexp_out_impl",
+    ),
+    Row(
+        names("index_put index_put_"),
+        "sorted and linear indices, copies of expanded values, "
         "where it accumulates: in the trace (`temporaries`)",
-        "cuda/Indexing.cu, index_put_with_sort_kernel"),
-    Row(names("embedding_dense_backward"), "sorted above 3,072 rows, with float32 sums of runs: "
-        "in the trace (`temporaries`)", "cuda/Embedding.cu; cuda/EmbeddingBackwardKernel.cu"),
-    Row(names("sum mean"), "a float32 accumulator beyond 32-bit offsets: in the trace "
+        "cuda/Indexing.cu, index_put_with_sort_kernel",
+    ),
+    Row(
+        names("embedding_dense_backward"),
+        "sorted above 3,072 rows, with float32 sums of runs: in the trace (`temporaries`)",
+        "cuda/Embedding.cu; cuda/EmbeddingBackwardKernel.cu",
+    ),
+    Row(
+        names("sum mean"),
+        "a float32 accumulator beyond 32-bit offsets: in the trace "
         "(`temporaries`); partial sums between blocks of threads (some KB) are left out",
-        "cuda/Reduce.cuh, AccumulationBuffer"),
-    Row(names("_scaled_dot_product_flash_attention_for_cpu "
-              "_scaled_dot_product_flash_attention_for_cpu_backward"),
+        "cuda/Reduce.cuh, AccumulationBuffer",
+    ),
+    Row(
+        names(
+            "_scaled_dot_product_flash_attention_for_cpu "
+            "_scaled_dot_product_flash_attention_for_cpu_backward"
+        ),
         "the kernel that the cell names, not this one: outputs and log-sum-exp are the same, the "
         "backward's temporaries are the kernel's own (`Kernel.temporaries`)",
-        "each file of `workbench/lvlm/kernels`"),
-    Row(names("mm addmm bmm"), "cuBLAS and its workspace (kind `workspace`); an operand whose "
+        "each file of `workbench/lvlm/kernels`",
+    ),
+    Row(
+        names("mm addmm bmm"),
+        "cuBLAS and its workspace (kind `workspace`); an operand whose "
         "strides cuBLAS does not take is copied: left out",
-        "cuda/Blas.cpp, prepare_matrix_for_cublas", True),
-    Row(names("_grouped_mm"), "one kernel of CUTLASS for bfloat16 from Hopper on, with some KB of "
-        "pointers; elsewhere a matmul for each expert: its tensors", "cuda/GroupedBlas.cpp"),
+        "cuda/Blas.cpp, prepare_matrix_for_cublas",
+        True,
+    ),
+    Row(
+        names("_grouped_mm"),
+        "one kernel of CUTLASS for bfloat16 from Hopper on, with some KB of "
+        "pointers; elsewhere a matmul for each expert: its tensors",
+        "cuda/GroupedBlas.cpp",
+    ),
     Row(names("div_"), POINTWISE, "TensorIterator.cpp; cuda/Loops.cuh"),
-    Row(names("histc cumsum"), "counts of rows and their sums, one number an expert; CUB's "
-        "buffers (some KB) are left out", "cuda/SummaryOps.cu; cuda/ScanKernels.cpp"),
-    Row(names("convolution convolution_backward"), "cuDNN's plans have workspaces of their own: "
-        "left out (a tower's patches alone)", "Convolution.cpp; cudnn/ConvShared.cpp"),
-    Row(names("avg_pool2d avg_pool2d_backward"), "its tensors; a strided input is copied: left "
-        "out (Gemma 3's projector)", "cuda/AveragePool2d.cu", True),
-    Row(names("nll_loss_forward nll_loss_backward"), "its tensors; strided rows would be copied, "
-        "but a log-softmax has none", "cuda/Loss.cu, nll_loss_forward_out_cuda_template", True),
+    Row(
+        names("histc cumsum"),
+        "counts of rows and their sums, one number an expert; CUB's "
+        "buffers (some KB) are left out",
+        "cuda/SummaryOps.cu; cuda/ScanKernels.cpp",
+    ),
+    Row(
+        names("convolution convolution_backward"),
+        "cuDNN's plans have workspaces of their own: left out (a tower's patches alone)",
+        "Convolution.cpp; cudnn/ConvShared.cpp",
+    ),
+    Row(
+        names("avg_pool2d avg_pool2d_backward"),
+        "its tensors; a strided input is copied: left out (Gemma 3's projector)",
+        "cuda/AveragePool2d.cu",
+        True,
+    ),
+    Row(
+        names("nll_loss_forward nll_loss_backward"),
+        "its tensors; strided rows would be copied, but a log-softmax has none",
+        "cuda/Loss.cu, nll_loss_forward_out_cuda_template",
+        True,
+    ),
     Row(names("cat stack"), SAME, "cuda/Shape.cu, cat_out_cuda", True),
-    Row(names("constant_pad_nd"), "its output, filled and copied into: its tensors alone",
-        "PadNd.cpp, constant_pad_nd", True),
+    Row(
+        names("constant_pad_nd"),
+        "its output, filled and copied into: its tensors alone",
+        "PadNd.cpp, constant_pad_nd",
+        True,
+    ),
     Row(names("triu tril"), SAME, "cuda/TriangularOps.cu, triu_tril_cuda_template", True),
     Row(names("gelu gelu_backward"), POINTWISE, "cuda/ActivationGeluKernel.cu", True),
     Row(names("silu silu_backward"), POINTWISE, "cuda/ActivationSiluKernel.cu", True),
     Row(names("lerp"), POINTWISE, "cuda/Lerp.cu", True),
     Row(names("logaddexp"), POINTWISE, "cuda/LogAddExpKernel.cu", True),
-    Row(names("add add_ sub sub_ mul div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
-              "tanh_backward ge gt lt eq clamp clamp_min sin cos "
-              "bitwise_and bitwise_or where masked_fill"), POINTWISE,
-        "TensorIterator.cpp; cuda/Loops.cuh"),
-    Row(names("_to_copy clone copy_"), "its tensors alone: on one device types and strides "
-        "change within the kernel", "cuda/Copy.cu, copy_kernel_cuda"),
-    Row(names("to_host from_host"), "a copy to pinned memory and back: on a card the host is "
-        "another place (see \"Activation offload\")", "cuda/Copy.cu, copy_kernel_cuda"),
+    Row(
+        names(
+            "add add_ sub sub_ mul div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
+            "tanh_backward ge gt lt eq clamp clamp_min sin cos "
+            "bitwise_and bitwise_or where masked_fill"
+        ),
+        POINTWISE,
+        "TensorIterator.cpp; cuda/Loops.cuh",
+    ),
+    Row(
+        names("_to_copy clone copy_"),
+        "its tensors alone: on one device types and strides change within the kernel",
+        "cuda/Copy.cu, copy_kernel_cuda",
+    ),
+    Row(
+        names("to_host from_host"),
+        "a copy to pinned memory and back: on a card the host is "
+        'another place (see "Activation offload")',
+        "cuda/Copy.cu, copy_kernel_cuda",
+    ),
     Row(names("index embedding"), SAME, "cuda/IndexKernel.cu; TensorAdvancedIndexing.cpp"),
-    Row(names("topk"), "its tensors; results of more than some thousand a slice are sorted beside "
-        "copies of them: left out (choices of regions and tokens)", "cuda/TensorTopK.cpp, "
-        "topk_out_cuda", True),
-    Row(names("sort"), "CUB's buffers for keys and indices, some four times the result: left out "
-        "(places of rows, a few bytes a row)", "cuda/Sort.cpp; cuda/SortStable.cu"),
-    Row(names("searchsorted arange remainder floor_divide bitwise_not"), "their tensors alone: "
-        "places and masks of rows", "cuda/Bucketization.cu; TensorIterator.cpp"),
-    Row(names("max"), "its values and indices; partial results between blocks of threads (some "
-        "KB) are left out (choices of tokens)", "cuda/ReduceMaxValuesKernel.cu"),
-    Row(names("linalg_vector_norm"), "its tensors; partial sums between blocks of threads (some "
-        "KB) are left out", "cuda/ReduceNormKernel.cu"),
-    Row(names("index_select index_copy index_add scatter scatter_reduce"), SAME,
-        "cuda/Indexing.cu; cuda/IndexKernel.cu; cuda/ScatterGatherKernel.cu"),
-    Row(names("gather scatter_add"), "its tensors alone: the backward adds by atomics into zeros",
-        "cuda/ScatterGatherKernel.cu, cuda_scatter_gather_base_kernel", True),
-    Row(names("select_backward"), "zeros as large as the input, written in place",
-        "TensorShape.cpp, select_backward"),
-    Row(names("slice_backward"), "zeros as large as the input, written in place",
-        "TensorShape.cpp, slice_backward"),
+    Row(
+        names("topk"),
+        "its tensors; results of more than some thousand a slice are sorted beside "
+        "copies of them: left out (choices of regions and tokens)",
+        "cuda/TensorTopK.cpp, topk_out_cuda",
+        True,
+    ),
+    Row(
+        names("sort"),
+        "CUB's buffers for keys and indices, some four times the result: left out "
+        "(places of rows, a few bytes a row)",
+        "cuda/Sort.cpp; cuda/SortStable.cu",
+    ),
+    Row(
+        names("searchsorted arange remainder floor_divide bitwise_not"),
+        "their tensors alone: places and masks of rows",
+        "cuda/Bucketization.cu; TensorIterator.cpp",
+    ),
+    Row(
+        names("max"),
+        "its values and indices; partial results between blocks of threads (some "
+        "KB) are left out (choices of tokens)",
+        "cuda/ReduceMaxValuesKernel.cu",
+    ),
+    Row(
+        names("linalg_vector_norm"),
+        "its tensors; partial sums between blocks of threads (some KB) are left out",
+        "cuda/ReduceNormKernel.cu",
+    ),
+    Row(
+        names("index_select index_copy index_add scatter scatter_reduce"),
+        SAME,
+        "cuda/Indexing.cu; cuda/IndexKernel.cu; cuda/ScatterGatherKernel.cu",
+    ),
+    Row(
+        names("gather scatter_add"),
+        "its tensors alone: the backward adds by atomics into zeros",
+        "cuda/ScatterGatherKernel.cu, cuda_scatter_gather_base_kernel",
+        True,
+    ),
+    Row(
+        names("select_backward"),
+        "zeros as large as the input, written in place",
+        "TensorShape.cpp, select_backward",
+    ),
+    Row(
+        names("slice_backward"),
+        "zeros as large as the input, written in place",
+        "TensorShape.cpp, slice_backward",
+    ),
     Row(names("_unsafe_view"), "a view: nothing", "TensorShape.cpp"),
-    Row(names("empty_like fill_ full_like new_empty new_empty_strided new_full new_ones new_zeros "
-              "ones ones_like scalar_tensor zeros zeros_like"),
-        "its tensors alone: a request, and a fill", "TensorFactories.cpp; cuda/FillKernel.cu"),
-)  # fmt: skip
+    Row(
+        names(
+            "empty_like fill_ full_like new_empty new_empty_strided new_full new_ones new_zeros "
+            "ones ones_like scalar_tensor zeros zeros_like"
+        ),
+        "its tensors alone: a request, and a fill",
+        "TensorFactories.cpp; cuda/FillKernel.cu",
+    ),
+)
 """All of them. An operator stands in one row."""
 
 KNOWN = frozenset(name for row in ROWS for name in row.operators)

@@ -9,9 +9,18 @@ from torch import Tensor
 aten = torch.ops.aten
 
 MOVES_NOTHING = frozenset(
-    {aten._unsafe_view, aten.empty, aten.empty_like, aten.empty_strided, aten.empty_permuted,
-     aten.new_empty, aten.new_empty_strided, aten.detach, aten.alias}
-)  # fmt: skip
+    {
+        aten._unsafe_view,
+        aten.empty,
+        aten.empty_like,
+        aten.empty_strided,
+        aten.empty_permuted,
+        aten.new_empty,
+        aten.new_empty_strided,
+        aten.detach,
+        aten.alias,
+    }
+)
 """Operators that make a tensor without touching its bytes, though torch calls them no views."""
 GATHERS = frozenset({aten.embedding, aten.index, aten.index_select, aten.gather})
 """Operators that read of their first input only the rows that they return."""

@@ -17,7 +17,6 @@ from workbench.probe.counting.trace import trace as trace_cell
 from workbench.probe.machine.allocator import allocator_flags, check_allocator
 from workbench.probe.machine.environment import begun, resolve_device
 from workbench.probe.machine.launch import check_ranks
-from workbench.probe.measuring.bare import bare
 from workbench.probe.measuring.busy import busy_seconds, host_bound
 from workbench.probe.measuring.cap import Cap, cap_flags
 from workbench.probe.measuring.card import clear_card, on_card
@@ -27,6 +26,7 @@ from workbench.probe.measuring.memory import Memory, is_out_of_memory, memory_pa
 from workbench.probe.measuring.prepare import prepare
 from workbench.probe.measuring.profile import Folders, write_snapshot, write_trace
 from workbench.probe.measuring.timing import SLOW_S, Timing, iterate, settle
+from workbench.probe.measuring.trial import trial_iterations
 from workbench.probe.measuring.watch import watched
 from workbench.probe.predicting.emulation import RankPlan, plan_rank
 from workbench.probe.predicting.predict import (
@@ -226,7 +226,7 @@ def _costs(traced: Trace, seconds: dict[str, dict[str, float]]) -> dict[str, Any
 def _iterations(workload: Workload, protocol: Protocol) -> tuple[Timing, Memory | None, list[str]]:
     """Preparation, a pass for memory in it, then warm samples; nothing is tracked on the clock."""
     if protocol.iterations is not None:
-        return bare(workload, protocol.iterations)
+        return trial_iterations(workload, protocol.iterations)
     found: list[Memory] = []
 
     def track() -> None:

@@ -38,7 +38,7 @@ class Collectives:
         """At the link's full rate."""
         return None if self.rate is None else sum(self.sent.values()) / self.rate
 
-    def beside(self, computing: float | None) -> float | None:
+    def overlapped_with(self, computing: float | None) -> float | None:
         """Seconds of the iteration.
 
         An attention waits for its all-to-all; of ZeRO's, all may run beside the computing.
@@ -75,14 +75,14 @@ def collectives(
 
 def sent_bytes(cell: Cell, parameters: Sequence[Parameter]) -> dict[str, int]:
     """What ZeRO's collectives make one rank send in an iteration, by kind."""
-    world, item, times = cell.world_size, ITEM[cell.dtype], cell.accumulate
+    world, item, num_microbatches = cell.world_size, ITEM[cell.dtype], cell.accumulate
     # ``seq_parallel_communication_data_type``: gradients travel in float32.
     reduced = MASTER if cell.ulysses > 1 else item
     groups = trained_groups(parameters)
     trained = sum(map(sum, groups))
     if cell.zero < 3:
         # Stages 0 and 1 reduce what all micro-batches have added up.
-        rounds = times if cell.zero == 2 else 1
+        rounds = num_microbatches if cell.zero == 2 else 1
         found = {"all_reduce": reduced * 2 * rounds * _ring(trained, world)}
         if cell.zero:
             gathered = world * sum(flat_shards(groups, world))
@@ -98,8 +98,8 @@ def sent_bytes(cell: Cell, parameters: Sequence[Parameter]) -> dict[str, int]:
         if not persists and (parameter.trained or parameter.part != "tower"):
             again += size
     # A backward finds what the forward gathered last; a step gathers the persistent ones anew.
-    gathered = whole[True] + times * (whole[False] + max(0, again - MAX_LIVE))
-    scattered = times * sum(world * share(n, world) for group in groups for n in group)
+    gathered = whole[True] + num_microbatches * (whole[False] + max(0, again - MAX_LIVE))
+    scattered = num_microbatches * sum(world * share(n, world) for group in groups for n in group)
     return {
         "reduce_scatter": reduced * _ring(scattered, world),
         "all_gather": item * _ring(gathered, world),

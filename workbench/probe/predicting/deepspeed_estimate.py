@@ -35,7 +35,9 @@ def estimated_bytes(cell: Cell, parameters: Sequence[Parameter]) -> int | None:
     return LARGEST_LAYER * max(p.numel for p in parameters) + share * total // ranks
 
 
-def beside(cell: Cell, parameters: Sequence[Parameter], held: States) -> dict[str, Any]:
+def compare_with_deepspeed(
+    cell: Cell, parameters: Sequence[Parameter], held: States
+) -> dict[str, Any]:
     """The states of one rank by kind, and deepspeed's estimate with the difference in words."""
     kinds = {
         "weights": held.weights,

@@ -21,7 +21,7 @@ from workbench.probe.counting.states import check_states
 from workbench.probe.counting.trace import Trace, saved_bytes, trace
 from workbench.probe.machine.environment import environment
 from workbench.probe.predicting.collectives import collectives
-from workbench.probe.predicting.deepspeed_estimate import beside
+from workbench.probe.predicting.deepspeed_estimate import compare_with_deepspeed
 from workbench.probe.predicting.emulation import check_emulation, left_out
 from workbench.probe.predicting.footprint import (
     Footprint,
@@ -29,7 +29,7 @@ from workbench.probe.predicting.footprint import (
     emulated_footprint,
     footprint,
 )
-from workbench.probe.predicting.roofline import Times, by_part, rates, table, times, works
+from workbench.probe.predicting.roofline import Times, by_part, predict_times, rates, table, works
 from workbench.probe.predicting.throughput import throughput
 from workbench.probe.predicting.transfer import transfer
 from workbench.record import Record, Status
@@ -92,10 +92,10 @@ def predict(
     work = works(cell, traced)
     speed, said = rates(cell, work, target, known)
     flags += said
-    found = None if speed is None else times(work, speed, peak.states)
+    found = None if speed is None else predict_times(work, speed, peak.states)
     seconds = None if found is None else found.total
     if moved is not None:
-        seconds = moved.beside(seconds)
+        seconds = moved.overlapped_with(seconds)
     flags += [
         f"window: its {window:,} positions are no fewer than the sequence has, it hides nothing"
         for window in traced.idle_windows
@@ -105,7 +105,7 @@ def predict(
         shared, said = collectives(cell, traced.parameters, traced.all_to_all_bytes, target)
         flags += said
     if shared is not None:
-        seconds = shared.beside(seconds)
+        seconds = shared.overlapped_with(seconds)
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
     flags += [*loss_flags(cell), *packed_flags(cell)]
@@ -158,7 +158,7 @@ def predict(
         | ({} if moved is None else {"offload": moved.document()})
         | ({} if shared is None else {"communication": shared.document()})
         | (
-            {"states": beside(cell, traced.parameters, peak.states)}
+            {"states": compare_with_deepspeed(cell, traced.parameters, peak.states)}
             if peak.states is not None
             else {}
         )
@@ -186,9 +186,13 @@ def memory_flags(memory: Footprint) -> list[str]:
 
 
 UNSHARED = {
-    "zero": 0, "world_size": 1, "offload_optimizer": False, "sub_group_size": SUB_GROUP_SIZE,
-    "memory_cap": None, "allocator": "default",
-}  # fmt: skip
+    "zero": 0,
+    "world_size": 1,
+    "offload_optimizer": False,
+    "sub_group_size": SUB_GROUP_SIZE,
+    "memory_cap": None,
+    "allocator": "default",
+}
 """Fields that say who holds which states, and change nothing in a trace."""
 
 

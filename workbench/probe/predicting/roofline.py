@@ -139,7 +139,7 @@ def optimizer_bytes(held: States | None) -> int:
     )
 
 
-def times(work: Iterable[Work], rates: Rates, held: States | None) -> Times:
+def predict_times(work: Iterable[Work], rates: Rates, held: States | None) -> Times:
     """Seconds by operator; ``held`` are the states of a cell that ends in an optimizer step."""
     timed, calls = [], 0
     for one in work:
@@ -202,12 +202,15 @@ def rates(
         _bandwidth("optimizer", target, calibration) or bandwidth,
         *(0.0 if cost is None else cost.value for cost in (*calibration.overheads, start)),
     )
-    spent = times(work, found, None)
+    spent = predict_times(work, found, None)
     error = calibration.error_of(kind_of(cell, spent.host_bound))
     if spent.host_bound:
         busy = spent.device / spent.total
-        flags.insert(0, f"host_bound: by the prediction the device works {busy:.0%} of the time; "
-                        "such seconds tell of the host that issues operators")  # fmt: skip
+        flags.insert(
+            0,
+            f"host_bound: by the prediction the device works {busy:.0%} of the time; "
+            "such seconds tell of the host that issues operators",
+        )
     return found, [f"calibrated: {calibration.sentence}; {error}", *flags]
 
 

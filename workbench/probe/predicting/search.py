@@ -12,7 +12,7 @@ from workbench.spec import MAX_TOKENS
 WIDTH = 0.01
 """Relative width of a bracket."""
 MAX_FAILURES = 12
-PROOF = 3
+PASSING_ITERATIONS = 3
 """Iterations that the passing end must survive: what ran once may fail later, by fragmentation."""
 STEP = 0.01
 """How far from the guess the second trial is, as a share of it."""
@@ -85,7 +85,7 @@ def search(fits: Fits, guess: int, unit: int = 1, lowest: int = 0) -> Found:
         elif found.passes in proven:
             return found
         else:
-            at, iterations, stride = found.passes, PROOF, STEP
+            at, iterations, stride = found.passes, PASSING_ITERATIONS, STEP
 
 
 def middle(passes: int, fails: int, unit: int) -> int:

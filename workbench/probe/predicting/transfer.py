@@ -17,7 +17,7 @@ class Transfer:
     seconds: float | None
     """At the link's full rate; None where no source states one."""
 
-    def beside(self, computing: float | None) -> float | None:
+    def overlapped_with(self, computing: float | None) -> float | None:
         """Seconds of the iteration: the copies run beside the computing, not before it.
 
         Out in forward and in in backward, so their times add up, whatever the link's directions.

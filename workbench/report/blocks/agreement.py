@@ -18,10 +18,13 @@ def agreement_block(material: Material, subject: Subject) -> Block:
     """Ratios over |V|, and errors by metric and system."""
     found = both_sources(subject.rows)
     if found.empty:
-        return Block(TITLE, (
-            "No cell here is both measured and predicted, so this store cannot say how far its"
-            " predictions are off; workbench validate predicts every measured cell again.",
-        ))  # fmt: skip
+        return Block(
+            TITLE,
+            (
+                "No cell here is both measured and predicted, so this store cannot say how far its"
+                " predictions are off; workbench validate predicts every measured cell again.",
+            ),
+        )
     shown = thin(found, ("ratio",), most=material.most_points, lines=("metric", "series"))
     caption = (
         f"{setting(subject.rows)}, {plural(found['key'].nunique(), 'cell')}.",
@@ -31,18 +34,28 @@ def agreement_block(material: Material, subject: Subject) -> Block:
         thinned(shown.drop_duplicates("key"), found.drop_duplicates("key")),
     )
     figure = drawn(
-        f"{subject.slug}-agreement", f"{subject.title}: predicted over measured",
-        lambda theme: agreement(shown, material.looks, theme, "predicted over measured",
-                                TOLERANCE),
+        f"{subject.slug}-agreement",
+        f"{subject.title}: predicted over measured",
+        lambda theme: agreement(
+            shown, material.looks, theme, "predicted over measured", TOLERANCE
+        ),
         caption,
-    )  # fmt: skip
+    )
     note = "Error: predicted over measured, less 1. Bias: the median error with its sign."
     tables = (
-        Table("Errors of the prediction", ("metric", "system", *COLUMNS), _rows(found, "series"),
-              note),
-        Table("Errors of the prediction by |V|", ("metric", "|V|", *COLUMNS),
-              _rows(found.sort_values("num_visual"), "num_visual"), note),
-    )  # fmt: skip
+        Table(
+            "Errors of the prediction",
+            ("metric", "system", *COLUMNS),
+            _rows(found, "series"),
+            note,
+        ),
+        Table(
+            "Errors of the prediction by |V|",
+            ("metric", "|V|", *COLUMNS),
+            _rows(found.sort_values("num_visual"), "num_visual"),
+            note,
+        ),
+    )
     return Block(TITLE, (), figure, tables)
 
 

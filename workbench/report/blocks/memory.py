@@ -45,9 +45,11 @@ def memory_block(material: Material, subject: Subject) -> Block:
     )
     near = material.capacities(here)
     figure = drawn(
-        f"{subject.slug}-bytes", f"{subject.title}: the peak by kind",
-        lambda theme: memory(kinds, near, theme, log_x=False), caption,
-    )  # fmt: skip
+        f"{subject.slug}-bytes",
+        f"{subject.title}: the peak by kind",
+        lambda theme: memory(kinds, near, theme, log_x=False),
+        caption,
+    )
     sentences = tuple(largest_kind(own, name) for _, own in kinds.groupby("system", sort=False))
     return Block(TITLE, sentences, figure, _behind(here, material))
 
@@ -55,11 +57,15 @@ def memory_block(material: Material, subject: Subject) -> Block:
 def _behind(rows: pd.DataFrame, material: Material) -> tuple[Table, ...]:
     """Where these are predictions: model states beside deepspeed's estimate, what is assumed."""
     found = (
-        Table("Model states beside deepspeed's estimate", STATES,
-              states_rows(rows, material.details)),
-        Table("What the predictions assume of the memory", ASSUMED,
-              assumed_rows(rows, material.details)),
-    )  # fmt: skip
+        Table(
+            "Model states beside deepspeed's estimate", STATES, states_rows(rows, material.details)
+        ),
+        Table(
+            "What the predictions assume of the memory",
+            ASSUMED,
+            assumed_rows(rows, material.details),
+        ),
+    )
     return tuple(table for table in found if table.rows)
 
 

@@ -24,9 +24,10 @@ def parts_block(material: Material, subject: Subject) -> Block:
     telling = material.telling
     rows = subject.rows[[identity in telling for identity in identities(subject.rows)]]
     found = [
-        told for source, device in places(rows)
+        told
+        for source, device in places(rows)
         if not (told := _told(material, at_place(rows, source, device))).empty
-    ]  # fmt: skip
+    ]
     if not found:
         return Block(TITLE, (MISSING,))
     tables, sentences = [], []
@@ -42,9 +43,11 @@ def parts_block(material: Material, subject: Subject) -> Block:
         _how(first),
     )
     figure = drawn(
-        f"{subject.slug}-time", f"{subject.title}: time by part",
-        lambda theme: spent(first, theme, True), caption,
-    )  # fmt: skip
+        f"{subject.slug}-time",
+        f"{subject.title}: time by part",
+        lambda theme: spent(first, theme, True),
+        caption,
+    )
     return Block(TITLE, tuple(sentences), figure, tuple(tables))
 
 
@@ -59,11 +62,13 @@ def _told(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
         names = dict(zip(own["series"], identities(own), strict=True))
         found = [
             spent_of(records[names[name]]).assign(
-                system=name, source=own["source"].iloc[0], device=own["device"].iloc[0],
+                system=name,
+                source=own["source"].iloc[0],
+                device=own["device"].iloc[0],
                 num_visual=num_visual,
             )
             for name in in_order(own)
-        ]  # fmt: skip
+        ]
         table = pd.concat(found, ignore_index=True)
         table = table[(table["by"] == "part") & (table["time_s"] > 0)]
         if len(table):

@@ -29,7 +29,9 @@ def roofline_block(material: Material, subject: Subject) -> Block:
         thinned(shown, here),
     )
     figure = drawn(
-        f"{subject.slug}-roofline", f"{subject.title}: roofline",
-        lambda theme: roofline(shown, material.looks, theme, lines), caption,
-    )  # fmt: skip
+        f"{subject.slug}-roofline",
+        f"{subject.title}: roofline",
+        lambda theme: roofline(shown, material.looks, theme, lines),
+        caption,
+    )
     return Block(TITLE, figure=figure)

@@ -34,11 +34,15 @@ def seconds_block(material: Material, subject: Subject) -> Block:
             tables.append(table)
         against = against_rows(pairs_at(subject.pairs, source, device))
         if against:
-            tables.append(Table(
-                f"Against both S-Attn baselines, {name}", AGAINST, against,
-                f"Baseline over system, near the paper's |V| and at the largest that both"
-                f" {RAN[source]}; fused: the fastest kernel there.",
-            ))  # fmt: skip
+            tables.append(
+                Table(
+                    f"Against both S-Attn baselines, {name}",
+                    AGAINST,
+                    against,
+                    f"Baseline over system, near the paper's |V| and at the largest that both"
+                    f" {RAN[source]}; fused: the fastest kernel there.",
+                )
+            )
     missing = () if tables else ("No cell here has a time.",)
     return Block("Seconds per iteration at equal |V|", missing, tables=tuple(tables))
 

@@ -15,22 +15,31 @@ def thresholds_block(material: Material, subject: Subject) -> Block:
     """Brackets as ranges; a sweep without an end in memory says so."""
     rows = subject.rows
     tables = tuple(
-        Table(f"How far each system went, {place(source, device)}", reach_columns(source),
-              reach_rows(at_place(rows, source, device)))
+        Table(
+            f"How far each system went, {place(source, device)}",
+            reach_columns(source),
+            reach_rows(at_place(rows, source, device)),
+        )
         for source, device in places(rows)
-    )  # fmt: skip
+    )
     found = limits(rows)
     if found["fails_at"].isna().all():
         return Block(
             "Where the memory ends",
-            ("No cell here ran out of memory, so there is no threshold to draw.",), None, tables,
-        )  # fmt: skip
+            ("No cell here ran out of memory, so there is no threshold to draw.",),
+            None,
+            tables,
+        )
     ends = found.dropna(subset=["max_visual", "fails_at"])
     wide = int((ends["fails_at"] > ends["max_visual"] * (1 + TOLERANCE)).sum())
     sentences = (
-        (f"{wide} of {len(found)} brackets are wider than {TOLERANCE:.0%}, as a sweep leaves"
-         " them; workbench limit narrows one by bisection.",) if wide else ()
-    )  # fmt: skip
+        (
+            f"{wide} of {len(found)} brackets are wider than {TOLERANCE:.0%}, as a sweep leaves"
+            " them; workbench limit narrows one by bisection.",
+        )
+        if wide
+        else ()
+    )
     caption = (
         f"{setting(rows)}.",
         "A bar runs from the largest |V| that ran, or was predicted to fit, to the smallest that"
@@ -38,7 +47,9 @@ def thresholds_block(material: Material, subject: Subject) -> Block:
         " are no thresholds.",
     )
     figure = drawn(
-        f"{subject.slug}-thresholds", f"{subject.title}: out-of-memory thresholds",
-        lambda theme: thresholds(found, material.looks, theme), caption,
-    )  # fmt: skip
+        f"{subject.slug}-thresholds",
+        f"{subject.title}: out-of-memory thresholds",
+        lambda theme: thresholds(found, material.looks, theme),
+        caption,
+    )
     return Block("Where the memory ends", sentences, figure, tables)

@@ -24,10 +24,19 @@ def endings_chapter(material: Material) -> Section | None:
     if rows.empty:
         return None
     shown = [
-        (row["status"], row["source"], row["device"], row["model"], row["scope"], row["pass"],
-         row["series"], f"{row['num_visual']:,}", _reason(row))
+        (
+            row["status"],
+            row["source"],
+            row["device"],
+            row["model"],
+            row["scope"],
+            row["pass"],
+            row["series"],
+            f"{row['num_visual']:,}",
+            _reason(row),
+        )
         for row in rows.head(MOST_ENDINGS).to_dict("records")
-    ]  # fmt: skip
+    ]
     rest = len(rows) - len(shown)
     columns = ("status", "source", "device", "model", "scope", "pass", "system", "|V|", "reason")
     table = Table("", columns, tuple(shown), f"And {rest:,} more." if rest else "")
@@ -57,8 +66,11 @@ def environment_table(material: Material) -> Table:
     """Facts of each run's environment, a column a run."""
     runs = material.runs
     facts = [run.environment.model_dump() for run in runs]
-    names = [name for name in dict.fromkeys(key for each in facts for key in each)
-             if any(each.get(name) is not None for each in facts)]  # fmt: skip
+    names = [
+        name
+        for name in dict.fromkeys(key for each in facts for key in each)
+        if any(each.get(name) is not None for each in facts)
+    ]
     rows = [
         ("records", *(f"{run.num_records:,}" for run in runs)),
         ("sweep", *(run.sweep for run in runs)),

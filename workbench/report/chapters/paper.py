@@ -29,9 +29,10 @@ def paper_chapter(material: Material) -> Section:
         frame["model"].isin(MODELS) & frame["scope"].isin(SCOPES) & (frame["pass"] == "train")
     ]
     return Section(
-        "Beside the paper", "paper",
+        "Beside the paper",
+        "paper",
         (_throughput(material, rows), _merging(material, rows)),
-    )  # fmt: skip
+    )
 
 
 def _throughput(material: Material, rows: pd.DataFrame) -> Block:
@@ -39,21 +40,34 @@ def _throughput(material: Material, rows: pd.DataFrame) -> Block:
     ours = rows[rows["attention"].isin([row[0] for row in TABLE_2])]
     published = tuple((row[1], "published", *row[2:4], "", *row[4:]) for row in TABLE_2)
     own = tuple(
-        (str(series), place(str(source), str(device)), *_reach(cells), words.setting(cells),
-         *("" for _ in QUALITY))
+        (
+            str(series),
+            place(str(source), str(device)),
+            *_reach(cells),
+            words.setting(cells),
+            *("" for _ in QUALITY),
+        )
         for (source, device, _, series), cells in _lines(ours)
-    )  # fmt: skip
+    )
     table = Table(
-        "", ("system", "source", "largest |V|", "s/it", "setting", *QUALITY), published + own,
+        "",
+        ("system", "source", "largest |V|", "s/it", "setting", *QUALITY),
+        published + own,
         QUOTED + " Ours: the largest |V| of the store that ran or is predicted to fit, and the"
         " seconds there; workbench limit finds the threshold itself.",
-    )  # fmt: skip
+    )
     beside = Table(
-        "The predictions at the published sizes", TABLE_2_BESIDE,
-        table_2_rows(ours[ours["source"] == "predicted"], material.details), TABLE_2_NOTE,
-    )  # fmt: skip
-    return Block(title, () if own else (_lacking(material, "probes/paper_table2.py"),), None,
-                 (table, beside) if beside.rows else (table,))  # fmt: skip
+        "The predictions at the published sizes",
+        TABLE_2_BESIDE,
+        table_2_rows(ours[ours["source"] == "predicted"], material.details),
+        TABLE_2_NOTE,
+    )
+    return Block(
+        title,
+        () if own else (_lacking(material, "probes/paper_table2.py"),),
+        None,
+        (table, beside) if beside.rows else (table,),
+    )
 
 
 def _reach(cells: pd.DataFrame) -> tuple[str, str]:
@@ -81,20 +95,27 @@ def _merging(material: Material, rows: pd.DataFrame) -> Block:
             continue
         cell = top.iloc[0]
         at = f" at |V| = {cell['num_visual']:,}"
-        own.append((
-            f"{names[attention]} ({series})", place(source, device),
-            quantity(cell["params"], "1"), quantity(cell["flops"], "FLOP") + at,
-            quantity(cell["peak_bytes"], "B"), quantity(cell["time_s"], "s"),
-            *("" for _ in MERGING),
-        ))  # fmt: skip
+        own.append(
+            (
+                f"{names[attention]} ({series})",
+                place(source, device),
+                quantity(cell["params"], "1"),
+                quantity(cell["flops"], "FLOP") + at,
+                quantity(cell["peak_bytes"], "B"),
+                quantity(cell["time_s"], "s"),
+                *("" for _ in MERGING),
+            )
+        )
     table = Table(
-        "", ("strategy", "source", "parameters", "FLOPs", "peak memory", "s/it", *MERGING),
+        "",
+        ("strategy", "source", "parameters", "FLOPs", "peak memory", "s/it", *MERGING),
         published + tuple(own),
         f"Published columns are quoted from {ARXIV}; its parameters are those of the whole model,"
         " ours those of the scope.",
-    )  # fmt: skip
-    return Block(title, () if own else (_lacking(material, "probes/paper_table3.py"),), None,
-                 (table,))  # fmt: skip
+    )
+    return Block(
+        title, () if own else (_lacking(material, "probes/paper_table3.py"),), None, (table,)
+    )
 
 
 def _lines(rows: pd.DataFrame) -> Any:

@@ -45,15 +45,17 @@ def threats_chapter(material: Material) -> Section:
             counts[flag] = counts.get(flag, 0) + 1
     ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     table = Table(
-        "Quality flags", ("cells", "flag", "reason"),
+        "Quality flags",
+        ("cells", "flag", "reason"),
         tuple((f"{n:,}", *_split(flag)) for flag, n in ordered[:MOST]),
         f"And {len(ordered) - MOST:,} more." if len(ordered) > MOST else "",
-    )  # fmt: skip
+    )
     return Section(
-        "Threats to validity", "threats",
+        "Threats to validity",
+        "threats",
         (Block("", (), None, (table,) if ordered else ()),),
         tuple(_threats(rows, counts)),
-    )  # fmt: skip
+    )
 
 
 def _split(flag: str) -> tuple[str, str]:
@@ -109,9 +111,10 @@ def _baselines(rows: pd.DataFrame) -> Iterator[str]:
     ran = rows[(rows["attention"] == "s_attn") & (rows["status"] == "ok")]
     kernels = set(ran["kernel"].unique())
     lacking = [
-        words for name, words in BASELINES.items()
+        words
+        for name, words in BASELINES.items()
         if not (kernels & {"eager"} if name == "eager" else kernels - {"eager"})
-    ]  # fmt: skip
+    ]
     if lacking:
         yield f"Without {listed(lacking, 'or')}, ratios have only one side."
 

@@ -23,9 +23,10 @@ def headline(material: Material) -> Table | None:
     for subject in material.spoken:
         for source, device in places(subject.rows):
             against = [
-                pair for pair in pairs_at(subject.pairs, source, device)
+                pair
+                for pair in pairs_at(subject.pairs, source, device)
                 if pair["time_s"]["attention"] != BASELINE
-            ]  # fmt: skip
+            ]
             rows += [
                 (subject.title, place(source, device), *cells) for cells in against_rows(against)
             ]
@@ -50,9 +51,10 @@ def answer(material: Material) -> Answer:
 def _told(material: Material) -> Subject:
     """The first subject that holds both S-Attn and another system, else the first."""
     both = (
-        s for s in material.spoken
+        s
+        for s in material.spoken
         if {True, False} <= {name == BASELINE for name in s.rows["attention"]}
-    )  # fmt: skip
+    )
     return next(both, material.spoken[0])
 
 

@@ -46,12 +46,18 @@ def headline(material: Material) -> Table | None:
         by_name = {row["series"]: row for row in cells.to_dict("records")}
         for name in in_order(cells):
             row = by_name[name]
-            rows.append((
-                title, where, f"{row['num_visual']:,}",
-                name if row["status"] == "ok" else f"{name} ({row['status']})",
-                quantity(row["flops"], "FLOP"), quantity(row["peak_bytes"], "B"),
-                quantity(row["time_s"], "s"), quantity(row["kv_cache_bytes"], "B"),
-            ))  # fmt: skip
+            rows.append(
+                (
+                    title,
+                    where,
+                    f"{row['num_visual']:,}",
+                    name if row["status"] == "ok" else f"{name} ({row['status']})",
+                    quantity(row["flops"], "FLOP"),
+                    quantity(row["peak_bytes"], "B"),
+                    quantity(row["time_s"], "s"),
+                    quantity(row["kv_cache_bytes"], "B"),
+                )
+            )
     return Table("Headline", COLUMNS, tuple(rows)) if rows else None
 
 
@@ -78,8 +84,9 @@ def answer(material: Material) -> Answer:
     order = in_order(rest)
     counts = [
         f"{name} {quantity(by_name[name]['flops'], 'FLOP')}"
-        f" ({ratio_words(by_name[name]['flops'] / own['flops'])}×)" for name in order
-    ]  # fmt: skip
+        f" ({ratio_words(by_name[name]['flops'] / own['flops'])}×)"
+        for name in order
+    ]
     first = (
         f"At {at} HiMix takes {quantity(own['flops'], 'FLOP')}, {listed(counts)}"
         f" ({title}, {where})."
@@ -89,8 +96,9 @@ def answer(material: Material) -> Answer:
         return first, f"No cell at {at} has seconds ({title}, {where}).", third
     seconds = [
         f"{name} {quantity(by_name[name]['time_s'], 's')}"
-        f" ({ratio_words(by_name[name]['time_s'] / own['time_s'])}×)" for name in timed
-    ]  # fmt: skip
+        f" ({ratio_words(by_name[name]['time_s'] / own['time_s'])}×)"
+        for name in timed
+    ]
     second = (
         f"An iteration takes {quantity(own['time_s'], 's')}, {listed(seconds)} ({title}, {where})."
     )

@@ -62,15 +62,30 @@ def _races(material: Material) -> Iterator[Race]:
 def headline(material: Material) -> Table | None:
     """The kernels at every |V| that two of them ran, the fastest first."""
     rows = [
-        (race.what, race.system, f"{size:,}", cell["kernel"], quantity(cell["time_s"], "s"),
-         f"{ratio_words(cell['time_s'] / race.at(size)['time_s'].min())}×",
-         quantity(cell["peak_bytes"], "B"), together([marks(cell)]))
+        (
+            race.what,
+            race.system,
+            f"{size:,}",
+            cell["kernel"],
+            quantity(cell["time_s"], "s"),
+            f"{ratio_words(cell['time_s'] / race.at(size)['time_s'].min())}×",
+            quantity(cell["peak_bytes"], "B"),
+            together([marks(cell)]),
+        )
         for race in _races(material)
         for size in race.sizes
         for cell in race.at(size).to_dict("records")
-    ]  # fmt: skip
-    columns = ("what", "system", "at |V|", "kernel", "s/it", "over the fastest", "peak memory",
-               "marks")  # fmt: skip
+    ]
+    columns = (
+        "what",
+        "system",
+        "at |V|",
+        "kernel",
+        "s/it",
+        "over the fastest",
+        "peak memory",
+        "marks",
+    )
     return Table("Headline", columns, tuple(rows)) if rows else None
 
 
@@ -82,8 +97,9 @@ def answer(material: Material) -> Answer:
     third = (
         f"{plural(len(refused), 'cell')} refused by"
         f" {listed(sorted(refused['kernel'].unique()))}; the reasons are below."
-        if len(refused) else "No kernel refused a cell."
-    )  # fmt: skip
+        if len(refused)
+        else "No kernel refused a cell."
+    )
     if race is None:
         lacking = "No two kernels of one system were timed at one |V|"
         return f"{lacking}, so none is called faster.", f"{lacking}, so no pair is told.", third

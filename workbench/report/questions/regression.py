@@ -18,8 +18,18 @@ METRIC = "time_s"
 MOST = 200
 """Rows of the table of cells; data/ holds all of them."""
 ORDER = ("slower", "faster", "can't tell", "same")
-COLUMNS = ("verdict", "new over old", "old", "new", "source", "device", "what", "system", "|V|",
-           "note")  # fmt: skip
+COLUMNS = (
+    "verdict",
+    "new over old",
+    "old",
+    "new",
+    "source",
+    "device",
+    "what",
+    "system",
+    "|V|",
+    "note",
+)
 
 
 def _compared(material: Material) -> tuple[pd.DataFrame, list[str], str, str]:
@@ -59,8 +69,9 @@ def answer(material: Material) -> Answer:
         second = "No cell that ran in both has become slower beyond its interval."
     third = (
         f"The two environments differ ({'; '.join(different)}), so a change may be theirs."
-        if different else "The two environments are the same."
-    )  # fmt: skip
+        if different
+        else "The two environments are the same."
+    )
     return first, second, third
 
 
@@ -79,18 +90,28 @@ def chapters(material: Material) -> tuple[Section, ...]:
         key=lambda row: (place[row["verdict"]], -_number(row["ratio"]), row["num_visual"]),
     )
     rows = tuple(
-        (row["verdict"], "n/a" if pd.isna(row["ratio"]) else _interval(row),
-         quantity(row["old"], "s"), quantity(row["new"], "s"), row["source"], row["device"],
-         f"{row['model']} · {row['scope']} · {row['pass']}", row["series"],
-         f"{row['num_visual']:,}", row["note"] if isinstance(row["note"], str) else "")
+        (
+            row["verdict"],
+            "n/a" if pd.isna(row["ratio"]) else _interval(row),
+            quantity(row["old"], "s"),
+            quantity(row["new"], "s"),
+            row["source"],
+            row["device"],
+            f"{row['model']} · {row['scope']} · {row['pass']}",
+            row["series"],
+            f"{row['num_visual']:,}",
+            row["note"] if isinstance(row["note"], str) else "",
+        )
         for row in ordered[:MOST]
-    )  # fmt: skip
+    )
     rest = len(ordered) - len(rows)
     table = Table(
-        "", COLUMNS, rows,
+        "",
+        COLUMNS,
+        rows,
         "Medians of the samples; in parentheses the 95 % interval of their ratio."
         + (f" And {rest:,} more." if rest > 0 else ""),
-    )  # fmt: skip
+    )
     return (Section("Cell by cell", "cells", (Block("", (), None, (table,)),)),)
 
 

@@ -12,8 +12,17 @@ from workbench.report.sentences import RAN, at_place, place, places, ratio_words
 from workbench.report.text import listed
 from workbench.systems import entry
 
-COLUMNS = ("system", "kind", "gives up", "at |V|", "FLOPs", "peak memory", "s/it", "largest |V|",
-           "less time than S-Attn from |V| =")  # fmt: skip
+COLUMNS = (
+    "system",
+    "kind",
+    "gives up",
+    "at |V|",
+    "FLOPs",
+    "peak memory",
+    "s/it",
+    "largest |V|",
+    "less time than S-Attn from |V| =",
+)
 BASELINE = "s_attn"
 
 
@@ -60,16 +69,19 @@ def headline(material: Material) -> Table | None:
         row = by_name[name]
         known = entry("attention", str(row["attention"]))
         end = furthest.get(name)
-        table.append((
-            name if row["status"] == "ok" else f"{name} ({row['status']})",
-            "" if known is None else known.group,
-            "" if known is None else known.gives_up,
-            f"{at:,}",
-            quantity(row["flops"], "FLOP"), quantity(row["peak_bytes"], "B"),
-            quantity(row["time_s"], "s"),
-            "none" if end is None or pd.isna(end) else f"{end:,}",
-            starts.get(name, ""),
-        ))  # fmt: skip
+        table.append(
+            (
+                name if row["status"] == "ok" else f"{name} ({row['status']})",
+                "" if known is None else known.group,
+                "" if known is None else known.gives_up,
+                f"{at:,}",
+                quantity(row["flops"], "FLOP"),
+                quantity(row["peak_bytes"], "B"),
+                quantity(row["time_s"], "s"),
+                "none" if end is None or pd.isna(end) else f"{end:,}",
+                starts.get(name, ""),
+            )
+        )
     note = f"{subject.title}, {place(source, device)}; largest |V|: of those in the sweep."
     return Table("Headline", COLUMNS, tuple(table), note)
 

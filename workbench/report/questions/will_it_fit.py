@@ -23,11 +23,16 @@ def headline(material: Material) -> Table | None:
             order = in_order(here)
             capacity = quantity(near.get(device), "B") if device in near else "unknown"
             for row in sorted(table, key=lambda row: order.index(row["series"])):
-                rows.append((
-                    subject.title, place(source, device), capacity, row["series"],
-                    "none" if pd.isna(row["max_visual"]) else f"{row['max_visual']:,}",
-                    "not reached" if pd.isna(row["fails_at"]) else f"{row['fails_at']:,}",
-                ))  # fmt: skip
+                rows.append(
+                    (
+                        subject.title,
+                        place(source, device),
+                        capacity,
+                        row["series"],
+                        "none" if pd.isna(row["max_visual"]) else f"{row['max_visual']:,}",
+                        "not reached" if pd.isna(row["fails_at"]) else f"{row['fails_at']:,}",
+                    )
+                )
     columns = ("what", "source", "capacity", "system", "largest |V| that fits", "out of memory at")
     return Table("Headline", columns, tuple(rows)) if rows else None
 
@@ -46,8 +51,9 @@ def answer(material: Material) -> Answer:
         first = f"Nothing fits: no cell {RAN[source]} ({whole})."
     else:
         top = ran["max_visual"].max()
-        best = listed(in_order(rows[rows["series"].isin(ran.loc[ran["max_visual"] == top,
-                                                                "series"])]))  # fmt: skip
+        best = listed(
+            in_order(rows[rows["series"].isin(ran.loc[ran["max_visual"] == top, "series"])])
+        )
         first = f"The largest |V| that {RAN[source]} is {top:,}, under {best} ({whole})."
     ended = table.dropna(subset=["fails_at"])
     order = in_order(rows)
@@ -56,18 +62,17 @@ def answer(material: Material) -> Answer:
         for row in sorted(ended.to_dict("records"), key=lambda r: order.index(r["series"]))
     ]
     second = (
-        f"Memory ends for {listed(ends)} ({where})." if ends
+        f"Memory ends for {listed(ends)} ({where})."
+        if ends
         else f"No system ran out of memory, so no threshold is known ({where})."
-    )  # fmt: skip
+    )
     return first, second, _stopped_by(material, rows, where)
 
 
 def _told(material: Material) -> tuple[Subject, str, str]:
     """The first subject and place at which a system ran out of memory, else the first."""
     every = [(s, *each) for s in material.spoken for each in places(s.rows)]
-    ended = (
-        one for one in every if (at_place(one[0].rows, *one[1:])["status"] == "oom").any()
-    )  # fmt: skip
+    ended = (one for one in every if (at_place(one[0].rows, *one[1:])["status"] == "oom").any())
     return next(ended, every[0])
 
 

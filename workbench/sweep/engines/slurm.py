@@ -19,7 +19,7 @@ from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line
 from workbench.sweep.engines.slurm_folder import Batch, Job, JobFile, Run, cell_id
 from workbench.sweep.engines.slurm_job import Work, by_task, look_into
 from workbench.sweep.engines.slurm_states import State, States
-from workbench.sweep.plan import Identity, Task
+from workbench.sweep.plan import CellId, Task
 from workbench.sweep.schedule import shares
 
 POLL_S = 2.0
@@ -95,9 +95,14 @@ class Coordinator:
     """Brings one run to its end. ``wait`` may be interrupted at any time; the jobs go on."""
 
     def __init__(
-        self, run: Run, store: Path, request: Request, cluster: Cluster, tasks: Sequence[Task],
+        self,
+        run: Run,
+        store: Path,
+        request: Request,
+        cluster: Cluster,
+        tasks: Sequence[Task],
         trace: Path | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.run, self.store, self.request, self.cluster = run, store, request, cluster
         self.trace = None if trace is None else str(trace.absolute())
         self.tasks = {cell_id(task.point, task.identity[0]): task for task in tasks}
@@ -185,8 +190,8 @@ class Coordinator:
 
         Returns the cells with a record, the points without, and whether it ever began a cell.
         """
-        found: dict[Identity, Status] = {}
-        under_way: list[Identity] = []
+        found: dict[CellId, Status] = {}
+        under_way: list[CellId] = []
         for shard in job.shards:
             try:
                 statuses, claimed = look_into(shard, self.run.file.run)

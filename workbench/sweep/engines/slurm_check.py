@@ -15,26 +15,73 @@ from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line, parti
 PROGRAMS = ("sbatch", "srun", "sinfo", "sacct", "scontrol")
 # File systems that a disk of one machine has; any other, as nfs, lustre or gpfs, may be shared.
 _LOCAL = {
-    "autofs", "bcachefs", "btrfs", "devtmpfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs",
-    "ntfs3", "overlay", "ramfs", "reiserfs", "rootfs", "squashfs", "tmpfs", "vfat", "xfs", "zfs",
-}  # fmt: skip
+    "autofs",
+    "bcachefs",
+    "btrfs",
+    "devtmpfs",
+    "exfat",
+    "ext2",
+    "ext3",
+    "ext4",
+    "f2fs",
+    "jfs",
+    "ntfs3",
+    "overlay",
+    "ramfs",
+    "reiserfs",
+    "rootfs",
+    "squashfs",
+    "tmpfs",
+    "vfat",
+    "xfs",
+    "zfs",
+}
 
 _OURS = {
-    "array": "--workers", "cpus-per-task": "--cpus-per-task", "gpus": "--gpus-per-task",
-    "gpus-per-node": "--gpus-per-task", "partition": "--partition", "time": "--time",
-}  # fmt: skip
+    "array": "--workers",
+    "cpus-per-task": "--cpus-per-task",
+    "gpus": "--gpus-per-task",
+    "gpus-per-node": "--gpus-per-task",
+    "partition": "--partition",
+    "time": "--time",
+}
 
 _ENGINE = {
-    "chdir", "clusters", "cluster-constraint", "error", "help", "input",
-    "job-name", "no-requeue", "open-mode", "output", "parsable", "quiet", "requeue", "signal",
-    "test-only", "time-min", "usage", "version", "wait", "wrap",
-}  # fmt: skip
+    "chdir",
+    "clusters",
+    "cluster-constraint",
+    "error",
+    "help",
+    "input",
+    "job-name",
+    "no-requeue",
+    "open-mode",
+    "output",
+    "parsable",
+    "quiet",
+    "requeue",
+    "signal",
+    "test-only",
+    "time-min",
+    "usage",
+    "version",
+    "wait",
+    "wrap",
+}
 """Options of sbatch by which the engine finds, warns and requeues its jobs, or reads sbatch."""
 
 _MULTIPLIES = {
-    "gpus-per-socket", "gpus-per-task", "nodes", "ntasks", "ntasks-per-core", "ntasks-per-gpu",
-    "ntasks-per-node", "ntasks-per-socket", "spread-job", "tres-per-task",
-}  # fmt: skip
+    "gpus-per-socket",
+    "gpus-per-task",
+    "nodes",
+    "ntasks",
+    "ntasks-per-core",
+    "ntasks-per-gpu",
+    "ntasks-per-node",
+    "ntasks-per-socket",
+    "spread-job",
+    "tres-per-task",
+}
 """Options that make several processes of a job: each would run the job's cells."""
 
 ODD = "%\\\"'`$"

@@ -55,9 +55,13 @@ def run(*command: str) -> "subprocess.CompletedProcess[str]":
     """A command of Slurm that has ended, well or not; Failure where it does not end."""
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False,
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
             timeout=COMMAND_S,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         raise Failure(f"engine slurm: {command[0]} is silent for {COMMAND_S:g} s") from None
 
@@ -92,9 +96,12 @@ def minutes(text: str) -> int:
 
 
 def partition(name: str | None) -> Cluster:
-    rows = [line.split("|") for line in ask(
-        "sinfo", "--noheader", "--Node", "--format", "%R|%P|%G|%n|%l|%T"
-    ).splitlines()]  # fmt: skip
+    rows = [
+        line.split("|")
+        for line in ask(
+            "sinfo", "--noheader", "--Node", "--format", "%R|%P|%G|%n|%l|%T"
+        ).splitlines()
+    ]
     known = sorted({row[0] for row in rows})
     if name is None:
         name = next((row[0] for row in rows if row[1].endswith("*")), None)

@@ -236,17 +236,24 @@ def newest(folder: Path, like: RunFile) -> Run | None:
 
 
 def wanted_run(
-    sweep: Sweep, partition: str, gpus: int, calibrations: Iterable[str],
+    sweep: Sweep,
+    partition: str,
+    gpus: int,
+    calibrations: Iterable[str],
     gpu_type: str | None = None,
-) -> RunFile:  # fmt: skip
+) -> RunFile:
     """A run that is only asked for yet."""
     stamp = datetime.now(UTC)
     name = f"{sweep.name}-{stamp:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     spec = SweepFile.model_validate(sweep.model_dump(mode="json", by_alias=True))
     return RunFile(
-        run=name, sweep=spec, partition=partition, gpus=gpus, gpu_type=gpu_type,
+        run=name,
+        sweep=spec,
+        partition=partition,
+        gpus=gpus,
+        gpu_type=gpu_type,
         calibrations=tuple(sorted(calibrations)),
-    )  # fmt: skip
+    )
 
 
 def begin(folder: Path, file: RunFile) -> Run:

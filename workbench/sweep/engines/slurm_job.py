@@ -24,7 +24,7 @@ from workbench.spec import Point
 from workbench.store import Store
 from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.slurm_folder import Batch, Job, Run, cell_id
-from workbench.sweep.plan import Identity, Task, place, place_elsewhere
+from workbench.sweep.plan import CellId, Task, place, place_elsewhere
 from workbench.sweep.progress import Progress
 from workbench.sweep.run import environment_of
 
@@ -35,7 +35,7 @@ _ENDS = {
 }
 
 
-def is_same(task: Task, identity: Identity) -> bool:
+def is_same(task: Task, identity: CellId) -> bool:
     """Whether a record is of this task, which names a GPU by its word in the sweep."""
     key, source, device = identity
     if (key, source) != task.identity[:2]:
@@ -45,12 +45,12 @@ def is_same(task: Task, identity: Identity) -> bool:
     return task.device == "auto" or device != "cpu"
 
 
-def by_task(tasks: Mapping[str, Task], found: Mapping[Identity, Status]) -> dict[str, Status]:
+def by_task(tasks: Mapping[str, Task], found: Mapping[CellId, Status]) -> dict[str, Status]:
     """How the tasks ended, by their names, as far as ``found`` says.
 
     Of starts on several kinds of GPUs one counts that is done.
     """
-    by_key: dict[tuple[str, str], list[Identity]] = {}
+    by_key: dict[tuple[str, str], list[CellId]] = {}
     for identity in found:
         by_key.setdefault(identity[:2], []).append(identity)
     ended: dict[str, Status] = {}
@@ -149,7 +149,7 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
             part.rename(f"{stem}.db")
 
 
-def look_into(shard: Path, run: str) -> tuple[dict[Identity, Status], list[Identity]]:
+def look_into(shard: Path, run: str) -> tuple[dict[CellId, Status], list[CellId]]:
     """What the shard of a start that has ended holds, and what was under way at its end."""
     with Store.open(shard) as store:
         if not any(known.id == run for known in store.runs()):

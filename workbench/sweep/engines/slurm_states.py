@@ -11,9 +11,21 @@ if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmInfoWatcher
 
 ALIVE = {
-    "COMPLETING", "CONFIGURING", "PENDING", "READY", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
-    "RESIZING", "RUNNING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED", "UNKNOWN",
-}  # fmt: skip
+    "COMPLETING",
+    "CONFIGURING",
+    "PENDING",
+    "READY",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "RESIZING",
+    "RUNNING",
+    "SIGNALING",
+    "STAGE_OUT",
+    "STOPPED",
+    "SUSPENDED",
+    "UNKNOWN",
+}
 
 
 class State(NamedTuple):

@@ -7,7 +7,7 @@ from workbench.probe.measuring.memory import Memory
 from workbench.probe.measuring.timing import Timing, iterate
 
 
-def bare(workload: Workload, count: int) -> tuple[Timing, Memory | None, list[str]]:
+def trial_iterations(workload: Workload, count: int) -> tuple[Timing, Memory | None, list[str]]:
     """``count`` iterations, the first one among them; no warm-up, no extra pass.
 
     The first is the preparation: only further ones are an iteration's time. The peak comes from

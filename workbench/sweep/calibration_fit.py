@@ -176,18 +176,27 @@ def fit(
     issued = Cases([case for case, w in zip(cases.cases, waiting, strict=True) if w])
     told = _Part({}, {}, {}, ())
     for _ in range(ROUNDS):
-        names = [name for name in rates if name in (BYTES, OVERHEAD, EXPOSED, OPTIMIZER)
-                 or name in device.classes]  # fmt: skip
+        names = [
+            name
+            for name in rates
+            if name in (BYTES, OVERHEAD, EXPOSED, OPTIMIZER) or name in device.classes
+        ]
         found = _determined(device, names, told.cost, floor, near)
         if len(issued.cases) >= ENOUGH:
-            names = [name for name in hosts if name == LAUNCH
-                     or name.removeprefix(START) in issued.phases]  # fmt: skip
+            names = [
+                name
+                for name in hosts
+                if name == LAUNCH or name.removeprefix(START) in issued.phases
+            ]
             told = _determined(issued, names, found.cost, floor, near)
     cost = found.cost | told.cost
     return Fit(
-        cost, found.interval | told.interval, found.num_cells | told.num_cells,
-        tuple(sorted({*rates, *hosts} - set(cost))), int(waiting.sum()),
-    )  # fmt: skip
+        cost,
+        found.interval | told.interval,
+        found.num_cells | told.num_cells,
+        tuple(sorted({*rates, *hosts} - set(cost))),
+        int(waiting.sum()),
+    )
 
 
 def _determined(
@@ -234,11 +243,15 @@ def _solve(
 
     tries = [
         least_squares(
-            residuals, np.clip(np.log(start), low + 1e-3, high - 1e-3), bounds=(low, high),
-            loss="soft_l1", f_scale=SOFT, max_nfev=MAX_STEPS,
+            residuals,
+            np.clip(np.log(start), low + 1e-3, high - 1e-3),
+            bounds=(low, high),
+            loss="soft_l1",
+            f_scale=SOFT,
+            max_nfev=MAX_STEPS,
         )
         for start in _starts(cases, names, near)
-    ]  # fmt: skip
+    ]
     found = min(tries, key=lambda one: float(one.cost))
     left = residuals(found.x)
     free = max(len(left) - len(names), 1)

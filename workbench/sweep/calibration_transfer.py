@@ -23,11 +23,15 @@ def carried(found: Calibration, name: str) -> Calibration:
             " peaks; how near another one comes to its peaks has to be measured on it"
         )
     ratio = _bandwidth(there) / _bandwidth(here)
-    return found.model_copy(update={
-        "device": there.name,
-        "carried_from": here.name,
-        "bytes_per_s": {kind: _scaled(rate, ratio) for kind, rate in found.bytes_per_s.items()},
-    })  # fmt: skip
+    return found.model_copy(
+        update={
+            "device": there.name,
+            "carried_from": here.name,
+            "bytes_per_s": {
+                kind: _scaled(rate, ratio) for kind, rate in found.bytes_per_s.items()
+            },
+        }
+    )
 
 
 def _bandwidth(entry: Device) -> float:
