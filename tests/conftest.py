@@ -1,5 +1,6 @@
 """What several folders of tests share: golden stores, built once a session; which are slow."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,27 @@ from tests import golden
 SLOW = Path(__file__).with_name("slow.txt")
 
 
-def slow_names() -> list[str]:
-    """The files and functions that ``slow.txt`` names."""
+def slow_names() -> dict[str, int]:
+    """The files and functions that ``slow.txt`` names, and of how many cases one is quick.
+
+    A line is a name, of which no case is quick (0), or a name and ``1/4``.
+    """
     lines = SLOW.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+    named = [line.split() for line in lines if line and not line.startswith("#")]
+    return {name: int(share[0].removeprefix("1/")) if share else 0 for name, *share in named}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what ``slow.txt`` names, and the folder of mutated inputs."""
-    starts = tuple(start for name in slow_names() for start in (f"{name}[", f"{name}::"))
-    names = set(slow_names())
+    named = slow_names()
+    seen: Counter[str] = Counter()
     for item in items:
-        if item.nodeid in names or item.nodeid.startswith(starts):
-            item.add_marker(pytest.mark.slow)
+        function = item.nodeid.partition("[")[0]
+        every = named.get(function, named.get(function.partition("::")[0]))
+        if every is not None:
+            if every == 0 or seen[function] % every:
+                item.add_marker(pytest.mark.slow)
+            seen[function] += 1
         if item.nodeid.startswith("tests/fuzz/"):
             item.add_marker(pytest.mark.fuzz)
 

@@ -203,7 +203,9 @@ def build(
     model = resolve(cell.model)
     system, kernel = system_of(cell), KERNELS[cell.kernel]
     model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
-    model.config._experts_implementation = EXPERTS  # As transformers' own models choose it.
+    if hasattr(model.config, "num_experts"):
+        # As transformers' own models choose it, and refuse it where they have no experts.
+        model.config._experts_implementation = EXPERTS
     if cell.ulysses > 1:
         register(cell, model, torch.device(device))
     whole = decoder_layout(cell, model, pictures)

@@ -23,8 +23,8 @@ of keys and values; tokens are those of an image that stands for |V| where no fi
 `workbench list models` prints the names.
 
 The fields of a name of the catalogue are written down here after the config.json that it names;
-they are not fetched. Where a figure decides, give the hub id or a folder in place of the name: then
-the file itself is read.
+they are not fetched. Where a figure decides, give the hub id or a folder in place of the name:
+then the file itself is read.
 
 This page is made from the code: `python -m workbench.lvlm.models_page`.
 """

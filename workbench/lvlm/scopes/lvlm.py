@@ -42,9 +42,9 @@ class LVLM(nn.Module):
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
         self.num_stacked = tower.stacked
+        self.tower, self.adapter = tower.build(context, grids, system.adapter)
         if not system.adapter:
             check_width(tower, system, self.decoder.parts[0])
-        self.tower, self.adapter = tower.build(context, grids, system.adapter)
         self.reducer: ReducedTokens | None = None
         reducer = reducer_of(cell) or system.pooling()
         self.reduces_last = reduces_last(tower, reducer)
