@@ -48,6 +48,17 @@ class Ceiling(NamedTuple):
         return min(self.flops_s, intensity * self.bytes_s)
 
 
+FLAGS_OF_ALL = {"emulated": "emulated", "memory_cap": "smaller card emulated"}
+"""Flags that bear on every figure of a record, and the word that stands beside these."""
+FLAGS_OF_TIME = {
+    "no_warmup": "cold",
+    "power_capped": "power-capped",
+    "throttled": "throttled",
+    "shared": "shared card",
+    "host_bound": "host-bound",
+}
+"""Flags that bear on its seconds."""
+
 METRICS: Registry[Metric] = Registry("metric")
 for _name, _unit, _label, _convention in (
     ("flops", "FLOP", "FLOPs executed", "dense count, multiply-add = 2, recomputation included"),

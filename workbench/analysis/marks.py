@@ -10,18 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.record import FLAGS_OF_ALL, FLAGS_OF_TIME
+
 FEW = 3
 """Samples up to which their number is told with the figure."""
-OF_ALL = {"emulated": "emulated", "memory_cap": "smaller card emulated"}
-"""Flags that bear on every figure of a record, and their word."""
-OF_TIME = {
-    "no_warmup": "cold",
-    "power_capped": "power-capped",
-    "throttled": "throttled",
-    "shared": "shared card",
-    "host_bound": "host-bound",
-}
-"""Flags that bear on its seconds."""
 LETTERS = {
     "emulated": "e",
     "smaller card emulated": "m",
@@ -63,7 +55,7 @@ def marks(row: Mapping[Any, Any], timed: bool = True) -> tuple[str, ...]:
 def flag_words(flags: Any, timed: bool) -> list[str]:
     """The words of a record's flags, in the order of their weight."""
     names = {str(flag).partition(":")[0] for flag in flags} if _several(flags) else set()
-    words = {**OF_ALL, **(OF_TIME if timed else {})}
+    words = {**FLAGS_OF_ALL, **(FLAGS_OF_TIME if timed else {})}
     return [word for name, word in words.items() if name in names]
 
 

@@ -44,9 +44,11 @@ def _seconds(found: "Record", seconds: float) -> str:
     """The seconds with how sure they are: the error of such cells, or the marks of the record."""
     words = f"{quantity(seconds, 's')} an iteration"
     if found.source == "measured":
+        from workbench.record import FLAGS_OF_ALL, FLAGS_OF_TIME
+
         marks = [
             word
-            for name, word in MARKS.items()
+            for name, word in {**FLAGS_OF_ALL, **FLAGS_OF_TIME}.items()
             if any(flag.partition(":")[0] == name for flag in found.flags)
         ]
         marks += [f"{len(taken)} samples" for taken in [found.samples.get("time_s", [])] if taken]
@@ -61,16 +63,6 @@ def _seconds(found: "Record", seconds: float) -> str:
     if any(flag.startswith("uncalibrated") for flag in found.flags):
         return f"at least {words}: a lower bound, nothing was measured"
     return words
-
-
-MARKS = {
-    "emulated": "emulated",
-    "no_warmup": "cold",
-    "power_capped": "power-capped",
-    "throttled": "throttled",
-    "host_bound": "host-bound",
-}
-"""As ``analysis.marks`` has them, which a node without pandas lacks."""
 
 
 def kind_words(kind: str) -> str:

@@ -21,7 +21,7 @@ from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.place import Place
-from workbench.lvlm.prefill import Kept
+from workbench.lvlm.prefill import PrefillCache
 from workbench.lvlm.rope import hold_rope, tables
 from workbench.lvlm.ulysses import Shard
 from workbench.lvlm.weights import BLOCK, Made, create, randomise
@@ -63,7 +63,7 @@ class Context:
     _required: set[tuple[bool, bool]] = field(default_factory=set)
     _indices: dict[bool, Tensor] = field(default_factory=dict)
     _kept: list[Tensor] = field(default_factory=list)
-    caches: list[Kept] = field(default_factory=list)
+    caches: list[PrefillCache] = field(default_factory=list)
     """What each layer of a prefill keeps, where the cell's cache is kept."""
     _constants: dict[Hashable, Tensor] = field(default_factory=dict)
 
@@ -148,11 +148,11 @@ class Context:
             other=self._places(text_rows) if window_on_other else None,
         )
 
-    def kept_cache(self) -> Kept | None:
+    def kept_cache(self) -> PrefillCache | None:
         """Where a layer of a prefill keeps its keys and values; None where it keeps none."""
         if not self.cell.cache:
             return None
-        self.caches.append(Kept())
+        self.caches.append(PrefillCache())
         return self.caches[-1]
 
     def tensors(self) -> list[Tensor]:

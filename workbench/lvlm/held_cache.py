@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from workbench.lvlm.prefill import Kept
+from workbench.lvlm.prefill import PrefillCache
 
 
 class HeldCache(DynamicCache):
@@ -37,7 +37,7 @@ class KeptCache(DynamicCache):
     has a view of its window.
     """
 
-    def __init__(self, window: int | None, kept: Kept) -> None:
+    def __init__(self, window: int | None, kept: PrefillCache) -> None:
         super().__init__()
         self.window, self.kept = window, kept
 

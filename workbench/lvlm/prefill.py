@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-class Kept:
+class PrefillCache:
     """What one layer keeps."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout, Segment, causal_pairs
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
-from workbench.lvlm.prefill import Kept
+from workbench.lvlm.prefill import PrefillCache
 from workbench.spec import Cell
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class DecomposedLayer(nn.Module):
         self.only_keys = place.keys_only
         self.visual_tables: tuple[Tensor, Tensor] | None = None
         self.decode = context.cell.pass_ == "decode"
-        self.kept: Kept | None = None
+        self.kept: PrefillCache | None = None
         if self.decode:
             self._hold(context, place)
             return

@@ -37,7 +37,7 @@ class DeepseekVL(SigLIP):
         self.weigh_adapter(context, made, "aligner.", self.model_type)
         return made
 
-    def processor(self) -> Any:
+    def processor(self, frames: bool = False) -> Any:
         from transformers.models.deepseek_vl import image_processing_pil_deepseek_vl as module
 
         assert isinstance(self.front, FrontEnd)

@@ -3,7 +3,6 @@
 The two have classes of their own in transformers, equal but for their names.
 """
 
-from collections.abc import Iterable
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,12 +13,10 @@ from torch import Tensor, nn
 from workbench.errors import Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
-from workbench.lvlm.towers.squares import Squares
+from workbench.lvlm.towers.squares import Tiles
 from workbench.vision.idefics3 import Idefics3 as FrontEnd
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
 
@@ -43,7 +40,7 @@ class Features(nn.Module):
         return self.tower.post_layernorm(hidden)
 
 
-class Idefics3(Squares):
+class Idefics3(Tiles):
     """A tile, the whole image or a frame is an image of its own to the tower."""
 
     serves: ClassVar[Serves] = {
@@ -104,28 +101,14 @@ class Idefics3(Squares):
         assert isinstance(self.front, FrontEnd)
         return self.front
 
-    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
-        return (self.image,) * self.eye.num_tiles(width, height)
-
-    def of_video(
-        self, width: int, height: int, num_frames: int, fps: float
-    ) -> tuple[tuple[Grid, ...], ...]:
-        return ((self.image,),) * num_frames
-
-    def processor(self, splits: bool | None = None) -> Any:
-        """transformers' image processor; ``splits`` overrides whether it makes tiles."""
+    def processor(self, frames: bool = False) -> Any:
         from transformers.models.idefics3 import image_processing_pil_idefics3 as module
 
         return module.Idefics3ImageProcessorPil(
             size={"longest_edge": self.eye.longest_edge},
             max_image_size={"longest_edge": self.eye.image_size},
-            do_image_splitting=self.eye.splits if splits is None else splits,
+            do_image_splitting=self.eye.splits and not frames,
         )
-
-    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
-        processor = self.processor(splits=False) if num_frames else self.processor()
-        found = (processor(i, return_tensors="pt")["pixel_values"] for i in images)
-        return torch.cat([pixels.flatten(0, -4) for pixels in found])
 
     def entry_flops(self, grids: tuple[Grid, ...]) -> int:
         return self.adapter_flops(grids)

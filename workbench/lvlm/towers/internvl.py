@@ -3,20 +3,15 @@
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
-from workbench.lvlm.towers.squares import Squares, check_projector, depth_of
+from workbench.lvlm.towers.squares import Tiles, check_projector, depth_of
 from workbench.vision.internvl import InternVL as FrontEnd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from PIL.Image import Image
-
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
 
@@ -61,7 +56,7 @@ class Shuffled(nn.Module):
         return self.projector(shuffled.reshape(len(features), -1, shuffled.shape[-1]))
 
 
-class InternVL(Squares):
+class InternVL(Tiles):
     """A tile, a thumbnail or a frame is an image of its own to the tower."""
 
     serves: ClassVar[Serves] = {"internvl": (KIND,)}
@@ -130,27 +125,13 @@ class InternVL(Squares):
         assert isinstance(self.front, FrontEnd)
         return self.front
 
-    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
-        return (self.image,) * self.eye.num_tiles(width, height)
-
-    def of_video(
-        self, width: int, height: int, num_frames: int, fps: float
-    ) -> tuple[tuple[Grid, ...], ...]:
-        return ((self.image,),) * num_frames
-
-    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
-        processor = self.processor(tiled=not num_frames)
-        found = (processor(i, return_tensors="pt")["pixel_values"] for i in images)
-        return torch.cat([*found])
-
-    def processor(self, tiled: bool = True) -> Any:
-        """transformers' image processor; a frame of a video is not ``tiled``."""
+    def processor(self, frames: bool = False) -> Any:
         from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as module
 
         side = self.eye.image_size
         return module.GotOcr2ImageProcessorPil(
             size={"height": side, "width": side},
-            crop_to_patches=tiled,
+            crop_to_patches=not frames,
             min_patches=self.eye.min_tiles,
             max_patches=self.eye.max_tiles,
             image_mean=[0.485, 0.456, 0.406],

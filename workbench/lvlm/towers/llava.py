@@ -114,7 +114,7 @@ class Llava(Squares):
         assert isinstance(self.front, FrontEnd)
         return self.front
 
-    def processor(self) -> Any:
+    def processor(self, frames: bool = False) -> Any:
         """transformers' image processor at the size of the tower."""
         from transformers.models.clip import image_processing_pil_clip as clip
         from transformers.models.siglip import image_processing_pil_siglip as siglip

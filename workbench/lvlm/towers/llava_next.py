@@ -123,7 +123,7 @@ class LlavaNext(Llava):
         context.weigh_part("newline", newline, "", self.config.model_type)
         return tower, self.packer(projector, newline, self, grids * context.cell.batch)
 
-    def processor(self) -> Any:
+    def processor(self, frames: bool = False) -> Any:
         from transformers.models.llava_next import image_processing_pil_llava_next as module
 
         side = self.eye.image_size

@@ -75,7 +75,7 @@ class LlavaOnevision(LlavaNext):
     ) -> tuple[tuple[Grid, ...], ...]:
         return ((Grid(num_frames, self.side, self.side, 1.0 / fps),),)
 
-    def processor(self) -> Any:
+    def processor(self, frames: bool = False) -> Any:
         from transformers.models.llava_onevision import (
             image_processing_pil_llava_onevision as module,
         )

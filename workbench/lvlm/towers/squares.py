@@ -50,15 +50,32 @@ class Squares(Tower):
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
         return (self.image,)
 
-    def processor(self) -> Any:
-        """transformers' image processor under the settings of the front end."""
+    def processor(self, frames: bool = False) -> Any:
+        """transformers' image processor under the settings of the front end, for images or for the
+        frames of a video.
+        """
         raise NotImplementedError
 
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         """The squares of all images, or of the frames of a video, [N, C, H, W]."""
-        processor = self.processor()
+        processor = self.processor(bool(num_frames))
         found = (processor(i, return_tensors="pt")["pixel_values"] for i in images)
         return torch.cat([pixels.flatten(0, -4) for pixels in found])
+
+
+class Tiles(Squares):
+    """An image is as many squares as its front end makes tiles, a frame of a video is one."""
+
+    eye: Any
+    """The front end, whose ``num_tiles`` takes a width and a height."""
+
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        return (self.image,) * self.eye.num_tiles(width, height)
+
+    def of_video(
+        self, width: int, height: int, num_frames: int, fps: float
+    ) -> tuple[tuple[Grid, ...], ...]:
+        return ((self.image,),) * num_frames
 
 
 def first(size: Any) -> int:

@@ -24,9 +24,11 @@ ITERATIONS = 2
 """Iterations of a member that is only looked at."""
 LOOK_BELOW = 0.9
 """Share of a threshold from which on sizes are looked at."""
-FEW_CHUNKS = 16
 LOOK_STEP = 2 * WIDTH
 """How far apart, relative to the size."""
+FEW_CHUNKS = 16
+"""Chunks of the largest first member, at least: a quarter of it still has four, and fewer are made
+in ways of their own."""
 
 
 @dataclass
@@ -183,7 +185,6 @@ def _polynomials(family: Family, start: int, most: int) -> _Polynomials | None:
     None where no three are found that ask for the same blocks in the same order.
     """
     chunk = family.cell(start).chunk or 0
-    # The fewest chunks are made in ways of their own.
     first = start if start >= FEW_CHUNKS * chunk else 2 * start
     for far in (first, 2 * first, 4 * first):
         numbers = (far // 4, far // 2, far)
