@@ -35,18 +35,23 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
 
 
 def of_ranks(cell: Cell) -> dict[int, int]:
-    """The process of each rank that trains the cell's model."""
-    found = {}
+    """The process of each rank that trains the cell's model.
+
+    A child that a rank has just forked still has its command and its variables: left out.
+    """
+    ranks, parents = {}, {}
     for folder in Path("/proc").iterdir():
         try:
             command, variables = ((folder / n).read_bytes() for n in ("cmdline", "environ"))
             request = Path(command.split(b"\0")[-2].decode()) / "request.json"
             if b"workbench.probe.ranks.local" in command and cell.model in request.read_text():
                 named = dict(v.split(b"=", 1) for v in variables.split(b"\0") if b"=" in v)
-                found[int(named[b"LOCAL_RANK"])] = int(folder.name)
+                status = (folder / "status").read_text()
+                ranks[int(folder.name)] = int(named[b"LOCAL_RANK"])
+                parents[int(folder.name)] = int(status.partition("PPid:")[2].split()[0])
         except (OSError, IndexError, KeyError):
             continue  # Not one of ours, or it ended while we looked.
-    return found
+    return {rank: pid for pid, rank in ranks.items() if parents.get(pid) not in ranks}
 
 
 @needs_helper
