@@ -9,7 +9,9 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from workbench import dashboard
-from workbench.dashboard import (
+from workbench.dashboard import shell
+from workbench.dashboard.guard import LocalOnly
+from workbench.dashboard.pages import (
     compare,
     memory,
     overview,
@@ -17,12 +19,10 @@ from workbench.dashboard import (
     roofline,
     runs,
     scaling,
-    shell,
     spent,
     thresholds,
     validation,
 )
-from workbench.dashboard.guard import LocalOnly
 
 # A named icon would be fetched from outside; a file of our own is not.
 ICON = Path(dashboard.__file__).with_name("icon.svg")

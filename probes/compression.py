@@ -2,8 +2,8 @@
 
 import sys
 
-from workbench.spec import Grid, Sweep
-from workbench.systems import entries
+from workbench import Grid, Sweep
+from workbench.vocabulary.systems import entries
 
 VISUAL = (729, 2_916, 8_748, 35_721, 73_629, 294_516, 1_000_188)
 """Whole images of 729 tokens."""

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from workbench.spec import Grid, Protocol, Sweep, geometric
+from workbench import Grid, Protocol, Sweep, geometric
 from workbench.sweep.machine import Card, card, cpu_speed, has_cuda, memory_limit, thinned
 
 EAGER = {"attention": "s_attn", "kernel": "eager"}

@@ -2,7 +2,7 @@
 
 import sys
 
-from workbench.spec import Grid, Sweep, geometric
+from workbench import Grid, Sweep, geometric
 
 DECODERS = ("qwen2-0.5b", "tinyllama-1.1b", "llama-3.2-1b", "llama-3.2-3b", "vicuna-7b")
 

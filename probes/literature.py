@@ -2,8 +2,8 @@
 
 import sys
 
-from workbench.spec import Grid, Sweep
-from workbench.systems import entries
+from workbench import Grid, Sweep
+from workbench.vocabulary.systems import entries
 
 VISUAL = (729, 2_916, 9_000, 18_000, 37_000, 74_000, 148_000, 400_000, 1_000_000)
 TEXT = 400

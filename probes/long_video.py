@@ -2,12 +2,12 @@
 
 import sys
 
-from workbench.spec import Grid, Sweep
-from workbench.vision import VISIONS
+from workbench import Grid, Sweep
+from workbench.visual import VISIONS
 
 MINUTES = (1, 4, 15, 60, 240)
 FRONT_ENDS = ("pooled", "siglip")
-"""196 and 729 tokens a frame. Their sources: workbench/vision."""
+"""196 and 729 tokens a frame. Their sources: workbench/visual."""
 SYSTEMS = (
     {"attention": "s_attn", "kernel": "sdpa"},
     {"attention": "d_attn", "kernel": "sdpa"},

@@ -1,13 +1,13 @@
 """The three training stages of the D-Attn paper, predicted: what each needs and takes.
 
 Table 7 gives the batch, the ZeRO stage and what is trained. The micro-batch (1) and the text (400
-tokens) are assumed: see workbench/presets.py.
+tokens) are assumed: see workbench/vocabulary/presets.py.
 """
 
 import sys
 
-from workbench.presets import PRESETS
-from workbench.spec import Grid, Sweep
+from workbench import Grid, Sweep
+from workbench.vocabulary.presets import PRESETS
 
 SYSTEMS = ("s_attn", "d_attn")
 IMAGES = (1, 12, 100)

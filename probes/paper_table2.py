@@ -7,7 +7,7 @@ The report of the sweep sets both side by side, with the micro-batch that would 
 
 import sys
 
-from workbench.spec import Grid, Sweep
+from workbench import Grid, Sweep
 
 SYSTEMS = (
     {"attention": "s_attn", "kernel": "eager"},

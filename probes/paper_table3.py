@@ -2,7 +2,7 @@
 
 import sys
 
-from workbench.spec import Grid, Sweep, geometric
+from workbench import Grid, Sweep, geometric
 
 STRATEGIES = ("d_attn_cascade", "d_attn_tanh", "d_attn_sigmoid", "d_attn_sum", "d_attn")
 

@@ -9,7 +9,7 @@ where the last call stopped. docs/gpu-node.md has what stands beside it: thresho
 import sys
 from typing import Any
 
-from workbench.spec import Grid, Protocol, Sweep
+from workbench import Grid, Protocol, Sweep
 
 EAGER = {"kernel": "eager"}
 FLASH, CUDNN = {"kernel": "flash"}, {"kernel": "cudnn"}

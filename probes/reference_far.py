@@ -6,7 +6,7 @@ memory.
 
 import sys
 
-from workbench.spec import Grid, Protocol, Sweep
+from workbench import Grid, Protocol, Sweep
 
 OPTIONS = {
     "attention": "d_attn",

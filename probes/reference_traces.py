@@ -2,7 +2,7 @@
 
 import sys
 
-from workbench.spec import Grid, Protocol, Sweep
+from workbench import Grid, Protocol, Sweep
 
 SMALL, LARGE = 256, 32_768
 SYSTEMS = (

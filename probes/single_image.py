@@ -3,11 +3,11 @@
 import sys
 from typing import Any
 
-from workbench.spec import Grid, Sweep
-from workbench.vision import VISIONS
+from workbench import Grid, Sweep
+from workbench.visual import VISIONS
 
 PICTURES = ((672, 672), (1344, 896))
-"""Width and height in pixels. What a front end makes of them, and its source: workbench/vision."""
+"""Width and height in pixels. What a front end makes of them, and its source: workbench/visual."""
 
 
 def sizes() -> tuple[int, ...]:

@@ -8,9 +8,10 @@ import random
 from pathlib import Path
 from typing import get_args
 
-from workbench.record import Environment, Record, Status
-from workbench.spec import FIELDS, Cell, Grid, Sweep, make_cell
 from workbench.store import Store
+from workbench.vocabulary.cell import FIELDS, Cell, make_cell
+from workbench.vocabulary.record import Environment, Record, Status
+from workbench.vocabulary.sweep import Grid, Sweep
 
 LAPTOP = Environment(
     host="laptop",

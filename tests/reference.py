@@ -16,19 +16,19 @@ from typing import NamedTuple
 import kaleido
 
 from workbench.analysis import fit
-from workbench.calibration import PACKAGED, Calibration
-from workbench.calibration_parts import Way
 from workbench.figures import LIGHT, SCALING_METRICS, scaling
-from workbench.record import Record
 from workbench.report.images import browser
 from workbench.report.material import gather
 from workbench.report.published import D_ATTN, S_ATTN, SPEED_RATIO, VISUAL_RATIO
 from workbench.report.write import write_report
-from workbench.spec import Cell, make_cell
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate
 from workbench.sweep.calibration_transfer import carried
-from workbench.units import digits
+from workbench.vocabulary.calibration import PACKAGED, Calibration
+from workbench.vocabulary.calibration_parts import Way
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.record import Record
+from workbench.vocabulary.units import digits
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "reports" / "reference" / "h100-80gb"

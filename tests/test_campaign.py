@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.small import small_model
-from workbench.spec import Grid, Sweep
 from workbench.store import Store
 from workbench.sweep.plan import load_probe, plan
+from workbench.vocabulary.sweep import Grid, Sweep
 
 PROBES = Path(__file__).parents[1] / "probes"
 BLOCKED = """
@@ -71,7 +71,7 @@ def sweep_in(
     probe, store = folder / "probe.py", folder / "node.db"
     text = sweep.model_dump_json(by_alias=True)
     probe.write_text(
-        "from workbench.spec import Sweep\n\ndef sweep():\n"
+        "from workbench.vocabulary.cell import Sweep\n\ndef sweep():\n"
         f"    return Sweep.model_validate_json({text!r})\n"
     )
     command = [sys.executable, "-m", "workbench", "sweep", str(probe), "--store", str(store)]

@@ -12,9 +12,9 @@ import pytest
 from tests.small import small_model
 from workbench import __version__, cli
 from workbench.commands.options import CELL_OPTIONS
-from workbench.record import METRICS, Environment, Record, Status
-from workbench.spec import FIELDS, make_cell
 from workbench.store import Store
+from workbench.vocabulary.cell import FIELDS, make_cell
+from workbench.vocabulary.record import METRICS, Environment, Record, Status
 
 HEAVY = ("torch", "transformers", "pandas", "plotly", "pydantic", "rich", "yaml", "sqlite3")
 
@@ -63,7 +63,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("at", ["workbench.cli", "typer", "workbench.spec", "pydantic"])
+@pytest.mark.parametrize("at", ["workbench.cli", "typer", "workbench.vocabulary.cell", "pydantic"])
 def test_an_interrupt_is_one_line_from_the_first_import_on(at: str) -> None:
     # As where a shell starts it: the tests themselves may run with interrupts ignored.
     asked = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"

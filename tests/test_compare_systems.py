@@ -11,8 +11,9 @@ from workbench.figures.systems import systems_figure
 from workbench.lvlm.attention import SYSTEMS
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.systems import LARGEST, compare_systems
-from workbench.spec import Grid, Sweep, make_cell
 from workbench.store import Store
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.sweep import Grid, Sweep
 
 
 def test_every_system_stands_beside_the_others():

@@ -12,13 +12,13 @@ import typer
 
 import workbench
 from workbench.cli import app
-from workbench.devices import DEVICES
+from workbench.inputs.sweep_file import load_sweep
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.models import MODELS
-from workbench.record import METRICS, Status
-from workbench.spec_file import load_sweep
-from workbench.vision import VISIONS
+from workbench.visual import VISIONS
+from workbench.vocabulary.devices import DEVICES
+from workbench.vocabulary.record import METRICS, Status
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

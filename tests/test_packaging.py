@@ -98,8 +98,8 @@ def test_the_licence_is_whole() -> None:
 
 
 def test_data_files_are_inside_the_package() -> None:
-    package = Path(workbench.__file__).parent
-    assert (package / "devices.yaml").is_file()
+    vocabulary = Path(workbench.__file__).parent / "vocabulary"
+    assert all((vocabulary / name).is_file() for name in ("devices.yaml", "systems.yaml"))
 
 
 Make = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from workbench.devices import DEVICES, Device
-from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.models import FAMILIES, MODELS
 from workbench.lvlm.reduce import REDUCERS
-from workbench.registry import Registry
+from workbench.vocabulary.devices import DEVICES, Device
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 MEAN = """
@@ -38,7 +38,7 @@ from workbench.lvlm.models import MODELS
 MODEL = replace(MODELS["tinyllama-1.1b"], source="an example")
 """
 DEVICE = """
-from workbench.devices import DEVICES
+from workbench.vocabulary.devices import DEVICES
 
 DEVICE = DEVICES["h100-80gb"].model_copy(update={"name": "h100-of-theirs"})
 """
@@ -120,7 +120,11 @@ def test_a_name_that_is_taken_is_refused(installed: Path) -> None:
 def test_an_entry_of_another_name_is_refused(
     installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(installed, {"their_card": DEVICE}, {"workbench.devices": {"x": "their_card:DEVICE"}})
+    install(
+        installed,
+        {"their_card": DEVICE},
+        {"workbench.devices": {"x": "their_card:DEVICE"}},
+    )
     registry: Registry[Device] = Registry("device")
     registry.take_plugins("workbench.devices", Device)
     with pytest.raises(RequestError, match="calls itself 'h100-of-theirs'"):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from workbench.devices import DEVICES
 from workbench.lvlm.build import check
-from workbench.record import Environment
-from workbench.spec import Sweep
 from workbench.sweep import machine
 from workbench.sweep.plan import load_probe
+from workbench.vocabulary.devices import DEVICES
+from workbench.vocabulary.record import Environment
+from workbench.vocabulary.sweep import Sweep
 
 FOLDER = Path(__file__).parents[1] / "probes"
 PROBES = sorted(FOLDER.glob("*.py"))

@@ -7,9 +7,9 @@ import re
 import pytest
 
 from tests import reference
-from workbench.calibration import PACKAGED, Calibration, calibration_for
 from workbench.probe.predicting.predict import predict
-from workbench.record import Record
+from workbench.vocabulary.calibration import PACKAGED, Calibration, calibration_for
+from workbench.vocabulary.record import Record
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from workbench.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from workbench.errors import Failure, RequestError
     from workbench.interface import (
         limit,
         measure,
@@ -22,8 +21,11 @@ if TYPE_CHECKING:
         run_sweep,
         write_report,
     )
-    from workbench.record import Record, Status
-    from workbench.spec import Cell, Grid, Protocol, Sweep, geometric
+    from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.errors import Failure, RequestError
+    from workbench.vocabulary.protocol import Protocol
+    from workbench.vocabulary.record import Record, Status
+    from workbench.vocabulary.sweep import Grid, Sweep, geometric
 
 __all__ = [
     "Cell",
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "errors": ("Failure", "RequestError"),
+    "vocabulary.errors": ("Failure", "RequestError"),
     "interface": (
         "limit",
         "measure",
@@ -55,8 +57,10 @@ _MODULES = {
         "run_sweep",
         "write_report",
     ),
-    "record": ("Record", "Status"),
-    "spec": ("Cell", "Grid", "Protocol", "Sweep", "geometric"),
+    "vocabulary.cell": ("Cell",),
+    "vocabulary.protocol": ("Protocol",),
+    "vocabulary.record": ("Record", "Status"),
+    "vocabulary.sweep": ("Grid", "Sweep", "geometric"),
 }
 """The modules that define the names of the interface."""
 

@@ -23,9 +23,9 @@ from workbench.commands.jobs import jobs
 from workbench.commands.limits import limit
 from workbench.commands.tokens import tokens
 from workbench.commands.validate import validate
-from workbench.errors import Failure, RequestError
-from workbench.files import shown
+from workbench.inputs.files import shown
 from workbench.start import INTERRUPTED, raise_interrupts
+from workbench.vocabulary.errors import Failure, RequestError
 
 SPEAKS_FIRST_S = 2.0
 EPILOG = (

@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from workbench.pictures import Pictures
     from workbench.probe.predicting.limit import Limit
-    from workbench.record import Record
     from workbench.report import ReportFiles
-    from workbench.spec import Cell, Layers, Protocol, Sweep
     from workbench.store import Store
     from workbench.sweep.run import Summary
+    from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.fields import Layers
+    from workbench.vocabulary.pictures import Pictures
+    from workbench.vocabulary.protocol import Protocol
+    from workbench.vocabulary.record import Record
+    from workbench.vocabulary.sweep import Sweep
 
 PREDICTED_ON = "h100-80gb"
 """The device entry of a prediction that names none."""
@@ -68,11 +71,12 @@ def measure(
     with the statuses ``killed``, ``timeout`` and ``error`` besides; ``oom`` is a result, too.
     Raises RequestError for what cannot be asked of this machine, Failure where no worker starts.
     """
-    from workbench.errors import RequestError
     from workbench.probe.machine.launch import check_start, launched
     from workbench.probe.workers.client import Client
     from workbench.probe.workers.folders import check_folder
-    from workbench.spec import Protocol, make_point
+    from workbench.vocabulary.errors import RequestError
+    from workbench.vocabulary.protocol import Protocol
+    from workbench.vocabulary.sweep import make_point
 
     point = make_point(
         cell=cell,
@@ -114,11 +118,11 @@ def limit(
     asked, Unsupported where the kernel cannot serve the cell, and Failure where a trial ended
     neither in success nor out of memory.
     """
-    from workbench.errors import RequestError
+    from workbench.vocabulary.errors import RequestError
 
     if measured:
         from workbench.probe.workers.measured_limit import measured_limit
-        from workbench.spec import Protocol, make_protocol
+        from workbench.vocabulary.protocol import Protocol, make_protocol
 
         fields = (protocol or Protocol()).model_dump()
         if emulate is not None:
@@ -153,11 +157,11 @@ def run_sweep(
     anything is run, StoreError where the file cannot be written. An interrupt ends the cells in
     flight, and the summary says so (``interrupted``).
     """
-    from workbench.calibration import Choice
     from workbench.probe.workers.folders import check_folder
-    from workbench.spec import Sweep
     from workbench.sweep.plan import load_probe
     from workbench.sweep.run import run_sweep as run
+    from workbench.vocabulary.calibration import Choice
+    from workbench.vocabulary.sweep import Sweep
 
     if trace is not None:
         check_folder(Path(trace), "trace")
@@ -207,9 +211,9 @@ def plot(
     """
     import pandas as pd
 
-    from workbench.errors import RequestError
     from workbench.report.over_visual import figure_over_visual
     from workbench.store import Store
+    from workbench.vocabulary.errors import RequestError
 
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if isinstance(data, pd.DataFrame):

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from workbench.analysis import compare, environment_differences
-from workbench.record import METRICS, Environment
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.record import METRICS, Environment
 
 CELL = make_cell(num_visual=64)
 ID = (CELL.key, "measured", "cpu")

@@ -5,10 +5,10 @@ import pytest
 
 from workbench.analysis import depends_on_time, fit, headline, host_bound
 from workbench.figures import LIGHT, looks, scaling
-from workbench.record import METRICS, Record
 from workbench.report.blocks.seconds import _seconds
-from workbench.spec import make_cell
 from workbench.store import Store
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.record import METRICS, Record
 
 SIZES = (256, 1024, 4096, 16_384, 65_536)
 WAITING = ("host_bound: the card was busy for 43% of an iteration", "energy_j: no")

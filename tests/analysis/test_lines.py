@@ -17,10 +17,10 @@ from workbench.analysis import (
     series_name,
 )
 from workbench.analysis.series import LINE, SYSTEM, with_series
-from workbench.record import Record, Status
 from workbench.report.words import setting
-from workbench.spec import FIELDS, make_cell
 from workbench.store import Store
+from workbench.vocabulary.cell import FIELDS, make_cell
+from workbench.vocabulary.record import Record, Status
 
 
 def frame_of(path: Path, *records: Record) -> pd.DataFrame:

@@ -28,8 +28,9 @@ from tests.benchmarks import (
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import forget, predict
-from workbench.spec import Protocol, make_cell
 from workbench.sweep.machine import cpu_speed
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
 
 
 class Figure(NamedTuple):

@@ -7,8 +7,8 @@ decide when to stop and therefore stops more often where it happens to be narrow
 import random
 
 from workbench.probe.measuring.timing import MIN_TOTAL_S, half_width
-from workbench.spec import Protocol
-from workbench.stats import median_interval
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.stats import median_interval
 
 TRIALS = 2000
 ITERATION_S = 0.02

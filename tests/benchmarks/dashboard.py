@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests import golden
-from workbench.record import Record
 from workbench.store import Store
+from workbench.vocabulary.record import Record
 
 NUM_RECORDS = 60_000
 NUM_METRIC_ROWS = 1_000_000
@@ -106,7 +106,7 @@ def measure(path: Path) -> Iterator[Time]:
     """
     from streamlit.testing.v1 import AppTest
 
-    from workbench.dashboard import overview  # noqa: F401  Imports are the server's, not a page's.
+    from workbench.dashboard.pages import overview  # noqa: F401  Imports are the server's, not a page's.
 
     # The first script of a process looks for a terminal, which no server does.
     AppTest.from_string("import streamlit\nstreamlit.title('first')").run()
@@ -115,7 +115,7 @@ def measure(path: Path) -> Iterator[Time]:
     sys.argv = ["app.py"]
     try:
         for place, name in enumerate(PAGES):
-            code = f"from workbench.dashboard import {name}\n{name}.render()\n"
+            code = f"from workbench.dashboard.pages import {name}\n{name}.render()\n"
             test = AppTest.from_string(code, default_timeout=120)
             test.query_params["store"] = path.name
             test.query_params["old_store"] = BEFORE

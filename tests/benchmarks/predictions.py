@@ -9,7 +9,7 @@ from tests.probe.predicting.test_predicted_memory import error, whole_model
 from tests.small import FAMILY_NAMES
 from workbench.lvlm.attention import SYSTEMS
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 SIZES = tuple(256 * n**2 for n in range(1, 21))
 MODELS = ("mistral-7b-v0.3", "gemma-2-9b")

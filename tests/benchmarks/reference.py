@@ -10,14 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from workbench.calibration import calibration_for
-from workbench.calibration_parts import kind_of
 from workbench.probe.predicting.emulation import emulated_layers
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
-from workbench.record import Record, Status
-from workbench.spec import Cell
 from workbench.store import Store
+from workbench.vocabulary.calibration import calibration_for
+from workbench.vocabulary.calibration_parts import kind_of
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.record import Record, Status
 
 FOLDER = Path(__file__).parents[2] / "reports" / "reference" / "h100-80gb"
 DEVICE = "h100-80gb"

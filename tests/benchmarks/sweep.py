@@ -4,9 +4,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from workbench.spec import Grid, Protocol, Sweep
 from workbench.store import Store
 from workbench.sweep.run import run_sweep
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.sweep import Grid, Sweep
 
 NUM_CELLS = 50
 LIMIT_S = 1.5

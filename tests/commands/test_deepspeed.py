@@ -7,11 +7,11 @@ import pytest
 from tests.small import small_model
 from workbench.cli import main
 from workbench.commands.options import _cell
-from workbench.errors import RequestError
-from workbench.presets import PRESETS
-from workbench.record import Record, Status
-from workbench.spec import make_cell
 from workbench.store import Store
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.presets import PRESETS
+from workbench.vocabulary.record import Record, Status
 
 
 def exported(capsys, *arguments):

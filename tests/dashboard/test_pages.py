@@ -12,19 +12,15 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from tests import golden
-from workbench import dashboard
 from workbench.cli import app
-from workbench.dashboard.runs import repeats
+from workbench.dashboard import pages
+from workbench.dashboard.pages.runs import repeats
 from workbench.dashboard.shell import opened
-from workbench.spec import FIELDS, field_label
 from workbench.store import Store
+from workbench.vocabulary.cell import FIELDS, field_label
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
-PAGES = sorted(
-    found.name
-    for found in iter_modules(dashboard.__path__)
-    if hasattr(import_module(f"workbench.dashboard.{found.name}"), "render")
-)
+PAGES = sorted(found.name for found in iter_modules(pages.__path__))
 WITHOUT_STORE = ("planner",)
 """Pages that have something to say where there is no store."""
 READABLE = ("one_cell", "all_statuses", "nothing_ran", "hostile", "two_runs")
@@ -40,7 +36,7 @@ def page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **query: str)
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.argv", ["app.py"])
     monkeypatch.delenv("WORKBENCH_STORE", raising=False)
-    code = f"from workbench.dashboard import {name}\n{name}.render()\n"
+    code = f"from workbench.dashboard.pages import {name}\n{name}.render()\n"
     test = AppTest.from_string(code, default_timeout=180)
     for key, value in query.items():
         test.query_params[key] = value
@@ -245,7 +241,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in PAGES if hasattr(import_module(f"workbench.dashboard.{n}"), "subject")],
+    [n for n in PAGES if hasattr(import_module(f"workbench.dashboard.pages.{n}"), "subject")],
 )
 def test_every_page_draws_cells_that_differ_in_any_field(
     name: str, varied: Path, monkeypatch: pytest.MonkeyPatch

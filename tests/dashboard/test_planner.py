@@ -26,10 +26,10 @@ from workbench.dashboard.plan import (
 )
 from workbench.dashboard.predictor import Predictor, Predictors
 from workbench.dashboard.thresholds_held import measured_threshold
-from workbench.errors import Failure
 from workbench.report.view import prepared
-from workbench.spec import Cell, make_cell
 from workbench.store import Store
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.errors import Failure
 
 CARD = "h100-80gb"
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from workbench.cli import main; main()"

@@ -10,9 +10,9 @@ from tests import golden
 from tests.dashboard.test_pages import page, words
 from workbench.dashboard.save import csv_of
 from workbench.dashboard.stores import sibling_store
-from workbench.errors import RequestError
 from workbench.figures import LIGHT, spent
 from workbench.report.spent import spent_of, trace_file
+from workbench.vocabulary.errors import RequestError
 
 MEASURED = golden.record(num_visual=256, attention="d_attn")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from workbench.dashboard.stores import choices, inside, named_store, stores_under
-from workbench.errors import RequestError
+from workbench.vocabulary.errors import RequestError
 
 
 @pytest.fixture

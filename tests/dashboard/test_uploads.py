@@ -7,8 +7,8 @@ import pytest
 
 from workbench.dashboard import uploads
 from workbench.dashboard.uploads import keep
-from workbench.errors import RequestError
 from workbench.store import Store
+from workbench.vocabulary.errors import RequestError
 
 
 def sneaky(path: Path, statement: str, stores: Path) -> bytes:

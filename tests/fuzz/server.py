@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from workbench.errors import Failure, RequestError, Unsupported
+from workbench.vocabulary.errors import Failure, RequestError, Unsupported
 
 CPU_S = 10
 MEMORY = 2 * 2**30

@@ -8,17 +8,17 @@ from tempfile import TemporaryDirectory
 
 from tests.fuzz.server import Target
 from tests.small import FAMILY_NAMES, small_model
-from tests.test_devices import CARD
-from workbench.calibration import Calibration, packaged
+from tests.vocabulary.test_devices import CARD
 from workbench.commands.ask import answer_all
-from workbench.devices import DEVICES, load_device_file
-from workbench.merge import merge
+from workbench.inputs.sweep_file import load_sweep
 from workbench.probe.predicting.predict import predict
-from workbench.record import Environment, Record
-from workbench.spec import make_cell
-from workbench.spec_file import load_sweep
 from workbench.store import Store
-from workbench.store_notes import Note
+from workbench.store.merge import merge
+from workbench.store.notes import Note
+from workbench.vocabulary.calibration import Calibration, packaged
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.devices import DEVICES, load_device_file
+from workbench.vocabulary.record import Environment, Record
 
 CELL = {"num_visual": 8, "num_text": 8, "dtype": "float32"}
 CORPUS = Path(__file__).with_name("corpus")

@@ -16,7 +16,7 @@ from workbench.lvlm.attention.grouped import Grouped
 from workbench.lvlm.build import build
 from workbench.probe.counting.flops import MATMULS
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 LINEAR = sorted(
     name

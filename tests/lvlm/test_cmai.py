@@ -8,10 +8,10 @@ from tests.lvlm import oracle
 from tests.lvlm.definitions import cmai
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import build
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 
 def cell_of(folder, family="mistral", layers=3, **fields):

@@ -7,7 +7,8 @@ from tests.lvlm.test_kinds import assert_composed
 from tests.small import small_model
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
 
 SYSTEMS = (
     "cmai",

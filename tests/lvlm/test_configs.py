@@ -19,16 +19,16 @@ from transformers.utils import is_timm_available
 
 from tests.small import OWN, SHARED, TOWERS
 from workbench import cli
-from workbench.errors import RequestError
+from workbench.inputs.model_files import MAX_BYTES
 from workbench.lvlm.build import build
 from workbench.lvlm.config_fields import SIZES
 from workbench.lvlm.configs import silent
 from workbench.lvlm.models import FAMILIES, resolve
 from workbench.lvlm.rope import rope_types
-from workbench.model_files import MAX_BYTES
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
 
 TEXTS = {
     "llama": {"model_type": "llama"},

@@ -5,12 +5,12 @@ import pytest
 from tests.lvlm.definitions import assert_refused, definition, settings_of
 from tests.lvlm.oracle import visibility
 from tests.small import LAYER_SYSTEMS, small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS, system_of
 from workbench.lvlm.build import build, places_of
 from workbench.lvlm.layout import Layout, causal_pairs
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 LAYER_PARAMETERS = 218_112_000
 """Of a Mistral 7B layer: 2·4096² + 2·4096·1024 + 3·4096·14336 + 2·4096."""

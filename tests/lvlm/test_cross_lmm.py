@@ -15,10 +15,10 @@ from tests.lvlm.test_oracles import (
     small_workload,
 )
 from tests.small import small_lvlm, small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import build, places_of
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 
 def cell_of(folder, family="mistral", name=small_model, **fields):

@@ -8,13 +8,13 @@ from tests.lvlm import oracle
 from tests.lvlm.definitions import assert_refused, definition, settings_of, step_settings_of
 from tests.lvlm.test_oracles import open_gates, relative
 from tests.small import FAMILY_NAMES, LAYER_SYSTEMS, small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.s_attn import SAttnDecode, SAttnLayer
 from workbench.lvlm.build import build
 from workbench.probe.counting.allocator import CARD
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 DECODE = {"pass": "decode"}
 FORWARD = {"pass": "forward"}

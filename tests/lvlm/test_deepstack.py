@@ -5,12 +5,12 @@ import torch
 
 from tests.lvlm.definitions import settings_of
 from tests.small import small_lvlm
-from workbench.errors import Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build, places_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Unsupported
 
 
 def cell_of(folder, system="s_attn", layers=3, **fields):

@@ -11,7 +11,6 @@ from tests.lvlm.definitions import settings_of
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import EXPERTS, small_lvlm, small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
@@ -19,8 +18,10 @@ from workbench.probe.counting.shapes import shapes_only
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.record import Status
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
 
 FAMILY = EXPERTS[0]
 ONCE = Protocol(min_samples=1, precision=None)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.small import ALIKE, EXPERTS, FAMILY_NAMES, small_model
-from workbench.errors import RequestError
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
+from workbench.vocabulary.errors import RequestError
 
 
 def test_every_family_has_a_small_model():

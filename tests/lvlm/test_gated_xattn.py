@@ -10,10 +10,10 @@ from tests.lvlm import oracle
 from tests.lvlm.definitions.reading import text_alone
 from tests.lvlm.test_oracles import relative, small_workload
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.lvlm.build import build, places_of
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
 
 NAMES = {
     "layer.input_layernorm": "input_layernorm",

@@ -7,10 +7,11 @@ from tests.lvlm.definitions import biformer, grouped, lsda
 from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
-from workbench.errors import Unsupported
 from workbench.lvlm.build import build
 from workbench.probe.counting.trace import trace
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Unsupported
+from workbench.vocabulary.protocol import Protocol
 
 
 def cell_of(folder, attention, **fields):

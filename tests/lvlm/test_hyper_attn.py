@@ -8,9 +8,9 @@ from tests.lvlm.test_costs import counted
 from tests.lvlm.test_decode import DECODE, fill, pair
 from tests.lvlm.test_oracles import assert_equal_to_oracle, relative, small_workload
 from tests.small import small_lvlm, small_model
-from workbench.errors import RequestError
 from workbench.lvlm.build import build, places_of
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
 
 GATES = ("adaptive", "channel")
 

@@ -10,14 +10,14 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from tests.lvlm.test_oracles import oracle_outputs, relative, small_workload
 from tests.small import small_model
-from workbench.errors import Unsupported
 from workbench.lvlm.build import build
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.cudnn import CudnnCuda
 from workbench.lvlm.kernels.efficient import Repeated
 from workbench.lvlm.kernels.flex import block_mask, causal_mod, kernel_options
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Unsupported
 
 NAMES = {
     "eager",

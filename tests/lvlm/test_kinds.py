@@ -16,7 +16,8 @@ from workbench.lvlm.models import FAMILIES
 from workbench.probe.counting.trace import plan_of, trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.emulation import check_emulation, plan_rank
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
 
 EXTRA = 24
 

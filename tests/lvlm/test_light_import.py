@@ -12,7 +12,7 @@ import pytest
 from workbench.lvlm import light_import
 from workbench.lvlm.light_import import TRIED_WITH, WHOLE, defer_imports
 from workbench.probe.predicting.predict import predict
-from workbench.spec import Cell, make_cell
+from workbench.vocabulary.cell import Cell, make_cell
 
 ROOT = Path(__file__).parents[2]
 STEP = {"scope": "decoder", "pass": "train", "num_text": 50}
@@ -79,7 +79,7 @@ def needed(module):
     raise AssertionError(f"{module} was needed")
 light_import._begin_anew = needed
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 for fields in json.load(sys.stdin):
     record = predict(make_cell(**fields), "h100-80gb")
     heavy = [n for n in ("sympy", "torch._dynamo", "torch._inductor", "scipy")

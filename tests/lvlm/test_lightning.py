@@ -6,11 +6,12 @@ import torch
 from tests.lvlm.definitions import lightning
 from tests.lvlm.test_kinds import assert_composed
 from tests.small import small_model
-from workbench.errors import Unsupported
 from workbench.lvlm.attention.lightning import decay_rates
 from workbench.lvlm.build import build, kinds_of, places_of
 from workbench.probe.counting.trace import trace
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Unsupported
+from workbench.vocabulary.protocol import Protocol
 
 TOLERANCE = 1e-9
 

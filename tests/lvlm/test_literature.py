@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 SIZES = (9_000, 74_000, 1_000_000)
 TFLOP = {

@@ -8,13 +8,13 @@ from transformers import AutoModelForImageTextToText
 
 from tests.lvlm.test_oracles import relative
 from tests.small import SHARED, SIGLIP
-from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
 
 CLIP = {
     "model_type": "clip_vision_model",

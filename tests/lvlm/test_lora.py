@@ -5,16 +5,17 @@ import torch
 from torch import nn
 
 from tests.small import small_lvlm, small_model
-from workbench.errors import RequestError, Unsupported
-from workbench.lora import lora_of
 from workbench.lvlm import build as building
 from workbench.lvlm.build import build
 from workbench.lvlm.lora import Adapted
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.record import Status
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.lora import lora_of
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
 
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 37, "num_text": 11, "kernel": "eager"}
 LORA = "r=3,alpha=6"

@@ -5,14 +5,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.lvlm.loss import IGNORED
 from workbench.lvlm.scopes import decoder
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
 
 STEP = {
     "scope": "decoder",

@@ -5,13 +5,13 @@ import torch
 
 from tests.lvlm.definitions import settings_of
 from tests.small import small_lvlm, small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
 from workbench.lvlm.towers import siglip
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 TOWER = 428_225_600
 """Parameters of transformers' SigLIP vision model under the published configuration."""

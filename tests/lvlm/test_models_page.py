@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from workbench.errors import RequestError
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 from workbench.lvlm.models_page import page
 from workbench.lvlm.refused import REFUSED
 from workbench.lvlm.towers import TOWERS
+from workbench.vocabulary.errors import RequestError
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 

@@ -9,7 +9,6 @@ from tests.lvlm import oracle
 from tests.lvlm.definitions import moh as definition
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import moh as module
 from workbench.lvlm.attention import system_of
 from workbench.lvlm.build import build
@@ -18,7 +17,8 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 HEAD = 2 * 400 * 4096 * 32768
 TABLE = {9_000: (166.0, 148.6), 74_000: (3215.1, 2126.8), 1_000_000: (407_495, 210_730)}

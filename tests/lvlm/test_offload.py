@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
 
 ONCE = Protocol(min_samples=1, precision=None)
 

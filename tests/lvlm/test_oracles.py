@@ -6,10 +6,10 @@ import torch
 from tests.lvlm import oracle
 from tests.lvlm.definitions import assert_refused, definition, settings_of
 from tests.small import FAMILY_NAMES, LAYER_SYSTEMS, small_model
-from workbench.errors import Unsupported
 from workbench.lvlm.attention.s_attn import SAttnLayer
 from workbench.lvlm.build import build
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Unsupported
 
 TOLERANCE = 1e-9
 LAYOUTS = ("V,T", "T,V,T", "V,T,V,T")

@@ -5,14 +5,15 @@ import torch
 from torch import nn
 
 from tests.small import small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import build
 from workbench.lvlm.packed import LAYOUTS, Packed, packed_bytes
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.record import Status
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
 
 LORA = {
     "scope": "decoder",

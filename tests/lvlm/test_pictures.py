@@ -12,17 +12,18 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from tests.small import small_lvlm
 from workbench import cli
-from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
 from workbench.lvlm.pictures import fields_of, look, pixels
 from workbench.lvlm.towers import tower_of
-from workbench.pictures import Pictures
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
-from workbench.spec import Protocol, make_cell
-from workbench.vision import VISIONS
+from workbench.visual import VISIONS
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.protocol import Protocol
 
 SIZES = [(640, 480), (300, 1200), (1, 1), (1344, 896), (3000, 700)]
 ONCE = Protocol(min_samples=1, precision=None)

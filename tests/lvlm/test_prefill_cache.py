@@ -5,13 +5,14 @@ import torch
 
 from tests.lvlm.definitions import settings_of
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
 
 KEEPING = sorted(name for name, system in SYSTEMS.items() if system.keeps_cache)
 ONCE = Protocol(min_samples=1, precision=None)

@@ -11,7 +11,6 @@ from tests.lvlm import oracle
 from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import LAYOUTS, relative
 from tests.small import FAMILY_NAMES, small_lvlm, small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention.pruning import kept_of
 from workbench.lvlm.build import build, places_of
 from workbench.lvlm.layout import Layout
@@ -19,7 +18,9 @@ from workbench.lvlm.place import Place
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.protocol import Protocol
 
 SYSTEMS = ("fastv", "pyramid_drop")
 ONCE = Protocol(min_samples=1, precision=None)

@@ -9,7 +9,7 @@ import pytest
 from workbench.lvlm.config_fields import SIZES, TOWER_SIZES
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import own_tower, tower_of
-from workbench.visuals import tokens
+from workbench.visual.tokens import tokens
 
 CLIP = {
     "hidden_size": 1024,

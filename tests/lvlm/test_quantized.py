@@ -9,7 +9,7 @@ from workbench.lvlm.models import resolve
 from workbench.lvlm.quantized import NotComputed, linear_bytes, quantized_weights, stays
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 ROWS, COLUMNS = 256, 512
 N = ROWS * COLUMNS

@@ -9,7 +9,7 @@ from workbench.lvlm.build import build
 from workbench.lvlm.models import FAMILIES, resolve
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 
 def cell_of(name, **fields):

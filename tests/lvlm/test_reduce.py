@@ -9,7 +9,6 @@ import torch
 
 from tests.lvlm.definitions import definition, settings_of, step_settings_of
 from tests.small import TOWERS, WRAPPERS, small_lvlm, small_model, small_wrapper
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build, places_of
 from workbench.lvlm.layout import Layout
@@ -19,7 +18,9 @@ from workbench.lvlm.reduce.tome import groups_of
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.protocol import Protocol
 
 STACKING = {name for name, family in FAMILIES.items() if family.deepstack}
 """Families whose tower feeds the decoder's first layers, too."""

@@ -5,11 +5,11 @@ import torch
 
 from tests.lvlm.definitions.resampler import SETTINGS
 from tests.small import TOWERS, small_lvlm, small_model
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import build, places_of
 from workbench.lvlm.reduce import TokenGrid
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 
 def cell_of(folder, **fields):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.lvlm.test_oracles import assert_equal_to_oracle, small_workload
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 
 @pytest.mark.parametrize("family", ["mistral", "gemma3", "qwen2"])

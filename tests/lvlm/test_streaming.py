@@ -7,7 +7,6 @@ from tests.lvlm import oracle
 from tests.lvlm.definitions import streaming
 from tests.lvlm.test_oracles import relative, small_workload
 from tests.small import FAMILY_NAMES, small_model
-from workbench.errors import Unsupported
 from workbench.lvlm.attention import system_of
 from workbench.lvlm.build import build
 from workbench.lvlm.kernels import KERNELS, Band
@@ -15,7 +14,8 @@ from workbench.lvlm.layout import Layout, causal_pairs
 from workbench.lvlm.place import Place
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Unsupported
 
 HEAD = 2 * 400 * 4096 * 32768
 TABLE = {9_000: (177.5, 140.2), 74_000: (3940.6, 1117.5), 1_000_000: (538_672, 15_039)}

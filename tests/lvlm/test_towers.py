@@ -20,7 +20,6 @@ from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import TOWERS as SMALL
 from tests.small import WRAPPERS, small_lvlm
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import MODELS, Model, resolve
@@ -28,9 +27,11 @@ from workbench.lvlm.towers import PAPER, TOWERS, Grid, gemma3, own_tower, qwen2_
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.record import Status
-from workbench.spec import Protocol, make_cell
-from workbench.visuals import default_vision
+from workbench.visual.tokens import default_vision
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
 
 IMAGES = {"qwen2_5_vl": 512, "qwen2_vl": 512, "qwen3_vl": 512, "gemma3": 120, "mistral": 320}
 """|V| of a few images of each small tower."""

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.lvlm.build import build, check
 from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
 from workbench.lvlm.ulysses import all_to_all_bytes, shard
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
 
 STEP = {"scope": "decoder", "pass": "train", "dtype": "float32"}
 

@@ -9,12 +9,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from tests.lvlm.test_oracles import relative
 from tests.small import SIGLIP, small_lvlm, small_model
-from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import siglip
 from workbench.probe.measuring.measure import measure
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
 
 QWENS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 FAMILIES = ["mistral", "llama", "gemma2", "qwen2", "qwen3", "gemma3", *QWENS]

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.small import WRAPPERS, small_wrapper
-from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import tower_of
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,18 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import WRAPPERS, small_wrapper
-from workbench.errors import RequestError
 from workbench.lvlm.build import build
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import Grid, tower_of
-from workbench.pictures import Pictures
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.record import Status
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
 
 SIZES = ((61, 40), (40, 130), (200, 110))
 """Widths and heights of images."""

@@ -22,12 +22,14 @@ from workbench.lvlm.attention import s_attn
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.loss import shifted
 from workbench.lvlm.scopes import decoder
-from workbench.pictures import make_pictures
 from workbench.probe.machine.launch import launched
 from workbench.probe.ranks.engine import Rank, events_of, join, own_samples
 from workbench.probe.ranks.ranks import measure_on_ranks
-from workbench.record import Record
-from workbench.spec import Cell, Point, Protocol, make_cell
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.pictures import make_pictures
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Record
+from workbench.vocabulary.sweep import Point
 
 
 class Counted(TorchDispatchMode):

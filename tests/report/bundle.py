@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.series import NAMED_OPTIONS, SIZED_OPTIONS, series_label
-from workbench.spec import OPTION_FLAGS
+from workbench.vocabulary.cell import OPTION_FLAGS
 
 PREFIXES = {
     "": 1.0,

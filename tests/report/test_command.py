@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from workbench.report.command import command_of
-from workbench.spec import FIELDS, make_cell
+from workbench.vocabulary.cell import FIELDS, make_cell
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.reference import STORE
-from workbench.errors import RequestError
 from workbench.report import write_report
 from workbench.report.case import CaseAnswer, case_table, read_case
 from workbench.report.contents import contents
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import pytest
 
 from tests import golden
 from workbench.probe.predicting.predict import predict
-from workbench.record import Environment
 from workbench.report.contents import contents
-from workbench.spec import make_cell
 from workbench.store import Store
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.record import Environment
 
 PAPER = {
     "scope": "decoder",

@@ -10,17 +10,18 @@ from typer.testing import CliRunner
 
 from tests.small import small_lvlm, small_model
 from workbench.cli import app
+from workbench.inputs.sweep_file import load_sweep
 from workbench.lvlm.pictures import fields_of
-from workbench.pictures import Pictures
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.record import Environment, Record
 from workbench.report.command import repeat
 from workbench.report.contents import contents
 from workbench.report.write import write_report
-from workbench.spec import Protocol, make_cell
-from workbench.spec_file import load_sweep
 from workbench.store import Store
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Environment, Record
 
 ONCE = Protocol(iterations=2)
 """A trial, as a search for a threshold makes them."""

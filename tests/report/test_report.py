@@ -10,16 +10,16 @@ import typst
 from markdown_it import MarkdownIt
 
 from tests import golden
-from workbench.errors import Failure, RequestError
-from workbench.export import export
+from workbench.inputs.sweep_file import load_sweep
 from workbench.report import NothingToReport, ReportFiles, write_report
 from workbench.report.contents import contents
 from workbench.report.images import HINT, browser
 from workbench.report.pdf import inputs, template, write_pdf
 from workbench.report.write import html, markdown_text
-from workbench.spec import Sweep
-from workbench.spec_file import load_sweep
 from workbench.store import Store
+from workbench.store.export import export
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.sweep import Sweep
 
 READABLE = (
     "one_cell",

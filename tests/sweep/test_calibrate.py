@@ -9,18 +9,12 @@ from itertools import product
 import numpy as np
 import pytest
 
-from workbench.calibration import Calibration, Choice
-from workbench.calibration_parts import kind_of
 from workbench.cli import main
-from workbench.devices import DEVICES
-from workbench.errors import Failure, RequestError
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.roofline import Rates, predict_times, works
 from workbench.probe.workers.client import Client
 from workbench.probe.workers.seat import Seat
-from workbench.record import Environment, Record
-from workbench.spec import Grid, Sweep, make_cell
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate, floor_of, unusable
 from workbench.sweep.calibration_fit import Case, Cases, fit
@@ -28,6 +22,13 @@ from workbench.sweep.calibration_transfer import carried
 from workbench.sweep.plan import plan
 from workbench.sweep.run import environment_of, run_sweep
 from workbench.sweep.validate import validation
+from workbench.vocabulary.calibration import Calibration, Choice
+from workbench.vocabulary.calibration_parts import kind_of
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.devices import DEVICES
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.record import Environment, Record
+from workbench.vocabulary.sweep import Grid, Sweep
 
 CARD = "h200-141gb"
 H200 = Environment(gpu="NVIDIA H200", driver="570", cuda="12.8", torch="2.11.0")
@@ -224,7 +225,7 @@ def test_without_one_a_prediction_says_so(file) -> None:
 
 
 def test_one_that_comes_with_the_workbench_is_found(exact, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("workbench.calibration.PACKAGED", tmp_path)
+    monkeypatch.setattr("workbench.vocabulary.calibration.PACKAGED", tmp_path)
     exact.write(tmp_path / f"{CARD}.json")
     cell = make_cell(model="qwen2-0.5b", attention="d_attn", kernel="flash", num_visual=512)
     assert flag_of(predict(cell, CARD), "calibrated")

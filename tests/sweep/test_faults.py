@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.store import Store
+from workbench.vocabulary.errors import RequestError
 
 ROOT = Path(__file__).parents[2]
 CLOCK = """

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from workbench.errors import RequestError
-from workbench.spec import Grid, Sweep, make_cell
 from workbench.sweep.plan import heads, kinds, load_probe, plan
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.sweep import Grid, Sweep
 
-PROBE = "from workbench.spec import Grid, Sweep\ndef sweep():\n    return "
+PROBE = "from workbench import Grid, Sweep\ndef sweep():\n    return "
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -144,7 +145,7 @@ def test_a_device_that_cannot_be(fields: dict[str, str], says: str) -> None:
 
 def test_a_cell_is_emulated_in_one_way_within_a_sweep() -> None:
     """The key of a cell does not know the protocol: one of the two records would be lost."""
-    from workbench.spec import Protocol
+    from workbench.vocabulary.protocol import Protocol
 
     fields = {
         "device": "cpu",

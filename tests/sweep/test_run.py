@@ -12,13 +12,14 @@ import pytest
 
 from tests.probe.workers.test_worker import is_there, seconds_until_gone
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.probe.workers.client import Client, Worker
-from workbench.record import Record, Status
-from workbench.spec import Grid, Protocol, Sweep
 from workbench.store import Store
 from workbench.sweep.plan import plan
 from workbench.sweep.run import dry_run, run_sweep
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.sweep import Grid, Sweep
 
 NUM_CELLS = 90
 QUICK = Protocol(min_samples=1, precision=None, max_seconds=1.0)

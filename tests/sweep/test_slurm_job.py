@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.small import small_model
-from workbench.record import Environment, Record, Status
-from workbench.spec import Grid, Point, Protocol, Sweep
 from workbench.store import Store
-from workbench.store_claims import Owner
+from workbench.store.claims import Owner
 from workbench.sweep.engines.slurm_folder import Job, JobFile, begin, cell_id, wanted_run
 from workbench.sweep.engines.slurm_job import by_task, run_job
 from workbench.sweep.plan import CellId, Task, place_elsewhere
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Environment, Record, Status
+from workbench.vocabulary.sweep import Grid, Point, Sweep
 
 ELSEWHERE = "NVIDIA A100-SXM4-80GB"
 

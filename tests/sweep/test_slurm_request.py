@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.small import small_model
-from workbench.errors import Failure, RequestError
-from workbench.spec import Grid, Point, Sweep
 from workbench.sweep.engines.slurm_check import (
     Request,
     check,
@@ -34,6 +32,8 @@ from workbench.sweep.engines.slurm_folder import (
 )
 from workbench.sweep.engines.slurm_job import is_same
 from workbench.sweep.plan import plan
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.sweep import Grid, Point, Sweep
 
 SWEEP = Sweep(name="s", grids=(Grid(visual=(4, 8), device="cpu"),))
 

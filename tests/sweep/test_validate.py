@@ -2,11 +2,12 @@
 
 from tests.small import small_model
 from workbench.probe.measuring.measure import measure
-from workbench.record import Environment
 from workbench.report.validation import both_sources, errors_by
-from workbench.spec import Protocol, make_cell
 from workbench.store import Store
 from workbench.sweep.validate import validation
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Environment
 
 
 def test_every_measured_cell_is_held_against_its_prediction(tmp_path):

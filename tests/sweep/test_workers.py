@@ -8,17 +8,19 @@ import pytest
 
 from tests.probe.fake_nvml import FakeNvml
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.probe.machine.environment import num_threads
 from workbench.probe.machine.nvml import Nvml
 from workbench.probe.workers.client import Client, Interrupted
 from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
-from workbench.record import Status
-from workbench.spec import Cell, Grid, Point, Protocol, Sweep
 from workbench.store import Store
 from workbench.sweep.plan import Task
 from workbench.sweep.run import dry_run, run_sweep
 from workbench.sweep.workers import seats
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
+from workbench.vocabulary.sweep import Grid, Point, Sweep
 
 TOGETHER: dict[str, object] = {"world_size": 2, "scope": "decoder", "pass": "train"}
 CARDS = Nvml(FakeNvml(["NVIDIA H200", "NVIDIA H200"]))

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis.series import with_series
-from workbench.record import Environment, Status
-from workbench.stats import median_ratio
+from workbench.vocabulary.record import Environment, Status
+from workbench.vocabulary.stats import median_ratio
 
 IDENTITY = ["key", "source", "device"]
 FASTER, SLOWER, SAME, UNKNOWN = "faster", "slower", "same", "can't tell"

@@ -10,8 +10,8 @@ from numpy.polynomial import Polynomial
 from workbench.analysis.fits import EXACT, Fit, fit_curve
 from workbench.analysis.host_bound import without_host_bound
 from workbench.analysis.series import CONDITIONS, SUBJECT, SYSTEM, group_codes, kinds, with_series
-from workbench.record import Status
-from workbench.stats import median_ratio
+from workbench.vocabulary.record import Status
+from workbench.vocabulary.stats import median_ratio
 
 BASELINE, EAGER = "s_attn", "eager"
 METRICS = ("time_s", "peak_bytes", "flops")

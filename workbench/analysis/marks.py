@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.record import FLAGS_OF_ALL, FLAGS_OF_TIME
+from workbench.vocabulary.record import FLAGS_OF_ALL, FLAGS_OF_TIME
 
 FEW = 3
 """Samples up to which their number is told with the figure."""

@@ -10,7 +10,7 @@ from workbench.analysis.fits import Fit, fit_curve
 from workbench.analysis.growth import growth
 from workbench.analysis.host_bound import without_host_bound
 from workbench.analysis.series import LINE, kinds, with_series
-from workbench.record import Status
+from workbench.vocabulary.record import Status
 
 CURVE_POINTS = 96
 MIN_CURVE = 3

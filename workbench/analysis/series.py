@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from workbench.spec import FIELDS, OPTION_FLAGS, Cell
-from workbench.systems import label
+from workbench.vocabulary.cell import FIELDS, OPTION_FLAGS, Cell
+from workbench.vocabulary.systems import label
 
 SUBJECT = ("model", "scope", "pass")
 """What a figure is about."""

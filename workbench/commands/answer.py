@@ -3,10 +3,10 @@
 import re
 from typing import TYPE_CHECKING
 
-from workbench.units import quantity
+from workbench.vocabulary.units import quantity
 
 if TYPE_CHECKING:
-    from workbench.record import Record
+    from workbench.vocabulary.record import Record
 
 KINDS = {
     "working": "temporary tensors",
@@ -44,7 +44,7 @@ def _seconds(found: "Record", seconds: float) -> str:
     """The seconds with how sure they are: the error of such cells, or the marks of the record."""
     words = f"{quantity(seconds, 's')} an iteration"
     if found.source == "measured":
-        from workbench.record import FLAGS_OF_ALL, FLAGS_OF_TIME
+        from workbench.vocabulary.record import FLAGS_OF_ALL, FLAGS_OF_TIME
 
         marks = [
             word

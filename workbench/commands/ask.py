@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any, BinaryIO, TextIO
 
-from workbench.errors import Failure, RequestError, Unsupported
-from workbench.files import parse_json
+from workbench.inputs.files import parse_json
+from workbench.vocabulary.errors import Failure, RequestError, Unsupported
 
 FIRST = {
     "cell": {"num_visual": 1, "scope": "decoder", "pass": "train", "checkpoint": True},
@@ -92,7 +92,7 @@ def _answer(question: Any) -> dict[str, Any]:
 
 
 def _cell(question: dict[str, Any]) -> tuple[Any, str]:
-    from workbench.spec import make_cell
+    from workbench.vocabulary.cell import make_cell
 
     cell, device = question.get("cell"), question.get("device")
     if not isinstance(cell, dict) or not isinstance(device, str):

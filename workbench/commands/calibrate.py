@@ -9,8 +9,8 @@ from workbench.commands import show
 from workbench.commands.cells import AsJson
 
 if TYPE_CHECKING:
-    from workbench.calibration import Calibration
-    from workbench.calibration_parts import Fitted
+    from workbench.vocabulary.calibration import Calibration
+    from workbench.vocabulary.calibration_parts import Fitted
 
 
 def calibrate(
@@ -65,7 +65,7 @@ def calibrate(
 
 
 def _error_rows(found: "Calibration") -> list[tuple[str, ...]]:
-    from workbench.calibration_parts import WAYS
+    from workbench.vocabulary.calibration_parts import WAYS
 
     named = {**WAYS, "alone": f"a fit of {found.alone} alone"}
     return [

@@ -1,7 +1,7 @@
 """The prediction of a report's case: the one part of a report that needs torch."""
 
-from workbench.errors import RequestError, Unsupported
 from workbench.report.case import Case, CaseAnswer
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 
 def answer_case(case: Case) -> list[CaseAnswer]:

@@ -9,14 +9,16 @@ import typer
 
 from workbench.commands import process, show
 from workbench.commands.options import takes_cell_or_pictures
-from workbench.errors import RequestError
 from workbench.interface import PREDICTED_ON
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
-    from workbench.pictures import Pictures
     from workbench.probe.machine.launch import Launch
-    from workbench.record import Record
-    from workbench.spec import Cell, Layers, Point
+    from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.fields import Layers
+    from workbench.vocabulary.pictures import Pictures
+    from workbench.vocabulary.record import Record
+    from workbench.vocabulary.sweep import Point
 
 TIMEOUT_S = 900.0
 Calibration = Annotated[
@@ -58,7 +60,7 @@ def defer_imports_for(cell: "Cell") -> None:
 
 def layers_of(emulate: str | None) -> "Layers | None":
     """The protocol's value of ``--emulate``; raises RequestError for another word."""
-    from workbench.spec import make_protocol
+    from workbench.vocabulary.protocol import make_protocol
 
     given = int(emulate) if emulate is not None and emulate.isdecimal() else emulate
     return make_protocol(emulate=given).emulate
@@ -135,7 +137,7 @@ def measure(
     from workbench.probe.machine.launch import check_start, launched
     from workbench.probe.workers.client import Client
     from workbench.probe.workers.folders import check_folder
-    from workbench.spec import make_point
+    from workbench.vocabulary.sweep import make_point
 
     if trace is not None:
         check_folder(trace, "trace")

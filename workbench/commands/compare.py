@@ -7,7 +7,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
-from workbench.errors import RequestError
+from workbench.vocabulary.errors import RequestError
 
 SLOWER_BY = 0.05
 
@@ -29,8 +29,8 @@ def compare(
     """Compare two runs cell by cell: faster, slower, the same, or too uncertain to tell."""
     from workbench.analysis import compare as compare_runs
     from workbench.analysis import environment_differences
-    from workbench.record import METRICS
     from workbench.report.side import read_side
+    from workbench.vocabulary.record import METRICS
 
     _ = METRICS[metric]
     before = read_side(old, metric, old_run, "OLD")

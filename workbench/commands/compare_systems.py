@@ -8,13 +8,13 @@ import typer
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibration, PredictedDevice
 from workbench.commands.options import takes_cell_or_pictures
-from workbench.errors import RequestError
 from workbench.interface import PREDICTED_ON
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
-    from workbench.pictures import Pictures
     from workbench.probe.predicting.systems import Compared
-    from workbench.spec import Cell
+    from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.pictures import Pictures
 
 
 @takes_cell_or_pictures

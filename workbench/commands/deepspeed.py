@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import RequestError, Unsupported
-from workbench.files import parse_json, read_text, shown, write_text
-from workbench.yaml_text import MAX_BYTES as MAX_YAML
-from workbench.yaml_text import parse_yaml
+from workbench.inputs.files import parse_json, read_text, shown, write_text
+from workbench.inputs.yaml_text import MAX_BYTES as MAX_YAML
+from workbench.inputs.yaml_text import parse_yaml
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 if TYPE_CHECKING:
-    from workbench.spec import Cell
+    from workbench.vocabulary.cell import Cell
 
 MAX_BYTES = 2**20
 """Of a cell's file: what ``predict --json`` prints has some 10 kB."""
@@ -45,7 +45,7 @@ def write_config(named: str, store: Path | None, output: Path | None) -> str | N
 
 
 def _cell(named: str, store: Path | None) -> "Cell":
-    from workbench.spec import make_cell
+    from workbench.vocabulary.cell import make_cell
 
     if store is not None:
         return _stored(named, store)

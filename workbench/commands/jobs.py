@@ -9,7 +9,7 @@ import typer
 from workbench.commands import show
 from workbench.commands.cells import AsJson
 from workbench.commands.sweeps import DEFAULT_STORE
-from workbench.errors import RequestError, unknown_name
+from workbench.vocabulary.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
     from workbench.sweep.engines.slurm_folder import Job

@@ -7,7 +7,7 @@ import typer
 from workbench.commands.numbers import whole_option
 
 if TYPE_CHECKING:
-    from workbench.vision import Limits
+    from workbench.visual import Limits
 
 OWN = "the checkpoint's"
 MinPixels = Annotated[
@@ -38,6 +38,6 @@ def limits_of(
     pan_and_scan: bool,
 ) -> "Limits":
     """What the options ask of a front end."""
-    from workbench.vision import Limits
+    from workbench.visual import Limits
 
     return Limits(min_pixels, max_pixels, max_frames, max_video_tokens, pan_and_scan or None)

@@ -24,14 +24,14 @@ from workbench.commands.limit_options import (
 )
 from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_of_any_size
-from workbench.errors import RequestError
 from workbench.interface import PREDICTED_ON
-from workbench.units import quantity
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.units import quantity
 
 if TYPE_CHECKING:
     from workbench.probe.predicting.limit import Limit
     from workbench.probe.workers.measured_limit import MeasuredLimit
-    from workbench.spec import Cell
+    from workbench.vocabulary.cell import Cell
 
 FITS = {
     "batch": "a batch of {:,} fits",
@@ -186,9 +186,9 @@ def _measured(
 ) -> "MeasuredLimit":
     from workbench.probe.machine.environment import environment, resolve_device
     from workbench.probe.workers.measured_limit import measured_limit, trials_in
-    from workbench.record import Record
-    from workbench.spec import make_protocol
     from workbench.store import Store
+    from workbench.vocabulary.protocol import make_protocol
+    from workbench.vocabulary.record import Record
 
     protocol = make_protocol(**settings)
     place = resolve_device(device)

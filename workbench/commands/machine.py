@@ -9,7 +9,7 @@ import typer
 from workbench.commands import show
 from workbench.commands.cells import AsJson
 from workbench.commands.sweeps import DEFAULT_STORE
-from workbench.errors import unknown_name
+from workbench.vocabulary.errors import unknown_name
 
 Rows = list[dict[str, Any]]
 
@@ -22,7 +22,7 @@ def _models(_: Path) -> Rows:
 
 def _attentions(_: Path) -> Rows:
     from workbench.lvlm.attention import SYSTEMS
-    from workbench.systems import label
+    from workbench.vocabulary.systems import label
 
     return [{"name": name, "label": label("attention", name)} for name in SYSTEMS]
 
@@ -34,7 +34,7 @@ def _kernels(_: Path) -> Rows:
 
 
 def _devices(_: Path) -> Rows:
-    from workbench.devices import DEVICES
+    from workbench.vocabulary.devices import DEVICES
 
     return [
         {
@@ -49,7 +49,7 @@ def _devices(_: Path) -> Rows:
 
 
 def _metrics(_: Path) -> Rows:
-    from workbench.record import METRICS
+    from workbench.vocabulary.record import METRICS
 
     return [{"name": name, **metric._asdict()} for name, metric in METRICS.items()]
 

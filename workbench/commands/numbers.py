@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from workbench.files import MAX_DIGITS
-from workbench.units import count_of
+from workbench.inputs.files import MAX_DIGITS
+from workbench.vocabulary.units import count_of
 
 METAVAR = "INTEGER"
 

@@ -16,12 +16,12 @@ from workbench.commands.limit_options import (
     PanAndScan,
 )
 from workbench.commands.numbers import METAVAR, whole
-from workbench.errors import RequestError
-from workbench.files import MAX_DIGITS
+from workbench.inputs.files import MAX_DIGITS
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
-    from workbench.pictures import Pictures
-    from workbench.spec import Cell
+    from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.pictures import Pictures
 
 
 Command = Callable[..., None]
@@ -163,7 +163,7 @@ def takes_cell_or_pictures(command: Command) -> Command:
 def _pictures(
     image: list[Path] | None, video: Path | None, fps: float | None, **limits: int | bool | None
 ) -> "Pictures | None":
-    from workbench.pictures import make_pictures
+    from workbench.vocabulary.pictures import make_pictures
 
     if fps is not None and video is None:
         raise RequestError(f"fps {fps}: only a video is sampled; give --video as well")
@@ -218,12 +218,12 @@ def _with_options(
 
 
 def _cell(given: dict[str, Any]) -> "Cell":
-    from workbench.spec import make_cell
+    from workbench.vocabulary.cell import make_cell
 
     # What was not given is left to the cell, whose defaults may depend on other fields.
     fields = {k: v for k, v in given.items() if v is not None and v is not False}
     if (preset := fields.pop("preset", None)) is not None:
-        from workbench.presets import PRESETS
+        from workbench.vocabulary.presets import PRESETS
 
         fields = {**PRESETS[preset], **fields}
     cap = fields.get("memory_cap")

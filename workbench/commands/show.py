@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.commands.answer import answer
 
 if TYPE_CHECKING:
-    from workbench.record import Record
+    from workbench.vocabulary.record import Record
 
 # Metrics that every result names, with null where it has none.
 _ALWAYS = ("flops", "flops_causal", "model_flops", "params", "peak_bytes", "time_s")
@@ -40,7 +40,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def amount(value: float | None, unit: str) -> str:
     """A metric's value with a prefix that suits it: ``3.61 TFLOP``, ``1.20 GiB``, ``12.3 ms``."""
-    from workbench.units import quantity
+    from workbench.vocabulary.units import quantity
 
     return quantity(value, unit, 4)
 
@@ -83,7 +83,7 @@ def _parts(parts: dict[str, dict[str, Any]]) -> None:
 
 def record(found: "Record", as_json: bool) -> None:
     """One result, as the contract's document or as a table."""
-    from workbench.record import METRICS
+    from workbench.vocabulary.record import METRICS
 
     if as_json:
         document = found.document()

@@ -9,8 +9,8 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
-from workbench.errors import RequestError
-from workbench.files import read_text
+from workbench.inputs.files import read_text
+from workbench.vocabulary.errors import RequestError
 
 REPORT_FOLDER = Path("reports/latest")
 MOST_NOTE = 64 * 1024
@@ -147,7 +147,7 @@ def export(
         return
     if store is None or output is None:
         raise RequestError("export: needs STORE and -o DIR, or --deepspeed-config CELL")
-    from workbench.export import export as write_tables
+    from workbench.store.export import export as write_tables
 
     written = write_tables(store, output, inert)
     for line in written.notes:
@@ -167,7 +167,7 @@ def merge(
     json_: AsJson = False,
 ) -> None:
     """Unite several stores in one; of a damaged one whatever can be read."""
-    from workbench.merge import merge as unite
+    from workbench.store.merge import merge as unite
 
     merged = unite(stores, output)
     for line in merged.notes:

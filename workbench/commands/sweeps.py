@@ -8,7 +8,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibrations
-from workbench.errors import RequestError, unknown_name
+from workbench.vocabulary.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
     from workbench.sweep.run import DryRun, Summary
@@ -74,9 +74,9 @@ def sweep(
     """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
-    from workbench.calibration import Choice
     from workbench.probe.workers.folders import check_folder
     from workbench.sweep.plan import load_probe
+    from workbench.vocabulary.calibration import Choice
 
     if trace is not None and not dry_run:
         check_folder(trace, "trace")

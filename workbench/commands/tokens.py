@@ -48,8 +48,8 @@ def tokens(
     json_: AsJson = False,
 ) -> None:
     """Count the visual tokens of images or of a video, by a front end's own arithmetic."""
-    from workbench.visuals import default_vision
-    from workbench.visuals import tokens as count
+    from workbench.visual.tokens import default_vision
+    from workbench.visual.tokens import tokens as count
 
     if vision is None:
         default_vision(model)  # Which front ends there are is said first.
@@ -80,8 +80,8 @@ SHOWN = 8
 def _check_model(name: str) -> None:
     if find_spec("torch") is None:
         return  # The catalogue is the torch half's; where that is missing, a name is a word.
+    from workbench.inputs.model_files import is_file_model
     from workbench.lvlm.models import MODELS, resolve
-    from workbench.model_files import is_file_model
 
     if is_file_model(name):
         resolve(name)  # A model that cannot be predicted gets no number either.

@@ -24,8 +24,8 @@ def validate(
     json_: AsJson = False,
 ) -> None:
     """How far predictions are from measured records: median, worst and bias."""
-    from workbench.calibration import Choice
     from workbench.sweep.validate import validation
+    from workbench.vocabulary.calibration import Choice
 
     choice = Choice.of(calibration) if calibration else None
     found = validation(store, run, device, choice, keep)

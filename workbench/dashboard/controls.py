@@ -12,7 +12,7 @@ from workbench.dashboard.reading import Data
 from workbench.report.sentences import says
 from workbench.report.text import markdown
 from workbench.report.view import splitting, where
-from workbench.spec import field_label
+from workbench.vocabulary.cell import field_label
 
 ORDER = {"scope": ("layer", "decoder", "lvlm"), "pass": ("forward", "train", "decode")}
 FIRST = {"scope": ("decoder", "lvlm", "layer"), "pass": ("train", "forward", "decode")}

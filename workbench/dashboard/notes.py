@@ -8,11 +8,11 @@ import streamlit as st
 
 from workbench.dashboard.reading import Data
 from workbench.dashboard.uploads import uploaded
-from workbench.errors import RequestError
 from workbench.report.text import markdown
 from workbench.report.view import identities
 from workbench.store import Store, StoreError
-from workbench.store_notes import MAX_TEXT, Note, NoteOf
+from workbench.store.notes import MAX_TEXT, Note, NoteOf
+from workbench.vocabulary.errors import RequestError
 
 
 def with_notes(rows: pd.DataFrame, notes: Mapping[NoteOf, Note]) -> pd.DataFrame:

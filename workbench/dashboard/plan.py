@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from workbench.devices import DEVICES
 from workbench.report.text import listed
-from workbench.spec import Cell
-from workbench.systems import entry, label
-from workbench.units import quantity
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import DEVICES
+from workbench.vocabulary.systems import entry, label
+from workbench.vocabulary.units import quantity
 
 Answer = Mapping[str, Any]
 Ask = Callable[[str, Cell], Answer]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
-from workbench.errors import Failure
+from workbench.vocabulary.errors import Failure
 
 COMMAND = (sys.executable, "-m", "workbench.cli", "ask")
 START_S = 120.0

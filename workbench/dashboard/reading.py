@@ -24,7 +24,7 @@ from workbench.report.view import (
     prepared,
 )
 from workbench.store import RecordId, RunInfo, Store
-from workbench.store_notes import Note, NoteOf
+from workbench.store.notes import Note, NoteOf
 
 Version = tuple[str, str]
 """The file and its version token: together they keep a cache valid."""

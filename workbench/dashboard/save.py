@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from workbench.figures import THEMES, Theme
-from workbench.inert import inert
+from workbench.store.inert import inert
 
 # plotly's own camera draws the picture; on paper it needs the ground that the page lends it.
 _BUTTONS = """

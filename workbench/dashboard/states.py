@@ -6,8 +6,8 @@ from pathlib import Path
 import streamlit as st
 
 from workbench.dashboard.stores import inside
-from workbench.errors import RequestError
 from workbench.report.text import markdown
+from workbench.vocabulary.errors import RequestError
 
 FILL = "workbench sweep probes/default.py"
 

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from workbench.errors import RequestError
+from workbench.vocabulary.errors import RequestError
 
 SUFFIX = ".db"
 MAX_DEPTH = 4

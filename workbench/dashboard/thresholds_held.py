@@ -3,9 +3,9 @@
 import pandas as pd
 
 from workbench.analysis import emulation, limits
-from workbench.devices import DEVICES
 from workbench.report.view import same_card
-from workbench.spec import FIELDS, Cell
+from workbench.vocabulary.cell import FIELDS, Cell
+from workbench.vocabulary.devices import DEVICES
 
 FREE = ("num_visual", "kernel", "layer")
 

@@ -4,18 +4,18 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from workbench.errors import RequestError
 from workbench.figures import TOKENS, Reading
 from workbench.report.text import markdown
 from workbench.report.words import plural
-from workbench.vision import VISIONS, FrontEnd
-from workbench.visuals import (
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.tokens import (
     default_vision,
     front_end_of,
     parse_resolution,
     tokens_of_image,
     tokens_of_video,
 )
+from workbench.vocabulary.errors import RequestError
 
 RESOLUTION = "1344x896"
 MOST_MINUTES = 100_000

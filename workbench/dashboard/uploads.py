@@ -5,9 +5,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.errors import RequestError
 from workbench.report.text import markdown
 from workbench.store import Store, StoreError
+from workbench.vocabulary.errors import RequestError
 
 MAX_BYTES = 64 * 2**20
 """As the server's own limit in .streamlit/config.toml, which another configuration may raise."""

@@ -8,7 +8,7 @@ from workbench.figures.scaling import SCALING_METRICS, multiples, scaling
 from workbench.figures.spent import spent
 from workbench.figures.style import DARK, LIGHT, THEMES, Look, Theme, in_order, looks, place_names
 from workbench.figures.thresholds import thresholds
-from workbench.units import interval, quantity
+from workbench.vocabulary.units import interval, quantity
 
 __all__ = [
     "DARK",

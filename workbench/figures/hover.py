@@ -6,8 +6,8 @@ from typing import Any
 
 from workbench.analysis import depends_on_time, marks
 from workbench.figures.style import FAILURES, plain
-from workbench.record import METRICS
-from workbench.units import quantity
+from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.units import quantity
 
 ROOFLINE = ("time_s", "mfu", "mfu_causal", "samples_per_s")
 """Metrics that a prediction has from a roofline."""

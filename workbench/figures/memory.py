@@ -23,7 +23,7 @@ from workbench.figures.style import (
     plain,
     tint,
 )
-from workbench.units import quantity
+from workbench.vocabulary.units import quantity
 
 GIB = 2.0**30
 GAP = 0.03

@@ -14,8 +14,8 @@ import numpy as np
 from workbench.analysis import depends_on_time
 from workbench.figures.hover import hover
 from workbench.figures.style import FAILURES, Look, Theme, axis, plain, tint
-from workbench.record import METRICS
-from workbench.units import AXIS_UNITS
+from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.units import AXIS_UNITS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from workbench.analysis import host_bound
 from workbench.figures.panel import known, log_ticks
 from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
-from workbench.units import quantity
+from workbench.vocabulary.units import quantity
 
 TERA = 1e12
 DASHES = {"datasheet": "dot", "measured": "solid"}

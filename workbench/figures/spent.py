@@ -21,7 +21,7 @@ from workbench.figures.style import (
     plain,
     tint,
 )
-from workbench.units import quantity
+from workbench.vocabulary.units import quantity
 
 LOOKS = {
     "V2V": (VERMILLION, ""),

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from workbench.figures.style import BLUE, LIGHT, VERMILLION, Theme, axis, figure, layout, plain
-from workbench.units import quantity
+from workbench.vocabulary.units import quantity
 
 COLORS = {"exact": VERMILLION, "approximate": BLUE}
 PANELS = (("time_s", "s", "seconds an iteration"), ("peak_bytes", "B", "peak memory"))

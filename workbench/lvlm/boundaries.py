@@ -9,7 +9,7 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from workbench.errors import Unsupported
+from workbench.inputs.model_files import PREPROCESSORS
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.config_fields import MAX_LAYERS, SIZES
 from workbench.lvlm.kernels import KERNELS
@@ -18,9 +18,10 @@ from workbench.lvlm.quantized import SKIPPED
 from workbench.lvlm.refused import REFUSED
 from workbench.lvlm.rope import MOVING, rope_types
 from workbench.lvlm.towers import PAPER, TOWERS
-from workbench.model_files import PREPROCESSORS
-from workbench.spec import MAX_TOKENS, SUB_GROUP_SIZE, LossRows
-from workbench.vision import VISIONS, Limits
+from workbench.visual import VISIONS, Limits
+from workbench.vocabulary.cell import SUB_GROUP_SIZE
+from workbench.vocabulary.errors import Unsupported
+from workbench.vocabulary.fields import MAX_TOKENS, LossRows
 
 
 class Boundary(NamedTuple):

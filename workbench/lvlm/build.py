@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import System, system_of
 from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.context import Context
@@ -39,9 +38,10 @@ from workbench.lvlm.towers import tower_of
 from workbench.lvlm.training import Hyper, hyper_of
 from workbench.lvlm.ulysses import check_ulysses, own_layout, register
 from workbench.lvlm.weights import randomise
-from workbench.pictures import Pictures
-from workbench.registry import Registry
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.registry import Registry
 
 DTYPES = {
     "float64": torch.float64,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
-from workbench.files import read_json, require_file
+from workbench.inputs.files import read_json, require_file
 from workbench.lvlm.configs import load
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved

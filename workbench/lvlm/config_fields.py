@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from workbench.errors import RequestError
+from workbench.vocabulary.errors import RequestError
 
 SIZES = (
     "vocab_size",

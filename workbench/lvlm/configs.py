@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import RequestError
+from workbench.inputs.model_files import model_files
 from workbench.lvlm.config_fields import SIZES, TOWER_SIZES, check_dividing, check_fields, sections
 from workbench.lvlm.refused import REFUSED
-from workbench.model_files import model_files
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -25,8 +25,8 @@ from workbench.lvlm.prefill import PrefillCache
 from workbench.lvlm.rope import hold_rope, tables
 from workbench.lvlm.ulysses import Shard
 from workbench.lvlm.weights import BLOCK, Made, create, randomise
-from workbench.pictures import Pictures
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.pictures import Pictures
 
 TILE = 4096
 """Tokens a tile of the MLP and the logits under ``--tiled``."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.build import Workload, build, repeated_layers
 from workbench.lvlm.optimizer import MasterAdamW
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 
 @dataclass(frozen=True)

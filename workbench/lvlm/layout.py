@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
-from workbench.lora import ALL, Lora
 from workbench.lvlm.linears import decoder_linears, replace_module
 from workbench.lvlm.packed import Packed
 from workbench.lvlm.weights import create, materialise, randomise
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.lora import ALL, Lora
 
 if TYPE_CHECKING:
     import torch

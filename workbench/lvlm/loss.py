@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.errors import RequestError
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 IGNORED = -100
 """The label of a row that predicts nothing: transformers' ``ignore_index``."""

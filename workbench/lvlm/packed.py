@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.linears import decoder_linears, replace_module
 from workbench.lvlm.marks import unmasked
 from workbench.lvlm.quantized import linear_bytes
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.build import Workload

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.clips import video_clip
-from workbench.errors import RequestError
-from workbench.frames import read_frames, read_image
 from workbench.lvlm.layout import even_shares
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import Grid, Tower, tower_of
-from workbench.pictures import Pictures
-from workbench.visuals import image_size, tokens_of_images
+from workbench.visual.clips import video_clip
+from workbench.visual.pixels import read_frames, read_image
+from workbench.visual.tokens import image_size, tokens_of_images
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.pictures import Pictures
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from workbench.lvlm.kinds import model_kinds
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved

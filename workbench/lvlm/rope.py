@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from workbench.errors import RequestError
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -6,7 +6,7 @@
 import ast
 from pathlib import Path
 
-from workbench.systems import Entry, entries
+from workbench.vocabulary.systems import Entry, entries
 
 HEAD = """# Attention systems and reducers
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 
 @dataclass(frozen=True)

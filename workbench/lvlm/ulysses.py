@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.errors import RequestError
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout, Segment
 from workbench.lvlm.models import Resolved, resolve
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 NAME = "ulysses"
 """transformers' word for it, once registered."""

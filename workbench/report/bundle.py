@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from workbench.export import export
 from workbench.report.page import Contents, Table
 from workbench.report.text import markdown
+from workbench.store.export import export
 
 
 def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:

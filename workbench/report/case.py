@@ -7,12 +7,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.errors import RequestError
 from workbench.report.page import Table
-from workbench.spec import MAX_TOKENS, Cell, make_cell
-from workbench.systems import label
-from workbench.units import quantity
-from workbench.visuals import front_end_of, parse_resolution, tokens_of_image, tokens_of_video
+from workbench.visual.tokens import (
+    front_end_of,
+    parse_resolution,
+    tokens_of_image,
+    tokens_of_video,
+)
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import MAX_TOKENS
+from workbench.vocabulary.systems import label
+from workbench.vocabulary.units import quantity
 
 KEYS = (
     "model",

@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from workbench.record import Record
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.record import Record
 
 OPTION_NAMES = {"num_visual": "visual", "num_text": "text", "settings": "set"}
 """Fields whose option is called otherwise; every other one is the field's name with hyphens."""

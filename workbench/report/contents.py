@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from workbench.errors import RequestError
 from workbench.figures import in_order
+from workbench.inputs.yaml_text import write_yaml
 from workbench.report import words
 from workbench.report.blocks import BLOCKS
 from workbench.report.chapters.appendix import (
@@ -24,7 +24,7 @@ from workbench.report.question import QUESTIONS
 from workbench.report.sentences import answers
 from workbench.report.view import identities
 from workbench.store import RunInfo
-from workbench.yaml_text import write_yaml
+from workbench.vocabulary.errors import RequestError
 
 __all__ = ["DEFAULT_QUESTION", "NothingToReport", "contents"]
 

@@ -16,7 +16,7 @@ from workbench.report.page import FirstPage, Table
 from workbench.report.sentences import at_place, pairs_at, place, places, ratio_words
 from workbench.report.text import listed
 from workbench.report.verdict import Verdict, telling_systems
-from workbench.systems import entry
+from workbench.vocabulary.systems import entry
 
 FASTER = 1.05
 """A ratio from which on a system is recommended for its speed."""

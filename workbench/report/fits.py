@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from workbench.figures import in_order, interval, quantity
-from workbench.record import METRICS
 from workbench.report.text import listed
-from workbench.units import digits
+from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.units import digits
 
 COLUMNS = (
     "metric",

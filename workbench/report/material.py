@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.errors import Failure
 from workbench.figures import DARK, LIGHT, SCALING_METRICS, Look, Theme
 from workbench.report import spent, words
 from workbench.report.page import Figure
@@ -26,6 +25,7 @@ from workbench.report.view import (
     where,
 )
 from workbench.store import RecordId, RunInfo, Store
+from workbench.vocabulary.errors import Failure
 
 PAGE_POINTS, LEAST_POINTS = 1_500, 100
 """Of all figures of one kind, and of each at least: some 500 bytes a point, in two themes."""

@@ -7,9 +7,7 @@ import plotly.graph_objects as go
 
 from workbench.analysis import fit
 from workbench.analysis.thin import thin
-from workbench.errors import RequestError
 from workbench.figures import DARK, LIGHT, Axes, scaling
-from workbench.record import METRICS
 from workbench.report.view import (
     CAPACITIES,
     all_looks,
@@ -19,6 +17,8 @@ from workbench.report.view import (
     subjects,
 )
 from workbench.store import RunInfo
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import METRICS
 
 
 def figure_over_visual(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from workbench.registry import Registry
 from workbench.report.material import Material
 from workbench.report.page import Section, Table
+from workbench.vocabulary.registry import Registry
 
 Answer = tuple[str, str, str]
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from workbench.errors import RequestError, unknown_name
-from workbench.record import Environment
 from workbench.store import Store
+from workbench.vocabulary.errors import RequestError, unknown_name
+from workbench.vocabulary.record import Environment
 
 
 class Side(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.record import Record
+from workbench.vocabulary.record import Record
 
 COLUMNS = ["by", "name", "time_s", "flops", "bytes", "calls", "bound", "how"]
 """``bound``: compute, memory or overhead; None where that was not predicted."""

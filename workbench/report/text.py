@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from workbench.inert import unlinked
+from workbench.store.inert import unlinked
 
 _SPECIAL = re.compile(
     r"[\\`*{}\[\]<>#!|~$&@]"  # code, emphasis, links, HTML, tables, mathematics, mentions

@@ -5,8 +5,8 @@ from functools import cache
 
 import pandas as pd
 
-from workbench.devices import DEVICES
 from workbench.report.view import same_card
+from workbench.vocabulary.devices import DEVICES
 
 TOLERANCE = 0.02
 """Predicted and measured bytes of a layer agree within this share on a CPU."""

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis import CONDITIONS, SUBJECT, group_codes, kinds, series_label, systems_of
-from workbench.devices import DEVICES, Device
 from workbench.figures import UNSPLIT, Look, looks
-from workbench.record import Record
 from workbench.store import RecordId, RunInfo, Store
+from workbench.vocabulary.devices import DEVICES, Device
+from workbench.vocabulary.record import Record
 
 
 def prepared(frame: pd.DataFrame) -> pd.DataFrame:

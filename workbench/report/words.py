@@ -16,9 +16,9 @@ from workbench.analysis import (
 )
 from workbench.analysis.marks import FEW
 from workbench.figures import place_names
-from workbench.record import METRICS
 from workbench.report.text import listed
-from workbench.spec import FIELDS, field_label
+from workbench.vocabulary.cell import FIELDS, field_label
+from workbench.vocabulary.record import METRICS
 
 SCOPES = {
     "layer": "One decoder layer of {}",

@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from plotly.utils import PlotlyJSONEncoder
 
-from workbench.errors import RequestError
 from workbench.report.bundle import reproduce_text, write_bundle
 from workbench.report.contents import DEFAULT_QUESTION, contents
 from workbench.report.glossary import GLOSSARY
@@ -25,6 +24,7 @@ from workbench.report.pdf import HINT as PDF_HINT
 from workbench.report.pdf import write_pdf
 from workbench.report.text import markdown
 from workbench.store import Store
+from workbench.vocabulary.errors import RequestError
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
-from workbench.calibration import Calibration
-from workbench.calibration_parts import (
-    Covered,
-    Fitted,
-    Phase,
-    Source,
-    Way,
-    kind_of,
-    options_of,
-    phase_of,
-)
-from workbench.devices import Device, entry_of
-from workbench.devices import device as device_entry
-from workbench.errors import Failure, RequestError
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import states
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.roofline import HOST_BOUND, SHARPNESS, optimizer_bytes, works
-from workbench.record import Record, Status
 from workbench.store import Store
 from workbench.sweep.calibration_fit import (
     BYTES,
@@ -42,6 +27,21 @@ from workbench.sweep.calibration_fit import (
 )
 from workbench.sweep.held_out import by_kind, by_system, folds, held_out, others, spread_of
 from workbench.version import __version__
+from workbench.vocabulary.calibration import Calibration
+from workbench.vocabulary.calibration_parts import (
+    Covered,
+    Fitted,
+    Phase,
+    Source,
+    Way,
+    kind_of,
+    options_of,
+    phase_of,
+)
+from workbench.vocabulary.devices import Device, entry_of
+from workbench.vocabulary.devices import device as device_entry
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.record import Record, Status
 
 LONG_S = 5.0
 """An iteration from here on counts without a warm-up: what only a first one does takes a second

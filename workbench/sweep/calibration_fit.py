@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from workbench.errors import Failure
 from workbench.probe.predicting.roofline import HOST_BOUND, Work, stand_ins, together
+from workbench.vocabulary.errors import Failure
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]

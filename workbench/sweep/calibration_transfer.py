@@ -1,10 +1,10 @@
 """A calibration of one card for another with the same processor and other memory."""
 
-from workbench.calibration import Calibration
-from workbench.calibration_parts import Fitted
-from workbench.devices import Device
-from workbench.devices import device as device_entry
-from workbench.errors import RequestError
+from workbench.vocabulary.calibration import Calibration
+from workbench.vocabulary.calibration_parts import Fitted
+from workbench.vocabulary.devices import Device
+from workbench.vocabulary.devices import device as device_entry
+from workbench.vocabulary.errors import RequestError
 
 
 def carried(found: Calibration, name: str) -> Calibration:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from workbench.probe.workers.client import Client, WorkerError
-from workbench.record import Ceiling
 from workbench.store import Store
 from workbench.sweep.plan import Task
+from workbench.vocabulary.record import Ceiling
 
 
 def ceilings_for(

@@ -5,12 +5,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from workbench.calibration import Choice
-from workbench.devices import DEVICES, entry_of
-from workbench.errors import RequestError
 from workbench.probe.workers.client import Client
 from workbench.probe.workers.folders import check_folder
-from workbench.spec import Sweep
 from workbench.store import Store
 from workbench.sweep.engines.slurm import POLL_S, Coordinator, held, poll_seconds
 from workbench.sweep.engines.slurm_check import Request, check, mixture
@@ -26,6 +22,10 @@ from workbench.sweep.engines.slurm_folder import (
 from workbench.sweep.plan import Task, calibration_digests, check_ranks, heads, plan
 from workbench.sweep.progress import Progress
 from workbench.sweep.run import DryRun, Forecast, Summary, checked
+from workbench.vocabulary.calibration import Choice
+from workbench.vocabulary.devices import DEVICES, entry_of
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.sweep import Sweep
 
 FALLBACK_CARD = "h100-80gb"
 """Whose datasheet stands in for a forecast where the cluster does not say which GPUs it has."""

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from workbench.calibration_parts import Spread
-from workbench.errors import Failure, RequestError
 from workbench.sweep.calibration_fit import Cases, Floats, fit
+from workbench.vocabulary.calibration_parts import Spread
+from workbench.vocabulary.errors import Failure, RequestError
 
 FOLDS = 10
 

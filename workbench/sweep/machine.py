@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.devices import DEVICES, entry_of
-from workbench.errors import RequestError
 from workbench.probe.machine.environment import (
     device_name,
     environment,
@@ -18,7 +16,9 @@ from workbench.probe.machine.environment import (
     num_threads,
     resolve_device,
 )
-from workbench.spec import Dtype
+from workbench.vocabulary.devices import DEVICES, entry_of
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import Dtype
 
 
 class CpuSpeed(NamedTuple):

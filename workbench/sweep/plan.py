@@ -9,17 +9,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from workbench.calibration import NONE, Choice, calibration_for
 from workbench.collector import without_collector
-from workbench.devices import DEVICES
-from workbench.devices import device as device_entry
-from workbench.errors import RequestError
-from workbench.files import require_file
+from workbench.inputs.files import require_file
+from workbench.inputs.sweep_file import load_sweep
 from workbench.probe.machine.allocator import check_allocator
 from workbench.probe.machine.environment import cuda_index, device_name, resolve_device
 from workbench.probe.machine.launch import check_here, check_together
-from workbench.spec import Cell, Point, Sweep
-from workbench.spec_file import load_sweep
+from workbench.vocabulary.calibration import NONE, Choice, calibration_for
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import DEVICES
+from workbench.vocabulary.devices import device as device_entry
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.sweep import Point, Sweep
 
 CellId = tuple[str, str, str]
 """A cell's key, the source and the record's device: what a store holds once a run."""

@@ -4,8 +4,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from workbench.record import Record, Status
 from workbench.sweep.plan import CellId, Task
+from workbench.vocabulary.record import Record, Status
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar

@@ -9,12 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench.calibration import Choice
-from workbench.errors import RequestError
 from workbench.probe.workers.client import Client, WorkerError
 from workbench.probe.workers.seat import Seat
-from workbench.record import Environment, Status
-from workbench.spec import Sweep
 from workbench.store import Store
 from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.local import Deadline, run_local
@@ -22,6 +18,10 @@ from workbench.sweep.plan import CellId, Task, calibration_digests, heads, kinds
 from workbench.sweep.progress import Progress
 from workbench.sweep.schedule import longest_first, wall_seconds
 from workbench.sweep.workers import seats
+from workbench.vocabulary.calibration import Choice
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import Environment, Status
+from workbench.vocabulary.sweep import Sweep
 
 LEASE_SLACK_S = 600.0
 """What a claim lasts beyond twice the time-out of its cell: workers have to start, too."""

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from statistics import median
 from typing import Any, NamedTuple
 
-from workbench.calibration import Choice
-from workbench.devices import entry_of
 from workbench.probe.machine.environment import environment
 from workbench.probe.predicting.emulation import emulated_layers
 from workbench.probe.predicting.predict import predict
-from workbench.record import Record, Status
 from workbench.store import Store
+from workbench.vocabulary.calibration import Choice
+from workbench.vocabulary.devices import entry_of
+from workbench.vocabulary.record import Record, Status
 
 COMPARED = ("flops", "peak_bytes", "time_s")
 """Metrics that are both measured and predicted."""

@@ -2,11 +2,11 @@
 
 import os
 
-from workbench.errors import RequestError
 from workbench.probe.machine.environment import device_name, num_gpus, num_threads
 from workbench.probe.machine.nvml import Nvml
 from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
 from workbench.sweep.plan import Task, check_ranks
+from workbench.vocabulary.errors import RequestError
 
 
 def seats(tasks: list[Task], asked: int | None = None, nvml: Nvml | None = None) -> list[Seat]:

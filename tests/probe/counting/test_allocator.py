@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from tests.small import small_model
-from workbench.devices import DEVICES
 from workbench.figures.memory import KINDS
 from workbench.lvlm.kernels import KERNELS
 from workbench.probe.counting.allocator import CARD, allocator_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.caching import MIB
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.devices import DEVICES
 
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 300, "num_text": 20}
 

@@ -7,7 +7,7 @@ from workbench.lvlm.kernels.scratch import MAX_OFFSET, repeated_gradients
 from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.counting.card import card_operators, temporaries
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 aten = torch.ops.aten
 

@@ -5,7 +5,7 @@ import pytest
 from tests.small import FAMILY_NAMES, small_model
 from workbench.probe.counting.allocator import CARD
 from workbench.probe.counting.trace import plan_of, trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 CASES = [
     *[(family, {"attention": "d_attn", "checkpoint": True}) for family in FAMILY_NAMES],

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.small import small_model
 from workbench.lvlm.build import build
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 LAYERS, HEADS, HEAD, MLP, V, T = 2, 4, 8, 48, 64, 16
 SILU = LAYERS * (V + T) * MLP

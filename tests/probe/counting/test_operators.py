@@ -6,7 +6,6 @@ import pytest
 
 from tests.lvlm.definitions import assert_refused, settings_of
 from tests.small import FAMILY_NAMES, TOWERS, small_lvlm, small_model
-from workbench.errors import Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.reduce import REDUCERS
@@ -14,7 +13,8 @@ from workbench.probe.counting.allocator import CARD
 from workbench.probe.counting.card import TEMPORARIES
 from workbench.probe.counting.operators import KNOWN, ROWS, markdown
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Unsupported
 
 PAGE = Path(__file__).parents[3] / "docs" / "method.md"
 

@@ -9,7 +9,7 @@ from tests.small import FAMILY_NAMES, small_model
 from workbench.probe.counting import tracker
 from workbench.probe.counting.outputs import Outputs, tensors_in
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 CASES = [
     *[(family, {"attention": "d_attn", "kernel": "eager"}) for family in FAMILY_NAMES],

@@ -8,7 +8,8 @@ from tests.small import small_lvlm, small_model
 from workbench.lvlm.build import build
 from workbench.probe.counting.parts import part_seconds
 from workbench.probe.measuring.measure import measure
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
 
 NAP_S = 1.5
 ONCE = Protocol(min_samples=1, precision=None)

@@ -4,9 +4,9 @@ import pytest
 
 from tests.fake_tensors import fake_tensors
 from tests.small import FAMILY_NAMES, small_model
-from workbench.errors import Unsupported
 from workbench.probe.counting.trace import trace
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Unsupported
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])

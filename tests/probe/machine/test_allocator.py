@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from workbench.errors import RequestError
 from workbench.probe.machine.allocator import allocator_flags, check_allocator, variables_of
 from workbench.probe.workers.client import Client
-from workbench.spec import Cell, Grid, Sweep, make_cell, make_point
 from workbench.sweep.plan import plan
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.sweep import Grid, Sweep, make_point
 
 EXPANDABLE = "expandable_segments:True"
 

@@ -6,7 +6,6 @@ import pytest
 
 import workbench
 from tests.probe.fake_nvml import FakeNvml
-from workbench.errors import RequestError
 from workbench.probe.machine import environment as module
 from workbench.probe.machine.environment import (
     commit,
@@ -20,6 +19,7 @@ from workbench.probe.machine.environment import (
     total_memory_bytes,
 )
 from workbench.probe.machine.nvml import Nvml
+from workbench.vocabulary.errors import RequestError
 
 
 @pytest.fixture

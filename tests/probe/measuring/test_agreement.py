@@ -9,8 +9,8 @@ import torch
 from tests.lvlm.definitions import settings_of
 from tests.small import LAYER_SYSTEMS, small_model
 from workbench.probe.measuring.agreement import LIMITS, agreement, limit_of
-from workbench.record import Record
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.record import Record
 
 TRAIN = {"pass": "train"}
 WIDE = {

@@ -10,7 +10,9 @@ from tests.small import small_model
 from workbench.probe.measuring.card import clear_card
 from workbench.probe.measuring.measure import measure
 from workbench.probe.workers.client import Client
-from workbench.spec import Cell, Point, Protocol, make_cell, make_point
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.sweep import Point, make_point
 
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 WIDE = {"hidden_size": 512, "intermediate_size": 1024, "head_dim": 64}

@@ -8,10 +8,11 @@ from tests.small import small_model
 from workbench.probe.measuring.ceilings import measure_ceiling
 from workbench.probe.predicting.rates import achieved
 from workbench.probe.workers.client import Client
-from workbench.record import Ceiling
-from workbench.spec import Grid, Protocol, Sweep
 from workbench.store import Store
 from workbench.sweep.run import run_sweep
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Ceiling
+from workbench.vocabulary.sweep import Grid, Sweep
 
 QUICK = Protocol(min_samples=1, precision=None, max_seconds=1.0)
 COUNTED = {"flops": 4000, "flops_causal": 2000, "bytes_moved": 100, "time_s": 2.0}

@@ -3,14 +3,15 @@
 import pytest
 
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.lvlm.emulate import emulated_rank
 from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.measuring.measure import measure
 from workbench.probe.measuring.memory import memory_pass
 from workbench.probe.predicting.emulation import emulated_peak, plan_rank, trace_emulation
 from workbench.probe.predicting.predict import predict
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
 
 WIDE = {
     "hidden_size": 128,

@@ -6,7 +6,8 @@ import torch
 from tests.small import small_model
 from workbench.probe.measuring import graph
 from workbench.probe.measuring.graph import repeat, replay, wants_graph
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import pytest
 
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure, utilisation_of
-from workbench.record import Status
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
 
 THREE = Protocol(min_samples=3, precision=None)
 

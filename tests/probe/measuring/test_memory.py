@@ -9,7 +9,8 @@ from tests.small import small_model
 from workbench.probe.measuring.history import Event, cuda_events, split, timeline_of
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
 
 ONCE = Protocol(min_samples=1, precision=None)
 KINDS = ("weight_bytes", "gradient_bytes", "optimizer_bytes", "activation_bytes", "peak_bytes")

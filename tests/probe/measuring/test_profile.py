@@ -7,8 +7,9 @@ import pytest
 from tests.small import small_model
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
-from workbench.record import Status
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
 
 ONCE = Protocol(min_samples=1, precision=None)
 SYSTEMS = {

@@ -11,8 +11,9 @@ from workbench.probe.measuring import watch
 from workbench.probe.measuring.measure import measure
 from workbench.probe.measuring.telemetry import Telemetry
 from workbench.probe.measuring.timing import Timing
-from workbench.record import METRICS
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import METRICS
 
 POWER_CAP, SLOWDOWN = 0x04, 0x08
 

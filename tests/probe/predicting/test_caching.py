@@ -135,6 +135,6 @@ def test_a_step_takes_its_temporaries_one_parameter_at_a_time():
 def test_every_setting_of_a_cell_can_be_replayed():
     from typing import get_args
 
-    from workbench.spec import AllocatorSetting
+    from workbench.vocabulary.fields import AllocatorSetting
 
     assert set(get_args(AllocatorSetting)) < set(SETTINGS)

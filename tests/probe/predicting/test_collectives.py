@@ -8,7 +8,7 @@ from tests.small import small_model
 from workbench.probe.counting.states import Parameter
 from workbench.probe.predicting.collectives import sent_bytes
 from workbench.probe.predicting.predict import predict
-from workbench.spec import Cell, make_cell
+from workbench.vocabulary.cell import Cell, make_cell
 
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 33, "num_text": 15}
 CARD = """

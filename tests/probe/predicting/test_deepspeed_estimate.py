@@ -9,7 +9,7 @@ from tests.small import small_model
 from workbench.probe.counting.states import Parameter
 from workbench.probe.predicting.deepspeed_estimate import estimated_bytes
 from workbench.probe.predicting.predict import predict
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
 
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 8, "world_size": 32}
 PARAMETERS = [Parameter("decoder", n) for n in (134_217_728, 58_720_256, 4096, 7_000_000_000)]

@@ -3,8 +3,6 @@
 import pytest
 
 from tests.small import small_model
-from workbench.devices import DEVICES
-from workbench.errors import RequestError
 from workbench.lvlm.weights import BLOCK
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import Parameter, states
@@ -13,8 +11,10 @@ from workbench.probe.predicting.footprint import traced_footprint
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.threshold import Family, find_threshold
-from workbench.record import Status
-from workbench.spec import make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.devices import DEVICES
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import Status
 
 
 @pytest.mark.parametrize("attention", ["s_attn", "d_attn"])

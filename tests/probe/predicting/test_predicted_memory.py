@@ -9,8 +9,9 @@ from tests.small import FAMILY_NAMES, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
-from workbench.record import Status
-from workbench.spec import Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
 
 ONCE = Protocol(min_samples=1, precision=None)
 WIDE = {

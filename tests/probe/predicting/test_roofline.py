@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from workbench.calibration import NONE
 from workbench.cli import main
-from workbench.devices import device
 from workbench.probe.counting.trace import trace
 from workbench.probe.counting.traffic import bytes_of
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.roofline import Rates, predict_times, stand_ins, works
-from workbench.spec import make_cell
+from workbench.vocabulary.calibration import NONE
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.devices import device
 
 aten = torch.ops.aten
 

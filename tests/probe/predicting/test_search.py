@@ -5,7 +5,7 @@ import random
 import pytest
 
 from workbench.probe.predicting.search import MAX_FAILURES, PASSING_ITERATIONS, middle, search
-from workbench.spec import MAX_TOKENS
+from workbench.vocabulary.fields import MAX_TOKENS
 
 
 def trials_of(threshold, guess, unit=1, lowest=0):

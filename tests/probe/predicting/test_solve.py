@@ -6,14 +6,14 @@ import pytest
 
 from tests.small import small_model
 from workbench.cli import app
-from workbench.errors import RequestError
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.solve import Question, solved
-from workbench.record import Status
-from workbench.spec import make_cell
-from workbench.vision import Limits
-from workbench.visuals import front_end_of, tokens
+from workbench.visual import Limits
+from workbench.visual.tokens import front_end_of, tokens
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import Status
 
 DEVICE = "a100-40gb"
 

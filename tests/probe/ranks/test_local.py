@@ -11,17 +11,19 @@ import pytest
 from tests.probe.fake_nvml import FakeNvml
 from tests.probe.ranks.test_ranks import needs_helper
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.probe.machine import environment
 from workbench.probe.machine.launch import check_start
 from workbench.probe.machine.nvml import Nvml
 from workbench.probe.ranks.helper import lock_file
 from workbench.probe.ranks.local import measure_together
 from workbench.probe.workers.client import Client
-from workbench.record import Record, Status
-from workbench.spec import Cell, Grid, Point, Protocol, Sweep, make_cell
 from workbench.store import Store
 from workbench.sweep.run import run_sweep
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.sweep import Grid, Point, Sweep
 
 STEP = {"scope": "decoder", "pass": "train", "num_text": 15, "dtype": "float32"}
 HOST = {"zero": 2, "offload_optimizer": True}

@@ -18,16 +18,16 @@ import torch
 from PIL import Image
 
 from tests.small import small_lvlm, small_model
-from workbench.errors import RequestError
 from workbench.lvlm.build import build
-from workbench.pictures import make_pictures
-from workbench.presets import PRESETS
 from workbench.probe.counting.states import Parameter, states, touched
 from workbench.probe.counting.trace import trace
 from workbench.probe.machine.launch import Launch, check_ranks, helper_needs
 from workbench.probe.predicting.collectives import sent_bytes
 from workbench.probe.ranks.engine import own_samples
-from workbench.spec import SUB_GROUP_SIZE, make_cell
+from workbench.vocabulary.cell import SUB_GROUP_SIZE, make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.pictures import make_pictures
+from workbench.vocabulary.presets import PRESETS
 
 ROOT = Path(__file__).parents[3]
 STEP = {"scope": "decoder", "pass": "train", "num_visual": 33, "num_text": 15, "world_size": 2}

@@ -6,7 +6,9 @@ import pytest
 from tests.lvlm.definitions import settings_of
 from tests.small import FAMILY_NAMES, LAYER_SYSTEMS, small_model
 from workbench.probe.workers.estimate import Kind, _closed, _traced, estimate
-from workbench.spec import Point, Protocol, make_cell
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.sweep import Point
 
 SIZES = np.array([256.0, 700.0, 1024.0])
 LENIENT = {"forward": 0.02, "decode": 0.02, "train": 0.15}

@@ -3,10 +3,12 @@
 import pytest
 
 from tests.small import small_model
-from workbench.errors import Failure, RequestError
 from workbench.probe.workers.measured_limit import Fresh, measured_limit, num_ready, trials_in
-from workbench.record import Record, Status
-from workbench.spec import Protocol, make_cell, make_point
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.sweep import make_point
 
 CAP = 3 * 10**8
 

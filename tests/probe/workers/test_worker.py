@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.small import small_model
-from workbench.errors import RequestError
 from workbench.probe.machine.environment import total_memory_bytes
 from workbench.probe.machine.memory_limit import host_limit
 from workbench.probe.workers.client import Client, WorkerError, cause
 from workbench.probe.workers.guard import GRACE_S
-from workbench.record import Record, Status
-from workbench.spec import Cell, Point, make_cell, make_point
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.sweep import Point, make_point
 
 MISTRAL = make_cell(num_visual=4096, dtype="float32")
 
@@ -182,7 +183,8 @@ def test_the_lowest_limit_counts() -> None:
 COORDINATOR = """
 import json, sys
 from workbench.probe.workers.client import Client
-from workbench.spec import make_cell, make_point
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.sweep import make_point
 with Client() as client:
     print(client.worker.pid, flush=True)
     for _ in range(100):

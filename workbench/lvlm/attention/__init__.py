@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from workbench.errors import RequestError
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
-from workbench.registry import Registry
-from workbench.spec import Cell
-from workbench.systems import Value, entry, settings_of
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.registry import Registry
+from workbench.vocabulary.systems import Value, entry, settings_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

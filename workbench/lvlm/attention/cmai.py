@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import Unsupported
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part, unmasked
 from workbench.lvlm.place import Place
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
 from workbench.lvlm.attention.decomposed import text_prefixes
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
@@ -32,7 +31,8 @@ from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
 from workbench.lvlm.reduce import REDUCERS, Reducer, entering_layout
 from workbench.lvlm.weights import randomise
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.attention import Visual

@@ -17,7 +17,7 @@ from workbench.lvlm.kernels import Branch
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts

@@ -19,7 +19,7 @@ from workbench.lvlm.layout import Layout, Segment, causal_pairs
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
 from workbench.lvlm.prefill import PrefillCache
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts

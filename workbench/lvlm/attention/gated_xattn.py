@@ -25,7 +25,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved

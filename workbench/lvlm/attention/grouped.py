@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, cat
 
-from workbench.errors import Unsupported
 from workbench.lvlm.attention import Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_pairs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts

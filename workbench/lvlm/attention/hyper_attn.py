@@ -34,7 +34,7 @@ from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.weights import randomise
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved

@@ -13,7 +13,7 @@ from workbench.lvlm.attention import token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.place import Place
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.errors import Unsupported
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
 from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.context import Context
@@ -26,7 +25,8 @@ from workbench.lvlm.loops import identical_iterations
 from workbench.lvlm.marks import part, unmasked
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.kernels import Kernel

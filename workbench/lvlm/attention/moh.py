@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
@@ -26,7 +25,8 @@ from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.loops import identical_iterations
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts

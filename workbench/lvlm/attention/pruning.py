@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import Pairs, System
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
@@ -22,7 +21,8 @@ from workbench.lvlm.kernels.eager import wide
 from workbench.lvlm.layout import Layout, take_rows
 from workbench.lvlm.marks import part, unmasked
 from workbench.lvlm.place import Place
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved

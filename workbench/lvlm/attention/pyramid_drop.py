@@ -16,7 +16,7 @@ from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.pruning import RANKS_FIRST, Pruning, kept_of
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved

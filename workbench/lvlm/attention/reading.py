@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from workbench.errors import RequestError
 from workbench.lvlm.attention import Cached, Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import DecomposedLayer, text_pairs
 from workbench.lvlm.place import Place
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved

@@ -10,7 +10,7 @@ from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.layout import Layout, causal_pairs
 from workbench.lvlm.place import Place
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.attention import Visual

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import Unsupported
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, System
 from workbench.lvlm.attention.s_attn import SAttn, SAttnLayer
 from workbench.lvlm.context import Context
@@ -22,6 +21,7 @@ from workbench.lvlm.kernels import Band, Branch, Kernel, Scores
 from workbench.lvlm.layout import Layout, causal_pairs
 from workbench.lvlm.marks import part
 from workbench.lvlm.place import Place
+from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workbench.registry import Registry
+from workbench.vocabulary.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, cuda
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from workbench.errors import Unsupported
 from workbench.lvlm.kernels.fused import Fused
 from workbench.lvlm.kernels.modelled import sentence
 from workbench.lvlm.parts import LayerParts
+from workbench.vocabulary.errors import Unsupported
 
 ROWS = 8
 """Tokens of the call that asks torch whether a back end serves a layer."""

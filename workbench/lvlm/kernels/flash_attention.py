@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from workbench.errors import Unsupported
 from workbench.lvlm.kernels import KERNELS, Band, Kernel
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence
 from workbench.lvlm.kernels.scratch import FLOAT, TILE, repeated_gradients, rounded
 from workbench.lvlm.parts import LayerParts
+from workbench.vocabulary.errors import Unsupported
 
 Temporaries = Callable[[Tensor, Tensor], tuple[int, ...]]
 HEAD_SIZES = (64, 96, 128, 192, 256)

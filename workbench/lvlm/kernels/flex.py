@@ -17,7 +17,6 @@ from torch.nn.attention.flex_attention import (
     flex_attention,
 )
 
-from workbench.errors import Unsupported
 from workbench.lvlm.kernels import KERNELS, Band, Branch, Kernel, Prefix, Scores
 from workbench.lvlm.kernels.eager import by_rows, wide
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence, tracing
@@ -25,6 +24,7 @@ from workbench.lvlm.kernels.scratch import FLOAT
 from workbench.lvlm.kernels.sdpa import FlashCpu
 from workbench.lvlm.marks import part
 from workbench.lvlm.parts import LayerParts
+from workbench.vocabulary.errors import Unsupported
 
 BLOCK = 128
 """Rows and columns of a block of the mask: torch's default."""

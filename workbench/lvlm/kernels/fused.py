@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from workbench.errors import Unsupported
 from workbench.lvlm.kernels import Branch, Kernel, Prefix, Scores
 from workbench.lvlm.marks import part
 from workbench.lvlm.parts import LayerParts
+from workbench.vocabulary.errors import Unsupported
 
 
 class Saved(NamedTuple):

@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager
 from torch import Tensor, cuda
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from workbench.errors import Unsupported
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.chosen import refusal, small_heads, try_sdpa
 from workbench.lvlm.kernels.eager import Eager
 from workbench.lvlm.kernels.modelled import MATH, register
 from workbench.lvlm.parts import LayerParts
+from workbench.vocabulary.errors import Unsupported
 
 
 class Math(Eager):

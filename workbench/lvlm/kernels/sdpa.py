@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.errors import Unsupported
 from workbench.lvlm.kernels import KERNELS, Branch, Scores
 from workbench.lvlm.kernels.fused import Backend, Fused, Saved
 from workbench.lvlm.kernels.scratch import (
@@ -18,6 +17,7 @@ from workbench.lvlm.kernels.scratch import (
     rounded,
     transposed_copies,
 )
+from workbench.vocabulary.errors import Unsupported
 
 aten = torch.ops.aten
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import RequestError, unknown_name
+from workbench.inputs.model_files import is_file_model
 from workbench.lvlm.configs import check_built, load, load_stated, one_line, silent
 from workbench.lvlm.rope import check_rope, hold_rope
 from workbench.lvlm.training import MISTRAL, Hyper
-from workbench.model_files import is_file_model
-from workbench.registry import Registry
+from workbench.vocabulary.errors import RequestError, unknown_name
+from workbench.vocabulary.registry import Registry
 
 if TYPE_CHECKING:
     import torch

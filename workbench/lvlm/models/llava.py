@@ -3,8 +3,8 @@
 from typing import Any
 
 from workbench.lvlm.models import MODELS, Model
-from workbench.vision.llava_next import PINPOINTS
-from workbench.vision.llava_onevision import EDGES
+from workbench.visual.llava_next import PINPOINTS
+from workbench.visual.llava_onevision import EDGES
 
 CLIP = {
     "model_type": "clip_vision_model",

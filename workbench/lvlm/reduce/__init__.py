@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
 from workbench.lvlm.layout import Layout
-from workbench.registry import Registry
-from workbench.spec import Cell
-from workbench.systems import Value, settings_of
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.registry import Registry
+from workbench.vocabulary.systems import Value, settings_of
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

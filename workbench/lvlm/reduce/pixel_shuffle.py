@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from workbench.errors import RequestError
 from workbench.lvlm.reduce import REDUCERS, Reducer, Reduction, TokenGrid
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

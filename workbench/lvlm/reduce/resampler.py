@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
 from workbench.lvlm.reduce import REDUCERS, Reducer, Reduction, TokenGrid
 from workbench.lvlm.weights import randomise
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.errors import RequestError
 from workbench.lvlm.reduce import REDUCERS, Reducer, Reduction, TokenGrid
 from workbench.lvlm.reduce.choosing import first_members
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from workbench.errors import RequestError
 from workbench.lvlm.layout import take_rows
 from workbench.lvlm.reduce import REDUCERS, Reducer, Reduction, TokenGrid
 from workbench.lvlm.reduce.choosing import nearest, one_hot, spaced, split_by
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
 from workbench.lvlm.attention import System
 from workbench.lvlm.build import (
     SCOPES,
@@ -37,7 +36,8 @@ from workbench.lvlm.offload import Offload
 from workbench.lvlm.reduce import ReducedTokens, TokenGrid, reducer_of, runs
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.weights import randomise
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.attention import Visual

@@ -10,7 +10,7 @@ from workbench.lvlm.build import (
     random_tensor,
 )
 from workbench.lvlm.context import Context
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 
 def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.attention import System
 from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor
 from workbench.lvlm.context import Context
@@ -24,7 +23,8 @@ from workbench.lvlm.reduce import ReducedTokens, Reducer, reducer_of
 from workbench.lvlm.scopes.decoder import Decoder, decoder_workload
 from workbench.lvlm.towers import Grid, Tower, tower_of
 from workbench.lvlm.towers.glance import Glance
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.attention import Visual

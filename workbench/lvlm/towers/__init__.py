@@ -13,15 +13,15 @@ from importlib import import_module
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from workbench.errors import RequestError, unknown_name
+from workbench.inputs.model_files import is_file_model, model_files
 from workbench.lvlm.configs import one_line, silent
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import PAPER
 from workbench.lvlm.reduce import Reducer, TokenGrid
 from workbench.lvlm.weights import randomise
-from workbench.model_files import is_file_model, model_files
-from workbench.registry import Registry
-from workbench.vision import VISIONS, FrontEnd, Limits
+from workbench.visual import VISIONS, FrontEnd, Limits
+from workbench.vocabulary.errors import RequestError, unknown_name
+from workbench.vocabulary.registry import Registry
 
 if TYPE_CHECKING:
     import torch

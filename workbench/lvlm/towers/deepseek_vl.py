@@ -7,7 +7,7 @@ from torch import nn
 
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.siglip import SigLIP
-from workbench.vision.deepseek_vl import DeepseekVL as FrontEnd
+from workbench.visual.deepseek_vl import DeepseekVL as FrontEnd
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.siglip import SigLIP
-from workbench.vision.gemma_3 import Gemma3 as PanAndScan
+from workbench.visual.gemma_3 import Gemma3 as PanAndScan
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
 from workbench.lvlm.towers.squares import Tiles
-from workbench.vision.idefics3 import Idefics3 as FrontEnd
+from workbench.visual.idefics3 import Idefics3 as FrontEnd
+from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

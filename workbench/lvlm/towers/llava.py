@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from workbench.errors import Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
 from workbench.lvlm.towers.glance import View, glance_flops, last_but_one
 from workbench.lvlm.towers.squares import Rows, Squares, check_projector, depth_of
-from workbench.vision.llava import Llava as FrontEnd
+from workbench.visual.llava import Llava as FrontEnd
+from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.llava import Llava
-from workbench.vision.llava_next import LlavaNext as FrontEnd
+from workbench.visual.llava_next import LlavaNext as FrontEnd
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.llava_next import LlavaNext, Packer
-from workbench.vision.llava_onevision import LlavaOnevision as FrontEnd
+from workbench.visual.llava_onevision import LlavaOnevision as FrontEnd
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, Tower, finish, implementation
 from workbench.lvlm.towers.squares import check_projector, depth_of, first
-from workbench.vision.pixtral import Pixtral as FrontEnd
+from workbench.visual.pixtral import Pixtral as FrontEnd
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 if TYPE_CHECKING:
     from PIL.Image import Image

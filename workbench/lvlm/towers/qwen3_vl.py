@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.qwen_vl import QwenTower
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import Grid, Tower, finish, implementation, vision_config
-from workbench.vision.qwen_vl import MAX_RATIO
-from workbench.vision.qwen_vl import QwenVL as FrontEnd
+from workbench.visual.qwen_vl import MAX_RATIO
+from workbench.visual.qwen_vl import QwenVL as FrontEnd
+from workbench.vocabulary.errors import RequestError, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,9 +5,9 @@ A CUDA card's figures are those of torch's caching allocator (c10/core/Allocator
 
 from dataclasses import dataclass, replace
 
-from workbench.devices import Device
 from workbench.lvlm.kernels import KERNELS
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import Device
 
 MIN_BLOCK = 512
 """Bytes to which a request is rounded up (kMinBlockSize)."""

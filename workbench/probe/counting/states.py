@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from workbench.errors import RequestError
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 REDUCE_BUCKET = 500_000_000
 MAX_LIVE = 1_000_000_000

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from workbench.collector import without_collector
-from workbench.errors import RequestError
 from workbench.lvlm.attention import Pairs
 from workbench.lvlm.build import Checkpointed, Workload, build, repeated_layers
 from workbench.lvlm.kernels import KERNELS
@@ -27,7 +26,6 @@ from workbench.lvlm.packed import Packed
 from workbench.lvlm.place import Place
 from workbench.lvlm.scopes.decoder import Run
 from workbench.lvlm.ulysses import all_to_all_bytes
-from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import HOST, Allocator, threads_of
 from workbench.probe.counting.card import card_operators, temporaries
 from workbench.probe.counting.closed import hidden_model_flops, model_flops
@@ -47,7 +45,9 @@ from workbench.probe.counting.tracker import (
     tally,
     total,
 )
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.pictures import Pictures
 
 
 @dataclass(frozen=True)

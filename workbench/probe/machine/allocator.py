@@ -3,8 +3,8 @@
 import os
 from collections.abc import Mapping
 
-from workbench.errors import RequestError
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 DEFAULT = "default"
 CONFIGURATIONS = {DEFAULT: None, "expandable_segments": "expandable_segments:True"}

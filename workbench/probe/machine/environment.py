@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from workbench.errors import RequestError
 from workbench.probe.machine.nvml import Nvml
-from workbench.record import Environment
-from workbench.spec import Cell
 from workbench.version import PACKAGE, __version__
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import Environment
 
 _CGROUP = Path("/sys/fs/cgroup")
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")

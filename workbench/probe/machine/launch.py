@@ -7,11 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.errors import RequestError
 from workbench.probe.counting.states import check_states
 from workbench.probe.machine.environment import cuda_index, num_gpus, resolve_device
 from workbench.probe.machine.nvml import Nvml
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 
 class Launch(NamedTuple):

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workbench.devices import device as device_entry
 from workbench.probe.machine.environment import free_memory_bytes
-from workbench.spec import Point
+from workbench.vocabulary.devices import device as device_entry
+from workbench.vocabulary.sweep import Point
 
 SHARE_OF_FREE = 0.9
 """What a cell may take of the memory that is free when it starts, whatever its limit says."""

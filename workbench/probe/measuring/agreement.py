@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.errors import Unsupported
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.models import resolve
 from workbench.probe.machine.environment import device_name, environment
-from workbench.record import Record, Status
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import Unsupported
+from workbench.vocabulary.record import Record, Status
 
 LIMITS = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 2e-2}
 """Relative norms up to which rounding alone may bring a cell of that data type."""

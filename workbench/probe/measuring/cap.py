@@ -4,9 +4,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from workbench.errors import RequestError
 from workbench.probe.predicting.predict import cap_bytes
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
 
 
 def cap_flags(cell: Cell) -> list[str]:

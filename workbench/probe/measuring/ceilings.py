@@ -10,7 +10,7 @@ import torch
 from torch import cuda
 
 from workbench.lvlm.build import DTYPES
-from workbench.record import Ceiling
+from workbench.vocabulary.record import Ceiling
 
 SECONDS = 0.3
 """That each of the two is repeated for."""

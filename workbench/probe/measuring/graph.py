@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import cuda
 
-from workbench.errors import RequestError
 from workbench.lvlm.build import Workload
-from workbench.spec import Cell, Protocol
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.protocol import Protocol
 
 UNDER_S = 0.020
 """Iterations of forward and decode passes under this are replayed unasked."""

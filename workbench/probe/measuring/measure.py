@@ -5,11 +5,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from workbench.devices import DEVICES, entry_of
-from workbench.errors import RequestError, Unsupported
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.emulate import emulated_rank
-from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.counting.parts import part_seconds
 from workbench.probe.counting.trace import Trace
@@ -38,8 +35,12 @@ from workbench.probe.predicting.predict import (
 )
 from workbench.probe.predicting.rates import achieved
 from workbench.probe.predicting.throughput import throughput
-from workbench.record import Ceiling, Record, Status
-from workbench.spec import Cell, Protocol
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import DEVICES, entry_of
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Ceiling, Record, Status
 
 
 def measure(

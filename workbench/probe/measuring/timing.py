@@ -9,8 +9,8 @@ import torch
 from torch import cuda
 
 from workbench.lvlm.build import Workload
-from workbench.spec import Protocol
-from workbench.stats import median_interval
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.stats import median_interval
 
 SLOW_S = 5.0
 """Iterations over this take 3 samples after one warm-up."""

@@ -12,7 +12,7 @@ from workbench.probe.machine.allocator import VARIABLES
 from workbench.probe.machine.nvml import Nvml
 from workbench.probe.measuring.telemetry import Telemetry
 from workbench.probe.measuring.timing import Timing, iterate, sample
-from workbench.spec import Protocol
+from workbench.vocabulary.protocol import Protocol
 
 FACTS = {
     "power_w": ("power_w", 1),

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.devices import Device
 from workbench.probe.counting.states import (
     ITEM,
     MASTER,
@@ -21,7 +20,8 @@ from workbench.probe.counting.states import (
     share,
     trained_groups,
 )
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import Device
 
 
 @dataclass(frozen=True)

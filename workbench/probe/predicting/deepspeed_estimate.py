@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.probe.counting.states import Parameter, States
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 SHARED = 18
 WEIGHTS = 2

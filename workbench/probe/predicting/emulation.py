@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from workbench.errors import RequestError
 from workbench.lvlm.build import kinds_of, repeated_layers
 from workbench.lvlm.emulate import Emulation, emulated_rank
 from workbench.probe.counting.allocator import HOST, Allocator
@@ -26,8 +25,10 @@ from workbench.probe.counting.trace import Trace, saved_bytes, trace
 from workbench.probe.counting.tracker import Timeline
 from workbench.probe.predicting.peak import STEP_COPIES, Peak
 from workbench.probe.predicting.replay import Program, Step, make_program
-from workbench.record import Record
-from workbench.spec import Cell, Layers
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import Layers
+from workbench.vocabulary.record import Record
 
 UTILISATION = ("mfu", "mfu_causal", "mfu_at_clock", "busy_share")
 

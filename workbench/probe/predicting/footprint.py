@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from workbench.devices import Device
-from workbench.errors import RequestError
 from workbench.probe.counting.allocator import Allocator, allocator_of
 from workbench.probe.counting.states import MASTER, states
 from workbench.probe.counting.trace import Trace, trace
@@ -31,7 +29,10 @@ from workbench.probe.predicting.peak import (
     without_states,
 )
 from workbench.probe.predicting.replay import Outcome, Program, Step, make_program, replay
-from workbench.spec import Cell, Layers
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import Device
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import Layers
 
 
 @dataclass(frozen=True)

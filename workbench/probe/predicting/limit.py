@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench.devices import device
 from workbench.lvlm.build import visual_unit
 from workbench.probe.counting.allocator import Allocator, allocator_of
 from workbench.probe.counting.states import check_states
@@ -11,7 +10,9 @@ from workbench.probe.predicting.emulation import check_emulation
 from workbench.probe.predicting.footprint import check_allocator
 from workbench.probe.predicting.predict import fixed_capacity, model_flags
 from workbench.probe.predicting.threshold import Family, find_threshold
-from workbench.spec import MAX_TOKENS, Cell, Layers
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import device
+from workbench.vocabulary.fields import MAX_TOKENS, Layers
 
 START = 65_536
 """The largest |V| of the first traces."""

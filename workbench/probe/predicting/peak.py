@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from workbench.probe.counting.states import MASTER, States, states
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Timeline
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 STATE_KINDS = ("weights", "gradients")
 STEP_COPIES = 2

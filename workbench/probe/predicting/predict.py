@@ -5,9 +5,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from workbench.calibration import calibration_for
-from workbench.devices import DEVICES, Device, device
-from workbench.errors import RequestError, Unsupported, unknown_name
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loss import loss_flags
 from workbench.lvlm.models import MODELS, Resolved, resolve
@@ -15,7 +12,6 @@ from workbench.lvlm.packed import packed_flags
 from workbench.lvlm.pictures import look
 from workbench.lvlm.quantized import quantization_flags, quantized_weights
 from workbench.lvlm.towers import tower_of
-from workbench.pictures import Pictures
 from workbench.probe.counting.allocator import Allocator, allocator_of, assumptions
 from workbench.probe.counting.states import check_states
 from workbench.probe.counting.trace import Trace, saved_bytes, trace
@@ -32,8 +28,13 @@ from workbench.probe.predicting.footprint import (
 from workbench.probe.predicting.roofline import Times, by_part, predict_times, rates, table, works
 from workbench.probe.predicting.throughput import throughput
 from workbench.probe.predicting.transfer import transfer
-from workbench.record import Record, Status
-from workbench.spec import SUB_GROUP_SIZE, Cell, Layers
+from workbench.vocabulary.calibration import calibration_for
+from workbench.vocabulary.cell import SUB_GROUP_SIZE, Cell
+from workbench.vocabulary.devices import DEVICES, Device, device
+from workbench.vocabulary.errors import RequestError, Unsupported, unknown_name
+from workbench.vocabulary.fields import Layers
+from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.record import Record, Status
 
 
 def predict(

@@ -1,6 +1,6 @@
 """What a measured cell achieved: FLOP/s and bytes/s, and how near its ceilings that is."""
 
-from workbench.record import Ceiling
+from workbench.vocabulary.record import Ceiling
 
 Metrics = dict[str, int | float | None]
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workbench.calibration import Calibration
-from workbench.calibration_parts import kind_of
-from workbench.devices import Device
 from workbench.probe.counting.states import States
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Operator, causal_attention
-from workbench.spec import Cell
+from workbench.vocabulary.calibration import Calibration
+from workbench.vocabulary.calibration_parts import kind_of
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import Device
 
 COMPUTE, MEMORY, OVERHEAD = "compute", "memory", "overhead"
 HOST_BOUND = 0.9

@@ -7,7 +7,7 @@ that of all trials, because every one is a fresh process.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from workbench.spec import MAX_TOKENS
+from workbench.vocabulary.fields import MAX_TOKENS
 
 WIDTH = 0.01
 """Relative width of a bracket."""

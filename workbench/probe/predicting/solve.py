@@ -4,23 +4,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.devices import device
-from workbench.errors import RequestError
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import check_states
 from workbench.probe.predicting.footprint import check_allocator
 from workbench.probe.predicting.limit import START, predicted_limit
 from workbench.probe.predicting.predict import fixed_capacity, model_flags
 from workbench.probe.predicting.threshold import Family, find_threshold
-from workbench.spec import MAX_TOKENS, Cell, make_cell
-from workbench.vision import FrontEnd, Limits
-from workbench.visuals import (
+from workbench.visual import FrontEnd, Limits
+from workbench.visual.tokens import (
     MAX_EDGE,
     front_end_of,
     parse_resolution,
     tokens_of_image,
     tokens_of_video,
 )
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.devices import device
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import MAX_TOKENS
 
 SOLVE = ("visual", "batch", "images", "pixels", "frames", "minutes")
 MAX_BATCH = 1_000_000

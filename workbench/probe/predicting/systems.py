@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.errors import RequestError
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS
 from workbench.lvlm.build import visual_unit
 from workbench.probe.predicting.limit import Limit, predicted_limit
 from workbench.probe.predicting.predict import predict
-from workbench.record import Record
-from workbench.spec import Cell
-from workbench.systems import Entry, entry
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import Record
+from workbench.vocabulary.systems import Entry, entry
 
 BASELINE = "s_attn"
 METRICS = ("flops", "peak_bytes", "time_s")

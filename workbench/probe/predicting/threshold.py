@@ -16,7 +16,8 @@ from workbench.probe.counting.allocator import Allocator
 from workbench.probe.predicting.footprint import Footprint, setting_of, traced_footprint
 from workbench.probe.predicting.replay import Program, replay
 from workbench.probe.predicting.search import WIDTH
-from workbench.spec import Cell, Layers
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.fields import Layers
 
 Fits = Callable[[int], bool]
 Floats = np.ndarray[Any, np.dtype[np.float64]]

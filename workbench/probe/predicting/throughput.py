@@ -1,6 +1,6 @@
 """Tokens and samples a second of all ranks together."""
 
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 
 def throughput(cell: Cell, seconds: float | int | None) -> dict[str, int | float | None]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.devices import Device
 from workbench.lvlm.offload import FROM_HOST, TO_HOST
 from workbench.probe.counting.trace import Trace
+from workbench.vocabulary.devices import Device
 
 
 @dataclass(frozen=True)

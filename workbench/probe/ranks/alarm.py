@@ -12,9 +12,9 @@ from typing import NoReturn, Self
 
 import torch.distributed as dist
 
-from workbench.errors import RequestError
 from workbench.probe.machine.launch import Launch
-from workbench.record import Status
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import Status
 
 POLL_S = 0.5
 CAUSE_S = 1.0

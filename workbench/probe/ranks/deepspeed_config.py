@@ -6,7 +6,7 @@ from typing import Any
 from workbench.lvlm.models import resolve
 from workbench.lvlm.training import hyper_of
 from workbench.probe.counting.states import REDUCE_BUCKET, Parameter
-from workbench.spec import Cell
+from workbench.vocabulary.cell import Cell
 
 Config = dict[str, Any]
 

@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import Unsupported
 from workbench.probe.machine.environment import begun, num_gpus, num_threads
 from workbench.probe.machine.launch import check_here, launched
 from workbench.probe.machine.nvml import Nvml
 from workbench.probe.ranks.helper import wait_for_helper
-from workbench.record import Record, Status
-from workbench.spec import Point
+from workbench.vocabulary.errors import Unsupported
+from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.sweep import Point
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore

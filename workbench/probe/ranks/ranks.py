@@ -8,9 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from workbench.errors import Unsupported
 from workbench.lvlm.build import build
-from workbench.pictures import Pictures
 from workbench.probe.counting.trace import trace
 from workbench.probe.machine.allocator import allocator_flags, check_allocator
 from workbench.probe.machine.environment import begun, resolve_device
@@ -32,8 +30,12 @@ from workbench.probe.ranks.engine import (
     peak_bytes,
     profiled_flops,
 )
-from workbench.record import Record, Status
-from workbench.spec import Cell, Point, Protocol
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import Unsupported
+from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.sweep import Point
 
 METRICS = {"weights_bytes": "weight_bytes", "gradients_bytes": "gradient_bytes"}
 """What a rank's states are called, to the metric of the record."""

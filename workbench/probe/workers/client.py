@@ -15,14 +15,15 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import IO, Any, Self
 
-from workbench.errors import Failure, RequestError
 from workbench.probe.machine.allocator import DEFAULT, setting_of, variables_of
 from workbench.probe.machine.environment import device_name, resolve_device
 from workbench.probe.machine.memory_limit import SHARE_OF_FREE, asked_limits, host_limit
 from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
-from workbench.record import Ceiling, Record, Status
-from workbench.spec import Cell, Point
 from workbench.version import PACKAGE
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.record import Ceiling, Record, Status
+from workbench.vocabulary.sweep import Point
 
 START_TIMEOUT_S = 300.0
 """Until a worker is ready: torch is imported, perhaps over a cold network disk."""

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from workbench.devices import DEVICES
-from workbench.errors import Unsupported
 from workbench.lvlm.build import DTYPES, build, places_of
 from workbench.lvlm.models import resolve
 from workbench.lvlm.parts import LayerParts
 from workbench.probe.machine.memory_limit import asked_limits
 from workbench.probe.measuring.measure import SLOW_S
 from workbench.probe.predicting.predict import forget, predict
-from workbench.spec import Cell, Point
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import DEVICES
+from workbench.vocabulary.errors import Unsupported
+from workbench.vocabulary.sweep import Point
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 RATE_SECONDS = 0.3

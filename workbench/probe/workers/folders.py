@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workbench.errors import RequestError
+from workbench.vocabulary.errors import RequestError
 
 
 def check_folder(folder: Path, option: str) -> None:

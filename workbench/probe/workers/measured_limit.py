@@ -6,8 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from workbench.devices import DEVICES, entry_of
-from workbench.errors import Failure, RequestError, Unsupported
 from workbench.lvlm.build import visual_unit
 from workbench.probe.counting.allocator import CARD, HOST, Allocator, allocator_of
 from workbench.probe.counting.states import check_states
@@ -25,8 +23,12 @@ from workbench.probe.predicting.limit import Limit, predicted_bracket
 from workbench.probe.predicting.predict import cap_bytes
 from workbench.probe.predicting.search import MAX_FAILURES, Found, search
 from workbench.probe.workers.client import Client
-from workbench.record import Record, Status
-from workbench.spec import Cell, Point, Protocol, make_point
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.devices import DEVICES, entry_of
+from workbench.vocabulary.errors import Failure, RequestError, Unsupported
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.sweep import Point, make_point
 
 MOST_READY = 6
 """Workers that are made ready ahead of their trials on a card; a trial there takes seconds, and a

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from workbench.probe.machine import environment
-from workbench.record import Environment
+from workbench.vocabulary.record import Environment
 
 
 @dataclass(frozen=True)

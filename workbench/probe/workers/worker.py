@@ -58,7 +58,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    from workbench.errors import RequestError
+    from workbench.vocabulary.errors import RequestError
 
     if isinstance(error, RequestError):
         return {"request_error": str(error)}
@@ -80,7 +80,7 @@ def _base_bytes() -> int:
 
     from workbench.probe.machine.memory_limit import held_bytes
     from workbench.probe.predicting.predict import predict
-    from workbench.spec import Cell
+    from workbench.vocabulary.cell import Cell
 
     predict(Cell(num_visual=1), "cpu")
     a = torch.ones(512, 512)
@@ -91,13 +91,13 @@ def _base_bytes() -> int:
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     """A point, its device and limit, folders and ceilings -> a record."""
-    from workbench.errors import RequestError
     from workbench.probe.machine.environment import device_name, environment
     from workbench.probe.machine.memory_limit import limited
     from workbench.probe.measuring.measure import measure
     from workbench.probe.predicting.predict import predict
-    from workbench.record import Ceiling, Record, Status
-    from workbench.spec import Point
+    from workbench.vocabulary.errors import RequestError
+    from workbench.vocabulary.record import Ceiling, Record, Status
+    from workbench.vocabulary.sweep import Point
 
     point = Point.model_validate(request["point"])
     device, limit, trace = request["device"], request["limit"], request["trace"]
@@ -161,7 +161,7 @@ def _check(request: dict[str, Any]) -> None:
     from workbench.lvlm.models import resolve
     from workbench.lvlm.towers import tower_of
     from workbench.probe.predicting.predict import cap_bytes
-    from workbench.spec import Cell
+    from workbench.vocabulary.cell import Cell
 
     for fields in request["cells"]:
         cell = Cell.model_validate(fields)
@@ -176,7 +176,7 @@ def _prepare(request: dict[str, Any]) -> None:
     """Check ``cell`` and trace one like it, smaller: what is imported on the way stays."""
     from workbench.lvlm.build import visual_unit
     from workbench.probe.predicting.predict import predict
-    from workbench.spec import Cell
+    from workbench.vocabulary.cell import Cell
 
     _check({"cells": [request["cell"]]})
     cell = Cell.model_validate(request["cell"])
@@ -185,7 +185,7 @@ def _prepare(request: dict[str, Any]) -> None:
 
 def _estimate(request: dict[str, Any]) -> list[list[float]]:
     from workbench.probe.workers.estimate import Kind, estimate
-    from workbench.spec import Point
+    from workbench.vocabulary.sweep import Point
 
     return estimate(
         [

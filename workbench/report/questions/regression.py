@@ -5,7 +5,6 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis import compare, environment_differences
-from workbench.errors import RequestError
 from workbench.figures import quantity
 from workbench.report.material import Material
 from workbench.report.page import Block, Section, Table
@@ -13,6 +12,7 @@ from workbench.report.question import QUESTIONS, Answer, Question
 from workbench.report.side import read_side
 from workbench.report.text import listed
 from workbench.report.words import plural
+from workbench.vocabulary.errors import RequestError
 
 METRIC = "time_s"
 MOST = 200

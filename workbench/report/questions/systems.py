@@ -10,7 +10,7 @@ from workbench.report.page import Table
 from workbench.report.question import QUESTIONS, Answer, Question
 from workbench.report.sentences import RAN, at_place, place, places, ratio_words
 from workbench.report.text import listed
-from workbench.systems import entry
+from workbench.vocabulary.systems import entry
 
 COLUMNS = (
     "system",

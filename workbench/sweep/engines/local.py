@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from workbench.probe.workers.client import Client
-from workbench.record import Record
 from workbench.sweep.plan import Task
+from workbench.vocabulary.record import Record
 
 
 class Deadline:

@@ -9,11 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from workbench.errors import Failure, RequestError
-from workbench.merge import merge
-from workbench.record import Status
-from workbench.spec import Point
 from workbench.store import Store
+from workbench.store.merge import merge
 from workbench.sweep.engines.slurm_check import Request, gpus_per_node
 from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line
 from workbench.sweep.engines.slurm_folder import Batch, Job, JobFile, Run, cell_id
@@ -21,6 +18,9 @@ from workbench.sweep.engines.slurm_job import Work, by_task, look_into
 from workbench.sweep.engines.slurm_states import State, States
 from workbench.sweep.plan import CellId, Task
 from workbench.sweep.schedule import shares
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.record import Status
+from workbench.vocabulary.sweep import Point
 
 POLL_S = 2.0
 MAX_POLL_S = 15.0

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workbench.errors import Failure, RequestError
-from workbench.files import shown
+from workbench.inputs.files import shown
 from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line, partition, run
+from workbench.vocabulary.errors import Failure, RequestError
 
 PROGRAMS = ("sbatch", "srun", "sinfo", "sacct", "scontrol")
 # File systems that a disk of one machine has; any other, as nfs, lustre or gpfs, may be shared.

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from workbench.errors import Failure, RequestError
+from workbench.vocabulary.errors import Failure, RequestError
 
 COMMAND_S = 60.0
 _UP = ("allocated", "completing", "idle", "mixed", "planned", "reserved")

@@ -29,9 +29,9 @@ from pydantic import (
     field_validator,
 )
 
-from workbench.errors import Failure, RequestError
-from workbench.files import read_bytes
-from workbench.spec import Point, Sweep
+from workbench.inputs.files import read_bytes
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.sweep import Point, Sweep
 
 MAX_BYTES = 2**28
 """Of a file in the folder: the largest holds some hundred thousand points."""

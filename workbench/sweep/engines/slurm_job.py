@@ -19,14 +19,14 @@ from typing import Any, NoReturn
 
 from workbench.probe.workers.client import Client
 from workbench.probe.workers.seat import Seat
-from workbench.record import Record, Status
-from workbench.spec import Point
 from workbench.store import Store
 from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.slurm_folder import Batch, Job, Run, cell_id
 from workbench.sweep.plan import CellId, Task, place, place_elsewhere
 from workbench.sweep.progress import Progress
 from workbench.sweep.run import environment_of
+from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.sweep import Point
 
 MAX_STRIKES = 2
 _ENDS = {

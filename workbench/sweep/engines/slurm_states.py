@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from workbench.errors import Failure
 from workbench.sweep.engines.slurm_cluster import ask
 from workbench.sweep.engines.slurm_folder import BatchFile, Job
+from workbench.vocabulary.errors import Failure
 
 if TYPE_CHECKING:
     from submitit.slurm.slurm import SlurmInfoWatcher

@@ -1,0 +1,1 @@
+"""A page a file, each with a ``render()``; importing one draws nothing."""

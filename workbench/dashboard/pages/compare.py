@@ -1,0 +1,238 @@
+"""Compare: two runs cell by cell, only what differs, with the interval of each ratio."""
+
+from typing import NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis import compare, environment_differences, systems_of
+from workbench.analysis.thin import thin
+from workbench.dashboard.controls import one, subject_of_many
+from workbench.dashboard.reading import Data, kinds_of
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import answer, data, opened, say_thinned, stores_here
+from workbench.figures import agreement, looks
+from workbench.report.sentences import place, places
+from workbench.report.text import listed, markdown
+from workbench.report.words import plural, spread
+from workbench.store import RunInfo
+from workbench.vocabulary.record import METRICS as METRIC_OF
+from workbench.vocabulary.units import AXIS_UNITS
+
+METRICS = {"time": "time_s", "memory": "peak_bytes", "FLOPs": "flops"}
+TOLERANCE = 0.02
+SHOWN = {
+    "verdict": "verdict",
+    "series": "system",
+    "num_visual": "|V|",
+    "ratio": "new over old",
+    "low": "from",
+    "high": "to",
+    "old": "old",
+    "new": "new",
+    "note": "note",
+    "model": "model",
+    "scope": "scope",
+    "pass": "pass",
+    "source": "source",
+    "device": "device",
+}
+VERDICTS = ("slower", "faster", "can't tell", "same")
+MOST = 2_000
+"""Rows of the table; the download holds all."""
+
+
+class Side(NamedTuple):
+    """A run and the store that holds it."""
+
+    store: Data
+    run: RunInfo
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The records of the run, without metrics."""
+        return self.store.frame[self.store.frame["run"] == self.run.id]
+
+
+def render() -> None:
+    """Draw the page."""
+    here = data(choose_run=False)
+    st.title("What changed between two runs?")
+    top = st.container()
+    sides = _sides(here)
+    if sides is None:
+        st.info(
+            "This store holds one run, and a comparison takes two. Sweep again after a change"
+            " (`--new-run`), or pick the store of before as the old one."
+        )
+        return
+    old, new = sides
+    metric = METRICS[one("Compare", list(METRICS), "compared")]
+    _environments(old.run, new.run)
+    table = _compared(old, new, metric)
+    known = table[table["ratio"].notna()]
+    with top:
+        answer([_top(table, known, metric)], f"{old.run.id} against {new.run.id}")
+    if len(known):
+        drawn = thin(known, ("ratio",), lines=("series", "source", "device"))
+        notes = drawn["verdict"] + drawn["note"].map(lambda note: f", {note}" if note else "")
+        drawn = drawn.assign(note=notes)
+        systems = (side.store.once("systems", side.store.frame, systems_of) for side in sides)
+        found = looks(dict.fromkeys(each for some in systems for each in some))
+        show(agreement(drawn, found, theme(), "new over old", TOLERANCE), "compare", table)
+        say_thinned(drawn, known)
+        st.caption(_caption(known, metric))
+    else:
+        st.info(
+            "The two runs have no cell in common that ran in both: they measured different things."
+            " Pick others, or sweep again after a change (`--new-run`)."
+        )
+        return
+    counts = table["verdict"].value_counts()
+    st.markdown(" · ".join(f"**{counts[v]:,}** {v}" for v in VERDICTS if v in counts))
+    _differing(table, metric)
+
+
+def _top(table: pd.DataFrame, known: pd.DataFrame, metric: str) -> str:
+    """How many cells became slower or faster, and by how much at most."""
+    if known.empty:
+        return "These two runs share no cell, so nothing is compared."
+    name = METRIC_OF[metric].label
+    counts = table["verdict"].value_counts()
+    changed = known[known["verdict"].isin(["slower", "faster"])]
+    words = listed([f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if verdict in counts])
+    if changed.empty:
+        return f"{name} of {plural(len(known), 'cell')}: {words}."
+    far = changed["ratio"].where(changed["ratio"] >= 1, 1 / changed["ratio"])
+    most = changed.assign(far=far).sort_values("far").iloc[-1]
+    return (
+        f"{name} of {plural(len(known), 'cell')}: {words}; most changed"
+        f" {most['series']} at |V| = {most['num_visual']:,}, {most['ratio']:.2f}× of before."
+    )
+
+
+def _caption(known: pd.DataFrame, metric: str) -> str:
+    """What was compared, on what, with how many samples."""
+    about = METRIC_OF[metric]
+    words = [
+        f"{about.label} ({about.convention}), new over old: {plural(len(known), 'cell')} of"
+        f" {listed(sorted(known['model'].unique()))},"
+        f" {listed([place(*each) for each in places(known)])}."
+    ]
+    counts = pd.concat([known["old_num_samples"], known["new_num_samples"]]).dropna()
+    if counts.max() > 0:
+        words.append(
+            f"Medians of {spread(counts, 'sample')}; bars are the 95 % interval of their ratio."
+        )
+    words.append(f"The grey band is {100 * TOLERANCE:g} % about equal.")
+    return markdown(" ".join(words))
+
+
+def _sides(here: Data) -> tuple[Side, Side] | None:
+    """The two runs that the reader picked, the newest two at first; None where there is one."""
+    names = [here.name, *(name for name in stores_here() if name != here.name)]
+    first, second, third = st.columns(3)
+    with first:
+        name = here.name
+        if len(names) > 1:
+            name = str(
+                st.selectbox("Store of the old run", names, key="old_store", bind="query-params")
+            )
+    there = here if name == here.name else opened(name, stores_here()[name])
+    if there is here and len(here.runs) < 2:
+        return None
+    before, after = _comparable(there, here)
+    with second:
+        old = _run(there, "Old run", "old", before)
+    with third:
+        new = _run(here, "New run", "new", after)
+    return Side(there, old), Side(here, new)
+
+
+def _comparable(there: Data, here: Data) -> tuple[str, str]:
+    """The newest two runs that share a cell; the newest two where none do."""
+    older, newer = ([run.id for run in store.runs] for store in (there, here))
+    held = {store.name: _cells(store) for store in (there, here)}
+    for new in reversed(newer):
+        for old in reversed(older):
+            if there is here and older.index(old) >= newer.index(new):
+                continue
+            if held[there.name].get(old, set()) & held[here.name].get(new, set()):
+                return old, new
+    return (older[-2] if there is here else older[-1]), newer[-1]
+
+
+def _cells(store: Data) -> dict[str, set[tuple[str, str, str]]]:
+    """What each run holds: (key, source, device) of every record that ran."""
+    rows = store.frame.loc[store.frame["status"] == "ok", ["run", "key", "source", "device"]]
+    return {
+        str(run): set(own[["key", "source", "device"]].itertuples(index=False, name=None))
+        for run, own in rows.groupby("run", sort=False)
+    }
+
+
+def _run(store: Data, label: str, key: str, first: str) -> RunInfo:
+    runs = {run.id: run for run in store.runs}
+    names = list(runs)
+    return runs[
+        str(st.selectbox(label, names, index=names.index(first), key=key, bind="query-params"))
+    ]
+
+
+def _environments(before: RunInfo, after: RunInfo) -> None:
+    differences = environment_differences(before.environment, after.environment)
+    if differences:
+        lines = "\n".join(f"- {markdown(line)}" for line in differences)
+        st.warning(f"The environments differ, so a change may be theirs:\n\n{lines}")
+
+
+def _compared(old: Side, new: Side, metric: str) -> pd.DataFrame:
+    both = pd.concat([old.rows.assign(side="old"), new.rows.assign(side="new")])
+    against = f"kinds, and of {old.store.identity(old.rows)}"
+    both = subject_of_many(both, new.store.once(against, new.rows, lambda _: kinds_of(both)))
+    before, after = (both[both["side"] == s].drop(columns="side") for s in ("old", "new"))
+    return new.store.once(
+        f"{metric} against {old.store.identity(before)}",
+        after,
+        lambda rows: _judged(old.store, before, new.store, rows, metric),
+    )
+
+
+def _judged(
+    old: Data, before: pd.DataFrame, new: Data, after: pd.DataFrame, metric: str
+) -> pd.DataFrame:
+    was, now = (
+        {identity[1:]: values for identity, values in store.samples(rows).items()}
+        if metric == "time_s"
+        else {}
+        for store, rows in ((old, before), (new, after))
+    )
+    found = compare(old.whole(before), new.whole(after), was, now, metric, TOLERANCE)
+    return found.astype({"ratio": "float64", "low": "float64", "high": "float64"})
+
+
+def _differing(table: pd.DataFrame, metric: str) -> None:
+    """The cells that are not the same, those that changed most first."""
+    differs = table[table["verdict"] != "same"]
+    far = differs["ratio"].where(differs["ratio"] >= 1, 1 / differs["ratio"])
+    rank = differs["verdict"].map(VERDICTS.index)
+    differs = differs.assign(rank=rank, far=far).sort_values(
+        ["rank", "far"], ascending=[True, False], kind="stable"
+    )
+    words = "Cells that are the same, within 2 % with 95 % confidence, are left out."
+    if len(differs) > MOST:
+        words += f" The table shows {MOST:,} of {len(differs):,}, the largest changes first."
+    st.caption(words)
+    unit, base = AXIS_UNITS[METRIC_OF[metric].unit]
+    shown = differs.head(MOST)[list(SHOWN)]
+    shown = shown.assign(**{name: pd.to_numeric(shown[name]) / base for name in ("old", "new")})
+    names = SHOWN | {name: f"{name}, {unit}" for name in ("old", "new")}
+    number = st.column_config.NumberColumn
+    formats = dict.fromkeys(("new over old", "from", "to"), "%.3f")
+    formats |= {"|V|": "localized", names["old"]: "%.4g", names["new"]: "%.4g"}
+    st.dataframe(
+        shown.rename(columns=names),
+        hide_index=True,
+        width="stretch",
+        column_config={name: number(format=words) for name, words in formats.items()},
+    )

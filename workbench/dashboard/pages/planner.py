@@ -1,0 +1,361 @@
+"""Planner: will it fit, how long does it take, what does it cost; each system side by side."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis import attention_name
+from workbench.dashboard.controls import one
+from workbench.dashboard.plan import (
+    FUSED,
+    Answer,
+    Ask,
+    Price,
+    System,
+    advice,
+    asked_first,
+    best_of,
+    certainty,
+    cost,
+    fits,
+    peak_of,
+    predicted,
+    systems,
+)
+from workbench.dashboard.predictor import Predictors
+from workbench.dashboard.shell import STYLE, answer, frame_at_hand
+from workbench.dashboard.thresholds_held import measured_threshold
+from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
+from workbench.figures import quantity
+from workbench.report.text import listed, markdown
+from workbench.report.words import plural
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.devices import DEVICES
+from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.fields import MAX_TOKENS
+
+MODEL, DEVICE = "mistral-7b-v0.3", "h100-80gb"
+FIRST_SYSTEMS = ("s_attn", "d_attn", "himix")
+PASSES = {"train": "a training step", "forward": "a prefill", "decode": "one decoded token"}
+KINDS = {"working": "temporary tensors", "inputs": "the inputs"}
+"""Kinds of memory whose name alone says little."""
+AT_ONCE = 8
+"""Questions that wait for a predictor."""
+COUNT = 1_000
+"""Iterations of which the cost is told."""
+
+
+@st.cache_resource(show_spinner=False)
+def _predictors() -> Predictors:
+    return Predictors()
+
+
+def _ask(predictors: Predictors, device: str, do: str, cell: Cell) -> Answer:
+    fields = cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    fields["num_visual"] = 1 if do == "limit" else cell.num_visual
+    return predictors.ask({"do": do, "cell": fields, "device": device})
+
+
+def render() -> None:
+    """Draw the page."""
+    st.html(STYLE)
+    held = frame_at_hand()
+    st.title("Will it fit, and what does it cost?")
+    top = st.container()
+    try:
+        with st.spinner("The predictor starts; the first time it loads torch."):
+            names = _predictors().ask({"do": "names"})
+    except Failure as error:
+        st.warning(f"{markdown(error)}. Predictions need torch: `pip install torch transformers`.")
+        return
+    chosen = _choose(names)
+    if chosen is None:
+        return
+    cell, device, price, seen, picked = chosen
+    ask = partial(_ask, _predictors(), device)
+    cell, rounded = _whole_images(cell, ask)
+    place = "one card" if cell.world_size == 1 else f"each of {cell.world_size:,} cards"
+    st.markdown(
+        markdown(
+            f"{cell.num_visual:,} visual tokens: {seen.said(cell.num_visual)}.{rounded}"
+            f" Predicted for {PASSES[cell.pass_]} on {place}, logits of {cell.logits}"
+            " rows: nothing"
+            " is measured here."
+        )
+    )
+    try:
+        with st.spinner("Predicting …"):
+            _side_by_side(cell, ask, price, seen, picked, top, device, held)
+    except Failure as error:
+        st.error(markdown(error))
+
+
+def _choose(names: Answer) -> tuple[Cell, str, Price | None, Eye, list[System]] | None:
+    """The controls and what they ask for; None, with its line, where that is impossible."""
+    first, second, third = st.columns(3, gap="medium")
+    with first:
+        models = sorted(names["models"])
+        model = st.selectbox(
+            "Model", models, index=models.index(MODEL), key="model", bind="query-params"
+        )
+        cards = [name for name, card in DEVICES.items() if card.capacity_bytes]
+        device = st.selectbox(
+            "Card", cards, index=cards.index(DEVICE), key="device", bind="query-params"
+        )
+        pass_ = one("For", list(PASSES), "pass")
+    with second:
+        given = one("Look at", ("images", "video", "tokens"), "look_at")
+        count = _amount(given)
+        seen = eye(str(model), with_fps=given == "video")
+    with third:
+        options = _options(pass_)
+        price = _price()
+    attentions = sorted(names["attentions"], key=lambda n: (n != "s_attn", n))
+    picked = st.pills(
+        "Systems",
+        attentions,
+        selection_mode="multi",
+        default=list(FIRST_SYSTEMS),
+        format_func=attention_name,
+        key="attentions",
+        bind="query-params",
+    )
+    kernels = ["fused", *(name for name in names["kernels"] if name != "eager")]
+    kernel = one(
+        "Kernel",
+        kernels,
+        "kernel",
+        help=f"fused: the first of {listed(FUSED)} that serves the model",
+    )
+    if seen is None:
+        return None
+    visual = {
+        "tokens": lambda: int(count),
+        "images": lambda: int(count) * seen.per_image,
+        "video": lambda: seen.of_minutes(count),
+    }[given]()
+    if visual > MAX_TOKENS:
+        st.error(f"{visual:,} visual tokens: at most {MAX_TOKENS:,} make a cell.")
+        return None
+    try:
+        cell = make_cell(
+            model=model,
+            num_visual=visual,
+            **{"pass": pass_},
+            **options,
+            logits="text" if pass_ == "train" else "all",
+        )
+    except RequestError as error:
+        st.error(markdown(error))
+        return None
+    return cell, str(device), price, seen, systems(list(picked or FIRST_SYSTEMS), str(kernel))
+
+
+def _price() -> Price | None:
+    """What a card costs an hour, once both the number and its currency are given."""
+    left, right = st.columns([2, 1])
+    with left:
+        amount = st.number_input(
+            "Price of a card for an hour",
+            0.0,
+            None,
+            None,
+            key="price",
+            bind="query-params",
+            placeholder="what your provider charges",
+            format="%g",
+        )
+    with right:
+        currency = st.text_input(
+            "Currency", key="currency", bind="query-params", placeholder="EUR", max_chars=8
+        )
+    if amount is not None and not currency:
+        st.caption("Give the currency too, and costs are shown.")
+    return Price(amount, currency) if amount is not None and currency else None
+
+
+def _whole_images(cell: Cell, ask: Ask) -> tuple[Cell, str]:
+    """The cell with as many visual tokens as its tower can make, at least; and that in words."""
+    if cell.scope != "lvlm":
+        return cell, ""
+    unit = ask("unit", cell).get("unit", 1)
+    images = -(-cell.num_visual // unit)
+    if images * unit == cell.num_visual:
+        return cell, ""
+    words = (
+        f" The model's own tower makes {unit:,} tokens of an image: rounded up from"
+        f" {cell.num_visual:,} to {plural(images, 'whole image')} of {unit:,}."
+    )
+    return cell.replace(num_visual=images * unit), words
+
+
+def _amount(given: str) -> float:
+    if given == "images":
+        return st.number_input("Images", 1, 1_000_000, 64, key="images", bind="query-params")
+    if given == "video":
+        return st.number_input(
+            "Minutes",
+            0.01,
+            float(MOST_MINUTES),
+            10.0,
+            key="minutes",
+            bind="query-params",
+            format="%g",
+        )
+    return st.number_input(
+        "Visual tokens |V|", 0, MAX_TOKENS, 74_000, key="visual", bind="query-params"
+    )
+
+
+def _options(pass_: str) -> dict[str, Any]:
+    left, right = st.columns(2)
+    with left:
+        batch = st.number_input("Batch", 1, 4096, 1, key="batch", bind="query-params")
+        text = st.number_input(
+            "Text tokens |T|", 1, 1_000_000, 400, key="text", bind="query-params"
+        )
+    found: dict[str, Any] = {"scope": "decoder", "batch": int(batch), "num_text": int(text)}
+    with right:
+        tower = st.toggle(
+            "Tower too",
+            key="tower",
+            bind="query-params",
+            help="Scope lvlm: SigLIP, the adapter and the decoder",
+        )
+        if tower:
+            found["scope"] = "lvlm"
+        if pass_ == "train":
+            found["checkpoint"] = st.toggle(
+                "Checkpointing", True, key="checkpoint", bind="query-params"
+            )
+            zero = st.selectbox(
+                "ZeRO stage", (0, 1, 2, 3), index=3, key="zero", bind="query-params"
+            )
+            gpus = st.number_input("Cards", 1, 1_000_000, 32, key="cards", bind="query-params")
+            found |= {"zero": int(zero or 0), "world_size": int(gpus)}
+    return found
+
+
+def _side_by_side(
+    cell: Cell,
+    ask: Ask,
+    price: Price | None,
+    seen: Eye,
+    picked: Sequence[System],
+    top: Any,
+    device: str,
+    held: pd.DataFrame | None,
+) -> None:
+    """A column for each system: the predictions of all first, then what takes longer."""
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        _draw(
+            [pool.submit(predicted, cell, system, ask) for system in picked],
+            ask,
+            price,
+            seen,
+            pool,
+            top,
+            device,
+            held,
+        )
+    finally:
+        # The reader may have moved on: what nobody waits for is not asked.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _draw(
+    answers: Sequence[Future[tuple[Cell, Answer]]],
+    ask: Ask,
+    price: Price | None,
+    seen: Eye,
+    pool: Executor,
+    top: Any,
+    device: str,
+    held: pd.DataFrame | None,
+) -> None:
+    columns = st.columns(len(answers), border=True)
+    shown = []
+    for coming, column in zip(answers, columns, strict=True):
+        with column:
+            own, found = coming.result()
+            st.markdown(f"**{attention_name(own.attention)} · {own.kernel}**")
+            _verdict(own, found, price)
+            shown.append((own, found, st.container(), st.container()))
+    tight = [(own, found, more) for own, found, _, more in shown if found.get("status") == "oom"]
+    with top:
+        answer([best_of([(own, found) for own, found, *_ in shown])])
+    for own, *_ in tight:
+        for change in asked_first(own):
+            pool.submit(ask, "predict", change)
+    runs = [(own, place) for own, found, place, _ in shown if found.get("status") in ("ok", "oom")]
+    limits = [pool.submit(ask, "limit", own) for own, _ in runs]
+    for own, found, more in tight:
+        with more:
+            st.markdown("**To make it fit**")
+            for line in advice(own, found, ask):
+                st.markdown(f"- {line}")
+    for (own, place), limit in zip(runs, limits, strict=True):
+        with place:
+            _largest(limit.result(), seen)
+            _measured(held, own, device)
+
+
+def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
+    status = answer.get("status")
+    if status not in ("ok", "oom"):
+        st.markdown(":orange-badge[:material/block: cannot run]")
+        st.markdown(markdown(answer.get("error") or "no answer"))
+        return
+    st.markdown(
+        ":green-badge[:material/check: fits]"
+        if fits(answer)
+        else ":red-badge[:material/close: does not fit]"
+    )
+    peak, capacity = peak_of(answer), answer["details"].get("capacity_bytes")
+    if peak is not None and capacity:
+        st.progress(min(peak / capacity, 1.0))
+        st.markdown(f"peak **{quantity(peak, 'B')}** of {quantity(capacity, 'B')}")
+    seconds = answer["metrics"].get("time_s")
+    bound = any(str(flag).startswith("uncalibrated") for flag in answer["flags"])
+    words = ("at least " if bound else "") if fits(answer) else "if it fitted, "
+    st.markdown(
+        f"{words}**{quantity(seconds, 's')}** for {plural(cell.batch, 'sample')}"
+        + ("" if cell.world_size == 1 else " on each card")
+    )
+    for words in certainty(answer["flags"]):
+        st.caption(markdown(words))
+    paid = cost(seconds, price.amount, cell.world_size, COUNT) if price and fits(answer) else None
+    if price and paid is not None:
+        at_least = "at least " if bound else ""
+        st.markdown(
+            f"{at_least}**{paid:,.2f} {markdown(price.currency)}** for {COUNT:,} iterations on"
+            f" {plural(cell.world_size, 'card')}"
+        )
+
+
+def _measured(held: pd.DataFrame | None, cell: Cell, device: str) -> None:
+    """The threshold that the store at hand has of this very cell, where it was measured."""
+    found = None if held is None else measured_threshold(held, cell, device)
+    if found is not None:
+        st.markdown(markdown(found))
+
+
+def _largest(answer: Answer, seen: Eye) -> None:
+    if "error" in answer:
+        st.caption(f"Largest that fits: {markdown(answer['error'])}")
+    elif answer["max_visual"] is None:
+        st.markdown("Nothing fits, not even without an image.")
+    else:
+        largest = answer["max_visual"]
+        st.markdown(
+            markdown(
+                f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)}),"
+                " most of the memory there is"
+                f" {KINDS.get(answer['stopped_by'], answer['stopped_by'])}"
+            )
+        )

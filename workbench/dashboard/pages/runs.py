@@ -1,0 +1,210 @@
+"""Runs: every record in a table to filter, with its reasons and the command that repeats it."""
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis import kinds
+from workbench.dashboard.controls import several
+from workbench.dashboard.notes import editors, with_notes
+from workbench.dashboard.reading import Data
+from workbench.dashboard.save import csv_of
+from workbench.dashboard.shell import answer, data
+from workbench.dashboard.uploads import upload
+from workbench.figures import quantity
+from workbench.report.command import repeat
+from workbench.report.text import markdown
+from workbench.report.view import identities
+from workbench.report.words import endings, plural
+from workbench.vocabulary.record import METRICS
+
+SHOWN = {
+    "status": "status",
+    "source": "source",
+    "device": "device",
+    "model": "model",
+    "scope": "scope",
+    "pass": "pass",
+    "series": "system",
+    "num_visual": "|V|",
+    "flops": "TFLOP",
+    "peak_bytes": "peak, GiB",
+    "time_s": "s/it",
+    "num_samples": "samples",
+    "tags": "tags",
+    "note": "note",
+    "flags": "flags",
+    "error": "reason",
+    "started_at": "begun",
+    "run": "run",
+}
+SCALE = {"flops": 1e12, "peak_bytes": 2.0**30}
+TEXTS = (
+    "flags",
+    "error",
+    "model",
+    "series",
+    "device",
+    "status",
+    "scope",
+    "pass",
+    "run",
+    "note",
+    "tags",
+)
+"""The columns in which a word is looked for."""
+MOST = 5_000
+"""Rows that are sent to the browser; the downloads hold all."""
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("Which records are there?")
+    answer([_top(store.frame)])
+    upload()
+    rows = with_notes(store.frame, store.notes)
+    with st.container(horizontal=True, gap="medium"):
+        statuses = several("Status", sorted(rows["status"].unique()), "status")
+        sources = several("Source", sorted(rows["source"].unique()), "source_of_runs")
+        known = sorted(
+            {flag.partition(":")[0] for flags in rows["flags"].unique() for flag in flags}
+        )
+        flags = st.multiselect("Flags", known, key="flags", bind="query-params", placeholder="any")
+    words = st.text_input(
+        "Containing",
+        key="containing",
+        bind="query-params",
+        placeholder="a model, a system, a device, a flag, a tag …",
+    )
+    for column, picked in (("status", statuses), ("source", sources)):
+        rows = rows if len(picked) == rows[column].nunique() else rows[rows[column].isin(picked)]
+    rows = _containing(rows, str(words or ""))
+    if flags:
+        has = {
+            own
+            for own in rows["flags"].unique()
+            if not {flag.partition(":")[0] for flag in own}.isdisjoint(flags)
+        }
+        rows = rows[rows["flags"].isin(has)]
+    st.caption(
+        f"{plural(len(rows), 'record')} of {plural(store.frame['run'].nunique(), 'run')}"
+        + (f"; the first {MOST:,} are shown" if len(rows) > MOST else "")
+    )
+    if rows.empty:
+        st.info("No record matches. Clear the filter to see all.")
+        return
+    shown = store.whole(rows.head(MOST))
+    event = st.dataframe(
+        _table(shown),
+        hide_index=True,
+        width="stretch",
+        height=420,
+        key="records",
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config=_columns(),
+    )
+    _downloads(store, rows)
+    chosen = event.selection.rows
+    if chosen:
+        _one(store, shown.iloc[chosen])
+        editors(store, shown.iloc[chosen[0]])
+    else:
+        st.caption("Tick a record for its flags, its metrics and the command that repeats it.")
+
+
+def _top(frame: pd.DataFrame) -> str:
+    """How many records, and how they ended."""
+    runs = plural(frame["run"].nunique(), "run")
+    return f"{plural(len(frame), 'record')} of {runs}: {endings(frame)}."
+
+
+def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
+    """The rows in whose text every word occurs."""
+    if not words.strip():
+        return rows
+    # Many rows say the same in all of these columns.
+    codes, distinct, _ = kinds(rows, TEXTS)
+    keep = []
+    for flags, *texts in distinct.itertuples(index=False):
+        said = " ".join([*flags, *(str(text) for text in texts if not pd.isna(text))]).lower()
+        keep.append(all(word in said for word in words.lower().split()))
+    return rows[np.array(keep)[codes]]
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    table = rows[list(SHOWN)].copy()
+    for name, size in SCALE.items():
+        table[name] = pd.to_numeric(table[name]) / size
+    table["flags"] = table["flags"].map("; ".join)
+    return table.rename(columns=SHOWN)
+
+
+def _columns() -> dict[str, object]:
+    number = st.column_config.NumberColumn
+    return {
+        "|V|": number(format="localized"),
+        "TFLOP": number(format="%.4g"),
+        "peak, GiB": number(format="%.4g"),
+        "s/it": number(format="%.4g"),
+        "samples": number(format="%d"),
+    }
+
+
+def _downloads(store: Data, rows: pd.DataFrame) -> None:
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV",
+            lambda: csv_of(store.whole(rows)),
+            "records.csv",
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.download_button(
+            "Parquet",
+            lambda: _parquet(store.whole(rows)),
+            "records.parquet",
+            "application/vnd.apache.parquet",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+
+
+def _parquet(rows: pd.DataFrame) -> bytes:
+    flat = rows.assign(flags=rows["flags"].map("; ".join))
+    # Columns of mixed Python objects have no Parquet type; as text they keep what they say.
+    mixed = dict.fromkeys(flat.select_dtypes("object").columns, "str")
+    return bytes(flat.astype(mixed).to_parquet(index=False))
+
+
+def repeats(store: Data, rows: pd.DataFrame) -> str:
+    """The command that runs the cell of the one row again."""
+    # The row itself leaves out what makes no difference, which may be what makes the cell valid.
+    (record,) = store.details.some(identities(rows)).values()
+    return repeat(record)
+
+
+def _one(store: Data, rows: pd.DataFrame) -> None:
+    """Everything about the one row."""
+    row = rows.iloc[0]
+    st.subheader(f"{markdown(row['series'])} at |V| = {row['num_visual']:,}")
+    left, right = st.columns([3, 2])
+    with left:
+        st.code(repeats(store, rows), language="bash", wrap_lines=True)
+        if isinstance(row["error"], str):
+            st.warning(markdown(row["error"]))
+        for flag in row["flags"]:
+            st.markdown(f"- {markdown(flag)}")
+    with right:
+        known = [
+            (metric.label, quantity(row[name], metric.unit, 4), metric.convention)
+            for name, metric in METRICS.items()
+            if name in row and not pd.isna(row[name])
+        ]
+        st.dataframe(
+            pd.DataFrame(known, columns=["metric", "value", "convention"]),
+            hide_index=True,
+            width="stretch",
+        )

@@ -1,0 +1,166 @@
+"""Scaling: FLOPs, peak memory and seconds over |V|, with the fitted terms."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis.thin import thin
+from workbench.dashboard.answers import verdict_of
+from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.reading import Data
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import answer, data, fold, say_thinned
+from workbench.dashboard.tokens import READINGS, eye, reading
+from workbench.figures import (
+    SCALING_METRICS,
+    TOKENS,
+    Axes,
+    Crossing,
+    Reading,
+    multiples,
+    scaling,
+)
+from workbench.report.fits import fit_rows
+from workbench.report.sentences import Pair, answers, places
+from workbench.report.text import markdown
+from workbench.report.verdict import telling_systems
+from workbench.report.words import figure_caption
+from workbench.vocabulary.record import METRICS as KNOWN
+from workbench.vocabulary.systems import entry
+
+METRICS = {
+    "all three": SCALING_METRICS,
+    "FLOPs": ("flops",),
+    "memory": ("peak_bytes",),
+    "time": ("time_s",),
+}
+BOTH = "both"
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("How does it scale?")
+    top = st.container()
+    all_models = _all_models(store.frame)
+    rows = subject(store, all_models)
+    if not all_models:
+        verdict = verdict_of(store, rows, *places(rows)[0])
+        with top:
+            answer([verdict.growth(), *verdict.turns()])
+    metrics, rows, axes, unit = _choose(rows)
+    if rows[list(metrics)].isna().all(axis=None):
+        st.info(
+            "None of these cells has a figure: nothing ran. **Runs** lists each with its reason."
+        )
+        return
+    fits, curves = store.fit(rows, SCALING_METRICS)
+    drawn = thin(rows, metrics, len(metrics))
+    near = store.capacities(rows)
+    if all_models:
+        for metric in metrics:
+            figure = multiples(drawn, curves, store.looks, theme(), metric, axes, near, unit)
+            st.markdown(f"**{KNOWN[metric].label}**")
+            show(figure, f"scaling-{metric.replace('_', '-')}", rows)
+    else:
+        crossings = _crossings(store.pairs(rows))
+        figure = scaling(drawn, curves, store.looks, theme(), metrics, axes, near, unit, crossings)
+        show(figure, "scaling", rows)
+    say_thinned(drawn, rows)
+    caption = figure_caption(rows, metrics, bool(curves["low"].notna().any()))
+    st.caption(" ".join(markdown(sentence) for sentence in caption))
+    if not all_models:
+        _say(store, rows)
+        _terms(fits[fits["metric"].isin(metrics)])
+
+
+def _all_models(frame: pd.DataFrame) -> bool:
+    """Whether every model has a panel of its own."""
+    if frame["model"].nunique() < 2:
+        return False
+    return one("Models", ("one", "all, side by side"), "models") != "one"
+
+
+def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes, Reading]:
+    """The controls above the figure, and what they leave."""
+    with st.container(horizontal=True, gap="medium"):
+        metrics = METRICS[one("Show", list(METRICS), "metric")]
+        sources = sorted(rows["source"].unique())
+        source = one("Source", [BOTH, *sources], "source") if len(sources) > 1 else BOTH
+        log_x = one("|V| axis", ("log", "linear"), "x") == "log"
+        log_y = one("Value axis", ("log", "linear"), "y") == "log"
+        kind = one("|V| in", READINGS, "unit")
+    unit = TOKENS
+    if kind != READINGS[0]:
+        with st.container(horizontal=True, gap="medium"):
+            seen = eye(str(rows["model"].iloc[0]), with_fps=kind == READINGS[2])
+        unit = reading(kind, seen)
+    rows = rows if source == BOTH else rows[rows["source"] == source]
+    systems = several("Systems", _of_group(rows), "systems")
+    return metrics, rows[rows["series"].isin(systems)], Axes(log_x, log_y), unit
+
+
+GROUPS = ("all", "exact", "approximate", "reducers")
+
+
+def _of_group(rows: pd.DataFrame) -> list[str]:
+    """The systems of the group that the reader picked, those that every figure needs first.
+
+    The S-Attn baselines stay in every group. A name without an entry is in ``all`` alone.
+    """
+    names = telling_systems(rows)
+    facts = rows.drop_duplicates("series").set_index("series")[["attention", "reduce"]]
+    group = {name: _group(*facts.loc[name]) for name in names}
+    there = [each for each in GROUPS[1:] if each in group.values()]
+    if len(there) < 2:
+        return names
+    picked = one("Group", ("all", *there), "group")
+    kept = [
+        n for n in names if picked in ("all", group[n]) or facts.loc[n, "attention"] == "s_attn"
+    ]
+    return kept
+
+
+def _group(attention: str, reducer: object) -> str:
+    """exact, approximate, or reducers where a reducer stands before the system."""
+    if isinstance(reducer, str):
+        return "reducers"
+    known = entry("attention", attention)
+    return "" if known is None else known.group
+
+
+def _crossings(found: Sequence[Pair]) -> list[Crossing]:
+    """Where a system's curve becomes lower than a baseline's."""
+    rows = [row for pair in found for row in pair.values() if row["attention"] != "s_attn"]
+    return [
+        Crossing(
+            row["metric"],
+            row["series"],
+            row["source"],
+            row["device"],
+            row["baseline_series"],
+            float(row["crosses_at"]),
+        )
+        for row in rows
+        if not pd.isna(row["crosses_at"])
+    ]
+
+
+def _say(store: Data, rows: pd.DataFrame) -> None:
+    fold(answers(rows, store.pairs(rows)), "Every comparison in words")
+
+
+def _terms(fits: pd.DataFrame) -> None:
+    st.subheader("The fitted terms: a + b·|V| + c·|V|²")
+    columns, cells = fit_rows(fits)
+    st.dataframe(
+        pd.DataFrame(list(cells), columns=list(columns)),
+        hide_index=True,
+        width="stretch",
+        height="content",
+    )
+    st.caption(
+        "Least squares weighted by 1/y², so that every point counts by its relative error; in "
+        "parentheses the 95 % interval. The shape is the smallest that the points do not refute."
+    )

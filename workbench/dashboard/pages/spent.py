@@ -1,0 +1,166 @@
+"""Where the time goes: by part and by operator, from stored traces or as predicted."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from workbench.dashboard.answers import choose_place
+from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.reading import Data
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import answer, data
+from workbench.dashboard.stores import sibling_store
+from workbench.figures import in_order, quantity, spent
+from workbench.report.sentences import at_place, place
+from workbench.report.spent import KINDS, NUMBERS, PREDICTED, spent_of, trace_file
+from workbench.report.text import listed, markdown
+from workbench.report.verdict import telling_systems
+from workbench.report.view import identities
+from workbench.report.words import setting
+from workbench.store import RecordId
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.record import Record
+
+UNITS = {"time_s": "s", "flops": "FLOP", "bytes": "B", "calls": "1"}
+HEADS = {"time_s": "time", "flops": "FLOPs", "bytes": "bytes moved", "calls": "calls"}
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("Where does the time go?")
+    rows = subject(store)
+    top = st.container()
+    with st.container(horizontal=True, gap="medium"):
+        chosen = choose_place(rows)
+        where = place(*chosen)
+        by = one("By", KINDS, "by")
+        share = one("Bars", ("seconds", "share"), "bars") == "share"
+    rows = at_place(rows, *chosen)
+    rows = rows[rows["time_s"].notna()]
+    systems = several("Systems", telling_systems(rows) if len(rows) else [], "systems")
+    rows = rows[rows["series"].isin(systems)]
+    if rows.empty:
+        st.info("No cell here has a time. **Runs** lists each with its reason.")
+        return
+    rows = rows[rows["num_visual"] == _size(rows)]
+    records = store.details.some(identities(rows))
+    by_system = _newest(rows, records)
+    found = [spent_of(record).assign(system=name) for name, record in by_system.items()]
+    table = pd.concat(found, ignore_index=True)
+    table = table[table["by"] == by]
+    if table["time_s"].isna().all():
+        with top:
+            answer([_whole(rows)])
+        st.info(
+            f"No record here splits its seconds by {by}: they were measured without a trace."
+            " `workbench measure … --trace DIR` splits those of a cell that runs, and every"
+            " prediction for a card does: `workbench validate STORE --keep` adds them."
+        )
+        return
+    with top:
+        answer([_most(own, rows) for _, own in table.groupby("system", sort=False)], where)
+    show(spent(table, theme(), share), "time", table)
+    st.caption(_caption(rows, where, table))
+    _tables(table)
+    _traces(store, by_system)
+
+
+def _most(own: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What takes most of a system's iteration."""
+    first = own.sort_values("time_s", ascending=False).iloc[0]
+    return (
+        f"{first['system']} at |V| = {rows['num_visual'].iloc[0]:,}:"
+        f" {first['time_s'] / own['time_s'].sum():.0%} of the time goes to {first['name']}."
+    )
+
+
+def _whole(rows: pd.DataFrame) -> str:
+    """The seconds of an iteration, where nothing splits them."""
+    words = [
+        f"{row['series']} {quantity(row['time_s'], 's')}"
+        for row in rows.sort_values("time_s").to_dict("records")
+    ]
+    return f"An iteration at |V| = {rows['num_visual'].iloc[0]:,} takes {listed(words[:4])}."
+
+
+def _size(rows: pd.DataFrame) -> int:
+    """The |V| to look at: at first the largest that most systems have."""
+    counts = rows.groupby("num_visual")["series"].nunique()
+    sizes = [int(v) for v in counts.index]
+    first = int(counts[counts == counts.max()].index.max())
+    return int(
+        st.select_slider(
+            "|V|",
+            sizes,
+            value=first,
+            key="at",
+            bind="query-params",
+            format_func=lambda v: f"{v:,}",
+        )
+    )
+
+
+def _newest(rows: pd.DataFrame, records: Mapping[RecordId, Record]) -> dict[str, Record]:
+    """The record of each system, in the order of the legend."""
+    found = {
+        name: records[identity]
+        for name, identity in zip(rows["series"], identities(rows), strict=True)
+        if identity in records
+    }
+    return {name: found[name] for name in in_order(rows) if name in found}
+
+
+def _caption(rows: pd.DataFrame, where: str, table: pd.DataFrame) -> str:
+    guessed = sorted(set(table.loc[table["how"] == PREDICTED, "system"]))
+    how = "One iteration under torch's profiler, which makes it longer than the timed ones."
+    if len(guessed) == table["system"].nunique():
+        how = "Predicted, not traced: each operator takes the longer of computing and moving."
+    elif guessed:
+        how += f" Predicted, not traced: {listed(guessed)}."
+    at = f"|V| = {rows['num_visual'].iloc[0]:,}"
+    return markdown(f"{setting(rows)}, {where}, {at}. {how}")
+
+
+def _tables(table: pd.DataFrame) -> None:
+    for system, own in table.groupby("system", sort=False):
+        with st.expander(f"{markdown(system)}: {quantity(own['time_s'].sum(), 's')}"):
+            shown = {"name": own["name"]} | {
+                HEADS[name]: [quantity(v, UNITS[name]) for v in own[name]] for name in NUMBERS
+            }
+            st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch")
+
+
+def _traces(store: Data, by_system: Mapping[str, Record]) -> None:
+    """The trace files that lie beside the store, to open elsewhere."""
+    named = {name: trace_file(record) for name, record in by_system.items()}
+    found: dict[str, Path] = {}
+    lacking = []
+    for system, file in named.items():
+        if file is not None:
+            try:
+                found[system] = sibling_store(store.path, file)
+            except RequestError as error:
+                lacking.append(str(error))
+    if lacking:
+        more = f"; and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        st.caption(markdown(lacking[0] + more))
+    with st.container(horizontal=True):
+        for system, path in found.items():
+            st.download_button(
+                f"Trace of {markdown(system)}",
+                path.read_bytes,
+                path.name,
+                "application/json",
+                key=f"trace {system}",
+                on_click="ignore",
+                icon=":material/download:",
+            )
+    if found:
+        st.caption(
+            "Open a trace at ui.perfetto.dev (**Open trace file**; it stays in the browser), in"
+            " Chrome at chrome://tracing, or with `tensorboard --logdir FOLDER` and"
+            " torch-tb-profiler."
+        )

@@ -1,0 +1,149 @@
+"""Validation: what was predicted beside what was measured, for cells that have both."""
+
+import pandas as pd
+import streamlit as st
+
+from workbench.analysis.thin import thin
+from workbench.dashboard.controls import several, subject_of_many
+from workbench.dashboard.reading import kinds_of
+from workbench.dashboard.save import show, theme
+from workbench.dashboard.shell import answer, data, say_thinned
+from workbench.figures import agreement, in_order
+from workbench.report.text import listed, markdown
+from workbench.report.validation import TOLERANCE, both_sources, errors_by, with_both
+from workbench.report.view import same_card
+from workbench.report.words import plural, spread
+from workbench.vocabulary.calibration import calibration_for, packaged
+from workbench.vocabulary.devices import DEVICES, Device
+from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.units import digits
+
+EQUAL = 1e-5
+"""Relative error that is none."""
+PERCENT = {"median": "%.2f %%", "worst": "%.2f %%", "bias": "%+.2f %%"}
+
+
+def render() -> None:
+    """Draw the page."""
+    store = data()
+    st.title("Can the predictions be trusted?")
+    both = store.once("with both", store.frame, with_both)
+    both = subject_of_many(both, store.once("kinds", both, kinds_of))
+    pairs = store.once("pairs of sources", both, lambda rows: both_sources(store.whole(rows)))
+    if pairs.empty:
+        _shipped(store.frame)
+        st.info(
+            "No cell of this store is both measured and predicted, so its own errors are unknown. "
+            "`workbench validate STORE --keep` predicts every measured cell into the store, and "
+            "both stand here."
+        )
+        return
+    answer([_top(pairs, name) for name in ("time_s", "peak_bytes", "flops")], _who(pairs))
+    there = set(pairs["series"].unique())
+    order = [name for name in in_order(both) if name in there]
+    systems = several("Systems", order, "systems")
+    pairs = pairs[pairs["series"].isin(systems)]
+    title = "predicted over measured"
+    shown = both[both["key"].isin(pairs["key"])]
+    models = sorted(shown["model"].unique())
+    taken = shown.loc[shown["source"] == "measured", "num_samples"]
+    drawn = thin(pairs, ("ratio",), lines=("metric", "series"))
+    show(agreement(drawn, store.looks, theme(), title, TOLERANCE), "validation", pairs)
+    say_thinned(drawn, pairs)
+    st.caption(
+        f"{plural(pairs['key'].nunique(), 'cell')} of {markdown(listed(models))}: {_who(pairs)}, "
+        f"{spread(taken, 'sample')} each. "
+        f"The grey band is {TOLERANCE:.0%} about equal. "
+        "FLOPs and bytes are compared whatever the device, for they depend on shapes; seconds "
+        "only where the prediction is for the card that was measured. Bars: measured quartiles."
+    )
+    pairs = pairs.assign(metric=pairs["metric"].map(lambda name: METRICS[name].label))
+    st.caption("Error: predicted over measured, less 1. Bias: the median error with its sign.")
+    number = st.column_config.NumberColumn
+    columns = {name: number(format=shown) for name, shown in PERCENT.items()}
+    columns |= {"|V|": number(format="localized")}
+    for field, title in (("series", "system"), ("num_visual", "|V|")):
+        table = errors_by(pairs.sort_values(["metric", field]), field)
+        table = table.rename(columns={field: title})
+        table[list(PERCENT)] *= 100
+        st.dataframe(table, hide_index=True, width="stretch", column_config=columns)
+    worst = pairs.assign(off=(pairs["ratio"] - 1).abs()).sort_values("off").iloc[-1]
+    if worst["off"] > EQUAL:
+        st.markdown(
+            markdown(
+                f"Furthest off: {worst['metric']} of {worst['series']} at |V| ="
+                f" {worst['num_visual']:,}, {worst['ratio'] - 1:+.3%}."
+            )
+        )
+    else:
+        st.markdown(f"No figure is further off than {100 * EQUAL:g} %.")
+
+
+def _top(pairs: pd.DataFrame, metric: str) -> str | None:
+    """How far the predictions of a metric are off, at the median and at worst."""
+    own = (pairs.loc[pairs["metric"] == metric, "ratio"] - 1).abs()
+    if own.empty:
+        return None
+    return (
+        f"{METRICS[metric].label}: predictions are {_percent(own.median())} off at the median and"
+        f" {_percent(own.max())} at worst, of {plural(len(own), 'cell')}."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{digits(100 * share, 2)} %" if share > EQUAL else "0 %"
+
+
+def _shipped(frame: pd.DataFrame) -> None:
+    """The errors of cells that the packaged calibrations did not see, of the cards at hand."""
+    known = [entry for entry in DEVICES.values() if packaged(entry.name) is not None]
+    here = [e for e in known if any(_is(e, str(device)) for device in frame["device"].unique())]
+    for entry in here or known[:1]:
+        found = calibration_for(entry.name)
+        assert found is not None
+        ways = found.held_out_by_kind
+        kept = {
+            kind: (way, spread)
+            for way in reversed(list(ways))
+            for kind, spread in ways[way].items()
+        }
+        first = kept.get("training step") or next(iter(kept.values()))
+        answer(
+            [
+                f"Seconds predicted for {entry.name} are {first[1].median:.1%} off at the"
+                " median and"
+                f" {first[1].worst:.1%} at worst for a training step, of"
+                f" {first[1].num_cells} cells"
+                " that the fit did not see."
+            ]
+        )
+        table = pd.DataFrame(
+            [
+                {
+                    "kind of cell": kind,
+                    "cells": spread.num_cells,
+                    "median error": spread.median * 100,
+                    "worst error": spread.worst * 100,
+                    "bias": spread.bias * 100,
+                }
+                for kind, (_, spread) in kept.items()
+            ]
+        )
+        st.markdown(f"**Errors of the packaged calibration of {markdown(entry.name)}**")
+        number = st.column_config.NumberColumn
+        names = {"median error": "%.1f %%", "worst error": "%.1f %%", "bias": "%+.1f %%"}
+        st.dataframe(
+            table,
+            hide_index=True,
+            width="stretch",
+            column_config={n: number(format=f) for n, f in names.items()},
+        )
+
+
+def _is(entry: Device, device: str) -> bool:
+    return entry.name == device or same_card(entry, device)
+
+
+def _who(pairs: pd.DataFrame) -> str:
+    """'cpu measured, h100-80gb predicted'."""
+    return markdown(listed(sorted(pairs["note"].unique()), "and"))

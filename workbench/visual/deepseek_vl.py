@@ -1,0 +1,51 @@
+"""DeepSeek-VL: any image is padded to one square of SigLIP L/16 at 384 pixels, 576 tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import BOTH, CONFIG, Found
+from workbench.vocabulary.errors import RequestError
+
+
+@dataclass(frozen=True)
+class DeepseekVL(FrontEnd):
+    """Every patch a token."""
+
+    source: ClassVar[str] = (
+        "https://huggingface.co/deepseek-community/deepseek-vl-1.3b-chat config.json;"
+        " DeepseekVLProcessor in transformers for its 576 tokens"
+    )
+
+    image_size: int = 384
+    patch_size: int = 16
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") == "deepseek_vl" and isinstance(
+            config.get("vision_config"), Mapping
+        )
+
+    def read(self, found: Found) -> None:
+        found.side("image_size", found.tower.get("image_size"), CONFIG)
+        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        if found.images is not None:
+            file, fields = found.images
+            found.side("image_size", fields.get("size"), file)
+        found.whole_patches(self.image_size, self.patch_size)
+        size, patch = (
+            found.taken.get(name, (getattr(self, name),))[0]
+            for name in ("image_size", "patch_size")
+        )
+        promised = found.both.get("num_image_tokens")
+        if promised is not None and promised != (size // patch) ** 2:
+            raise RequestError(
+                f"model {found.model!r}: {BOTH}: num_image_tokens {promised!r:.60}, but the tower "
+                f"of {CONFIG} makes {(size // patch) ** 2}"
+            )
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+VISIONS.add("deepseek-vl", DeepseekVL())

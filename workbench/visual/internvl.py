@@ -1,0 +1,111 @@
+"""InternVL3 and 3.5: tiles of 448 pixels and a thumbnail, 256 tokens each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import CONFIG, Found
+from workbench.vocabulary.errors import RequestError
+
+MOST_TILES = 256
+
+
+@dataclass(frozen=True)
+class InternVL(FrontEnd):
+    """An image is stretched to the grid of tiles whose shape is nearest; a frame is one tile.
+
+    Patches are shuffled 2 × 2 into a token. That images are tiled is InternVLProcessor's own
+    setting, which stands above the file of the image processor.
+    """
+
+    source: ClassVar[str] = (
+        "https://huggingface.co/OpenGVLab/InternVL3-8B-hf config.json and"
+        " preprocessor_config.json; InternVLProcessor and GotOcr2ImageProcessor in transformers"
+    )
+    models: ClassVar[tuple[str, ...]] = ("internvl3",)
+
+    image_size: int = 448
+    patch_size: int = 14
+    shuffle: int = 2
+    """Patches a side of a token: the inverse of downsample_ratio."""
+    min_tiles: int = 1
+    max_tiles: int = 12
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") == "internvl" and isinstance(
+            config.get("vision_config"), Mapping
+        )
+
+    def read(self, found: Found) -> None:
+        ratio = found.config.get("downsample_ratio", 0.5)
+        shuffles = {1.0 / n: n for n in (1, 2, 4)}
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or ratio not in shuffles:
+            raise RequestError(
+                f"model {found.model!r}: {CONFIG}: downsample_ratio {ratio!r:.60}: 1, 0.5 or 0.25"
+            )
+        found.take("shuffle", shuffles[ratio], CONFIG)
+        found.side("image_size", found.tower.get("image_size"), CONFIG)
+        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        if found.images is not None:
+            file, fields = found.images
+            found.side("image_size", fields.get("size"), file)
+            for setting, field in (("min_tiles", "min_patches"), ("max_tiles", "max_patches")):
+                value = fields.get(field)
+                taken = found.take(setting, value, file)
+                if taken and isinstance(value, int) and value > MOST_TILES:
+                    raise RequestError(
+                        f"model {found.model!r}: {file}: {field} {value}: at most {MOST_TILES}"
+                    )
+        found.whole_patches(self.image_size, self.patch_size)
+        side = (
+            found.taken.get("image_size", (self.image_size,))[0]
+            // found.taken.get("patch_size", (self.patch_size,))[0]
+        )
+        if side % shuffles[ratio]:
+            raise RequestError(
+                f"model {found.model!r}: {CONFIG}: downsample_ratio {ratio}: {side} patches a "
+                f"side are no multiple of {shuffles[ratio]}"
+            )
+
+    @property
+    def tokens_a_tile(self) -> int:
+        """Tokens of one tile, and of a frame."""
+        return (self.image_size // self.patch_size // self.shuffle) ** 2
+
+    def tiles(self, width: int, height: int) -> tuple[int, int]:
+        """Columns and rows of tiles, without the thumbnail that several have."""
+        if self.max_tiles == 1:
+            return 1, 1
+        best, nearest, shape = (1, 1), float("inf"), width / height
+        numbers = range(1, self.max_tiles + 1)
+        canvases = [
+            (columns, rows)
+            for columns in numbers
+            for rows in numbers
+            if self.min_tiles <= columns * rows <= self.max_tiles
+        ]
+        for columns, rows in sorted(canvases, key=lambda canvas: canvas[0] * canvas[1]):
+            away = abs(shape - columns / rows)
+            area = self.image_size**2 * columns * rows
+            # Of canvases of one shape the larger, up to twice the image's own pixels.
+            if away < nearest or (away == nearest and width * height > 0.5 * area):
+                best, nearest = (columns, rows), away
+        return best
+
+    def num_tiles(self, width: int, height: int) -> int:
+        """Tiles of an image, the thumbnail among them."""
+        columns, rows = self.tiles(width, height)
+        return columns * rows + (columns * rows > 1)
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        return self.tokens_a_tile * self.num_tiles(width, height)
+
+    def markers_of_image(self, width: int, height: int) -> int:
+        return 2
+
+    def tokens_of_step(self, width: int, height: int, num_frames: int = 1) -> int:
+        return self.tokens_a_tile
+
+
+VISIONS.add("internvl", InternVL())

@@ -1,0 +1,56 @@
+"""LLaVA 1.5: any image becomes one square of CLIP L/14 at 336 pixels, 576 tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import CONFIG, Found
+from workbench.vocabulary.errors import RequestError
+
+TOWERS = ("clip_vision_model", "siglip_vision_model")
+"""transformers' words for the towers that it is known with; the first has a class token."""
+
+
+@dataclass(frozen=True)
+class Llava(FrontEnd):
+    """Each patch a token; the strategy ``default`` drops the tower's first row, CLIP's class."""
+
+    source: ClassVar[str] = (
+        "https://huggingface.co/llava-hf/llava-1.5-7b-hf config.json; LlavaProcessor in"
+        " transformers for the rows that are left"
+    )
+    models: ClassVar[tuple[str, ...]] = ("llava-1.5-",)
+
+    image_size: int = 336
+    patch_size: int = 14
+    extra_rows: int = 0
+    """Rows that are not patches: 1 for a class token that stays, -1 for a patch dropped."""
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        tower = config.get("vision_config")
+        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
+        return config.get("model_type") == "llava" and kind in TOWERS
+
+    def read(self, found: Found) -> None:
+        strategy = found.config.get("vision_feature_select_strategy", "default")
+        if strategy not in ("default", "full"):
+            raise RequestError(
+                f"model {found.model!r}: {CONFIG}: vision_feature_select_strategy "
+                f"{strategy!r:.60}: default or full"
+            )
+        rows = (found.tower.get("model_type") == TOWERS[0]) - (strategy == "default")
+        found.taken["extra_rows"] = rows, CONFIG
+        found.side("image_size", found.tower.get("image_size"), CONFIG)
+        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        if found.images is not None:
+            file, fields = found.images
+            crop = fields.get("crop_size") if fields.get("do_center_crop", True) else None
+            found.side("image_size", fields.get("size") if crop is None else crop, file)
+        found.whole_patches(self.image_size, self.patch_size)
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        return max(1, (self.image_size // self.patch_size) ** 2 + self.extra_rows)
+
+
+VISIONS.add("llava", Llava())

@@ -1,0 +1,120 @@
+"""LLaVA-NeXT: a base view, and the unpadded tiles of the best grid with a newline a row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import CONFIG, Found
+from workbench.visual.llava import TOWERS
+from workbench.vocabulary.errors import RequestError
+
+PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
+"""The published grids as (height, width)."""
+MAX_PINPOINTS = 1000
+
+
+@dataclass(frozen=True)
+class LlavaNext(FrontEnd):
+    """CLIP L/14 at 336 pixels without its class token: 24 × 24 patches a tile."""
+
+    source: ClassVar[str] = (
+        "https://huggingface.co/llava-hf/llava-v1.6-mistral-7b-hf config.json"
+        " (image_grid_pinpoints); LlavaNextProcessor in transformers for the unpadding"
+    )
+
+    models: ClassVar[tuple[str, ...]] = ("llava-next-",)
+
+    image_size: int = 336
+    patch_size: int = 14
+    pinpoints: tuple[tuple[int, int], ...] = PINPOINTS
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        tower = config.get("vision_config")
+        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
+        dropped = config.get("vision_feature_select_strategy", "default") == "default"
+        return config.get("model_type") == "llava_next" and kind == TOWERS[0] and dropped
+
+    def read(self, found: Found) -> None:
+        found.side("image_size", found.tower.get("image_size"), CONFIG)
+        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        self._grids(found, found.config.get("image_grid_pinpoints"), CONFIG)
+        if found.images is not None:
+            file, fields = found.images
+            found.side("image_size", fields.get("crop_size", fields.get("size")), file)
+            self._grids(found, fields.get("image_grid_pinpoints"), file)
+        found.whole_patches(self.image_size, self.patch_size)
+        side = found.taken.get("image_size", (self.image_size, ""))[0]
+        grids, origin = found.taken.get("pinpoints", (self.pinpoints, CONFIG))
+        for pair in grids:
+            if min(pair) < side:
+                raise RequestError(
+                    f"model {found.model!r}: {origin}: image_grid_pinpoints {[*pair]}: smaller "
+                    f"than a tile of {side} pixels"
+                )
+            if pair[0] % side or pair[1] % side:
+                raise RequestError(
+                    f"model {found.model!r}: {origin}: image_grid_pinpoints {[*pair]}: no whole "
+                    f"number of tiles of {side} pixels"
+                )
+
+    def _grids(self, found: Found, value: object, file: str) -> None:
+        if value is None:
+            return
+        pairs: list[Any] = value if isinstance(value, list) and value else [None]
+        right = len(pairs) <= MAX_PINPOINTS and all(
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(
+                isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 10**6 for n in pair
+            )
+            for pair in pairs
+        )
+        if not right:
+            raise RequestError(
+                f"model {found.model!r}: {file}: image_grid_pinpoints {value!r:.60}: a list of "
+                "heights and widths in pixels"
+            )
+        found.taken["pinpoints"] = tuple((high, wide) for high, wide in pairs), file
+
+    def grid(self, width: int, height: int) -> tuple[int, int]:
+        """The (height, width) that keeps most of the image's pixels and wastes least."""
+
+        def worth(pinpoint: tuple[int, int]) -> tuple[int, int]:
+            grid_height, grid_width = pinpoint
+            scale = min(grid_width / width, grid_height / height)
+            kept = min(int(width * scale) * int(height * scale), width * height)
+            return kept, kept - grid_height * grid_width
+
+        return max(self.pinpoints, key=worth)
+
+    @property
+    def side(self) -> int:
+        """Patches a side of one tile."""
+        return self.image_size // self.patch_size
+
+    def tiles(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of tiles of an image, beside its base view."""
+        grid_height, grid_width = self.grid(width, height)
+        return grid_height // self.image_size, grid_width // self.image_size
+
+    def patches(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of patches of all tiles that are left without the padding."""
+        rows, columns = (tiles * self.side for tiles in self.tiles(width, height))
+        # Padding is cut off on both sides alike, so an odd patch of it stays.
+        if width / height > columns / rows:
+            rows -= (rows - int(round(height * (columns / width), 7))) // 2 * 2
+        else:
+            columns -= (columns - int(round(width * (rows / height), 7))) // 2 * 2
+        return rows, columns
+
+    def kept(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of tokens that the adapter makes of so many patches."""
+        return rows, columns
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        rows, columns = self.kept(*self.patches(width, height))
+        return self.side**2 + rows * (columns + 1)
+
+
+VISIONS.add("llava-next", LlavaNext())

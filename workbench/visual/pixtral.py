@@ -1,0 +1,89 @@
+"""Pixtral and Mistral Small 3: an image at its own size, in whole patches or merged patches."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import BOTH, CONFIG, Found
+from workbench.vocabulary.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Pixtral(FrontEnd):
+    """Images above ``longest_edge`` are scaled down; sides are rounded up to whole tokens.
+
+    After each row of tokens stands the text token [IMG_BREAK], after the last [IMG_END].
+    """
+
+    source: ClassVar[str] = (
+        "https://huggingface.co/mistral-community/pixtral-12b config.json and"
+        " preprocessor_config.json; those of mistralai/Mistral-Small-3.1-24B-Instruct-2503 for"
+        " Mistral Small; PixtralProcessor in transformers"
+    )
+    models: ClassVar[tuple[str, ...]] = ("pixtral-", "mistral-small-3", "ministral-3-")
+    of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mistral-small-3": {"patch_size": 14, "merge": 2, "longest_edge": 1540},
+        "ministral-3-": {"patch_size": 14, "merge": 2, "longest_edge": 1540},
+    }
+
+    patch_size: int = 16
+    merge: int = 1
+    """Patches a side of a token."""
+    longest_edge: int = 1024
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        tower = config.get("vision_config")
+        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
+        return config.get("model_type") in ("llava", "mistral3") and kind == "pixtral"
+
+    def read(self, found: Found) -> None:
+        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        found.take("longest_edge", found.tower.get("image_size"), CONFIG)
+        merge = found.config.get("spatial_merge_size", 2)
+        found.take("merge", merge if found.config.get("model_type") == "mistral3" else 1, CONFIG)
+        if found.images is None:
+            return
+        file, fields = found.images
+        found.side("patch_size", fields.get("patch_size"), file)
+        size = fields.get("size")
+        if size is not None:
+            edge = size.get("longest_edge") if isinstance(size, Mapping) else None
+            if edge is None:
+                raise RequestError(
+                    f"model {found.model!r}: {file}: size {size!r:.60}: "
+                    '{"longest_edge": pixels} is known'
+                )
+            # The tower has no size of its own: what is larger rotates further.
+            found.taken.pop("longest_edge", None)
+            found.take("longest_edge", edge, file)
+        whole = found.both
+        found.take("patch_size", whole.get("patch_size"), BOTH)
+        found.take("merge", whole.get("spatial_merge_size"), BOTH)
+
+    @property
+    def token_size(self) -> int:
+        """Pixels a side of a token."""
+        return self.patch_size * self.merge
+
+    def grid(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        ratio = max(1.0, max(width, height) / self.longest_edge)
+        rows, columns = ((floor(n / ratio) - 1) // self.token_size + 1 for n in (height, width))
+        if min(rows, columns) < 1:
+            raise RequestError(
+                f"resolution {width}x{height}: scaled to {self.longest_edge} pixels, the shorter "
+                "edge is none"
+            )
+        return rows, columns
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        rows, columns = self.grid(width, height)
+        return rows * columns
+
+    def markers_of_image(self, width: int, height: int) -> int:
+        return self.grid(width, height)[0]
+
+
+VISIONS.add("pixtral", Pixtral())

@@ -1,0 +1,1 @@
+"""What is said: cells, sweeps, records, devices, systems, metrics. Nothing here imports torch."""

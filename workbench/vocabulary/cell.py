@@ -1,0 +1,330 @@
+"""A Cell: one point of a sweep, what is run and never how it is measured.
+
+Types and ranges are checked here; names (models, systems, kernels, devices) are opaque words that
+the torch half resolves. Nothing here imports torch.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
+
+from workbench.vocabulary.fields import (
+    MODEL,
+    AllocatorSetting,
+    Count,
+    Dtype,
+    Logits,
+    LossRows,
+    Name,
+    Pass,
+    Positive,
+    Scope,
+    WeightsDtype,
+    Whole,
+    make_model,
+)
+from workbench.vocabulary.lora import Lora, canonical_lora, lora_of
+from workbench.vocabulary.systems import KINDS, canonical, entry
+
+SUB_GROUP_SIZE = 1_000_000_000
+"""deepspeed's default of ``sub_group_size``, in elements."""
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+@lru_cache(maxsize=1024)
+def _layout(value: str) -> str:
+    parts = [p for p in re.split(r"[,\s]+", value.strip().upper()) if p]
+    kinds = [p[0] for p in parts if re.fullmatch(r"[VT]([1-9][0-9]{0,9})?", p)]
+    alternates = all(a != b for a, b in pairwise(kinds))
+    if not parts or len(kinds) < len(parts) or not alternates or kinds[-1] != "T":
+        raise ValueError(
+            "a layout alternates V and T and ends in T, such as V,T or T,V,T; numbers are "
+            "sizes of segments, such as V729,T,V1458,T"
+        )
+    return ",".join(parts)
+
+
+class Cell(BaseModel):
+    """One point of a sweep: what is run, never how it is measured. See DESIGN for each word.
+
+    ``pass`` is a keyword of Python, so the attribute is ``pass_``; documents say ``pass``.
+    """
+
+    model_config = MODEL
+
+    model: Name = "mistral-7b-v0.3"
+    attention: Name = "s_attn"
+    kernel: Name = "sdpa"
+    scope: Scope = "layer"
+    # As ``alias`` it would be what type checkers take for the only name of the argument.
+    pass_: Pass = Field(
+        default="forward",
+        validation_alias=AliasChoices("pass", "pass_"),
+        serialization_alias="pass",
+    )
+    num_visual: Count
+    num_text: Count = Field(default=64, title="Text tokens |T|")
+    batch: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
+    dtype: Dtype = Field(default="bfloat16", title="Data type")
+    layout: str = "V,T"
+    logits: Logits = Field(default="all", title="Logits on")
+    loss_rows: LossRows = Field(default="text", title="Loss over")
+    """Rows whose float32 logits, log-softmax and gradient a training step makes."""
+    zero: Annotated[int, Field(ge=0, le=3, strict=True), Whole] = Field(
+        default=0, title="ZeRO stage"
+    )
+    world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
+    sub_group_size: Annotated[int, Field(ge=1, le=10**12, strict=True), Whole] = SUB_GROUP_SIZE
+    """Elements of a rank's share that ZeRO 3 steps at a time, at least; deepspeed's default."""
+    accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = Field(
+        default=1, title="Micro-batches a step"
+    )
+    """Micro-batches of ``batch`` samples that one optimizer step adds up."""
+    frozen: str | None = Field(default=None, title="Frozen parts")
+    """Parts of scope ``lvlm`` that are not trained, such as ``decoder,tower``."""
+    lora: str | None = Field(default=None, title="LoRA")
+    """Adapters beside the decoder's frozen linear layers, ``alpha=32,r=16,targets=all-linear``."""
+    weights_dtype: WeightsDtype | None = Field(default=None, title="Frozen weights in")
+    """How the frozen matrices of the decoder's layers are held; None is the cell's dtype."""
+    ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
+    """Ranks that share one sequence (DeepSpeed-Ulysses)."""
+    layer: Annotated[int, Field(ge=0, le=10_000, strict=True), Whole] | None = None
+    """Which layer scope ``layer`` builds; None is the first with global attention."""
+    fold: bool = False
+    chunk: Positive | None = None
+    skip_last: bool = False
+    tiled: bool = False
+    cache: bool = False
+    """A prefill keeps the keys and values of every layer, as inference does."""
+    checkpoint: bool = False
+    checkpoint_every: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] | None = None
+    offload: bool = False
+    offload_optimizer: bool = False
+    """The optimizer's states and its step on the host (ZeRO 1 to 3)."""
+    visual_positions: bool = False
+    tower: Name | None = None
+    """The tower of scope ``lvlm``; None is what the model's config says."""
+    compile: bool = False
+    memory_cap: Annotated[int, Field(ge=1, strict=True)] | Name | None = None
+    allocator: AllocatorSetting = "default"
+    """The setting of CUDA's caching allocator that the process runs under."""
+    weights: Name | None = None
+    reduce: Name | None = Field(default=None, title="Reducer")
+    """What makes |V'| visual tokens of |V| between the tower and the decoder."""
+    settings: str | None = None
+    """Options of the attention system and the reducer, ``at=3,keep=0.25``, sorted by name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_system(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        named = {kind: data.get(kind) for kind in KINDS}
+        named["attention"] = named["attention"] or "s_attn"
+        found = {**data}
+        if data.get("settings") is not None:
+            found["settings"] = canonical(data["settings"], named)
+        known = entry("attention", named["attention"])
+        # Of some systems no visual token reaches the LM head.
+        if known is not None and known.logits == "text":
+            if data.get("logits") not in (None, "text"):
+                raise ValueError(
+                    f"logits {data['logits']!r}: {known.name} has no visual rows in its LM head; "
+                    "use 'text'"
+                )
+            found["logits"] = "text"
+        return found
+
+    @field_validator("layout", mode="before")
+    @classmethod
+    def _layout(cls, value: Any) -> str:
+        return _layout(str(value))
+
+    @field_validator("frozen", mode="before")
+    @classmethod
+    def _frozen(cls, value: Any) -> str | None:
+        names = value if isinstance(value, (list, tuple)) else str(value or "").split(",")
+        return ",".join(sorted({str(name).strip() for name in names} - {""})) or None
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _lora(cls, value: Any) -> str | None:
+        return canonical_lora(value)
+
+    @property
+    def lora_adapters(self) -> Lora | None:
+        """What ``lora`` says; None for none."""
+        return None if self.lora is None else lora_of(self.lora)
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """The names in ``frozen``."""
+        return tuple(self.frozen.split(",")) if self.frozen else ()
+
+    @property
+    def optimizes(self) -> bool:
+        """Whether an iteration ends in an optimizer step."""
+        return self.pass_ == "train" and self.scope != "layer"
+
+    @property
+    def under_deepspeed(self) -> bool:
+        """Whether its training step runs under deepspeed: on several ranks, or under ZeRO."""
+        return self.world_size > 1 or self.zero > 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        return self._agreeing()
+
+    def _agreeing(self) -> Self:
+        if self.num_visual + self.num_text == 0:
+            raise ValueError("num_visual and num_text are both 0: there is no token to compute")
+        if self.scope != "layer" and self.pass_ == "train" and self.num_text == 0:
+            raise ValueError("num_text 0: the loss of a training step needs at least 1 text token")
+        if self.loss_rows == "all" and not self.optimizes:
+            raise ValueError(
+                "loss_rows all: only a train pass of scope decoder or lvlm has a loss"
+            )
+        if self.loss_rows == "all" and self.logits == "text":
+            raise ValueError(
+                "loss_rows all: needs logits 'all'; under 'text' the LM head has text rows alone"
+            )
+        if self.checkpoint_every is not None and not self.checkpoint:
+            raise ValueError("checkpoint_every: needs checkpoint as well")
+        if self.layer is not None and self.scope != "layer":
+            raise ValueError(f"layer {self.layer}: only scope 'layer' builds a single layer")
+        if self.tower is not None and self.scope != "lvlm":
+            raise ValueError(f"tower {self.tower}: only scope 'lvlm' has a tower")
+        if self.accumulate > 1 and not self.optimizes:
+            raise ValueError(
+                f"accumulate {self.accumulate}: only a train pass of scope decoder or lvlm ends "
+                "in an optimizer step"
+            )
+        if self.frozen and not (self.optimizes and self.scope == "lvlm"):
+            raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
+        if self.cache and self.pass_ != "forward":
+            raise ValueError(f"cache: a forward pass keeps keys and values, not {self.pass_}")
+        if self.weights_dtype is not None:
+            self._check_packed(self.weights_dtype)
+        if self.lora is not None:
+            self._check_lora()
+        if self.sub_group_size != SUB_GROUP_SIZE and self.zero != 3:
+            raise ValueError(f"sub_group_size {self.sub_group_size}: only ZeRO 3 has sub-groups")
+        if self.offload_optimizer and not self.zero:
+            raise ValueError("offload_optimizer: needs ZeRO; give --zero 1, 2 or 3")
+        if self.world_size % self.ulysses:
+            raise ValueError(
+                f"ulysses {self.ulysses}: does not divide world_size {self.world_size}; the ranks "
+                "that share a sequence are among those that share the states"
+            )
+        return self
+
+    def _check_packed(self, scheme: str) -> None:
+        if self.scope == "layer":
+            raise ValueError(
+                f"weights_dtype {scheme}: of a whole decoder; use scope decoder or lvlm"
+            )
+        if self.pass_ == "train" and self.lora is None:
+            raise ValueError(f"weights_dtype {scheme}: such weights cannot be trained; add lora")
+        if self.pass_ == "decode":
+            raise ValueError(f"weights_dtype {scheme}: kernels of a decode step are not modelled")
+        if self.under_deepspeed or self.ulysses > 1:
+            raise ValueError(f"weights_dtype {scheme}: one process alone holds such weights here")
+        if self.fold:
+            raise ValueError(f"fold: needs the output projection as numbers, not as {scheme}")
+        if self.dtype == "float64":
+            raise ValueError(f"weights_dtype {scheme}: is widened to at most float32, not float64")
+
+    def _check_lora(self) -> None:
+        if not self.optimizes:
+            raise ValueError("lora: only a train pass of scope decoder or lvlm trains adapters")
+        if self.frozen:
+            raise ValueError(f"frozen {self.frozen}: lora freezes all but its adapters by itself")
+        if self.fold:
+            raise ValueError("fold: sums the output projection itself, without a lora adapter")
+        if self.visual_positions:
+            raise ValueError("visual_positions: learnt ones are frozen under lora; leave one out")
+        adapters = self.lora_adapters
+        if adapters is not None and adapters.dtype and self.under_deepspeed:
+            raise ValueError(
+                f"lora dtype={adapters.dtype}: deepspeed holds every weight in the cell's dtype"
+            )
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that identify the cell on every machine and in every version.
+
+        Only fields that differ from their defaults are hashed: a new field leaves old keys alone.
+        """
+        return self.key_at()(self.num_visual)
+
+    def key_at(self) -> Callable[[int], str]:
+        """The keys of this cell at any |V|: in what is hashed one number differs."""
+        changed = self.model_dump(by_alias=True, exclude_defaults=True)
+        text = _CANONICAL.encode({**changed, "num_visual": 0})
+        # It stands there once: the quotes of a name within a string are escaped.
+        before, after = text.split('"num_visual":0')
+
+        def key(num_visual: int) -> str:
+            whole = f'{before}"num_visual":{num_visual}{after}'
+            return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+        return key
+
+    def at(self, num_visual: int) -> Self:
+        """A copy with another |V|; of its checks only those between fields are made again."""
+        found = self.model_copy(update={"num_visual": num_visual})
+        return found._agreeing()
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Every field but |V|: what cells that differ in nothing else share, to group them by."""
+        fields = dict(self.__dict__)
+        del fields["num_visual"]
+        return tuple(fields.values())
+
+    def document(self) -> dict[str, Any]:
+        """All fields under their public names (``pass``, not ``pass_``), JSON-ready."""
+        return self.model_dump(by_alias=True)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with ``changes``, validated again; ``pass`` may be called ``pass_``."""
+        named = {PUBLIC_NAMES.get(name, name): value for name, value in changes.items()}
+        return type(self).model_validate({**self.document(), **named})
+
+    @property
+    def title(self) -> str:
+        """A short human name: system, kernel and |V|, then every option that is switched on."""
+        words = [self.model, self.attention, self.kernel, self.scope, self.pass_]
+        words.append(f"V={self.num_visual:,}")
+        words += [name for name in OPTION_FLAGS if getattr(self, name)]
+        words += [f"chunk={self.chunk}"] if self.chunk else []
+        return " ".join(words)
+
+
+OPTION_FLAGS = tuple(name for name, field in Cell.model_fields.items() if field.annotation is bool)
+"""The on/off fields of a cell."""
+
+PUBLIC_NAMES = {
+    name: field.serialization_alias or name for name, field in Cell.model_fields.items()
+}
+"""The attributes of a cell and the names of its fields in documents (``pass`` of ``pass_``)."""
+
+FIELDS = {PUBLIC_NAMES[name]: field for name, field in Cell.model_fields.items()}
+"""The fields of a cell by their public names (``pass``, not ``pass_``)."""
+
+
+def field_label(name: str) -> str:
+    """How a field of a cell, by its public name, is called where people read it."""
+    return FIELDS[name].title or name.replace("_", " ").capitalize()
+
+
+def make_cell(**fields: Any) -> Cell:
+    """A Cell from public field names; raises RequestError, one line, where a value is wrong."""
+    return make_model(Cell, fields)

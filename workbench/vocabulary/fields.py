@@ -1,0 +1,70 @@
+"""The types of a request's fields: what a value may be, and how a wrong one is told."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.units import SHORT_DTYPES, count_of
+
+MAX_TOKENS = 10**9
+"""The largest |V| or |T| of a cell: 23 days of video at 512 tokens a second."""
+
+
+def _long_count(value: Any) -> Any:
+    found = count_of(value) if isinstance(value, str) else None
+    return value if found is None else found
+
+
+def _long_dtype(value: Any) -> Any:
+    return SHORT_DTYPES.get(value, value) if isinstance(value, str) else value
+
+
+Whole = BeforeValidator(_long_count)
+"""``10k`` and ``1.5M`` are whole numbers, too."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
+Count = Annotated[int, Field(ge=0, le=MAX_TOKENS, strict=True), Whole]
+Positive = Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True), Whole]
+Scope = Literal["layer", "decoder", "lvlm"]
+Pass = Literal["forward", "train", "decode"]
+Dtype = Annotated[
+    Literal["float64", "float32", "bfloat16", "float16"], BeforeValidator(_long_dtype)
+]
+Logits = Literal["all", "text"]
+LossRows = Literal["text", "all"]
+WeightsDtype = Literal["int4", "int8", "fp8"]
+Layers = Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True), Whole]
+AllocatorSetting = Literal["default", "expandable_segments"]
+Source = Literal["measured", "predicted"]
+
+_T = TypeVar("_T", bound=BaseModel)
+MODEL = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+"""Of every model here: frozen, and no field that it does not have."""
+
+
+def first_error(error: ValidationError) -> str:
+    """What pydantic says of a document, in one line: the field, its value, what is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the document"
+    value = first.get("input")
+    shown = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
+    message = first["msg"].removeprefix("Value error, ")
+    more = error.error_count() - 1
+    return f"{where}{shown}: {message}" + (f" (and {more} more)" if more else "")
+
+
+def make_model(kind: type[_T], fields: dict[str, Any]) -> _T:
+    """A model from its public field names; raises RequestError, one line, at a wrong value."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        text = first_error(error).removeprefix("the document: ")
+        raise RequestError(text.removeprefix("protocol.")) from None

@@ -1,0 +1,106 @@
+"""How a cell's LoRA adapters are written: ``--lora r=16,alpha=32,targets=q_proj+v_proj``."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from workbench.vocabulary.systems import written
+from workbench.vocabulary.units import SHORT_DTYPES
+
+ALL = "all-linear"
+"""peft's word for every linear layer but the head."""
+MAX_RANK = 65_536
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapters of rank ``r`` beside the frozen linear layers of a decoder."""
+
+    r: int = 8
+    alpha: float = 8.0
+    """The adapters' output is multiplied by alpha / r."""
+    targets: tuple[str, ...] = ()
+    """The names of the layers that are adapted; empty for all."""
+    dtype: str | None = None
+    """Of the adapters' weights; None is the cell's."""
+
+    @property
+    def scaling(self) -> float:
+        """What the adapters' output is multiplied by."""
+        return self.alpha / self.r
+
+
+def canonical_lora(value: Any) -> str | None:
+    """The one text that a cell keeps; None for no adapters. Raises ValueError for what is wrong.
+
+    ``r`` has to be given; ``alpha`` is 8 unless it is, as in peft.
+    """
+    if value is None:
+        return None
+    given = dict[str, str]()
+    for name, text in written(value):
+        if name in given:
+            raise ValueError(f"{name} is given twice")
+        given[name] = text
+    if "r" not in given:
+        raise ValueError("r is missing: give the rank, such as r=16,alpha=32,targets=all-linear")
+    found = _read(given)
+    targets = "+".join(found.targets) or ALL
+    dtype = f"dtype={found.dtype}," if found.dtype else ""
+    return f"alpha={found.alpha:g},{dtype}r={found.r},targets={targets}"
+
+
+@lru_cache(maxsize=1024)
+def lora_of(text: str) -> Lora:
+    """The adapters of a cell's canonical text."""
+    return _read(dict(written(text)))
+
+
+def _read(given: dict[str, str]) -> Lora:
+    unknown = next((name for name in given if name not in Lora.__dataclass_fields__), None)
+    if unknown is not None:
+        raise ValueError(f"{unknown}: lora has {', '.join(Lora.__dataclass_fields__)}")
+    return Lora(
+        r=_rank(given["r"]),
+        alpha=_alpha(given.get("alpha", "8")),
+        targets=_targets(given.get("targets", ALL)),
+        dtype=_dtype(given.get("dtype")),
+    )
+
+
+def _rank(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= MAX_RANK):
+        raise ValueError(f"r={text:.40}: a whole number from 1 to {MAX_RANK:,}")
+    return int(text)
+
+
+def _alpha(text: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = 0.0
+    if not 0 < alpha <= 1e6:
+        raise ValueError(f"alpha={text:.40}: a number above 0 and up to 1,000,000")
+    return alpha
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    names = {name.strip() for name in text.split("+")} - {""}
+    if ALL in names or not names:
+        if len(names) > 1:
+            raise ValueError(f"targets={text:.60}: {ALL} leaves nothing to name beside it")
+        return ()
+    wrong = next((name for name in names if not name.isidentifier()), None)
+    if wrong is not None:
+        raise ValueError(f"targets={text:.60}: names of layers with + between, or {ALL}")
+    return tuple(sorted(names))
+
+
+def _dtype(text: str | None) -> str | None:
+    if text is None:
+        return None
+    found = SHORT_DTYPES.get(text, text)
+    if found not in DTYPES:
+        raise ValueError(f"dtype={text:.40}: one of {', '.join(DTYPES)}")
+    return found

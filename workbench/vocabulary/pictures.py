@@ -1,0 +1,59 @@
+"""Which files a cell shows. Part of a request, not of the cell: its key stays as it is."""
+
+from dataclasses import fields
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from workbench.visual import Limits
+from workbench.vocabulary.errors import RequestError
+
+Limit = Annotated[int, Field(ge=1, le=10**12, strict=True)]
+File = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+
+
+class Pictures(BaseModel):
+    """Files that a cell of scope ``lvlm`` shows instead of random pixels."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: tuple[File, ...] = ()
+    video: File | None = None
+    fps: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Frames sampled a second of video."""
+    min_pixels: Limit | None = None
+    max_pixels: Limit | None = None
+    max_frames: Limit | None = None
+    max_video_tokens: Limit | None = None
+    pan_and_scan: bool | None = None
+    """Limits of the front end, in place of the checkpoint's."""
+
+    @property
+    def limits(self) -> Limits:
+        """What is asked of the front end."""
+        return Limits(**{f.name: getattr(self, f.name) for f in fields(Limits)})
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if bool(self.images) == (self.video is not None):
+            raise ValueError("give images or a video, one of the two")
+        return self
+
+
+def make_pictures(**fields: Any) -> Pictures:
+    """Pictures from field names; raises RequestError, one line, where a value is wrong."""
+    try:
+        return Pictures.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = " ".join(str(part) for part in first["loc"][:1]) or "image and video"
+        value = f" {first['input']!r:.80}" if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise RequestError(f"{where}{value}: {message}") from None

@@ -1,0 +1,311 @@
+"""The vocabulary of a result: Record, Metric, Status, Environment. Nothing here imports torch."""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.fields import Source
+from workbench.vocabulary.registry import Registry
+
+
+class Status(StrEnum):
+    """How a cell ended. ``oom`` and ``unsupported`` are results; ``killed`` is never an OOM."""
+
+    OK = "ok"
+    OOM = "oom"
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    UNSUPPORTED = "unsupported"
+
+    @property
+    def done(self) -> bool:
+        """Whether the cell is finished: a resumed sweep skips it and the exit code is 0."""
+        return self in (Status.OK, Status.OOM, Status.UNSUPPORTED)
+
+
+class Metric(NamedTuple):
+    """What a metric means. Its value is a plain number: exact integers for counts and bytes."""
+
+    unit: str
+    label: str
+    convention: str
+
+
+class Ceiling(NamedTuple):
+    """What a device reaches in a data type, measured once for an environment."""
+
+    flops_s: float
+    """Of a large matmul."""
+    bytes_s: float
+    """Read and written by a large copy."""
+
+    def at(self, intensity: float) -> float:
+        """The roofline's FLOP/s at ``intensity`` FLOPs a byte."""
+        return min(self.flops_s, intensity * self.bytes_s)
+
+
+FLAGS_OF_ALL = {"emulated": "emulated", "memory_cap": "smaller card emulated"}
+"""Flags that bear on every figure of a record, and the word that stands beside these."""
+FLAGS_OF_TIME = {
+    "no_warmup": "cold",
+    "power_capped": "power-capped",
+    "throttled": "throttled",
+    "shared": "shared card",
+    "host_bound": "host-bound",
+}
+"""Flags that bear on its seconds."""
+
+METRICS: Registry[Metric] = Registry("metric")
+for _name, _unit, _label, _convention in (
+    ("flops", "FLOP", "FLOPs executed", "dense count, multiply-add = 2, recomputation included"),
+    (
+        "flops_causal",
+        "FLOP",
+        "FLOPs, allowed pairs",
+        "as flops, query-key pairs under the mask only",
+    ),
+    (
+        "model_flops",
+        "FLOP",
+        "Model FLOPs",
+        "dense count without any recomputation; numerator of MFU",
+    ),
+    ("params", "1", "Parameters", "of the scope, tied weights once"),
+    (
+        "active_params",
+        "1",
+        "Active parameters",
+        "params without the experts that one token does not meet; of models with experts",
+    ),
+    ("peak_bytes", "B", "Peak memory", "peak of allocated bytes, device context excluded"),
+    ("reserved_bytes", "B", "Reserved memory", "peak that the caching allocator held, CUDA only"),
+    (
+        "device_bytes",
+        "B",
+        "Whole-card memory",
+        "used bytes of the card by NVML after the iterations",
+    ),
+    ("weight_bytes", "B", "Weights", "bytes of parameters and buffers"),
+    (
+        "quantized_weight_bytes",
+        "B",
+        "Weights as quantised",
+        "of the scope, in the layout of the checkpoint's quantization_config; nothing runs in it",
+    ),
+    ("gradient_bytes", "B", "Gradients", "bytes of gradients of weights"),
+    (
+        "optimizer_bytes",
+        "B",
+        "Optimizer states",
+        "of one rank: moments and float32 master weights",
+    ),
+    (
+        "activation_bytes",
+        "B",
+        "Saved activations",
+        "held from forward to backward, inputs excluded",
+    ),
+    (
+        "offload_bytes",
+        "B",
+        "Offloaded activations",
+        "on the host when the forward is over; not in peak_bytes, but on a CPU",
+    ),
+    (
+        "working_bytes",
+        "B",
+        "Working set",
+        "temporaries alive at the peak: what is left of it beside the other kinds",
+    ),
+    ("time_s", "s", "Seconds per iteration", "median of whole iterations after warm-up"),
+    (
+        "samples_per_s",
+        "1/s",
+        "Samples per second",
+        "of all ranks, a training step's samples over time_s",
+    ),
+    (
+        "tokens_per_s",
+        "1/s",
+        "Tokens per second",
+        "as samples_per_s, visual and text tokens",
+    ),
+    (
+        "all_to_all_bytes",
+        "B",
+        "Sequence exchange",
+        "sent by one rank to those that share its sequence, in an iteration",
+    ),
+    (
+        "communication_share",
+        "1",
+        "Share in collectives",
+        "of one iteration of several ranks, overlap with computing included",
+    ),
+    (
+        "device_time_s",
+        "s",
+        "Seconds of a replayed graph",
+        "median of replays of the iteration as a CUDA graph: the card without the host",
+    ),
+    (
+        "busy_share",
+        "1",
+        "Share in which the card was busy",
+        "of time_s, the union of kernels and copies of one profiled iteration",
+    ),
+    (
+        "prepare_s",
+        "s",
+        "Preparation",
+        "from the first iteration to the first warm one: compilation, plans, the memory pass",
+    ),
+    ("time_q1_s", "s", "Time, first quartile", "of the same samples as time_s"),
+    ("time_q3_s", "s", "Time, third quartile", "of the same samples as time_s"),
+    ("forward_s", "s", "Forward", "median, a train pass's forward alone"),
+    ("backward_s", "s", "Backward", "median, a train pass's backward alone"),
+    ("optimizer_s", "s", "Optimizer step", "median, a train pass's optimizer step alone"),
+    (
+        "energy_j",
+        "J",
+        "Energy per iteration",
+        "the card's total-energy counter over the timed samples, divided by their number",
+    ),
+    ("power_w", "W", "Power", "median of what the card drew while timed"),
+    ("sm_clock_hz", "Hz", "SM clock", "median of the card's multiprocessors while timed"),
+    (
+        "power_cap_share",
+        "1",
+        "Share at the power cap",
+        "of the looks while timed, those in which the card's power limit held its clock",
+    ),
+    ("num_samples", "1", "Timed iterations", "number of samples behind time_s"),
+    ("kv_cache_bytes", "B", "KV cache", "keys and values of all tokens, before a decoded one"),
+    (
+        "bytes_moved",
+        "B",
+        "Bytes moved",
+        "operator inputs read once and outputs written once, unfused",
+    ),
+    (
+        "mfu_causal",
+        "1",
+        "MFU, allowed pairs",
+        "as mfu, without the pairs that the mask hides: a fused kernel skips them",
+    ),
+    (
+        "achieved_flops_s",
+        "FLOP/s",
+        "Achieved FLOP/s",
+        "flops, without pairs that a mask hides where the kernel skips them, over time_s",
+    ),
+    ("achieved_bytes_s", "B/s", "Achieved bytes/s", "bytes_moved over time_s"),
+    (
+        "arithmetic_intensity",
+        "FLOP/B",
+        "Arithmetic intensity",
+        "the FLOPs of achieved_flops_s over bytes_moved",
+    ),
+    (
+        "ceiling_flops_s",
+        "FLOP/s",
+        "Measured ceiling, FLOP/s",
+        "a large matmul in the cell's data type, once per environment",
+    ),
+    (
+        "ceiling_bytes_s",
+        "B/s",
+        "Measured ceiling, bytes/s",
+        "read and written by a large copy, once per environment",
+    ),
+    (
+        "ceiling_fraction",
+        "1",
+        "Share of the measured roofline",
+        "achieved_flops_s over what the measured ceilings allow at its intensity",
+    ),
+    ("mfu", "1", "MFU", "model_flops over time_s over the datasheet's dense bf16 peak"),
+    (
+        "mfu_at_clock",
+        "1",
+        "MFU at the clock that was there",
+        "mfu with the peak scaled by sm_clock_hz over the clock that the peak is stated for",
+    ),
+):
+    METRICS.add(_name, Metric(_unit, _label, _convention))
+
+
+class Environment(BaseModel):
+    """Where and with what a run was made. Facts that are missing are None, never a guess."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    host: str | None = None
+    os: str | None = None
+    cpu: str | None = None
+    num_threads: int | None = None
+    memory_bytes: int | None = None
+    gpu: str | None = None
+    num_gpus: int = 0
+    gpu_memory_bytes: int | None = None
+    driver: str | None = None
+    cuda: str | None = None
+    python: str | None = None
+    torch: str | None = None
+    transformers: str | None = None
+    workbench: str | None = None
+    commit: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What must agree for a run to be continued.
+
+        The host's name and the commit need not, nor the memory, which some machines grow.
+        """
+        facts = self.model_dump(exclude={"host", "commit", "memory_bytes"})
+        text = json.dumps(facts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Record(BaseModel):
+    """One result. It belongs to (run, cell key, source, device); the store adds the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    cell: Cell
+    source: Source
+    device: str
+    status: Status
+    metrics: dict[str, int | float | None] = Field(default_factory=dict)
+    samples: dict[str, list[float]] = Field(default_factory=dict)
+    """Every raw sample by metric, e.g. ``time_s``, in the order taken."""
+    flags: list[str] = Field(default_factory=list)
+    """Quality flags and the reason for each metric that is None, ``name: sentence``."""
+    error: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+    """Structured extras: which kernel ran, FLOPs by operator, memory by kind."""
+    environment: Environment = Environment()
+    started_at: str = ""
+    """ISO 8601 in UTC."""
+    duration_s: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of the command line's contract."""
+        body = self.model_dump(mode="json", exclude={"cell", "samples", "environment"})
+        return {
+            "cell": self.cell.document(),
+            "key": self.cell.key,
+            **body,
+            "samples": self.samples,
+            "environment": self.environment.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        """The inverse of ``document``; raises pydantic's ValidationError for anything else."""
+        return cls.model_validate({k: v for k, v in document.items() if k != "key"})

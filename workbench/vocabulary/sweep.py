@@ -1,0 +1,221 @@
+"""A Sweep: the grids of cells to visit, each with whether to measure or predict it, on what."""
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from workbench.collector import without_collector
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.fields import (
+    MODEL,
+    Count,
+    Dtype,
+    Name,
+    Pass,
+    Positive,
+    Scope,
+    Source,
+    make_model,
+)
+from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.protocol import Protocol
+
+MAX_POINTS = 100_000
+"""The most cells of a sweep: to make them takes some 6 s and 0.8 GB."""
+AXES = (
+    "models",
+    "scopes",
+    "passes",
+    "dtypes",
+    "text",
+    "batches",
+    "attentions",
+    "kernels",
+    "options",
+    "visual",
+)
+"""The axes of a grid, outermost first."""
+SINGULAR = {
+    "model": "models",
+    "scope": "scopes",
+    "pass": "passes",
+    "dtype": "dtypes",
+    "batch": "batches",
+    "attention": "attentions",
+    "kernel": "kernels",
+}
+"""An axis may go by the name of the cell's field that it sets."""
+
+
+class Point(BaseModel):
+    """A cell, whether to measure or predict it, on what, and how."""
+
+    model_config = MODEL
+
+    cell: Cell
+    source: Source
+    device: Name
+    protocol: Protocol = Protocol()
+    calibration: Name | None = None
+    """Predicted: a file of ``workbench calibrate``, or ``none``; without it a packaged one."""
+    pictures: Pictures | None = None
+
+    @property
+    def ranks(self) -> int:
+        """Processes that measure it together: one where a rank is emulated."""
+        alone = self.source == "predicted" or self.protocol.emulate is not None
+        return 1 if alone else self.cell.world_size
+
+    @property
+    def through_launcher(self) -> bool:
+        """Whether ranks under deepspeed measure it, be it one: in processes of their own."""
+        alone = self.source == "predicted" or self.protocol.emulate is not None
+        return not alone and self.cell.under_deepspeed
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, (str, int, float, dict)) else value
+
+
+class Grid(BaseModel):
+    """A product of axes: every combination becomes a cell.
+
+    ``options`` are partial cells laid over each combination. ``options: [{attention: s_attn,
+    kernel: eager}, {attention: d_attn, fold: true}]`` names systems that are no product of axes.
+    """
+
+    model_config = MODEL
+
+    source: Source = "measured"
+    device: Name = "auto"
+    """Measured: auto (CUDA where there is one), cpu, cuda, cuda:N. Predicted: a device entry."""
+    visual: tuple[Count, ...] = Field(min_length=1)
+    models: tuple[Name, ...] = ("mistral-7b-v0.3",)
+    attentions: tuple[Name, ...] = ("s_attn",)
+    kernels: tuple[Name, ...] = ("sdpa",)
+    scopes: tuple[Scope, ...] = ("layer",)
+    passes: tuple[Pass, ...] = ("forward",)
+    text: tuple[Count, ...] = (64,)
+    batches: tuple[Positive, ...] = (1,)
+    dtypes: tuple[Dtype, ...] = ("bfloat16",)
+    options: tuple[dict[str, Any], ...] = ({},)
+    protocol: Protocol = Protocol()
+    calibration: Name | None = None
+    """Predicted: a file of ``workbench calibrate``, or ``none``; without it a packaged one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _axes_by_the_cells_names(cls, data: Any) -> Any:
+        return _in_plural(data) if isinstance(data, dict) else data
+
+    @field_validator(*AXES, mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return _as_tuple(value)
+
+    _points: tuple[Point, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _cells_are_valid(self) -> Self:
+        if not all(self.axes()):
+            raise ValueError("an axis is empty: every axis needs at least one value")
+        _check_size(self)
+        with without_collector():
+            self._points = tuple(self._made())
+        return self
+
+    def axes(self) -> tuple[tuple[Any, ...], ...]:
+        """The values of each of AXES."""
+        return tuple(getattr(self, name) for name in AXES)
+
+    def points(self) -> tuple[Point, ...]:
+        """Every point, |V| innermost, in the order that the axes are written."""
+        return self._points
+
+    def _made(self) -> Iterator[Point]:
+        names = ("model", "scope", "pass", "dtype", "num_text", "batch", "attention", "kernel")
+        *outer, visual = self.axes()
+        for *values, options in product(*outer):
+            named = dict(zip(names, values, strict=True))
+            first = Cell.model_validate({**named, **options, "num_visual": visual[0]})
+            for size in visual:
+                yield Point(
+                    cell=first.at(size),
+                    source=self.source,
+                    device=self.device,
+                    protocol=self.protocol,
+                    calibration=self.calibration,
+                )
+
+
+def _in_plural(fields: dict[str, Any]) -> dict[str, Any]:
+    """A grid's document whose axes go by the names of AXES; ValueError for one given twice."""
+    twice = [name for name, axis in SINGULAR.items() if name in fields and axis in fields]
+    if twice:
+        raise ValueError(f"{twice[0]}: given beside {SINGULAR[twice[0]]}; leave one out")
+    return {SINGULAR.get(name, name): value for name, value in fields.items()}
+
+
+def _check_size(*grids: Any) -> None:
+    """Raise ValueError where grids, or the documents of grids, would make too many cells."""
+    total = 0
+    for grid in grids:
+        fields = vars(grid) if isinstance(grid, Grid) else {}
+        fields = _in_plural(grid) if isinstance(grid, dict) else fields
+        values = [fields.get(name) for name in AXES]
+        total += math.prod(len(v) if isinstance(v, (list, tuple)) else 1 for v in values)
+    if total > MAX_POINTS:
+        raise ValueError(f"the axes make {total:,} cells; a sweep has at most {MAX_POINTS:,}")
+
+
+class Sweep(BaseModel):
+    """A named union of grids. Runs of the same name in one store and environment are continued."""
+
+    model_config = MODEL
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    grids: tuple[Grid, ...] = Field(min_length=1)
+
+    @field_validator("grids", mode="before")
+    @classmethod
+    def _few_enough(cls, value: Any) -> Any:
+        _check_size(*(value if isinstance(value, (list, tuple)) else ()))
+        return value
+
+    def points(self) -> list[Point]:
+        """The points of all grids, each (key, source, device) once, in order."""
+        seen: dict[tuple[str, str, str], Point] = {}
+        for grid in self.grids:
+            for point in grid.points():
+                seen.setdefault((point.cell.key, point.source, point.device), point)
+        return list(seen.values())
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with ``changes``, validated again."""
+        return type(self).model_validate({**self.model_dump(by_alias=True), **changes})
+
+
+def make_point(**fields: Any) -> Point:
+    """A Point from public field names; raises RequestError, one line, where a value is wrong."""
+    return make_model(Point, fields)
+
+
+def geometric(start: int, stop: int, factor: int = 2) -> tuple[int, ...]:
+    """``start``, ``start * factor``, … up to and including ``stop``."""
+    if start < 1 or factor < 2:
+        raise ValueError("start must be at least 1 and factor at least 2")
+    values = []
+    while start <= stop:
+        values.append(start)
+        start *= factor
+    return tuple(values)
