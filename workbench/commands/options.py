@@ -91,6 +91,12 @@ CELL_OPTIONS = (
     CellOption(
         "--weights-dtype", str, "weights_dtype", "Frozen weights: int4, int8, fp8.", "the dtype"
     ),
+    CellOption(
+        "--optimizer", str, "optimizer", "What a training step ends in: adamw8bit, …", "adamw"
+    ),
+    CellOption(
+        "--master-weights", str, "master_weights", "Of bfloat16: float32 or bfloat16.", "float32"
+    ),
     CellOption("--offload-optimizer", bool, "offload_optimizer", "AdamW on the host (ZeRO)."),
     CellOption("--ulysses", int, "ulysses", "GPUs that share one sequence.", "1"),
     CellOption("--layer", int, "layer", "Layer of scope layer.", "first with global attention"),

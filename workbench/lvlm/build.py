@@ -21,7 +21,8 @@ from workbench.lvlm.lora import add_adapters
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.offload import Offload
-from workbench.lvlm.optimizer import MasterAdamW
+from workbench.lvlm.optimizer import MasterOptimizer, layer_matrices
+from workbench.lvlm.optimizers import OPTIMIZERS
 from workbench.lvlm.packed import Packed, pack
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.pictures import look
@@ -79,7 +80,7 @@ class Workload:
     """The parts that parameters, FLOPs and time are split into, where there are several."""
     upstream: list[Tensor] = field(default_factory=list)
     """Gradients of the outputs, where a train pass has no loss of its own."""
-    optimizer: MasterAdamW | None = None
+    optimizer: MasterOptimizer | None = None
     """Only where the iteration ends in an optimizer step and is really run."""
     guard: Callable[[], AbstractContextManager[object]] = nullcontext
 
@@ -166,11 +167,11 @@ class Workload:
                 groups.setdefault(parts[id(parameter)], []).append(parameter)
         return groups
 
-    def make_optimizer(self) -> MasterAdamW:
-        """AdamW over the parameters that are trained."""
+    def make_optimizer(self) -> MasterOptimizer:
+        """The cell's optimizer over the parameters that are trained."""
         found = self.hyper
         groups = [(found.rate(part), list_) for part, list_ in self.groups().items()]
-        return MasterAdamW(groups, found)
+        return MasterOptimizer(self.cell, groups, found, layer_matrices(self.module))
 
     @property
     def num_parameters(self) -> int:
@@ -322,6 +323,7 @@ def check(cell: Cell) -> None:
     system_of(cell).check(cell)
     KERNELS[cell.kernel]
     SCOPES[cell.scope]
+    check_optimizer(cell)
     try:
         _ = Layout.of(cell).segments
     except ValueError as error:
@@ -345,6 +347,15 @@ def check(cell: Cell) -> None:
             raise RequestError(
                 f"layer {cell.layer}: {cell.model} has {count} layers, 0 to {count - 1}"
             )
+
+
+def check_optimizer(cell: Cell) -> None:
+    """Raise RequestError for an unknown optimizer, or one that does not take the cell's dtype."""
+    rule = OPTIMIZERS[cell.optimizer]
+    if cell.dtype not in rule.dtypes:
+        raise RequestError(
+            f"optimizer {rule.name}: takes {', '.join(rule.dtypes)}, not dtype {cell.dtype}"
+        )
 
 
 def check_reducer(cell: Cell, reducer: Reducer) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.build import Workload, build, repeated_layers
-from workbench.lvlm.optimizer import MasterAdamW
+from workbench.lvlm.optimizer import MasterOptimizer
 from workbench.vocabulary.cell import Cell
 
 
@@ -47,8 +47,9 @@ class EmulatedRank(Workload):
         gradients = [p.grad for p in (*self.module.parameters(), self.shard) if p.grad is not None]
         return {**kinds, "ballast": [self.shard, *gradients, *self.ballast]}
 
-    def make_optimizer(self) -> MasterAdamW:
-        return MasterAdamW([(self.hyper.rates["decoder"], [self.shard])], self.hyper)
+    def make_optimizer(self) -> MasterOptimizer:
+        groups = [(self.hyper.rates["decoder"], [self.shard])]
+        return MasterOptimizer(self.cell, groups, self.hyper, set())
 
 
 def chosen_layers(cell: Cell, count: int) -> tuple[int, ...]:

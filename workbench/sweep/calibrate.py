@@ -202,6 +202,8 @@ def unusable(record: Record) -> str:
         return "no time"
     if cell.compile:
         return "compiled"
+    if cell.optimizes and (cell.optimizer, cell.master_weights) != ("adamw", "float32"):
+        return "another optimizer"
     if (cell.zero or cell.world_size > 1) and not _flagged(record, "emulated"):
         return "several processes"  # An emulated rank communicates nothing; its time is computing.
     if cell.offload:

@@ -105,13 +105,14 @@ def kind_of(cell: Cell, host_bound: bool = False) -> str:
     return f"{kind}, host-bound" if host_bound else kind
 
 
-OPTIONS = ("lora", "weights_dtype", "reduce")
+OPTIONS = ("lora", "weights_dtype", "reduce", "optimizer", "master_weights")
 """Fields that change which operators run, and that few cells have."""
 
 
 def options_of(cell: Cell) -> tuple[str, ...]:
     """Those that a cell has."""
-    return tuple(name for name in OPTIONS if getattr(cell, name) is not None)
+    defaults = {name: type(cell).model_fields[name].default for name in OPTIONS}
+    return tuple(name for name, plain in defaults.items() if getattr(cell, name) != plain)
 
 
 class Covered(BaseModel):

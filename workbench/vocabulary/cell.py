@@ -21,6 +21,7 @@ from workbench.vocabulary.fields import (
     Dtype,
     Logits,
     LossRows,
+    MasterWeights,
     Name,
     Pass,
     Positive,
@@ -93,6 +94,10 @@ class Cell(BaseModel):
     """Adapters beside the decoder's frozen linear layers, ``alpha=32,r=16,targets=all-linear``."""
     weights_dtype: WeightsDtype | None = Field(default=None, title="Frozen weights in")
     """How the frozen matrices of the decoder's layers are held; None is the cell's dtype."""
+    optimizer: Name = "adamw"
+    """What a training step of a whole model ends in."""
+    master_weights: MasterWeights = "float32"
+    """What the optimizer steps on where weights are bfloat16: float32 copies, or the weights."""
     ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
     """Ranks that share one sequence (DeepSpeed-Ulysses)."""
     layer: Annotated[int, Field(ge=0, le=10_000, strict=True), Whole] | None = None
@@ -214,6 +219,7 @@ class Cell(BaseModel):
             self._check_packed(self.weights_dtype)
         if self.lora is not None:
             self._check_lora()
+        self._check_optimizer()
         if self.sub_group_size != SUB_GROUP_SIZE and self.zero != 3:
             raise ValueError(f"sub_group_size {self.sub_group_size}: only ZeRO 3 has sub-groups")
         if self.offload_optimizer and not self.zero:
@@ -224,6 +230,27 @@ class Cell(BaseModel):
                 "that share a sequence are among those that share the states"
             )
         return self
+
+    def _check_optimizer(self) -> None:
+        for name in ("optimizer", "master_weights"):
+            value = getattr(self, name)
+            if value == type(self).model_fields[name].default:
+                continue
+            if not self.optimizes:
+                raise ValueError(
+                    f"{name} {value}: only a train pass of scope decoder or lvlm ends in an "
+                    "optimizer step"
+                )
+            if self.under_deepspeed:
+                raise ValueError(
+                    f"{name} {value}: under deepspeed, so under ZeRO or on several ranks, AdamW "
+                    "steps on float32 parts of all weights; leave it out"
+                )
+        if self.master_weights != "float32" and self.dtype != "bfloat16":
+            raise ValueError(
+                f"master_weights {self.master_weights}: says that bfloat16 weights have no wider "
+                f"copy; those of dtype {self.dtype} are not bfloat16"
+            )
 
     def _check_packed(self, scheme: str) -> None:
         if self.scope == "layer":

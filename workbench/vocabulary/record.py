@@ -102,7 +102,13 @@ for _name, _unit, _label, _convention in (
         "optimizer_bytes",
         "B",
         "Optimizer states",
-        "of one rank: moments and float32 master weights",
+        "of one rank: what the optimizer keeps, and float32 master weights",
+    ),
+    (
+        "optimizer_flops",
+        "FLOP",
+        "Optimizer FLOPs",
+        "matmuls of an optimizer step (Muon's); not in flops, nor in model_flops",
     ),
     (
         "activation_bytes",

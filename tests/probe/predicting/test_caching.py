@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import pytest
 
+from workbench.lvlm.optimizers import Stepped
+from workbench.lvlm.optimizers.adamw import AdamW
 from workbench.probe.counting.tracker import Block, Timeline
 from workbench.probe.predicting.caching import (
     MIB,
@@ -13,7 +15,7 @@ from workbench.probe.predicting.caching import (
     ExpandableAllocator,
     OutOfMemory,
 )
-from workbench.probe.predicting.replay import Step, make_program, replay
+from workbench.probe.predicting.replay import make_program, replay
 
 
 def timeline(*blocks):
@@ -128,8 +130,12 @@ def test_the_second_iteration_differs_and_is_replayed_too():
 
 
 def test_a_step_takes_its_temporaries_one_parameter_at_a_time():
-    program = make_program(timeline((2 * MIB, 0, None)), [], [Step((30 * MIB,) * 3)] * 4)
-    assert replay(program, "default", None).reserved_bytes == (20 + 90) * MIB
+    program = make_program(
+        timeline((2 * MIB, 0, None)),
+        [],
+        [AdamW().temporaries(Stepped((30 * MIB // 4,), 4), card=True)] * 4,
+    )
+    assert replay(program, "default", None).reserved_bytes == (20 + 60) * MIB
 
 
 def test_every_setting_of_a_cell_can_be_replayed():

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+from workbench.lvlm.optimizer import has_master, stepped
+from workbench.lvlm.optimizers import OPTIMIZERS, Stepped
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 
@@ -49,6 +51,10 @@ class Parameter(NamedTuple):
     trained: bool = True
     size: int | None = None
     """Its bytes, where they are not those of the cell's dtype."""
+    shape: tuple[int, ...] = ()
+    """Of one that is trained; empty where nobody asks."""
+    matrix: bool = False
+    """Whether it is a matrix of a layer: no embedding, no LM head."""
 
     def bytes(self, cell: Cell) -> int:
         """What it takes."""
@@ -57,6 +63,10 @@ class Parameter(NamedTuple):
     def width(self, cell: Cell) -> int:
         """Bytes of an element of one that is trained."""
         return ITEM[cell.dtype] if self.size is None else self.size // self.numel
+
+    def stepped(self, cell: Cell) -> Stepped:
+        """What the cell's optimizer meets of it."""
+        return stepped(cell, self.shape or (self.numel,), self.width(cell), self.matrix)
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,13 @@ class States:
     """Only while the last bucket is reduced: stage 3 copies what is in it once more."""
     host: int = 0
     """On the host beside reduced gradients and the optimizer's states."""
+    paged: int = 0
+    """Of the optimizer's states, what a card's driver moves between card and host: not of torch's
+    allocator."""
+    step_bytes: int | None = None
+    """What a step of another optimizer than AdamW reads and writes on a card."""
+    step_flops: int = 0
+    """FLOPs of the matmuls of a step."""
 
     @property
     def total(self) -> int:
@@ -120,11 +137,15 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
     if cell.zero == 0:
         several = world > 1
         gradients = sum(p.bytes(cell) for p in parameters if p.trained)
+        rule = OPTIMIZERS[cell.optimizer]
         return States(
             weights=sum(p.bytes(cell) for p in parameters),
             gradients=gradients,
             reduced=gradients,
-            optimizer=sum(adamw_bytes(p.width(cell)) * p.numel for p in parameters if p.trained),
+            optimizer=sum(master_sizes(cell, parameters)) + sum(state_sizes(cell, parameters)),
+            paged=sum(state_sizes(cell, parameters)) - sum(resident_sizes(cell, parameters)),
+            step_bytes=step_bytes(cell, parameters),
+            step_flops=sum(rule.flops(p.stepped(cell)) for p in parameters if p.trained),
             buffers=item * min(trained, REDUCE_BUCKET) if several else 0,
             stepping=MASTER * trained if several and item < MASTER else 0,
         )
@@ -203,9 +224,44 @@ def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequenc
     )
 
 
-def adamw_bytes(width: int) -> int:
-    """Bytes an element of AdamW's two moments, and of the master weight of a narrower one."""
-    return 2 * width if width >= MASTER else 3 * MASTER
+def step_bytes(cell: Cell, parameters: Sequence[Parameter]) -> int | None:
+    """What one process's step reads and writes; None of AdamW on master weights.
+
+    States and weights are read and written once, gradients read, and temporaries written and read.
+    """
+    if cell.optimizer == "adamw" and cell.master_weights == "float32":
+        return None
+    rule, trained = OPTIMIZERS[cell.optimizer], [p for p in parameters if p.trained]
+    met = [p.stepped(cell) for p in trained]
+    weights = sum(p.bytes(cell) for p in trained)
+    masters = sum(master_sizes(cell, parameters))
+    own = sum(state_sizes(cell, parameters))
+    passing = masters + sum(sum(rule.temporaries(one, card=True).sizes) for one in met)
+    return 2 * (own + masters + weights + passing) + weights
+
+
+def master_sizes(cell: Cell, parameters: Sequence[Parameter]) -> list[int]:
+    """Bytes of each float32 master weight of one process."""
+    trained = (p for p in parameters if p.trained and has_master(cell, p.width(cell)))
+    return [MASTER * p.numel for p in trained]
+
+
+def state_sizes(cell: Cell, parameters: Sequence[Parameter]) -> list[int]:
+    """Bytes of each tensor that one process's optimizer holds beside weights and masters."""
+    return _state_sizes(cell, parameters, paged=True)
+
+
+def resident_sizes(cell: Cell, parameters: Sequence[Parameter]) -> list[int]:
+    """Those of ``state_sizes`` that a card's allocator knows."""
+    return _state_sizes(cell, parameters, paged=False)
+
+
+def _state_sizes(cell: Cell, parameters: Sequence[Parameter], paged: bool) -> list[int]:
+    rule = OPTIMIZERS[cell.optimizer]
+    met = [p.stepped(cell) for p in parameters if p.trained]
+    found = [size for one in met for size in rule.states(one)[0 if paged else rule.paged(one) :]]
+    shared = max((rule.shared(one) for one in met), default=0)
+    return [*found, shared] if shared else found
 
 
 def widened(item: int, group: int, part: int) -> int:

@@ -22,6 +22,7 @@ from workbench.lvlm.kinds import Stretch
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.marks import unmasked_by
 from workbench.lvlm.offload import WATCH
+from workbench.lvlm.optimizer import layer_matrices
 from workbench.lvlm.packed import Packed
 from workbench.lvlm.place import Place
 from workbench.lvlm.scopes.decoder import Run
@@ -475,7 +476,7 @@ def parameters_of(
 
     Packed matrices come last.
     """
-    part_of = workload.part_of()
+    part_of, of_layers = workload.part_of(), layer_matrices(workload.module)
     found: list[Parameter] = []
     run: list[Parameter] = []
     for parameter in workload.module.parameters():
@@ -485,6 +486,8 @@ def parameters_of(
             parameter.numel(),
             parameter.requires_grad,
             None if width == workload.context.dtype.itemsize else parameter.nbytes,
+            tuple(parameter.shape),
+            id(parameter) in of_layers,
         )
         if id(parameter) in repeated:
             run.append(entry)

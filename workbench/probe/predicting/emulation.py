@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from workbench.lvlm.build import kinds_of, repeated_layers
 from workbench.lvlm.emulate import Emulation, emulated_rank
+from workbench.lvlm.optimizers import Temporaries
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.states import (
     ITEM,
@@ -23,8 +24,8 @@ from workbench.probe.counting.states import (
 )
 from workbench.probe.counting.trace import Trace, saved_bytes, trace
 from workbench.probe.counting.tracker import Timeline
-from workbench.probe.predicting.peak import STEP_COPIES, Peak
-from workbench.probe.predicting.replay import Program, Step, make_program
+from workbench.probe.predicting.peak import Peak, step_of
+from workbench.probe.predicting.replay import Program, make_program
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import Layers
@@ -186,7 +187,7 @@ def emulated_peak(cell: Cell, traced: EmulatedTrace) -> Peak:
     running = timeline.by_kind(timeline.peak()[1])
     there = ("weights", "inputs", "ballast", "input gradients", "workspace")
     stepping = {kind: timeline.of_kind(kind) for kind in there}
-    stepping["working"] = sum(_step(cell, plan).sizes)
+    stepping["working"] = _step(cell, plan).peak
     kinds = max(running, stepping, key=lambda kinds: sum(kinds.values()))
     kinds = {**kinds, "optimizer": plan.optimizer_bytes}
     return Peak(sum(kinds.values()), {k: size for k, size in kinds.items() if size}, None)
@@ -200,10 +201,9 @@ def emulated_program(cell: Cell, traced: EmulatedTrace) -> Program:
     return make_program(traced.timeline, [wide] * copies, [_step(cell, plan)])
 
 
-def _step(cell: Cell, plan: RankPlan) -> Step:
-    """What torch's AdamW takes for the shard: a widened gradient, a root and a quotient."""
-    copies = STEP_COPIES + (ITEM[cell.dtype] < MASTER)
-    return Step((max(MASTER, ITEM[cell.dtype]) * plan.emulation.shard,) * copies)
+def _step(cell: Cell, plan: RankPlan) -> Temporaries:
+    """What the optimizer takes for the shard."""
+    return step_of(cell, Parameter("decoder", plan.emulation.shard), card=False)
 
 
 def _traced(cell: Cell, emulation: Emulation, allocator: Allocator) -> Trace:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from workbench.lvlm.optimizers import Temporaries
 from workbench.probe.counting.allocator import Allocator, allocator_of
-from workbench.probe.counting.states import MASTER, states
+from workbench.probe.counting.states import master_sizes, resident_sizes, states
 from workbench.probe.counting.trace import Trace, trace
 from workbench.probe.counting.tracker import Block
 from workbench.probe.predicting.caching import HOST
@@ -23,12 +24,12 @@ from workbench.probe.predicting.emulation import (
 )
 from workbench.probe.predicting.peak import (
     Peak,
-    adamw_steps,
     kinds_apart,
+    optimizer_steps,
     predicted_peak,
     without_states,
 )
-from workbench.probe.predicting.replay import Outcome, Program, Step, make_program, replay
+from workbench.probe.predicting.replay import Outcome, Program, make_program, replay
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import Device
 from workbench.vocabulary.errors import RequestError
@@ -145,11 +146,8 @@ def rank_program(cell: Cell, traced: Trace, peak: Peak) -> Program:
     sizes = [held.weights] if "weights" in apart else []
     sizes += [held.gradients] if "gradients" in apart and not held.on_host else []
     if not cell.under_deepspeed:
-        trained = [(p.width(cell), p.numel) for p in traced.parameters if p.trained]
-        masters = [MASTER * numel for width, numel in trained if width < MASTER]
-        moments = [max(MASTER, width) * numel for width, numel in trained for _ in range(2)]
-        steps = [Step(sizes) for sizes in adamw_steps(cell, traced)]
-        return make_program(timeline, [*sizes, *masters, *moments], steps)
+        sizes += master_sizes(cell, traced.parameters) + resident_sizes(cell, traced.parameters)
+        return make_program(timeline, sizes, optimizer_steps(cell, traced))
     sizes += [held.kept_buffers] if held.kept_buffers else []
     sizes += [] if held.on_host else [held.optimizer]
     # ZeRO's other buffers are made anew in each iteration, and gone when the optimizer steps.
@@ -157,4 +155,4 @@ def rank_program(cell: Cell, traced: Trace, peak: Peak) -> Program:
     passing = Block(held.buffers - held.kept_buffers, timeline.start + 1, last + 1)
     reducing = Block(held.reducing, last, last + 1)
     timeline = timeline._replace(blocks=[*timeline.blocks, passing, reducing])
-    return make_program(timeline, sizes, [Step((held.stepping,))])
+    return make_program(timeline, sizes, [Temporaries((held.stepping,), (0, ~0))])

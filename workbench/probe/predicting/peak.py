@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from workbench.probe.counting.states import MASTER, States, states
+from workbench.lvlm.optimizer import has_master
+from workbench.lvlm.optimizers import OPTIMIZERS, Temporaries
+from workbench.probe.counting.states import MASTER, Parameter, States, states
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Timeline
 from workbench.vocabulary.cell import Cell
 
 STATE_KINDS = ("weights", "gradients")
-STEP_COPIES = 2
-"""Temporaries of torch.optim.AdamW as large as the parameter in float32: a root and a quotient."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
     rest = without_states(cell, traced)
     # Where the host is the device, what offload takes away stays there.
     away, host = held.on_host and traced.card, held.host if not traced.card else 0
-    optimizer = 0 if away else held.optimizer
+    optimizer = 0 if away else held.optimizer - (held.paged if traced.card else 0)
     running = {
         "weights": held.weights if "weights" in apart else 0,
         "gradients": held.gradients if ("gradients" in apart or held.on_host) and not away else 0,
@@ -121,16 +121,18 @@ def _widened(cell: Cell, traced: Trace, held: States) -> int:
     """The most that exists only while the optimizer steps: gradients in float32 and the like."""
     if cell.under_deepspeed:
         return held.stepping
-    return max(sum(step) for step in adamw_steps(cell, traced))
+    return max(step.peak for step in optimizer_steps(cell, traced))
 
 
-def adamw_steps(cell: Cell, traced: Trace) -> list[tuple[int, ...]]:
-    """Temporaries of one process's AdamW for each parameter, in bytes, in their order.
+def optimizer_steps(cell: Cell, traced: Trace) -> list[Temporaries]:
+    """Temporaries of one process's optimizer for each parameter, in the parameters' order."""
+    return [step_of(cell, p, traced.card) for p in traced.parameters if p.trained]
 
-    A gradient widened to float32 where it is narrower, a root and a quotient of the moments.
-    """
-    trained = [(p.width(cell), p.numel) for p in traced.parameters if p.trained]
-    return [
-        (max(MASTER, width) * numel,) * (STEP_COPIES + (width < MASTER))
-        for width, numel in trained
-    ]
+
+def step_of(cell: Cell, parameter: Parameter, card: bool) -> Temporaries:
+    """Those of one parameter: its gradient in float32 first, where it has a master."""
+    own = OPTIMIZERS[cell.optimizer].temporaries(parameter.stepped(cell), card)
+    if not has_master(cell, parameter.width(cell)):
+        return own
+    later = (n + 1 if n >= 0 else n - 1 for n in own.requests)
+    return Temporaries((MASTER * parameter.numel, *own.sizes), (0, *later, ~0))

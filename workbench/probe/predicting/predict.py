@@ -13,7 +13,7 @@ from workbench.lvlm.pictures import look
 from workbench.lvlm.quantized import quantization_flags, quantized_weights
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.allocator import Allocator, allocator_of, assumptions
-from workbench.probe.counting.states import check_states
+from workbench.probe.counting.states import States, check_states
 from workbench.probe.counting.trace import Trace, saved_bytes, trace
 from workbench.probe.machine.environment import environment
 from workbench.probe.predicting.collectives import collectives
@@ -107,6 +107,7 @@ def predict(
         flags += said
     if shared is not None:
         seconds = shared.overlapped_with(seconds)
+    flags += optimizer_flags(cell, peak.states, allocator_of(target).card)
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
     flags += [*loss_flags(cell), *packed_flags(cell)]
@@ -138,6 +139,11 @@ def predict(
         **utilisation(traced, seconds, rate),
         **(throughput(cell, seconds) if cell.optimizes else {}),
         "optimizer_bytes": peak.states.optimizer if peak.states else 0,
+        **(
+            {"optimizer_flops": peak.states.step_flops}
+            if peak.states and peak.states.step_flops
+            else {}
+        ),
         **({} if roomy is None else {"reserved_bytes": roomy.reserved_bytes}),
         **({} if moved is None else {"offload_bytes": traced.offload_bytes}),
         **quantized,
@@ -172,6 +178,20 @@ def predict(
         | ({} if found is None else {"time": found.document()}),
         duration_s=time.monotonic() - clock,
     )
+
+
+def optimizer_flags(cell: Cell, held: States | None, card: bool) -> list[str]:
+    """What a reader should know of another optimizer than AdamW."""
+    if held is None or held.step_bytes is None:
+        return []
+    named = f"optimizer {cell.optimizer}, master_weights {cell.master_weights}"
+    flags = [f"{named}: its seconds are its bytes and FLOPs at the rates of other operators"]
+    if card and held.paged:
+        flags.append(
+            f"paged: {held.paged:,} bytes of optimizer states are in memory that the driver moves "
+            "between card and host; peak_bytes leaves them out, and so does whether the cell fits"
+        )
+    return flags
 
 
 def memory_flags(memory: Footprint) -> list[str]:

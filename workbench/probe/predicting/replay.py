@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from workbench.lvlm.optimizers import Temporaries
 from workbench.probe.counting.tracker import Block, Timeline
 from workbench.probe.predicting.caching import SETTINGS, CachingAllocator, Chunk, OutOfMemory
 
@@ -21,15 +22,6 @@ MAX_ITERATIONS = 6
 """Iterations replayed at most; nearly every cell repeats itself from the second or third on."""
 UNTIL_THE_NEXT = ("gradients", "input gradients", "keys and values")
 """Kinds of blocks that live until the next iteration begins."""
-
-
-class Step(NamedTuple):
-    """Bytes of the temporaries that an optimizer takes for one parameter, in their order.
-
-    All are released when the parameter is done; the second last as soon as the last is there.
-    """
-
-    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ class Outcome(NamedTuple):
 
 
 def make_program(
-    timeline: Timeline, states: Sequence[int] = (), steps: Iterable[Step] = ()
+    timeline: Timeline, states: Sequence[int] = (), steps: Iterable[Temporaries] = ()
 ) -> Program:
     """The requests of a traced cell.
 
@@ -118,7 +110,7 @@ def make_program(
     cleared = [~n for block, n in ended if block.kind in UNTIL_THE_NEXT]
     for step in steps:
         own = add(*step.sizes)
-        dropped += [*own, *(~n for n in (*own[-2:-1], *own[-1:], *reversed(own[:-2])))]
+        dropped += [own[n] if n >= 0 else ~own[~n] for n in step.requests]
     running_first = [*running, *(t for t in taken if t[0] > start)]
     starting = sorted(running_first, key=lambda event: event[0])
     return Program(

@@ -8,7 +8,7 @@ slower than the device runs them sets the pace of the whole iteration.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,8 @@ class Rates:
     launch_s: float = 0.0
     start_s: float = 0.0
     """Of an iteration, on the host."""
+    step_flops_per_s: float = math.inf
+    """Of an optimizer step's matmuls, in bfloat16."""
 
 
 class Timed(NamedTuple):
@@ -132,11 +134,21 @@ def rate_of(op: Operator, cell: Cell) -> str | None:
 def optimizer_bytes(held: States | None) -> int:
     """AdamW reads and writes its states and the weights once and reads the gradients.
 
-    None of it on the device where they are on the host.
+    None of it on the device where they are on the host. Another optimizer's bytes are its own.
     """
+    if held is not None and held.step_bytes is not None:
+        return held.step_bytes
     return (
         0 if held is None or held.on_host else 2 * held.optimizer + 2 * held.weights + held.reduced
     )
+
+
+def step_seconds(rates: Rates, held: States | None) -> float:
+    """Seconds of an optimizer step: of another than AdamW at the rates of other operators."""
+    if held is None or held.step_bytes is None:
+        return optimizer_bytes(held) / rates.optimizer_bytes_per_s
+    computing = held.step_flops / rates.step_flops_per_s if held.step_flops else 0.0
+    return held.step_bytes / rates.bytes_per_s + computing
 
 
 def predict_times(work: Iterable[Work], rates: Rates, held: States | None) -> Times:
@@ -152,7 +164,7 @@ def predict_times(work: Iterable[Work], rates: Rates, held: States | None) -> Ti
         calls += one.calls
     return Times(
         timed,
-        optimizer_bytes(held) / rates.optimizer_bytes_per_s,
+        step_seconds(rates, held),
         rates.start_s + rates.launch_s * calls,
     )
 
@@ -171,7 +183,8 @@ def rates(
         if peak is None or bandwidth is None:
             return None, [f"time_s: {target.sources['peak_flops']}"]
         flag = "uncalibrated: time_s is the roofline's lower bound, not a measured efficiency"
-        return Rates(dict.fromkeys(classes, peak), bandwidth, bandwidth), [flag]
+        found = Rates(dict.fromkeys(classes, peak), bandwidth, bandwidth)
+        return replace(found, step_flops_per_s=target.peak("bfloat16") or peak), [flag]
     flags = []
     if calibration.carried_from is not None:
         flags.append(
@@ -202,6 +215,7 @@ def rates(
         _bandwidth("optimizer", target, calibration) or bandwidth,
         *(0.0 if cost is None else cost.value for cost in (*calibration.overheads, start)),
     )
+    found = replace(found, step_flops_per_s=_step_rate(cell, target, calibration))
     spent = predict_times(work, found, None)
     error = calibration.error_of(kind_of(cell, spent.host_bound))
     if spent.host_bound:
@@ -212,6 +226,13 @@ def rates(
             "such seconds tell of the host that issues operators",
         )
     return found, [f"calibrated: {calibration.sentence}; {error}", *flags]
+
+
+def _step_rate(cell: Cell, target: Device, calibration: Calibration) -> float:
+    """FLOP/s of the matmuls of an optimizer step, which are in bfloat16."""
+    known = calibration.flops_per_s.get("matmul bfloat16")
+    found = target.peak("bfloat16") if known is None else known.value
+    return found or target.peak(cell.dtype) or math.inf
 
 
 def _compute_rate(
