@@ -12,8 +12,10 @@ SYSTEMS = (
     {"attention": "s_attn", "kernel": "sdpa"},
     {"attention": "d_attn", "kernel": "sdpa"},
 )
-ITERATIONS = 4 * len(SYSTEMS)
-"""Of each size: one for memory, which warms up, and three samples, under every system."""
+MINUTES = 2.0
+"""Of a call; `make sweep` also writes two reports, and all of it takes four."""
+CPU_SIZES, CPU_TRAIN = (64, 256, 128, 1024, 512, 4096, 2048, 8192), 1024
+"""On a CPU, the most telling first; the largest of a training pass."""
 LAYER_FLOPS = 436_207_616
 """A token's forward, attention scores left out."""
 HEADS, WIDTH, TEXT, TOKEN_BYTES = 32, 4096, 64, 2 * (3 * 14_336 + 2 * 4096)
@@ -27,11 +29,11 @@ CELL_S = 2.0
 CARD_ITERATIONS = 9
 """On a card at most: two that prepare, three samples, three by part, one profiled."""
 CARD_SHARES = (
-    ((EAGER,), ("forward", "train"), 40.0),
-    (SYSTEMS[1:], ("forward",), 75.0),
-    (SYSTEMS[1:], ("train",), 85.0),
+    ((EAGER,), ("forward", "train"), 30.0),
+    (SYSTEMS[1:], ("forward",), 50.0),
+    (SYSTEMS[1:], ("train",), 60.0),
 )
-"""Systems, passes and their seconds of four minutes; starting and predicting take the rest."""
+"""Systems, passes and about their seconds; the minutes are kept while they run."""
 
 
 def predicted() -> Grid:
@@ -47,7 +49,7 @@ def predicted() -> Grid:
 
 
 def on_cuda() -> tuple[Grid, ...]:
-    """Up to each system's out-of-memory, as densely as four minutes allow."""
+    """Up to each system's out-of-memory, as densely as the minutes allow."""
     protocol = Protocol(min_samples=3, precision=None, max_seconds=10)
     found, gpu = [], card()
     for options, passes, budget_s in CARD_SHARES:
@@ -86,27 +88,32 @@ def seconds(
 
 
 def on_cpu() -> tuple[Grid, ...]:
-    """As far as two minutes and a half reach, and eager S-Attn where it runs out of memory."""
-    dtype, rate = cpu_speed()
+    """A check of the method where there is no card, the most telling sizes first.
+
+    Eager S-Attn runs out of memory; then three small sizes, and larger ones until the minutes are
+    over.
+    """
+    dtype, _ = cpu_speed()
     limit = memory_limit(at_most=12 * 2**30, share_of_free=0.6)
     protocol = Protocol(min_samples=3, precision=None, memory_limit=limit, timeout_s=300)
     fields: dict[str, Any] = {"device": "cpu", "dtypes": (dtype,), "protocol": protocol}
-
-    def seconds(num_visual: int) -> float:
-        return ITERATIONS * LAYER_FLOPS * (num_visual + 64) / rate
-
-    forward = thinned(geometric(64, 8192), seconds, budget_s=80)
-    train = thinned(geometric(64, 1024), lambda size: 3 * seconds(size), budget_s=80)
-    return (
-        Grid(visual=forward, options=SYSTEMS, **fields),
-        Grid(visual=train, passes=("train",), options=SYSTEMS, **fields),
-        Grid(visual=(8192,), options=(EAGER,), **fields),
+    far = Grid(visual=(CPU_SIZES[-1],), options=(EAGER,), **fields)
+    each = (
+        Grid(
+            visual=(size,),
+            passes=("forward", "train") if size <= CPU_TRAIN else ("forward",),
+            options=SYSTEMS,
+            **fields,
+        )
+        for size in CPU_SIZES
     )
+    return (far, *each)
 
 
 def sweep() -> Sweep:
-    """Measured on what the machine has, predicted for an H100."""
-    return Sweep(name="default", grids=(predicted(), *(on_cuda() if has_cuda() else on_cpu())))
+    """Predicted for an H100, then measured on what the machine has."""
+    here = on_cuda() if has_cuda() else on_cpu()
+    return Sweep(name="default", grids=(predicted(), *here), max_minutes=MINUTES)
 
 
 def main() -> None:

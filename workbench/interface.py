@@ -150,8 +150,9 @@ def run_sweep(
     ``sweep`` is a Sweep, or the file of a probe (``.py`` with ``sweep()``, or ``.yaml``). Each
     record is on the disk as soon as it is there, so a second call goes on where the first stopped;
     ``new_run`` starts another run. ``workers`` are processes, one a GPU by default;
-    ``calibrations`` files of ``workbench calibrate``, one for each device; after ``max_minutes``
-    no cell is begun. Progress is written to standard error.
+    ``calibrations`` files of ``workbench calibrate``, one for each device; no cell is begun that
+    would end after ``max_minutes``, without which the sweep's own hold. Progress is written to
+    standard error.
 
     The summary counts the cells by status. Raises RequestError for a wrong name or value before
     anything is run, StoreError where the file cannot be written. An interrupt ends the cells in

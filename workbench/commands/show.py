@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,25 @@ _ALWAYS = ("flops", "flops_causal", "model_flops", "params", "peak_bytes", "time
 def note(line: str) -> None:
     """A line for people, on standard error."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error, where that is a terminal; it is told words, done and total."""
+    if not sys.stderr.isatty():
+        yield lambda words, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
+        row = drawn.add_task("", total=1)
+
+        def tell(words: str, done: int, total: int) -> None:
+            drawn.update(row, description=words, completed=done, total=total)
+
+        yield tell
 
 
 def program() -> str:

@@ -42,11 +42,11 @@ def report(
         Path | None, typer.Option(metavar="FILE.md", help="Your own words on the first page.")
     ] = None,
     no_images: Annotated[
-        bool, typer.Option("--no-images", help="No PNG, SVG and PDF files.")
+        bool, typer.Option("--no-images", help="No PNG, SVG, PDF and PPTX files.")
     ] = False,
     json_: AsJson = False,
 ) -> None:
-    """Write a store as HTML, Markdown and PDF, with pictures, the data and how to repeat it."""
+    """Write a store as HTML, Markdown, PDF and slides, with pictures, data and how to repeat it."""
     from workbench.report import write_report
     from workbench.report.case import case_table, read_case
 
@@ -57,15 +57,17 @@ def report(
 
         asked = read_case(case)
         told = case_table(asked, answer_case(asked))
-    written = write_report(
-        store,
-        output,
-        static_images=not no_images,
-        question=question,
-        against=against,
-        note=own_words,
-        case=told,
-    )
+    with show.bar() as tell:
+        written = write_report(
+            store,
+            output,
+            static_images=not no_images,
+            question=question,
+            against=against,
+            note=own_words,
+            case=told,
+            tell=tell,
+        )
     for line in written.notes:
         show.note(line)
     if json_:
@@ -74,6 +76,7 @@ def report(
                 "html": str(written.html),
                 "markdown": str(written.markdown),
                 "pdf": None if written.pdf is None else str(written.pdf),
+                "slides": None if written.slides is None else str(written.slides),
                 "data": [str(path) for path in written.data],
                 "reproduce": str(written.reproduce),
                 "figures": [str(path) for path in written.figures],

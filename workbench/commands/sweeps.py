@@ -17,6 +17,7 @@ OUT_OF_TIME = 3
 """The exit code where ``--max-minutes`` left cells for the next call."""
 DEFAULT_STORE = Path("workbench.db")
 ENGINES = ("local", "slurm")
+SOURCES = ("predicted", "measured")
 
 
 def sweep(
@@ -67,13 +68,22 @@ def sweep(
     ] = None,
     max_minutes: Annotated[
         float | None,
-        typer.Option(help="Begin no cell after so many minutes; exit 3 where some are left."),
+        typer.Option(
+            help="Begin no cell that would end after so many minutes; exit 3 where some are left.",
+            show_default="the sweep's own",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Only its cells of one source: predicted or measured.")
     ] = None,
     json_: AsJson = False,
 ) -> None:
     """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
+    if source is not None and source not in SOURCES:
+        raise unknown_name("source", source, SOURCES)
+    show.note(f"reading {probe}; results go to {store}" if not dry_run else f"reading {probe}")
     from workbench.probe.workers.folders import check_folder
     from workbench.sweep.plan import load_probe
     from workbench.vocabulary.calibration import Choice
@@ -84,6 +94,8 @@ def sweep(
     if engine == "slurm":
         if max_minutes is not None:
             raise RequestError(f"max_minutes {max_minutes:g}: is for --engine local; use --time")
+        if source is not None:
+            raise RequestError(f"source {source}: is for --engine local")
         from workbench.sweep.cluster_run import Order, dry_run_slurm, run_slurm
         from workbench.sweep.engines.slurm_check import Request, pairs
         from workbench.sweep.engines.slurm_cluster import minutes
@@ -126,6 +138,7 @@ def sweep(
             calibrations=choice,
             trace=trace,
             max_minutes=max_minutes,
+            source=source,  # type: ignore[arg-type]
         )
     if json_:
         show.emit(summary.document())
@@ -134,7 +147,7 @@ def sweep(
         raise SystemExit(130)  # What there is to say is said.
     if summary.num_failed:
         raise typer.Exit(1)
-    if summary.num_unbegun:
+    if summary.unbegun:
         raise typer.Exit(OUT_OF_TIME)
 
 
@@ -161,8 +174,14 @@ def _say_how_it_ended(summary: "Summary", again: str) -> None:
     if summary.interrupted:
         show.note(f"interrupted; what ran is stored. To go on: {again}")
         return
-    if summary.num_unbegun:
-        show.note(f"the minutes are over, {summary.num_unbegun} cells are left; to go on: {again}")
+    if summary.unbegun:
+        left = len(summary.unbegun)
+        show.note(f"the minutes are over, {left} cells are left; to go on: {again}")
+    if summary.dropped:
+        show.note(
+            f"{len(summary.dropped)} cells had no room in the sweep's minutes; to run them:"
+            f" {again} --max-minutes 60"
+        )
     if summary.num_failed:
         show.note(f"{summary.num_failed} cells did not end; to try them again: {again}")
     store = shlex.quote(str(summary.store))

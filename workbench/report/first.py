@@ -45,6 +45,7 @@ def first_page(material: Material, note: str = "", case: Table | None = None) ->
         risks=tuple(_risks(verdict, source)),
         note=note,
         case=case,
+        chapter=subject.slug,
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -30,18 +30,29 @@ def browser() -> str | None:
     return next((found for name in BROWSERS if (found := shutil.which(name))), None)
 
 
-def write_images(figures: Sequence[Figure], folder: Path, chromium: str) -> list[Path]:
-    """``folder/SLUG.png`` and ``.svg`` of every figure, with one browser for all of them."""
-    return asyncio.run(_write(figures, folder, chromium))
+def write_images(
+    figures: Sequence[Figure],
+    folder: Path,
+    chromium: str,
+    tell: Callable[[int], None] = lambda done: None,
+) -> list[Path]:
+    """``folder/SLUG.png`` and ``.svg`` of every figure, with one browser for all of them.
+
+    ``tell`` hears how many figures are done.
+    """
+    return asyncio.run(_write(figures, folder, chromium, tell))
 
 
-async def _write(figures: Sequence[Figure], folder: Path, chromium: str) -> list[Path]:
+async def _write(
+    figures: Sequence[Figure], folder: Path, chromium: str, tell: Callable[[int], None]
+) -> list[Path]:
     import kaleido
 
     written = []
     # mathjax=False: kaleido would load it from outside, and no figure has a formula.
     async with kaleido.Kaleido(n=1, mathjax=False, path=chromium) as painter:
-        for figure in figures:
+        for done, figure in enumerate(figures):
+            tell(done)
             on_white = go.Figure(figure.light).update_layout(paper_bgcolor=LIGHT.paper)
             for kind in FORMATS:
                 path = folder / f"{figure.slug}.{kind}"

@@ -74,6 +74,8 @@ class FirstPage:
     """The author's own words, Markdown."""
     case: Table | None = None
     """The reader's own case."""
+    chapter: str = ""
+    """The slug of the chapter that it is of."""
 
 
 @dataclass(frozen=True)

@@ -35,3 +35,11 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def unbroken(text: str) -> str:
+    """``text`` for a heading or a slide: 'S-Attn' does not end a line at its hyphen."""
+    return _SYSTEM.sub("\\1\u2011Attn", text)
+
+
+_SYSTEM = re.compile(r"\b([SD])-Attn\b")

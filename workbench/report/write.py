@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -22,7 +22,9 @@ from workbench.report.library import plotly_js
 from workbench.report.page import Contents, Figure, Table
 from workbench.report.pdf import HINT as PDF_HINT
 from workbench.report.pdf import write_pdf
-from workbench.report.text import markdown
+from workbench.report.slides import HINT as SLIDES_HINT
+from workbench.report.slides import write_slides
+from workbench.report.text import markdown, unbroken
 from workbench.store import Store
 from workbench.vocabulary.errors import RequestError
 
@@ -34,12 +36,19 @@ class ReportFiles:
     html: Path
     markdown: Path
     pdf: Path | None
+    slides: Path | None
     figures: tuple[Path, ...]
     """PNG and SVG."""
     specs: tuple[Path, ...]
     data: tuple[Path, ...]
     reproduce: Path
     notes: tuple[str, ...]
+
+
+Tell = Callable[[str, int, int], None]
+"""Hears what is done next, and how much of how much is done."""
+READING, WRITING = 6, 4
+"""What it takes to read a store, and to write each kind of file, in figures."""
 
 
 class Raw(str):
@@ -54,14 +63,17 @@ def write_report(
     against: str | Path | None = None,
     note: str = "",
     case: Table | None = None,
+    tell: Tell = lambda words, done, total: None,
 ) -> ReportFiles:
-    """Write ``report.html``, ``.md``, ``.pdf``, ``figures/``, ``data/`` and ``REPRODUCE.md``.
+    """Write ``report.html``, ``.md``, ``.pdf``, ``.pptx``, ``figures/``, ``data/``, ``REPRODUCE.md``.
 
-    Without ``static_images`` there are no pictures and no PDF, which takes a tenth of the time.
+    Without ``static_images`` there are no pictures, no PDF and no slides, which takes a tenth of
+    the time. ``tell`` hears what is done next, and how far the whole has come.
     Raises NothingToReport where the store has nothing to say, RequestError for a store that cannot
     be read or a folder that cannot be made. Two reports of one store differ only in their stamp.
     """
     earlier = None if against is None else Path(against)
+    tell("reading the store", 0, 1)
     found = contents(Path(store_path), question, earlier, note, case)
     target = Path(folder)
     try:
@@ -77,11 +89,21 @@ def write_report(
     left = len(found.figures) - len(drawn)
     if drawn and left:
         notes.append(f"{left} of {len(found.figures)} figures are in report.html only")
-    pictures = write_images(drawn, target / "figures", chromium) if chromium else []
+    total = len(drawn) + READING + 3 * WRITING
+
+    def tell_figures(done: int) -> None:
+        tell(f"figure {done + 1} of {len(drawn)}", READING + done, total)
+
+    pictures = write_images(drawn, target / "figures", chromium, tell_figures) if chromium else []
+    tell("data", READING + len(drawn), total)
     data, missing = write_bundle(found, target / "data")
     notes += missing
+    tell("paper and slides", READING + len(drawn) + WRITING, total)
     paper = write_pdf(found, stamp, tuple(notes), target) if static_images else None
     notes += [PDF_HINT] if static_images and paper is None else []
+    slides = write_slides(found, stamp, target) if static_images else None
+    notes += [SLIDES_HINT] if static_images and slides is None and found.first else []
+    tell("pages", READING + len(drawn) + 2 * WRITING, total)
     page, text = target / "report.html", target / "report.md"
     page.write_text(html(found, stamp, notes), encoding="utf-8")
     text.write_text(
@@ -90,7 +112,10 @@ def write_report(
     again = target / "REPRODUCE.md"
     again.write_text(reproduce_text(found), encoding="utf-8")
     specs = tuple(target / "data" / name for name in found.specs)
-    return ReportFiles(page, text, paper, tuple(pictures), specs, tuple(data), again, tuple(notes))
+    tell("done", total, total)
+    return ReportFiles(
+        page, text, paper, slides, tuple(pictures), specs, tuple(data), again, tuple(notes)
+    )
 
 
 def _left_out(stores: Sequence[Path]) -> list[str]:
@@ -119,6 +144,7 @@ def html(found: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = unbroken
     method = _rendered(found.method)
     return environment.get_template("report.html.j2").render(
         report=found,

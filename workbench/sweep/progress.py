@@ -2,13 +2,18 @@
 
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
+from workbench.sweep.pace import Pace
 from workbench.sweep.plan import CellId, Task
 from workbench.vocabulary.record import Record, Status
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+    pass
+
+SHOWN = 8
+"""Newest results below the bar."""
 
 
 def duration(seconds: float) -> str:
@@ -22,98 +27,124 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Cells done, the current cell, and the time left.
+    """Cells done, the current cell, and the time left, by the forecast's ``pace``.
 
-    The time left is what remains of the forecast, corrected by how long the cells took so far; it
-    is unknown without a forecast.
+    On a terminal the newest results stand below the bar; elsewhere each is a line.
     """
 
     def __init__(self, total: int, done: int, workers: int = 1) -> None:
         self.total, self.done, self.workers = total, done, workers
-        self._forecast: dict[CellId, float] = {}
-        self._spent = self._expected = 0.0
-        self._bar: Bar | None = None
-        self._row: Any = None
+        self.pace = Pace()
+        self._expected: set[CellId] = set()
+        self._screen: Screen | None = None
         self._since: dict[CellId, float] = {}
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            self._bar = _bar()
-            self._row = self._bar.add_task(
-                "starting", total=self.total, completed=self.done, left=""
-            )
-            self._bar.start()
-            self._bar.refresh()
+            self._screen = Screen(self.total, self.done)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._screen is not None:
+            self._screen.close()
 
     def expect(self, seconds: dict[CellId, float]) -> None:
         """A forecast of the tasks to come."""
-        self._forecast = dict(seconds)
+        self.pace = Pace(seconds)
+        self._expected = set(seconds)
 
     def drop(self, task: Task) -> None:
         """Another sweep has run this task."""
         self.done += 1
-        self._forecast.pop(task.identity, None)
+        self._expected.discard(task.identity)
 
     def begin(self, task: Task) -> None:
         """A task starts."""
         self._since[task.identity] = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(self._row, description=_title(task), left=self._left(), refresh=True)
+        if self._screen is not None:
+            self._screen.show(self.done, f"{title(task)}{self._left()}")
 
     def end(self, task: Task, record: Record) -> None:
         """A task has its record."""
         self.done += 1
-        spent = time.monotonic() - self._since.pop(task.identity)
-        self._expected += self._forecast.pop(task.identity, 0.0)
-        self._spent += spent
-        if self._bar is not None:
-            self._bar.update(self._row, completed=self.done, left=self._left(), refresh=True)
-            if record.status.done:
-                return
-        self.say(f"[{self.done}/{self.total}] {_title(task)}: {_outcome(record)}{self._left()}")
+        self._expected.discard(task.identity)
+        self.pace.end(task.identity, time.monotonic() - self._since.pop(task.identity))
+        line = f"[{self.done}/{self.total}] {title(task)}: {_outcome(record)}"
+        if self._screen is None:
+            self.say(f"{line}{self._left()}")
+        elif record.status.done:
+            self._screen.add(line)
+            self._screen.show(self.done, f"{title(task)}{self._left()}")
+        else:
+            self.say(line)
 
     def at(self, done: int) -> None:
         """So many cells have ended, wherever they run."""
         self.done = done
-        if self._bar is not None:
-            self._bar.update(self._row, description="running", completed=done, refresh=True)
+        if self._screen is not None:
+            self._screen.show(done, "running")
         else:
             self.say(f"[{done}/{self.total}] cells have ended")
 
     def say(self, line: str) -> None:
         """A line that stays, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False)
+        if self._screen is not None:
+            self._screen.say(line)
         else:
             print(line, file=sys.stderr, flush=True)
 
     def _left(self) -> str:
-        if not self._expected or not self._forecast:
+        known = [self.pace.seconds(identity) for identity in self._expected]
+        if not known or not self.pace.is_known:
             return ""
-        left = sum(self._forecast.values()) * self._spent / self._expected / self.workers
+        left = sum(seconds for seconds in known if seconds is not None) / self.workers
         return f", about {duration(left)} left"
 
 
-def _bar() -> "Bar":
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
+class Screen:
+    """A bar on a terminal with the newest results below it."""
 
-    return Bar(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}{task.fields[left]}", markup=False),
-        console=Console(stderr=True),
-        auto_refresh=False,  # drawing would take time from what is being measured
-    )
+    def __init__(self, total: int, done: int) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        told = TextColumn("{task.description}", markup=False)
+        self._bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), told)
+        self._row = self._bar.add_task("starting", total=total, completed=done)
+        self._results: deque[str] = deque(maxlen=SHOWN)
+        # Drawing by itself would take time from what is being measured.
+        console = Console(stderr=True)
+        self._live: Live = Live(self._drawn(), console=console, auto_refresh=False)
+        self._live.start(refresh=True)
+
+    def show(self, done: int, words: str) -> None:
+        """So many are done; ``words`` stand beside the bar."""
+        self._bar.update(self._row, completed=done, description=words)
+        self._live.update(self._drawn(), refresh=True)
+
+    def add(self, line: str) -> None:
+        """A result, below the bar."""
+        self._results.append(line)
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        self._live.console.print(line, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """What stands there stays."""
+        self._live.stop()
+
+    def _drawn(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(self._bar, *(Text(line, no_wrap=True) for line in self._results))
 
 
-def _title(task: Task) -> str:
+def title(task: Task) -> str:
+    """'measured on cpu: mistral-7b-v0.3 s_attn …'."""
     return f"{task.point.source} on {task.device_name}: {task.point.cell.title}"
 
 

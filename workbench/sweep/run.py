@@ -12,10 +12,12 @@ from typing import Any
 from workbench.probe.workers.client import Client, WorkerError
 from workbench.probe.workers.seat import Seat
 from workbench.store import Store
+from workbench.sweep.budget import is_spent, note_dropped
 from workbench.sweep.ceilings import ceilings_for
-from workbench.sweep.engines.local import Deadline, run_local
+from workbench.sweep.engines.local import run_local
+from workbench.sweep.pace import Deadline
 from workbench.sweep.plan import CellId, Task, calibration_digests, heads, kinds, plan
-from workbench.sweep.progress import Progress
+from workbench.sweep.progress import Progress, title
 from workbench.sweep.schedule import longest_first, wall_seconds
 from workbench.sweep.workers import seats
 from workbench.vocabulary.calibration import Choice
@@ -44,8 +46,10 @@ class Summary:
     num_workers: int = 1
     num_left: int = 0
     """Cells that no job took to an end."""
-    num_unbegun: int = 0
-    """Cells that were left when the minutes were over; the next call goes on with them."""
+    unbegun: list[str] = field(default_factory=list)
+    """Cells that were left when the call's minutes were over; the next call goes on with them."""
+    dropped: list[str] = field(default_factory=list)
+    """Cells that the sweep's own minutes had no room for; the next call leaves them out too."""
 
     @property
     def num_failed(self) -> int:
@@ -65,7 +69,8 @@ class Summary:
             "ran": self.num_ran,
             "counts": self.counts,
             "interrupted": self.interrupted,
-            "unbegun": self.num_unbegun,
+            "unbegun": len(self.unbegun),
+            "dropped": self.dropped,
         }
 
 
@@ -124,7 +129,8 @@ def dry_run(
     """What ``run_sweep`` would do, and how long it would take. Nothing is written."""
     first = heads(sweep, calibrations)
     places = seats(first, workers)
-    held = {} if new_run else _held(sweep, path, environment_of(first, places[0]))
+    facts = environment_of(first, places[0])
+    held = {} if new_run else _earlier(sweep, path, facts).held
     with ExitStack() as stack:
         worker = _clients(places[:1], client, stack)[0]
         with checked(worker, first):
@@ -149,15 +155,23 @@ def checked(client: Client, tasks: list[Task]) -> Iterator[None]:
         answer.result()
 
 
-def _held(sweep: Sweep, path: Path, facts: Environment) -> dict[CellId, Status]:
+@dataclass(frozen=True)
+class Earlier:
     """What the run that would be continued holds; nothing where there is no store yet."""
+
+    held: dict[CellId, Status] = field(default_factory=dict)
+    is_spent: bool = False
+    """Whether it came to the end of the sweep's own minutes."""
+
+
+def _earlier(sweep: Sweep, path: Path, facts: Environment) -> Earlier:
     if not path.exists():
-        return {}
+        return Earlier()
     with Store.open(path) as store:
         for run in reversed(store.runs()):
             if run.sweep == sweep.name and run.environment.fingerprint == facts.fingerprint:
-                return store.identities(run.id)
-    return {}
+                return Earlier(store.identities(run.id), is_spent(store, run.id))
+    return Earlier()
 
 
 def _is_done(held: dict[CellId, Status], task: Task) -> bool:
@@ -181,6 +195,7 @@ def run_sweep(
     calibrations: Choice | None = None,
     trace: Path | None = None,
     max_minutes: float | None = None,
+    source: Source | None = None,
 ) -> Summary:
     """Run what the store at ``path`` lacks of ``sweep``, one transaction a record.
 
@@ -188,17 +203,27 @@ def run_sweep(
     store is touched; raises RequestError, StoreError or WorkerError. An interrupt ends the cells
     in flight and no more: the summary says so. ``client`` lends a warm worker; ``workers`` is
     explained at ``seats``; ``calibrations`` go before those that the sweep names; ``trace`` is a
-    folder for a profiler trace of each measured cell. After ``max_minutes`` no cell is begun; then
-    they are begun in the order of the sweep, which has the most valuable first.
+    folder for a profiler trace of each measured cell; ``source`` leaves the cells of the other
+    source to another call.
+
+    Within ``max_minutes`` of this call no cell is begun that would end after them, by its forecast
+    and by what the others took; then cells are begun in the order of the sweep, which has the most
+    valuable first. Without it the sweep's own ``max_minutes`` hold: what they have no room for is
+    noted on the run, and no later call runs it unless it is given minutes.
     """
     if max_minutes is not None and not max_minutes > 0:
         raise RequestError(f"max_minutes {max_minutes:g}: more than 0 are needed")
-    stop_at = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    tasks = plan(sweep, calibrations)
-    places = seats(tasks, workers)
-    facts = environment_of(tasks, places[0])
-    held = {} if new_run else _held(sweep, path, facts)
-    unknown = [task for task in tasks if not _is_done(held, task)]
+    minutes = sweep.max_minutes if max_minutes is None else max_minutes
+    stop_at = None if minutes is None else time.monotonic() + 60 * minutes
+    every = plan(sweep, calibrations)
+    places = seats(every, workers)
+    facts = environment_of(every, places[0])
+    tasks = [task for task in every if source in (None, task.point.source)]
+    if not tasks:
+        raise RequestError(f"source {source}: no cell of sweep {sweep.name} is {source}")
+    earlier = Earlier() if new_run else _earlier(sweep, path, facts)
+    kept_out = earlier.is_spent and max_minutes is None
+    unknown = [] if kept_out else [t for t in tasks if not _is_done(earlier.held, t)]
     summary = Summary(sweep.name, path, len(tasks), num_workers=len(places))
     with ExitStack() as stack:
         clients = _clients(places[: max(1, len(unknown))], client, stack)
@@ -210,7 +235,14 @@ def run_sweep(
             spec = sweep.model_dump(mode="json", by_alias=True)
             summary.run = store.begin_run(sweep.name, spec, facts, new_run)
             try:
-                _run_tasks(tasks, clients, store, summary, stop_at)
+                left = _run_tasks(tasks, clients, store, summary, stop_at, kept_out)
+                titles = [title(task) for task in left]
+                if max_minutes is None:
+                    summary.dropped = titles
+                else:
+                    summary.unbegun = titles
+                if not kept_out and source != "predicted":
+                    note_dropped(store, summary.run, minutes, left if summary.dropped else [])
             except KeyboardInterrupt:
                 summary.interrupted = True
             kept = store.identities(summary.run)
@@ -225,12 +257,16 @@ def _run_tasks(
     store: Store,
     summary: Summary,
     stop_at: float | None,
-) -> None:
+    kept_out: bool,
+) -> list[Task]:
+    """Run what is not done; return what the minutes had no room for, now or, kept out, earlier."""
     assert summary.run is not None
     run = summary.run
     held = store.identities(run)
     todo = [task for task in tasks if not _is_done(held, task)]
     summary.num_held = len(tasks) - len(todo)
+    if kept_out:
+        return todo
     progress = Progress(len(tasks), summary.num_held, len(clients))
 
     def claim(task: Task) -> bool:
@@ -257,13 +293,13 @@ def _run_tasks(
             progress.expect(forecast)
             if len(clients) > 1 and forecast and stop_at is None:
                 todo = longest_first(todo, [forecast[task.identity] for task in todo])
-        over = Deadline(stop_at)
+        over = Deadline(stop_at, lambda task: progress.pace.seconds(task.identity))
         with closing(run_local(todo, clients, claim, settled, over)) as records:
             for task, record in records:
                 store.add(run, record)
                 summary.num_ran += 1
                 progress.end(task, record)
-        summary.num_unbegun = over.left
+    return over.left
 
 
 def _staffing(clients: list[Client]) -> str:

@@ -185,6 +185,8 @@ class Sweep(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     grids: tuple[Grid, ...] = Field(min_length=1)
+    max_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Of a call at most: cells that would end later are dropped, and that is said."""
 
     @field_validator("grids", mode="before")
     @classmethod

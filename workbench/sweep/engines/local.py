@@ -6,21 +6,9 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from workbench.probe.workers.client import Client
+from workbench.sweep.pace import Deadline
 from workbench.sweep.plan import Task
 from workbench.vocabulary.record import Record
-
-
-class Deadline:
-    """When no further task is begun, by the monotonic clock; None is never."""
-
-    def __init__(self, stop_at: float | None = None) -> None:
-        self.stop_at = stop_at
-        self.left = 0
-        """Tasks that were not begun."""
-
-    def is_over(self) -> bool:
-        return self.stop_at is not None and time.monotonic() >= self.stop_at
-
 
 RETRY_S = 1.0
 """Between two looks at cells that another sweep is working on."""
@@ -37,7 +25,8 @@ def run_local(
 
     ``claim`` says whether the task is ours to run now; one that another sweep holds is looked at
     again later, until it is ``settled`` there or its holder is gone. Both are called in the
-    caller's thread. Closing the iterator ends the cells in flight; the ``deadline`` lets them end.
+    caller's thread. Closing the iterator ends the cells in flight; the ``deadline`` lets them end,
+    and leaves out what would end after it.
     """
     waiting, held = deque(tasks), list[Task]()
     idle = list(clients)
@@ -46,10 +35,12 @@ def run_local(
         try:
             while waiting or held or running:
                 if deadline.is_over():
-                    deadline.left += len(waiting) + len(held)
+                    deadline.left += [*waiting, *held]
                     waiting, held = deque(), []
                 while idle and waiting:
                     task = waiting.popleft()
+                    if deadline.leaves_out(task):
+                        continue
                     if claim(task):
                         client = idle.pop(0)  # the first is warm: it made the forecast
                         running[pool.submit(client.run, task.point)] = task, client
