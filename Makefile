@@ -19,15 +19,15 @@ REPORT ?= reports/latest
 
 install: .venv/.installed
 
-# What an H100 measured comes along, and what is predicted for one takes seconds: that is the report.
-# What this machine measures is a check, and last; then the report says it too, with its pictures.
-# A sweep in which a cell failed (exit 1) is reported all the same, and make fails afterwards.
+# What an H100 measured comes along, and predictions take seconds: the first report. What this machine
+# measures is a check, and last. A failed cell (exit 1) is reported all the same; make fails afterwards.
+SWEEP = $(BIN)/workbench sweep probes/default.py --store $(STORE) --source
+
 sweep: install
 	@test -e $(STORE) || cp reports/reference/h100-80gb/records.db $(STORE)
-	@$(BIN)/workbench sweep probes/default.py --store $(STORE) --source predicted && \
+	@$(SWEEP) predicted; swept=$$?; test $$swept -le 1 || exit $$swept; \
 	    $(BIN)/workbench report $(STORE) -o $(REPORT) --no-images
-	@$(BIN)/workbench sweep probes/default.py --store $(STORE) --source measured; swept=$$?; \
-	    test $$swept -le 1 || exit $$swept; \
+	@$(SWEEP) measured; swept=$$?; test $$swept -le 1 || exit $$swept; \
 	    $(BIN)/workbench report $(STORE) -o $(REPORT) || exit; \
 	    echo "dashboard:  $(BIN)/workbench dashboard $(STORE)"; \
 	    exit $$swept

@@ -35,6 +35,7 @@ IMPORT_NAMES = {
     "nvidia-ml-py": "pynvml",
     "pillow": "PIL",
     "markdown-it-py": "markdown_it",
+    "python-pptx": "pptx",
 }
 BROUGHT_ALONG = {"numpy", "pydantic_core", "click", "safetensors", "huggingface_hub"}
 """What a requirement of ours cannot be without."""
@@ -156,11 +157,21 @@ def test_make_sweep_reports_what_there_is(tmp_path: Path, swept: int, reported: 
     make = fresh(tmp_path)
     assert make().returncode == 0
     program = tmp_path / ".venv" / "bin" / "workbench"
-    program.write_text(f'#!/bin/sh\necho "$1" >> calls\ntest "$1" != sweep || exit {swept}\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >> calls\ntest "$1" != sweep || exit {swept}\n')
     program.chmod(0o755)
+    shipped = tmp_path / "reports" / "reference" / "h100-80gb" / "records.db"
+    shipped.parent.mkdir(parents=True)
+    shipped.write_bytes(b"records")
+    (tmp_path / "calls").unlink()
     done = make("sweep")
     assert (done.returncode == 0) == (swept == 0)
-    assert ("report" in (tmp_path / "calls").read_text().splitlines()) == reported
+    assert (tmp_path / "workbench.db").read_bytes() == b"records"
+    lines = [line for line in (tmp_path / "calls").read_text().splitlines() if "-m" not in line]
+    sweep = "sweep probes/default.py --store workbench.db --source"
+    report = "report workbench.db -o reports/latest"
+    # The report of the H100 before this machine is measured at all.
+    all_ = [f"{sweep} predicted", f"{report} --no-images", f"{sweep} measured", report]
+    assert lines == (all_ if reported else all_[:1])
     ending = done.stdout.strip().endswith("dashboard:  .venv/bin/workbench dashboard workbench.db")
     assert ending == reported
 

@@ -61,39 +61,30 @@ def test_the_default_predicts_three_systems_on_an_h100(monkeypatch: pytest.Monke
     assert sorted(found) == sorted(expected)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "rate", "forward", "train"),
-    [
-        ("float32", 1.29e11, (64, 256, 1024), (64, 128, 256)),
-        ("bfloat16", 8e11, (64, 256, 1024, 4096), (64, 128, 256, 512, 1024)),
-        ("bfloat16", 1e14, tuple(64 * 2**i for i in range(8)), (64, 128, 256, 512, 1024)),
-    ],
-)
-def test_the_default_fits_the_cpu_and_meets_a_real_oom(
-    monkeypatch: pytest.MonkeyPatch,
-    dtype: str,
-    rate: float,
-    forward: tuple[int, ...],
-    train: tuple[int, ...],
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_default_ends_with_a_check_of_this_cpu(
+    monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    sweep = default(monkeypatch, dtype, rate)
+    sweep = default(monkeypatch, dtype, 1e11)
+    sources = [p.source for p in sweep.points()]
+    assert sources == sorted(sources, reverse=True)  # predicted first
+    assert sweep.max_minutes is not None
+    assert sweep.max_minutes <= 2
     measured = [p for p in sweep.points() if p.source == "measured"]
     assert {p.cell.dtype for p in measured} == {dtype}
     assert {p.protocol.min_samples for p in measured} == {3}
     limits = {p.protocol.memory_limit for p in measured}
     assert all(limit is not None and limit <= 12 * 2**30 for limit in limits)
-    found = points(sweep, "measured")
-    fused = [("s_attn", "sdpa"), ("d_attn", "sdpa")]
-    for system in [("s_attn", "eager"), *fused]:
-        extra = (8192,) if system == ("s_attn", "eager") and 8192 not in forward else ()
-        assert tuple(v for *s, p, v in found if (*s,) == system and p == "forward") == (
-            *forward,
-            *extra,
-        )
-        assert tuple(v for *s, p, v in found if (*s,) == system and p == "train") == train
+    first, *found = points(sweep, "measured")
     # float32 scores of 8,192 tokens, the mask added to them and their softmax: beyond any limit.
-    assert ("s_attn", "eager", "forward", 8192) in found
+    assert first == ("s_attn", "eager", "forward", 8192)
     assert 2 * 32 * 8256**2 * 4 > 12 * 2**30
+    systems = [("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa")]
+    # Whatever the minutes leave: three sizes of every system and pass before any larger one.
+    asked = [(p, *s) for *s, p, _ in found[:18]]
+    assert asked == [(p, *s) for p in ("forward", "train") for s in systems] * 3
+    assert {v for *_, v in found[:18]} == {64, 128, 256}
+    assert max(v for *_, p, v in found if p == "train") == 1024
 
 
 H100 = machine.Card(0.55 * 989.4e12, 84_235_000_000)
@@ -108,7 +99,7 @@ H100 = machine.Card(0.55 * 989.4e12, 84_235_000_000)
         machine.Card(0.55e14, 16 * 10**9),
     ],
 )
-def test_the_default_goes_to_the_oom_of_a_gpu_within_four_minutes(
+def test_the_default_goes_to_the_oom_of_a_gpu_in_about_its_minutes(
     monkeypatch: pytest.MonkeyPatch, gpu: machine.Card
 ) -> None:
     monkeypatch.setattr(machine, "has_cuda", lambda: True)
@@ -127,7 +118,7 @@ def test_the_default_goes_to_the_oom_of_a_gpu_within_four_minutes(
         assert probe["needs"](grid.options[0], grid.passes[0], may_fit[-1]) <= gpu.memory_bytes
         spent += sum(probe["seconds"](grid.options, grid.passes, v, gpu) for v in may_fit)
         spent += probe["CELL_S"] * len(grid.options) * len(grid.passes)
-    assert spent < 225
+    assert spent < 170
     systems = {(o["attention"], o["kernel"]) for grid in measured for o in grid.options}
     assert systems == {("s_attn", "eager"), ("s_attn", "sdpa"), ("d_attn", "sdpa")}
 

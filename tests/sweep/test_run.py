@@ -219,3 +219,34 @@ def test_killed_then_interrupted_then_two_at_once(model: str, tmp_path: Path) ->
     assert sum(ran) == NUM_CELLS - len(kept)
     with Store.open(store) as opened:
         assert opened.check() == []
+
+
+def test_a_sweep_s_own_minutes_drop_cells_and_say_so(
+    model: str, client: Client, tmp_path: Path
+) -> None:
+    path, hurried = tmp_path / "s.db", 1e-6
+    sweep = Sweep(name="s", grids=(predicted(model, 4), small(model, 4, 8)), max_minutes=hurried)
+    done = run_sweep(sweep, path, client=client)
+    assert (done.num_ran, len(done.dropped), done.unbegun) == (0, 3, [])
+    with Store.open(path) as store:
+        ((_, note),) = store.notes().items()
+    assert note.tags == ("out of minutes",)
+    assert "minutes had no room for 3 cells" in note.text
+    # A finished sweep stays finished, until it is given minutes.
+    again = run_sweep(sweep, path, client=Untouchable())
+    assert (again.run, again.num_ran, again.dropped) == (done.run, 0, done.dropped)
+    short = run_sweep(sweep, path, client=client, max_minutes=hurried)
+    assert (short.run, len(short.unbegun), short.dropped) == (done.run, 3, [])
+    first = run_sweep(sweep, path, client=client, max_minutes=10, source="predicted")
+    assert (first.run, first.num_cells, first.num_ran) == (done.run, 1, 1)
+    rest = run_sweep(sweep, path, client=client, max_minutes=10)
+    assert (rest.run, rest.num_held, rest.num_ran, rest.unbegun) == (done.run, 1, 2, [])
+    with Store.open(path) as store:
+        assert store.notes() == {}
+
+
+def test_a_source_that_a_sweep_lacks_is_refused(model: str, tmp_path: Path) -> None:
+    sweep = Sweep(name="s", grids=(predicted(model, 4),))
+    with pytest.raises(RequestError, match="source measured: no cell of sweep s is measured"):
+        run_sweep(sweep, tmp_path / "s.db", client=Untouchable(), source="measured")
+    assert list(tmp_path.iterdir()) == []

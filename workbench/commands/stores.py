@@ -46,7 +46,7 @@ def report(
     ] = False,
     json_: AsJson = False,
 ) -> None:
-    """Write a store as HTML, Markdown, PDF and slides, with pictures, data and how to repeat it."""
+    """Write a store as HTML, Markdown, PDF and slides, with its data and how to repeat it."""
     from workbench.report import write_report
     from workbench.report.case import case_table, read_case
 

@@ -65,7 +65,7 @@ def write_report(
     case: Table | None = None,
     tell: Tell = lambda words, done, total: None,
 ) -> ReportFiles:
-    """Write ``report.html``, ``.md``, ``.pdf``, ``.pptx``, ``figures/``, ``data/``, ``REPRODUCE.md``.
+    """Write ``report.html``, ``.md``, ``.pdf``, ``.pptx``, pictures, data and ``REPRODUCE.md``.
 
     Without ``static_images`` there are no pictures, no PDF and no slides, which takes a tenth of
     the time. ``tell`` hears what is done next, and how far the whole has come.

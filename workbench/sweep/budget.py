@@ -6,7 +6,7 @@ The note is one that people can read, change and take away: a run without it is 
 from collections.abc import Iterable, Sequence
 
 from workbench.store import Store
-from workbench.store_notes import MAX_TEXT, Note
+from workbench.store.notes import MAX_TEXT, Note
 from workbench.sweep.plan import Task
 
 TAG = "out of minutes"

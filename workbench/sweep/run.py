@@ -22,6 +22,7 @@ from workbench.sweep.schedule import longest_first, wall_seconds
 from workbench.sweep.workers import seats
 from workbench.vocabulary.calibration import Choice
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import Source
 from workbench.vocabulary.record import Environment, Status
 from workbench.vocabulary.sweep import Sweep
 
