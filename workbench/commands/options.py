@@ -105,6 +105,9 @@ CELL_OPTIONS = (
     CellOption("--skip-last", bool, "skip_last", "D-Attn: no visual output of the last layer."),
     CellOption("--tiled", bool, "tiled", "MLP and logits in tiles."),
     CellOption("--cache", bool, "cache", "A forward pass keeps keys and values."),
+    CellOption(
+        "--cache-dtype", str, "cache_dtype", "What is kept in: bfloat16, fp8, int8.", "the dtype"
+    ),
     CellOption("--checkpoint", bool, "checkpoint", "Gradient checkpointing of every layer."),
     CellOption("--checkpoint-every", int, "checkpoint_every", "… of every so many layers."),
     CellOption("--offload", bool, "offload", "Checkpointed activations on the host."),

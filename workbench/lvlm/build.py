@@ -20,6 +20,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.lora import add_adapters
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved, resolve
+from workbench.lvlm.narrow_cache import cache_bytes, cache_flags
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import MasterOptimizer, layer_matrices
 from workbench.lvlm.optimizers import OPTIMIZERS
@@ -138,11 +139,17 @@ class Workload:
     @property
     def kv_cache_bytes(self) -> int:
         """Keys and values of every layer after all tokens: before the new one in a decode pass."""
-        elements = sum(
-            count * self.system.cache_elements(parts, place, self.cell)
+        item = self.context.dtype.itemsize
+        return sum(
+            count
+            * cache_bytes(
+                self.cell,
+                self.system.cache_elements(parts, place, self.cell),
+                parts.head_dim,
+                item,
+            )
             for parts, place, count in self.layers
         )
-        return elements * self.context.dtype.itemsize
 
     @property
     def hyper(self) -> Hyper:
@@ -231,6 +238,7 @@ def build(
     if lora is not None:
         dtype = DTYPES[lora.dtype or cell.dtype]
         add_adapters(workload, lora, dtype, light=tracing(context.device))
+    context.flags += cache_flags(cell)
     context.loaded = None  # Copied: a second set of weights would be measured too.
     workload.guard = kernel.context
     return workload

@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from workbench.lvlm.narrow_cache import Narrow
 from workbench.lvlm.prefill import PrefillCache
 
 
@@ -16,7 +17,7 @@ class HeldCache(DynamicCache):
     layer's cache is given the tokens inside its window, as DynamicSlidingWindowLayer keeps them.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, keys: Tensor | Narrow, values: Tensor | Narrow) -> None:
         super().__init__()
         self.held = keys, values
 
@@ -24,8 +25,11 @@ class HeldCache(DynamicCache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """[B, G, 1, K] each -> all keys and values [B, G, n + 1, K]."""
+        keys, values = self.held
+        if isinstance(keys, Narrow) and isinstance(values, Narrow):
+            return keys.widened(key_states), values.widened(value_states)
         layer = DynamicLayer()
-        layer.keys, layer.values = self.held
+        layer.keys, layer.values = keys, values
         layer.is_initialized = True
         return layer.update(key_states, value_states)
 
@@ -34,17 +38,25 @@ class KeptCache(DynamicCache):
     """One layer's cache in a prefill: transformers' own, made anew in each forward.
 
     It keeps what ``DynamicCache`` keeps: a copy of all keys and values, of which a sliding layer
-    has a view of its window.
+    has a view of its window. With a ``cache_dtype`` it keeps codes of the last ``tokens``.
     """
 
-    def __init__(self, window: int | None, kept: PrefillCache) -> None:
+    def __init__(
+        self, window: int | None, kept: PrefillCache, cache_dtype: str | None, tokens: int
+    ) -> None:
         super().__init__()
         self.window, self.kept = window, kept
+        self.cache_dtype, self.tokens = cache_dtype, tokens
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """[B, G, S, K] each -> the same, as they are kept."""
+        if self.cache_dtype is not None:
+            for x in (key_states, value_states):
+                last = x[:, :, max(0, x.shape[2] - self.tokens) :]
+                self.kept.keep(*Narrow.of(last, self.cache_dtype))
+            return key_states, value_states
         layer = DynamicLayer() if self.window is None else DynamicSlidingWindowLayer(self.window)
         found = layer.update(key_states, value_states)
         self.kept.keep(layer.keys, layer.values)

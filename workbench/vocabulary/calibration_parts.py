@@ -105,7 +105,7 @@ def kind_of(cell: Cell, host_bound: bool = False) -> str:
     return f"{kind}, host-bound" if host_bound else kind
 
 
-OPTIONS = ("lora", "weights_dtype", "reduce", "optimizer", "master_weights")
+OPTIONS = ("lora", "weights_dtype", "reduce", "optimizer", "master_weights", "cache_dtype")
 """Fields that change which operators run, and that few cells have."""
 
 

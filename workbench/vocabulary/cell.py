@@ -17,6 +17,7 @@ from pydantic import AliasChoices, BaseModel, Field, field_validator, model_vali
 from workbench.vocabulary.fields import (
     MODEL,
     AllocatorSetting,
+    CacheDtype,
     Count,
     Dtype,
     Logits,
@@ -32,6 +33,7 @@ from workbench.vocabulary.fields import (
 )
 from workbench.vocabulary.lora import Lora, canonical_lora, lora_of
 from workbench.vocabulary.systems import KINDS, canonical, entry
+from workbench.vocabulary.units import SHORT_DTYPES
 
 SUB_GROUP_SIZE = 1_000_000_000
 """deepspeed's default of ``sub_group_size``, in elements."""
@@ -108,6 +110,9 @@ class Cell(BaseModel):
     tiled: bool = False
     cache: bool = False
     """A prefill keeps the keys and values of every layer, as inference does."""
+    cache_dtype: CacheDtype | None = Field(default=None, title="Cache in")
+    """How keys and values are held, in a prefill that keeps them and in a decode step; None is
+    the cell's dtype."""
     checkpoint: bool = False
     checkpoint_every: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] | None = None
     offload: bool = False
@@ -136,6 +141,12 @@ class Cell(BaseModel):
         found = {**data}
         if data.get("settings") is not None:
             found["settings"] = canonical(data["settings"], named)
+        if data.get("cache_dtype") is not None:
+            dtype = data.get("dtype", "bfloat16")
+            if data["cache_dtype"] == SHORT_DTYPES.get(str(dtype), dtype):
+                found["cache_dtype"] = None
+            elif data.get("pass", data.get("pass_", "forward")) == "forward":
+                found["cache"] = True  # Only what is kept has a type.
         known = entry("attention", named["attention"])
         # Of some systems no visual token reaches the LM head.
         if known is not None and known.logits == "text":
@@ -215,6 +226,13 @@ class Cell(BaseModel):
             raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
         if self.cache and self.pass_ != "forward":
             raise ValueError(f"cache: a forward pass keeps keys and values, not {self.pass_}")
+        if self.cache_dtype is not None:
+            if self.pass_ == "train":
+                raise ValueError(f"cache_dtype {self.cache_dtype}: training keeps no cache")
+            if self.dtype == "float64" and self.cache_dtype != "bfloat16":
+                raise ValueError(
+                    f"cache_dtype {self.cache_dtype}: is widened to at most float32, not float64"
+                )
         if self.weights_dtype is not None:
             self._check_packed(self.weights_dtype)
         if self.lora is not None:

@@ -41,6 +41,7 @@ Dtype = Annotated[
 Logits = Literal["all", "text"]
 LossRows = Literal["text", "all"]
 WeightsDtype = Literal["int4", "int8", "fp8"]
+CacheDtype = Literal["bfloat16", "fp8", "int8"]
 MasterWeights = Literal["float32", "bfloat16"]
 Layers = Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True), Whole]
 AllocatorSetting = Literal["default", "expandable_segments"]

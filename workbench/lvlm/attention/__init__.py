@@ -105,6 +105,11 @@ class System:
             raise RequestError(
                 f"cache: what a prefill of {self.name} keeps is not modelled; leave it out"
             )
+        if cell.cache_dtype and (self.decomposed or not self.keeps_cache):
+            raise RequestError(
+                f"cache_dtype {cell.cache_dtype}: no kernel here reads such a cache of "
+                f"{self.name}; leave it out, or use s_attn"
+            )
         if cell.scope == "layer" and not self.lone_layer:
             raise RequestError(
                 f"scope layer: {self.name} acts between layers; use scope decoder or lvlm"

@@ -9,6 +9,7 @@ from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
 from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.narrow_cache import Narrow
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 
@@ -27,6 +28,8 @@ class SAttnLayer(nn.Module):
         self.mask = context.mask(place.layout.length, parts.window)
         self.places: Tensor | None = None
         self.cache_window, self.kept = parts.window, context.kept_cache()
+        cached = SYSTEMS["s_attn"].cached(place, parts.window)
+        self.cache_dtype, self.cached = context.cell.cache_dtype, cached.visual + cached.text
         if context.cell.ulysses > 1:
             rows = torch.arange(context.layout.length, device=context.device)
             self.places = context.keep((context.first_row + rows)[None])
@@ -52,7 +55,8 @@ class SAttnLayer(nn.Module):
             return {}
         from workbench.lvlm.held_cache import KeptCache
 
-        return {"past_key_values": KeptCache(self.cache_window, self.kept)}
+        kept = KeptCache(self.cache_window, self.kept, self.cache_dtype, self.cached)
+        return {"past_key_values": kept}
 
 
 class SAttnDecode(nn.Module):
@@ -60,14 +64,20 @@ class SAttnDecode(nn.Module):
 
     keys: Tensor
     values: Tensor
+    keys_scales: Tensor
+    values_scales: Tensor
 
     def __init__(self, parts: "LayerParts", context: Context, place: Place) -> None:
         super().__init__()
         self.layer: Any = parts.layer
         self.tables = context.rope(place.index, "next")
         cached = SYSTEMS["s_attn"].cached(place, parts.window)
+        self.scheme = context.cell.cache_dtype
         for name in ("keys", "values"):
             held = context.cache(parts, cached.visual + cached.text)
+            if self.scheme is not None:
+                held, scales = Narrow.of(held, self.scheme)
+                self.register_buffer(f"{name}_scales", scales, persistent=False)
             self.register_buffer(name, held, persistent=False)
 
     def forward(self, token: Tensor) -> tuple[Tensor, ...]:
@@ -78,11 +88,14 @@ class SAttnDecode(nn.Module):
         """What the layer, or its attention alone, is given beside hidden states."""
         from workbench.lvlm.held_cache import HeldCache
 
+        held: list[Tensor | Narrow] = [self.keys, self.values]
+        if self.scheme is not None:
+            held = [Narrow(self.keys, self.keys_scales), Narrow(self.values, self.values_scales)]
         return {
             "attention_mask": None,
             "position_embeddings": self.tables,
             "position_ids": None,
-            "past_key_values": HeldCache(self.keys, self.values),
+            "past_key_values": HeldCache(*held),
             "use_cache": True,
         }
 

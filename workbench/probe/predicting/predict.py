@@ -8,6 +8,7 @@ from typing import Any
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loss import loss_flags
 from workbench.lvlm.models import MODELS, Resolved, resolve
+from workbench.lvlm.narrow_cache import cache_flags
 from workbench.lvlm.packed import packed_flags
 from workbench.lvlm.pictures import look
 from workbench.lvlm.quantized import quantization_flags, quantized_weights
@@ -110,7 +111,7 @@ def predict(
     flags += optimizer_flags(cell, peak.states, allocator_of(target).card)
     modelled = KERNELS[cell.kernel].traced_as()
     flags += [f"modelled: {modelled}"] if modelled else []
-    flags += [*loss_flags(cell), *packed_flags(cell)]
+    flags += [*loss_flags(cell), *packed_flags(cell), *cache_flags(cell)]
     if cell.offload_optimizer:
         flags.append(
             "offload_optimizer: the step on the host, and gradients and weights on their way "
