@@ -11,10 +11,11 @@ import pytest
 
 from tests.small import small_model
 from workbench import __version__, cli
-from workbench.commands.options import CELL_OPTIONS
+from workbench.commands.options import cell_options, give_all_options
 from workbench.store import Store
 from workbench.vocabulary.cell import FIELDS, make_cell
-from workbench.vocabulary.record import METRICS, Environment, Record, Status
+from workbench.vocabulary.metrics import METRICS
+from workbench.vocabulary.record import Environment, Record, Status
 
 HEAVY = ("torch", "transformers", "pandas", "plotly", "pydantic", "rich", "yaml", "sqlite3")
 
@@ -84,6 +85,7 @@ def test_interrupts_that_the_caller_ignores_stay_ignored() -> None:
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    give_all_options()
     commands = [c.name or c.callback.__name__ for c in cli.app.registered_commands]  # type: ignore[union-attr]
     assert len(commands) >= 9
     for command in commands:
@@ -116,17 +118,17 @@ def test_another_text_is_no_number(capsys: pytest.CaptureFixture[str], number: s
 
 
 def test_the_options_of_a_cell_are_its_fields() -> None:
-    options = {option.field: option for option in CELL_OPTIONS}
+    options = cell_options()
     del options["preset"]  # A name for many fields at once.
-    assert {*options, "num_visual"} == set(FIELDS)
+    assert set(options) == set(FIELDS)
     for name, option in options.items():
-        default = FIELDS[name].default
+        default = FIELDS[name].get_default()
         if option.kind is bool:
             assert default is False
         elif isinstance(option.default, str) and default is not None:
             assert option.default == str(default)
         else:
-            assert default is None
+            assert default is None or FIELDS[name].is_required()
 
 
 def test_predict_prints_the_contract_s_document(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from workbench.commands.compare import compare
 from workbench.commands.compare_systems import compare_systems
 from workbench.commands.jobs import jobs
 from workbench.commands.limits import limit
+from workbench.commands.options import give_all_options, give_options
 from workbench.commands.tokens import tokens
 from workbench.commands.validate import validate
 from workbench.inputs.files import shown
@@ -111,6 +112,9 @@ def _run(arguments: list[str] | None) -> None:
     """A user's mistake is one line on standard error and exit 2."""
     try:
         raise_interrupts()
+        if "_WORKBENCH_COMPLETE" in os.environ:
+            give_all_options()
+        give_options(sys.argv[1:] if arguments is None else arguments)
         code = app(arguments, prog_name="workbench", standalone_mode=False)
         sys.stdout.flush()
     except USAGE as error:

@@ -7,7 +7,8 @@ import pytest
 
 from workbench.analysis import compare, environment_differences
 from workbench.vocabulary.cell import make_cell
-from workbench.vocabulary.record import METRICS, Environment
+from workbench.vocabulary.metrics import METRICS
+from workbench.vocabulary.record import Environment
 
 CELL = make_cell(num_visual=64)
 ID = (CELL.key, "measured", "cpu")

@@ -8,7 +8,8 @@ from workbench.figures import LIGHT, looks, scaling
 from workbench.report.blocks.seconds import _seconds
 from workbench.store import Store
 from workbench.vocabulary.cell import make_cell
-from workbench.vocabulary.record import METRICS, Record
+from workbench.vocabulary.metrics import METRICS
+from workbench.vocabulary.record import Record
 
 SIZES = (256, 1024, 4096, 16_384, 65_536)
 WAITING = ("host_bound: the card was busy for 43% of an iteration", "energy_j: no")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from workbench.store import Store
 from workbench.vocabulary.cell import make_cell
-from workbench.vocabulary.record import METRICS, Environment, Record
+from workbench.vocabulary.metrics import METRICS
+from workbench.vocabulary.record import Environment, Record
 
 NUM_ROWS = 1_000_000
 LIMITS = {"import_s": 4.0, "frame_s": 1.0, "frame_of_one_metric_s": 1.0, "fit_s": 1.0}

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis.series import NAMED_OPTIONS, SIZED_OPTIONS, series_label
-from workbench.vocabulary.cell import OPTION_FLAGS
+from workbench.analysis.series import SYSTEM, series_label
+from workbench.vocabulary.cell import OPTION_FLAGS, value_type
 
 PREFIXES = {
     "": 1.0,
@@ -82,10 +82,11 @@ class Bundle:
             found[name] = int(row[name])
         for name in OPTION_FLAGS:
             found[name] = row[name] in ("True", "true", "1")
-        for name in SIZED_OPTIONS:
-            found[name] = float(row[name]) if row[name] else None
-        for name in NAMED_OPTIONS:
-            found[name] = row[name] or None
+        for name in SYSTEM:
+            if value_type(name) is int:
+                found[name] = float(row[name]) if row[name] else None
+            elif value_type(name) is str:
+                found[name] = row[name] or None
         return found
 
     def rows(self, subject: str, source: str, device: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from workbench.report.command import command_of
-from workbench.vocabulary.cell import FIELDS, make_cell
+from workbench.vocabulary.cell import FIELDS, make_cell, option_of
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,11 @@ def test_every_option_exists() -> None:
     from typer.main import get_command
 
     from workbench.cli import app
+    from workbench.commands.options import give_all_options
 
+    give_all_options()
     names = {name for each in get_command(app).commands["measure"].params for name in each.opts}
     for field in FIELDS:
         words = shlex.split(command_of(make_cell(num_visual=1), "measured", "cpu"))
         assert all(re.fullmatch(r"--[a-z-]+", w) for w in words if w.startswith("--"))
-        option = {"num_visual": "visual", "num_text": "text", "settings": "set"}.get(field, field)
-        assert f"--{option.replace('_', '-')}" in names
+        assert option_of(field) in names

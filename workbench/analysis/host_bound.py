@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.analysis.series import LINE, group_codes, with_series
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 
 FLAG = "host_bound"
 """Of a record whose card was busy for less than nine tenths of an iteration."""

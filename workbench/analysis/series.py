@@ -6,18 +6,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from workbench.vocabulary.cell import FIELDS, OPTION_FLAGS, Cell
-from workbench.vocabulary.systems import label
+from workbench.vocabulary.cell import FIELDS, fields_with, value_type
+from workbench.vocabulary.systems import KINDS, label
 
-SUBJECT = ("model", "scope", "pass")
+SUBJECT = fields_with("subject")
 """What a figure is about."""
 
-SIZED_OPTIONS = ("chunk", "checkpoint_every", "ulysses")
-NAMED_OPTIONS = ("reduce", "settings")
-SYSTEM = ("attention", "kernel", *OPTION_FLAGS, *SIZED_OPTIONS, *NAMED_OPTIONS)
+SYSTEM = fields_with("system")
 """The fields that ``series`` names."""
+_OPTIONS = sorted(
+    (name for name in SYSTEM if name not in ("attention", "kernel")),
+    key=lambda name: (bool, int, str).index(value_type(name)),
+)
 
-CONDITIONS = tuple(name for name in FIELDS if name not in (*SUBJECT, *SYSTEM, "num_visual"))
+CONDITIONS = fields_with("condition")
 """What must be equal for two cells to be compared; the rest of a cell is its system and |V|."""
 
 LINE = (*SUBJECT, *CONDITIONS, "series", "attention", "kernel", "source", "device")
@@ -35,16 +37,22 @@ def attention_name(attention: str) -> str:
 def series_name(row: Mapping[str, Any]) -> str:
     """A short name, stable across stores: system, kernel, then each option that is switched on."""
     words = [attention_name(str(row["attention"])), str(row["kernel"])]
-    words += [flag.replace("_", " ") for flag in OPTION_FLAGS if row[flag]]
-    for option in SIZED_OPTIONS:
-        if not pd.isna(row[option]) and row[option] != Cell.model_fields[option].default:
-            words.append(f"{option.replace('_', ' ')} {int(row[option]):,}")
-    for option in NAMED_OPTIONS:
-        if not pd.isna(row[option]):
-            words.append(
-                label(option, str(row[option])) if option == "reduce" else str(row[option])
-            )
+    for name in _OPTIONS:
+        value = row[name]
+        if pd.isna(value) or value == FIELDS[name].default:
+            continue
+        words.append(_option_words(name, value))
     return " · ".join(words)
+
+
+def _option_words(name: str, value: Any) -> str:
+    """A system's option in the name of its line: 'fold', 'chunk 1,024', a reducer's label."""
+    kind = value_type(name)
+    if kind is bool:
+        return name.replace("_", " ")
+    if kind is int:
+        return f"{name.replace('_', ' ')} {int(value):,}"
+    return label(name, str(value)) if name in KINDS else str(value)
 
 
 def series_label(frame: pd.DataFrame) -> pd.Series:

@@ -30,7 +30,7 @@ def compare(
     from workbench.analysis import compare as compare_runs
     from workbench.analysis import environment_differences
     from workbench.report.side import read_side
-    from workbench.vocabulary.record import METRICS
+    from workbench.vocabulary.metrics import METRICS
 
     _ = METRICS[metric]
     before = read_side(old, metric, old_run, "OLD")

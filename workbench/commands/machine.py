@@ -49,7 +49,7 @@ def _devices(_: Path) -> Rows:
 
 
 def _metrics(_: Path) -> Rows:
-    from workbench.vocabulary.record import METRICS
+    from workbench.vocabulary.metrics import METRICS
 
     return [{"name": name, **metric._asdict()} for name, metric in METRICS.items()]
 

@@ -1,8 +1,7 @@
 """The options that describe a cell, once for every command that takes one."""
 
 import inspect
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -58,70 +57,44 @@ class CellOption(NamedTuple):
         )
 
 
-VISUAL = CellOption("--visual", int, "num_visual", "Number of visual tokens, |V|.", None)
-CELL_OPTIONS = (
-    CellOption(
-        "--preset", str, "preset", "Fields to start from: paper-stage-1, -2 or -3.", "none"
-    ),
-    CellOption("--model", str, "model", "A model name, a hub id or a folder.", "mistral-7b-v0.3"),
-    CellOption("--attention", str, "attention", "An attention system.", "s_attn"),
-    CellOption("--kernel", str, "kernel", "An attention kernel.", "sdpa"),
-    CellOption("--scope", str, "scope", "layer, decoder or lvlm.", "layer"),
-    CellOption("--pass", str, "pass", "forward, train or decode.", "forward"),
-    CellOption("--text", int, "num_text", "Number of text tokens, |T|.", "64"),
-    CellOption("--batch", int, "batch", "Samples in an iteration.", "1"),
-    CellOption("--dtype", str, "dtype", "float64, float32, bfloat16 or float16.", "bfloat16"),
-    CellOption("--layout", str, "layout", "Where images stand: V,T or T,V,T …", "V,T"),
-    CellOption("--logits", str, "logits", "Rows of the LM head: all or text.", "all"),
-    CellOption(
-        "--loss-rows", str, "loss_rows", "Rows of the loss in training: text or all.", "text"
-    ),
-    CellOption("--zero", int, "zero", "DeepSpeed ZeRO stage, 0 to 3.", "0"),
-    CellOption("--world-size", int, "world_size", "GPUs that share the states.", "1"),
-    CellOption(
-        "--sub-group-size",
-        int,
-        "sub_group_size",
-        "Elements that ZeRO 3 steps at a time.",
-        "1000000000",
-    ),
-    CellOption("--accumulate", int, "accumulate", "Micro-batches of an optimizer step.", "1"),
-    CellOption("--frozen", str, "frozen", "Parts not trained: decoder,tower.", "none"),
-    CellOption("--lora", str, "lora", "Train adapters: r=16,alpha=32,targets=all-linear.", "none"),
-    CellOption(
-        "--weights-dtype", str, "weights_dtype", "Frozen weights: int4, int8, fp8.", "the dtype"
-    ),
-    CellOption(
-        "--optimizer", str, "optimizer", "What a training step ends in: adamw8bit, …", "adamw"
-    ),
-    CellOption(
-        "--master-weights", str, "master_weights", "Of bfloat16: float32 or bfloat16.", "float32"
-    ),
-    CellOption("--offload-optimizer", bool, "offload_optimizer", "AdamW on the host (ZeRO)."),
-    CellOption("--ulysses", int, "ulysses", "GPUs that share one sequence.", "1"),
-    CellOption("--layer", int, "layer", "Layer of scope layer.", "first with global attention"),
-    CellOption("--fold", bool, "fold", "D-Attn: output projection folded over query groups."),
-    CellOption("--chunk", int, "chunk", "D-Attn: visual stream in chunks of this many tokens."),
-    CellOption("--skip-last", bool, "skip_last", "D-Attn: no visual output of the last layer."),
-    CellOption("--tiled", bool, "tiled", "MLP and logits in tiles."),
-    CellOption("--cache", bool, "cache", "A forward pass keeps keys and values."),
-    CellOption(
-        "--cache-dtype", str, "cache_dtype", "What is kept in: bfloat16, fp8, int8.", "the dtype"
-    ),
-    CellOption("--checkpoint", bool, "checkpoint", "Gradient checkpointing of every layer."),
-    CellOption("--checkpoint-every", int, "checkpoint_every", "… of every so many layers."),
-    CellOption("--offload", bool, "offload", "Checkpointed activations on the host."),
-    CellOption("--visual-positions", bool, "visual_positions", "Learnable visual positions."),
-    CellOption("--tower", str, "tower", "Vision tower: siglip is the paper's.", "the model's own"),
-    CellOption("--compile", bool, "compile", "Through torch.compile."),
-    CellOption("--memory-cap", str, "memory_cap", "Emulate a card: bytes, or a device name."),
-    CellOption(
-        "--allocator", str, "allocator", "CUDA's: default or expandable_segments.", "default"
-    ),
-    CellOption("--weights", str, "weights", "A hub id or a folder to load.", "random"),
-    CellOption("--reduce", str, "reduce", "Reducer between tower and decoder.", "none"),
-    CellOption("--set", list[str], "settings", "A setting, name=value; may be repeated.", "none"),
-)
+def cell_options() -> dict[str, CellOption]:
+    """The options of a cell by the field they set, as the fields' descriptions say; and --preset.
+
+    pydantic is imported here, and so only by commands that take a cell.
+    """
+    from workbench.vocabulary.cell import DESCRIPTIONS, FIELDS, option_of, value_type
+    from workbench.vocabulary.presets import PRESETS
+
+    presets = f"fields to start from: {', '.join(PRESETS)}; other options go over them"
+    found = {"preset": CellOption("--preset", str, "preset", presets, "none")}
+    for name, said in DESCRIPTIONS.items():
+        field, kind = FIELDS[name], value_type(name)
+        default: str | bool | None = said.unset or str(field.default)
+        if kind is bool:
+            default = False
+        elif field.is_required() or said.unset == "off":
+            default = None if field.is_required() else False
+        repeated: Any = list[str] if name == "settings" else kind
+        text = said.help.replace("`", "")
+        found[name] = CellOption(option_of(name), repeated, name, text, default)
+    return found
+
+
+_PENDING: dict[str, list[Callable[[], None]]] = {}
+"""Commands that get their options when they are asked for: to make them takes as long as all else
+that ``--help`` of the program does."""
+
+
+def give_options(words: Iterable[str]) -> None:
+    """Give the commands among the words of a command line the options of their cell."""
+    for word in words:
+        for give in _PENDING.pop(word, ()):
+            give()
+
+
+def give_all_options() -> None:
+    """Give every command its options, for whoever looks at them all."""
+    give_options(list(_PENDING))
 
 
 def takes_cell_or_pictures(command: Command) -> Command:
@@ -129,8 +102,6 @@ def takes_cell_or_pictures(command: Command) -> Command:
 
     Real files may stand for ``--visual``: they come as ``pictures``, else None.
     """
-    shown = VISUAL._replace(default="counted from --image or --video")
-    with_cell = _with_options(command, (shown, *CELL_OPTIONS), {})
     extra = {
         "image": Annotated[
             list[Path] | None, typer.Option(help="An image file to show; may be repeated.")
@@ -145,28 +116,27 @@ def takes_cell_or_pictures(command: Command) -> Command:
         "max_video_tokens": MaxVideoTokens,
         "pan_and_scan": PanAndScan,
     }
-    own = [p for p in inspect.signature(with_cell).parameters.values() if p.name != "pictures"]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        *own,
-        *(
-            inspect.Parameter(n, keyword, default=False if a is PanAndScan else None, annotation=a)
-            for n, a in extra.items()
-        ),
-    ]
 
-    @wraps(with_cell)
     def with_pictures(**values: Any) -> None:
         pictures = _pictures(**{name: values.pop(name) for name in extra})
         if pictures is not None:
             values |= _counted(values, pictures)
         elif values["visual"] is None:
             raise RequestError("visual: give --visual N, or at scope lvlm --image or --video")
-        with_cell(**values, pictures=pictures)
+        command(**_with_cell(values, options(), {}), pictures=pictures)
 
-    with_pictures.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_pictures.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_pictures
+    def options() -> list[CellOption]:
+        found = cell_options()
+        counted = found["num_visual"]._replace(default="counted from --image or --video")
+        return [counted, *(each for name, each in found.items() if name != "num_visual")]
+
+    files = [
+        inspect.Parameter(
+            name, _KEYWORD, default=False if kind is PanAndScan else None, annotation=kind
+        )
+        for name, kind in extra.items()
+    ]
+    return _given_options(command, with_pictures, options, files)
 
 
 def _pictures(
@@ -206,24 +176,51 @@ def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
 
 def takes_cell_of_any_size(command: Command) -> Command:
     """The same without files and ``--visual``, for what is asked of every |V|."""
-    return _with_options(command, CELL_OPTIONS, {VISUAL.field: 1})
+
+    def of_any_size(**values: Any) -> None:
+        command(**_with_cell(values, options(), {"num_visual": 1}))
+
+    def options() -> list[CellOption]:
+        return [each for name, each in cell_options().items() if name != "num_visual"]
+
+    return _given_options(command, of_any_size, options, [])
 
 
-def _with_options(
-    command: Command, options: tuple[CellOption, ...], fixed: dict[str, Any]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def _given_options(
+    command: Command,
+    with_cell: Command,
+    options: Callable[[], list[CellOption]],
+    files: list[inspect.Parameter],
 ) -> Command:
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "cell"]
+    """``with_cell`` under the name and help of ``command``; ``give_options`` adds the options."""
+    own = [
+        parameter.replace(kind=_KEYWORD)
+        for parameter in inspect.signature(command).parameters.values()
+        if parameter.name not in ("cell", "pictures")
+    ]
+    with_cell.__name__, with_cell.__doc__ = command.__name__, command.__doc__
 
-    @wraps(command)
-    def with_options(**values: Any) -> None:
-        given = {option.field: values.pop(option.name) for option in options}
-        command(cell=_cell({**given, **fixed}), **values)
+    def give(parameters: list[inspect.Parameter]) -> None:
+        with_cell.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_cell.__annotations__ = {p.name: p.annotation for p in parameters}
 
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    parameters = [*(option.parameter for option in options), *keyword_only]
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_options
+    give(own)
+    name = command.__name__.replace("_", "-")
+    _PENDING.setdefault(name, []).append(
+        lambda: give([*(option.parameter for option in options()), *own, *files])
+    )
+    return with_cell
+
+
+def _with_cell(
+    values: dict[str, Any], options: list[CellOption], fixed: dict[str, Any]
+) -> dict[str, Any]:
+    """A command's values with the cell in place of its options."""
+    given = {option.field: values.pop(option.name) for option in options}
+    return {**values, "cell": _cell({**given, **fixed})}
 
 
 def _cell(given: dict[str, Any]) -> "Cell":

@@ -103,7 +103,7 @@ def _parts(parts: dict[str, dict[str, Any]]) -> None:
 
 def record(found: "Record", as_json: bool) -> None:
     """One result, as the contract's document or as a table."""
-    from workbench.vocabulary.record import METRICS
+    from workbench.vocabulary.metrics import METRICS
 
     if as_json:
         document = found.document()

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from workbench.figures.panel import VISUAL_TITLE, visual_axis
 from workbench.figures.style import Look, Theme, axis, figure, layout, plain, tint
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 
 GAP = 0.075
 

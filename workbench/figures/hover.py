@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.analysis import depends_on_time, marks
 from workbench.figures.style import FAILURES, plain
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.units import quantity
 
 ROOFLINE = ("time_s", "mfu", "mfu_causal", "samples_per_s")

@@ -14,7 +14,7 @@ import numpy as np
 from workbench.analysis import depends_on_time
 from workbench.figures.hover import hover
 from workbench.figures.style import FAILURES, Look, Theme, axis, plain, tint
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.units import AXIS_UNITS
 
 

@@ -5,11 +5,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.cell import Cell, option_of
 from workbench.vocabulary.record import Record
 
-OPTION_NAMES = {"num_visual": "visual", "num_text": "text", "settings": "set"}
-"""Fields whose option is called otherwise; every other one is the field's name with hyphens."""
 _EMULATED = re.compile(r"emulated: .*?(\d+) of (\d+) layers run")
 _BARE = re.compile(r"no_warmup: (\d+) iterations, from the first on")
 ASKED = ("fps", "min_pixels", "max_pixels", "max_frames", "max_video_tokens", "pan_and_scan")
@@ -37,7 +35,7 @@ def command_of(
     for name, value in {**first, **changed}.items():
         if name in left_out:
             continue
-        option = "--" + OPTION_NAMES.get(name, name).replace("_", "-")
+        option = option_of(name)
         words += [option] if value is True else [option, str(value)]
     layers = emulated_layers(flags)
     words += files + ([] if layers is None else ["--emulate", str(layers)])

@@ -7,7 +7,7 @@ import pandas as pd
 
 from workbench.figures import in_order, interval, quantity
 from workbench.report.text import listed
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.units import digits
 
 COLUMNS = (

@@ -18,7 +18,7 @@ from workbench.report.view import (
 )
 from workbench.store import RunInfo
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 
 
 def figure_over_visual(

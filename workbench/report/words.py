@@ -17,8 +17,8 @@ from workbench.analysis import (
 from workbench.analysis.marks import FEW
 from workbench.figures import place_names
 from workbench.report.text import listed
-from workbench.vocabulary.cell import FIELDS, field_label
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.cell import DESCRIPTIONS, FIELDS, field_label
+from workbench.vocabulary.metrics import METRICS
 
 SCOPES = {
     "layer": "One decoder layer of {}",
@@ -26,19 +26,8 @@ SCOPES = {
     "lvlm": "{} with vision tower, adapter and decoder",
 }
 PASSES = {"forward": "forward", "train": "training step", "decode": "decoding step"}
-NAMED = (
-    "num_text",
-    "batch",
-    "dtype",
-    "layout",
-    "logits",
-    "zero",
-    "world_size",
-    "layer",
-    "memory_cap",
-    "weights",
-)
-"""Conditions that ``setting`` has words of its own for; others it calls by their label."""
+TOGETHER = ("logits", "zero", "world_size", "weights")
+"""Conditions whose words depend on another field; others have them in their description."""
 LAYER_TRAIN = "forward and backward, no optimizer"
 
 
@@ -70,30 +59,34 @@ def setting(rows: pd.DataFrame) -> str:
         kind = f"{kind} ({LAYER_TRAIN})"
     models = listed(sorted(map(str, unique["model"])))
     words = [SCOPES[facts["scope"]].format(models), kind]
-    words += [f"{facts['dtype']}"] if "dtype" in facts else []
-    words += [f"|T| = {facts['num_text']:,}"] if "num_text" in facts else []
-    words += [f"batch {facts['batch']:,}"] if "batch" in facts else []
-    if facts.get("layout", "V,T") != "V,T":
-        words.append(f"layout {facts['layout']}")
+    words += [_condition(name, facts[name]) for name in _ALWAYS if name in facts]
+    words += [
+        _condition(name, value)
+        for name, value in facts.items()
+        if name in CONDITIONS
+        and name not in (*_ALWAYS, *TOGETHER)
+        and value not in (None, FIELDS[name].default)
+    ]
     if facts["scope"] != "layer" and "logits" in facts:
         words.append(f"logits of {facts['logits']} rows")
     if facts.get("zero"):
         words.append(f"ZeRO {facts['zero']} over {plural(facts.get('world_size', 1), 'rank')}")
-    words += [
-        f"{field_label(name).lower()}: {value}"
-        for name, value in facts.items()
-        if name in CONDITIONS and name not in NAMED and value not in (None, FIELDS[name].default)
-    ]
-    if facts.get("layer") is not None:
-        words.append(f"layer {int(facts['layer'])}")
-    if facts.get("memory_cap") is not None:
-        words.append(f"memory capped at {facts['memory_cap']} (emulated)")
     if "weights" in facts:
         real = facts["weights"]
-        words.append("random weights" if real is None else f"weights {real}")
+        words.append("random weights" if real is None else _condition("weights", real))
     common = common_options(list(rows["series"].unique())) if "series" in rows else ()
     words += [f"all with {listed(common)}"] if common else []
     return ", ".join(words)
+
+
+_ALWAYS = ("dtype", "num_text", "batch")
+"""Conditions that a caption says whatever their value."""
+
+
+def _condition(name: str, value: Any) -> str:
+    """A condition in a caption: '|T| = 400', 'layer 3', 'allocator: expandable_segments'."""
+    said = DESCRIPTIONS[name].caption
+    return said.format(value) if said else f"{field_label(name).lower()}: {value}"
 
 
 def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:

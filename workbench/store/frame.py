@@ -12,7 +12,7 @@ from workbench.collector import without_collector
 from workbench.store.rows import MOST, RecordId, cell_fields, exact, load
 from workbench.vocabulary.cell import PUBLIC_NAMES, Cell
 from workbench.vocabulary.fields import MAX_TOKENS
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 
 Query = Callable[[str, tuple[Any, ...]], list[tuple[Any, ...]]]
 """SQL and its values to rows."""

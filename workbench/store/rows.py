@@ -10,7 +10,8 @@ from pydantic_core import from_json, to_json
 from workbench.inputs.files import MAX_DIGITS
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.fields import MAX_TOKENS
-from workbench.vocabulary.record import METRICS, Environment, Record
+from workbench.vocabulary.metrics import METRICS
+from workbench.vocabulary.record import Environment, Record
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.cell import DESCRIPTIONS, Cell
 
 Phase = Literal["forward", "train"]
 Way = Literal["alone", "cells", "systems"]
@@ -105,7 +105,7 @@ def kind_of(cell: Cell, host_bound: bool = False) -> str:
     return f"{kind}, host-bound" if host_bound else kind
 
 
-OPTIONS = ("lora", "weights_dtype", "reduce", "optimizer", "master_weights", "cache_dtype")
+OPTIONS = tuple(name for name, said in DESCRIPTIONS.items() if said.operators)
 """Fields that change which operators run, and that few cells have."""
 
 

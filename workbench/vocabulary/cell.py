@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, Any, Self
+from types import NoneType, UnionType
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
 
@@ -19,6 +20,7 @@ from workbench.vocabulary.fields import (
     AllocatorSetting,
     CacheDtype,
     Count,
+    Description,
     Dtype,
     Logits,
     LossRows,
@@ -26,6 +28,7 @@ from workbench.vocabulary.fields import (
     Name,
     Pass,
     Positive,
+    Role,
     Scope,
     WeightsDtype,
     Whole,
@@ -62,74 +65,297 @@ class Cell(BaseModel):
 
     model_config = MODEL
 
-    model: Name = "mistral-7b-v0.3"
-    attention: Name = "s_attn"
-    kernel: Name = "sdpa"
-    scope: Scope = "layer"
+    model: Annotated[
+        Name,
+        Description(
+            "a name of `workbench list models`, a hub id, or a folder with a `config.json` of a "
+            "supported family",
+            role="subject",
+        ),
+    ] = "mistral-7b-v0.3"
+    attention: Annotated[Name, Description("an attention system", role="system")] = "s_attn"
+    kernel: Annotated[Name, Description("an attention kernel", role="system")] = "sdpa"
+    scope: Annotated[
+        Scope,
+        Description(
+            "`layer`: one decoder layer; `decoder`: all layers, norm, LM head, loss; `lvlm`: with "
+            "vision tower and adapter",
+            role="subject",
+        ),
+    ] = "layer"
     # As ``alias`` it would be what type checkers take for the only name of the argument.
-    pass_: Pass = Field(
+    pass_: Annotated[
+        Pass,
+        Description(
+            "`forward` (prefill), `train` (forward, backward; at scope `decoder` the optimizer "
+            "too), `decode` (one token against a cache)",
+            role="subject",
+        ),
+    ] = Field(
         default="forward",
         validation_alias=AliasChoices("pass", "pass_"),
         serialization_alias="pass",
     )
-    num_visual: Count
-    num_text: Count = Field(default=64, title="Text tokens |T|")
-    batch: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
-    dtype: Dtype = Field(default="bfloat16", title="Data type")
-    layout: str = "V,T"
-    logits: Logits = Field(default="all", title="Logits on")
-    loss_rows: LossRows = Field(default="text", title="Loss over")
-    """Rows whose float32 logits, log-softmax and gradient a training step makes."""
-    zero: Annotated[int, Field(ge=0, le=3, strict=True), Whole] = Field(
-        default=0, title="ZeRO stage"
-    )
-    world_size: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
-    sub_group_size: Annotated[int, Field(ge=1, le=10**12, strict=True), Whole] = SUB_GROUP_SIZE
-    """Elements of a rank's share that ZeRO 3 steps at a time, at least; deepspeed's default."""
-    accumulate: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = Field(
-        default=1, title="Micro-batches a step"
-    )
-    """Micro-batches of ``batch`` samples that one optimizer step adds up."""
-    frozen: str | None = Field(default=None, title="Frozen parts")
-    """Parts of scope ``lvlm`` that are not trained, such as ``decoder,tower``."""
-    lora: str | None = Field(default=None, title="LoRA")
-    """Adapters beside the decoder's frozen linear layers, ``alpha=32,r=16,targets=all-linear``."""
-    weights_dtype: WeightsDtype | None = Field(default=None, title="Frozen weights in")
-    """How the frozen matrices of the decoder's layers are held; None is the cell's dtype."""
-    optimizer: Name = "adamw"
-    """What a training step of a whole model ends in."""
-    master_weights: MasterWeights = "float32"
-    """What the optimizer steps on where weights are bfloat16: float32 copies, or the weights."""
-    ulysses: Annotated[int, Field(ge=1, le=1_000_000, strict=True), Whole] = 1
-    """Ranks that share one sequence (DeepSpeed-Ulysses)."""
-    layer: Annotated[int, Field(ge=0, le=10_000, strict=True), Whole] | None = None
-    """Which layer scope ``layer`` builds; None is the first with global attention."""
-    fold: bool = False
-    chunk: Positive | None = None
-    skip_last: bool = False
-    tiled: bool = False
-    cache: bool = False
-    """A prefill keeps the keys and values of every layer, as inference does."""
-    cache_dtype: CacheDtype | None = Field(default=None, title="Cache in")
-    """How keys and values are held, in a prefill that keeps them and in a decode step; None is
-    the cell's dtype."""
-    checkpoint: bool = False
-    checkpoint_every: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] | None = None
-    offload: bool = False
-    offload_optimizer: bool = False
-    """The optimizer's states and its step on the host (ZeRO 1 to 3)."""
-    visual_positions: bool = False
-    tower: Name | None = None
-    """The tower of scope ``lvlm``; None is what the model's config says."""
-    compile: bool = False
-    memory_cap: Annotated[int, Field(ge=1, strict=True)] | Name | None = None
-    allocator: AllocatorSetting = "default"
-    """The setting of CUDA's caching allocator that the process runs under."""
-    weights: Name | None = None
-    reduce: Name | None = Field(default=None, title="Reducer")
-    """What makes |V'| visual tokens of |V| between the tower and the decoder."""
-    settings: str | None = None
-    """Options of the attention system and the reducer, ``at=3,keep=0.25``, sorted by name."""
+    num_visual: Annotated[
+        Count,
+        Description(
+            "number of visual tokens |V|; at scope `lvlm` also from `--image FILE` (repeatable) "
+            "or `--video FILE --fps F`",
+            option="--visual",
+            role="size",
+        ),
+    ]
+    num_text: Annotated[
+        Count,
+        Description(
+            "number of text tokens",
+            label="Text tokens |T|",
+            option="--text",
+            caption="|T| = {:,}",
+        ),
+    ] = 64
+    batch: Annotated[
+        int,
+        Field(ge=1, le=1_000_000, strict=True),
+        Whole,
+        Description("samples in an iteration", caption="batch {:,}"),
+    ] = 1
+    dtype: Annotated[
+        Dtype,
+        Description(
+            "`float64`, `float32`, `bfloat16`, `float16`", label="Data type", caption="{}"
+        ),
+    ] = "bfloat16"
+    layout: Annotated[
+        str,
+        Description(
+            "how images and text alternate: `T,V,T`, `V,T,V,T`; segments are alike unless sizes "
+            "are given, `V729,T,V1458,T`",
+            caption="layout {}",
+        ),
+    ] = "V,T"
+    logits: Annotated[
+        Logits,
+        Description(
+            "rows of the LM head: `all` or `text`; systems of which no visual row reaches it have "
+            "only `text`",
+            label="Logits on",
+        ),
+    ] = "all"
+    loss_rows: Annotated[
+        LossRows,
+        Description(
+            "rows that the loss of a training step runs over: the `text` rows, or `all` with "
+            "labels -100 elsewhere, as transformers' own",
+            label="Loss over",
+        ),
+    ] = "text"
+    zero: Annotated[
+        int,
+        Field(ge=0, le=3, strict=True),
+        Whole,
+        Description("DeepSpeed ZeRO stage 0 to 3", label="ZeRO stage"),
+    ] = 0
+    world_size: Annotated[
+        int,
+        Field(ge=1, le=1_000_000, strict=True),
+        Whole,
+        Description("number of ranks, one a GPU, that share the states"),
+    ] = 1
+    sub_group_size: Annotated[
+        int,
+        Field(ge=1, le=10**12, strict=True),
+        Whole,
+        Description(
+            "elements of a rank's share that ZeRO 3 steps at a time, at least; deepspeed's default"
+        ),
+    ] = SUB_GROUP_SIZE
+    accumulate: Annotated[
+        int,
+        Field(ge=1, le=1_000_000, strict=True),
+        Whole,
+        Description(
+            "micro-batches (of `--batch` samples) that one optimizer step adds up",
+            label="Micro-batches a step",
+        ),
+    ] = 1
+    frozen: Annotated[
+        str | None,
+        Description(
+            "components of scope `lvlm` that are not trained: `decoder,tower`",
+            label="Frozen components",
+            unset="none",
+        ),
+    ] = None
+    lora: Annotated[
+        str | None,
+        Description(
+            "a train pass of LoRA adapters beside the decoder's frozen linear layers: "
+            "`r=16,alpha=32,targets=all-linear` (or `q_proj+v_proj`, `dtype=float32`); everything "
+            "else is frozen",
+            label="LoRA",
+            unset="none",
+            operators=True,
+        ),
+    ] = None
+    weights_dtype: Annotated[
+        WeightsDtype | None,
+        Description(
+            "how the frozen matrices of the decoder's layers are held: `int4` (NF4, double "
+            "quantisation; measured with bitsandbytes), `int8`, `fp8` (predicted only); in "
+            "training with `--lora`",
+            label="Frozen weights in",
+            unset="the dtype",
+            operators=True,
+        ),
+    ] = None
+    optimizer: Annotated[
+        Name,
+        Description(
+            "what a training step of a whole model ends in, an optimizer of docs/reference.md; "
+            "under deepspeed AdamW alone",
+            operators=True,
+        ),
+    ] = "adamw"
+    master_weights: Annotated[
+        MasterWeights,
+        Description(
+            "what the optimizer steps on where weights are bfloat16: `float32` copies of them, or "
+            "`bfloat16`, the weights themselves",
+            operators=True,
+        ),
+    ] = "float32"
+    ulysses: Annotated[
+        int,
+        Field(ge=1, le=1_000_000, strict=True),
+        Whole,
+        Description(
+            "GPUs that share one sequence (DeepSpeed-Ulysses; S-Attn, training at scope "
+            "`decoder`, SDPA kernels, no window)",
+            role="system",
+        ),
+    ] = 1
+    layer: Annotated[
+        Annotated[int, Field(ge=0, le=10_000, strict=True), Whole] | None,
+        Description(
+            "which layer scope `layer` builds",
+            unset="the first with global attention",
+            caption="layer {:.0f}",
+        ),
+    ] = None
+    fold: Annotated[
+        bool,
+        Description("output projection folded over the query groups (D-Attn)", role="system"),
+    ] = False
+    chunk: Annotated[
+        Positive | None,
+        Description(
+            "visual stream in chunks of N tokens, recomputed in backward (D-Attn)",
+            unset="off",
+            role="system",
+        ),
+    ] = None
+    skip_last: Annotated[
+        bool, Description("no visual output of the last layer (D-Attn)", role="system")
+    ] = False
+    tiled: Annotated[bool, Description("MLP and logits in tiles", role="system")] = False
+    cache: Annotated[
+        bool,
+        Description(
+            "a forward pass keeps the keys and values of every layer, as inference does (S-Attn, "
+            "FastV, PyramidDrop, the D-Attn family, HiMix, SAISA); `limit` of a whole model's "
+            "forward does so by itself, `--no-cache` leaves it out",
+            role="system",
+        ),
+    ] = False
+    cache_dtype: Annotated[
+        CacheDtype | None,
+        Description(
+            "how keys and values are held: `bfloat16` (under float32), `fp8`, `int8` with their "
+            "scales; in a decode step, and in a prefill, which then keeps them (S-Attn, FastV, "
+            "PyramidDrop)",
+            label="Cache in",
+            unset="the dtype",
+            operators=True,
+        ),
+    ] = None
+    checkpoint: Annotated[
+        bool, Description("gradient checkpointing of every layer", role="system")
+    ] = False
+    checkpoint_every: Annotated[
+        Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] | None,
+        Description("gradient checkpointing of every K layers", unset="off", role="system"),
+    ] = None
+    offload: Annotated[
+        bool,
+        Description(
+            "what the decoder's checkpoints keep waits in host memory; a train pass with "
+            "`--checkpoint` at scope `decoder` or `lvlm`",
+            role="system",
+        ),
+    ] = False
+    offload_optimizer: Annotated[
+        bool,
+        Description(
+            "AdamW's states and step on the host (ZeRO 1 to 3, also on one GPU)", role="system"
+        ),
+    ] = False
+    visual_positions: Annotated[
+        bool,
+        Description("learnable positions added to the visual embeddings", role="system"),
+    ] = False
+    tower: Annotated[
+        Name | None,
+        Description(
+            "at scope `lvlm`: `siglip` asks for the paper's tower and adapter",
+            unset="the model's own",
+        ),
+    ] = None
+    compile: Annotated[bool, Description("through `torch.compile`", role="system")] = False
+    memory_cap: Annotated[
+        Annotated[int, Field(ge=1, strict=True)] | Name | None,
+        Description(
+            "bytes, or a device whose capacity is emulated on a larger card",
+            unset="off",
+            caption="memory capped at {} (emulated)",
+        ),
+    ] = None
+    allocator: Annotated[
+        AllocatorSetting,
+        Description(
+            "the setting of CUDA's caching allocator: `default` or `expandable_segments`, which "
+            "trainers use; replayed in a prediction, set in the worker of a measurement"
+        ),
+    ] = "default"
+    weights: Annotated[
+        Name | None,
+        Description(
+            "a hub id or a folder whose weights are loaded",
+            unset="random",
+            caption="weights {}",
+        ),
+    ] = None
+    reduce: Annotated[
+        Name | None,
+        Description(
+            "a reducer, which makes |V'| visual tokens of |V|, between the tower (scope "
+            "`decoder`: the visual embeddings) and the layers",
+            label="Reducer",
+            unset="none",
+            role="system",
+            operators=True,
+        ),
+    ] = None
+    settings: Annotated[
+        str | None,
+        Description(
+            "a setting of the system or the reducer, `name=value`; may be repeated. Where both "
+            "declare a name, `owner.name=value`",
+            option="--set",
+            unset="none",
+            role="system",
+        ),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -353,9 +579,6 @@ class Cell(BaseModel):
         return " ".join(words)
 
 
-OPTION_FLAGS = tuple(name for name, field in Cell.model_fields.items() if field.annotation is bool)
-"""The on/off fields of a cell."""
-
 PUBLIC_NAMES = {
     name: field.serialization_alias or name for name, field in Cell.model_fields.items()
 }
@@ -365,9 +588,38 @@ FIELDS = {PUBLIC_NAMES[name]: field for name, field in Cell.model_fields.items()
 """The fields of a cell by their public names (``pass``, not ``pass_``)."""
 
 
+DESCRIPTIONS: dict[str, Description] = {
+    name: next(each for each in field.metadata if isinstance(each, Description))
+    for name, field in FIELDS.items()
+}
+"""What is said of each field, by its public name."""
+
+OPTION_FLAGS = tuple(name for name, field in FIELDS.items() if field.annotation is bool)
+"""The on/off fields of a cell."""
+
+
+def option_of(name: str) -> str:
+    """The option of the command line that sets a field, by the field's public name."""
+    return DESCRIPTIONS[name].option or "--" + name.replace("_", "-")
+
+
+def value_type(name: str) -> type:
+    """What a field's value is beside None: ``bool``, ``int`` or, whatever it names, ``str``."""
+    annotation = FIELDS[name].annotation
+    union = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
+    kinds = {get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in union}
+    kinds.discard(NoneType)
+    return kinds.pop() if kinds in ({bool}, {int}) else str
+
+
+def fields_with(role: Role) -> tuple[str, ...]:
+    """The public names of the fields of a role, in order."""
+    return tuple(name for name, said in DESCRIPTIONS.items() if said.role == role)
+
+
 def field_label(name: str) -> str:
     """How a field of a cell, by its public name, is called where people read it."""
-    return FIELDS[name].title or name.replace("_", " ").capitalize()
+    return DESCRIPTIONS[name].label or name.replace("_", " ").capitalize()
 
 
 def make_cell(**fields: Any) -> Cell:

@@ -1,5 +1,6 @@
 """The types of a request's fields: what a value may be, and how a wrong one is told."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -70,3 +71,30 @@ def make_model(kind: type[_T], fields: dict[str, Any]) -> _T:
     except ValidationError as error:
         text = first_error(error).removeprefix("the document: ")
         raise RequestError(text.removeprefix("protocol.")) from None
+
+
+Role = Literal["subject", "size", "system", "condition"]
+"""What a field is to a figure: what it is about, its axis, what makes a line, what is equal."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is said of a cell's field wherever people meet it, beside its type and its default.
+
+    The options of the command line, the controls and captions of the dashboard and the report, the
+    names of lines, a calibration's coverage and the tables of docs/reference.md are made of it.
+    """
+
+    help: str
+    """What it means, in Markdown; the command line shows it without backticks."""
+    label: str | None = None
+    """How it is called where people read it; None: its name, in words."""
+    option: str | None = None
+    """Its option on the command line; None: its name, with dashes."""
+    unset: str | None = None
+    """The default in words, where that is no value: ``random`` of weights that are not named."""
+    role: Role = "condition"
+    caption: str | None = None
+    """A condition's value in a caption, as ``str.format`` takes it: ``batch {:,}``."""
+    operators: bool = False
+    """Whether it changes which operators run, so that a calibration says if it was measured."""

@@ -12,8 +12,8 @@ from workbench.probe.measuring.measure import measure
 from workbench.probe.measuring.telemetry import Telemetry
 from workbench.probe.measuring.timing import Timing
 from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import METRICS
 
 POWER_CAP, SLOWDOWN = 0x04, 0x08
 

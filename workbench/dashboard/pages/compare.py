@@ -16,7 +16,7 @@ from workbench.report.sentences import place, places
 from workbench.report.text import listed, markdown
 from workbench.report.words import plural, spread
 from workbench.store import RunInfo
-from workbench.vocabulary.record import METRICS as METRIC_OF
+from workbench.vocabulary.metrics import METRICS as METRIC_OF
 from workbench.vocabulary.units import AXIS_UNITS
 
 METRICS = {"time": "time_s", "memory": "peak_bytes", "FLOPs": "flops"}

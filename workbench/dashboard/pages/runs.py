@@ -16,7 +16,7 @@ from workbench.report.command import repeat
 from workbench.report.text import markdown
 from workbench.report.view import identities
 from workbench.report.words import endings, plural
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 
 SHOWN = {
     "status": "status",

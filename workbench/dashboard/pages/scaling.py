@@ -26,7 +26,7 @@ from workbench.report.sentences import Pair, answers, places
 from workbench.report.text import markdown
 from workbench.report.verdict import telling_systems
 from workbench.report.words import figure_caption
-from workbench.vocabulary.record import METRICS as KNOWN
+from workbench.vocabulary.metrics import METRICS as KNOWN
 from workbench.vocabulary.systems import entry
 
 METRICS = {

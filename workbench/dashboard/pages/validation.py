@@ -15,7 +15,7 @@ from workbench.report.view import same_card
 from workbench.report.words import plural, spread
 from workbench.vocabulary.calibration import calibration_for, packaged
 from workbench.vocabulary.devices import DEVICES, Device
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.units import digits
 
 EQUAL = 1e-5

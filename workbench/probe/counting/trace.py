@@ -53,7 +53,7 @@ from workbench.vocabulary.pictures import Pictures
 
 @dataclass(frozen=True)
 class Trace:
-    """One iteration of a cell. FLOPs follow the conventions of ``record.METRICS``."""
+    """One iteration of a cell. FLOPs follow the conventions of ``metrics.METRICS``."""
 
     flops: int
     flops_causal: int

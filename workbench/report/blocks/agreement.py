@@ -8,7 +8,7 @@ from workbench.report.material import Material, Subject, drawn
 from workbench.report.page import Block, Table
 from workbench.report.validation import TOLERANCE, both_sources, errors_by
 from workbench.report.words import plural, setting, thinned
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 
 TITLE = "Predicted against measured"
 COLUMNS = ("cells", "median error", "worst error", "bias")

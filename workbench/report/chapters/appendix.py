@@ -9,7 +9,7 @@ from workbench.figures import SCALING_METRICS, quantity
 from workbench.report import words
 from workbench.report.material import Material
 from workbench.report.page import Block, Section, Table
-from workbench.vocabulary.record import METRICS
+from workbench.vocabulary.metrics import METRICS
 
 MOST_ENDINGS = 200
 """Rows of the table of cells that did not run; beyond it only their number is told."""
