@@ -319,6 +319,7 @@ BASES = (
         "logits": "text",
     },
     {"num_visual": 729},
+    {"scope": "decoder", "pass": "train", "num_visual": 729},
     {"scope": "decoder", "pass": "train", "num_visual": 729, "zero": 3, "world_size": 2},
     {"scope": "decoder", "num_visual": 729, "reduce": "pool"},
 )
