@@ -215,3 +215,19 @@ def test_a_sound_store_beside_a_damaged_one(large: tuple, tmp_path: Path) -> Non
     assert len(done.notes) == 1
     assert ("r", 1000) in contents(tmp_path / "both.db")
     assert 1 < done.num_records < len(whole)
+
+
+def test_a_row_that_makes_no_sense_is_left_out_of_sound_pages(tmp_path: Path) -> None:
+    path = store(tmp_path / "a.db", record(1, novel=3.0), record(2), record(3))
+    with Store.open(path, "w") as out:
+        out.write_note(("r", "", "", ""), "why this was run")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE records SET metrics = '[]' WHERE num_visual = 2")
+        connection.execute("UPDATE units SET unit = 'furlong' WHERE name = 'novel'")
+    done = merge([path], tmp_path / "saved.db")
+    assert "damaged; 2 records saved" in done.notes[0]
+    assert "1 rows were there but made no sense" in done.notes[0]
+    assert contents(done.out) == {("r", 1): record(1, novel=3.0), ("r", 3): record(3)}
+    with Store.open(done.out) as saved:
+        assert [note.text for note in saved.notes().values()] == ["why this was run"]
+        assert saved.units()["novel"] == "furlong"

@@ -9,12 +9,14 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from workbench.store import claims as claims
 from workbench.store import notes as notes
 from workbench.store.claims import Owner, this_process
+from workbench.store.copies import ENVIRONMENT, Row, with_environment
 from workbench.store.guard import Allowance, Opened
 from workbench.store.notes import Note, NoteOf
 from workbench.store.portion import Portion, portion
@@ -26,6 +28,7 @@ from workbench.store.rows import (
     decode,
     dump,
     encode,
+    environment_of,
     load,
     unit_of,
 )
@@ -181,22 +184,44 @@ class Store:
         """``add`` for many records in one transaction, all or none. Returns how many were kept."""
         run_id, environment = self._run(run)
         names: set[str] = set()
+
+        def rows() -> Iterator[Row]:
+            for record in records:
+                names.update(record.metrics)
+                yield encode(record, environment)
+
+        with self._transaction():
+            kept = self._put(run_id, rows())
+            self._connection.executemany(_UNIT, [(name, unit_of(name)) for name in names])
+        return kept
+
+    def add_rows(self, run: str, rows: Iterable[Row]) -> int:
+        """``add_many`` for ``copies.sound_row``s of another store; their units come beforehand."""
+        run_id, environment = self._run(run)
+
+        @cache
+        def own(facts: str) -> str | None:
+            return None if environment_of(facts) == environment else facts
+
+        with self._transaction():
+            return self._put(
+                run_id, (with_environment(row, own(row[ENVIRONMENT])) for row in rows)
+            )
+
+    def _put(self, run_id: int, rows: Iterable[Row]) -> int:
+        """Within a transaction: enter the rows, end the claims on them; how many were kept."""
+        claimed = self._connection.execute("SELECT count(*) FROM claims").fetchone()[0]
         identities: list[CellId] = []
 
-        def rows() -> Iterator[tuple[Any, ...]]:
-            for record in records:
-                row = encode(record, environment)
-                names.update(record.metrics)
+        def numbered() -> Iterator[Row]:
+            for row in rows:
                 if claimed:
                     identities.append(row[:3])
                 yield (run_id, *row)
 
-        with self._transaction():
-            claimed = self._connection.execute("SELECT count(*) FROM claims").fetchone()[0]
-            kept = self._connection.executemany(_PUT, rows()).rowcount
-            for identity in identities:
-                claims.drop(self._connection, (run_id, *identity), None)
-            self._connection.executemany(_UNIT, [(name, unit_of(name)) for name in names])
+        kept = self._connection.executemany(_PUT, numbered()).rowcount
+        for identity in identities:
+            claims.drop(self._connection, (run_id, *identity), None)
         return kept
 
     def claim(
@@ -253,15 +278,20 @@ class Store:
 
     def items(self, run: str | None = None) -> Iterator[tuple[str, Record]]:
         """(run, record) of one run or of all, in the order they were first added."""
+        for name, row, environment in self.rows(run):
+            try:
+                yield name, decode(row, environment)
+            except ValueError as error:
+                raise damaged_store_error(self.path, str(error)) from None
+
+    def rows(self, run: str | None = None) -> Iterator[tuple[str, Row, str]]:
+        """(run, COLUMNS as they are written, the run's environment) of what ``items`` decodes."""
         names = ", ".join(f"records.{name}" for name in COLUMNS)
         runs = {row[0]: row[1:] for row in self._rows("SELECT id, name, environment FROM runs")}
         where = "" if run is None else f"+records.run_id = {self._run(run)[0]}"
         for run_id, *row in self._rows(f"SELECT run_id, {names} {self._from(where)}"):
             name, environment = runs[run_id]
-            try:
-                yield name, decode(row, environment)
-            except ValueError as error:
-                raise damaged_store_error(self.path, str(error)) from None
+            yield name, tuple(row), environment
 
     def some(self, identities: Iterable[RecordId]) -> dict[RecordId, Record]:
         """The records of those of ``identities`` that the store holds, each found by its index."""

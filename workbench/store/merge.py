@@ -1,19 +1,24 @@
 """One store out of several: each record once, and of a damaged file whatever can still be read."""
 
 import os.path
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from workbench.inputs.files import shown
 from workbench.store import RunInfo, Store
+from workbench.store.copies import Row, sound_row
 from workbench.store.notes import Note, NoteOf
-from workbench.store.rows import decode, load
-from workbench.store.salvage import RECORDS, RUNS, Salvage
+from workbench.store.rows import load, unit_of
+from workbench.store.salvage import RECORDS, Salvage
 from workbench.store.schema import DamagedStore, StoreError
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.record import Environment, Record
+from workbench.vocabulary.record import Environment
+
+T = TypeVar("T", str, int)
+"""A run by its name, or by its number in a damaged file."""
 
 
 class Merged(NamedTuple):
@@ -31,7 +36,9 @@ class Merged(NamedTuple):
 
 class _Part(NamedTuple):
     runs: list[RunInfo]
-    records: list[tuple[str, Record]]
+    rows: list[tuple[str, Row]]
+    """Of a run each."""
+    metrics: set[str]
     units: dict[str, str]
     notes: dict[NoteOf, Note]
     note: str | None = None
@@ -59,14 +66,15 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
     # Everything is read before anything is written: a bad request leaves no file behind.
     parts = [_read(Path(path)) for path in inputs]
     runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.started_at)
-    units = {name: unit for part in parts for name, unit in part.units.items()}
+    units = {name: unit_of(name) for part in parts for name in part.metrics}
+    units |= {name: unit for part in parts for name, unit in part.units.items()}
     with Store.open(target, "w") as store:
         added = 0
         for run in runs:
             store.adopt_run(run, units)
         for part in parts:
-            for run_id, records in _by_run(part.records):
-                added += store.add_many(run_id, records)
+            for run_id, rows in _by_run(part.rows):
+                added += store.add_rows(run_id, rows)
         held = store.notes()
         for of, note in ((of, note) for part in parts for of, note in part.notes.items()):
             if held.setdefault(of, note) is note:
@@ -76,10 +84,10 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
     return Merged(target, len(found), sum(run.num_records for run in found), added, notes)
 
 
-def _by_run(items: Iterable[tuple[str, Record]]) -> list[tuple[str, list[Record]]]:
-    found: dict[str, list[Record]] = {}
-    for run, record in items:
-        found.setdefault(run, []).append(record)
+def _by_run(items: Iterable[tuple[str, Row]]) -> list[tuple[str, list[Row]]]:
+    found: dict[str, list[Row]] = {}
+    for run, row in items:
+        found.setdefault(run, []).append(row)
     return list(found.items())
 
 
@@ -87,50 +95,85 @@ def _read(path: Path) -> _Part:
     try:
         with Store.open(path) as store:
             if not store.check(rows=False):
-                return _Part(store.runs(), list(store.items()), store.units(), store.notes())
+                # A note or a run that makes no sense is noticed before the rows are read.
+                runs, units, notes = store.runs(), store.units(), store.notes()
+                sound = _sound(store.rows())
+                note = _note(path, sound.rows, sound.num_lost) if sound.num_lost else None
+                return _Part(runs, sound.rows, sound.metrics, units, notes, note)
     except DamagedStore:
         pass
     return _salvaged(path)
 
 
+class _Sound(NamedTuple, Generic[T]):
+    """The rows of many that make sense, each of a run."""
+
+    rows: list[tuple[T, Row]]
+    metrics: set[str]
+    """The names of all their metrics."""
+    num_lost: int
+    """Rows that make no sense."""
+
+
+def _sound(rows: Iterable[tuple[T, Sequence[Any], str]]) -> _Sound[T]:
+    """Of (run, columns, environment of the run)."""
+    sound: list[tuple[T, Row]] = []
+    metrics: set[str] = set()
+    num_lost = 0
+    for run, columns, environment in rows:
+        try:
+            row, numbers = sound_row(columns, environment)
+        except ValueError:
+            num_lost += 1
+            continue
+        sound.append((run, row))
+        metrics.update(numbers)
+    return _Sound(sound, metrics, num_lost)
+
+
+def _note(path: Path, rows: list[tuple[str, Row]], num_lost: int) -> str:
+    """What was saved of a damaged file; raises RequestError where it is nothing."""
+    if not rows:
+        raise RequestError(f"store {str(path)!r}: no store, or damaged: no readable record in it")
+    number = len({(run, *row[:3]) for run, row in rows})  # Each key, source and device once.
+    note = f"{path}: damaged; {number} records saved, the file itself is left as it is"
+    return note + (f"; {num_lost} rows were there but made no sense" if num_lost else "")
+
+
 def _salvaged(path: Path) -> _Part:
-    """The rows of a damaged store."""
+    """The rows of a store whose pages are damaged."""
     try:
         with closing(Salvage(path)) as file:
-            runs, found, number, lost = _rows_of(file)
+            return _pieces(path, file)
     except OSError as error:
         raise StoreError(f"store {str(path)!r}: cannot be read: {error.strerror}") from error
-    if not found:
-        raise RequestError(f"store {str(path)!r}: no store, or damaged: no readable record in it")
-    note = f"{path}: damaged; {number} records saved, the file itself is left as it is"
-    note += f"; {lost} rows were there but made no sense" if lost else ""
-    return _Part(list(runs.values()), found, {}, {}, note)
 
 
-def _rows_of(file: Salvage) -> tuple[dict[int, RunInfo], list[tuple[str, Record]], int, int]:
-    """Runs by their number, (run, record), of how many cells, and rows that made no sense."""
+def _pieces(path: Path, file: Salvage) -> _Part:
     runs: dict[int, RunInfo] = {}
-    for rowid, (_, name, sweep, started_at, _, spec, environment) in file.rows(RUNS):
+    rows: deque[tuple[Any, ...]] = deque()
+    for columns, rowid, values in file.rows():
+        if columns is RECORDS:
+            rows.append(values)
+            continue
+        _, name, sweep, started_at, _, spec, environment = values
         try:
             facts = Environment.model_validate_json(environment)
             runs[rowid] = RunInfo(name, sweep, started_at, load(spec), facts, 0)
         except ValueError:
             continue
     facts_of = {number: run.environment.model_dump_json() for number, run in runs.items()}
-    found: list[tuple[str, Record]] = []
-    identities = set()
-    lost, digest = 0, ""
-    for _, (_, run_id, *values) in file.rows(RECORDS):
-        try:
-            record = decode(values, facts_of.get(run_id, "{}"))
-        except ValueError:
-            lost += 1
-            continue
-        if run_id not in runs:
-            # What stands for a run whose own row is lost is named by the file's content.
-            digest = digest or file.digest()
-            name = f"salvaged-{digest}-{run_id}"
-            runs[run_id] = RunInfo(name, "salvaged", "", {}, Environment(), 0)
-        found.append((runs[run_id].id, record))
-        identities.add((runs[run_id].id, *values[:3]))  # Its key, source and device.
-    return runs, found, len(identities), lost
+    # Each is let go when it is taken: there may be many.
+    taken = (rows.popleft() for _ in range(len(rows)))
+    sound = _sound((number, row, facts_of.get(number, "{}")) for _, number, *row in taken)
+    missing = {number for number, _ in sound.rows} - runs.keys()
+    if missing:
+        # What stands for a run whose own row is lost is named by the file's content.
+        digest = file.digest()
+        for number in dict.fromkeys(number for number, _ in sound.rows):
+            if number in missing:
+                name = f"salvaged-{digest}-{number}"
+                runs[number] = RunInfo(name, "salvaged", "", {}, Environment(), 0)
+    named = [(runs[number].id, row) for number, row in sound.rows]
+    note = _note(path, named, sound.num_lost)
+    return _Part(list(runs.values()), named, sound.metrics, {}, {}, note)

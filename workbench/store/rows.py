@@ -45,7 +45,8 @@ MOST = 1e100
 """No count, size or time is larger; what is computed of larger ones overflows."""
 SHORT = 10_000
 """Characters of a text that is worth remembering."""
-_EXACT = 2**63
+EXACT = 2**63
+"""Integers below are numbers for every reader of JSON; others are written as text."""
 
 
 def dump(value: Any) -> str:
@@ -87,7 +88,7 @@ def metrics_text(metrics: dict[str, int | float | None]) -> str:
     beyond = {
         name: str(value)
         for name, value in metrics.items()
-        if value.__class__ is int and not -_EXACT <= value < _EXACT
+        if value.__class__ is int and not -EXACT <= value < EXACT
     }
     return dump({**metrics, **beyond} if beyond else metrics)
 
@@ -116,21 +117,21 @@ def _count(value: Any) -> int:
     return value
 
 
-def _once(parse: Callable[[str], T]) -> Callable[[str], T]:
+def remember(parse: Callable[[str], T]) -> Callable[[str], T]:
     """``parse`` that remembers short texts, of which the rows of a store share a few."""
     remembering = lru_cache(1024)(parse)
     return lambda text: remembering(text) if len(text) < SHORT else parse(text)
 
 
-@_once
-def _cell(text: str) -> tuple[Cell, Callable[[int], str]]:
+@remember
+def cell_of(text: str) -> tuple[Cell, Callable[[int], str]]:
     """The cell of a text at |V| = 1, and its key at any."""
     cell = Cell.model_validate({**load(text), "num_visual": 1})
     return cell, cell.key_at()
 
 
-@_once
-def _environment(text: str) -> Environment:
+@remember
+def environment_of(text: str) -> Environment:
     return Environment.model_validate(load(text))
 
 
@@ -138,7 +139,7 @@ def decode(row: Sequence[Any], run_environment: str) -> Record:
     """The inverse of ``encode``; raises ValueError with one line where the row makes no sense."""
     values = dict(zip(COLUMNS, row, strict=True))
     try:
-        cell, key_at = _cell(values["cell"])
+        cell, key_at = cell_of(values["cell"])
         num_visual = _count(values["num_visual"])
         record = Record(
             cell=cell.at(num_visual),
@@ -150,7 +151,7 @@ def decode(row: Sequence[Any], run_environment: str) -> Record:
             flags=load(values["flags"]),
             error=values["error"],
             details=load(values["details"]),
-            environment=_environment(values["environment"] or run_environment),
+            environment=environment_of(values["environment"] or run_environment),
             started_at=values["started_at"],
             duration_s=values["duration_s"],
         )

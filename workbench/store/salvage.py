@@ -14,8 +14,9 @@ import errno
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +38,9 @@ RUNS = "nTTTTTT"
 RECORDS = "nITTTTTrIITTTttTT"
 """The columns of a table: n the row's own number, I an integer, r a number or nothing, T a text,
 t a text or nothing."""
+_TABLES = (RECORDS, RUNS)
+_LONGEST = 9 * len(RECORDS) + 2
+"""Bytes of the header of a row."""
 _KINDS = {
     "n": frozenset({0}),
     "I": frozenset({1, 2, 3, 4, 5, 6, 8, 9}),
@@ -77,8 +81,8 @@ class Salvage:
             found.update(first.to_bytes(8, "big") + block)
         return found.hexdigest()[:8]
 
-    def rows(self, columns: str) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """(rowid, values) of every readable row of such ``columns``, in the order of the pages."""
+    def rows(self) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
+        """(RUNS or RECORDS, rowid, values) of every readable row, in the order of the pages."""
         used: set[int] = set()
         for first, block in self._blocks():
             leaves = [at for at in range(0, len(block), self._page) if block[at] == LEAF]
@@ -87,7 +91,7 @@ class Salvage:
             for at in leaves:
                 if first + at // self._page not in self._free:
                     header = 100 if first == 1 and at == 0 else 0
-                    yield from self._cells(block[at : at + self._page], header, columns, used)
+                    yield from self._cells(block[at : at + self._page], header, used)
 
     def _blocks(self) -> Iterator[tuple[int, bytes]]:
         """The number of a page, and the bytes from there on; nothing for holes."""
@@ -131,49 +135,47 @@ class Salvage:
         return found if len(found) == total else set()
 
     def _cells(
-        self, page: bytes, header: int, columns: str, used: set[int]
-    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        self, page: bytes, header: int, used: set[int]
+    ) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
         """The rows of one leaf page; ``used`` are the pages that other rows go on in."""
         count = int.from_bytes(page[header + 3 : header + 5], "big")
-        most = min(count, self._page // (2 * len(columns)))
+        most = min(count, self._page // (2 * len(RUNS)))
         pointers = page[header + 8 : header + 8 + 2 * most]
         room = self._page
         for (at,) in dict.fromkeys(struct.iter_unpack(">H", pointers[: len(pointers) & ~1])):
             try:
-                row = self._row(page, at, columns, used)
+                columns, rowid, values, size = self._row(page, at, used)
             except (Unreadable, IndexError, struct.error, UnicodeDecodeError):
                 continue
-            room -= row[2]
+            room -= size
             if room < 0:
                 return
-            yield row[:2]
+            yield columns, rowid, values
 
-    def _row(
-        self, page: bytes, at: int, columns: str, used: set[int]
-    ) -> tuple[int, tuple[Any, ...], int]:
-        """The row id, the values, and how many bytes of its page the cell at ``at`` takes."""
+    def _row(self, page: bytes, at: int, used: set[int]) -> tuple[str, int, tuple[Any, ...], int]:
+        """The table, the row id, the values, and the bytes of its page that the cell takes."""
         if at < 8:
             raise Unreadable("a cell within the header")
         length, start = _varint(page, at)
         rowid, start = _varint(page, start)
-        local = self._local(length)
-        payload = page[start : start + local]
-        if len(payload) < local:
-            raise Unreadable("beyond the end of the page")
-        head, after = _varint(payload, 0)
-        if head > len(payload) or not len(columns) < head <= 9 * len(columns) + 2:
+        head, after = _varint(page, start)
+        if head > _LONGEST:
             raise Unreadable("a header of other columns")
-        layout = _layout(payload[:head], after, columns)
+        layout = _layout(page[start : start + head], after - start)
         if layout is None:
             raise Unreadable("a header of other columns")
-        if layout.length != length or not len(columns) < length <= MAX_ROW:
+        if layout.length != length or length > MAX_ROW:
             raise Unreadable("not as long as its values")
+        local = self._local(length)
         end = start + local
+        if end > len(page) or head > local:
+            raise Unreadable("beyond the end of the page")
+        payload = page[start:end]
         if length > local:
             following = int.from_bytes(page[end : end + 4], "big")
             payload = b"".join((payload, *self._overflow(following, length - local, used)))
             end += 4
-        return rowid, layout.values(payload), end - at
+        return layout.columns, rowid, layout.values(payload), end - at
 
     def _local(self, length: int) -> int:
         """How much of a row of so many bytes lies in its leaf page."""
@@ -202,8 +204,11 @@ class Salvage:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """SQLite's integer of 1 to 9 bytes at ``at``, and where it ends."""
-    value = 0
-    for i in range(8):
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
+    value &= 0x7F
+    for i in range(1, 8):
         byte = data[at + i]
         value = value << 7 | byte & 0x7F
         if byte < 0x80:
@@ -211,64 +216,115 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return value << 8 | data[at + 8], at + 9
 
 
+class _Texts(NamedTuple):
+    """Columns of text that lie side by side in a row."""
+
+    begin: int
+    end: int
+    spans: tuple[slice, ...]
+    """Each column's, from ``begin`` on, after an empty one."""
+    split: Callable[[str], tuple[str, ...]]
+    """An empty text and the columns, of ASCII as a whole."""
+
+    def columns(self, values: bytes) -> tuple[str, ...]:
+        """An empty text and the columns; raises UnicodeDecodeError."""
+        text = values[self.begin : self.end]
+        if text.isascii():
+            return self.split(text.decode("ascii"))
+        return tuple(text[span].decode("utf-8") for span in self.spans)
+
+
 class _Layout(NamedTuple):
     """Where the values of a row lie."""
 
+    columns: str
+    """RECORDS or RUNS."""
     length: int
     """Bytes of the whole record, its header included."""
     body: int
     """Where the values begin."""
-    texts: tuple[tuple[int, int, int], ...]
-    """Column, begin and end within the values, of those that are text."""
-    numbers: tuple[tuple[int, int, int, int], ...]
-    """Column, type, begin and end of the others."""
+    texts: tuple[_Texts, ...]
+    numbers: Callable[[bytes], tuple[Any, ...]]
+    """Those that are written down, of the values; three and six bytes as bytes."""
+    odd: tuple[int, ...]
+    """Which of the numbers are bytes."""
+    fixed: tuple[Any, ...]
+    """Values that the header alone says."""
+    order: Callable[[list[Any]], tuple[Any, ...]]
+    """The columns in order, of all texts, numbers and fixed values one after the other."""
 
     def values(self, record: bytes) -> tuple[Any, ...]:
         """The columns of a record."""
-        found: list[Any] = [None] * (len(self.texts) + len(self.numbers))
         values = record[self.body :]
-        if values.isascii():
-            text = values.decode("ascii")
-            for column, begin, end in self.texts:
-                found[column] = text[begin:end]
-        else:
-            for column, begin, end in self.texts:
-                found[column] = values[begin:end].decode("utf-8")
-        for column, kind, begin, end in self.numbers:
-            if kind == 7:
-                found[column] = struct.unpack(">d", values[begin:end])[0]
-            else:
-                whole = int.from_bytes(values[begin:end], "big", signed=True)
-                found[column] = _FIXED.get(kind, whole)
-        return tuple(found)
+        found: list[Any] = list(self.numbers(values))
+        for number in self.odd:
+            found[number] = int.from_bytes(found[number], "big", signed=True)
+        found += self.fixed
+        for block in self.texts:
+            found += block.columns(values)
+        return self.order(found)
 
 
 _FIXED = {0: None, 8: 0, 9: 1}
 """Types that are a value."""
+_FORMATS = {1: "b", 2: "h", 3: "3s", 4: "i", 5: "6s", 6: "q", 7: "d"}
+"""Of ``struct``, by type."""
 
 
 @lru_cache(4096)
-def _layout(header: bytes, at: int, columns: str) -> _Layout | None:
-    """What a record's header says of ``columns``, from ``at`` on; None for other columns."""
-    texts, numbers, end = [], [], 0
-    for number, column in enumerate(columns):
-        if at >= len(header):
-            return None
+def _layout(header: bytes, at: int) -> _Layout | None:
+    """What a record's header says, from ``at`` on; None for columns of no table."""
+    kinds = []
+    while at < len(header):
         kind, at = _varint(header, at)
-        if column in "Tt":
-            fits = (kind >= 13 and kind % 2) or (kind == 0 and column == "t")
-        else:
-            fits = kind in _KINDS[column]
-        if not fits:
-            return None
+        kinds.append(kind)
+    for columns in _TABLES:
+        if len(kinds) == len(columns) and all(map(_fits, kinds, columns)):
+            return _arranged(columns, kinds, at)
+    return None
+
+
+def _fits(kind: int, column: str) -> bool:
+    if column in "Tt":
+        return bool(kind >= 13 and kind % 2) or (kind == 0 and column == "t")
+    return kind in _KINDS[column]
+
+
+def _arranged(columns: str, kinds: list[int], body: int) -> _Layout:
+    """The layout of a row whose header ends at ``body``."""
+    blocks: list[list[tuple[int, int, int]]] = []
+    numbers: list[int] = []
+    fixed: list[tuple[int, Any]] = []
+    odd: list[int] = []
+    pattern, end, joined = ">", 0, False
+    for column, kind in enumerate(kinds):
         begin, end = end, end + _size(kind)
-        if kind >= 13:
-            texts.append((number, begin, end))
+        if kind in _FIXED:
+            fixed.append((column, _FIXED[kind]))
+        elif kind < 13:
+            if kind in (3, 5):
+                odd.append(len(numbers))
+            numbers.append(column)
+            pattern += _FORMATS[kind]
+            joined = False
         else:
-            numbers.append((number, kind, begin, end))
-    if at != len(header):
-        return None
-    return _Layout(at + end, at, tuple(texts), tuple(numbers))
+            if not joined:
+                blocks.append([])
+            blocks[-1].append((column, begin, end))
+            pattern += f"{end - begin}x"
+            joined = True
+    texts, places = [], [*numbers, *(column for column, _ in fixed)]
+    for block in blocks:
+        begin = block[0][1]
+        spans = tuple(slice(a - begin, b - begin) for _, a, b in block)
+        # An empty one more: of one alone ``itemgetter`` would make no tuple.
+        spans = (slice(0, 0), *spans)
+        texts.append(_Texts(begin, block[-1][2], spans, itemgetter(*spans)))
+        places += [-1, *(column for column, _, _ in block)]
+    order = itemgetter(*(places.index(column) for column in range(len(columns))))
+    values = tuple(value for _, value in fixed)
+    unpack = struct.Struct(pattern).unpack_from
+    return _Layout(columns, body + end, body, tuple(texts), unpack, tuple(odd), values, order)
 
 
 def _size(kind: int) -> int:
