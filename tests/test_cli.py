@@ -108,7 +108,7 @@ def test_short_numbers_and_dtypes_are_the_same_cell(capsys: pytest.CaptureFixtur
     assert key("--visual", "10k", "--dtype", "bf16") == key("--visual", "10000")
 
 
-@pytest.mark.parametrize("number", ["1.5432k", "10ki", "k", "1e3", "ten", "9" * 5000])
+@pytest.mark.parametrize("number", ["1.5432k", "10ki", "k", "1e-3", "ten", "9" * 5000])
 def test_another_text_is_no_number(capsys: pytest.CaptureFixture[str], number: str) -> None:
     answer = Answer(capsys, "predict", "--visual", number)
     assert (answer.code, answer.out) == (2, "")

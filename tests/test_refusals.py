@@ -145,3 +145,40 @@ def test_a_full_standard_output_is_one_line() -> None:
         )
     assert done.returncode == 1
     assert done.stderr == "workbench: standard output: No space left on device\n"
+
+
+def test_all_faults_are_told_at_once_with_near_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = Answer(
+        capsys,
+        *["predict", "--visual", "9", "--pass", "trian", "--scope", "lyer", "--dtype", "bf17"],
+    )
+    assert answer.code == 2
+    for name in ("train", "layer", "bfloat16"):
+        assert f"did you mean {name}?" in answer.err
+    words = [
+        "predict",
+        "--visual",
+        "9",
+        "--model",
+        "mistral-7b",
+        "--attention",
+        "dattn",
+        "--kernel",
+        "flsh",
+    ]
+    answer = Answer(capsys, *words)
+    assert answer.code == 2
+    for name in ("mistral-7b-v0.3", "d_attn", "flash"):
+        assert f"did you mean {name}" in answer.err
+    Path("a.yaml").write_text("modle: mistral-7b-v0.3\nvisual: [-5]\npasses: [trian]\n")
+    answer = Answer(capsys, *["sweep", "a.yaml"])
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    for part in (
+        "visual.0 -5:",
+        "did you mean train?",
+        "there is no such field; did you mean model",
+    ):
+        assert part in answer.err

@@ -1,4 +1,4 @@
-"""Whole numbers on the command line: as digits, or as 10k, 1.5M and 1G."""
+"""Whole numbers on the command line: as digits, or as 10k, 1.5M, 1G and 1e6."""
 
 from typing import Any
 
@@ -27,6 +27,6 @@ def whole(text: str | int) -> int:
             found = None
     if found is None:
         raise typer.BadParameter(
-            f"{text[:40]!r} is not a valid integer; write digits, or 10k, 1.5M"
+            f"{text[:40]!r} is not a valid integer; write digits, or 10k, 1.5M, 1e6"
         )
     return found

@@ -12,6 +12,7 @@ from workbench.vocabulary.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
     from workbench.sweep.run import DryRun, Summary
+    from workbench.vocabulary.sweep import Sweep
 
 OUT_OF_TIME = 3
 """The exit code where ``--max-minutes`` left cells for the next call."""
@@ -83,13 +84,12 @@ def sweep(
         raise unknown_name("engine", engine, ENGINES)
     if source is not None and source not in SOURCES:
         raise unknown_name("source", source, SOURCES)
-    show.note(f"reading {probe}; results go to {store}" if not dry_run else f"reading {probe}")
     from workbench.probe.workers.folders import check_folder
-    from workbench.sweep.plan import load_probe
     from workbench.vocabulary.calibration import Choice
 
     if trace is not None and not dry_run:
         check_folder(trace, "trace")
+    wanted = _read(probe)
     choice = Choice.of(calibration) if calibration else None
     if engine == "slurm":
         if max_minutes is not None:
@@ -110,7 +110,7 @@ def sweep(
             pairs(sbatch or []),
             shared,
         )
-        order = Order(load_probe(probe), store, request, new_run, folder, choice, trace)
+        order = Order(wanted, store, request, new_run, folder, choice, trace)
         if dry_run:
             _show_forecast(dry_run_slurm(order), json_)
             return
@@ -125,7 +125,6 @@ def sweep(
                 "partition, gpus-per-task, gpu-type, cpus-per-task, sbatch, folder and shared are "
                 "for --engine slurm"
             )
-        wanted = load_probe(probe)
         if dry_run:
             found = forecast(wanted, store, new_run, workers=workers, calibrations=choice)
             _show_forecast(found, json_)
@@ -149,6 +148,23 @@ def sweep(
         raise typer.Exit(1)
     if summary.unbegun:
         raise typer.Exit(OUT_OF_TIME)
+
+
+def _read(probe: Path) -> "Sweep":
+    """The sweep of a file. A first word comes before what takes seconds to import."""
+    if probe.suffix.lower() in (".yaml", ".yml"):
+        from workbench.inputs.sweep_file import load_sweep
+
+        found = load_sweep(probe)
+    else:
+        if probe.is_file():
+            show.note(f"reading {probe}")
+        from workbench.sweep.plan import load_probe
+
+        found = load_probe(probe)
+    cells = sum(len(grid.points()) for grid in found.grids)
+    show.note(f"sweep {found.name}: {cells:,} cells; checking names, starting workers")
+    return found
 
 
 def _again(context: typer.Context) -> str:

@@ -10,11 +10,11 @@ from workbench.analysis import short_names
 from workbench.figures.panel import VISUAL_TITLE, visual_axis
 from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
 
-ROOM = 0.5
-"""Behind the last point, as a share of the axis: for its words, on a phone too."""
+ROOM = 0.06
+"""Beside the first and the last point, as a share of the axis: for their marks."""
 ROW_HEIGHT, FRAME_HEIGHT = 56, 120
 ABOVE = 15
-"""Pixels from a row's middle up to its name: beside the axis it would take a phone's width."""
+"""Pixels from a row's middle up to its words: beside the axis they would take a phone's width."""
 
 
 def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) -> go.Figure:
@@ -60,7 +60,7 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
             margin={"l": 16, "r": 16, "t": 32, "b": 56},
             annotations=[
                 {
-                    "text": name,
+                    "text": f"{name}   <b>{_reach(row)}</b>",
                     "x": 0.01,
                     "xref": "x domain",
                     "y": name,
@@ -71,16 +71,25 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
                     "showarrow": False,
                     "font": {"size": 13, "color": theme.ink},
                 }
-                for name in names
+                for name, row in zip(names, rows, strict=True)
             ],
         ),
     )
 
 
 def _with_room(x_axis: dict[str, Any]) -> dict[str, Any]:
-    """The axis with room on the right for the words behind the last point."""
+    """The axis with room for the marks at its ends."""
     low, high = x_axis["range"]
-    return {**x_axis, "range": [low, high + ROOM * (high - low)]}
+    room = ROOM * (high - low)
+    return {**x_axis, "range": [low - room, high + room]}
+
+
+def _reach(row: Mapping[Any, Any]) -> str:
+    """'4,096 to 16,384', '65,536 and more', 'below 256', 'nothing ran'."""
+    ran, failed = row["max_visual"], row["fails_at"]
+    if pd.isna(ran):
+        return "nothing ran" if pd.isna(failed) else f"below {failed:,}"
+    return f"{ran:,} and more" if pd.isna(failed) else f"{ran:,} to {failed:,}"
 
 
 def _row(name: str, row: Mapping[Any, Any], color: str, theme: Theme) -> list[dict[str, Any]]:
@@ -88,7 +97,7 @@ def _row(name: str, row: Mapping[Any, Any], color: str, theme: Theme) -> list[di
     words = _words(row)
     found: list[dict[str, Any]] = []
 
-    def add(x: list[Any], text: str, **more: Any) -> None:
+    def add(x: list[Any], **more: Any) -> None:
         found.append(
             {
                 "type": "scatter",
@@ -96,39 +105,21 @@ def _row(name: str, row: Mapping[Any, Any], color: str, theme: Theme) -> list[di
                 "y": [name] * len(x),
                 "hovertemplate": "%{customdata}<extra></extra>",
                 "customdata": [words] * len(x),
-                "text": [text] * len(x),
                 **more,
             }
         )
 
     if not pd.isna(ran) and not pd.isna(failed):
-        add([ran, failed], "", mode="lines", line={"color": color, "width": 10})
+        add([ran, failed], mode="lines", line={"color": color, "width": 10})
     if not pd.isna(ran):
-        open_ended = pd.isna(failed)
-        symbol = "triangle-right" if open_ended else "circle"
-        text = f"  {ran:,} and more" if open_ended else ""
-        add(
-            [ran],
-            text,
-            mode="markers+text",
-            textposition="middle right",
-            textfont={"color": theme.muted},
-            marker={"symbol": symbol, "size": 14, "color": color},
-        )
+        symbol = "triangle-right" if pd.isna(failed) else "circle"
+        add([ran], mode="markers", marker={"symbol": symbol, "size": 14, "color": color})
     if not pd.isna(failed):
-        text = f"  {ran:,} to {failed:,}" if not pd.isna(ran) else f"  below {failed:,}"
+        line = {"width": 1, "color": theme.paper}
         add(
             [failed],
-            text,
-            mode="markers+text",
-            textposition="middle right",
-            textfont={"color": theme.muted},
-            marker={
-                "symbol": "x",
-                "size": 11,
-                "color": color,
-                "line": {"width": 1, "color": theme.paper},
-            },
+            mode="markers",
+            marker={"symbol": "x", "size": 11, "color": color, "line": line},
         )
     return found
 

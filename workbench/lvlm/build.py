@@ -327,10 +327,12 @@ def repeated_layers(cell: Cell) -> Stretch:
 
 
 def check(cell: Cell) -> None:
-    """Raise RequestError for any name or option of the cell that cannot be; builds nothing."""
+    """Raise RequestError for any name or option of the cell that cannot be; builds nothing.
+
+    Of unknown names all are told at once.
+    """
+    check_names(cell)
     system_of(cell).check(cell)
-    KERNELS[cell.kernel]
-    SCOPES[cell.scope]
     check_optimizer(cell)
     try:
         _ = Layout.of(cell).segments
@@ -355,6 +357,26 @@ def check(cell: Cell) -> None:
             raise RequestError(
                 f"layer {cell.layer}: {cell.model} has {count} layers, 0 to {count - 1}"
             )
+
+
+def check_names(cell: Cell) -> None:
+    """Raise RequestError for what the cell names and no registry holds: all of it, in a line."""
+    looks: tuple[Callable[[], object], ...] = (
+        lambda: resolve(cell.model),
+        lambda: system_of(cell),
+        lambda: KERNELS[cell.kernel],
+        lambda: SCOPES[cell.scope],
+        lambda: OPTIMIZERS[cell.optimizer],
+        lambda: reducer_of(cell),
+    )
+    faults = []
+    for find in looks:
+        try:
+            find()
+        except RequestError as error:
+            faults.append(str(error))
+    if faults:
+        raise RequestError("; ".join(faults))
 
 
 def check_optimizer(cell: Cell) -> None:

@@ -1,7 +1,7 @@
 """Store to the contents of a report: plain strings and figures, which the templates lay out."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from workbench.report.question import QUESTIONS
 from workbench.report.sentences import answers
 from workbench.report.view import identities
 from workbench.store import RunInfo
+from workbench.store.notes import OUT_OF_MINUTES
 from workbench.vocabulary.errors import RequestError
 
 __all__ = ["DEFAULT_QUESTION", "NothingToReport", "contents"]
@@ -104,6 +105,7 @@ def _provenance(material: Material) -> tuple[str, ...]:
         missing.append(
             "Nothing here was predicted: there are no figures for a device that was not at hand."
         )
+    missing += _dropped(material)
     used = frame["run"].nunique()
     if used > 1:
         missing.append(
@@ -111,6 +113,18 @@ def _provenance(material: Material) -> tuple[str, ...]:
             " counts. Their environments are listed below."
         )
     return (first, *missing)
+
+
+def _dropped(material: Material) -> Iterator[str]:
+    """What the minutes of the sweeps had no room for, as their runs say."""
+    names = {run.id: run.sweep for run in material.runs}
+    for (run, *cell), note in material.notes.items():
+        if any(cell) or OUT_OF_MINUTES not in note.tags or run not in names:
+            continue
+        for line in note.text.splitlines():
+            if line.startswith(f"{OUT_OF_MINUTES}: "):
+                words = line.removeprefix(f"{OUT_OF_MINUTES}: ")
+                yield f"Sweep {names[run]} is not whole: its {words}."
 
 
 def _again(material: Material) -> tuple[dict[str, str], tuple[str, ...]]:

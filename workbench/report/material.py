@@ -25,6 +25,7 @@ from workbench.report.view import (
     where,
 )
 from workbench.store import RecordId, RunInfo, Store
+from workbench.store.notes import Note, NoteOf
 from workbench.vocabulary.errors import Failure
 
 PAGE_POINTS, LEAST_POINTS = 1_500, 100
@@ -63,6 +64,8 @@ class Material:
     looks: Mapping[str, Look]
     subjects: tuple[Subject, ...]
     """Those of which a cell has a figure."""
+    notes: Mapping[NoteOf, Note]
+    """What stands on its runs and records."""
     against: Path | None = None
     """The earlier store, where two are compared."""
 
@@ -115,6 +118,7 @@ def gather(
     """
     with Store.open(path) as store:
         whole, runs = store.frame(details=CAPACITIES), store.runs()
+        notes = store.notes()
     details = Details(path)
     command = FILL.format(fill, path)
     if whole.empty:
@@ -146,6 +150,7 @@ def gather(
             Subject(title, _slug(number, title), facts, rows, pairs(rows, details))
             for number, (title, (facts, rows)) in enumerate(zip(titles, shown, strict=True), 1)
         ),
+        notes,
         against,
     )
 

@@ -69,8 +69,9 @@ RAN = {"measured": "ran", "predicted": "fit"}
 
 
 def place(source: str, device: str) -> str:
-    """'measured on cpu', 'predicted for h100-80gb'."""
-    return f"{source} {'on' if source == 'measured' else 'for'} {device}"
+    """'measured on NVIDIA H200', 'predicted for h100-80gb', 'measured on cpu, a check'."""
+    check = ", a check" if says(source, device) == 0 else ""
+    return f"{source} {'on' if source == 'measured' else 'for'} {device}{check}"
 
 
 def places(frame: pd.DataFrame) -> list[tuple[str, str]]:

@@ -230,15 +230,21 @@ def _drawing(figures: Sequence[Figure]) -> str:
     def encoded(value: Any) -> str:
         return json.dumps(value, cls=PlotlyJSONEncoder, separators=(",", ":"), sort_keys=True)
 
-    data = {}
+    data, templates = {}, {}
     for figure in figures:
         light, dark = (
             json.loads(encoded(each.to_plotly_json())) for each in (figure.light, figure.dark)
         )
+        # What plotly fills in is the same in all figures, and is said once.
+        template = encoded(light["layout"].pop("template", {}))
+        dark["layout"].pop("template", {})
         data[figure.slug] = {"light": light, "dark": difference(light, dark)}
-    text = encoded(data)
-    # JSON inside a script: no character that HTML would read.
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
+        templates[template] = figure.slug
+    assert len(templates) < 2, "one template for all figures"
+    # JSON inside a script: no character that HTML would read there.
+    text, template = (
+        words.replace("<", "\\u003c").replace("&", "\\u0026")
+        for words in (encoded(data), next(iter(templates), "{}"))
+    )
     script = files("workbench.report").joinpath("templates", "draw.js").read_text(encoding="utf-8")
-    return f"const FIGURES = {text};\n{script}"
+    return f"const FIGURES = {text};\nconst TEMPLATE = {template};\n{script}"

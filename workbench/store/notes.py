@@ -12,6 +12,9 @@ from workbench.vocabulary.errors import RequestError
 MAX_TEXT, MAX_TAGS, MAX_TAG = 2_000, 10, 40
 """Characters of a note, tags of a note, characters of a tag."""
 
+OUT_OF_MINUTES = "out of minutes"
+"""The tag of a run whose sweep had no room for some cells, and what their line begins with."""
+
 NoteOf = tuple[str, str, str, str]
 """(run, cell key, source, device); the last three are empty for a note on the whole run."""
 

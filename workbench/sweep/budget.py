@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from workbench.store import Store
 from workbench.store.notes import MAX_TEXT, Note
+from workbench.store.notes import OUT_OF_MINUTES as TAG
 from workbench.sweep.plan import Task
-
-TAG = "out of minutes"
 
 
 def is_spent(store: Store, run: str) -> bool:

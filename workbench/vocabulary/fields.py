@@ -1,6 +1,9 @@
 """The types of a request's fields: what a value may be, and how a wrong one is told."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -53,15 +56,34 @@ MODEL = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected
 """Of every model here: frozen, and no field that it does not have."""
 
 
-def first_error(error: ValidationError) -> str:
-    """What pydantic says of a document, in one line: the field, its value, what is wrong."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the document"
-    value = first.get("input")
+MOST_FAULTS = 5
+"""Faults of a document that are told, one after another in a line."""
+_MARKS = re.compile(r"'([^']*)'")
+
+
+def all_errors(error: ValidationError, known: Iterable[str] = ()) -> str:
+    """What pydantic says of a document, in one line: of each fault field, value, what is wrong.
+
+    ``known`` are the names of fields: the near ones are told of a name that is none.
+    """
+    faults = error.errors()
+    told = [_told(fault, known) for fault in faults[:MOST_FAULTS]]
+    more = len(faults) - len(told)
+    return "; ".join(dict.fromkeys(told)) + (f" (and {more} more)" if more > 0 else "")
+
+
+def _told(fault: Any, known: Iterable[str]) -> str:
+    where = ".".join(str(part) for part in fault["loc"]) or "the document"
+    value = fault.get("input")
     shown = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
-    message = first["msg"].removeprefix("Value error, ")
-    more = error.error_count() - 1
-    return f"{where}{shown}: {message}" + (f" (and {more} more)" if more else "")
+    message, near = fault["msg"].removeprefix("Value error, "), list[str]()
+    if fault["type"] == "extra_forbidden":
+        message = "there is no such field"
+        near = get_close_matches(str(fault["loc"][-1]), list(known), n=2, cutoff=0.6)
+    elif fault["type"] == "literal_error" and isinstance(value, str):
+        near = get_close_matches(value, _MARKS.findall(message), n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{where}{shown}: {message}{hint}"
 
 
 def make_model(kind: type[_T], fields: dict[str, Any]) -> _T:
@@ -69,7 +91,7 @@ def make_model(kind: type[_T], fields: dict[str, Any]) -> _T:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        text = first_error(error).removeprefix("the document: ")
+        text = all_errors(error, kind.model_fields).removeprefix("the document: ")
         raise RequestError(text.removeprefix("protocol.")) from None
 
 

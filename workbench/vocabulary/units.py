@@ -4,7 +4,7 @@ import math
 import re
 from decimal import Decimal
 
-_COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)([kKMG])")
+_COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(?:([kKMG])|[eE]\+?([0-9]{1,2}))")
 _TIMES = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
@@ -18,14 +18,15 @@ _BINARY = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"
 
 
 def count_of(text: str) -> int | None:
-    """The number that ``10k``, ``1.5M`` or ``1G`` writes, in decimal; None for any other text.
+    """The number that ``10k``, ``1.5M``, ``1G`` or ``1e6`` writes; None for any other text.
 
     A number that is not whole, such as ``1.5432k``, is another text.
     """
     match = _COUNT.fullmatch(text.strip())
     if match is None:
         return None
-    value = Decimal(match[1]) * _TIMES[match[2]]
+    times = _TIMES[match[2]] if match[2] else 10 ** int(match[3])
+    value = Decimal(match[1]) * times
     return int(value) if value == value.to_integral_value() else None
 
 

@@ -16,18 +16,61 @@
     for (const [key, inner] of Object.entries(patch)) copy[key] = patched(whole[key], inner);
     return copy;
   };
-  const draw = (theme) => {
-    for (const [slug, figure] of Object.entries(FIGURES)) {
-      const place = document.getElementById(slug);
-      const light = JSON.parse(JSON.stringify(figure.light));
-      const { data, layout } = theme === "dark" ? patched(light, figure.dark) : light;
-      config.toImageButtonOptions.filename = slug;
-      Plotly.react(place, data, layout, config);
+  // Panels beside one another stand below one another, so that a phone scrolls one way only.
+  const PANEL = 270, GAP = 92, ENTRY = 24;
+  const stacked = (data, layout) => {
+    const bottom = (name) => (layout[name.replace("x", "y")].domain || [0, 1])[0];
+    const names = Object.keys(layout).filter((name) => /^xaxis\d*$/.test(name) && layout[name].domain);
+    if (new Set(names.map((name) => layout[name].domain[0])).size < 2) return;
+    names.sort((a, b) => bottom(b) - bottom(a) || layout[a].domain[0] - layout[b].domain[0]);
+    const entries = data.filter((trace) => trace.name && trace.showlegend !== false).length;
+    const whole = names.length * (PANEL + GAP) - GAP;
+    const margin = { t: 48, b: 56, ...layout.margin };
+    layout.margin = { ...margin, l: 56 };
+    layout.height = whole + margin.t + margin.b + ENTRY * entries;
+    Object.assign(layout.legend, { y: -66 / whole, itemwidth: 30, font: { size: 11 } });
+    const tops = {};
+    names.forEach((name, row) => {
+      const top = 1 - (row * (PANEL + GAP)) / whole;
+      const upright = layout[name.replace("x", "y")];
+      layout[name].domain = [0, 1];
+      upright.domain = [Math.max(0, top - PANEL / whole), top];
+      upright.showticklabels = true;
+      tops[`${name.replace("axis", "")} domain`] = top;
+    });
+    for (const note of layout.annotations || []) {
+      if (note.yref === "paper" && note.xref in tops) note.y = tops[note.xref];
     }
   };
-  const follow = () => draw(dark.matches ? "dark" : "light");
-  follow();
+  const drawOne = (slug, theme, narrow) => {
+    const figure = FIGURES[slug];
+    const place = document.getElementById(slug);
+    const light = JSON.parse(JSON.stringify(figure.light));
+    const { data, layout } = theme === "dark" ? patched(light, figure.dark) : light;
+    layout.template = TEMPLATE;
+    if (narrow) stacked(data, layout);
+    if (layout.height) place.style.height = `${layout.height}px`;
+    config.toImageButtonOptions.filename = slug;
+    Plotly.react(place, data, layout, config);
+  };
+  // A page of forty figures opens at once: each is drawn when the reader comes near it.
+  const drawn = new Set();
+  const phone = window.matchMedia("(max-width: 640px)");
+  const drawHere = (slug) => drawOne(slug, dark.matches ? "dark" : "light", phone.matches);
+  const near = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      drawn.add(target.id);
+      drawHere(target.id);
+    }
+  }, { rootMargin: "1200px 0px" });
+  for (const slug of Object.keys(FIGURES)) near.observe(document.getElementById(slug));
+  const follow = () => drawn.forEach(drawHere);
   dark.addEventListener("change", follow);
-  window.addEventListener("beforeprint", () => draw("light"));
+  phone.addEventListener("change", follow);
+  window.addEventListener("beforeprint", () => {
+    for (const slug of Object.keys(FIGURES)) drawOne(slug, "light", false);
+  });
   window.addEventListener("afterprint", follow);
 })();
