@@ -10,7 +10,7 @@ from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import Grid, Tower, tower_of
 from workbench.visual.clips import video_clip
 from workbench.visual.pixels import read_frames, read_image
-from workbench.visual.tokens import image_size, tokens_of_images
+from workbench.visual.tokens import image_size, parse_resolution, tokens_of_images
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.pictures import Pictures
 
@@ -37,6 +37,8 @@ def look(tower: Tower, pictures: Pictures) -> Scene:
     """Sizes of the files as grids of the tower; raises RequestError for a file it cannot read."""
     if pictures.video is not None:
         return _look_at_video(tower, pictures)
+    if pictures.resolution is not None:
+        return _look_at_sizes(tower, pictures, *parse_resolution(pictures.resolution))
     facts: list[dict[str, Any]] = []
     sizes = [image_size(Path(name)) for name in pictures.images]
     tokens_of_images(tower.front, sizes)  # Sizes that it refuses.
@@ -53,6 +55,14 @@ def look(tower: Tower, pictures: Pictures) -> Scene:
             }
         )
     return Scene(tuple(items), tuple(facts))
+
+
+def _look_at_sizes(tower: Tower, pictures: Pictures, width: int, height: int) -> Scene:
+    """Images or frames of one size, which no file has."""
+    if pictures.frames is not None:
+        items = tower.of_video(width, height, pictures.frames, pictures.fps)
+        return Scene(items, (), pictures.frames, pictures.frames)
+    return Scene(tuple(tower.of_images([(width, height)] * pictures.count)), ())
 
 
 def _look_at_video(tower: Tower, pictures: Pictures) -> Scene:

@@ -1,4 +1,4 @@
-"""Which files a cell shows. Part of a request, not of the cell: its key stays as it is."""
+"""What a cell shows, files or sizes: part of a request, not of the cell, whose key stays."""
 
 from dataclasses import fields
 from typing import Annotated, Any, Self
@@ -17,10 +17,11 @@ from workbench.vocabulary.errors import RequestError
 
 Limit = Annotated[int, Field(ge=1, le=10**12, strict=True)]
 File = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,6}x[1-9][0-9]{0,6}$")]
 
 
 class Pictures(BaseModel):
-    """Files that a cell of scope ``lvlm`` shows instead of random pixels."""
+    """What a cell of scope ``lvlm`` shows: files, or random pixels of a size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,6 +29,11 @@ class Pictures(BaseModel):
     video: File | None = None
     fps: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Frames sampled a second of video."""
+    resolution: Size | None = None
+    """Without files: the size of each of ``count`` images, or of the frames of a video."""
+    count: Annotated[int, Field(ge=1, le=10**9, strict=True)] = 1
+    frames: Annotated[int, Field(ge=1, le=10**9, strict=True)] | None = None
+    """Sampled frames of a video without a file; None where images are shown."""
     min_pixels: Limit | None = None
     max_pixels: Limit | None = None
     max_frames: Limit | None = None
@@ -42,9 +48,15 @@ class Pictures(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if bool(self.images) == (self.video is not None):
+        given = bool(self.images), self.video is not None, self.resolution is not None
+        if sum(given) != 1:
             raise ValueError("give images or a video, one of the two")
         return self
+
+    @property
+    def has_files(self) -> bool:
+        """Whether pixels are read; else they are random."""
+        return self.resolution is None
 
 
 def make_pictures(**fields: Any) -> Pictures:

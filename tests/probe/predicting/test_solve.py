@@ -6,6 +6,7 @@ import pytest
 
 from tests.small import small_model
 from workbench.cli import app
+from workbench.lvlm.pictures import fields_of
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.solve import Question, solved
@@ -13,6 +14,7 @@ from workbench.visual import Limits
 from workbench.visual.tokens import front_end_of, tokens
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.pictures import make_pictures
 from workbench.vocabulary.record import Status
 
 DEVICE = "a100-40gb"
@@ -53,6 +55,31 @@ def test_the_most_frames_of_a_resolution(vision, resolution, tmp_path):
     )
     assert found["max_visual"] == most
     ends(cell, {"num_visual": most}, {"num_visual": fails})
+
+
+@pytest.mark.parametrize("solve", ["images", "pixels"])
+def test_a_tower_of_any_size_sees_the_size_that_is_asked_for(solve):
+    """At scope lvlm: the ends of the bracket, predicted as such images."""
+    cell = make_cell(model="qwen3-vl-2b", num_visual=1, scope="lvlm", memory_cap=8 * 10**9)
+    found = solved(cell, DEVICE, Question(solve, resolution="640x480"))
+    largest, fails = found[f"max_{solve}"], found["fails_at"]
+    assert 0 < largest < fails <= 1.01 * largest + 1 + (4096 if solve == "pixels" else 0)
+    for number, status in ((largest, Status.OK), (fails, Status.OOM)):
+        asked = {
+            "images": {"resolution": "640x480", "count": number},
+            "pixels": {"resolution": "40960x30720", "max_pixels": number},
+        }[solve]
+        shown = make_pictures(**asked)
+        own = cell.replace(**fields_of(cell.model, shown, cell.layout))
+        assert predict(own, DEVICE, pictures=shown).status == status
+        if status == Status.OK:
+            assert own.num_visual == found["max_visual"]
+
+
+def test_at_scope_lvlm_the_tower_s_own_front_end_sees():
+    cell = make_cell(model="qwen3-vl-2b", num_visual=1, scope="lvlm")
+    with pytest.raises(RequestError, match="vision siglip: at scope lvlm the cell's tower sees"):
+        solved(cell, DEVICE, Question("images", vision="siglip", resolution="640x480"))
 
 
 def test_minutes_are_frames_at_a_rate(tmp_path):

@@ -206,8 +206,9 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     if cell.pass_ == "decode" or cell.num_visual == 0:
         return workload
     pixels = random_tensor(tower.pixels(cell.batch, grids), context)
-    if scene is not None and context.pictures is not None and not tracing(context.device):
-        read = read_pixels(tower, context.pictures, scene)
+    files = context.pictures
+    if scene is not None and files is not None and files.has_files and not tracing(context.device):
+        read = read_pixels(tower, files, scene)
         pixels.view(cell.batch, *read.shape).copy_(read)
     _, ids, *targets = workload.inputs
     workload.inputs = [pixels, ids, *targets]

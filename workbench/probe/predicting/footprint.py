@@ -34,6 +34,7 @@ from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import Device
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import Layers
+from workbench.vocabulary.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,16 @@ def emulated_footprint(
 
 
 def traced_footprint(
-    cell: Cell, allocator: Allocator, capacity: int | None, emulate: Layers | None = None
+    cell: Cell,
+    allocator: Allocator,
+    capacity: int | None,
+    emulate: Layers | None = None,
+    pictures: Pictures | None = None,
 ) -> Footprint:
     """The memory of a cell, or of a process that emulates a rank of it; raises as both do."""
     if emulate is not None:
         return emulated_footprint(cell, allocator, capacity, emulate)
-    return footprint(cell, trace(cell, allocator), allocator, capacity)
+    return footprint(cell, trace(cell, allocator, pictures=pictures), allocator, capacity)
 
 
 def check_allocator(cell: Cell, target: Device) -> None:

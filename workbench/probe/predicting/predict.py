@@ -244,7 +244,8 @@ def shown(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
         return {}
     tower = tower_of(resolve(cell.model), cell.tower, pictures.limits)
     asked = pictures.model_dump(mode="json", exclude_defaults=True, exclude={"images", "video"})
-    return {"pictures": [*look(tower, pictures).facts], "pictures_asked": asked}
+    facts = {"pictures": [*look(tower, pictures).facts]} if pictures.has_files else {}
+    return {**facts, "pictures_asked": asked}
 
 
 def model_flags(cell: Cell) -> list[str]:

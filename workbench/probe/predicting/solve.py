@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.lvlm.models import resolve
+from workbench.lvlm.pictures import fields_of
+from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import check_states
 from workbench.probe.predicting.footprint import check_allocator
@@ -22,6 +25,7 @@ from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.devices import device
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import MAX_TOKENS
+from workbench.vocabulary.pictures import Pictures, make_pictures
 
 SOLVE = ("visual", "batch", "images", "pixels", "frames", "minutes")
 MAX_BATCH = 1_000_000
@@ -29,6 +33,8 @@ MAX_BATCH = 1_000_000
 MAX_PIXELS = 10**11
 """No front end is asked for more."""
 NONE_ASKED = Limits()
+PIXELS = 4096
+"""Steps in which pixels are looked for where a tower runs: those of a 64th of 512 by 512."""
 FIRST_BATCH = 64
 """The first batch that is tried."""
 
@@ -101,19 +107,29 @@ class _Found:
 
 
 def _search(
-    cell: Cell, field: str, value: Callable[[int], int], device_name: str, start: int, most: int
+    cell: Cell,
+    fields: Callable[[int], dict[str, Any]],
+    device_name: str,
+    start: int,
+    most: int,
+    pictures: Callable[[int], Pictures | None] = lambda _: None,
+    empty: bool = False,
 ) -> _Found:
-    """The threshold among the cells whose ``field`` is ``value(n)``, n up to ``most``."""
+    """The threshold among the cells with ``fields(n)``, n up to ``most``.
+
+    ``empty``: there is none for 0, which fits.
+    """
     target = device(device_name)
     check_states(cell)
     capacity = fixed_capacity(cell, target)
     check_allocator(cell, target)
     family = Family(
-        lambda number: cell.replace(**{field: value(number)}),
+        lambda number: cell.replace(**fields(number)),
         allocator_of(target),
         capacity,
         emulate=None,
-        empty=field == "batch" or cell.num_text == 0,
+        empty=empty or cell.num_text == 0,
+        pictures=pictures,
     )
     fits, fails = find_threshold(family, start, most)
     stopped_by = None if fails is None else family.footprint(fails).peak.dominant
@@ -121,7 +137,7 @@ def _search(
 
 
 def _batch(cell: Cell, device_name: str) -> dict[str, Any]:
-    found = _search(cell, "batch", lambda n: n, device_name, FIRST_BATCH, MAX_BATCH)
+    found = _search(cell, lambda n: {"batch": n}, device_name, FIRST_BATCH, MAX_BATCH, empty=True)
     return {
         **_head(cell, found.device, "batch"),
         "max_batch": found.fits or None,
@@ -136,7 +152,7 @@ def _pixels(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
 
     The image has the shape of the resolution, and is large enough for every limit to bite.
     """
-    plain = front_end_of(cell.model, question.vision, question.limits)
+    plain = _front_end(cell, question)
     width, height = parse_resolution(question.resolution or "")
     grown = MAX_EDGE // max(width, height)
     large = width * grown, height * grown
@@ -148,12 +164,10 @@ def _pixels(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
     if "max_pixels" not in plain.settings():
         raise RequestError(f"solve pixels: {plain.name} has no max_pixels; its sizes are fixed")
     least = plain.settings().get("min_pixels") or 1
-    found = predicted_limit(cell, device_name)
-    room = found.max_visual
-    if room is None or tokens(least) > room:
-        largest, fails = None, least
+    if cell.scope == "lvlm":
+        found, largest, fails = _pixels_of_tower(cell, device_name, large, question, tokens, least)
     else:
-        largest, fails = _largest(lambda pixels: tokens(pixels) <= room, least)
+        found, largest, fails = _pixels_of_tokens(cell, device_name, tokens, least)
     shown = tokens(largest or least)
     return {
         **_head(cell, found.device, "pixels"),
@@ -164,9 +178,45 @@ def _pixels(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         "resolution": f"{width}x{height}",
         "tokens_each": shown,
         "capacity_bytes": found.capacity_bytes,
-        "stopped_by": found.stopped_by,
+        "stopped_by": found.stopped_by or f"nothing up to {MAX_PIXELS:,} pixels",
         **plain.document(),
     }
+
+
+def _pixels_of_tokens(
+    cell: Cell, device_name: str, tokens: Callable[[int], int], least: int
+) -> tuple[_Found, int | None, int | None]:
+    """Where no tower runs, pixels are the tokens that they make."""
+    limit = predicted_limit(cell, device_name)
+    room = limit.max_visual
+    ends = (limit.device, room, limit.fails_at, limit.capacity_bytes, limit.stopped_by)
+    if room is None or tokens(least) > room:
+        return _Found(*ends), None, least
+    return _Found(*ends), *_largest(lambda pixels: tokens(pixels) <= room, least)
+
+
+def _pixels_of_tower(
+    cell: Cell,
+    device_name: str,
+    large: tuple[int, int],
+    question: Question,
+    tokens: Callable[[int], int],
+    least: int,
+) -> tuple[_Found, int | None, int | None]:
+    """With its tower: one image, scaled down to so many steps of PIXELS."""
+
+    def pictures(steps: int) -> Pictures | None:
+        asked = {**question.limits.asked(), "max_pixels": least + steps * PIXELS}
+        return make_pictures(resolution=f"{large[0]}x{large[1]}", **asked)
+
+    def fields(steps: int) -> dict[str, Any]:
+        return {"num_visual": tokens(least + steps * PIXELS)}
+
+    each = PIXELS * tokens(10**7) / 10**7
+    most = min(MAX_PIXELS, large[0] * large[1]) // PIXELS
+    found = _search(cell, fields, device_name, max(4, int(START / each)), most, pictures)
+    largest, fails = (None if n is None else least + n * PIXELS for n in (found.fits, found.fails))
+    return found, largest, fails
 
 
 def _largest(fits: Callable[[int], bool], low: int) -> tuple[int, int | None]:
@@ -182,8 +232,20 @@ def _largest(fits: Callable[[int], bool], low: int) -> tuple[int, int | None]:
     return low, high
 
 
+def _front_end(cell: Cell, question: Question) -> FrontEnd:
+    """What prepares images: at scope lvlm the tower's own."""
+    if cell.scope != "lvlm":
+        return front_end_of(cell.model, question.vision, question.limits)
+    found = tower_of(resolve(cell.model), cell.tower, question.limits).front
+    if question.vision not in (None, found.name):
+        raise RequestError(
+            f"vision {question.vision}: at scope lvlm the cell's tower sees, as {found.name} does"
+        )
+    return found
+
+
 def _shown(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
-    front_end = front_end_of(cell.model, question.vision, question.limits)
+    front_end = _front_end(cell, question)
     name = front_end.name
     width, height = parse_resolution(question.resolution or "")
     images = question.solve == "images"
@@ -201,7 +263,22 @@ def _shown(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         return tokens_of_video(front_end, width, height, frames) if frames else 0
 
     start = min(most, max(1, START // each))
-    found = _search(cell, "num_visual", visual, device_name, start, most)
+
+    def pictures(frames: int) -> Pictures | None:
+        if cell.scope != "lvlm" or not frames:
+            return None
+        many: dict[str, Any] = {"count": frames} if images else {"frames": frames}
+        if not images and rate is not None:
+            many["fps"] = rate
+        return make_pictures(resolution=f"{width}x{height}", **many, **question.limits.asked())
+
+    def fields(frames: int) -> dict[str, Any]:
+        shown = pictures(frames)
+        if shown is None:
+            return {"num_visual": visual(frames)}
+        return fields_of(cell.model, shown, cell.layout, cell.tower)
+
+    found = _search(cell, fields, device_name, start, most, pictures)
 
     def shown(frames: int | None) -> float | int | None:
         return frames if rate is None or frames is None else frames / rate / 60

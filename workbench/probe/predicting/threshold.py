@@ -18,6 +18,7 @@ from workbench.probe.predicting.replay import Program, replay
 from workbench.probe.predicting.search import WIDTH
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.fields import Layers
+from workbench.vocabulary.pictures import Pictures
 
 Fits = Callable[[int], bool]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -42,13 +43,19 @@ class Family:
     emulate: Layers | None = None
     empty: bool = False
     """Whether there is no cell for 0, which then needs nothing."""
+    pictures: Callable[[int], Pictures | None] = lambda _: None
+    """What each shows at scope lvlm, where that is of a size of its own."""
     _known: dict[int, Footprint] = field(default_factory=dict)
 
     def footprint(self, number: int) -> Footprint:
         """The memory of one member, traced; raises as ``predict`` does."""
         if number not in self._known:
             self._known[number] = traced_footprint(
-                self.cell(number), self.allocator, self.capacity, self.emulate
+                self.cell(number),
+                self.allocator,
+                self.capacity,
+                self.emulate,
+                self.pictures(number),
             )
         return self._known[number]
 

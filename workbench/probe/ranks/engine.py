@@ -45,7 +45,8 @@ def own_samples(workload: Workload, rank: int) -> None:
     """
     torch.manual_seed(1 + rank // workload.cell.ulysses)
     visual, *text = workload.inputs
-    if workload.context.pictures is None:
+    shown = workload.context.pictures
+    if shown is None or not shown.has_files:
         visual.data.normal_()
     for ids in text:
         if ids.is_floating_point():  # What a reducer reads beside the embeddings.
