@@ -1,10 +1,12 @@
 """What is made of the records in ``reports/reference``: ``python -m tests.reference``.
 
-Rewrites the packaged calibrations, the report beside the records, the README's table of headline
-figures and its first picture. Nothing is measured: the same records give the same figures.
+Rewrites the packaged calibrations and thresholds, the report beside the records, the README's
+table of headline figures and its first picture. Nothing is measured: the same records give the
+same figures.
 """
 
 import asyncio
+import json
 import re
 import shutil
 import tempfile
@@ -17,6 +19,7 @@ import kaleido
 
 from workbench.analysis import fit
 from workbench.figures import LIGHT, SCALING_METRICS, scaling
+from workbench.probe.predicting.limit import predicted_limit
 from workbench.report.images import browser
 from workbench.report.material import gather
 from workbench.report.published import D_ATTN, S_ATTN, SPEED_RATIO, VISUAL_RATIO
@@ -28,6 +31,8 @@ from workbench.vocabulary.calibration import PACKAGED, Calibration
 from workbench.vocabulary.calibration_parts import Way
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.record import Record
+from workbench.vocabulary.thresholds import FILE as THRESHOLDS
+from workbench.vocabulary.thresholds import KnownThreshold
 from workbench.vocabulary.units import digits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +44,8 @@ PICTURE = ROOT / "docs" / "pictures" / "h100-80gb.png"
 FIRST_PAGE = ROOT / "docs" / "pictures" / "report.png"
 ALONE = "reference-part-3"
 """The run of single layers, whose fit is tested on whole models."""
-CARRIED_TO = "h200-141gb"
+DEVICE, CARRIED_TO = "h100-80gb", "h200-141gb"
+DEFAULTS = Cell(num_visual=1).document()
 BEGIN, END = "<!-- begin: python -m tests.reference -->", "<!-- end -->"
 CHUNK = 8192
 COLUMNS = (
@@ -260,6 +266,33 @@ def calibrations() -> None:
     METHOD.write_text(with_errors(METHOD.read_text(encoding="utf-8"), found), encoding="utf-8")
 
 
+def known_thresholds() -> list[KnownThreshold]:
+    """The thresholds of the campaign beside what is predicted for the ranks that were emulated."""
+    document = json.loads((FOLDER / "thresholds.json").read_text(encoding="utf-8"))
+    found = []
+    for held in document.values():
+        fields = {name: value for name, value in held["cell"].items() if value is not None}
+        cell = Cell.model_validate(fields)
+        layers = int(held["flags"][0].partition("; ")[2].split()[0])
+        predicted = predicted_limit(cell, DEVICE, emulate=layers).max_visual
+        assert predicted is not None, "some visual token fits"
+        ends = {name: held[name] for name in ("max_visual", "fails_at")}
+        found.append(
+            KnownThreshold(device=DEVICE, cell=cell, emulate=layers, predicted=predicted, **ends)
+        )
+    return found
+
+
+def thresholds() -> None:
+    """The packaged thresholds."""
+    rows = [known.model_dump(mode="json", by_alias=True) for known in known_thresholds()]
+    kept = [
+        {**row, "cell": {k: v for k, v in row["cell"].items() if v != DEFAULTS.get(k)}}
+        for row in rows
+    ]
+    THRESHOLDS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
 def report() -> None:
     """The report over the records: its Markdown shows the SVG files, which are the smaller."""
     with tempfile.TemporaryDirectory() as folder:
@@ -296,6 +329,7 @@ def main() -> None:
     README.write_text(with_block(README.read_text(encoding="utf-8"), records), encoding="utf-8")
     picture()
     calibrations()
+    thresholds()
     report()
     first_page()
 

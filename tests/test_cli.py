@@ -402,7 +402,8 @@ def test_the_program_runs_as_a_module(tmp_path: Path) -> None:
 def test_a_measured_limit_needs_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     answer = Answer(capsys, "limit", "--store", "x.db")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert "give --measure too" in answer.err
+    assert "x.db" in answer.err
+    assert "no such file" in answer.err
     answer = Answer(capsys, "limit", "--measure", "--device", "cpu")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "--memory-cap BYTES" in answer.err

@@ -15,6 +15,7 @@ from workbench.commands.cells import (
     defer_imports_for,
     layers_of,
 )
+from workbench.commands.known import known_of
 from workbench.commands.limit_options import (
     MaxFrames,
     MaxPixels,
@@ -56,7 +57,8 @@ def limit(
         bool, typer.Option("--measure", help="Run both ends here, each in a fresh process.")
     ] = False,
     store: Annotated[
-        Path | None, typer.Option(help="With --measure: keep every trial's record here.")
+        Path | None,
+        typer.Option(help="A store of measured thresholds; --measure keeps its trials there."),
     ] = None,
     timeout: Annotated[
         float, typer.Option(help="With --measure: seconds until a silent trial is ended.")
@@ -96,13 +98,18 @@ def limit(
     from workbench.probe.predicting.solve import Question, check_question, solved
 
     if store is not None and not measure:
-        raise RequestError(f"store {str(store)!r}: only trials are stored; give --measure too")
+        from workbench.store import Store
+
+        with Store.open(store):  # one that cannot be read is refused before anything is predicted
+            pass
     limits = limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, False)
     question = Question(solve, visual, vision, resolution, fps, limits)
     check_question(cell, question)
     for flag in loss_flags(cell):
         show.note(flag)
     if solve != "visual":
+        if store is not None:
+            raise RequestError(f"store {str(store)!r}: holds thresholds of |V| alone")
         if emulate is not None:
             raise RequestError(f"emulate {emulate}: is for |V|; leave --solve {solve} out")
         if measure:
@@ -117,8 +124,9 @@ def limit(
         from workbench.probe.predicting.limit import predicted_limit
 
         found = predicted_limit(cell, device or PREDICTED_ON, layers_of(emulate))
+    known = None if measure else known_of(cell, found.device, store)
     if json_:
-        show.emit(found.document())
+        show.emit(found.document() | ({} if known is None else known.document()))
         return
     if found.max_visual is None:
         fewest = "nothing fits" if not found.fails_at else "no size was found that fits"
@@ -131,6 +139,8 @@ def limit(
         f"{found.source} on {found.device}, of {room}: most of it is"
         f" {kind_words(found.stopped_by)} there"
     )
+    for line in () if known is None else known.lines():
+        print(line)
     for flag in getattr(found, "flags", ()):
         print(f"flag  {flag}")
 
