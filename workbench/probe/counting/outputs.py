@@ -73,9 +73,14 @@ def tensors_in(value: Any) -> list[Tensor]:
     """The tensors of an operator's arguments or outputs: alone, or in lists and tuples."""
     if isinstance(value, Tensor):
         return [value]
+    tensors: list[Tensor] = []
     if isinstance(value, (list, tuple)):
-        return [tensor for each in value for tensor in tensors_in(each)]
-    return []
+        for each in value:
+            if isinstance(each, Tensor):
+                tensors.append(each)
+            elif isinstance(each, (list, tuple)):
+                tensors += tensors_in(each)
+    return tensors
 
 
 def _told(value: Any) -> Hashable:

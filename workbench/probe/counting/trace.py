@@ -90,6 +90,10 @@ class Trace:
         """Attention FLOPs of the decoder that the kernel never computes, of all layers."""
         return sum(self.skipped_by_place.values())
 
+    def rounded(self, allocator: Allocator) -> "Trace":
+        """The trace as that allocator rounds blocks which were traced as they were asked for."""
+        return replace(self, timeline=self.timeline.rounded(allocator))
+
     @property
     def bytes_moved(self) -> int:
         return sum(op.bytes * count for op, count in self.operators.items())
@@ -115,13 +119,14 @@ def trace(
     pieces: bool = False,
     pictures: Pictures | None = None,
     make: Callable[[str], Workload] | None = None,
+    memory_only: bool = False,
 ) -> Trace:
     """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
 
     ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
     are made of, ``pieces`` asks which part of a layer ran each operator, ``pictures`` are files
     that it shows. ``make`` builds the workload of a cell that is emulated, on a device of that
-    world.
+    world. ``memory_only``: model_flops of adapters, which take a second trace, are left out.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
@@ -147,7 +152,7 @@ def trace(
                 f"num_visual {cell.num_visual}: a tensor of this cell has more than 2**63 bytes"
             ) from None
         raise
-    if cell.lora is None and cell.weights_dtype is None:
+    if memory_only or (cell.lora is None and cell.weights_dtype is None):
         return found
     # No closed form: which gradients there are depends on where the first adapter stands.
     plain = cell.replace(**WITHOUT_RECOMPUTATION)

@@ -314,6 +314,23 @@ class Timeline(NamedTuple):
                 sums["activations" if saved else block.kind] += block.bytes
         return dict(sums)
 
+    def rounded(self, allocator: Allocator) -> "Timeline":
+        """The same iteration with every block rounded, but for what waits on the host."""
+
+        def blocks(each: Iterable[Block]) -> list[Block]:
+            return [
+                block
+                if block.kind == "offloaded"
+                else Block(allocator.rounded(block.bytes), block.born, block.died, block.kind)
+                for block in each
+            ]
+
+        return self._replace(
+            blocks=blocks(self.blocks),
+            made=(*blocks(self.made),),
+            passing=(*blocks(self.passing),),
+        )
+
     def without(self, *kinds: str) -> "Timeline":
         """The same iteration, as if blocks of these kinds were somewhere else."""
         return self._replace(blocks=[b for b in self.blocks if b.kind not in kinds])

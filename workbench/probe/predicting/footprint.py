@@ -122,7 +122,17 @@ def traced_footprint(
     """The memory of a cell, or of a process that emulates a rank of it; raises as both do."""
     if emulate is not None:
         return emulated_footprint(cell, allocator, capacity, emulate)
-    return footprint(cell, trace(cell, allocator, pictures=pictures), allocator, capacity)
+    traced = trace_unrounded(cell, allocator, pictures).rounded(allocator)
+    return footprint(cell, traced, allocator, capacity)
+
+
+def trace_unrounded(cell: Cell, allocator: Allocator, pictures: Pictures | None = None) -> Trace:
+    """The trace of a cell as far as memory goes, whose blocks have the bytes that are asked for.
+
+    Raises as ``trace`` does.
+    """
+    exact = replace(allocator, granule=1)
+    return trace(cell, exact, pictures=pictures, memory_only=True)
 
 
 def check_allocator(cell: Cell, target: Device) -> None:

@@ -1,75 +1,25 @@
 """The largest member of a family of cells that fits a device: by |V|, by batch, by frames.
 
-A few members are traced; the sizes of all that the others allocate follow from theirs, for each is
-a polynomial of at most second degree, and a card's allocator is replayed with them. Both ends of
-the bracket are traced and replayed themselves before they are told.
+Two members are traced, three where something grows with the square of the size; what all others
+allocate follows from theirs (``size_model``), and a card's allocator is replayed with that. The
+end of the bracket that fits is traced itself. So is the other, unless the blocks of the first came
+out to the byte as they had been told: then those of its neighbour are taken as they are told.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from math import ceil, prod
-from typing import Any
+from functools import lru_cache
+from math import ceil
 
-import numpy as np
-
-from workbench.probe.counting.allocator import Allocator
-from workbench.probe.predicting.footprint import Footprint, setting_of, traced_footprint
-from workbench.probe.predicting.replay import Program, replay
+from workbench.collector import without_collector
+from workbench.probe.predicting.family import Family
 from workbench.probe.predicting.search import WIDTH
-from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.fields import Layers
-from workbench.vocabulary.pictures import Pictures
+from workbench.probe.predicting.size_model import size_model
 
 Fits = Callable[[int], bool]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
-ITERATIONS = 2
-"""Iterations of a member that is only looked at."""
 LOOK_BELOW = 0.9
 """Share of a threshold from which on sizes are looked at."""
 LOOK_STEP = 2 * WIDTH
 """How far apart, relative to the size."""
-FEW_CHUNKS = 16
-"""Chunks of the largest first member, at least: a quarter of it still has four, and fewer are made
-in ways of their own."""
-
-
-@dataclass
-class Family:
-    """Cells that differ in one number, on one device; each is traced once at most."""
-
-    cell: Callable[[int], Cell]
-    allocator: Allocator
-    capacity: int
-    emulate: Layers | None = None
-    empty: bool = False
-    """Whether there is no cell for 0, which then needs nothing."""
-    pictures: Callable[[int], Pictures | None] = lambda _: None
-    """What each shows at scope lvlm, where that is of a size of its own."""
-    _known: dict[int, Footprint] = field(default_factory=dict)
-
-    def footprint(self, number: int) -> Footprint:
-        """The memory of one member, traced; raises as ``predict`` does."""
-        if number not in self._known:
-            self._known[number] = traced_footprint(
-                self.cell(number),
-                self.allocator,
-                self.capacity,
-                self.emulate,
-                self.pictures(number),
-            )
-        return self._known[number]
-
-    def fits(self, number: int) -> bool:
-        """Whether one member fits, by a trace of its own."""
-        return (number == 0 and self.empty) or self.footprint(number).fits
-
-    def flags(self, fails: int) -> list[str]:
-        """What an answer has to say beside its bracket."""
-        found = self.footprint(fails)
-        flags = [] if found.plan is None else [found.plan.flag]
-        if found.peak.total <= self.capacity:
-            flags.append(f"fragmented: |V| = {self.cell(fails).num_visual:,} {found.why_not()}")
-        return flags
 
 
 def find_threshold(family: Family, start: int, most: int) -> tuple[int | None, int | None]:
@@ -78,15 +28,20 @@ def find_threshold(family: Family, start: int, most: int) -> tuple[int | None, i
     ``start`` is the largest of the first members that are traced. (None, 0) where nothing fits,
     (``most``, None) where everything up to ``most`` does.
     """
-    sizes = _polynomials(family, start, most)
-    if sizes is None:
-        return _confirmed(family, *_bracketed(family.fits, start, most), most)
-    # Allocated bytes, which are quickly summed, bound it from above.
-    _, tight = _bracketed(sizes.may_fit, start, most)
-    if tight is None and sizes.fits(most):
-        return _confirmed(family, most, None, most)
-    low, high = _lowest_failure(sizes.fits, tight or most)
-    return _confirmed(family, low, high, most)
+    with without_collector():
+        model = size_model(family, start, most)
+        if model is None:
+            return _confirmed(family, *_bracketed(family.fits, start, most), most)
+        fits = lru_cache(maxsize=None)(model.fits)
+        # Allocated bytes, which are quickly summed, bound it from above.
+        _, tight = _bracketed(model.may_fit, start, most)
+        if tight is None and fits(most):
+            return _confirmed(family, most, None, most)
+        low, high = _lowest_failure(fits, tight or most)
+        told = model.trace_of(high)
+        if low and told is not None and model.tells(low, family.trace(low)):
+            family.add(high, told)
+        return _confirmed(family, low, high, most)
 
 
 def _bracketed(fits: Fits, start: int, most: int) -> tuple[int, int | None]:
@@ -144,7 +99,7 @@ def _walked(fits: Fits, fit: int, end: int) -> tuple[int, int | None]:
 def _confirmed(
     family: Family, low: int, high: int | None, most: int
 ) -> tuple[int | None, int | None]:
-    """The bracket whose ends were traced themselves; moved where they contradict it."""
+    """The bracket whose ends were traced, or told; moved where they contradict it."""
     while not family.fits(low):
         if low == 0:
             return None, 0
@@ -154,54 +109,3 @@ def _confirmed(
             return most, None
         low, high = high, min(most, high + max(1, int(WIDTH * high)))
     return low, high
-
-
-@dataclass(frozen=True)
-class _Polynomials:
-    """The requests of every member, from those of three that differ in nothing but sizes."""
-
-    numbers: tuple[int, ...]
-    program: Program
-    sizes: Floats
-    """Bytes by member and block."""
-    setting: str
-    granule: int
-    capacity: int
-
-    def may_fit(self, number: int) -> bool:
-        """Whether that member's blocks alone leave room."""
-        return self.program.allocated_peak(self._sizes(number)) <= self.capacity
-
-    def fits(self, number: int) -> bool:
-        """Whether the allocator finds memory for every request of that member."""
-        found = self._sizes(number)
-        program = replace(self.program, sizes=found.astype(np.int64).tolist())
-        return replay(program, self.setting, self.capacity, ITERATIONS).fits
-
-    def _sizes(self, number: int) -> Floats:
-        weights = [
-            prod((number - other) / (own - other) for other in self.numbers if other != own)
-            for own in self.numbers
-        ]
-        found = np.rint(np.asarray(weights) @ self.sizes).clip(0, 2.0**62)
-        return np.ceil(found / self.granule) * self.granule
-
-
-def _polynomials(family: Family, start: int, most: int) -> _Polynomials | None:
-    """From members at ``start`` and below; further ones where those allocate in other ways.
-
-    None where no three are found that ask for the same blocks in the same order.
-    """
-    chunk = family.cell(start).chunk or 0
-    first = start if start >= FEW_CHUNKS * chunk else 2 * start
-    for far in (first, 2 * first, 4 * first):
-        numbers = (far // 4, far // 2, far)
-        if far > most or numbers[0] == 0:
-            return None
-        programs = [family.footprint(number).program for number in numbers]
-        if all(program.is_like(programs[-1]) for program in programs[:-1]):
-            sizes = np.array([program.sizes for program in programs], dtype=np.float64)
-            setting = setting_of(family.cell(far), family.allocator)
-            granule = family.allocator.granule
-            return _Polynomials(numbers, programs[-1], sizes, setting, granule, family.capacity)
-    return None

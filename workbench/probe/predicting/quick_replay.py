@@ -1,0 +1,157 @@
+"""Whether a program fits a card, as ``replay`` says, in a third of the time.
+
+For searches, which ask it of a dozen sizes. Only the default setting, and only yes or no; the
+rules are those of ``caching.CachingAllocator``, which a test holds it against. Memory is counted
+in blocks of 512 bytes here, and a free chunk is one number of its size and address.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+
+from workbench.probe.counting.allocator import MIN_BLOCK
+from workbench.probe.predicting.caching import (
+    LARGE,
+    LARGE_SEGMENT,
+    ROUND,
+    SMALL,
+    SMALL_SEGMENT,
+)
+from workbench.probe.predicting.replay import Program, replay
+
+SHIFT = 44
+"""Bits of an address, in blocks: more than 9 million GB can be handed out, one after another."""
+SMALLEST_LARGE = SMALL // MIN_BLOCK + 1
+"""Blocks of the smallest request that is not small; also of the smallest rest of a large chunk
+that is split off."""
+MOST = 1 << 31
+"""Blocks of a request that is left to ``replay``."""
+
+
+class Chunk:
+    """A stretch of a segment, in blocks, and its neighbours there.
+
+    ``key`` is ``size << SHIFT | address`` while it is free, 0 while it is taken.
+    """
+
+    __slots__ = ("address", "after", "before", "key", "size")
+
+    def __init__(
+        self,
+        address: int,
+        size: int,
+        before: "Chunk | None" = None,
+        after: "Chunk | None" = None,
+    ) -> None:
+        self.address, self.size, self.before, self.after = address, size, before, after
+        self.key = 0
+
+
+def fits(program: Program, setting: str, capacity: int, iterations: int) -> bool:
+    """What ``replay(program, setting, capacity, iterations).fits`` is."""
+    sizes = [-(-size // MIN_BLOCK) for size in program.sizes]
+    if setting != "default" or max(sizes, default=0) >= MOST:
+        return replay(program, setting, capacity, iterations).fits
+    card = _Card(capacity, sizes)
+    runs = (program.setup, program.first, *[program.later] * (iterations - 1))
+    return all(card.serves(requests) for requests in runs)
+
+
+class _Card:
+    """The card's memory between two runs of requests."""
+
+    def __init__(self, capacity: int, sizes: Sequence[int]) -> None:
+        self.capacity, self.sizes = capacity // MIN_BLOCK, sizes
+        self.reserved = self.next_address = 0
+        self.free: tuple[list[int], list[int]] = [], []
+        """Keys of free chunks in order: of large requests, and of small ones."""
+        self.chunks: dict[int, Chunk] = {}
+        """Free chunks by key; addresses differ in both pools."""
+        self.taken: list[Chunk | None] = [None] * len(sizes)
+
+    def serves(self, requests: Sequence[int]) -> bool:
+        """Serve requests in order; whether there was memory for each.
+
+        One loop without calls, which would take most of its time.
+        """
+        sizes, taken, chunks = self.sizes, self.taken, self.chunks
+        large, small = self.free
+        for request in requests:
+            if request >= 0:
+                size = sizes[request]
+                if not size:
+                    continue
+                free, least = (large, SMALLEST_LARGE) if size >= SMALLEST_LARGE else (small, 1)
+                at = bisect_left(free, size << SHIFT)
+                if at < len(free):
+                    chunk = chunks.pop(free.pop(at))
+                    chunk.key = 0
+                else:
+                    new = self._segment(size)
+                    if new is None:
+                        return False
+                    chunk = new
+                rest = chunk.size - size
+                if rest >= least:
+                    after = chunk.after
+                    address = chunk.address + size
+                    tail = Chunk(address, rest, chunk, after)
+                    if after is not None:
+                        after.before = tail
+                    chunk.size, chunk.after = size, tail
+                    tail.key = key = rest << SHIFT | address
+                    chunks[key] = tail
+                    insort(free, key)
+                taken[request] = chunk
+                continue
+            size = sizes[~request]
+            if not size:
+                continue
+            free = large if size >= SMALLEST_LARGE else small
+            given = taken[~request]
+            assert given is not None, "it was taken"
+            before, after = given.before, given.after
+            if before is not None and before.key:
+                key = before.key
+                del chunks[key], free[bisect_left(free, key)]
+                before.size += given.size
+                before.after = after
+                if after is not None:
+                    after.before = before
+                given = before
+            if after is not None and after.key:
+                key = after.key
+                del chunks[key], free[bisect_left(free, key)]
+                given.size += after.size
+                given.after = after.after
+                if after.after is not None:
+                    after.after.before = given
+            given.key = key = given.size << SHIFT | given.address
+            chunks[key] = given
+            insort(free, key)
+        return True
+
+    def _segment(self, size: int) -> Chunk | None:
+        """New memory for a request, if need be in place of cached segments."""
+        if size < SMALLEST_LARGE:
+            total = SMALL_SEGMENT // MIN_BLOCK
+        elif size < LARGE // MIN_BLOCK:
+            total = LARGE_SEGMENT // MIN_BLOCK
+        else:
+            total = -(-size * MIN_BLOCK // ROUND) * (ROUND // MIN_BLOCK)
+        if self.reserved + total > self.capacity:
+            self._return_cached()
+            if self.reserved + total > self.capacity:
+                return None
+        self.reserved += total
+        chunk = Chunk(self.next_address, total)
+        self.next_address += total
+        return chunk
+
+    def _return_cached(self) -> None:
+        """Whole free segments go back to the card."""
+        for free in self.free:
+            for key in [*free]:
+                chunk = self.chunks[key]
+                if chunk.before is None and chunk.after is None:
+                    del self.chunks[key], free[bisect_left(free, key)]
+                    self.reserved -= chunk.size
