@@ -11,7 +11,8 @@ from workbench.lvlm.build import build, check
 from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
-from workbench.lvlm.ulysses import all_to_all_bytes, shard
+from workbench.lvlm.sharing import shard
+from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.lvlm.shared_sequence import copy_rows
 from workbench.lvlm.attention import s_attn
 from workbench.lvlm.build import Workload, build
-from workbench.lvlm.loss import shifted
 from workbench.lvlm.scopes import decoder
 from workbench.probe.machine.launch import launched
 from workbench.probe.ranks.engine import Rank, events_of, join, own_samples
@@ -93,7 +93,7 @@ def marked(call: Callable[..., Any], *args: Any) -> Any:
 def plain(cell: Cell) -> bool:
     """Whether its step is looked into: one of each kind is enough, and each takes a second."""
     odd = cell.tiled or cell.chunk or cell.frozen or cell.attention != "s_attn"
-    return not odd and cell.accumulate == cell.ulysses == 1
+    return not odd and cell.accumulate == cell.sharing == 1
 
 
 def found(fields: dict[str, Any]) -> dict[str, Any]:
@@ -120,18 +120,10 @@ def found(fields: dict[str, Any]) -> dict[str, Any]:
 def shared(fields: dict[str, Any]) -> dict[str, Any]:
     """A sequence on two ranks and on one: loss, gradients of all weights and of the rows."""
     cell = make_cell(**fields)
-    alone = sequence_of(cell.replace(ulysses=1, world_size=1, zero=0))
+    alone = sequence_of(cell.replace(ulysses=1, ring=1, world_size=1, zero=0))
     alone.run_backward(alone.run_forward())
     workload = sequence_of(cell)
-    rows, begin = workload.context.layout, workload.context.first_row
-    visual = slice(begin, begin + rows.num_visual)
-    text = slice(begin + rows.num_visual - cell.num_visual if rows.num_text else 0, None)
-    wanted, parts = [*alone.inputs], [visual, text, text]
-    if cell.loss_rows == "all":
-        wanted[2], parts[2] = shifted(alone.cell, wanted[2]), slice(begin, begin + rows.length)
-        assert (workload.inputs[2] < 0).equal(wanted[2][:, parts[2]] < 0), "rows without a label"
-    for mine, whole, part in zip(workload.inputs, wanted, parts, strict=True):
-        mine.data.copy_(whole.data[:, part][:, : mine.shape[1]])
+    visual, rows = copy_rows(alone, workload), workload.context.layout
     rank = Rank(workload)
     with workload.guard():
         loss = rank.engine(*workload.inputs)
@@ -147,6 +139,11 @@ def shared(fields: dict[str, Any]) -> dict[str, Any]:
     dist.all_gather_object(ranks, {"worst": worst, "rows": [rows.num_visual, rows.num_text]})
     rank.engine.destroy()
     return {"ranks": ranks, "loss": float(total), "alone": float(alone.forward()[0].detach())}
+
+
+def compares(fields: dict[str, Any]) -> bool:
+    """Whether its ranks share a sequence, which is held against one process."""
+    return ("ulysses" in fields or "ring" in fields) and "zero" not in fields
 
 
 def sequence_of(cell: Cell) -> Workload:
@@ -176,7 +173,7 @@ def main() -> None:
     join("cpu")
     decoder.TILE = s_attn.TILE = 16  # Small enough for tiles in sequences of a test.
     results = {
-        name: shared(fields) if "ulysses" in fields and "zero" not in fields else found(fields)
+        name: shared(fields) if compares(fields) else found(fields)
         for name, fields in asked["steps"].items()
     }
     results |= {name: recorded(fields) for name, fields in asked["records"].items()}

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from workbench.lvlm.attention import System, system_of
 from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.context import Context
-from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels import KERNELS, Kernel
+from workbench.lvlm.kernels.fused import Fused
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.kinds import Stretch, layer_kinds, stretch_of
 from workbench.lvlm.layout import Layout
@@ -36,9 +37,11 @@ from workbench.lvlm.reduce import (
     reduced_segments,
     reducer_of,
 )
+from workbench.lvlm.ring import check_ring, gathering, link_of, over_rows
+from workbench.lvlm.sharing import Shard, own_layout
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.training import Hyper, hyper_of
-from workbench.lvlm.ulysses import check_ulysses, own_layout, register
+from workbench.lvlm.ulysses import check_ulysses, over_heads
 from workbench.lvlm.weights import randomise
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported
@@ -214,13 +217,14 @@ def build(
     if hasattr(model.config, "num_experts"):
         # As transformers' own models choose it, and refuse it where they have no experts.
         model.config._experts_implementation = EXPERTS
-    if cell.ulysses > 1:
-        register(cell, model, torch.device(device))
-    whole = decoder_layout(cell, model, pictures)
-    places = with_stacked(cell, model, system.places(model, cell, whole))
+    layout = decoder_layout(cell, model, pictures)
+    if cell.sharing > 1:
+        layout = own_layout(cell, torch.device(device))
+        kernel = share(cell, model, system, layout, tracing(torch.device(device)))
+    places = with_stacked(cell, model, system.places(model, cell, layout))
     context = Context(
         cell=cell,
-        layout=whole if cell.ulysses == 1 else own_layout(cell, torch.device(device)),
+        layout=layout,
         places=places if chosen is None else tuple(places[i] for i in chosen),
         kernel=kernel,
         model=model,
@@ -242,6 +246,33 @@ def build(
     context.loaded = None  # Copied: a second set of weights would be measured too.
     workload.guard = kernel.context
     return workload
+
+
+SHARED = "workbench_shared"
+"""transformers' word for attention between ranks that share a sequence, once registered."""
+
+
+def share(cell: Cell, model: Resolved, system: System, layout: Layout, traced: bool) -> Kernel:
+    """The kernel of a rank that shares a sequence; its model's layers attend with the others.
+
+    ``check`` has been asked.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    kernel, config = KERNELS[cell.kernel], model.config
+    number = layout.ring[0] if isinstance(layout, Shard) else 0
+    if system.ring == "text":
+        assert isinstance(kernel, Fused), "check_ring has asked"
+        return gathering(kernel, link_of(cell, number, traced))
+    attention = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
+    if cell.ring > 1:
+        assert isinstance(kernel, Fused), "check_ring has asked"
+        attention = over_rows(cell, kernel, number, traced)
+    if cell.ulysses > 1:
+        attention = over_heads(attention, cell, config, traced)
+    ALL_ATTENTION_FUNCTIONS.register(SHARED, attention)
+    config._attn_implementation = SHARED
+    return kernel
 
 
 def freeze(workload: Workload) -> None:
@@ -350,6 +381,7 @@ def check(cell: Cell) -> None:
     if cell.weights is not None:
         check_source(cell.weights)
     model = resolve(cell.model)
+    check_ring(cell, model)
     check_ulysses(cell, model)
     if cell.layer is not None:
         count = len(places_of(cell))
@@ -395,8 +427,9 @@ def check_reducer(cell: Cell, reducer: Reducer) -> None:
             f"reduce {reducer.name}: a single layer has no tokens before the decoder; use scope "
             "decoder or lvlm"
         )
-    if cell.ulysses > 1:
-        raise RequestError(f"reduce {reducer.name}: ulysses shares a sequence that is not reduced")
+    if cell.sharing > 1:
+        named = "ulysses" if cell.ring == 1 else "ring"
+        raise RequestError(f"reduce {reducer.name}: {named} shares a sequence that is not reduced")
     reducer.check(cell)
 
 

@@ -23,7 +23,6 @@ from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.place import Place
 from workbench.lvlm.prefill import PrefillCache
 from workbench.lvlm.rope import hold_rope, tables
-from workbench.lvlm.ulysses import Shard
 from workbench.lvlm.weights import BLOCK, Made, create, randomise
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.pictures import Pictures
@@ -66,11 +65,6 @@ class Context:
     caches: list[PrefillCache] = field(default_factory=list)
     """What each layer of a prefill keeps, where the cell's cache is kept."""
     _constants: dict[Hashable, Tensor] = field(default_factory=dict)
-
-    @property
-    def first_row(self) -> int:
-        """Where this rank's rows begin in the whole sequence."""
-        return self.layout.first if isinstance(self.layout, Shard) else 0
 
     def rope(self, index: int, stream: str) -> tuple[Tensor, Tensor]:
         """cos and sin [1, n, K] at that layer for sequence, visual, text, image or the next token.
@@ -116,7 +110,7 @@ class Context:
 
         Of a rank that shares a sequence, it is of the rank's own tokens.
         """
-        tokens = self.layout.length if self.cell.ulysses > 1 else tokens
+        tokens = self.layout.length if self.cell.sharing > 1 else tokens
         window = None if window is None or window >= tokens else window
         key = tokens, window, band
         if key not in self._masks:
@@ -237,7 +231,7 @@ class Context:
                 return places if self.positions is None else self.positions[places]
             return self.positions[:, places].amax(0).expand(3, -1)
         places = (
-            torch.arange(self.first_row, self.first_row + self.layout.length)
+            self.layout.sequence
             if stream == "sequence"
             else self.layout.positions(visual=stream == "visual")
         )

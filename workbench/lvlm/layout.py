@@ -106,6 +106,24 @@ class Layout:
         ]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
+    def rows(self, visual: bool) -> Tensor:
+        """Where one stream stands among the rows of this process, int64 [V] or [T]."""
+        return self.positions(visual)
+
+    @property
+    def sequence(self) -> Tensor:
+        """Sequence indices of the rows of this process, int64 [S]."""
+        return torch.arange(self.length)
+
+    def attended(self, window: int | None) -> tuple[int, int]:
+        """Query-key pairs of one causal sequence: computed densely, and allowed by the mask."""
+        return self.length**2, causal_pairs(self.length, window)
+
+    @property
+    def shared_heads(self) -> int:
+        """Processes that divide the heads of such a sequence among them."""
+        return 1
+
     def split(self, sequence: Tensor) -> tuple[Tensor, Tensor]:
         """[B, S, ...] -> the visual stream [B, V, ...] and the text stream [B, T, ...]."""
         if len(self.segments) == 1 or self.image_first:

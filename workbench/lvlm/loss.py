@@ -14,6 +14,7 @@ from torch import Tensor
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.sharing import text_copies
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 
@@ -24,10 +25,12 @@ IGNORED = -100
 def num_targets(cell: Cell) -> int:
     """Tokens that the loss is the mean of: all text, or all text that has a token before it.
 
+    Each as often as there are ranks that compute it.
+
     Raises RequestError where there is none.
     """
     if cell.loss_rows == "text":
-        return cell.num_text * cell.batch
+        return cell.num_text * cell.batch * text_copies(cell)
     count = cell.num_text - (not Layout.of(cell).segments[0].visual)
     if count == 0:
         raise RequestError(
@@ -48,9 +51,9 @@ def make_labels(context: Context, vocabulary: int) -> Tensor:
     shape = (cell.batch, context.layout.length)
     if tracing(device):
         return torch.randint(vocabulary, shape, device=device)
-    shift = int(cell.ulysses > 1)
-    rows = Layout.of(cell).positions(visual=False) - shift - context.first_row
-    rows = rows[(rows >= 0) & (rows < shape[1])].to(device)
+    shift = int(cell.sharing > 1)
+    predicting = Layout.of(cell).positions(visual=False) - shift
+    rows = torch.isin(context.layout.sequence, predicting).nonzero().flatten().to(device)
     labels = torch.full(shape, IGNORED, device=device)
     labels[:, rows] = torch.randint(vocabulary, (cell.batch, len(rows)), device=device)
     return labels
@@ -58,7 +61,7 @@ def make_labels(context: Context, vocabulary: int) -> Tensor:
 
 def shifted(cell: Cell, labels: Tensor) -> Tensor:
     """The label that each row predicts, [B, S], shifted as transformers does it."""
-    if cell.ulysses > 1:
+    if cell.sharing > 1:
         return labels
     return F.pad(labels, (0, 1), value=IGNORED)[..., 1:].contiguous()
 
@@ -67,7 +70,7 @@ def loss_of_all_rows(cell: Cell, logits: Tensor, labels: Tensor, count: int) -> 
     """transformers' loss of logits [B, S, W]: a mean, of ranks a share that adds up to it."""
     from transformers.loss.loss_utils import ForCausalLMLoss  # Takes a second.
 
-    if cell.ulysses == 1:
+    if cell.sharing == 1:
         return ForCausalLMLoss(logits, labels, logits.shape[-1])
     return ForCausalLMLoss(
         logits, None, logits.shape[-1], num_items_in_batch=count, shift_labels=labels
@@ -77,7 +80,7 @@ def loss_of_all_rows(cell: Cell, logits: Tensor, labels: Tensor, count: int) -> 
 def loss_of_text_rows(cell: Cell, logits: Tensor, targets: Tensor, count: int) -> Tensor:
     """The float32 cross-entropy of logits [B, T, W] against [B, T]: a mean, of ranks a share."""
     rows, wanted = logits.float().flatten(0, 1), targets.flatten()
-    if cell.ulysses == 1:
+    if cell.sharing == 1:
         return F.cross_entropy(rows, wanted)
     return F.cross_entropy(rows, wanted, reduction="sum") / count
 

@@ -8,85 +8,16 @@ Shapes: B batch, S tokens, H query heads, G key/value heads, K head size, N rank
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.lvlm.kernels import KERNELS
-from workbench.lvlm.kernels.modelled import tracing
-from workbench.lvlm.layout import Layout, Segment
 from workbench.lvlm.models import Resolved, resolve
+from workbench.lvlm.sharing import groups
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
-
-NAME = "ulysses"
-"""transformers' word for it, once registered."""
-
-
-@dataclass(frozen=True)
-class Shard(Layout):
-    """The rows ``first`` to ``end`` of a whole sequence, as a layout of their own."""
-
-    first: int = 0
-    whole: Layout | None = None
-
-    @cached_property
-    def segments(self) -> tuple[Segment, ...]:
-        assert self.whole is not None, "a shard of something"
-        end = self.first + self.length
-        found: list[Segment] = []
-        used = {True: 0, False: 0}
-        for segment in self.whole.segments:
-            start = max(self.first, segment.start)
-            length = min(end, segment.start + segment.length) - start
-            if length > 0:
-                kind = segment.visual
-                found.append(
-                    replace(
-                        segment,
-                        start=start - self.first,
-                        offset=used[kind],
-                        length=length,
-                        visual_before=used[True],
-                        text_before=used[False],
-                    )
-                )
-                used[kind] += length
-        return tuple(found)
-
-    def join(self, visual: Tensor, text: Tensor) -> Tensor:
-        """As of any layout; a stream without a row here still takes part in the backward.
-
-        ZeRO reduces every gradient on every rank: a rank that lacks one would not meet the others.
-        """
-        joined = super().join(visual, text)
-        if self.num_visual and self.num_text:
-            return joined
-        return torch.cat((joined, visual[:, :0], text[:, :0]), 1)
-
-
-def shard(cell: Cell, rank: int) -> Shard:
-    """The rows of one of the ranks that share a sequence."""
-    whole = Layout.of(cell)
-    rows = whole.length // cell.ulysses
-    first = rank * rows
-    visual = sum(
-        max(0, min(first + rows, s.start + s.length) - max(first, s.start))
-        for s in whole.visual_segments
-    )
-    return Shard(visual, rows - visual, whole.pattern, first, whole)
-
-
-def own_layout(cell: Cell, device: torch.device) -> Layout:
-    """The rows of this rank; a prediction is of the rank with the most text, whose logits cost."""
-    if cell.ulysses == 1:
-        return Layout.of(cell)
-    if not tracing(device):
-        return shard(cell, meeting(cell.ulysses).get_sequence_parallel_rank())
-    return max((shard(cell, rank) for rank in range(cell.ulysses)), key=lambda s: s.num_text)
 
 
 def check_ulysses(cell: Cell, model: Resolved) -> None:
@@ -118,6 +49,8 @@ def check_ulysses(cell: Cell, model: Resolved) -> None:
             f"ulysses {count}: {tokens} tokens are no {count} equal shares; give "
             f"{tokens // count * count} or {(tokens // count + 1) * count} in all"
         )
+    if cell.ring > 1:
+        return  # Windows are looked at there.
     types = {model.layer_type(i) for i in range(config.num_hidden_layers)}
     windows = [getattr(config, "sliding_window", None)] if len(types) == 1 else [0]
     if any(w is not None and w < tokens for w in windows):
@@ -126,39 +59,25 @@ def check_ulysses(cell: Cell, model: Resolved) -> None:
         )
 
 
-@cache
-def meeting(count: int) -> Any:
-    """deepspeed's module of process groups, set up once: it allows one size a process."""
-    from deepspeed.runtime.sequence_parallel import parallel_state_sp
+def over_heads(
+    core: Callable[..., Any], cell: Cell, config: Any, traced: bool
+) -> Callable[..., Any]:
+    """transformers' attention over the rows of u ranks, each with H/u heads, around ``core``."""
+    if traced:
+        return Traced(core, cell.ulysses)
+    from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
 
-    parallel_state_sp.initialize_sequence_parallel(count)
-    return parallel_state_sp
-
-
-def register(cell: Cell, model: Resolved, device: torch.device) -> None:
-    """Make the model's layers attend through Ulysses; ``check_ulysses`` has been asked."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    config = model.config
-    core = ALL_ATTENTION_FUNCTIONS[config._attn_implementation]
-    attention: Callable[..., Any]
-    if tracing(device):
-        attention = Traced(core, cell.ulysses)
-    else:
-        from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
-
-        attention = UlyssesSPAttentionHF(
-            attn=core,
-            batch_size=cell.batch,
-            attn_head_count=config.num_attention_heads,
-            attn_head_size=head_size(config),
-            kv_head_count=config.num_key_value_heads,
-            num_hidden_layers=config.num_hidden_layers,
-            process_group=meeting(cell.ulysses).get_sequence_parallel_group(),
-            seq_length_is_variable=True,
-        )
-    ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
-    config._attn_implementation = NAME
+    group, _ = groups(cell.ulysses, cell.ring)
+    return UlyssesSPAttentionHF(
+        attn=core,
+        batch_size=cell.batch,
+        attn_head_count=config.num_attention_heads,
+        attn_head_size=head_size(config),
+        kv_head_count=config.num_key_value_heads,
+        num_hidden_layers=config.num_hidden_layers,
+        process_group=group,
+        seq_length_is_variable=True,
+    )
 
 
 def head_size(config: Any) -> int:
@@ -214,7 +133,7 @@ def all_to_all_bytes(cell: Cell, item: int) -> int | None:
     if count == 1:
         return None
     config = resolve(cell.model).config
-    rows = cell.batch * (cell.num_visual + cell.num_text) // count
+    rows = cell.batch * (cell.num_visual + cell.num_text) // cell.sharing
     heads = 2 * config.num_attention_heads + 2 * max(config.num_key_value_heads, count)
     once = rows * heads * head_size(config) * item * (count - 1) // count
     passes = 3 if cell.checkpoint else 2

@@ -28,6 +28,7 @@ from workbench.vocabulary.fields import (
     Name,
     Pass,
     Positive,
+    RingOrder,
     Role,
     Scope,
     WeightsDtype,
@@ -230,11 +231,31 @@ class Cell(BaseModel):
         Field(ge=1, le=1_000_000, strict=True),
         Whole,
         Description(
-            "GPUs that share one sequence (DeepSpeed-Ulysses; S-Attn, training at scope "
+            "GPUs that share one sequence by heads (DeepSpeed-Ulysses; S-Attn, training at scope "
             "`decoder`, SDPA kernels, no window)",
             role="system",
         ),
     ] = 1
+    ring: Annotated[
+        int,
+        Field(ge=1, le=1_000_000, strict=True),
+        Whole,
+        Description(
+            "GPUs that share one sequence by rows, whose keys and values go around (S-Attn, also "
+            "with `--ulysses`; the decomposed systems share their visual tokens; training at "
+            "scope `decoder`, fused kernels, no window)",
+            role="system",
+        ),
+    ] = 1
+    ring_order: Annotated[
+        RingOrder,
+        Description(
+            "which rows a rank of a ring has: two chunks that even out causality (`zigzag`), or "
+            "one run (`contiguous`)",
+            label="Rows of a ring",
+            role="system",
+        ),
+    ] = "zigzag"
     layer: Annotated[
         Annotated[int, Field(ge=0, le=10_000, strict=True), Whole] | None,
         Description(
@@ -416,6 +437,11 @@ class Cell(BaseModel):
         return self.pass_ == "train" and self.scope != "layer"
 
     @property
+    def sharing(self) -> int:
+        """Ranks that share one sequence, by heads and by rows."""
+        return self.ulysses * self.ring
+
+    @property
     def under_deepspeed(self) -> bool:
         """Whether its training step runs under deepspeed: on several ranks, or under ZeRO."""
         return self.world_size > 1 or self.zero > 0
@@ -468,11 +494,15 @@ class Cell(BaseModel):
             raise ValueError(f"sub_group_size {self.sub_group_size}: only ZeRO 3 has sub-groups")
         if self.offload_optimizer and not self.zero:
             raise ValueError("offload_optimizer: needs ZeRO; give --zero 1, 2 or 3")
-        if self.world_size % self.ulysses:
+        if self.world_size % self.sharing:
+            named = {name: getattr(self, name) for name in ("ulysses", "ring")}
+            words = " × ".join(f"{name} {count}" for name, count in named.items() if count > 1)
             raise ValueError(
-                f"ulysses {self.ulysses}: does not divide world_size {self.world_size}; the ranks "
+                f"{words}: does not divide world_size {self.world_size}; the ranks "
                 "that share a sequence are among those that share the states"
             )
+        if self.ring_order != "zigzag" and self.ring == 1:
+            raise ValueError(f"ring_order {self.ring_order}: needs a ring; give --ring N")
         return self
 
     def _check_optimizer(self) -> None:
@@ -505,7 +535,7 @@ class Cell(BaseModel):
             raise ValueError(f"weights_dtype {scheme}: such weights cannot be trained; add lora")
         if self.pass_ == "decode":
             raise ValueError(f"weights_dtype {scheme}: kernels of a decode step are not modelled")
-        if self.under_deepspeed or self.ulysses > 1:
+        if self.under_deepspeed:
             raise ValueError(f"weights_dtype {scheme}: one process alone holds such weights here")
         if self.fold:
             raise ValueError(f"fold: needs the output projection as numbers, not as {scheme}")

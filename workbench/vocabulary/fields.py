@@ -48,6 +48,7 @@ WeightsDtype = Literal["int4", "int8", "fp8"]
 CacheDtype = Literal["bfloat16", "fp8", "int8"]
 MasterWeights = Literal["float32", "bfloat16"]
 Layers = Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True), Whole]
+RingOrder = Literal["zigzag", "contiguous"]
 AllocatorSetting = Literal["default", "expandable_segments"]
 Source = Literal["measured", "predicted"]
 

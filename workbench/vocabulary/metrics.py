@@ -98,7 +98,13 @@ for _name, _unit, _label, _convention in (
         "all_to_all_bytes",
         "B",
         "Sequence exchange",
-        "sent by one rank to those that share its sequence, in an iteration",
+        "sent by one rank to those that share its sequence by heads, in an iteration",
+    ),
+    (
+        "ring_bytes",
+        "B",
+        "Ring exchange",
+        "sent by one rank to those that share its sequence by rows, in an iteration",
     ),
     (
         "communication_share",

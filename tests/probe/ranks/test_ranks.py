@@ -49,6 +49,8 @@ CELLS = {
     "shared-bf16-3": {"zero": 3, "ulysses": 2},
     "shared-bf16-2": {"zero": 2, "ulysses": 2},
     "shared-3": {"dtype": "float32", "zero": 3, "ulysses": 2, "checkpoint": True},
+    "ring-3": {"dtype": "float32", "zero": 3, "ring": 2, "checkpoint": True},
+    "ring-bf16-2": {"zero": 2, "ring": 2},
     "labels-0": {"dtype": "float32", "loss_rows": "all"},
     "labels-3": {"dtype": "float32", "zero": 3, "loss_rows": "all"},
     "sub-groups-3": {"zero": 3, "sub_group_size": 3000},
@@ -74,8 +76,11 @@ SHARED = {
     "text rows": {"dtype": "float32", "ulysses": 2, "checkpoint": True, "logits": "text"},
     "tiles": {"dtype": "float32", "ulysses": 2, "tiled": True},
     "labels": {"dtype": "float32", "ulysses": 2, "loss_rows": "all"},
+    "ring": {"dtype": "float32", "ring": 2, "checkpoint": True},
+    "ring of text": {"dtype": "float32", "ring": 2, "attention": "d_attn", "logits": "text"},
     "labels in tiles": {"dtype": "float32", "ulysses": 2, "loss_rows": "all", "tiled": True},
 }
+ROWS = {"ring": [[12, 12], [21, 3]], "ring of text": [[17, 15], [16, 15]]}
 SAME = [
     ("float32-0", "float32-2", "float32-3", "offloaded-2", "offloaded-3"),
     ("bfloat16-2", "bfloat16-3"),
@@ -170,7 +175,7 @@ def test_losses_and_states_of_every_stage(model, pictures, tmp_path):
     large = small_model("mistral", tmp_path, vocab_size=4000)
     cells["large-3"] = {**STEP, **LARGE, "model": large}
     # deepspeed remembers for good that a sequence was shared, and widens gradients from then on.
-    steps = dict(sorted(cells.items(), key=lambda named: "ulysses" in named[1]))
+    steps = dict(sorted(cells.items(), key=lambda named: bool({"ulysses", "ring"} & {*named[1]})))
     asked = {"steps": steps, "records": stages_of_the_paper(model, pictures)}
     (tmp_path / "cells.json").write_text(json.dumps(asked))
     done = torchrun("tests.probe.two_ranks", tmp_path / "cells.json", tmp_path / "out.json")
@@ -182,7 +187,9 @@ def test_losses_and_states_of_every_stage(model, pictures, tmp_path):
         states_are_as_predicted(found[name]["ranks"], make_cell(**cells[name]), name)
     for name in SHARED:
         assert found[name]["loss"] == pytest.approx(found[name]["alone"], rel=1e-6), name
-        assert [rank["rows"] for rank in found[name]["ranks"]] == [[24, 0], [9, 15]]
+        assert [rank["rows"] for rank in found[name]["ranks"]] == ROWS.get(
+            name, [[24, 0], [9, 15]]
+        )
         assert max(rank["worst"] for rank in found[name]["ranks"]) < 1e-6, name
     for name, files in (("paper-stage-2", None), ("paper-stage-3", "clip.mkv")):
         a_record_of_all(found[name], files)

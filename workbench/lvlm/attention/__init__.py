@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     """Visual embeddings, or those of a system's ``pooling``: the originals and what is left."""
 
 SYSTEMS: "Registry[System]" = Registry("attention system", __name__)
+
+Sharing = Literal["", "rows", "text"]
+"""What ranks that share a sequence each have of it."""
 
 STREAM_OPTIONS = ("fold", "chunk", "skip_last", "tiled")
 """The cell options that only some systems have."""
@@ -77,6 +80,10 @@ class System:
     stacks = True
     """Whether its state has a row for every visual token between the layers, to which features
     of the tower can be added (deepstack)."""
+
+    ring: Sharing = ""
+    """How several ranks share its sequence (``--ring``): each has some ``rows`` of it and sees the
+    keys of all in turn; or each has some visual rows and all ``text``; or not at all."""
 
     settings: Mapping[str, Value] = {}
     """The values of its own settings, by name."""

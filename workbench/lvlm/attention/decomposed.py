@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import Cached, Pairs, System, token_flops
+from workbench.lvlm.attention import Cached, Pairs, Sharing, System, token_flops
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
@@ -202,6 +202,7 @@ class Decomposed(System):
 
     layer_class: type[DecomposedLayer] = DecomposedLayer
     keeps_cache = True
+    ring: Sharing = "text"
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
         return self.layer_class(self, parts, context, place)

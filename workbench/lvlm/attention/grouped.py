@@ -70,6 +70,7 @@ class Grouped(Decomposed):
 
     options = ("skip_last", "tiled")
     keeps_cache = False
+    ring = ""
 
     def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
         if window_bites:

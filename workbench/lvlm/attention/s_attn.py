@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
 from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.context import TILE, Context
-from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.layout import Layout
 from workbench.lvlm.narrow_cache import Narrow
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
@@ -30,9 +29,8 @@ class SAttnLayer(nn.Module):
         self.cache_window, self.kept = parts.window, context.kept_cache()
         cached = SYSTEMS["s_attn"].cached(place, parts.window)
         self.cache_dtype, self.cached = context.cell.cache_dtype, cached.visual + cached.text
-        if context.cell.ulysses > 1:
-            rows = torch.arange(context.layout.length, device=context.device)
-            self.places = context.keep((context.first_row + rows)[None])
+        if context.cell.sharing > 1:
+            self.places = context.keep(context.layout.sequence.to(context.device)[None])
         if context.cell.tiled:
             self.layer.mlp = Tiled(parts.mlp, TILE)
 
@@ -116,11 +114,19 @@ class SAttn(System):
         return (layout.join(visual, text),)
 
     def pairs(self, place: Place, window: int | None) -> Pairs:
-        n = place.layout.length
-        return Pairs(n * n, causal_pairs(n, window))
+        return Pairs(*place.layout.attended(window))
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         return cell.batch * place.layout.length * token_flops(parts)
 
 
-SYSTEMS.add("s_attn", SAttn())
+class Baseline(SAttn):
+    """S-Attn itself. Several ranks can share its sequence, not that of what builds on it."""
+
+    ring = "rows"
+
+    def per_pair(self, parts: "LayerParts", place: Place) -> int:
+        return super().per_pair(parts, place) // place.layout.shared_heads
+
+
+SYSTEMS.add("s_attn", Baseline())

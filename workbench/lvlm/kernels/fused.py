@@ -6,7 +6,7 @@ For a softmax over the union of key sets i, ``lse = logaddexp_i(lse_i)`` and
 gradients of the merged softmax. Working memory is O(rows + keys).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -70,16 +70,16 @@ class _Merged(torch.autograd.Function):
             rows = slice(p.start, p.stop)
             with part(names[1]):
                 seen, seen_lse, seen_saved = backend.forward(
-                    _cut(q_other, p.start, p.stop),
-                    _cut(k_other, 0, p.length),
-                    _cut(v_other, 0, p.length),
+                    rows_of(q_other, p.start, p.stop),
+                    rows_of(k_other, 0, p.length),
+                    rows_of(v_other, 0, p.length),
                     False,
                     scale,
                 )
             saved.append(seen_saved)
             with part("merge"):
                 alpha = torch.sigmoid(seen_lse - lse[:, :, rows]).unsqueeze(-1)
-                mixed = torch.lerp(_wide(out[:, :, rows]), _wide(seen), alpha)
+                mixed = torch.lerp(wide(out[:, :, rows]), wide(seen), alpha)
                 merged_lse = torch.logaddexp(lse[:, :, rows], seen_lse)
                 if p.stop - p.start == q.shape[2]:
                     out, lse = mixed.to(out.dtype), merged_lse
@@ -100,12 +100,12 @@ class _Merged(torch.autograd.Function):
             d_other = None if whole else [torch.zeros_like(t) for t in (q_other, k_other, v_other)]
             for p, seen_saved in zip(prefixes, saved[1:], strict=True):
                 grads = backend.backward(
-                    _cut(grad, p.start, p.stop),
-                    _cut(q_other, p.start, p.stop),
-                    _cut(k_other, 0, p.length),
-                    _cut(v_other, 0, p.length),
-                    _cut(out, p.start, p.stop),
-                    _cut(lse, p.start, p.stop),
+                    rows_of(grad, p.start, p.stop),
+                    rows_of(q_other, p.start, p.stop),
+                    rows_of(k_other, 0, p.length),
+                    rows_of(v_other, 0, p.length),
+                    rows_of(out, p.start, p.stop),
+                    rows_of(lse, p.start, p.stop),
                     seen_saved,
                     False,
                     scale,
@@ -137,8 +137,15 @@ class _Single(torch.autograd.Function):
         return (None, None, None, *backend.backward(grad, q, k, v, out, lse, saved, causal, scale))
 
 
+Across = Callable[[Branch, Branch | None, Sequence[Prefix], Scores], Tensor]
+"""The branch over the other stream, that over the own one if they are merged, prefixes, scores."""
+
+
 class Fused(Kernel):
     """A kernel whose branches run on a fused backend."""
+
+    across: Across | None = None
+    """What serves branches over the other stream instead, where ranks share that (ring)."""
 
     def backend(self, like: Tensor) -> Backend:
         """The backend for tensors like this one; raises Unsupported where there is none."""
@@ -162,12 +169,14 @@ class Fused(Kernel):
         return _Single.apply(backend, scores.causal, scores.scale, *_tensors(branch))
 
     def cross(self, branch: Branch, prefixes: Sequence[Prefix], scores: Scores) -> Tensor:
+        if self.across is not None:
+            return self.across(branch, None, prefixes, scores)
         backend, pieces, row = self.backend(branch.q), [], 0
         for p in prefixes:
             if p.start > row:
                 pieces.append(torch.zeros_like(branch.q[:, :, row : p.start]))
-            q = _cut(branch.q, p.start, p.stop)
-            k, v = _cut(branch.k, 0, p.length), _cut(branch.v, 0, p.length)
+            q = rows_of(branch.q, p.start, p.stop)
+            k, v = rows_of(branch.k, 0, p.length), rows_of(branch.v, 0, p.length)
             pieces.append(_Single.apply(backend, False, scores.scale, q, k, v))
             row = p.stop
         if row < branch.q.shape[2]:
@@ -179,6 +188,8 @@ class Fused(Kernel):
     ) -> Tensor:
         if not prefixes:
             return self.own(own, scores)
+        if self.across is not None:
+            return self.across(other, own, prefixes, scores)
         return _Merged.apply(
             self.backend(own.q),
             tuple(prefixes),
@@ -194,7 +205,7 @@ def _tensors(branch: Branch) -> tuple[Tensor, Tensor, Tensor]:
     return branch.q, branch.k, branch.v
 
 
-def _cut(x: Tensor, start: int, stop: int) -> Tensor:
+def rows_of(x: Tensor, start: int, stop: int) -> Tensor:
     return x if start == 0 and stop == x.shape[2] else x[:, :, start:stop]
 
 
@@ -202,5 +213,5 @@ def _covers(p: Prefix, q: Tensor, k: Tensor) -> bool:
     return p.start == 0 and p.stop == q.shape[2] and p.length == k.shape[2]
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()

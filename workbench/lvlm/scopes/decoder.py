@@ -93,7 +93,7 @@ class Decoder(nn.Module):
         if own is not None and originals.num_visual and cell.scope != "lvlm":
             grids = tuple(TokenGrid(s.length) for s in originals.visual_segments)
             self.pooling = ReducedTokens(own.build(context, width), grids)
-        self.text_rows = context.keep(self.layout.positions(visual=False).to(context.device))
+        self.text_rows = context.keep(self.layout.rows(visual=False).to(context.device))
         if any(place.stacked for place in context.places):
             self.visual_rows = context.keep(self.layout.positions(True).to(context.device))
 

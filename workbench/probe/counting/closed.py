@@ -36,7 +36,7 @@ def hidden_model_flops(workload: Workload) -> int:
     for parts, place, count in workload.layers:
         pairs = system.pairs(place, parts.window)
         per_pair = system.per_pair(parts, place)
-        hidden += count * cell.batch * per_pair * (pairs.dense - pairs.allowed) // cell.ulysses
+        hidden += count * cell.batch * per_pair * (pairs.dense - pairs.allowed)
     return hidden * (3 if cell.pass_ == "train" else 1)
 
 
@@ -44,8 +44,7 @@ def forward_flops(workload: Workload) -> int:
     """The closed form of one forward; a backward without recomputation is twice that."""
     cell = workload.cell
     outside = workload.head_flops + sum(workload.outside_flops.values())
-    # Ranks that share a sequence share the layers' work: rows outside attention, heads inside.
     return outside + sum(
-        count * workload.system.forward_flops(parts, place, cell) // cell.ulysses
+        count * workload.system.forward_flops(parts, place, cell)
         for parts, place, count in workload.layers
     )

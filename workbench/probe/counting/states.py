@@ -202,7 +202,7 @@ def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequenc
         kept = sum(world * share(p.numel, world) for p in parameters if p.numel <= PERSISTENT)
         gathered = min(max(0, sum(p.numel for p in parameters) - kept), MAX_LIVE)
     bucket, copied = (size * min(trained, REDUCE_BUCKET) for size in (item, item))
-    if cell.ulysses > 1 and item < MASTER:
+    if cell.sharing > 1 and item < MASTER:
         # Gradients travel in float32 where a sequence was shared: widened, then interleaved.
         copied *= 2 * MASTER // item
     # Or one gradient that does not fit the bucket, such as a vocabulary's.

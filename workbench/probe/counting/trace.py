@@ -25,6 +25,7 @@ from workbench.lvlm.offload import WATCH
 from workbench.lvlm.optimizer import layer_matrices
 from workbench.lvlm.packed import Packed
 from workbench.lvlm.place import Place
+from workbench.lvlm.ring import ring_bytes
 from workbench.lvlm.scopes.decoder import Run
 from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.probe.counting.allocator import HOST, Allocator, threads_of
@@ -72,7 +73,9 @@ class Trace:
     parameters: tuple[Parameter, ...]
     """Every parameter, in the module's order."""
     all_to_all_bytes: int | None
-    """Sent by one rank to those that share its sequence; None where none does."""
+    """Sent by one rank to those that share its sequence by heads; None where none does."""
+    ring_bytes: int | None
+    """The same to those that share it by rows."""
     kv_cache_bytes: int | None
     """What a prefill leaves and a decode step reads; None for a train pass."""
     idle_windows: tuple[int, ...]
@@ -239,6 +242,9 @@ def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace
         parameters=listed,
         params_by_part=params_by_part(workload, params),
         all_to_all_bytes=all_to_all_bytes(workload.cell, workload.context.dtype.itemsize),
+        ring_bytes=ring_bytes(
+            workload.cell, workload.system, workload.layers, workload.context.dtype.itemsize
+        ),
         kv_cache_bytes=None if workload.cell.pass_ == "train" else workload.kv_cache_bytes,
         idle_windows=idle_windows(workload),
         offload_bytes=timeline.of_kind("offloaded") if workload.cell.offload else None,

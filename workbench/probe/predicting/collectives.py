@@ -6,10 +6,11 @@ the ZeRO paper (arXiv 1910.02054, section 7). A ring of N ranks sends (N - 1)/N 
 or scatters, twice that of what it reduces to all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.lvlm.sharing import copies_text
 from workbench.probe.counting.states import (
     ITEM,
     MASTER,
@@ -20,8 +21,12 @@ from workbench.probe.counting.states import (
     share,
     trained_groups,
 )
+from workbench.probe.counting.trace import Trace
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import Device
+
+AWAITED = ("all_to_all", "text_gather")
+"""What is computed next needs these."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Collectives:
     """Bytes that one rank sends in an iteration, and the rate of its link to the others."""
 
     sent: dict[str, int]
-    """By kind: all_reduce, reduce_scatter, all_gather, all_to_all."""
+    """By kind: all_reduce, reduce_scatter, all_gather; and of ranks that share a sequence:
+    all_to_all, ring, text_gather."""
     rate: float | None
     """Bytes/s in one direction; None where no source states one."""
 
@@ -41,11 +47,13 @@ class Collectives:
     def overlapped_with(self, computing: float | None) -> float | None:
         """Seconds of the iteration.
 
-        An attention waits for its all-to-all; of ZeRO's, all may run beside the computing.
+        An attention waits for its all-to-all, or for other ranks' parts of its text; a step of a
+        ring, and all of ZeRO's, may run beside the computing.
         """
         if computing is None or self.seconds is None or self.rate is None:
             return computing
-        return max(computing + self.sent.get("all_to_all", 0) / self.rate, self.seconds)
+        awaited = sum(self.sent.get(kind, 0) for kind in AWAITED)
+        return max(computing + awaited / self.rate, self.seconds)
 
     def document(self) -> dict[str, Any]:
         """For the record's details."""
@@ -53,31 +61,40 @@ class Collectives:
 
 
 def collectives(
-    cell: Cell, parameters: Sequence[Parameter], all_to_all: int | None, target: Device
+    cell: Cell, parameters: Sequence[Parameter], shared: Mapping[str, int], target: Device
 ) -> tuple[Collectives | None, list[str]]:
-    """What the cell's ranks exchange on a device, and what is to be said of it."""
+    """What the cell's ranks exchange on a device, and what is to be said of it.
+
+    ``shared`` is what those send that share a sequence, by kind.
+    """
     if cell.world_size == 1:
         return None, []
-    sent = sent_bytes(cell, parameters)
-    if all_to_all is not None:
-        sent["all_to_all"] = all_to_all
+    sent = {**sent_bytes(cell, parameters), **shared}
     found = Collectives(sent, target.link_bandwidth_bytes_per_s)
     if found.rate is None:
         reason = target.sources["link_bandwidth_bytes_per_s"]
         return found, [f"communication: collectives take no time in time_s: {reason}"]
+    also = "and a ring's steps " if "ring" in sent else ""
     said = (
         f"communication: {found.seconds:.3g} s by rings on links of {found.rate / 1e9:g} GB/s "
-        "between the cards of one machine; ZeRO's are assumed to run beside the computing, and a "
-        "network between machines is slower"
+        f"between the cards of one machine; ZeRO's {also}are assumed to run beside the computing, "
+        "and a network between machines is slower"
     )
     return found, [said]
+
+
+def shared_bytes(cell: Cell, traced: Trace) -> dict[str, int]:
+    """What one rank sends in an iteration to those that share its sequence, by kind."""
+    ring = "text_gather" if copies_text(cell) else "ring"
+    found = {"all_to_all": traced.all_to_all_bytes, ring: traced.ring_bytes}
+    return {kind: size for kind, size in found.items() if size is not None}
 
 
 def sent_bytes(cell: Cell, parameters: Sequence[Parameter]) -> dict[str, int]:
     """What ZeRO's collectives make one rank send in an iteration, by kind."""
     world, item, num_microbatches = cell.world_size, ITEM[cell.dtype], cell.accumulate
     # ``seq_parallel_communication_data_type``: gradients travel in float32.
-    reduced = MASTER if cell.ulysses > 1 else item
+    reduced = MASTER if cell.sharing > 1 else item
     groups = trained_groups(parameters)
     trained = sum(map(sum, groups))
     if cell.zero < 3:

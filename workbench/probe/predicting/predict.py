@@ -17,7 +17,7 @@ from workbench.probe.counting.allocator import Allocator, allocator_of, assumpti
 from workbench.probe.counting.states import States, check_states
 from workbench.probe.counting.trace import Trace, saved_bytes, trace
 from workbench.probe.machine.environment import environment
-from workbench.probe.predicting.collectives import collectives
+from workbench.probe.predicting.collectives import collectives, shared_bytes
 from workbench.probe.predicting.deepspeed_estimate import compare_with_deepspeed
 from workbench.probe.predicting.emulation import check_emulation, left_out
 from workbench.probe.predicting.footprint import (
@@ -104,7 +104,7 @@ def predict(
     ]
     shared = None
     if emulate is None:
-        shared, said = collectives(cell, traced.parameters, traced.all_to_all_bytes, target)
+        shared, said = collectives(cell, traced.parameters, shared_bytes(cell, traced), target)
         flags += said
     if shared is not None:
         seconds = shared.overlapped_with(seconds)
@@ -223,7 +223,7 @@ def _traced(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trac
 
     Not that of files, which may be others by then.
     """
-    if pictures is not None or cell.ulysses > 1 or cell.model not in MODELS:
+    if pictures is not None or cell.sharing > 1 or cell.model not in MODELS:
         return trace(cell, allocator, pieces=True, pictures=pictures)
     return _kept(cell.replace(**UNSHARED), allocator)
 
@@ -301,6 +301,7 @@ def counts(traced: Trace) -> dict[str, int | float | None]:
             if traced.all_to_all_bytes is None
             else {"all_to_all_bytes": traced.all_to_all_bytes}
         ),
+        **({} if traced.ring_bytes is None else {"ring_bytes": traced.ring_bytes}),
         **({} if traced.kv_cache_bytes is None else {"kv_cache_bytes": traced.kv_cache_bytes}),
     }
 

@@ -10,6 +10,6 @@ def throughput(cell: Cell, seconds: float | int | None) -> dict[str, int | float
     """
     if not seconds:
         return {"samples_per_s": None, "tokens_per_s": None}
-    samples = cell.batch * cell.accumulate * cell.world_size // cell.ulysses
+    samples = cell.batch * cell.accumulate * cell.world_size // cell.sharing
     rate = samples / seconds
     return {"samples_per_s": rate, "tokens_per_s": rate * (cell.num_visual + cell.num_text)}

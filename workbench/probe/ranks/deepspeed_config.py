@@ -29,8 +29,8 @@ def engine_config(cell: Cell, parameters: Sequence[Parameter]) -> Config:
     if cell.offload_optimizer:
         # torch's own AdamW steps on the host: deepspeed's would have to be compiled.
         config["zero_force_ds_cpu_optimizer"] = False
-    if cell.ulysses > 1:
-        config["sequence_parallel_size"] = cell.ulysses
+    if cell.sharing > 1:
+        config["sequence_parallel_size"] = cell.sharing
     return config
 
 

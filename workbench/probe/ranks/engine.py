@@ -12,7 +12,7 @@ from torch import Tensor, cuda
 from workbench.lvlm.build import Checkpointed, Workload
 from workbench.lvlm.loss import IGNORED
 from workbench.lvlm.scopes.decoder import Run
-from workbench.lvlm.ulysses import meeting
+from workbench.lvlm.sharing import meeting
 from workbench.probe.counting.closed import forward_flops
 from workbench.probe.counting.trace import parameters_of
 from workbench.probe.counting.tracker import storage_bytes
@@ -43,11 +43,14 @@ def own_samples(workload: Workload, rank: int) -> None:
 
     Random visual inputs and random text; what files show, every sample shows.
     """
-    torch.manual_seed(1 + rank // workload.cell.ulysses)
+    seed = 1 + rank // workload.cell.sharing
+    torch.manual_seed(seed)
     visual, *text = workload.inputs
     shown = workload.context.pictures
     if shown is None or not shown.has_files:
         visual.data.normal_()
+    if workload.cell.ring > 1:
+        torch.manual_seed(seed)  # Ranks with other numbers of visual rows have the same text.
     for ids in text:
         if ids.is_floating_point():  # What a reducer reads beside the embeddings.
             ids.normal_()
@@ -84,7 +87,7 @@ class Rank:
         self.engine, self.optimizer, *_ = deepspeed.initialize(
             model=workload.module,
             optimizer=optimizer,
-            mpu=meeting(self.cell.ulysses) if self.cell.ulysses > 1 else None,
+            mpu=meeting(self.cell.sharing) if self.cell.sharing > 1 else None,
             config=engine_config(self.cell, parameters_of(workload)),
         )
 
