@@ -18,6 +18,7 @@ from workbench.dashboard.plan import (
     certainty,
     cost,
     fits,
+    generation,
     larger_cards,
     peak_of,
     predicted,
@@ -30,6 +31,7 @@ from workbench.report.view import prepared
 from workbench.store import Store
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.errors import Failure
+from workbench.vocabulary.units import quantity
 
 CARD = "h100-80gb"
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from workbench.cli import main; main()"
@@ -67,7 +69,25 @@ def test_it_answers_as_the_commands_do(predictor: Predictor) -> None:
         ({"do": "predict", "cell": {"num_visual": 1}, "device": "abacus"}, "abacus"),
         ({"do": "predict", "cell": {"num_visual": 1, "kernel": "x"}, "device": CARD}, "'x'"),
         ({"do": "limit", "cell": [], "device": CARD}, "an object"),
-        ({"do": "exec", "cell": "import os"}, "one of predict, limit, unit, names"),
+        ({"do": "exec", "cell": "import os"}, "one of predict, limit, batch, fields, unit, names"),
+        (
+            {
+                "do": "predict",
+                "cell": {"num_visual": 1, "scope": "lvlm"},
+                "device": CARD,
+                "pictures": {"images": ["/etc/passwd"]},
+            },
+            "'pictures' has a resolution",
+        ),
+        (
+            {
+                "do": "fields",
+                "cell": {"num_visual": 1, "scope": "lvlm"},
+                "device": CARD,
+                "pictures": {"resolution": "0x9"},
+            },
+            "resolution '0x9'",
+        ),
     ],
 )
 def test_a_wrong_question_is_one_line(predictor: Predictor, question: dict, said: str) -> None:
@@ -82,6 +102,54 @@ def test_what_a_time_is_worth_is_said_beside_it(predictor: Predictor) -> None:
     (first, *_) = certainty(answer["flags"])
     assert first.startswith("calibrated: h100-80gb")
     assert "held-out error of training step" in first
+
+
+LORA_ON_24_GB = {
+    "model": "qwen3-vl-8b",
+    "scope": "lvlm",
+    "pass": "train",
+    "num_text": 400,
+    "logits": "text",
+    "checkpoint": True,
+    "lora": "r=16",
+}
+
+
+def test_four_images_with_lora_on_a_card_of_24_gb(predictor: Predictor) -> None:
+    """The tower sees 1280x720 as it is: 880 tokens an image."""
+    shown = {"resolution": "1280x720", "count": 4}
+    question = {"device": "rtx-4090-24gb", "pictures": shown}
+    cell: dict[str, object] = {**LORA_ON_24_GB, "num_visual": 1}
+    fields = predictor.ask({"do": "fields", "cell": cell, **question})
+    assert fields == {"num_visual": 4 * 880, "layout": "V,T"}
+    found = {
+        dtype: predictor.ask(
+            {
+                "do": "predict",
+                "cell": {**cell, **fields, "weights_dtype": dtype, "optimizer": "adamw8bit"},
+                **question,
+            }
+        )
+        for dtype in (None, "int4")
+    }
+    assert found["int4"]["status"] == "ok"
+    weights = [each["metrics"]["weight_bytes"] for each in found.values()]
+    assert weights[0] - weights[1] > 9e9
+    assert found[None]["details"]["pictures_asked"] == shown
+
+
+def test_the_first_token_and_those_after_it(ask: Ask) -> None:
+    fields = {"num_visual": 7_290, "num_text": 64, "scope": "lvlm", "logits": "text"}
+    cell = make_cell(model="llama-3.2-1b", cache=True, **fields)
+    prefill = ask("predict", cell)
+    line = generation(cell, prefill, ask)
+    assert line.startswith(f"First token after {quantity(prefill['metrics']['time_s'], 's')}")
+    assert " (tower " in line
+    step = ask("predict", cell.replace(pass_="decode", cache=False, logits="all"))
+    assert f"then {quantity(step['metrics']['time_s'], 's')} a token" in line
+    assert "such contexts fits" in line
+    packed = cell.replace(weights_dtype="int8")
+    assert "time a token: " in generation(packed, ask("predict", packed), ask)
 
 
 def test_without_torch_it_says_so() -> None:
@@ -208,6 +276,28 @@ def test_a_tower_sees_whole_images(stores: Path, monkeypatch: pytest.MonkeyPatch
     assert "held-out error" in words(test) or "was held out" in words(test)
     assert "rounded up from 1,000 to 2 whole images of 729" in words(test)
     assert "cannot run" not in words(test)
+
+
+def test_lora_on_one_card_is_a_few_choices(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = {
+        "model": "qwen3-vl-8b",
+        "device": "rtx-4090-24gb",
+        "pass": "train",
+        "look_at": "images",
+        "images": "4",
+        "resolution": "1280x720",
+        "vision": "qwen3-vl",
+        "tower": "true",
+        "cards": "1",
+        "lora": "true",
+        "weights_dtype": "int4",
+        "attentions": "S-Attn",
+        "kernel": "sdpa",
+    }
+    test = page("planner", stores, monkeypatch, **link)
+    assert not test.exception
+    assert "3,520 visual tokens: 4 images" in words(test)
+    assert "S-Attn · sdpa is the fastest that fits" in words(test)
 
 
 def test_no_folder_of_stores_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

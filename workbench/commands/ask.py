@@ -15,6 +15,8 @@ FIRST = {
     "cell": {"num_visual": 1, "scope": "decoder", "pass": "train", "checkpoint": True},
     "device": "h100-80gb",
 }
+SHOWN = {"resolution", "count", "frames", "fps", "min_pixels", "max_pixels"}
+"""What a question may say of its pictures."""
 MAX_LINE = 100_000
 """Bytes of a question: a cell is a few hundred."""
 
@@ -23,7 +25,9 @@ def ask() -> None:
     """Answer questions, one JSON document a line: predict and limit of cells, names.
 
     A question is {"do": "predict" or "limit", "cell": {…}, "device": NAME}, {"do": "unit", …}, of
-    which |V| has to be a multiple in such a cell, or {"do": "names"}; its answer is the document
+    which |V| has to be a multiple in such a cell, {"do": "batch", …}, the largest that fits,
+    {"do": "fields", …, "pictures": {…}}, what images of a size are, or {"do": "names"}; with
+    "pictures" a prediction shows images of that size. The answer is the document
     of that command, or {"error": LINE}. It ends with its input.
     """
     import workbench.probe.predicting.limit  # noqa: F401  Loaded before a question waits for it.
@@ -103,7 +107,36 @@ def _cell(question: dict[str, Any]) -> tuple[Any, str]:
 def _predict(question: dict[str, Any]) -> dict[str, Any]:
     from workbench.probe.predicting.predict import predict
 
-    return predict(*_cell(question)).document()
+    return predict(*_cell(question), pictures=_pictures(question)).document()
+
+
+def _pictures(question: dict[str, Any]) -> Any:
+    """What the question's cell shows, by size: no file is read for a question."""
+    from workbench.vocabulary.pictures import make_pictures
+
+    asked = question.get("pictures")
+    if asked is None:
+        return None
+    if not isinstance(asked, dict) or not {"resolution"} <= set(asked) <= SHOWN:
+        raise RequestError(f"question: 'pictures' has a resolution, of {', '.join(sorted(SHOWN))}")
+    return make_pictures(**asked)
+
+
+def _fields(question: dict[str, Any]) -> dict[str, Any]:
+    from workbench.lvlm.pictures import fields_of
+
+    cell, _ = _cell(question)
+    shown = _pictures(question)
+    if shown is None:
+        raise RequestError("question: 'fields' needs pictures")
+    return fields_of(cell.model, shown, cell.layout, cell.tower)
+
+
+def _batch(question: dict[str, Any]) -> dict[str, Any]:
+    from workbench.probe.predicting.solve import Question, solved
+
+    cell, device = _cell(question)
+    return solved(cell, device, Question("batch", num_visual=cell.num_visual))
 
 
 def _limit(question: dict[str, Any]) -> dict[str, Any]:
@@ -122,13 +155,21 @@ def _names(_: dict[str, Any]) -> dict[str, Any]:
     from workbench.lvlm.attention import SYSTEMS
     from workbench.lvlm.kernels import KERNELS
     from workbench.lvlm.models import MODELS
+    from workbench.lvlm.optimizers import OPTIMIZERS
 
-    return {"models": list(MODELS), "attentions": list(SYSTEMS), "kernels": list(KERNELS)}
+    return {
+        "models": list(MODELS),
+        "attentions": list(SYSTEMS),
+        "kernels": list(KERNELS),
+        "optimizers": list(OPTIMIZERS),
+    }
 
 
 _ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "predict": _predict,
     "limit": _limit,
+    "batch": _batch,
+    "fields": _fields,
     "unit": _unit,
     "names": _names,
 }

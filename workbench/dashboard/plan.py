@@ -103,6 +103,46 @@ def _changes(cell: Cell) -> Iterator[tuple[str, dict[str, Any]]]:
         yield words, {"zero": stage, "offload_optimizer": True}
 
 
+def generation(cell: Cell, answer: Answer, ask: Ask) -> str:
+    """Of a prefill or a decode step and its prediction: the time to the first token, that of each
+    token after it, and the batch that fits with such contexts; a line.
+    """
+    first = answer if cell.pass_ == "forward" else _asked(cell, ask, "forward")
+    step = answer if cell.pass_ == "decode" else _asked(cell, ask, "decode")
+    words = []
+    seconds = first.get("metrics", {}).get("time_s")
+    if seconds is not None:
+        parts = first["details"].get("parts", {})
+        before = sum(parts[part].get("time_s", 0.0) for part in parts if part != "decoder")
+        split = f" (tower {quantity(before, 's')}, then the prefill)" if before else ""
+        words.append(f"First token after {quantity(seconds, 's')}{split}")
+    each = step.get("metrics", {}).get("time_s")
+    if each is not None:
+        words.append(f"then {quantity(each, 's')} a token")
+    elif step.get("error"):
+        words.append(f"time a token: {step['error']}")
+    runs = step.get("status") in ("ok", "oom")
+    batch = ask("batch", _step(cell).replace(batch=1)) if runs else {}
+    if batch.get("max_batch") is not None:
+        words.append(f"a decode batch of {batch['max_batch']:,} such contexts fits")
+    elif batch:
+        words.append(str(batch.get("error", "not one such context fits while tokens are decoded")))
+    return "; ".join(words) or "Times are not known for this card"
+
+
+def _step(cell: Cell) -> Cell:
+    """One decoded token after the cell's tokens."""
+    return cell.replace(pass_="decode", cache=False, tiled=False, logits="all")
+
+
+def _asked(cell: Cell, ask: Ask, pass_: str) -> Answer:
+    try:
+        own = cell.replace(pass_="forward", logits="text") if pass_ == "forward" else _step(cell)
+    except ValueError as error:
+        return {"error": " ".join(str(error).split())}
+    return ask("predict", own)
+
+
 def fits(answer: Answer) -> bool:
     """Whether a prediction fits its device."""
     return answer.get("status") == "ok"
@@ -131,7 +171,8 @@ def sharded(cell: Cell, ask: Ask) -> Remedy | None:
 
 
 def _shards(cell: Cell) -> bool:
-    return cell.pass_ == "train" and cell.scope != "layer"
+    plain = cell.weights_dtype is None and cell.optimizer == "adamw"
+    return plain and cell.pass_ == "train" and cell.scope != "layer"
 
 
 def _most(cell: Cell) -> Cell:

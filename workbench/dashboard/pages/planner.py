@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
 from workbench.analysis import attention_name
 from workbench.dashboard.controls import one
+from workbench.dashboard.options import choose_options
 from workbench.dashboard.plan import (
     FUSED,
     Answer,
@@ -22,6 +23,7 @@ from workbench.dashboard.plan import (
     certainty,
     cost,
     fits,
+    generation,
     peak_of,
     predicted,
     systems,
@@ -54,10 +56,15 @@ def _predictors() -> Predictors:
     return Predictors()
 
 
-def _ask(predictors: Predictors, device: str, do: str, cell: Cell) -> Answer:
+def _ask(
+    predictors: Predictors, device: str, shown: dict[str, Any] | None, do: str, cell: Cell
+) -> Answer:
+    """``shown`` are the sizes that a tower sees, which a limit, being of all |V|, has none of."""
     fields = cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     fields["num_visual"] = 1 if do == "limit" else cell.num_visual
-    return predictors.ask({"do": do, "cell": fields, "device": device})
+    sees = shown is not None and cell.scope == "lvlm" and cell.pass_ != "decode"
+    pictures = {"pictures": shown} if sees and do in ("predict", "fields") else {}
+    return predictors.ask({"do": do, "cell": fields, "device": device, **pictures})
 
 
 def render() -> None:
@@ -75,9 +82,13 @@ def render() -> None:
     chosen = _choose(names)
     if chosen is None:
         return
-    cell, device, price, seen, picked = chosen
-    ask = partial(_ask, _predictors(), device)
-    cell, rounded = _whole_images(cell, ask)
+    cell, device, price, seen, picked, shown = chosen
+    ask = partial(_ask, _predictors(), device, shown)
+    try:
+        cell, rounded = _seen_by_tower(cell, shown, ask)
+    except (Failure, RequestError) as error:
+        st.error(markdown(error))
+        return
     place = "one card" if cell.world_size == 1 else f"each of {cell.world_size:,} cards"
     st.markdown(
         markdown(
@@ -94,7 +105,19 @@ def render() -> None:
         st.error(markdown(error))
 
 
-def _choose(names: Answer) -> tuple[Cell, str, Price | None, Eye, list[System]] | None:
+class Chosen(NamedTuple):
+    """What the controls say."""
+
+    cell: Cell
+    device: str
+    price: Price | None
+    seen: Eye
+    systems: list[System]
+    shown: dict[str, Any] | None
+    """The size of the images and their number; None where no images were chosen."""
+
+
+def _choose(names: Answer) -> Chosen | None:
     """The controls and what they ask for; None, with its line, where that is impossible."""
     first, second, third = st.columns(3, gap="medium")
     with first:
@@ -112,7 +135,7 @@ def _choose(names: Answer) -> tuple[Cell, str, Price | None, Eye, list[System]] 
         count = _amount(given)
         seen = eye(str(model), with_fps=given == "video")
     with third:
-        options = _options(pass_)
+        options = choose_options(pass_, names)
         price = _price()
     attentions = sorted(names["attentions"], key=lambda n: (n != "s_attn", n))
     picked = st.pills(
@@ -147,12 +170,16 @@ def _choose(names: Answer) -> tuple[Cell, str, Price | None, Eye, list[System]] 
             num_visual=visual,
             **{"pass": pass_},
             **options,
-            logits="text" if pass_ == "train" else "all",
+            logits="all" if pass_ == "decode" else "text",
         )
     except RequestError as error:
         st.error(markdown(error))
         return None
-    return cell, str(device), price, seen, systems(list(picked or FIRST_SYSTEMS), str(kernel))
+    columns = systems(list(picked or FIRST_SYSTEMS), str(kernel))
+    shown = None
+    if given == "images":
+        shown = {"resolution": f"{seen.width}x{seen.height}", "count": int(count)}
+    return Chosen(cell, str(device), price, seen, columns, shown)
 
 
 def _price() -> Price | None:
@@ -176,6 +203,22 @@ def _price() -> Price | None:
     if amount is not None and not currency:
         st.caption("Give the currency too, and costs are shown.")
     return Price(amount, currency) if amount is not None and currency else None
+
+
+def _seen_by_tower(cell: Cell, shown: dict[str, Any] | None, ask: Ask) -> tuple[Cell, str]:
+    """The cell with the tokens that its tower makes of what is shown, and that in words.
+
+    Raises RequestError where the tower does not take such images.
+    """
+    if cell.scope != "lvlm" or shown is None or cell.pass_ == "decode":
+        return _whole_images(cell, ask)
+    found = ask("fields", cell)
+    if "error" in found:
+        raise RequestError(str(found["error"]))
+    own = cell.replace(num_visual=found["num_visual"], layout=found["layout"])
+    if own.num_visual == cell.num_visual:
+        return own, ""
+    return own, f" The model's own tower makes {own.num_visual:,} tokens of them."
 
 
 def _whole_images(cell: Cell, ask: Ask) -> tuple[Cell, str]:
@@ -209,35 +252,6 @@ def _amount(given: str) -> float:
     return st.number_input(
         "Visual tokens |V|", 0, MAX_TOKENS, 74_000, key="visual", bind="query-params"
     )
-
-
-def _options(pass_: str) -> dict[str, Any]:
-    left, right = st.columns(2)
-    with left:
-        batch = st.number_input("Batch", 1, 4096, 1, key="batch", bind="query-params")
-        text = st.number_input(
-            "Text tokens |T|", 1, 1_000_000, 400, key="text", bind="query-params"
-        )
-    found: dict[str, Any] = {"scope": "decoder", "batch": int(batch), "num_text": int(text)}
-    with right:
-        tower = st.toggle(
-            "Tower too",
-            key="tower",
-            bind="query-params",
-            help="Scope lvlm: SigLIP, the adapter and the decoder",
-        )
-        if tower:
-            found["scope"] = "lvlm"
-        if pass_ == "train":
-            found["checkpoint"] = st.toggle(
-                "Checkpointing", True, key="checkpoint", bind="query-params"
-            )
-            zero = st.selectbox(
-                "ZeRO stage", (0, 1, 2, 3), index=3, key="zero", bind="query-params"
-            )
-            gpus = st.number_input("Cards", 1, 1_000_000, 32, key="cards", bind="query-params")
-            found |= {"zero": int(zero or 0), "world_size": int(gpus)}
-    return found
 
 
 def _side_by_side(
@@ -299,9 +313,16 @@ def _draw(
             st.markdown("**To make it fit**")
             for line in advice(own, found, ask):
                 st.markdown(f"- {line}")
-    for (own, place), limit in zip(runs, limits, strict=True):
+    served = [
+        pool.submit(generation, own, found, ask) if own.pass_ != "train" else None
+        for own, found, *_ in shown
+        if found.get("status") in ("ok", "oom")
+    ]
+    for (own, place), limit, serving in zip(runs, limits, served, strict=True):
         with place:
             _largest(limit.result(), seen)
+            if serving is not None:
+                st.markdown(markdown(serving.result()))
             _measured(held, own, device)
 
 
