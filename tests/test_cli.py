@@ -12,6 +12,7 @@ import pytest
 from tests.small import small_model
 from workbench import __version__, cli
 from workbench.commands.options import cell_options, give_all_options
+from workbench.commands.show import fitted
 from workbench.store import Store
 from workbench.vocabulary.cell import FIELDS, make_cell
 from workbench.vocabulary.metrics import METRICS
@@ -450,3 +451,33 @@ def test_an_error_that_was_measured_elsewhere_is_not_claimed(
     first = Answer(capsys, "predict", "--visual", 1024, *words).out.splitlines()[0]
     assert f"an iteration, extrapolated: {reason}" in first
     assert "measured error" not in first
+
+
+@pytest.mark.parametrize(
+    ("widths", "most", "found"),
+    [([3, 4], 9, [3, 4]), ([30, 4], 20, [14, 4]), ([20, 20], 30, [14, 14]), ([40, 40], 5, [6, 6])],
+)
+def test_the_widest_columns_give_way_to_the_terminal(
+    widths: list[int], most: int, found: list[int]
+) -> None:
+    assert fitted(widths, most) == found
+
+
+def test_devices_are_listed_in_human_units(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(capsys, "list", "devices")
+    assert "989.4 TFLOP/s" in answer.out
+    assert "78.45 GiB" in answer.out
+    whole = Answer(capsys, "list", "devices", "--json")
+    assert json.loads(whole.out)[0]["capacity_bytes"] == 84_235_046_093
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    words = {"COMP_WORDS": "workbench predict --vis", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("workbench")],
+        env={**os.environ, **words, "_WORKBENCH_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["--visual", "--visual-positions"]

@@ -22,6 +22,7 @@ from workbench.commands.compare_systems import compare_systems
 from workbench.commands.jobs import jobs
 from workbench.commands.limits import limit
 from workbench.commands.options import give_all_options, give_options
+from workbench.commands.schema import schema
 from workbench.commands.tokens import tokens
 from workbench.commands.validate import validate
 from workbench.inputs.files import shown
@@ -40,7 +41,7 @@ USAGE: Any = typer.BadParameter.__mro__[1]
 app = typer.Typer(
     name="workbench",
     epilog=EPILOG,
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -79,6 +80,7 @@ app.command(name="list")(machine.list_)
 app.command()(calibrate)
 app.command()(validate)
 app.command()(tokens)
+app.command()(schema)
 app.command()(machine.doctor)
 
 

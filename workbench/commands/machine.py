@@ -92,13 +92,24 @@ def list_(
     if json_:
         show.emit(rows)
     elif rows:
-        words = ((_word(value) for value in row.values()) for row in rows)
-        show.table([name.replace("_", " ") for name in rows[0]], [tuple(row) for row in words])
+        head = [HEADS.get(name, name.replace("_", " ")) for name in rows[0]]
+        show.table(head, [tuple(_word(*each) for each in row.items()) for row in rows])
 
 
-def _word(value: Any) -> str:
+UNITS = {"bfloat16_flops": "FLOP/s", "bandwidth_bytes_per_s": "B/s", "capacity_bytes": "B"}
+"""Columns of numbers that are told in human units; --json has them whole."""
+HEADS = {
+    "bfloat16_flops": "bfloat16",
+    "bandwidth_bytes_per_s": "bandwidth",
+    "capacity_bytes": "capacity",
+}
+
+
+def _word(name: str, value: Any) -> str:
     if value is None:
         return "n/a"
+    if name in UNITS:
+        return show.amount(value, UNITS[name])
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

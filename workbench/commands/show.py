@@ -1,6 +1,7 @@
 """What commands print: results on standard output, everything else on standard error."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from workbench.commands.answer import answer
 if TYPE_CHECKING:
     from workbench.vocabulary.record import Record
 
+NARROWEST = 6
+"""Characters of a column that gives way."""
 # Metrics that every result names, with null where it has none.
 _ALWAYS = ("flops", "flops_causal", "model_flops", "params", "peak_bytes", "time_s")
 
@@ -51,11 +54,26 @@ def emit(document: Any) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns with a heading."""
+    """Aligned columns with a heading; on a terminal no wider than it is."""
     lines = [tuple(head), *(tuple(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if sys.stdout.isatty():
+        widths = fitted(widths, shutil.get_terminal_size().columns)
     form = "  ".join(f"{{:<{width}}}" for width in widths)
-    print("\n".join(form.format(*line).rstrip() for line in lines))
+    for line in lines:
+        cut = (
+            word if len(word) <= width else f"{word[: width - 1]}…"
+            for word, width in zip(line, widths, strict=True)
+        )
+        print(form.format(*cut).rstrip())
+
+
+def fitted(widths: Sequence[int], most: int) -> list[int]:
+    """Widths of columns, two apart, within ``most``: the widest give way first, down to 6."""
+    found = list(widths)
+    while sum(found) + 2 * (len(found) - 1) > most and max(found) > NARROWEST:
+        found[found.index(max(found))] -= 1
+    return found
 
 
 def amount(value: float | None, unit: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workbench.vocabulary.errors import RequestError
 
-ANSWER_S = 5.0
+ANSWER_S = 2.0
 """Seconds for the hub's first answer, the look-up of its name included; the client's own
 HF_HUB_ETAG_TIMEOUT, where it is set, counts instead."""
 SILENT_S = 60.0

@@ -4,7 +4,9 @@ import math
 import re
 from decimal import Decimal
 
-_COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(?:([kKMG])|[eE]\+?([0-9]{1,2}))")
+COUNT_PATTERN = r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(?:([kKMG])|[eE]\+?([0-9]{1,2}))"
+"""A whole number in short."""
+_COUNT = re.compile(COUNT_PATTERN)
 _TIMES = {"k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 SHORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
