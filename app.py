@@ -3,29 +3,30 @@
 Streamlit imports this file for ``app``, the server, and runs it as a script for every reader.
 """
 
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from starlette.middleware import Middleware
 
-from workbench import dashboard
-from workbench.dashboard import shell
+from workbench import aspects, dashboard
+from workbench.dashboard import plain, shell
 from workbench.dashboard.guard import LocalOnly
-from workbench.dashboard.pages import (
-    compare,
-    memory,
-    overview,
-    planner,
-    roofline,
-    runs,
-    scaling,
-    spent,
-    thresholds,
-    validation,
-)
+from workbench.dashboard.pages import compare, overview, planner, runs
 
 # A named icon would be fetched from outside; a file of our own is not.
 ICON = Path(dashboard.__file__).with_name("icon.svg")
+
+
+def of_aspect(name: str, aspect: aspects.Aspect) -> Any:
+    """The page of an aspect: its own, or else what the report says of it."""
+    own = f"workbench.dashboard.pages.{name}"
+    render = import_module(own).render if find_spec(own) else partial(plain.draw, name, aspect)
+    icon = f":material/{aspect.icon}:"
+    return st.Page(render, title=aspect.page, icon=icon, url_path=name)
 
 
 def draw() -> None:
@@ -33,22 +34,7 @@ def draw() -> None:
     st.set_page_config(page_title="Visual-token workbench", page_icon=ICON, layout="wide")
     pages = [
         st.Page(overview.render, title="Overview", icon=":material/dashboard:", default=True),
-        st.Page(scaling.render, title="Scaling", icon=":material/show_chart:", url_path="scaling"),
-        st.Page(
-            thresholds.render,
-            title="Thresholds",
-            icon=":material/vertical_align_top:",
-            url_path="thresholds",
-        ),
-        st.Page(memory.render, title="Memory", icon=":material/memory:", url_path="memory"),
-        st.Page(roofline.render, title="Roofline", icon=":material/roofing:", url_path="roofline"),
-        st.Page(
-            validation.render,
-            title="Validation",
-            icon=":material/fact_check:",
-            url_path="validation",
-        ),
-        st.Page(spent.render, title="Time", icon=":material/timer:", url_path="time"),
+        *(of_aspect(name, aspect) for name, aspect in aspects.in_order()),
         st.Page(planner.render, title="Planner", icon=":material/calculate:", url_path="planner"),
         st.Page(
             compare.render, title="Compare", icon=":material/compare_arrows:", url_path="compare"

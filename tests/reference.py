@@ -21,12 +21,12 @@ from workbench.analysis import fit
 from workbench.figures import LIGHT, SCALING_METRICS, scaling
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.report.images import browser
-from workbench.report.material import gather
-from workbench.report.published import D_ATTN, S_ATTN, SPEED_RATIO, VISUAL_RATIO
 from workbench.report.write import write_report
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate
 from workbench.sweep.calibration_transfer import carried
+from workbench.telling.material import gather
+from workbench.telling.published import D_ATTN, S_ATTN, SPEED_RATIO, VISUAL_RATIO
 from workbench.vocabulary.calibration import PACKAGED, Calibration
 from workbench.vocabulary.calibration_parts import Way
 from workbench.vocabulary.cell import Cell, make_cell

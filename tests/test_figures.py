@@ -21,8 +21,8 @@ from workbench.figures import (
     scaling,
 )
 from workbench.figures.hover import hover
-from workbench.report.view import all_looks, prepared
 from workbench.store import Store
+from workbench.telling.view import all_looks, prepared
 
 GIB = 2.0**30
 

@@ -27,10 +27,11 @@ from workbench.figures import (
     spent,
     thresholds,
 )
-from workbench.report.ceilings import ceilings
-from workbench.report.spent import spent_of
-from workbench.report.validation import both_sources
-from workbench.report.view import (
+from workbench.store import RunInfo, Store
+from workbench.telling.ceilings import ceilings
+from workbench.telling.spent import spent_of
+from workbench.telling.validation import both_sources
+from workbench.telling.view import (
     CAPACITIES,
     Details,
     all_looks,
@@ -40,7 +41,6 @@ from workbench.report.view import (
     newest_of_each,
     prepared,
 )
-from workbench.store import RunInfo, Store
 
 GIB = 2.0**30
 

@@ -227,7 +227,7 @@ def plot(
         raise RequestError(
             f"data of type {kind}: a store, its path or rows of its frame are right"
         )
-    from workbench.report.view import CAPACITIES
+    from workbench.telling.view import CAPACITIES
 
     frame = data.frame(details=CAPACITIES)
     return figure_over_visual(frame, data.runs(), names, log, dark)

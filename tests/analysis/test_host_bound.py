@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from workbench.analysis import depends_on_time, fit, headline, host_bound
+from workbench.aspects.seconds import _seconds
 from workbench.figures import LIGHT, looks, scaling
-from workbench.report.blocks.seconds import _seconds
 from workbench.store import Store
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.metrics import METRICS

@@ -17,8 +17,8 @@ from workbench.analysis import (
     series_name,
 )
 from workbench.analysis.series import LINE, SYSTEM, with_series
-from workbench.report.words import setting
 from workbench.store import Store
+from workbench.telling.words import setting
 from workbench.vocabulary.cell import FIELDS, make_cell
 from workbench.vocabulary.record import Record, Status
 

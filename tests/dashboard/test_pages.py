@@ -6,19 +6,24 @@ import sqlite3
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from textwrap import dedent
 
 import pytest
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from tests import golden
+from workbench.aspects import ASPECTS
 from workbench.cli import app
+from workbench.commands.options import give_all_options
 from workbench.dashboard import pages
 from workbench.dashboard.pages.runs import repeats
 from workbench.dashboard.shell import opened
 from workbench.store import Store
+from workbench.telling.text import markdown
 from workbench.vocabulary.cell import FIELDS, field_label
 
+give_all_options()
 APP = Path(__file__).resolve().parents[2] / "app.py"
 PAGES = sorted(found.name for found in iter_modules(pages.__path__))
 WITHOUT_STORE = ("planner",)
@@ -262,6 +267,25 @@ def test_the_entry_draws_its_first_page(stores: Path, monkeypatch: pytest.Monkey
 
 
 def test_every_page_is_in_the_navigation() -> None:
+    """By its name, or as the page of the aspect that has its name."""
     source = APP.read_text(encoding="utf-8")
     for name in PAGES:
-        assert f"{name}.render" in source
+        assert name in ASPECTS or f"{name}.render" in source
+
+
+def test_an_aspect_without_a_page_of_its_own_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden.build(tmp_path / "one.db", "two_runs")
+    (name, *_) = sorted(set(ASPECTS) - set(PAGES))
+    code = f"""
+        from workbench.aspects import ASPECTS
+        from workbench.dashboard.plain import draw
+        draw({name!r}, ASPECTS[{name!r}])
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    test = AppTest.from_string(dedent(code), default_timeout=180).run()
+    assert not test.exception
+    assert test.title[0].value == markdown(ASPECTS[name].question)
+    assert test.dataframe

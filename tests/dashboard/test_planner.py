@@ -27,8 +27,8 @@ from workbench.dashboard.plan import (
 )
 from workbench.dashboard.predictor import Predictor, Predictors
 from workbench.dashboard.thresholds_held import measured_threshold
-from workbench.report.view import prepared
 from workbench.store import Store
+from workbench.telling.view import prepared
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.errors import Failure
 from workbench.vocabulary.units import quantity

@@ -11,7 +11,7 @@ from tests.dashboard.test_pages import page, words
 from workbench.dashboard.save import csv_of
 from workbench.dashboard.stores import sibling_store
 from workbench.figures import LIGHT, spent
-from workbench.report.spent import spent_of, trace_file
+from workbench.telling.spent import spent_of, trace_file
 from workbench.vocabulary.errors import RequestError
 
 MEASURED = golden.record(num_visual=256, attention="d_attn")
@@ -64,10 +64,10 @@ def test_bars_add_up_to_the_iteration() -> None:
 def test_the_page_offers_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     golden.build(tmp_path / "s.db", "one_cell")
     name = f"{MEASURED.cell.key}.pt.trace.json"
-    test = page("spent", tmp_path, monkeypatch, store="s.db")
+    test = page("time", tmp_path, monkeypatch, store="s.db")
     assert "not in the store's folder" in words(test)
     (tmp_path / name).write_bytes(gzip.compress(b"{}"))
-    test = page("spent", tmp_path, monkeypatch, store="s.db")
+    test = page("time", tmp_path, monkeypatch, store="s.db")
     assert not test.exception
     assert "ui.perfetto.dev" in words(test)
 

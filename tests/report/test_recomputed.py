@@ -17,7 +17,7 @@ from tests.reference import STORE
 from tests.report.bundle import QUANTITY, Bundle, count, value
 from workbench.report.bundle import write_bundle
 from workbench.report.contents import contents
-from workbench.report.page import Contents
+from workbench.telling.page import Contents
 
 CASES = [
     ("like_default", "dattn-vs-sattn"),

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from tests.small import small_lvlm, small_model
 from workbench.cli import app
+from workbench.commands.options import give_all_options
 from workbench.inputs.sweep_file import load_sweep
 from workbench.lvlm.pictures import fields_of
 from workbench.probe.measuring.measure import measure
@@ -22,6 +23,8 @@ from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Environment, Record
+
+give_all_options()
 
 ONCE = Protocol(iterations=2)
 """A trial, as a search for a threshold makes them."""

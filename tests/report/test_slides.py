@@ -11,8 +11,8 @@ from tests.golden import HOSTILE
 from tests.reference import STORE
 from workbench.report.contents import contents
 from workbench.report.images import browser, write_images
-from workbench.report.page import Contents
 from workbench.report.slides import FIGURES, figures_of, write_slides
+from workbench.telling.page import Contents
 
 STAMP = "2026-11-28T00:00:00+00:00"
 

@@ -6,8 +6,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.golden import HOSTILE
-from workbench.report.text import listed, markdown
 from workbench.store.inert import JOINER
+from workbench.telling.text import listed, markdown
 
 RENDER = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render
 

@@ -2,9 +2,9 @@
 
 from tests.small import small_model
 from workbench.probe.measuring.measure import measure
-from workbench.report.validation import both_sources, errors_by
 from workbench.store import Store
 from workbench.sweep.validate import validation
+from workbench.telling.validation import both_sources, errors_by
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Environment

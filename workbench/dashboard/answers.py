@@ -7,8 +7,8 @@ import pandas as pd
 from workbench.analysis.marks import together
 from workbench.dashboard.controls import one
 from workbench.dashboard.reading import Data
-from workbench.report.sentences import at_place, pairs_at, place, places
-from workbench.report.verdict import Verdict
+from workbench.telling.sentences import at_place, pairs_at, place, places
+from workbench.telling.verdict import Verdict
 
 
 def choose_place(rows: pd.DataFrame) -> tuple[str, str]:

@@ -9,9 +9,9 @@ import streamlit as st
 
 from workbench.analysis import SUBJECT, Kinds
 from workbench.dashboard.reading import Data
-from workbench.report.sentences import says
-from workbench.report.text import markdown
-from workbench.report.view import splitting, where
+from workbench.telling.sentences import says
+from workbench.telling.text import markdown
+from workbench.telling.view import splitting, where
 from workbench.vocabulary.cell import field_label
 
 ORDER = {"scope": ("layer", "decoder", "lvlm"), "pass": ("forward", "train", "decode")}

@@ -8,10 +8,10 @@ import streamlit as st
 
 from workbench.dashboard.reading import Data
 from workbench.dashboard.uploads import uploaded
-from workbench.report.text import markdown
-from workbench.report.view import identities
 from workbench.store import Store, StoreError
 from workbench.store.notes import MAX_TEXT, Note, NoteOf
+from workbench.telling.text import markdown
+from workbench.telling.view import identities
 from workbench.vocabulary.errors import RequestError
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from workbench.report.text import listed
+from workbench.telling.text import listed
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import DEVICES
 from workbench.vocabulary.systems import entry, label

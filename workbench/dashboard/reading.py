@@ -14,8 +14,10 @@ import streamlit as st
 
 from workbench.analysis import CONDITIONS, SUBJECT, Kinds, fit, kinds
 from workbench.figures import Look
-from workbench.report.sentences import Pair, pairs
-from workbench.report.view import (
+from workbench.store import RecordId, RunInfo, Store
+from workbench.store.notes import Note, NoteOf
+from workbench.telling.sentences import Pair, pairs
+from workbench.telling.view import (
     CAPACITIES,
     Details,
     all_looks,
@@ -23,8 +25,6 @@ from workbench.report.view import (
     newest_of_each,
     prepared,
 )
-from workbench.store import RecordId, RunInfo, Store
-from workbench.store.notes import Note, NoteOf
 
 Version = tuple[str, str]
 """The file and its version token: together they keep a cache valid."""

@@ -17,9 +17,9 @@ from workbench.dashboard.reading import Data, of_run, read
 from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, named_store
 from workbench.dashboard.uploads import uploaded
 from workbench.report.glossary import GLOSSARY
-from workbench.report.text import markdown
-from workbench.report.words import thinned
 from workbench.store import RunInfo, StoreError, version_token
+from workbench.telling.text import markdown
+from workbench.telling.words import thinned
 from workbench.vocabulary.errors import RequestError
 
 # Columns go below one another, and a figure of several panels scrolls, before either is squeezed.

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from workbench.dashboard.stores import inside
-from workbench.report.text import markdown
+from workbench.telling.text import markdown
 from workbench.vocabulary.errors import RequestError
 
 FILL = "workbench sweep probes/default.py"

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from workbench.analysis import emulation, limits
-from workbench.report.view import same_card
+from workbench.telling.view import same_card
 from workbench.vocabulary.cell import FIELDS, Cell
 from workbench.vocabulary.devices import DEVICES
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import streamlit as st
 
 from workbench.figures import TOKENS, Reading
-from workbench.report.text import markdown
-from workbench.report.words import plural
+from workbench.telling.text import markdown
+from workbench.telling.words import plural
 from workbench.visual import VISIONS, FrontEnd
 from workbench.visual.tokens import (
     default_vision,

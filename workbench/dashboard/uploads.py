@@ -5,8 +5,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.report.text import markdown
 from workbench.store import Store, StoreError
+from workbench.telling.text import markdown
 from workbench.vocabulary.errors import RequestError
 
 MAX_BYTES = 64 * 2**20

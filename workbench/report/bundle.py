@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from workbench.report.page import Contents, Table
-from workbench.report.text import markdown
 from workbench.store.export import export
+from workbench.telling.page import Contents, Table
+from workbench.telling.text import markdown
 
 
 def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:

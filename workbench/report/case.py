@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.report.page import Table
+from workbench.telling.page import Table
 from workbench.visual.tokens import (
     front_end_of,
     parse_resolution,

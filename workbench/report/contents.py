@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from workbench import aspects
 from workbench.figures import in_order
 from workbench.inputs.yaml_text import write_yaml
-from workbench.report import words
-from workbench.report.blocks import BLOCKS
 from workbench.report.chapters.appendix import (
     conventions_chapter,
     endings_chapter,
@@ -18,13 +17,14 @@ from workbench.report.chapters.paper import paper_chapter
 from workbench.report.chapters.threats import threats_chapter
 from workbench.report.command import repeat, sweep_of
 from workbench.report.first import first_page
-from workbench.report.material import Material, NothingToReport, Subject, gather
-from workbench.report.page import Contents, Section, Table
 from workbench.report.question import QUESTIONS
-from workbench.report.sentences import answers
-from workbench.report.view import identities
 from workbench.store import RunInfo
 from workbench.store.notes import OUT_OF_MINUTES
+from workbench.telling import words
+from workbench.telling.material import Material, NothingToReport, Subject, gather
+from workbench.telling.page import Contents, Section, Table
+from workbench.telling.sentences import answers
+from workbench.telling.view import identities
 from workbench.vocabulary.errors import RequestError
 
 __all__ = ["DEFAULT_QUESTION", "NothingToReport", "contents"]
@@ -79,7 +79,7 @@ def _subject(material: Material, subject: Subject) -> Section:
     return Section(
         subject.title,
         subject.slug,
-        tuple(block(material, subject) for block in BLOCKS),
+        tuple(each.block(material, subject) for _, each in aspects.in_order()),
         tuple(answers(subject.rows, subject.pairs)),
     )
 

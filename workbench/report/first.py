@@ -10,12 +10,12 @@ from workbench.analysis.growth import growth
 from workbench.analysis.host_bound import host_bound, without_host_bound
 from workbench.analysis.marks import FEW
 from workbench.figures import Axes, quantity, scaling
-from workbench.report import words
-from workbench.report.material import Material, Subject, drawn
-from workbench.report.page import FirstPage, Table
-from workbench.report.sentences import at_place, pairs_at, place, places, ratio_words
-from workbench.report.text import listed
-from workbench.report.verdict import Verdict, telling_systems
+from workbench.telling import words
+from workbench.telling.material import Material, Subject, drawn
+from workbench.telling.page import FirstPage, Table
+from workbench.telling.sentences import at_place, pairs_at, place, places, ratio_words
+from workbench.telling.text import listed
+from workbench.telling.verdict import Verdict, telling_systems
 from workbench.vocabulary.systems import entry
 
 FASTER = 1.05

@@ -9,7 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from workbench.figures import LIGHT
-from workbench.report.page import Figure
+from workbench.telling.page import Figure
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 HINT = (

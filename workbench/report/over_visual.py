@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from workbench.analysis import fit
 from workbench.analysis.thin import thin
 from workbench.figures import DARK, LIGHT, Axes, scaling
-from workbench.report.view import (
+from workbench.store import RunInfo
+from workbench.telling.view import (
     CAPACITIES,
     all_looks,
     capacities,
@@ -16,7 +17,6 @@ from workbench.report.view import (
     prepared,
     subjects,
 )
-from workbench.store import RunInfo
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.metrics import METRICS
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from workbench.report.page import Contents, Figure, FirstPage, Table
+from workbench.telling.page import Contents, Figure, FirstPage, Table
 
 HINT = "no PDF: typst is missing; pip install typst"
 MOST_ROWS = 60

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from workbench.report.material import Material
-from workbench.report.page import Section, Table
+from workbench.telling.material import Material
+from workbench.telling.page import Section, Table
 from workbench.vocabulary.registry import Registry
 
 Answer = tuple[str, str, str]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.report.page import Contents, Figure, FirstPage, Table
-from workbench.report.text import unbroken
+from workbench.telling.page import Contents, Figure, FirstPage, Table
+from workbench.telling.text import unbroken
 
 if TYPE_CHECKING:
     from pptx.presentation import Presentation

@@ -19,13 +19,13 @@ from workbench.report.contents import DEFAULT_QUESTION, contents
 from workbench.report.glossary import GLOSSARY
 from workbench.report.images import HINT, MOST, browser, write_images
 from workbench.report.library import plotly_js
-from workbench.report.page import Contents, Figure, Table
 from workbench.report.pdf import HINT as PDF_HINT
 from workbench.report.pdf import write_pdf
 from workbench.report.slides import HINT as SLIDES_HINT
 from workbench.report.slides import write_slides
-from workbench.report.text import markdown, unbroken
 from workbench.store import Store
+from workbench.telling.page import Contents, Figure, Table
+from workbench.telling.text import markdown, unbroken
 from workbench.vocabulary.errors import RequestError
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.small import small_model
 from workbench.cli import app
+from workbench.commands.options import give_all_options
 from workbench.lvlm.pictures import fields_of
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
@@ -16,6 +17,8 @@ from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.pictures import make_pictures
 from workbench.vocabulary.record import Status
+
+give_all_options()
 
 DEVICE = "a100-40gb"
 

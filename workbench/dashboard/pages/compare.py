@@ -12,10 +12,10 @@ from workbench.dashboard.reading import Data, kinds_of
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, opened, say_thinned, stores_here
 from workbench.figures import agreement, looks
-from workbench.report.sentences import place, places
-from workbench.report.text import listed, markdown
-from workbench.report.words import plural, spread
 from workbench.store import RunInfo
+from workbench.telling.sentences import place, places
+from workbench.telling.text import listed, markdown
+from workbench.telling.words import plural, spread
 from workbench.vocabulary.metrics import METRICS as METRIC_OF
 from workbench.vocabulary.units import AXIS_UNITS
 

@@ -4,18 +4,19 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
+from workbench.aspects import ASPECTS
+from workbench.aspects.memory import largest_kind
 from workbench.dashboard.answers import choose_place, verdict_of
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, say_thinned
 from workbench.figures import memory
-from workbench.report.blocks.memory import largest_kind
-from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
-from workbench.report.sentences import at_place, place
-from workbench.report.text import markdown
-from workbench.report.verdict import first_system, telling_systems
-from workbench.report.view import memory_kinds
-from workbench.report.words import provenance, setting
+from workbench.telling.predicted import ASSUMED, STATES, assumed_rows, states_rows
+from workbench.telling.sentences import at_place, place
+from workbench.telling.text import markdown
+from workbench.telling.verdict import first_system, telling_systems
+from workbench.telling.view import memory_kinds
+from workbench.telling.words import provenance, setting
 
 MOST = 4
 """Panels that a screen has room for."""
@@ -26,7 +27,7 @@ PANEL_WEIGHT = 5
 def render() -> None:
     """Draw the page."""
     store = data()
-    st.title("Where do the bytes go?")
+    st.title(ASPECTS["memory"].question)
     rows = subject(store)
     top = st.container()
     with st.container(horizontal=True, gap="medium"):

@@ -12,9 +12,9 @@ from workbench.dashboard.controls import AT_ONCE, one, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, fold, say_thinned
 from workbench.figures import Axes, in_order, quantity, scaling
-from workbench.report.fits import growth_words
-from workbench.report.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
-from workbench.report.sentences import (
+from workbench.telling.fits import growth_words
+from workbench.telling.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
+from workbench.telling.sentences import (
     BASELINES,
     Pair,
     Row,
@@ -25,9 +25,9 @@ from workbench.report.sentences import (
     ratio_text,
     ratio_words,
 )
-from workbench.report.text import listed, markdown
-from workbench.report.verdict import Verdict, first_system
-from workbench.report.words import endings, figure_caption, plural
+from workbench.telling.text import listed, markdown
+from workbench.telling.verdict import Verdict, first_system
+from workbench.telling.words import endings, figure_caption, plural
 
 
 def render() -> None:

@@ -33,8 +33,8 @@ from workbench.dashboard.shell import STYLE, answer, frame_at_hand
 from workbench.dashboard.thresholds_held import measured_threshold
 from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
 from workbench.figures import quantity
-from workbench.report.text import listed, markdown
-from workbench.report.words import plural
+from workbench.telling.text import listed, markdown
+from workbench.telling.words import plural
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.devices import DEVICES
 from workbench.vocabulary.errors import Failure, RequestError

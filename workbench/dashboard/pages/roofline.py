@@ -7,25 +7,27 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
+from workbench.aspects import ASPECTS
+from workbench.aspects.roofline import MEANING, MISSING
 from workbench.dashboard.answers import choose_place, verdict_of
 from workbench.dashboard.controls import several, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, say_thinned
 from workbench.figures import Ceilings, placed, quantity, roofline
-from workbench.report.ceilings import ceilings, rates
-from workbench.report.sentences import at_place, place
-from workbench.report.spent import spent_of
-from workbench.report.text import markdown
-from workbench.report.verdict import telling_systems
-from workbench.report.view import identities
-from workbench.report.words import provenance, setting
+from workbench.telling.ceilings import ceilings, rates
+from workbench.telling.sentences import at_place, place
+from workbench.telling.spent import spent_of
+from workbench.telling.text import markdown
+from workbench.telling.verdict import telling_systems
+from workbench.telling.view import identities
+from workbench.telling.words import provenance, setting
 
 
 def render() -> None:
     """Draw the page."""
     store = data()
-    st.title("How close to the card's limits?")
+    st.title(ASPECTS["roofline"].question)
     rows = subject(store)
     top = st.container()
     chosen = choose_place(rows)
@@ -36,7 +38,7 @@ def render() -> None:
     rows = rows[rows["series"].isin(systems)]
     able = placed(rows)
     if able.empty:
-        st.info("No cell here has both a time and the bytes that it moved.")
+        st.info(MISSING)
         return
     lines, words = ceilings(rows)
     with top:
@@ -47,13 +49,7 @@ def render() -> None:
     say_thinned(drawn, able)
     st.caption(
         markdown(
-            f"{setting(rows)}, {where}. Points grow with |V|. FLOPs are those that the kernel"
-            " does: all pairs for eager and under the mask of a window, the allowed"
-            " ones else. Bytes"
-            " are operator inputs read once and outputs written once, unfused: a fused"
-            " kernel moves"
-            f" fewer. {words}"
-            f" {' '.join(provenance(rows, bars=False))}"
+            f"{setting(rows)}, {where}. {MEANING} {words} {' '.join(provenance(rows, bars=False))}"
         )
     )
     _operators(store, rows, clicked)

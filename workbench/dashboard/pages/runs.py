@@ -13,9 +13,9 @@ from workbench.dashboard.shell import answer, data
 from workbench.dashboard.uploads import upload
 from workbench.figures import quantity
 from workbench.report.command import repeat
-from workbench.report.text import markdown
-from workbench.report.view import identities
-from workbench.report.words import endings, plural
+from workbench.telling.text import markdown
+from workbench.telling.view import identities
+from workbench.telling.words import endings, plural
 from workbench.vocabulary.metrics import METRICS
 
 SHOWN = {

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
+from workbench.aspects import ASPECTS
 from workbench.dashboard.answers import verdict_of
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.reading import Data
@@ -21,11 +22,11 @@ from workbench.figures import (
     multiples,
     scaling,
 )
-from workbench.report.fits import fit_rows
-from workbench.report.sentences import Pair, answers, places
-from workbench.report.text import markdown
-from workbench.report.verdict import telling_systems
-from workbench.report.words import figure_caption
+from workbench.telling.fits import fit_rows
+from workbench.telling.sentences import Pair, answers, places
+from workbench.telling.text import markdown
+from workbench.telling.verdict import telling_systems
+from workbench.telling.words import figure_caption
 from workbench.vocabulary.metrics import METRICS as KNOWN
 from workbench.vocabulary.systems import entry
 
@@ -41,7 +42,7 @@ BOTH = "both"
 def render() -> None:
     """Draw the page."""
     store = data()
-    st.title("How does it scale?")
+    st.title(ASPECTS["scaling"].question)
     top = st.container()
     all_models = _all_models(store.frame)
     rows = subject(store, all_models)

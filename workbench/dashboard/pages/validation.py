@@ -4,15 +4,16 @@ import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
+from workbench.aspects import ASPECTS
 from workbench.dashboard.controls import several, subject_of_many
 from workbench.dashboard.reading import kinds_of
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, say_thinned
 from workbench.figures import agreement, in_order
-from workbench.report.text import listed, markdown
-from workbench.report.validation import TOLERANCE, both_sources, errors_by, with_both
-from workbench.report.view import same_card
-from workbench.report.words import plural, spread
+from workbench.telling.text import listed, markdown
+from workbench.telling.validation import TOLERANCE, both_sources, errors_by, with_both
+from workbench.telling.view import same_card
+from workbench.telling.words import plural, spread
 from workbench.vocabulary.calibration import calibration_for, packaged
 from workbench.vocabulary.devices import DEVICES, Device
 from workbench.vocabulary.metrics import METRICS
@@ -26,7 +27,7 @@ PERCENT = {"median": "%.2f %%", "worst": "%.2f %%", "bias": "%+.2f %%"}
 def render() -> None:
     """Draw the page."""
     store = data()
-    st.title("Can the predictions be trusted?")
+    st.title(ASPECTS["validation"].question)
     both = store.once("with both", store.frame, with_both)
     both = subject_of_many(both, store.once("kinds", both, kinds_of))
     pairs = store.once("pairs of sources", both, lambda rows: both_sources(store.whole(rows)))

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from workbench.figures import SCALING_METRICS, quantity
-from workbench.report import words
-from workbench.report.material import Material
-from workbench.report.page import Block, Section, Table
+from workbench.telling import words
+from workbench.telling.material import Material
+from workbench.telling.page import Block, Section, Table
 from workbench.vocabulary.metrics import METRICS
 
 MOST_ENDINGS = 200

@@ -5,13 +5,13 @@ from typing import Any
 import pandas as pd
 
 from workbench.figures import quantity
-from workbench.report import words
-from workbench.report.material import FILL, Material
-from workbench.report.page import Block, Section, Table
-from workbench.report.predicted import TABLE_2_BESIDE, TABLE_2_NOTE, table_2_rows
-from workbench.report.published import ARXIV, MERGING, QUALITY, SETTING, TABLE_2, TABLE_3
-from workbench.report.sentences import place
-from workbench.report.text import listed
+from workbench.telling import words
+from workbench.telling.material import FILL, Material
+from workbench.telling.page import Block, Section, Table
+from workbench.telling.predicted import TABLE_2_BESIDE, TABLE_2_NOTE, table_2_rows
+from workbench.telling.published import ARXIV, MERGING, QUALITY, SETTING, TABLE_2, TABLE_3
+from workbench.telling.sentences import place
+from workbench.telling.text import listed
 
 MODELS = ("mistral-7b-v0.3",)
 """The model of both tables."""

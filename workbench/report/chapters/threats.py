@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pandas as pd
 
 from workbench.analysis import limits
-from workbench.report.blocks.thresholds import TOLERANCE
-from workbench.report.material import Material
-from workbench.report.page import Block, Section, Table
-from workbench.report.sentences import BASELINES
-from workbench.report.text import listed
-from workbench.report.words import plural
+from workbench.aspects.thresholds import TOLERANCE
+from workbench.telling.material import Material
+from workbench.telling.page import Block, Section, Table
+from workbench.telling.sentences import BASELINES
+from workbench.telling.text import listed
+from workbench.telling.words import plural
 
 MOST = 200
 """Rows of the table of flags; beyond it only their number is told."""

@@ -1,9 +1,9 @@
 """What does D-Attn save over S-Attn? The default."""
 
-from workbench.report.material import Material, Subject
-from workbench.report.page import Table
 from workbench.report.question import QUESTIONS, Answer, Question
-from workbench.report.sentences import (
+from workbench.telling.material import Material, Subject
+from workbench.telling.page import Table
+from workbench.telling.sentences import (
     AGAINST,
     against_rows,
     at_place,
@@ -12,7 +12,7 @@ from workbench.report.sentences import (
     places,
     reached,
 )
-from workbench.report.verdict import Verdict
+from workbench.telling.verdict import Verdict
 
 BASELINE = "s_attn"
 

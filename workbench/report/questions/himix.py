@@ -4,12 +4,12 @@ import pandas as pd
 
 from workbench.analysis import without_host_bound
 from workbench.figures import in_order, quantity
-from workbench.report.material import Material
-from workbench.report.page import Table
 from workbench.report.question import QUESTIONS, Answer, Question
-from workbench.report.sentences import at_place, place, places, ratio_words
-from workbench.report.text import listed
-from workbench.report.words import plural
+from workbench.telling.material import Material
+from workbench.telling.page import Table
+from workbench.telling.sentences import at_place, place, places, ratio_words
+from workbench.telling.text import listed
+from workbench.telling.words import plural
 
 SYSTEM = "himix"
 COLUMNS = ("model", "source", "at |V|", "system", "FLOPs", "peak memory", "s/it", "KV cache")

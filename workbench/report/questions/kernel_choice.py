@@ -8,12 +8,12 @@ import pandas as pd
 
 from workbench.analysis import host_bound, marks, together
 from workbench.figures import quantity
-from workbench.report.material import Material
-from workbench.report.page import Table
 from workbench.report.question import QUESTIONS, Answer, Question
-from workbench.report.sentences import at_place, place, places, ratio_words
-from workbench.report.text import listed
-from workbench.report.words import plural
+from workbench.telling.material import Material
+from workbench.telling.page import Table
+from workbench.telling.sentences import at_place, place, places, ratio_words
+from workbench.telling.text import listed
+from workbench.telling.words import plural
 
 LINE = ["attention", "fold", "chunk", "skip_last", "tiled", "compile"]
 """What must agree for two cells to differ in their kernel only."""

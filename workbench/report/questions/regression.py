@@ -6,12 +6,12 @@ import pandas as pd
 
 from workbench.analysis import compare, environment_differences
 from workbench.figures import quantity
-from workbench.report.material import Material
-from workbench.report.page import Block, Section, Table
 from workbench.report.question import QUESTIONS, Answer, Question
 from workbench.report.side import read_side
-from workbench.report.text import listed
-from workbench.report.words import plural
+from workbench.telling.material import Material
+from workbench.telling.page import Block, Section, Table
+from workbench.telling.text import listed
+from workbench.telling.words import plural
 from workbench.vocabulary.errors import RequestError
 
 METRIC = "time_s"

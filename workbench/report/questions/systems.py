@@ -5,11 +5,11 @@ import pandas as pd
 from workbench.analysis import limits, without_host_bound
 from workbench.analysis.efficiency import efficiency_lengths
 from workbench.figures import in_order, quantity
-from workbench.report.material import Material, Subject
-from workbench.report.page import Table
 from workbench.report.question import QUESTIONS, Answer, Question
-from workbench.report.sentences import RAN, at_place, place, places, ratio_words
-from workbench.report.text import listed
+from workbench.telling.material import Material, Subject
+from workbench.telling.page import Table
+from workbench.telling.sentences import RAN, at_place, place, places, ratio_words
+from workbench.telling.text import listed
 from workbench.vocabulary.systems import entry
 
 COLUMNS = (

@@ -4,12 +4,12 @@ import pandas as pd
 
 from workbench.analysis import limits
 from workbench.figures import UNSPLIT, in_order, quantity
-from workbench.report.material import Material, Subject
-from workbench.report.page import Table
 from workbench.report.question import QUESTIONS, Answer, Question
-from workbench.report.sentences import RAN, at_place, place, places
-from workbench.report.text import listed
-from workbench.report.view import memory_kinds
+from workbench.telling.material import Material, Subject
+from workbench.telling.page import Table
+from workbench.telling.sentences import RAN, at_place, place, places
+from workbench.telling.text import listed
+from workbench.telling.view import memory_kinds
 
 
 def headline(material: Material) -> Table | None:

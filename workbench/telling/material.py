@@ -11,10 +11,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.figures import DARK, LIGHT, SCALING_METRICS, Look, Theme
-from workbench.report import spent, words
-from workbench.report.page import Figure
-from workbench.report.sentences import Pair, at_place, pairs, places, says
-from workbench.report.view import (
+from workbench.store import RecordId, RunInfo, Store
+from workbench.store.notes import Note, NoteOf
+from workbench.telling import spent, words
+from workbench.telling.page import Figure
+from workbench.telling.sentences import Pair, at_place, pairs, places, says
+from workbench.telling.view import (
     CAPACITIES,
     Details,
     all_looks,
@@ -24,8 +26,6 @@ from workbench.report.view import (
     subjects,
     where,
 )
-from workbench.store import RecordId, RunInfo, Store
-from workbench.store.notes import Note, NoteOf
 from workbench.vocabulary.errors import Failure
 
 PAGE_POINTS, LEAST_POINTS = 1_500, 100

@@ -2,11 +2,12 @@
 
 from workbench.analysis import fit
 from workbench.analysis.thin import thin
+from workbench.aspects import ASPECTS, Aspect
 from workbench.figures import SCALING_METRICS, scaling
-from workbench.report import words
-from workbench.report.fits import fit_rows
-from workbench.report.material import Material, Subject, drawn
-from workbench.report.page import Block, Table
+from workbench.telling import words
+from workbench.telling.fits import fit_rows
+from workbench.telling.material import Material, Subject, drawn
+from workbench.telling.page import Block, Table
 
 NOTE = (
     "Least squares weighted by 1/y²; in parentheses the 95 % interval. A predicted line has no"
@@ -33,3 +34,15 @@ def scaling_block(material: Material, subject: Subject) -> Block:
         columns, cells = fit_rows(fits)
         tables = (Table("Fitted terms, y = a + b·|V| + c·|V|²", columns, cells, NOTE),)
     return Block("How the cost grows", figure=figure, tables=tables)
+
+
+ASPECTS.add(
+    "scaling",
+    Aspect(
+        order=1,
+        page="Scaling",
+        question="How does it scale?",
+        icon="show_chart",
+        block=scaling_block,
+    ),
+)

@@ -5,7 +5,7 @@ from functools import cache
 
 import pandas as pd
 
-from workbench.report.view import same_card
+from workbench.telling.view import same_card
 from workbench.vocabulary.devices import DEVICES
 
 TOLERANCE = 0.02

@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from workbench.aspects import ASPECTS
+from workbench.aspects.time import GUESSED, TRACED, most_of
 from workbench.dashboard.answers import choose_place
 from workbench.dashboard.controls import one, several, subject
 from workbench.dashboard.reading import Data
@@ -13,13 +15,13 @@ from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data
 from workbench.dashboard.stores import sibling_store
 from workbench.figures import in_order, quantity, spent
-from workbench.report.sentences import at_place, place
-from workbench.report.spent import KINDS, NUMBERS, PREDICTED, spent_of, trace_file
-from workbench.report.text import listed, markdown
-from workbench.report.verdict import telling_systems
-from workbench.report.view import identities
-from workbench.report.words import setting
 from workbench.store import RecordId
+from workbench.telling.sentences import at_place, place
+from workbench.telling.spent import KINDS, NUMBERS, PREDICTED, spent_of, trace_file
+from workbench.telling.text import listed, markdown
+from workbench.telling.verdict import telling_systems
+from workbench.telling.view import identities
+from workbench.telling.words import setting
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.record import Record
 
@@ -30,7 +32,7 @@ HEADS = {"time_s": "time", "flops": "FLOPs", "bytes": "bytes moved", "calls": "c
 def render() -> None:
     """Draw the page."""
     store = data()
-    st.title("Where does the time go?")
+    st.title(ASPECTS["time"].question)
     rows = subject(store)
     top = st.container()
     with st.container(horizontal=True, gap="medium"):
@@ -61,20 +63,17 @@ def render() -> None:
         )
         return
     with top:
-        answer([_most(own, rows) for _, own in table.groupby("system", sort=False)], where)
+        answer(
+            [
+                most_of(own.assign(num_visual=int(rows["num_visual"].iloc[0])))
+                for _, own in table.groupby("system", sort=False)
+            ],
+            where,
+        )
     show(spent(table, theme(), share), "time", table)
     st.caption(_caption(rows, where, table))
     _tables(table)
     _traces(store, by_system)
-
-
-def _most(own: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """What takes most of a system's iteration."""
-    first = own.sort_values("time_s", ascending=False).iloc[0]
-    return (
-        f"{first['system']} at |V| = {rows['num_visual'].iloc[0]:,}:"
-        f" {first['time_s'] / own['time_s'].sum():.0%} of the time goes to {first['name']}."
-    )
 
 
 def _whole(rows: pd.DataFrame) -> str:
@@ -115,9 +114,9 @@ def _newest(rows: pd.DataFrame, records: Mapping[RecordId, Record]) -> dict[str,
 
 def _caption(rows: pd.DataFrame, where: str, table: pd.DataFrame) -> str:
     guessed = sorted(set(table.loc[table["how"] == PREDICTED, "system"]))
-    how = "One iteration under torch's profiler, which makes it longer than the timed ones."
+    how = TRACED
     if len(guessed) == table["system"].nunique():
-        how = "Predicted, not traced: each operator takes the longer of computing and moving."
+        how = GUESSED
     elif guessed:
         how += f" Predicted, not traced: {listed(guessed)}."
     at = f"|V| = {rows['num_visual'].iloc[0]:,}"

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from workbench.figures import Ceilings
-from workbench.report.view import same_card
+from workbench.telling.view import same_card
 from workbench.vocabulary.devices import DEVICES, Device
 
 REACHED = ("ceiling_flops_s", "ceiling_bytes_s")

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from workbench.figures import quantity
-from workbench.report.published import D_ATTN, PAPER, S_ATTN, SPEED_RATIO, Published
-from workbench.report.view import Details
+from workbench.telling.published import D_ATTN, PAPER, S_ATTN, SPEED_RATIO, Published
+from workbench.telling.view import Details
 from workbench.vocabulary.record import Record
 
 Rows = tuple[tuple[str, ...], ...]

@@ -16,7 +16,7 @@ from workbench.analysis import (
 )
 from workbench.analysis.marks import FEW
 from workbench.figures import place_names
-from workbench.report.text import listed
+from workbench.telling.text import listed
 from workbench.vocabulary.cell import DESCRIPTIONS, FIELDS, field_label
 from workbench.vocabulary.metrics import METRICS
 

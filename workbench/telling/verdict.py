@@ -7,8 +7,8 @@ import pandas as pd
 
 from workbench.analysis import common_options, fit, limits, marks, short_names, together
 from workbench.figures import in_order, quantity
-from workbench.report.fits import growth_words
-from workbench.report.sentences import (
+from workbench.telling.fits import growth_words
+from workbench.telling.sentences import (
     BASELINES,
     Pair,
     Row,
@@ -19,7 +19,7 @@ from workbench.report.sentences import (
     ratio_words,
     turning,
 )
-from workbench.report.text import listed
+from workbench.telling.text import listed
 
 FIRST = "d_attn"
 """The system that is spoken of first where it is there."""

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from workbench.figures import in_order, interval, quantity
-from workbench.report.text import listed
+from workbench.telling.text import listed
 from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.units import digits
 

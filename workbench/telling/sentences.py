@@ -18,8 +18,8 @@ from workbench.analysis import (
 )
 from workbench.analysis.headline import SHARED
 from workbench.figures import in_order, quantity
-from workbench.report.published import S_ATTN
-from workbench.report.text import listed
+from workbench.telling.published import S_ATTN
+from workbench.telling.text import listed
 
 Row = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], ...]

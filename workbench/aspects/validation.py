@@ -3,11 +3,12 @@
 import pandas as pd
 
 from workbench.analysis.thin import thin
+from workbench.aspects import ASPECTS, Aspect
 from workbench.figures import agreement
-from workbench.report.material import Material, Subject, drawn
-from workbench.report.page import Block, Table
-from workbench.report.validation import TOLERANCE, both_sources, errors_by
-from workbench.report.words import plural, setting, thinned
+from workbench.telling.material import Material, Subject, drawn
+from workbench.telling.page import Block, Table
+from workbench.telling.validation import TOLERANCE, both_sources, errors_by
+from workbench.telling.words import plural, setting, thinned
 from workbench.vocabulary.metrics import METRICS
 
 TITLE = "Predicted against measured"
@@ -71,3 +72,15 @@ def _rows(found: pd.DataFrame, field: str) -> tuple[tuple[str, ...], ...]:
         )
         for row in errors_by(found, field).to_dict("records")
     )
+
+
+ASPECTS.add(
+    "validation",
+    Aspect(
+        order=6,
+        page="Validation",
+        question="Can the predictions be trusted?",
+        icon="fact_check",
+        block=agreement_block,
+    ),
+)

@@ -2,13 +2,14 @@
 
 import pandas as pd
 
+from workbench.aspects import ASPECTS, Aspect
 from workbench.figures import in_order, quantity, spent
-from workbench.report.material import Material, Subject, drawn
-from workbench.report.page import Block, Table
-from workbench.report.sentences import at_place, place, places
-from workbench.report.spent import PREDICTED, spent_of
-from workbench.report.view import identities
-from workbench.report.words import setting
+from workbench.telling.material import Material, Subject, drawn
+from workbench.telling.page import Block, Table
+from workbench.telling.sentences import at_place, place, places
+from workbench.telling.spent import PREDICTED, spent_of
+from workbench.telling.view import identities
+from workbench.telling.words import setting
 
 TITLE = "Where the time goes"
 MISSING = (
@@ -19,7 +20,7 @@ TRACED = "One iteration under torch's profiler, which makes it longer than the t
 GUESSED = "Predicted, not traced: each operator takes the longer of computing and moving."
 
 
-def parts_block(material: Material, subject: Subject) -> Block:
+def regions_block(material: Material, subject: Subject) -> Block:
     """The parts of each system at the largest |V| that most of a place's systems tell them of."""
     telling = material.telling
     rows = subject.rows[[identity in telling for identity in identities(subject.rows)]]
@@ -34,7 +35,7 @@ def parts_block(material: Material, subject: Subject) -> Block:
     for told in found:
         where = place(str(told["source"].iloc[0]), str(told["device"].iloc[0]))
         tables.append(_table(told, where))
-        sentences += [_most(own, where) for _, own in told.groupby("system", sort=False)]
+        sentences += [most_of(own, where) for _, own in told.groupby("system", sort=False)]
     first = found[0]
     here = at_place(subject.rows, str(first["source"].iloc[0]), str(first["device"].iloc[0]))
     caption = (
@@ -80,12 +81,13 @@ def _how(table: pd.DataFrame) -> str:
     return GUESSED if (table["how"] == PREDICTED).all() else TRACED
 
 
-def _most(own: pd.DataFrame, where: str) -> str:
-    first = own.iloc[0]
+def most_of(own: pd.DataFrame, where: str = "") -> str:
+    """Which region or operator takes most of one system's iteration, and what share."""
+    first = own.sort_values("time_s", ascending=False).iloc[0]
+    at = f" ({where})" if where else ""
     return (
         f"{first['system']} at |V| = {first['num_visual']:,}:"
-        f" {first['time_s'] / own['time_s'].sum():.0%} of the time goes to {first['name']}"
-        f" ({where})."
+        f" {first['time_s'] / own['time_s'].sum():.0%} of the time goes to {first['name']}{at}."
     )
 
 
@@ -105,3 +107,15 @@ def _table(told: pd.DataFrame, where: str) -> Table:
 
 def _share(seconds: float | None, total: float) -> str:
     return "" if seconds is None else f"{quantity(seconds, 's')} ({seconds / total:.0%})"
+
+
+ASPECTS.add(
+    "time",
+    Aspect(
+        order=7,
+        page="Time",
+        question="Where does the time go?",
+        icon="timer",
+        block=regions_block,
+    ),
+)

@@ -1,30 +1,37 @@
 """How close each cell comes to its card's limits."""
 
 from workbench.analysis.thin import thin
+from workbench.aspects import ASPECTS, Aspect
 from workbench.figures import placed, roofline
-from workbench.report.ceilings import ceilings
-from workbench.report.material import Material, Subject, drawn
-from workbench.report.page import Block
-from workbench.report.sentences import at_place, place, places
-from workbench.report.words import setting, thinned
+from workbench.telling.ceilings import ceilings
+from workbench.telling.material import Material, Subject, drawn
+from workbench.telling.page import Block
+from workbench.telling.sentences import at_place, place, places
+from workbench.telling.words import setting, thinned
 
 TITLE = "How close to the card's limits"
+
+
+MEANING = (
+    "Points grow with |V|. FLOPs are those that the kernel does: all pairs for eager and under the"
+    " mask of a window, the allowed ones else. Bytes are operator inputs read once and outputs"
+    " written once, unfused: a fused kernel moves fewer."
+)
+MISSING = "No cell here has both a time and the bytes that it moved."
 
 
 def roofline_block(material: Material, subject: Subject) -> Block:
     """The roofline of the place that has the most cells with a time and bytes."""
     rows = placed(subject.rows)
     if rows.empty:
-        return Block(TITLE, ("No cell here has both a time and the bytes that it moved.",))
+        return Block(TITLE, (MISSING,))
     source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
     here = at_place(rows, source, device)
     lines, words = ceilings(here)
     shown = thin(here, ("time_s",), most=material.most_points)
     caption = (
         f"{setting(here)}, {place(source, device)}.",
-        "Points grow with |V|. FLOPs are those that the kernel does: all pairs for eager and under"
-        " the mask of a window, the allowed ones else. Bytes are operator inputs read once and"
-        " outputs written once, unfused: a fused kernel moves fewer.",
+        MEANING,
         words,
         thinned(shown, here),
     )
@@ -35,3 +42,15 @@ def roofline_block(material: Material, subject: Subject) -> Block:
         caption,
     )
     return Block(TITLE, figure=figure)
+
+
+ASPECTS.add(
+    "roofline",
+    Aspect(
+        order=5,
+        page="Roofline",
+        question="How close to the card's limits?",
+        icon="roofing",
+        block=roofline_block,
+    ),
+)

@@ -3,14 +3,15 @@
 import pandas as pd
 
 from workbench.analysis.thin import thin
+from workbench.aspects import ASPECTS, Aspect
 from workbench.figures import UNSPLIT, in_order, memory, quantity
-from workbench.report.material import Material, Subject, drawn
-from workbench.report.page import Block, Table
-from workbench.report.predicted import ASSUMED, STATES, assumed_rows, states_rows
-from workbench.report.sentences import at_place, place, places
-from workbench.report.verdict import telling_systems
-from workbench.report.view import memory_kinds
-from workbench.report.words import provenance, setting, thinned
+from workbench.telling.material import Material, Subject, drawn
+from workbench.telling.page import Block, Table
+from workbench.telling.predicted import ASSUMED, STATES, assumed_rows, states_rows
+from workbench.telling.sentences import at_place, place, places
+from workbench.telling.verdict import telling_systems
+from workbench.telling.view import memory_kinds
+from workbench.telling.words import provenance, setting, thinned
 
 MOST = 6
 """Panels that a page has room for."""
@@ -81,3 +82,15 @@ def largest_kind(kinds: pd.DataFrame, where: str) -> str:
         f" {quantity(total, 'B')} ({most['bytes'] / total:.0%}) is"
         f" {KIND_WORDS.get(str(most['kind']), most['kind'])} ({where})."
     )
+
+
+ASPECTS.add(
+    "memory",
+    Aspect(
+        order=4,
+        page="Memory",
+        question="Where do the bytes go?",
+        icon="memory",
+        block=memory_block,
+    ),
+)

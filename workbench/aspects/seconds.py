@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 
 from workbench.analysis import host_bound, legend, letters, marks
+from workbench.aspects import ASPECTS, Aspect
 from workbench.figures import in_order, quantity
-from workbench.report.material import Material, Subject
-from workbench.report.page import Block, Table
-from workbench.report.sentences import (
+from workbench.telling.material import Material, Subject
+from workbench.telling.page import Block, Table
+from workbench.telling.sentences import (
     AGAINST,
     RAN,
     against_rows,
@@ -75,3 +76,15 @@ def _words(row: Mapping[Any, Any]) -> str:
         return status if row["status"] != "ok" else "not timed"
     shown = quantity(row["time_s"], "s") + letters(marks(row))
     return shown if row["status"] == "ok" else f"{shown}, but {status}"
+
+
+ASPECTS.add(
+    "seconds",
+    Aspect(
+        order=2,
+        page="Seconds",
+        question="How long does an iteration take at equal |V|?",
+        icon="speed",
+        block=seconds_block,
+    ),
+)

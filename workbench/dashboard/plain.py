@@ -1,0 +1,43 @@
+"""The page of an aspect that has none of its own: its chapter of the report, of what is picked."""
+
+import pandas as pd
+import streamlit as st
+
+from workbench.aspects import Aspect
+from workbench.dashboard.controls import subject
+from workbench.dashboard.save import show
+from workbench.dashboard.shell import answer, data
+from workbench.telling.material import Material, Subject
+from workbench.telling.text import markdown
+
+
+def draw(name: str, aspect: Aspect) -> None:
+    """Draw the page."""
+    store = data()
+    st.title(markdown(aspect.question))
+    rows = subject(store)
+    picked = {column: rows[column].iloc[0] for column in ("model", "scope", "pass")}
+    title = " · ".join(map(str, picked.values()))
+    of_rows = Subject(title, name, picked, rows, store.pairs(rows))
+    material = Material(
+        store.path,
+        rows,
+        len(rows),
+        store.runs,
+        store.notes,
+        store.details,
+        store.looks,
+        (of_rows,),
+    )
+    block = aspect.block(material, of_rows)
+    answer(list(block.sentences))
+    if block.figure is not None:
+        dark = st.context.theme.type == "dark"
+        show(block.figure.dark if dark else block.figure.light, name, rows)
+        st.caption(markdown(" ".join(block.figure.caption)))
+    for table in block.tables:
+        st.markdown(f"**{markdown(table.title)}**")
+        shown = pd.DataFrame(list(table.rows), columns=list(table.columns))
+        st.dataframe(shown, hide_index=True, width="stretch")
+        if table.note:
+            st.caption(markdown(table.note))
