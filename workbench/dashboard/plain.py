@@ -20,14 +20,14 @@ def draw(name: str, aspect: Aspect) -> None:
     title = " · ".join(map(str, picked.values()))
     of_rows = Subject(title, name, picked, rows, store.pairs(rows))
     material = Material(
-        store.path,
-        rows,
-        len(rows),
-        store.runs,
-        store.notes,
-        store.details,
-        store.looks,
-        (of_rows,),
+        path=store.path,
+        frame=rows,
+        num_cells=len(rows),
+        runs=store.runs,
+        details=store.details,
+        looks=store.looks,
+        subjects=(of_rows,),
+        notes=store.notes,
     )
     block = aspect.block(material, of_rows)
     answer(list(block.sentences))
