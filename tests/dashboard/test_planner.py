@@ -26,8 +26,8 @@ from workbench.dashboard.plan import (
     together,
 )
 from workbench.dashboard.predictor import Predictor, Predictors
-from workbench.dashboard.thresholds_held import measured_threshold
 from workbench.store import Store
+from workbench.telling.measured_threshold import measured_threshold
 from workbench.telling.view import prepared
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.errors import Failure

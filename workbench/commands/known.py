@@ -65,9 +65,9 @@ def known_of(cell: "Cell", device: str, store: Path | None) -> Known:
 
 def _stored(cell: "Cell", device: str, path: Path) -> str | None:
     """The sentence of the store's threshold; None where it has none, or does not know the card."""
-    from workbench.dashboard.thresholds_held import measured_threshold
-    from workbench.report.view import newest_of_each, prepared
     from workbench.store import Store
+    from workbench.telling.measured_threshold import measured_threshold
+    from workbench.telling.view import newest_of_each, prepared
     from workbench.vocabulary.devices import DEVICES
 
     with Store.open(path) as opened:

@@ -30,9 +30,9 @@ from workbench.dashboard.plan import (
 )
 from workbench.dashboard.predictor import Predictors
 from workbench.dashboard.shell import STYLE, answer, frame_at_hand
-from workbench.dashboard.thresholds_held import measured_threshold
 from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
 from workbench.figures import quantity
+from workbench.telling.measured_threshold import measured_threshold
 from workbench.telling.text import listed, markdown
 from workbench.telling.words import plural
 from workbench.vocabulary.cell import Cell, make_cell
