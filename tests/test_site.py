@@ -10,9 +10,29 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
+from workbench.report.glossary import page as glossary_page
+
 ROOT = Path(__file__).parents[1]
-TOUR = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\.venv/bin/workbench (.*)$", TOUR, re.MULTILINE)
+ELSEWHERE = ("dashboard ", "jobs ", "sweep probes/default.py", "sweep sweep.yaml")
+"""Commands that serve until they are ended, need a cluster, or measure for minutes: other tests
+run what they do."""
+LATER = ("report workbench.db", "report node.db", "sweep probes")
+"""Those whose store is what one of the others leaves."""
+
+
+def commands() -> list[str]:
+    """Every command of the README and the docs that a reader pastes, each once."""
+    found: dict[str, None] = {}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        for line in re.findall(r"^\.venv/bin/workbench (.*)$", text, re.MULTILINE):
+            words = line.partition("  #")[0].strip()
+            if not words.startswith((*ELSEWHERE, *LATER)):
+                found[words] = None
+    return list(found)
+
+
+COMMANDS = commands()
 
 
 class Page(HTMLParser):
@@ -51,6 +71,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
     return {path: Page(path.read_text(encoding="utf-8")) for path in folder.rglob("*.html")}
 
 
+def test_every_page_of_the_dashboard_has_one_here() -> None:
+    app = (ROOT / "app.py").read_text(encoding="utf-8")
+    titles = set(re.findall(r'title="(\w+)"', app))
+    assert len(titles) == 10
+    pages = {page.stem.capitalize() for page in (ROOT / "docs" / "dashboard").glob("*.md")}
+    assert pages == titles | {"Index"}
+    for page in titles:
+        text = (ROOT / "docs" / "dashboard" / f"{page.lower()}.md").read_text(encoding="utf-8")
+        source = "spent" if page == "Time" else page.lower()
+        shown = (ROOT / "workbench" / "dashboard" / "pages" / f"{source}.py").read_text()
+        question = re.search(r'st\.title\("(.*)"\)', shown)
+        assert question is not None
+        assert question[1].lower() in text.splitlines()[0].lower()
+
+
+def test_the_glossary_is_the_one_that_pages_show() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    assert text == glossary_page()
+
+
 def test_every_link_leads_somewhere(site: dict[Path, Page]) -> None:
     broken, seen = [], 0
     for path, page in site.items():
@@ -84,7 +124,7 @@ def test_the_python_pages_have_every_function(site: dict[Path, Page]) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_tour_s_commands_run(command: str, tmp_path: Path) -> None:
+def test_the_commands_of_the_docs_run(command: str, tmp_path: Path) -> None:
     words = [str(tmp_path) if word == "reports/tour" else word for word in command.split()]
     done = subprocess.run(
         [sys.executable, "-m", "workbench", *words],

@@ -19,3 +19,10 @@ GLOSSARY = {
     "host-bound": "the card waited for Python, so the seconds are not the method's",
     "cold": "timed without a warm-up",
 }
+
+
+def page() -> str:
+    """docs/glossary.md."""
+    words = [f"**{word}**: {meaning}." for word, meaning in GLOSSARY.items()]
+    head = "What the report and the dashboard show where the pointer rests on a word."
+    return "\n\n".join(["# Glossary", head, *words]) + "\n"
