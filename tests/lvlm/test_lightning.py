@@ -1,12 +1,16 @@
 """Lightning attention: blocks of any size, the released module, and its place in the decoder."""
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 import torch
 
 from tests.lvlm.definitions import lightning
 from tests.lvlm.test_kinds import assert_composed
 from tests.small import small_model
-from workbench.lvlm.attention.lightning import decay_rates
+from workbench.lvlm.attention import lightning as system
+from workbench.lvlm.attention.lightning import decay_rates, fused_sum
 from workbench.lvlm.build import build, kinds_of, places_of
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
@@ -134,3 +138,58 @@ def test_it_is_measured(tmp_path):
     record = measure(cell, "cpu", Protocol(iterations=1))
     assert record.status == "ok"
     assert record.metrics["flops"] == trace(cell).flops
+    assert record.details["forms"]["lightning"].startswith("plain blocks")
+
+
+def test_without_a_gpu_the_plain_form_runs_and_is_named(tmp_path):
+    workload = build(cell_of(tmp_path))
+    form = workload.context.forms["lightning"]
+    assert form.startswith("plain blocks")
+    assert "needs a CUDA device" in form
+    assert build(cell_of(tmp_path), "meta").context.forms == {}
+
+
+def test_a_card_without_the_package_runs_the_plain_form(monkeypatch):
+    context = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, forms={})
+    monkeypatch.setattr(system, "find_spec", lambda name: None)
+    assert fused_sum(context) is None
+    assert "flash-linear-attention is not installed" in context.forms["lightning"]
+
+
+def test_the_fused_form_is_asked_for_the_same_sum(tmp_path, monkeypatch):
+    """Its published contract: [B, S, H, K], the log of each head's decay, a scale, a pair back."""
+
+    def chunk_simple_gla(q, k, v, g=None, g_gamma=None, scale=None, **more):
+        assert g is None
+        assert g_gamma.dtype == torch.float32
+        assert g_gamma.shape == (q.shape[2],)
+        state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
+        rows = []
+        for t in range(q.shape[1]):
+            state = state * g_gamma.exp()[:, None, None] + k[:, t, :, :, None] * v[:, t, :, None]
+            rows.append(scale * torch.einsum("bhk,bhkv->bhv", q[:, t], state))
+        return torch.stack(rows, 1), None
+
+    package = ModuleType("fla.ops.simple_gla")
+    package.chunk_simple_gla = chunk_simple_gla
+    for name in ("fla", "fla.ops"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "fla.ops.simple_gla", package)
+    monkeypatch.setattr(system, "find_spec", lambda name: object())
+    said = []
+    card = SimpleNamespace(
+        device=torch.device("cuda"), dtype=torch.float32, forms={}, flag=said.append
+    )
+    fused = fused_sum(card)
+    assert fused is chunk_simple_gla
+    assert card.forms["lightning"] == system.FUSED
+    assert system.FUSED in said[0]
+    torch.manual_seed(0)
+    plain = build(cell_of(tmp_path, dtype="float64"))
+    (attention,) = (m for m in plain.module.modules() if isinstance(m, system.LightningAttention))
+    q, k, v = (torch.randn(2, 4, 42, 8, dtype=torch.float64) for _ in range(3))
+    expected = attention.blocks(q, k, v)
+    attention.fused = fused
+    attention.log_decay = -torch.tensor(attention.rates)
+    # The decay is float32 there, of which 42 tokens make a few units in the sixth place.
+    torch.testing.assert_close(attention.blocks(q, k, v), expected, rtol=1e-5, atol=1e-4)

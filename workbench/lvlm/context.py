@@ -54,6 +54,8 @@ class Context:
     """Files that are shown instead of random pixels."""
     flags: list[str] = field(default_factory=list)
     """What a reader of the workload's numbers should know, as a record's flags."""
+    forms: dict[str, str] = field(default_factory=dict)
+    """Which of several forms of a computation runs, by what it computes: a record's details."""
     offload: Offload | None = None
     """Where checkpointed activations wait, if not on the device."""
     _rotary: nn.Module | None = None

@@ -141,6 +141,12 @@ def examine() -> list[Finding]:
         findings += [*kernels(device), *cpu_arithmetic()]
     findings += [
         _package("flash_attn", "flash-attn", "no flash_attention_2", "pip install flash-attn"),
+        _package(
+            "fla",
+            "flash-linear-attention",
+            "lightning runs as plain matmuls",
+            "pip install flash-linear-attention",
+        ),
         _package("deepspeed", "deepspeed", "no training at scale", "pip install deepspeed"),
         compiler(),
         _program("ninja", ("ninja",), "deepspeed cannot build its helper", "pip install ninja"),

@@ -10,8 +10,13 @@ Inside a block of ``block`` tokens this is a masked matmul; between blocks a sta
 carries all that came before. O(V), and O(V²) in every ``every``-th layer; a decode step reads the
 state, whatever |V|. New projections and a norm stand in place of the layer's own. Gives up: exact
 recall beyond the state; needs training.
+
+On a GPU where flash-linear-attention is installed the sum is its fused ``chunk_simple_gla``;
+elsewhere, and in every prediction, the plain form. A record's ``details.forms`` says which ran.
 """
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +26,7 @@ from torch import Tensor, nn
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
 from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.context import Context
+from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.loops import identical_iterations
 from workbench.lvlm.marks import part, unmasked
 from workbench.lvlm.place import Place
@@ -35,6 +41,30 @@ if TYPE_CHECKING:
 LINEAR, PLAIN = "lightning", "plain"
 
 
+FUSED = "flash-linear-attention's chunk_simple_gla"
+"""The fused form: FLOPs of a record are those of the plain one, whatever its own block is."""
+
+
+def fused_sum(context: Context) -> Callable[..., Any] | None:
+    """The fused form of the sum, where there is one; says which form runs."""
+    if tracing(context.device):
+        return None
+    if context.device.type != "cuda":
+        reason = f"{FUSED} needs a CUDA device"
+    elif context.dtype == torch.float64:
+        reason = f"{FUSED} does not take float64"
+    elif find_spec("fla") is None:
+        reason = "flash-linear-attention is not installed"
+    else:
+        from fla.ops.simple_gla import chunk_simple_gla
+
+        context.forms["lightning"] = FUSED
+        context.flag(f"lightning: ran as {FUSED}; FLOPs are counted of the plain form's blocks")
+        return chunk_simple_gla
+    context.forms["lightning"] = f"plain blocks of torch's matmuls: {reason}"
+    return None
+
+
 def decay_rates(heads: int, index: int, layers: int) -> list[float]:
     """s of each head in the layer of that index."""
     share = 1 - index / (layers - 1 + 1e-5) + 1e-5
@@ -45,6 +75,8 @@ class LightningAttention(nn.Module):
     """Projections in place of a layer's own, and both forms of the sum: blocks, and one step."""
 
     state: Tensor
+    log_decay: Tensor
+    fused: Callable[..., Any] | None = None
 
     def __init__(self, parts: "LayerParts", context: Context, place: Place, block: int) -> None:
         super().__init__()
@@ -69,6 +101,11 @@ class LightningAttention(nn.Module):
         if context.cell.pass_ == "decode":
             shape = (context.cell.batch, self.heads, self.size, self.size)
             self.register_buffer("state", context.random(shape), persistent=False)
+            return
+        self.fused = fused_sum(context)
+        if self.fused is not None:
+            log_decay = -torch.tensor(self.rates, dtype=torch.float32, device=context.device)
+            self.register_buffer("log_decay", log_decay, persistent=False)
             return
         blocks, rest = divmod(place.layout.length, block)
         for length in [block] * (blocks > 0) + [rest] * (rest > 0):
@@ -102,6 +139,11 @@ class LightningAttention(nn.Module):
 
     def blocks(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All tokens, [B, H, S, K] each: blocks of one length at once, then the shorter last."""
+        if self.fused is not None:
+            # It takes and gives [B, S, H, K], and the logarithm of each head's decay a token.
+            rows = [x.transpose(1, 2) for x in (q, k, v)]
+            out, _ = self.fused(*rows, g_gamma=self.log_decay, scale=1.0)
+            return out.transpose(1, 2)
         whole = q.shape[2] // self.block * self.block
         found: list[Tensor] = []
         carried = None

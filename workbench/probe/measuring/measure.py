@@ -183,7 +183,10 @@ def _run(
         "metrics": metrics,
         "samples": timing.samples,
         "parts": parts,
-        "details": details | timing.details | ({} if memory is None else memory.details()),
+        "details": details
+        | timing.details
+        | ({"forms": workload.context.forms} if workload.context.forms else {})
+        | ({} if memory is None else memory.details()),
         "flags": [*flags, *timing.flags, *workload.context.flags],
     }
 

@@ -159,7 +159,8 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
             "ranks": ranks,
             "deepspeed_flops_profiler": flops,
             "prepare": {"iterations_s": ready.iterations},
-        },
+        }
+        | ({"forms": workload.context.forms} if workload.context.forms else {}),
     }
 
 
