@@ -147,6 +147,28 @@ def test_a_token_alone_reads_the_experts_that_it_meets(tmp_path):
     assert read(many) == 2 * (8 * expert + activations(40))
 
 
+def test_a_skewed_router_sends_all_tokens_to_the_same(tmp_path):
+    """FLOPs and memory stay, as the grouped matmul has as many rows; two of eight are read."""
+    config = resolve(cell_of(tmp_path).model).config
+    expert = 3 * config.hidden_size * config.moe_intermediate_size * 4
+    cell = cell_of(tmp_path, num_visual=256)
+    even, skewed = trace(cell), trace(cell.replace(experts_skew=True))
+    assert (even.flops, even.params) == (skewed.flops, skewed.params)
+    assert even.timeline.peak()[0] == skewed.timeline.peak()[0]
+    assert even.bytes_moved - skewed.bytes_moved == 2 * 6 * expert
+    chosen = []
+    workload = build(cell.replace(experts_skew=True))
+    for layer in workload.module.modules():
+        if type(layer).__name__.endswith("TopKRouter"):
+            layer.register_forward_hook(lambda _m, _x, out: chosen.append(out[-1]))
+    workload.run_forward()
+    assert len(chosen) == 2
+    assert all((indices == indices[0]).all() for indices in chosen)
+    assert "the same" in "\n".join(predict(cell.replace(experts_skew=True), "cpu").flags)
+    with pytest.raises(RequestError, match="has no experts"):
+        predict(make_cell(num_visual=8, experts_skew=True), "h100-80gb")
+
+
 def test_predicted_is_measured(tmp_path):
     """FLOPs to the last one, the CPU allocator's peak within a thousandth; fake tensors agree."""
     fields = {"pass": "train", "num_visual": 512, "checkpoint": True}

@@ -8,6 +8,7 @@ from tests.small import small_lvlm, small_model
 from workbench.lvlm import build as building
 from workbench.lvlm.build import build
 from workbench.lvlm.lora import Adapted
+from workbench.probe.counting.allocator import CARD
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
@@ -59,6 +60,7 @@ def test_what_a_cell_keeps():
         ({"lora": "r=2,dtype=int8"}, "dtype=int8: one of"),
         ({"lora": "r=2", "pass": "forward"}, "only a train pass"),
         ({"lora": "r=2", "scope": "lvlm", "frozen": "tower"}, "frozen tower: lora freezes all"),
+        ({"lora": "r=2,dropout=1"}, "dropout=1: a share from 0 to below 1"),
         ({"lora": "r=2", "fold": True, "attention": "d_attn"}, "fold: sums the output"),
         ({"lora": "r=2,dtype=fp32", "zero": 2, "world_size": 2}, "deepspeed holds every weight"),
     ],
@@ -103,6 +105,7 @@ OPTIONS = [
     {"attention": "d_attn", "chunk": 64, "checkpoint": True, "checkpoint_every": 2},
     {"attention": "d_attn", "lora": "r=3,targets=q_proj+down_proj,dtype=float32"},
     {"attention": "fastv"},
+    {"attention": "s_attn", "dtype": "float32", "lora": "r=4,dropout=0.1"},
 ]
 
 
@@ -157,6 +160,15 @@ def test_predicted_is_measured(fields, model):
     peaks = [found.metrics["peak_bytes"] for found in (predicted, measured)]
     # In bfloat16 the CPU widens logits for the loss, with adapters or without.
     assert peaks[0] == pytest.approx(peaks[1], rel=1e-3 if cell.dtype == "float32" else 0.07)
+
+
+def test_a_card_keeps_a_mask_of_bools_where_adapters_drop(model):
+    cell = make_cell(**{**STEP, "model": model, "attention": "s_attn", "lora": "r=4"})
+    plain, drops = (trace(cell.replace(lora=text), CARD) for text in ("r=4", "r=4,dropout=0.1"))
+    assert plain.flops == drops.flops
+    names = {op.name for op in drops.operators}
+    assert {"native_dropout", "native_dropout_backward"} <= names
+    assert cell.replace(lora="r=4,dropout=0").key == cell.key
 
 
 def test_flops_in_closed_form(model):

@@ -235,6 +235,8 @@ def build(
         shared=shared,
     )
     workload = SCOPES[cell.scope](cell, system, context)
+    if cell.experts_skew and all(parts.experts is None for parts, _, _ in workload.layers):
+        raise RequestError(f"experts_skew: {cell.model} has no experts")
     freeze(workload)
     if cell.weights_dtype is not None:
         pack(workload, cell.weights_dtype, light=tracing(context.device))
@@ -484,11 +486,21 @@ def make_layer(model: Resolved, place: Place, context: Context) -> nn.Module:
     checkpoint = context.checkpoint()
     if checkpoint is None or place.inserted:
         randomise(layer)
+        if context.cell.experts_skew:
+            _send_alike(layer)
         if checkpoint is not None:
             context.flag("weights: random in the layers that the attention system inserts")
     else:
         checkpoint.fill(f"layers.{place.index}.", layer)
     return layer.train(context.cell.pass_ == "train")
+
+
+def _send_alike(layer: nn.Module) -> None:
+    """Have a layer's router prefer the same experts whatever it reads: all scores are equal."""
+    gate = getattr(getattr(layer, "mlp", None), "gate", None)
+    if gate is not None and hasattr(gate, "top_k"):
+        with torch.no_grad():
+            gate.weight.zero_()
 
 
 def random_tensor(shape: tuple[int, ...], context: Context, grad: bool = False) -> Tensor:

@@ -38,6 +38,7 @@ class Adapted(nn.Module):
         self.lora_B = linear(lora.r, base.out_features)
         randomise(self.lora_A)
         randomise(self.lora_B)
+        self.dropout = nn.Dropout(lora.dropout) if lora.dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """[…, in] -> […, out]."""
@@ -47,9 +48,10 @@ class Adapted(nn.Module):
             # peft's layer over bitsandbytes copies it, for the sake of its backward.
             result = result.clone()
             x = x.to(self.lora_A.weight.dtype)
-            return result + (self.lora_B(self.lora_A(x)) * self.scaling).to(dtype)
+            added = self.lora_B(self.lora_A(self.dropout(x))) * self.scaling
+            return result + added.to(dtype)
         x = x.to(self.lora_A.weight.dtype)
-        result = result + self.lora_B(self.lora_A(x)) * self.scaling
+        result = result + self.lora_B(self.lora_A(self.dropout(x))) * self.scaling
         return result.to(dtype)
 
 
@@ -84,7 +86,9 @@ def _inject(module: Any, names: Iterable[str], lora: Lora, four_bits: bool) -> N
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise RequestError(f"lora: measuring needs peft: {INSTALL}") from None
-    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=[*names])
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, target_modules=[*names], lora_dropout=lora.dropout
+    )
     module.is_loaded_in_4bit = four_bits  # As transformers tells peft.
     inject_adapter_in_model(config, module, low_cpu_mem_usage=True)
 

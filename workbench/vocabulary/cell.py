@@ -192,8 +192,8 @@ class Cell(BaseModel):
         str | None,
         Description(
             "a train pass of LoRA adapters beside the decoder's frozen linear layers: "
-            "`r=16,alpha=32,targets=all-linear` (or `q_proj+v_proj`, `dtype=float32`); everything "
-            "else is frozen",
+            "`r=16,alpha=32,targets=all-linear` (or `q_proj+v_proj`, `dtype=float32`, "
+            "`dropout=0.05`); everything else is frozen",
             label="LoRA",
             unset="none",
             operators=True,
@@ -300,6 +300,14 @@ class Cell(BaseModel):
             operators=True,
         ),
     ] = None
+    experts_skew: Annotated[
+        bool,
+        Description(
+            "all tokens are sent to the same experts of a layer, the worst that a router does; "
+            "evenly without it",
+            operators=True,
+        ),
+    ] = False
     checkpoint: Annotated[
         bool, Description("gradient checkpointing of every layer", role="system")
     ] = False
@@ -478,6 +486,10 @@ class Cell(BaseModel):
             raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
         if self.cache and self.pass_ != "forward":
             raise ValueError(f"cache: a forward pass keeps keys and values, not {self.pass_}")
+        if self.experts_skew and self.weights is not None:
+            raise ValueError(
+                f"experts_skew: the router of {self.weights!r:.60} sends as it learnt"
+            )
         if self.cache_dtype is not None:
             if self.pass_ == "train":
                 raise ValueError(f"cache_dtype {self.cache_dtype}: training keeps no cache")

@@ -24,6 +24,8 @@ class Lora:
     """The names of the layers that are adapted; empty for all."""
     dtype: str | None = None
     """Of the adapters' weights; None is the cell's."""
+    dropout: float = 0.0
+    """Share of what enters an adapter that is dropped in training."""
 
     @property
     def scaling(self) -> float:
@@ -47,8 +49,9 @@ def canonical_lora(value: Any) -> str | None:
         raise ValueError("r is missing: give the rank, such as r=16,alpha=32,targets=all-linear")
     found = _read(given)
     targets = "+".join(found.targets) or ALL
+    dropout = f"dropout={found.dropout:g}," if found.dropout else ""
     dtype = f"dtype={found.dtype}," if found.dtype else ""
-    return f"alpha={found.alpha:g},{dtype}r={found.r},targets={targets}"
+    return f"alpha={found.alpha:g},{dropout}{dtype}r={found.r},targets={targets}"
 
 
 @lru_cache(maxsize=1024)
@@ -66,6 +69,7 @@ def _read(given: dict[str, str]) -> Lora:
         alpha=_alpha(given.get("alpha", "8")),
         targets=_targets(given.get("targets", ALL)),
         dtype=_dtype(given.get("dtype")),
+        dropout=_dropout(given.get("dropout", "0")),
     )
 
 
@@ -83,6 +87,16 @@ def _alpha(text: str) -> float:
     if not 0 < alpha <= 1e6:
         raise ValueError(f"alpha={text:.40}: a number above 0 and up to 1,000,000")
     return alpha
+
+
+def _dropout(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise ValueError(f"dropout={text:.40}: a share from 0 to below 1")
+    return share
 
 
 def _targets(text: str) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ class _FusedRmsNorm(torch.autograd.Function):
 @contextmanager
 def card_operators() -> Iterator[None]:
     """Inside, shapes-only workloads run the operators that a card runs."""
-    rms_norm, softmax = F.rms_norm, F.softmax
+    rms_norm, softmax, dropout = F.rms_norm, F.softmax, F.dropout
 
     def fused_rms_norm(
         input: Tensor,
@@ -91,11 +91,19 @@ def card_operators() -> Iterator[None]:
             return torch.ops.aten._softmax(input, dim, True)
         return softmax(input, dim, *args, **kw)
 
-    F.rms_norm, F.softmax = fused_rms_norm, widening_softmax
+    def fused_dropout(
+        input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        # Dropout.cpp: one kernel and a mask of bools; other devices multiply by noise.
+        if not training or inplace or not 0 < p < 1:
+            return dropout(input, p, training, inplace)
+        return torch.native_dropout(input, p, True)[0]
+
+    F.rms_norm, F.softmax, F.dropout = fused_rms_norm, widening_softmax, fused_dropout
     try:
         yield
     finally:
-        F.rms_norm, F.softmax = rms_norm, softmax
+        F.rms_norm, F.softmax, F.dropout = rms_norm, softmax, dropout
 
 
 def temporaries(packet: Any, args: tuple[Any, ...]) -> tuple[int, ...]:

@@ -47,6 +47,7 @@ from workbench.probe.counting.tracker import (
     tally,
     total,
 )
+from workbench.probe.counting.traffic import EXPERTS
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.pictures import Pictures
@@ -194,12 +195,14 @@ def plan_of(cell: Cell) -> Stretch | None:
 def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace:
     tracker.scratch = scratch_of(workload)
     runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
+    met = EXPERTS.set(experts_met(workload))
     try:
         with boundaries(workload, tracker, plan) as bounds, arrivals(workload, tracker) as begun:
             end = run(workload, tracker)
     finally:
         RUNNER.reset(runner)
         WATCH.reset(watch)
+        EXPERTS.reset(met)
     parameters = [*workload.module.parameters()]
     tracker.label("gradients", [p.grad for p in parameters if p.grad is not None])
     kept = [tensor for cache in workload.context.caches for tensor in cache.tensors]
@@ -252,6 +255,13 @@ def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace
         timeline=timeline.without("offloaded") if tracker.allocator.card else timeline,
         operators=operators,
     )
+
+
+def experts_met(workload: Workload) -> int | None:
+    """Experts of a layer that a skewed router sends all tokens to; None where it does not."""
+    if not workload.cell.experts_skew:
+        return None
+    return max(parts.experts.active for parts, _, _ in workload.layers if parts.experts)
 
 
 def run(workload: Workload, tracker: Tracker) -> int:

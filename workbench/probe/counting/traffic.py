@@ -1,6 +1,7 @@
 """Bytes that an operator moves, from its shapes: inputs read once, outputs written once."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -26,6 +27,10 @@ GATHERS = frozenset({aten.embedding, aten.index, aten.index_select, aten.gather}
 """Operators that read of their first input only the rows that they return."""
 
 
+EXPERTS: "ContextVar[int | None]" = ContextVar("experts", default=None)
+"""How many experts of a layer all rows are sent to; None where they are spread evenly."""
+
+
 def extent(tensor: Tensor) -> int:
     """Bytes that reading or writing the tensor touches: an expanded dimension is touched once."""
     count = 1
@@ -41,8 +46,9 @@ def bytes_of(packet: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -
     written = sum(map(extent, outputs))
     if packet is aten._grouped_mm and inputs[0].ndim == 2 and inputs[1].ndim == 3:
         rows, groups = inputs[0].shape[0], inputs[1].shape[0]
-        # Of groups that no row meets nothing is read; rows are spread over as many as they can.
-        met = extent(inputs[1]) // groups * min(rows, groups)
+        # Of groups that no row meets nothing is read; rows are spread over as many as they can,
+        # unless all go the same way.
+        met = extent(inputs[1]) // groups * min(rows, EXPERTS.get() or groups)
         return written + extent(inputs[0]) + met + sum(map(extent, inputs[2:]))
     if packet in GATHERS:
         return 2 * written + sum(map(extent, inputs[1:]))

@@ -264,6 +264,10 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
     count = getattr(model.config, "num_experts", None)
     if not count:
         return []
+    sent = "tokens were spread over all evenly"
+    if cell.experts_skew:
+        sent = "all tokens were sent to the same, the fewest bytes; on one card FLOPs and memory "
+        sent += "are those of any routing"
     # peft and bitsandbytes take linear layers; the matrices of experts are stacked.
     left_alone = [name for name in ("lora", "weights_dtype") if getattr(cell, name) is not None]
     return [
@@ -272,7 +276,7 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
             for name in left_alone
         ),
         f"experts: FLOPs are of the {model.config.num_experts_per_tok} of {count} that a token "
-        "meets, bytes held of all; bytes_moved as if tokens were spread over all evenly",
+        f"meets, bytes held of all; bytes_moved as if {sent}",
     ]
 
 
