@@ -76,6 +76,14 @@ def test_so_does_every_option(options, tmp_path):
         assert not unknown(**step, kernel=kernel, **options)
 
 
+CACHES = ({"cache_dtype": "int8"}, {"cache_dtype": "fp8", "pass": "decode"})
+
+
+@pytest.mark.parametrize("fields", [*CACHES, {"pass": "train", "lora": "r=2,dropout=0.1"}])
+def test_so_do_caches_and_adapters(fields, tmp_path):
+    assert not unknown(model=small_model("mistral", tmp_path), scope="decoder", **fields)
+
+
 @pytest.mark.parametrize("family", sorted(TOWERS))
 def test_so_does_every_tower(family, tmp_path):
     model = small_lvlm(family, tmp_path)

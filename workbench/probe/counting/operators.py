@@ -136,6 +136,19 @@ ROWS = (
         "cuda/Loss.cu, nll_loss_forward_out_cuda_template",
         True,
     ),
+    Row(
+        names("native_dropout native_dropout_backward"),
+        "one kernel and a mask of bools, where other devices multiply by noise: in the trace "
+        "(`card_operators`)",
+        "Dropout.cpp; cuda/Dropout.cu",
+    ),
+    Row(
+        names("workbench.widen_cache"),
+        "a product of codes and scales, or a copy, into the tensor that holds the new token too: "
+        "its tensors alone",
+        "TensorIterator.cpp; cuda/Loops.cuh",
+    ),
+    Row(names("amax"), SAME, "ReduceOps.cpp; cuda/Reduce.cuh"),
     Row(names("cat stack"), SAME, "cuda/Shape.cu, cat_out_cuda", True),
     Row(
         names("constant_pad_nd"),
@@ -152,7 +165,7 @@ ROWS = (
         names(
             "add add_ sub sub_ mul div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
             "tanh_backward ge gt lt eq clamp clamp_min sin cos "
-            "bitwise_and bitwise_or where masked_fill"
+            "bitwise_and bitwise_or where masked_fill abs clamp_ round_"
         ),
         POINTWISE,
         "TensorIterator.cpp; cuda/Loops.cuh",
