@@ -95,7 +95,7 @@ SAME = (
 
 def assert_composed(cell):
     """A decoder traced from few of its layers is the one traced whole; gives that one."""
-    assert plan_of(cell) is not None
+    assert plan_of(cell)
     composed, whole = trace(cell), trace(cell, compose=False)
     for name in SAME:
         assert getattr(composed, name) == getattr(whole, name), name
@@ -154,7 +154,7 @@ def test_where_nothing_repeats_everything_is_traced(alternating, monkeypatch, tm
     monkeypatch.setattr(Alternating, "role", lambda self, index: str(index))
     cell = cell_of(tmp_path, layers=5, attention="alternating")
     assert stretch_of(kinds_of(cell)) == Stretch(0, 5, 1, 5)
-    assert plan_of(cell) is None
+    assert not plan_of(cell)
 
 
 def test_an_emulated_rank_has_one_layer_of_every_kind(alternating, tmp_path):

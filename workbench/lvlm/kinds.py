@@ -76,6 +76,51 @@ def stretch_of(kinds: Sequence[Hashable], grouped: int = 1) -> Stretch:
     return best
 
 
+def stretches_of(
+    kinds: Sequence[Hashable], grouped: int = 1, kept: int = 3
+) -> tuple[Stretch, ...]:
+    """The stretches, one after another, of which leaving all but ``kept`` units out leaves the
+    fewest layers; none where nothing repeats so often.
+
+    Units are whole groups, as ``stretch_of`` says.
+    """
+    groups = [tuple(kinds[i : i + grouped]) for i in range(0, len(kinds), grouped)]
+    count = len(groups)
+    # saved[i]: the most groups that the groups from i on can do without; and by which stretch.
+    saved: list[int] = [0] * (count + 1)
+    first: list[tuple[int, int] | None] = [None] * count
+    same = dict.fromkeys(range(1, count // (kept + 1) + 1), 0)
+    for start in reversed(range(count)):
+        saved[start] = saved[start + 1]
+        for unit in same:
+            alike = start + unit < count and groups[start] == groups[start + unit]
+            same[unit] = same[unit] + 1 if alike else 0
+            for times in range(kept + 1, same[unit] // unit + 2):
+                without = (times - kept) * unit + saved[start + unit * times]
+                if without > saved[start]:
+                    saved[start], first[start] = without, (unit, times)
+    stretches: list[Stretch] = []
+    at = 0
+    while at < count:
+        best = first[at]
+        if best is None:
+            at += 1
+            continue
+        unit, times = best
+        stretches.append(Stretch(at * grouped, unit * grouped, times, len(kinds)))
+        at += unit * times
+    return tuple(stretches)
+
+
+def shortened(stretches: Iterable[Stretch], total: int, count: int) -> tuple[int, ...]:
+    """The indices of ``total`` layers, with only ``count`` units of each stretch left."""
+    left_out: set[int] = set()
+    for each in stretches:
+        start = each.start + count * each.unit
+        left_out.update(range(start, each.start + each.count * each.unit))
+    return tuple(index for index in range(total) if index not in left_out)
+
+
 class _Key:
     """A model as far as its layers go: the family and every field of the configuration."""
 

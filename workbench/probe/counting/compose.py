@@ -1,4 +1,4 @@
-"""A decoder of n layers from a traced one of three units of layers: first, middle and last.
+"""A decoder of n layers from a traced one: of every stretch that repeats, three units of layers.
 
 A unit is the smallest run of layers that repeats (Gemma's local and global layers, a group under
 one checkpoint). The middle unit's stretch of the timeline, forward and backward, is repeated;
@@ -28,16 +28,32 @@ class Boundaries:
     """By unit: the last unit's comes first in time. Empty without a backward."""
 
 
-def repeat_middle(
-    timeline: Timeline, bounds: Boundaries, times: int, unit_weights: Sequence[Block]
-) -> Timeline:
-    """The timeline with the middle unit standing ``times`` times instead of once.
+@dataclass(frozen=True)
+class Repeat:
+    """A stretch of three units, the middle one of which is to stand ``times`` times."""
 
-    ``unit_weights`` are the held blocks of the middle unit's parameters.
+    bounds: Boundaries
+    times: int
+    unit_weights: Sequence[Block]
+    """Held blocks of the middle unit's parameters."""
+
+
+def repeat_middles(timeline: Timeline, repeats: Sequence[Repeat]) -> Timeline:
+    """The timeline with the middle unit of every stretch repeated.
+
+    One stretch after another: to each, the others are a part of what stands before or after it.
     """
-    stretches = _Stretches(timeline, bounds, times)
+    bounds = [repeat.bounds for repeat in repeats]
+    for number, repeat in enumerate(repeats):
+        stretches = _Stretches(timeline, bounds[number], repeat.times)
+        timeline = _repeated(timeline, stretches, repeat)
+        bounds = [stretches.shifted(each) for each in bounds]
+    return timeline
+
+
+def _repeated(timeline: Timeline, stretches: "_Stretches", repeat: Repeat) -> Timeline:
     blocks = [copy for block in timeline.blocks for copy in stretches.copies(block)]
-    blocks += [replace(block) for block in unit_weights for _ in range(times - 1)]
+    blocks += [replace(block) for block in repeat.unit_weights for _ in range(repeat.times - 1)]
     calls = [stretches.call(call) for call in timeline.calls]
     end = timeline.forward_end
     return timeline._replace(
@@ -88,6 +104,14 @@ class _Stretches:
         if stretch == self.backward:
             return _Moved(first + (self.times - 1) * length, -length)
         return _Moved(first, 0)
+
+    def shifted(self, bounds: Boundaries) -> Boundaries:
+        """Where another stretch's boundaries are when this one's unit is repeated."""
+        return Boundaries(
+            [self.moved(tick).first for tick in bounds.forward],
+            self.moved(bounds.head).first,
+            [self.moved(tick).first for tick in bounds.backward],
+        )
 
     def call(self, call: Call) -> Call:
         """One that stands for its repetitions, at the first of them."""

@@ -5,10 +5,11 @@ Nothing is computed. A decoder of many layers is composed from three units of th
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,13 +17,12 @@ from torch import Tensor, nn
 
 from workbench.collector import without_collector
 from workbench.lvlm.attention import Pairs
-from workbench.lvlm.build import Checkpointed, Workload, build, repeated_layers
+from workbench.lvlm.build import Checkpointed, Workload, build, kinds_of
 from workbench.lvlm.kernels import KERNELS
-from workbench.lvlm.kinds import Stretch
+from workbench.lvlm.kinds import Stretch, shortened, stretches_of
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.marks import unmasked_by
 from workbench.lvlm.offload import WATCH
-from workbench.lvlm.optimizer import layer_matrices
 from workbench.lvlm.packed import Packed
 from workbench.lvlm.place import Place
 from workbench.lvlm.ring import ring_bytes
@@ -31,7 +31,14 @@ from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.probe.counting.allocator import HOST, Allocator, threads_of
 from workbench.probe.counting.card import card_operators, temporaries
 from workbench.probe.counting.closed import hidden_model_flops, model_flops
-from workbench.probe.counting.compose import LAST, MIDDLE, UNITS, Boundaries, repeat_middle
+from workbench.probe.counting.compose import (
+    LAST,
+    MIDDLE,
+    UNITS,
+    Boundaries,
+    Repeat,
+    repeat_middles,
+)
 from workbench.probe.counting.flops import FUSED_BACKWARDS
 from workbench.probe.counting.parts import parts_named
 from workbench.probe.counting.pieces import Nodes, named
@@ -134,7 +141,7 @@ def trace(
 
     Raises RequestError and Unsupported as ``build`` does.
     """
-    plan = plan_of(cell) if compose else None
+    plan = plan_of(cell) if compose else ()
     try:
         # Whatever waits for the collector would be freed at a moment of its own choice.
         on_card = card_operators() if allocator.card else nullcontext()
@@ -142,7 +149,7 @@ def trace(
             tracker = Tracker(allocator)
             with torch.device(device), tracker:
                 if make is None:
-                    layers = None if plan is None else plan.shortened(UNITS)
+                    layers = shortened(plan, plan[0].total, UNITS) if plan else None
                     workload = build(cell, device, layers, pictures)
                 else:
                     workload = make(device)
@@ -181,18 +188,22 @@ def branches_of(workload: Workload, place: Place, window: int | None) -> dict[st
     return found
 
 
-def plan_of(cell: Cell) -> Stretch | None:
+def plan_of(cell: Cell) -> tuple[Stretch, ...]:
     """What repeats in a cell's decoder, of which three units are traced with all that does not.
 
-    None where that is no fewer layers than there are.
+    Nothing where that is no fewer layers than there are.
     """
     if cell.scope == "layer":
-        return None
-    stretch = repeated_layers(cell)
-    return stretch if stretch.count > UNITS else None
+        return ()
+    return stretches_of(kinds_of(cell), grouped_by(cell), UNITS)
 
 
-def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace:
+def grouped_by(cell: Cell) -> int:
+    """Layers under one checkpoint."""
+    return (cell.checkpoint_every or 1) if cell.checkpoint else 1
+
+
+def _traced(workload: Workload, tracker: Tracker, plan: tuple[Stretch, ...]) -> Trace:
     tracker.scratch = scratch_of(workload)
     runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
     met = EXPERTS.set(experts_met(workload))
@@ -217,19 +228,21 @@ def _traced(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Trace
         tracker.multiplied,
         passing_gradients(tracker.blocks, begun),
     )
-    listed = parameters_of(workload)
-    if plan is not None:
-        unit = units(workload, plan)[MIDDLE]
+    repeats, repeated = [], dict[int, int]()
+    traced_layers = [*workload.layers]
+    for marks, (first, second), stretch in zip(bounds, middles_of(plan), plan, strict=True):
+        unit = units(workload, (first, second))[MIDDLE]
         weights = [w for layer in unit for w in layer.parameters()]
         caches = [cache for layer in unit for cache in layer.buffers()]
-        held = [tracker.block_of(t) for t in (*weights, *caches)]
-        middles = plan.count - (UNITS - 1)
-        timeline = repeat_middle(timeline, bounds.frozen(), middles, held)
         packed = [m for layer in unit for m in layer.modules() if isinstance(m, Packed)]
-        listed = parameters_of(workload, {id(w) for w in (*weights, *packed)}, middles)
-        first = plan.start + plan.unit
-        repeated = workload.layers[first : first + plan.unit]
-        workload.layers += [(p, place, n * (middles - 1)) for p, place, n in repeated]
+        middles = stretch.count - (UNITS - 1)
+        held = [tracker.block_of(t) for t in (*weights, *caches)]
+        repeats.append(Repeat(marks.frozen(), middles, held))
+        repeated |= dict.fromkeys((id(w) for w in (*weights, *packed)), middles)
+        again = traced_layers[first:second]
+        workload.layers += [(p, place, n * (middles - 1)) for p, place, n in again]
+    timeline = repeat_middles(timeline, repeats)
+    listed = parameters_of(workload, repeated)
     times = workload.cell.accumulate
     operators = Counter({op: times * n for op, n in tally(timeline.calls).items()})
     flops = total(operators)
@@ -321,15 +334,20 @@ def logits_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
         handle.remove()
 
 
-def units(workload: Workload, plan: Stretch) -> list[list[nn.Module]]:
-    """The traced layers (or checkpointed groups) by unit.
+def middles_of(plan: tuple[Stretch, ...]) -> list[tuple[int, int]]:
+    """Where the second of the three units of each stretch begins and ends among traced layers."""
+    if not plan:
+        return []
+    kept = shortened(plan, plan[0].total, UNITS)
+    starts = [kept.index(stretch.start) + stretch.unit for stretch in plan]
+    return [(start, start + s.unit) for start, s in zip(starts, plan, strict=True)]
 
-    The first unit has what stands before it, the last what stands after it.
-    """
+
+def units(workload: Workload, middle: tuple[int, int]) -> list[list[nn.Module]]:
+    """The traced layers (or checkpointed groups) before a stretch's second unit, in it, after."""
     layers: Any = workload.module.get_submodule("layers")
     modules = list(layers)
-    grouped = (workload.cell.checkpoint_every or 1) if workload.cell.checkpoint else 1
-    first, second = ((plan.start + count * plan.unit) // grouped for count in (MIDDLE, LAST))
+    first, second = (index // grouped_by(workload.cell) for index in middle)
     return [modules[:first], modules[first:second], modules[second:]]
 
 
@@ -347,31 +365,33 @@ class _Marks:
 
 
 @contextmanager
-def boundaries(workload: Workload, tracker: Tracker, plan: Stretch | None) -> Iterator[_Marks]:
-    """Note when each unit's forward and backward begin."""
-    marks = _Marks()
-    if plan is None:
-        yield marks
-        return
-    handles = []
-    for number, unit in enumerate(units(workload, plan)):
+def boundaries(
+    workload: Workload, tracker: Tracker, plan: tuple[Stretch, ...]
+) -> Iterator[list[_Marks]]:
+    """Note when each unit's forward and backward begin, for every stretch."""
+    marks, handles = [_Marks() for _ in plan], []
+    for mark, middle in zip(marks, middles_of(plan), strict=True):
+        for number, unit in enumerate(units(workload, middle)):
 
-        def enter(_module: nn.Module, _inputs: Any, number: int = number) -> None:
-            marks.forward[number] = tracker.tick + 1
+            def enter(_: nn.Module, __: Any, mark: _Marks = mark, number: int = number) -> None:
+                mark.forward[number] = tracker.tick + 1
 
-        def leave(_module: nn.Module, _inputs: Any, output: Any, number: int = number) -> None:
-            if number == LAST:
-                marks.head = tracker.tick + 1
-            for tensor in output:
-                if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    tensor.register_hook(lambda _: arrive(number))
+            def leave(
+                _: nn.Module, __: Any, output: Any, mark: _Marks = mark, number: int = number
+            ) -> None:
+                if number == LAST:
+                    mark.head = tracker.tick + 1
+                for tensor in output:
+                    if isinstance(tensor, Tensor) and tensor.requires_grad:
+                        tensor.register_hook(lambda _: arrive(mark, number))
 
-        def arrive(number: int) -> None:
-            if marks.backward[number] < 0:
-                marks.backward[number] = tracker.tick + 1
+            handles.append(unit[0].register_forward_pre_hook(enter))
+            handles.append(unit[-1].register_forward_hook(leave))
 
-        handles.append(unit[0].register_forward_pre_hook(enter))
-        handles.append(unit[-1].register_forward_hook(leave))
+    def arrive(mark: _Marks, number: int) -> None:
+        if mark.backward[number] < 0:
+            mark.backward[number] = tracker.tick + 1
+
     try:
         yield marks
     finally:
@@ -491,15 +511,16 @@ def blocks_of(workload: Workload) -> list[nn.Module]:
 
 
 def parameters_of(
-    workload: Workload, repeated: Set[int] = frozenset(), times: int = 1
+    workload: Workload, repeated: Mapping[int, int] = MappingProxyType({})
 ) -> tuple[Parameter, ...]:
-    """Every parameter, in order; the run of those whose ids are ``repeated`` stands ``times``.
+    """Every parameter, in order; a run of those whose ids are ``repeated`` stands so many times.
 
     Packed matrices come last.
     """
-    part_of, of_layers = workload.part_of(), layer_matrices(workload.module)
-    found: list[Parameter] = []
+    part_of = workload.part_of()
+    listed: list[Parameter] = []
     run: list[Parameter] = []
+    times = 1
     for parameter in workload.module.parameters():
         width = parameter.element_size()
         entry = Parameter(
@@ -507,22 +528,21 @@ def parameters_of(
             parameter.numel(),
             parameter.requires_grad,
             None if width == workload.context.dtype.itemsize else parameter.nbytes,
-            tuple(parameter.shape),
-            id(parameter) in of_layers,
         )
         if id(parameter) in repeated:
             run.append(entry)
+            times = repeated[id(parameter)]
             continue
-        found += run * times
+        listed += run * times
         run = []
-        found.append(entry)
+        listed.append(entry)
     packed = [m for m in workload.module.modules() if isinstance(m, Packed)]
     matrices = (
         Parameter("decoder", m.numel, False, m.nbytes)
         for m in packed
-        for _ in range(times if id(m) in repeated else 1)
+        for _ in range(repeated.get(id(m), 1))
     )
-    return (*found, *run * times, *matrices)
+    return (*listed, *run * times, *matrices)
 
 
 def saved_bytes(traced: Trace) -> int:
