@@ -11,7 +11,7 @@ from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.build import kinds_of
 from workbench.lvlm.emulate import Emulation, emulated_rank
-from workbench.lvlm.kinds import Stretch, _built, stretch_of
+from workbench.lvlm.kinds import Stretch, _built, shortened, stretch_of, stretches_of
 from workbench.lvlm.models import FAMILIES
 from workbench.probe.counting.trace import plan_of, trace
 from workbench.probe.measuring.measure import measure
@@ -192,3 +192,23 @@ def test_the_period_of_kinds():
     # Four under a checkpoint: groups abab, abab, ab.
     assert stretch_of("ababababab", 4) == Stretch(0, 4, 2, 10)
     assert Stretch(2, 2, 3, 9).shortened(1) == (0, 1, 2, 3, 8)
+
+
+def test_every_stretch_that_repeats_is_found():
+    assert stretches_of("aaaaaaab" * 4) == tuple(Stretch(at, 1, 7, 32) for at in (0, 8, 16, 24))
+    assert stretches_of("aaab" * 20) == (Stretch(0, 4, 20, 80),)
+    assert stretches_of("xaaaaybbbbb") == (Stretch(1, 1, 4, 11), Stretch(6, 1, 5, 11))
+    assert stretches_of("aaa") == stretches_of("abc") == stretches_of("") == ()
+    assert stretches_of("ab" * 20, 4) == (Stretch(0, 4, 10, 40),)
+    assert shortened(stretches_of("xaaaaybbbbb"), 11, 3) == (0, 1, 2, 3, 5, 6, 7, 8)
+
+
+@pytest.mark.parametrize("fields", [{"pass": "train"}, {"pass": "train", "checkpoint": True}])
+@pytest.mark.parametrize("attention", ["pyramid_drop", "lightning"])
+def test_a_decoder_of_several_stretches(attention, fields, tmp_path):
+    cell = cell_of(tmp_path, layers=24, attention=attention, **fields)
+    if attention == "lightning":
+        cell = cell.replace(kernel="sdpa")
+    plan = plan_of(cell)
+    assert len(plan) > 1
+    assert_composed(cell)
