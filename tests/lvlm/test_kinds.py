@@ -13,7 +13,8 @@ from workbench.lvlm.build import kinds_of
 from workbench.lvlm.emulate import Emulation, emulated_rank
 from workbench.lvlm.kinds import Stretch, _built, shortened, stretch_of, stretches_of
 from workbench.lvlm.models import FAMILIES
-from workbench.probe.counting.trace import plan_of, trace
+from workbench.probe.counting.stretches import plan_of
+from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.emulation import check_emulation, plan_rank
 from workbench.vocabulary.cell import make_cell

@@ -4,7 +4,8 @@ import pytest
 
 from tests.small import FAMILY_NAMES, small_model
 from workbench.probe.counting.allocator import CARD
-from workbench.probe.counting.trace import plan_of, trace
+from workbench.probe.counting.stretches import plan_of
+from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 
 CASES = [

@@ -14,7 +14,7 @@ from workbench.lvlm.loss import IGNORED
 from workbench.lvlm.scopes.decoder import Run
 from workbench.lvlm.sharing import meeting
 from workbench.probe.counting.closed import forward_flops
-from workbench.probe.counting.trace import parameters_of
+from workbench.probe.counting.parameters import parameters_of
 from workbench.probe.counting.tracker import storage_bytes
 from workbench.probe.machine.launch import search_path
 from workbench.probe.measuring.busy import events_of, union

@@ -1,0 +1,81 @@
+"""Attention FLOPs of pairs that a mask hides, exact, and windows that hide nothing."""
+
+from collections import Counter
+from collections.abc import Hashable
+from fractions import Fraction
+
+from workbench.lvlm.attention import Pairs
+from workbench.lvlm.build import Workload
+from workbench.lvlm.place import Place
+from workbench.probe.counting.tracker import Operator, causal_attention
+
+
+def has_branches(workload: Workload) -> bool:
+    """Whether pairs of some layer are told apart by the piece that computes them."""
+    return any(
+        branches_of(workload, place, parts.window) is not None
+        for parts, place, _ in workload.layers
+    )
+
+
+def branches_of(workload: Workload, place: Place, window: int | None) -> dict[str, Pairs] | None:
+    """Pairs of a layer by the piece that computes them, where some may lack a backward."""
+    system, cell = workload.system, workload.cell
+    branches = system.pairs_by_branch(place, window)
+    if branches is None and (cell.frozen or cell.lora):
+        branches = system.pairs_by_stream(place, window)
+    return branches
+
+
+def masked_flops(
+    workload: Workload, operators: Counter[Operator], skipped: bool = False
+) -> dict[int, int]:
+    """Attention FLOPs of pairs that the mask hides, exact, by kind of layer.
+
+    Only where the kernel skips them if ``skipped``.
+
+    Every pair of a kind of layer costs the same in forward, backward and recomputation, so the
+    masked share of its attention FLOPs is the masked share of its pairs.
+    """
+    if workload.cell.pass_ == "decode":
+        return {}  # A cache holds only what its token sees.
+    kinds = place_kinds(workload)
+    system, kernel = workload.system, workload.context.kernel
+    dense: dict[int, Counter[str]] = {}
+    masked: dict[int, dict[str, Fraction]] = {}
+    for parts, place, count in workload.layers:
+        kind, whole = kinds[place.kind], system.pairs(place, parts.window)
+        branches = branches_of(workload, place, parts.window) or {"": whole}
+        share = system.skipped_share(kernel, place, parts.window) if skipped else 1
+        computed = dense.setdefault(kind, Counter())
+        hidden = masked.setdefault(kind, {})
+        for branch, pairs in branches.items():
+            computed[branch] += count * pairs.dense
+            more = count * (pairs.dense - pairs.allowed) * Fraction(share)
+            hidden[branch] = hidden.get(branch, Fraction(0)) + more
+    found: Counter[int] = Counter()
+    for kind, pieces in causal_attention(operators).items():
+        together = pieces if "" not in dense[kind] else {"": sum(pieces.values())}
+        for branch, attention in together.items():
+            exact = attention * masked[kind][branch] / dense[kind][branch]
+            assert exact.denominator == 1, "attention FLOPs are a multiple of the dense pairs"
+            found[kind] += int(exact)
+    return dict(found)
+
+
+def place_kinds(workload: Workload) -> dict[Hashable, int]:
+    """The kinds of places in a workload, numbered in the order in which they come first."""
+    found: dict[Hashable, int] = {}
+    for _, place, _ in workload.layers:
+        found.setdefault(place.kind, len(found))
+    return found
+
+
+def idle_windows(workload: Workload) -> tuple[int, ...]:
+    """Windows under which every layer sees as much as without."""
+    found: dict[int, bool] = {}
+    for parts, place, _ in workload.layers:
+        if parts.window is not None:
+            bites = workload.system.window_bites(place, parts.window)
+            found[parts.window] = found.get(parts.window, False) or bites
+    return tuple(sorted(window for window, bites in found.items() if not bites))

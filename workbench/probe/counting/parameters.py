@@ -1,0 +1,55 @@
+"""The parameters of a traced workload, in order and by part of the model."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from workbench.lvlm.build import Workload
+from workbench.lvlm.packed import Packed
+from workbench.probe.counting.states import Parameter
+
+
+def parameters_of(
+    workload: Workload, repeated: Mapping[int, int] = MappingProxyType({})
+) -> tuple[Parameter, ...]:
+    """Every parameter, in order; a run of those whose ids are ``repeated`` stands so many times.
+
+    Packed matrices come last.
+    """
+    part_of = workload.part_of()
+    listed: list[Parameter] = []
+    run: list[Parameter] = []
+    times = 1
+    for parameter in workload.module.parameters():
+        width = parameter.element_size()
+        entry = Parameter(
+            part_of[id(parameter)],
+            parameter.numel(),
+            parameter.requires_grad,
+            None if width == workload.context.dtype.itemsize else parameter.nbytes,
+        )
+        if id(parameter) in repeated:
+            run.append(entry)
+            times = repeated[id(parameter)]
+            continue
+        listed += run * times
+        run = []
+        listed.append(entry)
+    packed = [m for m in workload.module.modules() if isinstance(m, Packed)]
+    matrices = (
+        Parameter("decoder", m.numel, False, m.nbytes)
+        for m in packed
+        for _ in range(repeated.get(id(m), 1))
+    )
+    return (*listed, *run * times, *matrices)
+
+
+def params_by_part(workload: Workload, params: int) -> dict[str, int]:
+    """Parameters of each part; the decoder's are the rest, and empty where there is one part."""
+    if not workload.modules:
+        return {}
+    sizes = {
+        name: sum(p.numel() for p in module.parameters())
+        for name, module in workload.modules.items()
+        if name != "decoder"
+    }
+    return {**sizes, "decoder": params - sum(sizes.values())}
