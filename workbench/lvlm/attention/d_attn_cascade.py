@@ -3,7 +3,8 @@
 The module has q, k, v and o of the layer's sizes and no norm: 41,943,040 parameters a Mistral
 layer, the paper's 1.4 B in all. Its input is the layer's own input norm; its output joins the
 residual (after the family's post-attention norm, where it has one) before self-attention reads the
-text again.
+text again. Visual tokens are D-Attn's: their own value, residual and MLP. O(V), D-Attn's cost and
+the module's q and W_o for text, its k and v for all. It gives up V2V and needs training.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,9 @@
-"""D-Attn's identity check: full causal V2V, RoPE everywhere, α-weighting. Must equal S-Attn."""
+"""D-Attn's identity check: full causal V2V, RoPE everywhere, α-weighting. Must equal S-Attn.
+
+Both streams attend to themselves and to what stands before them in the other, each with one
+softmax over the union: S-Attn's own numbers by D-Attn's path, so a difference would be a fault of
+the merge (arXiv 2502.01906). O(V²), as S-Attn. It gives up nothing and saves nothing.
+"""
 
 from typing import TYPE_CHECKING
 

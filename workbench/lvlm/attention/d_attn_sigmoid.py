@@ -1,4 +1,10 @@
-"""D-Attn with a learned sigmoid gate: σ(g)·XA + (1 − σ(g))·SA (Table 3, Sigmoid)."""
+"""D-Attn with a learned sigmoid gate: σ(g)·XA + (1 − σ(g))·SA (Table 3, Sigmoid).
+
+SA is the text's causal self-attention, XA its attention to the visual tokens before it, each with
+a softmax of its own; g is one number a layer, 0 at the start, so both weigh a half. Rows that see
+no visual token take SA alone. An ablation of arXiv 2502.01906. O(V), at D-Attn's cost. It gives
+up V2V and needs training.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,10 @@
-"""D-Attn with a learned tanh gate: SA + tanh(g)·XA (Table 3, Tanh)."""
+"""D-Attn with a learned tanh gate: SA + tanh(g)·XA (Table 3, Tanh).
+
+SA is the text's causal self-attention, XA its attention to the visual tokens before it, each with
+a softmax of its own; g is one number a layer, 0 at the start, so that training begins from the
+text alone, as in Flamingo. An ablation of arXiv 2502.01906. O(V), at D-Attn's cost. It gives up
+V2V and needs training.
+"""
 
 import torch
 from torch import Tensor

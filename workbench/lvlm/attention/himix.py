@@ -2,7 +2,10 @@
 
 Visual embeddings keep the encoder's width and are never updated. Each layer norms them and
 projects keys and values of its own; text queries (RoPE on text q and k only) attend to [K_v ; K_t]
-in one softmax.
+in one softmax. No visual token is a query, has an MLP or changes from layer to layer. O(V), and of
+a token a layer keeps no more than the two small projections: the smallest slope of the systems in
+which every layer sees every visual token. It gives up V2V and every update of the visual tokens,
+and needs training.
 """
 
 from typing import TYPE_CHECKING

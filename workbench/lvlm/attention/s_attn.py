@@ -1,4 +1,11 @@
-"""S-Attn, the baseline: the layer as transformers ships it, one causal sequence of all tokens."""
+"""S-Attn, the baseline: the layer as transformers ships it, one causal sequence of all tokens.
+
+Visual and text tokens are rows of one sequence with RoPE at their indices; every row attends to
+itself and to all rows before it, visual or text, in one softmax, and passes the layer's MLP. O(V²)
+pairs a layer, half of them hidden by causality, and O(V) for everything else: of a long video the
+pairs are most. It gives up nothing; all other systems are measured against it. Several GPUs can
+share its sequence by heads (``--ulysses``), by rows (``--ring``), or both.
+"""
 
 from typing import TYPE_CHECKING, Any
 
