@@ -139,11 +139,15 @@ def answer(material: Material) -> Answer:
         names = in_order(rows[rows["series"].isin(table[table["max_visual"] == top]["series"])])
         second = f"The largest |V| that {RAN[source]} is {top:,}, under {listed(names)} ({where})."
     given = [
-        f"{known.label} {known.gives_up}"
+        f"{known.label}: {known.gives_up.replace('; ', ', and ')}"
         for name in best["attention"]
         if (known := entry("attention", str(name))) is not None
     ]
-    third = f"What they give up: {listed(given)}." if given else "No other system is here."
+    third = "No other system is here."
+    if given:
+        third = f"What they give up against S-Attn, by name. {'; '.join(given)}."
+        if "V2V" in third:
+            third += " V2V is what visual tokens read of each other inside the decoder."
     return first, second, third
 
 
