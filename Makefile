@@ -34,11 +34,11 @@ sweep: install
 
 # What a change needs, in minutes: all but the tests that are slow (tests/slow.txt).
 test: install
-	@$(BIN)/python -m pytest -n 2 -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # The rest: the slow ones, and a minute of mutated inputs (docs/security.md).
 test-all: install
-	@WORKBENCH_FUZZ_S=60 $(BIN)/python -m pytest -n 2 -m "slow or fuzz"
+	@WORKBENCH_FUZZ_S=60 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow or fuzz"
 
 check: install
 	$(BIN)/ruff check .

@@ -1,11 +1,18 @@
 """What several folders of tests share: golden stores, built once a session; which are slow."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests import golden
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # Each worker has its share of the cores, and so have the processes that its tests start: teams
+    # of all cores in every worker wait for one another. Read when torch is imported.
+    share = len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 SLOW = Path(__file__).with_name("slow.txt")
 

@@ -5,7 +5,7 @@ import torch
 
 from tests.lvlm import oracle
 from tests.lvlm.definitions import assert_refused, definition, settings_of
-from tests.small import FAMILY_NAMES, LAYER_SYSTEMS, small_model
+from tests.small import FAMILY_NAMES, LAYER_SYSTEMS, OWN, small_model
 from workbench.lvlm.attention.s_attn import SAttnLayer
 from workbench.lvlm.build import build
 from workbench.vocabulary.cell import make_cell
@@ -96,9 +96,17 @@ def runs_real_layers(workload):
     return isinstance(getattr(workload.module, "inner", workload.module), SAttnLayer)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+KINDS_OF_LAYERS = [
+    (family, layer)
+    for family in FAMILY_NAMES
+    for layer in ((0, 1) if OWN[family].get("sliding_window") else (1,))
+]
+"""A layer of each kind: of the families with windows every other layer has one, of the rest all
+layers are one module with other weights."""
+
+
+@pytest.mark.parametrize(("family", "layer"), KINDS_OF_LAYERS)
 @pytest.mark.parametrize("system", LAYER_SYSTEMS)
-@pytest.mark.parametrize("layer", [0, 1])
 def test_every_system_on_every_family(family, system, layer, tmp_path):
     # Eager S-Attn is transformers' own, whose softmax is float32: sdpa is exact where it serves.
     for kernel in ("eager", "sdpa"):
