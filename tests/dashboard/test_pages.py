@@ -50,7 +50,8 @@ def page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **query: str)
 
 def words(test: AppTest) -> str:
     parts = [*test.title, *test.markdown, *test.caption, *test.info, *test.error, *test.warning]
-    return "\n".join(str(part.value) for part in parts)
+    # Words on top do not break at the hyphen of a system's name.
+    return "\n".join(str(part.value) for part in parts).replace("\u2011", "-")
 
 
 @pytest.mark.parametrize("kind", READABLE)

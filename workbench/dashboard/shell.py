@@ -18,7 +18,7 @@ from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, named_store
 from workbench.dashboard.uploads import uploaded
 from workbench.report.glossary import GLOSSARY
 from workbench.store import RunInfo, StoreError, version_token
-from workbench.telling.text import markdown
+from workbench.telling.text import markdown, unbroken
 from workbench.telling.words import thinned
 from workbench.vocabulary.errors import RequestError
 
@@ -52,9 +52,9 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
     for number, (sentence, of) in enumerate(parts[:SENTENCES]):
         if number == 0:
             with st.container(key="answer"):
-                st.markdown(markdown(sentence))
+                st.markdown(markdown(unbroken(sentence)))
         else:
-            st.markdown(markdown(sentence))
+            st.markdown(markdown(unbroken(sentence)))
         if number == 0 and basis:
             st.caption(markdown(basis))
         elif of and of != said:

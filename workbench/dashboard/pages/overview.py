@@ -25,7 +25,7 @@ from workbench.telling.sentences import (
     ratio_text,
     ratio_words,
 )
-from workbench.telling.text import listed, markdown
+from workbench.telling.text import listed, markdown, unbroken
 from workbench.telling.verdict import Verdict, first_system
 from workbench.telling.words import endings, figure_caption, plural
 
@@ -191,7 +191,7 @@ def _card(title: str, lines: Sequence[tuple[str, str]], note: str = "", claims: 
         st.markdown(f"**{markdown(title)}**")
         for place_, (figure, meaning) in enumerate(lines):
             size = "###" if place_ == 0 else "#####"
-            st.markdown(f"{size} {markdown(figure)}\n{markdown(meaning)}")
+            st.markdown(f"{size} {markdown(figure)}\n{markdown(unbroken(meaning))}")
         for line in filter(None, (claims, note)):
             st.caption(markdown(line))
 
