@@ -10,6 +10,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
+from workbench import aspects
 from workbench.report.glossary import page as glossary_page
 
 ROOT = Path(__file__).parents[1]
@@ -72,18 +73,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
 
 
 def test_every_page_of_the_dashboard_has_one_here() -> None:
-    app = (ROOT / "app.py").read_text(encoding="utf-8")
-    titles = set(re.findall(r'title="(\w+)"', app))
-    assert len(titles) == 10
-    pages = {page.stem.capitalize() for page in (ROOT / "docs" / "dashboard").glob("*.md")}
-    assert pages == titles | {"Index"}
-    for page in titles:
-        text = (ROOT / "docs" / "dashboard" / f"{page.lower()}.md").read_text(encoding="utf-8")
-        source = "spent" if page == "Time" else page.lower()
-        shown = (ROOT / "workbench" / "dashboard" / "pages" / f"{source}.py").read_text()
-        question = re.search(r'st\.title\("(.*)"\)', shown)
-        assert question is not None
-        assert question[1].lower() in text.splitlines()[0].lower()
+    questions = {name: aspect.question for name, aspect in aspects.in_order()}
+    for name in ("overview", "planner", "compare", "runs"):
+        shown = (ROOT / "workbench" / "dashboard" / "pages" / f"{name}.py").read_text()
+        found = re.search(r'st\.title\("(.*)"\)', shown)
+        assert found is not None
+        questions[name] = found[1]
+    folder = ROOT / "docs" / "dashboard"
+    assert {page.stem for page in folder.glob("*.md")} == {*questions, "index"}
+    for name, question in questions.items():
+        heading = (folder / f"{name}.md").read_text(encoding="utf-8").splitlines()[0]
+        assert question.lower() in heading.lower()
 
 
 def test_the_glossary_is_the_one_that_pages_show() -> None:
