@@ -77,18 +77,6 @@ def growth_words(row: Mapping[Any, Any]) -> str:
     return f"×{digits(row['growth'])} ({row['grows_from']:,.0f} to {row['grows_to']:,.0f})"
 
 
-def per_token(row: Mapping[Any, Any]) -> str:
-    """The linear and, where there is one, the quadratic term: '4.1 ms + 166 ns·|V|'."""
-    unit = METRICS[row["metric"]].unit
-    if pd.isna(row["shape"]):
-        return str(row["note"]) or "open"
-    linear = quantity(row["b"], unit)
-    if "c" in REFUTED.get(row["shape"], ()):
-        return linear
-    # The derivative of c·|V|² is 2c·|V|: what one more token costs when |V| are there.
-    return f"{linear} + {quantity(2 * row['c'], unit)}·|V|"
-
-
 def _term(row: Mapping[Any, Any], name: str) -> str:
     """One term: '403 MFLOP (402 to 404)', and whether it can be told from zero."""
     unit = METRICS[row["metric"]].unit

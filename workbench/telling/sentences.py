@@ -174,16 +174,6 @@ def ratio_text(row: Row) -> str:
     return f"{ratio_words(row['ratio'])}× ({ends})"
 
 
-def reach_ratio(row: Row, baseline_ended: bool) -> str:
-    """How many times as many visual tokens fit: 'at least 2.00×' where the sweep ended first."""
-    if pd.isna(row["visual_ratio"]):
-        return "n/a"
-    if not baseline_ended:
-        return "no limit met"
-    bound = "at least " if pd.isna(row["fails_at"]) else ""
-    return f"{bound}{ratio_words(row['visual_ratio'])}×"
-
-
 def ratio_words(ratio: float) -> str:
     """Three digits of a ratio: 1.00, 37.1, 251."""
     return f"{ratio:,.{2 if ratio < 9.995 else 1 if ratio < 99.95 else 0}f}"
