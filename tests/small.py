@@ -57,6 +57,14 @@ OWN["qwen3_vl"] = {
         "mrope_section": [2, 1, 1],
     },
 }
+OWN["glm4v"] = {
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+        "mrope_section": [1, 1, 1],
+    },
+}
 OWN["qwen3_vl_moe"] = {
     **OWN["qwen3_vl"],
     "num_experts": 8,
@@ -140,6 +148,20 @@ TOWERS = {
         },
         **TOKEN_IDS,
     },
+}
+TOWERS["glm4v"] = {
+    "model_type": "glm4v",
+    "vision_config": {
+        "model_type": "glm4v_vision",
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_heads": 2,
+        "image_size": 56,
+        "out_hidden_size": 32,
+    },
+    "image_token_id": 96,
+    "video_token_id": 95,
 }
 TOWERS["qwen3_vl_moe"] = {
     **TOWERS["qwen3_vl"],

@@ -11,6 +11,7 @@ from transformers import (
     Qwen2_5_VLConfig,
     SiglipVisionConfig,
 )
+from transformers.models.glm4v.modeling_glm4v import Glm4vModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
@@ -33,7 +34,14 @@ from workbench.vocabulary.errors import RequestError, Unsupported
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Status
 
-IMAGES = {"qwen2_5_vl": 512, "qwen2_vl": 512, "qwen3_vl": 512, "gemma3": 120, "mistral": 320}
+IMAGES = {
+    "qwen2_5_vl": 512,
+    "qwen2_vl": 512,
+    "qwen3_vl": 512,
+    "glm4v": 512,
+    "gemma3": 120,
+    "mistral": 320,
+}
 """|V| of a few images of each small tower."""
 
 
@@ -87,6 +95,7 @@ def test_parameters_are_those_of_transformers_own_model(name, whole, vision, tot
 
 
 PUBLISHED_SIZES = {
+    "glm-4.1v-9b": 10_292_777_472,
     "qwen2-vl-2b": 2_208_985_600,
     "qwen2-vl-7b": 8_291_375_616,
     "qwen2-vl-72b": 73_405_560_320,
@@ -115,7 +124,8 @@ def test_parameters_of_every_size_are_those_of_transformers_own_model(name):
     assert trace(cell.replace(scope="decoder")).params == parts["decoder"]
 
 
-QWENS = sorted(family for family in IMAGES if family.startswith("qwen"))
+QWENS = sorted(family for family in IMAGES if family not in ("gemma3", "mistral"))
+"""Those of native resolution, whose towers share what qwen_vl.py has."""
 
 
 GRIDS = [
@@ -147,6 +157,9 @@ def test_qwens_tower_equals_transformers_forward(family, grids, tmp_path):
     made = adapter(ours(pixels))
     found = [made] if isinstance(made, torch.Tensor) else [*made]
     sizes = torch.tensor([grid[:3] for grid in grids * 2])
+    if family == "glm4v":  # As its get_video_features has it.
+        sizes = sizes.repeat_interleave(sizes[:, 0], 0)
+        sizes[:, 0] = 1
     output = theirs(pixels, grid_thw=sizes)
     wanted = [output.pooler_output, *getattr(output, "deepstack_features", [])]
     assert len(found) == len(wanted) == 1 + tower.stacked
@@ -205,7 +218,7 @@ def test_costs_of_the_parts(family, kernel, pass_, tmp_path):
 
 @pytest.mark.parametrize(
     ("family", "layers"),
-    [("mistral", 4), ("qwen2_5_vl", 4), ("qwen3_vl", 7), ("gemma3", 7)],
+    [("mistral", 4), ("qwen2_5_vl", 4), ("qwen3_vl", 7), ("glm4v", 4), ("gemma3", 7)],
 )
 def test_predictions_of_the_whole_model(family, layers, tmp_path):
     """Composed equals layer by layer, meta equals fake, and the CPU allocator agrees."""
@@ -223,8 +236,8 @@ def test_predictions_of_the_whole_model(family, layers, tmp_path):
     assert measured.status == predicted.status == Status.OK
     assert measured.metrics["flops"] == predicted.metrics["flops"]
     ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    # oneDNN reorders what the patch embedding of SigLIP convolves; Qwen's is a matmul.
-    assert ratio == pytest.approx(1, abs=0.001 if family in QWENS else 0.05)
+    # oneDNN reorders what the patch embeddings of SigLIP and GLM convolve; Qwen's is a matmul.
+    assert ratio == pytest.approx(1, abs=0.001 if family.startswith("qwen") else 0.05)
 
 
 @pytest.mark.parametrize(
@@ -252,12 +265,13 @@ def test_qwens_positions_are_transformers_own(pattern, grids, tmp_path):
     assert torch.equal(tower.positions(layout, tuple(grids)), places[:, 0])
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "glm4v"])
 @pytest.mark.parametrize("kind", [1, 2])
 def test_positions_of_the_other_qwens_are_transformers_own(family, kind, tmp_path):
-    """Two images, or a video of two steps: one grid in Qwen2-VL, two between text in Qwen3-VL."""
+    """Two images, or a video of two steps: one grid in Qwen2-VL, two between text elsewhere."""
     tower = tower_of(resolve(small_lvlm(family, tmp_path)))
-    model = {"qwen2_vl": Qwen2VLModel, "qwen3_vl": Qwen3VLModel}[family]
+    models = {"qwen2_vl": Qwen2VLModel, "qwen3_vl": Qwen3VLModel, "glm4v": Glm4vModel}
+    model = models[family]
     whole = kind == 2 and family == "qwen2_vl"
     grids = (Grid(2, 12, 16, 0.5),) if whole else (Grid(1, 12, 16), Grid(1, 12, 16))
     layout = Layout(2 * 48, 11, "T,V,T" if whole else "T,V,T,V,T")

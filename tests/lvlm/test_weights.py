@@ -17,7 +17,8 @@ from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.protocol import Protocol
 
-QWENS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+QWENS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"]
+"""Those of native resolution."""
 FAMILIES = ["mistral", "llama", "gemma2", "qwen2", "qwen3", "gemma3", *QWENS]
 SEEING = ["llama", "gemma3", *QWENS]
 """Families whose small checkpoint is a whole vision-language model, LLaVA's for llama."""

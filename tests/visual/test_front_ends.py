@@ -1,9 +1,12 @@
 """Front ends under the files beside a checkpoint, against transformers' own processors."""
 
+import ast
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import (
     DeepseekVLImageProcessorPil,
 )
+from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize as resize_glm
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import (
@@ -167,6 +171,52 @@ def test_frames_of_qwen3_vl_are_its_processor_s(total, fps):
         assert line in text
     wanted = min(max(int(total / 30.0 * fps), 4), 768, total)
     assert VISIONS["qwen3-vl"].sampled(total, 30.0, fps) == wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(EDGE, EDGE, PIXELS, PIXELS, st.integers(2, 900), st.sampled_from(["glm4v", "glm46v"]))
+def test_images_and_videos_of_glm(place, width, height, low, high, frames, kind):
+    """By the function that its processors call, an image as two frames."""
+    least, most = sorted((2 * low, 2 * high))
+    size = {"size": {"shortest_edge": least, "longest_edge": most}}
+    for old in place.glob("*processor_config.json"):
+        old.unlink()
+    config = {"model_type": kind, "vision_config": {"model_type": "glm4v_vision"}}
+    name = write(place, config, preprocessor_config=size, video_preprocessor_config=size)
+    ours = front_end_of(name)
+    high, wide = resize_glm(2, height, width, 2, 28, least, most)
+    assert ours.resized(width, height) == (wide, high)
+    assert ours.tokens_of_image(width, height) == high * wide // 28**2
+    high, wide = resize_glm(frames, height, width, 2, 28, least, most)
+    assert ours.tokens_of_video(width, height, frames) == -(-frames // 2) * high * wide // 28**2
+
+
+def sample_frames(kind):
+    """``sample_frames`` of GLM's video processors, whose files may import torchvision."""
+    module = f"transformers.models.{kind}.video_processing_{kind}"
+    tree = ast.parse(Path(importlib.util.find_spec(module).origin).read_text())
+    (found,) = (n for n in ast.walk(tree) if getattr(n, "name", "") == "sample_frames")
+    for argument in found.args.args:
+        argument.annotation = None
+    found.args.kwarg = found.returns = None
+    scope = {"np": np, "math": math}
+    exec(compile(ast.Module([found], []), module, "exec"), scope)
+    return scope["sample_frames"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("glm-4.1v", "glm4v"), ("glm-4.6v", "glm46v")])
+def test_frames_of_glm_are_its_processor_s(name, kind):
+    theirs = sample_frames(kind)
+    processor = SimpleNamespace(max_duration=300, fps=2, temporal_patch_size=2)
+    for total in (1, 3, 59, 60, 61, 100, 901, 9000, 9001, 60_000):
+        for native in (0.7, 6.0, 24.0, 30.0):
+            for fps in (0.1, 1.0, 2.0):
+                seconds = total / native
+                clip = SimpleNamespace(total_num_frames=total, fps=native, duration=seconds)
+                if seconds < 1 / 6:
+                    continue  # No step of GLM-4.6V's.
+                wanted = len(theirs(processor, clip, fps))
+                assert VISIONS[name].sampled(total, native, fps) == wanted, (total, native, fps)
 
 
 def test_one_frame_is_no_video_of_qwen3_vl():

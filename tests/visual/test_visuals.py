@@ -67,6 +67,8 @@ def test_the_promised_front_ends_are_there() -> None:
         "qwen2-vl",
         "qwen2.5-vl",
         "qwen3-vl",
+        "glm-4.1v",
+        "glm-4.6v",
         "gemma-3",
         "pooled",
     }
@@ -189,6 +191,7 @@ def test_qwen_sampling(total: int, native: float, fps: float, expected: int) -> 
         ("qwen2-vl-2b", "qwen2-vl"),
         ("qwen2.5-vl-7b", "qwen2.5-vl"),
         ("qwen3-vl-8b", "qwen3-vl"),
+        ("glm-4.1v-9b", "glm-4.1v"),
         ("gemma-3-4b", "gemma-3"),
     ],
 )

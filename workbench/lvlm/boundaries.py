@@ -68,7 +68,7 @@ def _configs() -> Iterator[Boundary]:
     yield Boundary(
         "rotary embeddings",
         f"{_words(rope_types())}; {_words(MOVING)} by the last position of the whole sequence",
-        "an unknown `rope_type`; a rotation of a part of the head",
+        "an unknown `rope_type`; a table of another size than the family turns",
         "",
     )
     yield Boundary(

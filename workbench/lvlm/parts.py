@@ -122,12 +122,12 @@ def rotate_half(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:
 
 def llama_like(layer: Any, rope: Rope = rotate_half) -> LayerParts:
     """Parts of a layer with two norms: Llama, Mistral, Qwen2 and Qwen2.5-VL."""
-    return _parts(layer, rope, None, layer.post_attention_layernorm, None)
+    return sandwiched(layer, rope, None, layer.post_attention_layernorm, None)
 
 
 def gemma_like(layer: Any, rope: Rope = rotate_half) -> LayerParts:
     """Parts of a layer with four norms: Gemma 2 and 3."""
-    return _parts(
+    return sandwiched(
         layer,
         rope,
         layer.post_attention_layernorm,
@@ -136,13 +136,14 @@ def gemma_like(layer: Any, rope: Rope = rotate_half) -> LayerParts:
     )
 
 
-def _parts(
+def sandwiched(
     layer: Any,
     rope: Rope,
     post_attention_norm: nn.Module | None,
     mlp_norm: nn.Module,
     post_mlp_norm: nn.Module | None,
 ) -> LayerParts:
+    """Parts of a layer whose norms after the attention are these; None where it has none."""
     attention, config = layer.self_attn, layer.self_attn.config
     return LayerParts(
         layer=layer,

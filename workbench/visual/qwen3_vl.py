@@ -61,6 +61,19 @@ class Qwen3VL(QwenVL):
 
     def resized_frame(self, width: int, height: int, num_frames: int) -> tuple[int, int]:
         """The same for each of ``num_frames`` frames of a video, which share its budget."""
+        least, most = self.video_min_pixels, self.video_max_pixels
+        if self.max_frame_tokens is not None:
+            share = min(self.max_frame_tokens * self.factor**2, most // num_frames)
+            most = max(share, int(least * 1.05)) * num_frames
+        return self.fitted_frames(width, height, num_frames, least, most)
+
+    def fitted_frames(
+        self, width: int, height: int, num_frames: int, least: int, most: int
+    ) -> tuple[int, int]:
+        """Whole tokens of a frame near that size, of ``least`` to ``most`` pixels in all frames.
+
+        Raises RequestError where there are fewer frames than a token spans.
+        """
         together, factor = self.temporal_patch_size, self.factor
         if num_frames < together:
             raise RequestError(
@@ -69,12 +82,8 @@ class Qwen3VL(QwenVL):
         if min(width, height) < factor:
             scale = max(factor / height, factor / width)
             width, height = int(width * scale), int(height * scale)
-        most = self.video_max_pixels
-        if self.max_frame_tokens is not None:
-            share = min(self.max_frame_tokens * factor**2, most // num_frames)
-            most = max(share, int(self.video_min_pixels * 1.05)) * num_frames
         times = num_frames, round(num_frames / together) * together
-        return self.fitted(width, height, self.video_min_pixels, most, times)
+        return self.fitted(width, height, least, most, times)
 
     def tokens_of_step(self, width: int, height: int, num_frames: int = 2) -> int:
         return super().tokens_of_step(width, height, num_frames)

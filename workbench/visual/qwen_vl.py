@@ -25,6 +25,8 @@ class QwenVL(FrontEnd):
 
     model_type: ClassVar[str]
     """Of the config.json that it serves."""
+    unsaid: ClassVar[Mapping[str, int]] = UNSAID
+    """Pixels of the family's image processor there, where a file gives it none."""
     unsaid_video: ClassVar[Mapping[str, int]]
     """Pixels of the family's video processor in transformers, where a file gives it none."""
 
@@ -49,7 +51,7 @@ class QwenVL(FrontEnd):
         found.take("merge_size", tower.get("spatial_merge_size"), "config.json")
         found.take("temporal_patch_size", tower.get("temporal_patch_size"), "config.json")
         for prefix, section, unsaid in (
-            ("", found.images, UNSAID),
+            ("", found.images, self.unsaid),
             ("video_", found.videos, self.unsaid_video),
         ):
             if section is None:

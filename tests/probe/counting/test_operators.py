@@ -104,6 +104,7 @@ IMAGE = {
     "gemma3": 4,
     "qwen2_5_vl": 4,
     "qwen2_vl": 4,
+    "glm4v": 8,
     "qwen3_vl": 64,
     "qwen3_vl_moe": 64,
 }

@@ -96,7 +96,7 @@ class Qwen3VL(QwenTower):
         self.chosen = tuple(chosen)
         self.stacked = len(self.chosen)
 
-    def normalised(self, module: Any) -> dict[str, Any]:
+    def normalised(self) -> dict[str, Any]:
         """As the published preprocessor_config.json has it."""
         return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 

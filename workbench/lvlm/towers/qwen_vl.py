@@ -257,25 +257,29 @@ class QwenTower(Tower):
 
     def still(self, image: "Image", num_frames: int) -> Tensor:
         """transformers' patches of an image, or of one of so many frames: [patches, pixels]."""
-        from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as module
-
         width, height = image.size
-        eye, resample = self.eye, module.Qwen2VLImageProcessorPil.resample
+        kind, eye = self.processor_class(), self.eye
         # A frame's size is not that of an image: it is made here, by the processor's own filter.
         size = eye.resized_frame(width, height, num_frames) if num_frames else (width, height)
-        processor = module.Qwen2VLImageProcessorPil(
+        processor = kind(
             do_resize=not num_frames,
             size={"shortest_edge": eye.min_pixels, "longest_edge": eye.max_pixels},
             patch_size=self.config.patch_size,
             temporal_patch_size=self.config.temporal_patch_size,
             merge_size=self.merge,
-            **self.normalised(module),
+            **self.normalised(),
         )
-        shown = image.convert("RGB").resize(size, resample) if num_frames else image
+        shown = image.convert("RGB").resize(size, kind.resample) if num_frames else image
         patches: Tensor = processor(shown, return_tensors="pt")["pixel_values"]
         return patches
 
-    def normalised(self, module: Any) -> dict[str, Any]:
+    def processor_class(self) -> Any:
+        """transformers' image processor."""
+        from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as module
+
+        return module.Qwen2VLImageProcessorPil
+
+    def normalised(self) -> dict[str, Any]:
         """The processor's mean and deviation of a colour, where they are not its defaults."""
         return {}
 

@@ -232,6 +232,11 @@ ROWS = (
         "zeros as large as the input, written in place",
         "TensorShape.cpp, slice_backward",
     ),
+    Row(
+        names("grid_sampler_2d grid_sampler_2d_backward"),
+        "its tensors alone: the backward adds by atomics into zeros (GLM-4.1V's positions)",
+        "cuda/GridSampler.cu",
+    ),
     Row(names("_unsafe_view"), "a view: nothing", "TensorShape.cpp"),
     Row(
         names(
