@@ -322,6 +322,7 @@ BASES = (
     {"scope": "decoder", "pass": "train", "num_visual": 729},
     {"scope": "decoder", "pass": "train", "num_visual": 729, "zero": 3, "world_size": 2},
     {"scope": "decoder", "num_visual": 729, "reduce": "pool"},
+    {"scope": "decoder", "pass": "train", "num_visual": 729, "world_size": 2, "ring": 2},
 )
 """Cells of which one or another lets any field have a value of its own."""
 
