@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ HOST = {"zero": 2, "offload_optimizer": True}
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
     model = small_model("mistral", tmp_path_factory.mktemp("model"))
     return make_cell(**STEP, model=model, num_visual=33, zero=2, world_size=2)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """One worker for the tests that need no fresh one: it imports torch once."""
+    with Client() as client:
+        yield client
 
 
 def of_ranks(cell: Cell) -> dict[int, int]:
@@ -87,11 +95,9 @@ def test_a_sweep_starts_the_ranks_of_its_cells(cell: Cell, tmp_path: Path) -> No
 
 
 @needs_helper
-def test_preparing_on_ranks_has_a_budget(cell: Cell) -> None:
+def test_preparing_on_ranks_has_a_budget(cell: Cell, client: Client) -> None:
     protocol = Protocol(min_samples=2, precision=None, max_prepare=1e-6)
-    point = Point(cell=cell, source="measured", device="cpu", protocol=protocol)
-    with Client() as client:
-        record = client.run(point)
+    record = client.run(Point(cell=cell, source="measured", device="cpu", protocol=protocol))
     assert record.status is Status.OK
     assert len(record.details["prepare"]["iterations_s"]) == 1
     assert record.metrics["prepare_s"] > 0
@@ -138,24 +144,23 @@ def listening(pid: int) -> set[str]:
 
 
 @needs_helper
-def test_ranks_of_one_machine_meet_on_its_loopback_alone(cell: Cell) -> None:
-    protocol = Protocol(min_samples=200, precision=None, max_seconds=8)
+def test_ranks_of_one_machine_meet_on_its_loopback_alone(cell: Cell, client: Client) -> None:
+    protocol = Protocol(min_samples=200, precision=None, max_seconds=3)
     point = Point(cell=cell, source="measured", device="cpu", protocol=protocol)
     found: list[Record] = []
     seen: dict[int, set[str]] = {}
-    with Client() as client:
-        client.check([cell])
-        worker = client.worker.pid
-        thread = threading.Thread(target=lambda: found.append(client.run(point)))
-        thread.start()
-        while thread.is_alive():
-            for pid in (worker, *of_ranks(cell).values()):
-                try:
-                    seen.setdefault(pid, set()).update(listening(pid))
-                except FileNotFoundError:
-                    continue  # It ended while we looked.
-            time.sleep(0.05)
-        thread.join()
+    client.check([cell])
+    worker = client.worker.pid
+    thread = threading.Thread(target=lambda: found.append(client.run(point)))
+    thread.start()
+    while thread.is_alive():
+        for pid in (worker, *of_ranks(cell).values()):
+            try:
+                seen.setdefault(pid, set()).update(listening(pid))
+            except FileNotFoundError:
+                continue  # It ended while we looked.
+        time.sleep(0.2)
+    thread.join()
     assert found[0].status is Status.OK
     assert len(seen) == 3
     assert seen[worker]
@@ -171,20 +176,19 @@ def test_ranks_of_one_machine_meet_on_its_loopback_alone(cell: Cell) -> None:
     ],
 )
 def test_a_rank_that_is_gone_is_one_record_and_leaves_nobody(
-    cell: Cell, sent: signal.Signals, timeout_s: float, status: Status, words: str
+    cell: Cell, client: Client, sent: signal.Signals, timeout_s: float, status: Status, words: str
 ) -> None:
     protocol = Protocol(timeout_s=timeout_s)
     point = Point(cell=cell, source="measured", device="cpu", protocol=protocol)
     found: list[Record] = []
-    with Client() as client:
-        client.check([cell])
-        thread = threading.Thread(target=lambda: found.append(client.run(point)))
-        thread.start()
-        while 1 not in (ranks := of_ranks(cell)):
-            assert thread.is_alive()
-            time.sleep(0.02)
-        os.kill(ranks[1], sent)
-        thread.join()
+    client.check([cell])
+    thread = threading.Thread(target=lambda: found.append(client.run(point)))
+    thread.start()
+    while 1 not in (ranks := of_ranks(cell)):
+        assert thread.is_alive()
+        time.sleep(0.02)
+    os.kill(ranks[1], sent)
+    thread.join()
     assert [(record.status, record.error) for record in found] == [(status, words)]
     assert of_ranks(cell) == {}
 
