@@ -11,7 +11,7 @@ import torch
 from tests.probe.ranks.test_ranks import torchrun
 from tests.small import small_model
 from workbench.lvlm.attention import SYSTEMS
-from workbench.lvlm.build import check
+from workbench.lvlm.build import check, visual_unit
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.ring import blocks_of
 from workbench.lvlm.sharing import predicted_rank, shard
@@ -219,3 +219,11 @@ def test_ranks_of_a_ring_are_among_those_that_train(tmp_path):
         cell_of(tmp_path, ulysses=2)
     with pytest.raises(RequestError, match="ring_order contiguous: needs a ring"):
         cell_of(tmp_path, ring=1, ring_order="contiguous")
+
+
+def test_a_limit_is_searched_among_equal_shares(tmp_path):
+    ring, heads = {"ulysses": 1, "ring": 3}, {"ulysses": 2, "ring": 1}
+    for fields, unit in ((ring, 6), (heads, 2), ({"ulysses": 2, "ring": 2}, 8)):
+        cell = cell_of(tmp_path, num_text=24, world_size=12, **fields)
+        assert visual_unit(cell) == unit
+    assert visual_unit(cell_of(tmp_path, num_text=24, attention="d_attn")) == 1

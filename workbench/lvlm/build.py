@@ -449,8 +449,14 @@ def check_offload(cell: Cell) -> None:
 
 
 def visual_unit(cell: Cell) -> int:
-    """|V| of a cell like this one is a multiple of the result: at scope lvlm of an image."""
+    """|V| of a cell like this one is a multiple of the result: at scope lvlm of an image.
+
+    Of ranks that share a sequence it is of their shares, where |T| is a multiple of those too.
+    """
     SCOPES[cell.scope]  # Its file says so.
+    shares = cell.sharing * (1 if cell.ring == 1 else 2)
+    if shares > 1 and system_of(cell).ring == "rows" and cell.num_text % shares == 0:
+        return shares
     unit = VISUAL_UNITS.get(cell.scope)
     return 1 if unit is None else unit(cell)
 
