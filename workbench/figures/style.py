@@ -14,17 +14,25 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.analysis import CONDITIONS, kinds, systems_of
+from workbench.vocabulary.systems import entries
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+COLORS = {
+    "orange": ORANGE,
+    "sky": SKY,
+    "green": GREEN,
+    "yellow": YELLOW,
+    "blue": BLUE,
+    "vermillion": VERMILLION,
+    "purple": PURPLE,
+}
+"""By the names that ``systems.yaml`` calls them."""
 
 PREFERRED = {
-    ("s_attn", True): ORANGE,
-    ("s_attn", False): VERMILLION,
-    ("d_attn", True): SKY,
-    ("d_attn", False): BLUE,
-    ("himix", True): GREEN,
-    ("himix", False): GREEN,
+    (name, eager): COLORS[color]
+    for name, each in entries()["attention"].items()
+    for eager, color in zip((False, True), each.colors, strict=False)
 }
 """(attention, whether its kernel is eager) to colour; others take the next free one."""
 

@@ -5,16 +5,33 @@ from typing import NamedTuple
 from workbench.vocabulary.registry import Registry
 
 
+class Sensor(NamedTuple):
+    """What NVML is asked for a metric of the card while a cell is timed; the median counts."""
+
+    query: str
+    """A function of NVML that takes the card, such as ``nvmlDeviceGetPowerUsage``."""
+    arguments: tuple[int, ...] = ()
+    """What it takes behind the card."""
+    fact: str = ""
+    """Its name in a record's ``details["telemetry"]``; the metric's own where it is empty."""
+    divisor: float = 1
+    """The driver's units in one of the fact's: 1,000 mW in a W."""
+    factor: float = 1
+    """The metric's units in one of the fact's."""
+
+
 class Metric(NamedTuple):
     """What a metric means. Its value is a plain number: exact integers for counts and bytes."""
 
     unit: str
     label: str
     convention: str
+    sensor: Sensor | None = None
+    """Where NVML alone says it, how it is asked."""
 
 
 METRICS: Registry[Metric] = Registry("metric")
-for _name, _unit, _label, _convention in (
+for _name, *_metric in (
     ("flops", "FLOP", "FLOPs executed", "dense count, multiply-add = 2, recomputation included"),
     (
         "flops_causal",
@@ -141,8 +158,20 @@ for _name, _unit, _label, _convention in (
         "Energy per iteration",
         "the card's total-energy counter over the timed samples, divided by their number",
     ),
-    ("power_w", "W", "Power", "median of what the card drew while timed"),
-    ("sm_clock_hz", "Hz", "SM clock", "median of the card's multiprocessors while timed"),
+    (
+        "power_w",
+        "W",
+        "Power",
+        "median of what the card drew while timed",
+        Sensor("nvmlDeviceGetPowerUsage", divisor=1000),
+    ),
+    (
+        "sm_clock_hz",
+        "Hz",
+        "SM clock",
+        "median of the card's multiprocessors while timed",
+        Sensor("nvmlDeviceGetClockInfo", (1,), "sm_clock_mhz", factor=1e6),
+    ),
     (
         "power_cap_share",
         "1",
@@ -202,4 +231,4 @@ for _name, _unit, _label, _convention in (
         "mfu with the peak scaled by sm_clock_hz over the clock that the peak is stated for",
     ),
 ):
-    METRICS.add(_name, Metric(_unit, _label, _convention))
+    METRICS.add(_name, Metric(*_metric))

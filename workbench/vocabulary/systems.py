@@ -57,6 +57,8 @@ class Entry:
     group: str
     gives_up: str
     logits: str = "all"
+    colors: tuple[str, ...] = ()
+    """Colours of its own, of ``figures.style``: of fused kernels, then of the eager one."""
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
 
@@ -75,7 +77,8 @@ def _entry(name: str, settings: Mapping[str, Any] | None = None, **fields: Any) 
     for key, described in (settings or {}).items():
         choices = tuple(described.pop("choices", ()))
         made[key] = Setting(name=key, choices=choices, **described)
-    return Entry(name=name, settings=made, **fields)
+    colors = tuple(fields.pop("colors", ()))
+    return Entry(name=name, settings=made, colors=colors, **fields)
 
 
 def entry(kind: str, name: str | None) -> Entry | None:

@@ -6,9 +6,9 @@ import pytest
 from tests.probe.fake_nvml import FakeNvml
 from workbench.probe.machine.environment import resolve_device
 from workbench.probe.machine.nvml import Nvml
-from workbench.probe.measuring.telemetry import Snapshot, Telemetry
+from workbench.probe.measuring.telemetry import Snapshot, Telemetry, sensors
 
-FACTS = [name for name in Snapshot._fields if name != "reasons"]
+FACTS = [*sensors(), *(name for name in Snapshot._fields if name not in ("reasons", "sensed"))]
 QUERY = {
     "power_w": "nvmlDeviceGetPowerUsage",
     "energy_j": "nvmlDeviceGetTotalEnergyConsumption",

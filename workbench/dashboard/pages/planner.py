@@ -39,9 +39,10 @@ from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.devices import DEVICES
 from workbench.vocabulary.errors import Failure, RequestError
 from workbench.vocabulary.fields import MAX_TOKENS
+from workbench.vocabulary.systems import entries
 
 MODEL, DEVICE = "mistral-7b-v0.3", "h100-80gb"
-FIRST_SYSTEMS = ("s_attn", "d_attn", "himix")
+FIRST_SYSTEMS = tuple(name for name, each in entries()["attention"].items() if each.colors)
 PASSES = {"train": "a training step", "forward": "a prefill", "decode": "one decoded token"}
 KINDS = {"working": "temporary tensors", "inputs": "the inputs"}
 """Kinds of memory whose name alone says little."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from workbench.probe.machine.environment import cuda_index
 from workbench.probe.machine.nvml import Answer, Nvml
+from workbench.vocabulary.metrics import METRICS, Sensor
 
 # nvml.h, nvmlClocksEventReasons. Idle, user-set and display clocks are settings, not throttling.
 POWER_CAP = "power cap"
@@ -25,16 +26,25 @@ THROTTLE_REASONS = {
     0x40: "hardware thermal limit",
     0x80: "power brake",
 }
-_SM_CLOCK, _MEMORY_CLOCK, _GPU_SENSOR = 1, 2, 0
+_MEMORY_CLOCK, _GPU_SENSOR = 2, 0
+
+
+def sensors() -> dict[str, Sensor]:
+    """The sensors of all metrics by the name of the fact that each one says."""
+    return {
+        metric.sensor.fact or name: metric.sensor
+        for name, metric in METRICS.items()
+        if metric.sensor is not None
+    }
 
 
 class Snapshot(NamedTuple):
     """The card at one moment; ``reasons`` has a sentence for each fact that is None."""
 
-    power_w: float | None
+    sensed: dict[str, float | None]
+    """What the sensors of the metrics say, by the name of the fact."""
     energy_j: float | None
     """The card's total since its driver was loaded; only a difference means something."""
-    sm_clock_mhz: int | None
     memory_clock_mhz: int | None
     temperature_c: int | None
     throttle_reasons: tuple[str, ...] | None
@@ -120,9 +130,7 @@ class Telemetry:
     def snapshot(self) -> Snapshot:
         """Ask the driver for everything once."""
         queries: dict[str, tuple[Answer, Callable[[Any], Any]]] = {
-            "power_w": (self._ask("nvmlDeviceGetPowerUsage"), lambda mw: mw / 1e3),
             "energy_j": (self._ask("nvmlDeviceGetTotalEnergyConsumption"), lambda mj: mj / 1e3),
-            "sm_clock_mhz": (self._ask("nvmlDeviceGetClockInfo", _SM_CLOCK), int),
             "memory_clock_mhz": (self._ask("nvmlDeviceGetClockInfo", _MEMORY_CLOCK), int),
             "temperature_c": (self._ask("nvmlDeviceGetTemperature", _GPU_SENSOR), int),
             "throttle_reasons": (self._event_reasons(), _throttling),
@@ -137,7 +145,16 @@ class Telemetry:
             for name, (answer, convert) in queries.items()
         }
         reasons = {name: answer.reason for name, (answer, _) in queries.items() if answer.reason}
-        return Snapshot(**facts, reasons=reasons)
+        sensed: dict[str, float | None] = {}
+        for fact, sensor in sensors().items():
+            answer = self._ask(sensor.query, *sensor.arguments)
+            value = answer.value
+            if value is not None and sensor.divisor != 1:
+                value = value / sensor.divisor
+            sensed[fact] = value
+            if answer.reason:
+                reasons[fact] = answer.reason
+        return Snapshot(**facts, sensed=sensed, reasons=reasons)
 
     def _driver(self) -> Answer:
         if self._absent is not None:
@@ -198,8 +215,11 @@ class Telemetry:
         facts: dict[str, Any] = {"energy_j": None}
         if self._first.energy_j is not None and self._last.energy_j is not None:
             facts["energy_j"] = self._last.energy_j - self._first.energy_j
-        for name in ("power_w", "sm_clock_mhz", "memory_clock_mhz"):
-            facts[name] = median(values(name, busy)) if values(name, busy) else None
+        for name in sensors():
+            seen_values = [value for one in busy if (value := one.sensed[name]) is not None]
+            facts[name] = median(seen_values) if seen_values else None
+        clocks = values("memory_clock_mhz", busy)
+        facts["memory_clock_mhz"] = median(clocks) if clocks else None
         for name in ("temperature_c", "used_bytes", "other_processes"):
             facts[name] = max(values(name, seen), default=None)
         throttled = values("throttle_reasons", busy)

@@ -12,15 +12,11 @@ from workbench.probe.machine.allocator import VARIABLES
 from workbench.probe.machine.nvml import Nvml
 from workbench.probe.measuring.telemetry import Telemetry
 from workbench.probe.measuring.timing import Timing, iterate, sample
+from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.protocol import Protocol
 
-FACTS = {
-    "power_w": ("power_w", 1),
-    "sm_clock_hz": ("sm_clock_mhz", 1e6),
-    "power_cap_share": ("power_cap_share", 1),
-    "device_bytes": ("used_bytes", 1),
-}
-"""Metrics of a card, the fact of telemetry that each one is, and how many of its units."""
+FACTS = {"power_cap_share": "power_cap_share", "device_bytes": "used_bytes"}
+"""Metrics of a card that no sensor of theirs says, and the fact of telemetry that each one is."""
 
 
 def watched(
@@ -103,7 +99,13 @@ def account(timing: Timing, telemetry: Telemetry) -> None:
     if not used:
         why = reasons.get("energy_j", "the card's counter did not move during the samples")
         timing.flags.append(f"energy_j: {why}")
-    for metric, (fact, unit) in FACTS.items():
+    told = {name: (fact, 1.0) for name, fact in FACTS.items()}
+    told |= {
+        name: (metric.sensor.fact or name, metric.sensor.factor)
+        for name, metric in METRICS.items()
+        if metric.sensor is not None
+    }
+    for metric, (fact, unit) in told.items():
         timing.metrics[metric] = None if facts[fact] is None else facts[fact] * unit
         if facts[fact] is None:
             timing.flags.append(f"{metric}: {reasons.get(fact, 'the driver did not say')}")
