@@ -39,7 +39,7 @@ IMPORT_NAMES = {
 }
 BROUGHT_ALONG = {"numpy", "pydantic_core", "click", "safetensors", "huggingface_hub"}
 """What a requirement of ours cannot be without."""
-OPTIONAL = {"deepspeed", "peft", "bitsandbytes", "flash_attn", "flash_attn_interface"}
+OPTIONAL = {"deepspeed", "peft", "bitsandbytes", "fla", "flash_attn", "flash_attn_interface"}
 """What is used where somebody installed it."""
 DATA_HALF = ("store", "analysis", "figures", "report", "dashboard")
 TORCH_HALF = ("lvlm", "probe")
