@@ -208,10 +208,10 @@ def test_images_are_reduced_between_tower_and_decoder(name, family, pass_, tmp_p
         workload, found = build(cell), trace(cell)
     except Unsupported as error:
         assert name in str(error)  # noqa: PT017
-        assert family in ("gemma3", "qwen2_5_vl")
+        assert family in ("gemma3", "qwen2_5_vl", "glm4v")
         return
     (left,) = {place.layout.num_visual for place in places_of(cell)}
-    tokens = 4 if family == "gemma3" else 32 if family == "qwen2_5_vl" else 16
+    tokens = {"gemma3": 4, "qwen2_5_vl": 32, "glm4v": 32}.get(family, 16)
     grid = TokenGrid.of(4, tokens // 4) if tokens > 4 else TokenGrid.of(2, 2)
     assert (
         left == workload.context.layout.num_visual == reducer_of(cell).tokens(grid) * 32 // tokens

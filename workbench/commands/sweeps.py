@@ -1,6 +1,7 @@
 """``sweep``: a probe or a YAML file into a store."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -151,19 +152,20 @@ def sweep(
 
 
 def _read(probe: Path) -> "Sweep":
-    """The sweep of a file. A first word comes before what takes seconds to import."""
+    """The sweep of a file. On a screen a first word comes before what takes seconds to import."""
     if probe.suffix.lower() in (".yaml", ".yml"):
         from workbench.inputs.sweep_file import load_sweep
 
         found = load_sweep(probe)
     else:
-        if probe.is_file():
+        if probe.is_file() and sys.stderr.isatty():
             show.note(f"reading {probe}")
         from workbench.sweep.plan import load_probe
 
         found = load_probe(probe)
-    cells = sum(len(grid.points()) for grid in found.grids)
-    show.note(f"sweep {found.name}: {cells:,} cells; checking names, starting workers")
+    if sys.stderr.isatty():  # Elsewhere a refusal stays the one line.
+        cells = sum(len(grid.points()) for grid in found.grids)
+        show.note(f"sweep {found.name}: {cells:,} cells; checking names, starting workers")
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from workbench.lvlm.build import Workload
+from workbench.lvlm.optimizer import layer_matrices
 from workbench.lvlm.packed import Packed
 from workbench.probe.counting.states import Parameter
 
@@ -15,7 +16,7 @@ def parameters_of(
 
     Packed matrices come last.
     """
-    part_of = workload.part_of()
+    part_of, of_layers = workload.part_of(), layer_matrices(workload.module)
     listed: list[Parameter] = []
     run: list[Parameter] = []
     times = 1
@@ -26,6 +27,8 @@ def parameters_of(
             parameter.numel(),
             parameter.requires_grad,
             None if width == workload.context.dtype.itemsize else parameter.nbytes,
+            tuple(parameter.shape),
+            id(parameter) in of_layers,
         )
         if id(parameter) in repeated:
             run.append(entry)

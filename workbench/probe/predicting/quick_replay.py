@@ -1,4 +1,4 @@
-"""Whether a program fits a card, as ``replay`` says, in a third of the time.
+"""Whether a program fits a card, as ``replay`` says, and no more of it.
 
 For searches, which ask it of a dozen sizes. Only the default setting, and only yes or no; the
 rules are those of ``caching.CachingAllocator``, which a test holds it against. Memory is counted
