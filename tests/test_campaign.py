@@ -71,7 +71,7 @@ def sweep_in(
     probe, store = folder / "probe.py", folder / "node.db"
     text = sweep.model_dump_json(by_alias=True)
     probe.write_text(
-        "from workbench.vocabulary.cell import Sweep\n\ndef sweep():\n"
+        "from workbench import Sweep\n\ndef sweep():\n"
         f"    return Sweep.model_validate_json({text!r})\n"
     )
     command = [sys.executable, "-m", "workbench", "sweep", str(probe), "--store", str(store)]

@@ -17,6 +17,7 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect, sy
 
 from tests import golden
 from tests.dashboard.test_pages import PAGES
+from workbench.aspects import ASPECTS
 from workbench.report import write_report
 from workbench.report.images import browser as chromium
 from workbench.store import Store
@@ -164,7 +165,7 @@ def test_a_walk_through_every_page_keeps_the_store(address: str, tab: Page) -> N
         expect(tab.get_by_test_id("stException")).to_have_count(0)
         assert query(tab)["store"] == ["like_default.db"]
         seen.add(heading.inner_text())
-    assert len(seen) == len(PAGES)
+    assert len(seen) == len({*PAGES, *ASPECTS})
 
 
 def test_panels_scroll_in_a_narrow_window_before_they_are_squeezed(

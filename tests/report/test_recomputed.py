@@ -40,7 +40,7 @@ X = r"[\d.,]+"
 TIMES = rf"(?P<x>{X})×(?: \((?P<low>{X}) to (?P<high>{X})\))?"
 WHERE = (
     r"\((?:(?P<subject>[^()]+ · \w+ · \w+), )?(?P<source>measured on|predicted for)"
-    r" (?P<device>[^(),]+?)"
+    r" (?P<device>[^(),]+?)(?:, a check)?"
 )
 OF = WHERE.replace(r"\(", r"\[", 1) + r"(?:, .*)?\]"
 """The same of a recommendation, which is of what the page's answer is of."""
@@ -708,7 +708,7 @@ PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
         held,
     ),
     (r"The cells come from (?P<n>\d+) runs; .*", runs),
-    (rf"(?P<n>{N}) of (?P<all>{N}) (?:out-of-memory )?brackets are wider than 1%.*", wide),
+    (rf"(?P<n>{N}) of (?P<all>{N}) (?:out-of-memory )?brackets (?:is|are) wider than 1%.*", wide),
     (rf"(?P<n>{N}) of (?P<all>{N}) cells are predictions, .*", predictions),
     (rf"(?P<n>{N}) cells? flagged (?P<flag>\w+): .*", flagged),
     (
@@ -719,7 +719,7 @@ PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
     (rf"(?P<n>{N}) cells? refused by .*", refused),
     (
         rf"The largest \|V\| that (?:ran|fit) is (?P<at>{N}), under (?P<systems>.*?) {WHERE}"
-        rf"(?: of {Q})?\)\.",
+        rf"(?:, of {Q})?\)\.",
         furthest,
     ),
     (rf"Memory ends for (?P<text>.*) {WHERE}\)\.", between),

@@ -43,7 +43,7 @@ def answer(material: Material) -> Answer:
     rows, where = at_place(subject.rows, source, device), place(source, device)
     table = limits(rows)
     near = material.capacities(rows).get(device)
-    room = f" of {quantity(near, 'B')}" if near else ""
+    room = f", of {quantity(near, 'B')}" if near else ""
     where = f"{subject.title}, {where}"
     whole = f"{where}{room}"
     ran = table.dropna(subset=["max_visual"])
