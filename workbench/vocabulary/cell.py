@@ -501,7 +501,8 @@ class Cell(BaseModel):
             self._check_packed(self.weights_dtype)
         if self.lora is not None:
             self._check_lora()
-        self._check_optimizer()
+        if (self.optimizer, self.master_weights) != ("adamw", "float32"):
+            self._check_optimizer()
         if self.sub_group_size != SUB_GROUP_SIZE and self.zero != 3:
             raise ValueError(f"sub_group_size {self.sub_group_size}: only ZeRO 3 has sub-groups")
         if self.offload_optimizer and not self.zero:
