@@ -4,10 +4,12 @@ import pandas as pd
 import streamlit as st
 
 from workbench.aspects import Aspect
+from workbench.dashboard.answers import verdict_of
 from workbench.dashboard.controls import subject
 from workbench.dashboard.save import show
 from workbench.dashboard.shell import answer, data
 from workbench.telling.material import Material, Subject
+from workbench.telling.sentences import places
 from workbench.telling.text import markdown
 
 
@@ -30,7 +32,9 @@ def draw(name: str, aspect: Aspect) -> None:
         notes=store.notes,
     )
     block = aspect.block(material, of_rows)
-    answer(list(block.sentences))
+    # An aspect of tables alone has the subject's own answer above them.
+    first = [verdict_of(store, rows, *places(rows)[0]).speed()]
+    answer(list(block.sentences) or first)
     if block.figure is not None:
         dark = st.context.theme.type == "dark"
         show(block.figure.dark if dark else block.figure.light, name, rows)
