@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel, Field, field_validator, model_validator
 
+from workbench.vocabulary.agreement import SUB_GROUP_SIZE, check_agreement
 from workbench.vocabulary.fields import (
     MODEL,
     AllocatorSetting,
@@ -38,9 +39,6 @@ from workbench.vocabulary.fields import (
 from workbench.vocabulary.lora import Lora, canonical_lora, lora_of
 from workbench.vocabulary.systems import KINDS, canonical, entry
 from workbench.vocabulary.units import SHORT_DTYPES
-
-SUB_GROUP_SIZE = 1_000_000_000
-"""deepspeed's default of ``sub_group_size``, in elements."""
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
@@ -456,119 +454,8 @@ class Cell(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        return self._agreeing()
-
-    def _agreeing(self) -> Self:
-        if self.num_visual + self.num_text == 0:
-            raise ValueError("num_visual and num_text are both 0: there is no token to compute")
-        if self.scope != "layer" and self.pass_ == "train" and self.num_text == 0:
-            raise ValueError("num_text 0: the loss of a training step needs at least 1 text token")
-        if self.loss_rows == "all" and not self.optimizes:
-            raise ValueError(
-                "loss_rows all: only a train pass of scope decoder or lvlm has a loss"
-            )
-        if self.loss_rows == "all" and self.logits == "text":
-            raise ValueError(
-                "loss_rows all: needs logits 'all'; under 'text' the LM head has text rows alone"
-            )
-        if self.checkpoint_every is not None and not self.checkpoint:
-            raise ValueError("checkpoint_every: needs checkpoint as well")
-        if self.layer is not None and self.scope != "layer":
-            raise ValueError(f"layer {self.layer}: only scope 'layer' builds a single layer")
-        if self.tower is not None and self.scope != "lvlm":
-            raise ValueError(f"tower {self.tower}: only scope 'lvlm' has a tower")
-        if self.accumulate > 1 and not self.optimizes:
-            raise ValueError(
-                f"accumulate {self.accumulate}: only a train pass of scope decoder or lvlm ends "
-                "in an optimizer step"
-            )
-        if self.frozen and not (self.optimizes and self.scope == "lvlm"):
-            raise ValueError(f"frozen {self.frozen}: only training at scope lvlm has such parts")
-        if self.cache and self.pass_ != "forward":
-            raise ValueError(f"cache: a forward pass keeps keys and values, not {self.pass_}")
-        if self.experts_skew and self.weights is not None:
-            raise ValueError(
-                f"experts_skew: the router of {self.weights!r:.60} sends as it learnt"
-            )
-        if self.cache_dtype is not None:
-            if self.pass_ == "train":
-                raise ValueError(f"cache_dtype {self.cache_dtype}: training keeps no cache")
-            if self.dtype == "float64" and self.cache_dtype != "bfloat16":
-                raise ValueError(
-                    f"cache_dtype {self.cache_dtype}: is widened to at most float32, not float64"
-                )
-        if self.weights_dtype is not None:
-            self._check_packed(self.weights_dtype)
-        if self.lora is not None:
-            self._check_lora()
-        if (self.optimizer, self.master_weights) != ("adamw", "float32"):
-            self._check_optimizer()
-        if self.sub_group_size != SUB_GROUP_SIZE and self.zero != 3:
-            raise ValueError(f"sub_group_size {self.sub_group_size}: only ZeRO 3 has sub-groups")
-        if self.offload_optimizer and not self.zero:
-            raise ValueError("offload_optimizer: needs ZeRO; give --zero 1, 2 or 3")
-        if self.world_size % self.sharing:
-            named = {name: getattr(self, name) for name in ("ulysses", "ring")}
-            words = " × ".join(f"{name} {count}" for name, count in named.items() if count > 1)
-            raise ValueError(
-                f"{words}: does not divide world_size {self.world_size}; the ranks "
-                "that share a sequence are among those that share the states"
-            )
-        if self.ring_order != "zigzag" and self.ring == 1:
-            raise ValueError(f"ring_order {self.ring_order}: needs a ring; give --ring N")
+        check_agreement(self)
         return self
-
-    def _check_optimizer(self) -> None:
-        for name in ("optimizer", "master_weights"):
-            value = getattr(self, name)
-            if value == type(self).model_fields[name].default:
-                continue
-            if not self.optimizes:
-                raise ValueError(
-                    f"{name} {value}: only a train pass of scope decoder or lvlm ends in an "
-                    "optimizer step"
-                )
-            if self.under_deepspeed:
-                raise ValueError(
-                    f"{name} {value}: under deepspeed, so under ZeRO or on several ranks, AdamW "
-                    "steps on float32 parts of all weights; leave it out"
-                )
-        if self.master_weights != "float32" and self.dtype != "bfloat16":
-            raise ValueError(
-                f"master_weights {self.master_weights}: says that bfloat16 weights have no wider "
-                f"copy; those of dtype {self.dtype} are not bfloat16"
-            )
-
-    def _check_packed(self, scheme: str) -> None:
-        if self.scope == "layer":
-            raise ValueError(
-                f"weights_dtype {scheme}: of a whole decoder; use scope decoder or lvlm"
-            )
-        if self.pass_ == "train" and self.lora is None:
-            raise ValueError(f"weights_dtype {scheme}: such weights cannot be trained; add lora")
-        if self.pass_ == "decode":
-            raise ValueError(f"weights_dtype {scheme}: kernels of a decode step are not modelled")
-        if self.under_deepspeed:
-            raise ValueError(f"weights_dtype {scheme}: one process alone holds such weights here")
-        if self.fold:
-            raise ValueError(f"fold: needs the output projection as numbers, not as {scheme}")
-        if self.dtype == "float64":
-            raise ValueError(f"weights_dtype {scheme}: is widened to at most float32, not float64")
-
-    def _check_lora(self) -> None:
-        if not self.optimizes:
-            raise ValueError("lora: only a train pass of scope decoder or lvlm trains adapters")
-        if self.frozen:
-            raise ValueError(f"frozen {self.frozen}: lora freezes all but its adapters by itself")
-        if self.fold:
-            raise ValueError("fold: sums the output projection itself, without a lora adapter")
-        if self.visual_positions:
-            raise ValueError("visual_positions: learnt ones are frozen under lora; leave one out")
-        adapters = self.lora_adapters
-        if adapters is not None and adapters.dtype and self.under_deepspeed:
-            raise ValueError(
-                f"lora dtype={adapters.dtype}: deepspeed holds every weight in the cell's dtype"
-            )
 
     @property
     def key(self) -> str:
@@ -594,7 +481,8 @@ class Cell(BaseModel):
     def at(self, num_visual: int) -> Self:
         """A copy with another |V|; of its checks only those between fields are made again."""
         found = self.model_copy(update={"num_visual": num_visual})
-        return found._agreeing()
+        check_agreement(found)
+        return found
 
     @property
     def kind(self) -> tuple[Any, ...]:
