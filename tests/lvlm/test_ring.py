@@ -70,8 +70,8 @@ def holds(fields, ranks):
     own, traced = ranks[predicted_rank(cell)], trace(cell)
     assert own["flops"] == traced.flops == max(rank["flops"] for rank in ranks)
     assert {rank["sent"] for rank in ranks} == {traced.ring_bytes}
-    # Of some 350 kB, in which what a process holds besides is 2 to 4.4 %, without sharing too.
-    assert own["peak"] == pytest.approx(traced.timeline.peak()[0], rel=0.05)
+    # Of some 350 kB: what is sent, 15 kB, stays until the other rank has taken it.
+    assert own["peak"] == pytest.approx(traced.timeline.peak()[0], rel=0.1)
 
 
 @pytest.mark.parametrize("name", CASES)
