@@ -192,7 +192,7 @@ def test_the_period_of_kinds():
     assert stretch_of("a") == Stretch(0, 1, 1, 1)
     # Four under a checkpoint: groups abab, abab, ab.
     assert stretch_of("ababababab", 4) == Stretch(0, 4, 2, 10)
-    assert Stretch(2, 2, 3, 9).shortened(1) == (0, 1, 2, 3, 8)
+    assert shortened([Stretch(2, 2, 3, 9)], 9, 1) == (0, 1, 2, 3, 8)
 
 
 def test_every_stretch_that_repeats_is_found():

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -125,6 +126,7 @@ def takes_cell_or_pictures(command: Command) -> Command:
             raise RequestError("visual: give --visual N, or at scope lvlm --image or --video")
         command(**_with_cell(values, options(), {}), pictures=pictures)
 
+    @cache
     def options() -> list[CellOption]:
         found = cell_options()
         counted = found["num_visual"]._replace(default="counted from --image or --video")
@@ -180,6 +182,7 @@ def takes_cell_of_any_size(command: Command) -> Command:
     def of_any_size(**values: Any) -> None:
         command(**_with_cell(values, options(), {"num_visual": 1}))
 
+    @cache
     def options() -> list[CellOption]:
         return [each for name, each in cell_options().items() if name != "num_visual"]
 

@@ -1,9 +1,11 @@
 """The planner's controls of a cell: how much runs, how it is trained or served."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import streamlit as st
+
+from workbench.vocabulary.fields import WeightsDtype
 
 AS_COMPUTED = "as computed"
 """A choice that leaves a data type to the cell."""
@@ -86,7 +88,7 @@ def _serving(pass_: str) -> dict[str, Any]:
 
 def _weights() -> dict[str, Any]:
     held = _one_of(
-        "Frozen weights in", [AS_COMPUTED, "int4", "int8", "fp8"], "weights_dtype", AS_COMPUTED
+        "Frozen weights in", [AS_COMPUTED, *get_args(WeightsDtype)], "weights_dtype", AS_COMPUTED
     )
     return {} if held == AS_COMPUTED else {"weights_dtype": held}
 

@@ -33,8 +33,7 @@ def draw(name: str, aspect: Aspect) -> None:
     )
     block = aspect.block(material, of_rows)
     # An aspect of tables alone has the subject's own answer above them.
-    first = [verdict_of(store, rows, *places(rows)[0]).speed()]
-    answer(list(block.sentences) or first)
+    answer(list(block.sentences) or [verdict_of(store, rows, *places(rows)[0]).speed()])
     if block.figure is not None:
         dark = st.context.theme.type == "dark"
         show(block.figure.dark if dark else block.figure.light, name, rows)

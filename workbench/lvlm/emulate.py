@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.build import Workload, build, repeated_layers
+from workbench.lvlm.kinds import shortened
 from workbench.lvlm.optimizer import MasterOptimizer
 from workbench.vocabulary.cell import Cell
 
@@ -56,7 +57,7 @@ def chosen_layers(cell: Cell, count: int) -> tuple[int, ...]:
     """The layers of which ``count`` run: as many units fewer of those that repeat."""
     stretch = repeated_layers(cell)
     left_out = (stretch.total - count) // stretch.unit
-    return stretch.shortened(stretch.count - left_out)
+    return shortened([stretch], stretch.total, stretch.count - left_out)
 
 
 def emulated_rank(cell: Cell, emulation: Emulation, device: torch.device | str) -> EmulatedRank:

@@ -46,12 +46,6 @@ class Stretch:
     count: int
     total: int
 
-    def shortened(self, count: int) -> tuple[int, ...]:
-        """The indices of all layers, with only ``count`` of the units left."""
-        kept = self.start + count * self.unit
-        after = self.start + self.count * self.unit
-        return (*range(kept), *range(after, self.total))
-
 
 def stretch_of(kinds: Sequence[Hashable], grouped: int = 1) -> Stretch:
     """Where layers repeat, so that leaving all units but one out leaves the fewest layers.

@@ -32,7 +32,7 @@ from torch import Tensor
 from workbench.lvlm.attention import SYSTEMS, System
 from workbench.lvlm.attention.decomposed import text_prefixes
 from workbench.lvlm.kernels import KERNELS, Branch, Prefix, Scores
-from workbench.lvlm.kernels.fused import Backend, Fused, Saved, rows_of, wide
+from workbench.lvlm.kernels.fused import Backend, Fused, Saved, backward_to, forward_to, wide
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved
@@ -264,13 +264,7 @@ class _Gathered(torch.autograd.Function):
         pieces, lses, saved = [], [], []
         for p in prefixes:
             with part(names[1]):
-                out, lse, extra = backend.forward(
-                    rows_of(q, p.start, p.stop),
-                    rows_of(k, 0, p.length),
-                    rows_of(v, 0, p.length),
-                    False,
-                    scale,
-                )
+                out, lse, extra = forward_to(backend, p, q, k, v, scale)
             pieces.append(out)
             lses.append(lse)
             saved.append(extra)
@@ -307,17 +301,7 @@ class _Gathered(torch.autograd.Function):
         with part(names[1]):
             whole = grad * link.count
             for p, extra in zip(prefixes, saved, strict=True):
-                found = backend.backward(
-                    rows_of(whole, p.start, p.stop),
-                    rows_of(q, p.start, p.stop),
-                    rows_of(k, 0, p.length),
-                    rows_of(v, 0, p.length),
-                    rows_of(out, p.start, p.stop),
-                    rows_of(lse, p.start, p.stop),
-                    extra,
-                    False,
-                    scale,
-                )
+                found = backward_to(backend, p, whole, q, k, v, out, lse, extra, scale)
                 d_q[:, :, p.start : p.stop] = found[0]
                 d_k[:, :, : p.length] += found[1]
                 d_v[:, :, : p.length] += found[2]

@@ -1,4 +1,4 @@
-"""A measured threshold of a store, for the cell that the planner asks about."""
+"""A measured threshold of a store, for a cell that somebody asks about."""
 
 import pandas as pd
 

@@ -49,7 +49,7 @@ def check_agreement(cell: "Cell") -> None:
         _check_packed(cell, cell.weights_dtype)
     if cell.lora is not None:
         _check_lora(cell)
-    if (cell.optimizer, cell.master_weights) != ("adamw", "float32"):
+    if not cell.steps_plainly:
         _check_optimizer(cell)
     if cell.sub_group_size != SUB_GROUP_SIZE and cell.zero != 3:
         raise ValueError(f"sub_group_size {cell.sub_group_size}: only ZeRO 3 has sub-groups")

@@ -443,6 +443,11 @@ class Cell(BaseModel):
         return self.pass_ == "train" and self.scope != "layer"
 
     @property
+    def steps_plainly(self) -> bool:
+        """Whether its optimizer is AdamW with float32 masters of narrower weights, the default."""
+        return self.optimizer == "adamw" and self.master_weights == "float32"
+
+    @property
     def sharing(self) -> int:
         """Ranks that share one sequence, by heads and by rows."""
         return self.ulysses * self.ring

@@ -10,7 +10,6 @@ from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import Parameter, states
 from workbench.probe.predicting import threshold
 from workbench.probe.predicting.family import Family
-from workbench.probe.predicting.footprint import traced_footprint
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.size_model import size_model
@@ -63,7 +62,7 @@ def test_sizes_that_follow_from_members_are_those_of_a_trace(tmp_path, setting, 
     family = Family(lambda count: cell.replace(num_visual=count), allocator, 10**9)
     model = size_model(family, 4096 * 64, 10**9)
     for number in (4096 * 20, 4096 * 64, 4096 * 90):
-        traced = traced_footprint(cell.replace(num_visual=number), allocator, 10**9).program
+        traced = family.footprint(number).program
         assert traced.is_like(model.program)
         rounded = [-(-size // 512) * 512 for size in traced.sizes]
         fleeting = {~request for request in traced.setup if request < 0}

@@ -69,12 +69,8 @@ class _Merged(torch.autograd.Function):
         for p in prefixes:
             rows = slice(p.start, p.stop)
             with part(names[1]):
-                seen, seen_lse, seen_saved = backend.forward(
-                    rows_of(q_other, p.start, p.stop),
-                    rows_of(k_other, 0, p.length),
-                    rows_of(v_other, 0, p.length),
-                    False,
-                    scale,
+                seen, seen_lse, seen_saved = forward_to(
+                    backend, p, q_other, k_other, v_other, scale
                 )
             saved.append(seen_saved)
             with part("merge"):
@@ -99,16 +95,8 @@ class _Merged(torch.autograd.Function):
             whole = len(prefixes) == 1 and _covers(prefixes[0], q_other, k_other)
             d_other = None if whole else [torch.zeros_like(t) for t in (q_other, k_other, v_other)]
             for p, seen_saved in zip(prefixes, saved[1:], strict=True):
-                grads = backend.backward(
-                    rows_of(grad, p.start, p.stop),
-                    rows_of(q_other, p.start, p.stop),
-                    rows_of(k_other, 0, p.length),
-                    rows_of(v_other, 0, p.length),
-                    rows_of(out, p.start, p.stop),
-                    rows_of(lse, p.start, p.stop),
-                    seen_saved,
-                    False,
-                    scale,
+                grads = backward_to(
+                    backend, p, grad, q_other, k_other, v_other, out, lse, seen_saved, scale
                 )
                 if d_other is None:
                     return (None, None, None, None, None, *d_own, *grads)
@@ -116,6 +104,45 @@ class _Merged(torch.autograd.Function):
                 d_other[1][:, :, : p.length] += grads[1]
                 d_other[2][:, :, : p.length] += grads[2]
         return (None, None, None, None, None, *d_own, *(d_other or (None, None, None)))
+
+
+def forward_to(
+    backend: Backend, p: Prefix, q: Tensor, k: Tensor, v: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Saved]:
+    """``backend.forward`` of the rows that see a prefix, to all of its keys."""
+    return backend.forward(
+        rows_of(q, p.start, p.stop),
+        rows_of(k, 0, p.length),
+        rows_of(v, 0, p.length),
+        False,
+        scale,
+    )
+
+
+def backward_to(
+    backend: Backend,
+    p: Prefix,
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    saved: Saved,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``backend.backward`` of the same; ``out`` and ``lse`` may be of a softmax over more keys."""
+    return backend.backward(
+        rows_of(grad, p.start, p.stop),
+        rows_of(q, p.start, p.stop),
+        rows_of(k, 0, p.length),
+        rows_of(v, 0, p.length),
+        rows_of(out, p.start, p.stop),
+        rows_of(lse, p.start, p.stop),
+        saved,
+        False,
+        scale,
+    )
 
 
 class _Single(torch.autograd.Function):

@@ -229,7 +229,7 @@ def step_bytes(cell: Cell, parameters: Sequence[Parameter]) -> int | None:
 
     States and weights are read and written once, gradients read, and temporaries written and read.
     """
-    if cell.optimizer == "adamw" and cell.master_weights == "float32":
+    if cell.steps_plainly:
         return None
     rule, trained = OPTIMIZERS[cell.optimizer], [p for p in parameters if p.trained]
     met = [p.stepped(cell) for p in trained]

@@ -112,20 +112,6 @@ def emulated_footprint(
     return Footprint(peak, program, setting, capacity, traced.plan)
 
 
-def traced_footprint(
-    cell: Cell,
-    allocator: Allocator,
-    capacity: int | None,
-    emulate: Layers | None = None,
-    pictures: Pictures | None = None,
-) -> Footprint:
-    """The memory of a cell, or of a process that emulates a rank of it; raises as both do."""
-    if emulate is not None:
-        return emulated_footprint(cell, allocator, capacity, emulate)
-    traced = trace_unrounded(cell, allocator, pictures).rounded(allocator)
-    return footprint(cell, traced, allocator, capacity)
-
-
 def trace_unrounded(cell: Cell, allocator: Allocator, pictures: Pictures | None = None) -> Trace:
     """The trace of a cell as far as memory goes, whose blocks have the bytes that are asked for.
 
