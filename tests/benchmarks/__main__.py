@@ -27,7 +27,8 @@ from tests.benchmarks import (
 )
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.limit import predicted_limit
-from workbench.probe.predicting.predict import forget, predict
+from workbench.probe.predicting.predict import predict
+from workbench.probe.predicting.traces import forget
 from workbench.sweep.machine import cpu_speed
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.protocol import Protocol

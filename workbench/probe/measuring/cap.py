@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from workbench.probe.predicting.predict import cap_bytes
+from workbench.probe.predicting.capacity import cap_bytes
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 

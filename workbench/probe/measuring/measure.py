@@ -26,11 +26,11 @@ from workbench.probe.measuring.timing import SLOW_S, Timing, iterate, settle
 from workbench.probe.measuring.trial import trial_iterations
 from workbench.probe.measuring.watch import watched
 from workbench.probe.predicting.emulation import RankPlan, plan_rank
-from workbench.probe.predicting.predict import (
+from workbench.probe.predicting.facts import (
+    component_details,
     counts,
     model_facts,
-    parts_of,
-    shown,
+    picture_details,
     utilisation,
 )
 from workbench.probe.predicting.rates import achieved
@@ -81,7 +81,9 @@ def measure(
         with on_card(place), Cap(cell, place) as flags:
             folders = Folders(trace, snapshot)
             found = _run(cell, place, protocol, folders, pictures, rank)
-            found["details"] |= shown(cell, pictures) | _costs(traced, found.pop("parts"))
+            found["details"] |= picture_details(cell, pictures) | _costs(
+                traced, found.pop("parts")
+            )
     except Unsupported as error:
         found = {
             "status": Status.UNSUPPORTED,
@@ -222,7 +224,7 @@ def _without_the_host(workload: Workload, protocol: Protocol, timing: Timing) ->
 
 def _costs(traced: Trace, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
     """The parts of a model with their parameters, FLOPs and seconds, for a record's details."""
-    counted = parts_of(traced, None)
+    counted = component_details(traced, None)
     parts = {name: {**counted.get(name, {}), **times} for name, times in seconds.items()}
     return {"parts": parts} if parts else {}
 

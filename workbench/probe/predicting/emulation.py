@@ -8,7 +8,6 @@ what the emulation really runs.
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from workbench.lvlm.build import kinds_of, repeated_layers
 from workbench.lvlm.emulate import Emulation, emulated_rank
@@ -26,6 +25,7 @@ from workbench.probe.counting.trace import Trace, saved_bytes, trace
 from workbench.probe.counting.tracker import Timeline
 from workbench.probe.predicting.peak import Peak, step_of
 from workbench.probe.predicting.replay import Program, make_program
+from workbench.probe.predicting.traces import trace_of
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import Layers
@@ -165,13 +165,10 @@ def trace_emulation(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> 
 
 
 def parameters_of_rank(cell: Cell, allocator: Allocator) -> tuple[Parameter, ...]:
-    """Every parameter of the cell, whose |V| changes none of them."""
-    return _parameters(cell.replace(num_visual=0, num_text=1, memory_cap=None), allocator)
-
-
-@lru_cache(maxsize=16)
-def _parameters(cell: Cell, allocator: Allocator) -> tuple[Parameter, ...]:
-    return trace(cell, allocator).parameters
+    """Every parameter of the cell, whose |V| changes none of them, nor how it is shared."""
+    return trace_of(
+        cell.replace(num_visual=0, num_text=1, ulysses=1, ring=1), allocator
+    ).parameters
 
 
 def _with_ballast(timeline: Timeline, size: int) -> Timeline:

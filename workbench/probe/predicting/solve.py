@@ -9,10 +9,11 @@ from workbench.lvlm.pictures import fields_of
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import check_states
+from workbench.probe.predicting.capacity import fixed_capacity
+from workbench.probe.predicting.facts import model_flags
 from workbench.probe.predicting.family import Family
 from workbench.probe.predicting.footprint import check_allocator
 from workbench.probe.predicting.limit import START, predicted_limit
-from workbench.probe.predicting.predict import fixed_capacity, model_flags
 from workbench.probe.predicting.threshold import find_threshold
 from workbench.visual import FrontEnd, Limits
 from workbench.visual.tokens import (

@@ -20,7 +20,7 @@ from workbench.probe.measuring.memory import is_out_of_memory
 from workbench.probe.measuring.prepare import Preparation, prepare
 from workbench.probe.measuring.timing import SLOW_S, Timing, sample, seconds_of, settle
 from workbench.probe.measuring.watch import observed
-from workbench.probe.predicting.predict import counts, model_facts, shown
+from workbench.probe.predicting.facts import counts, model_facts, picture_details
 from workbench.probe.ranks.alarm import Alarm
 from workbench.probe.ranks.engine import (
     Rank,
@@ -93,7 +93,7 @@ def measure_on_ranks(
             metrics=metrics,
             samples=found["samples"],
             flags=[*known, *configured, *cap.flags, *found["flags"], *missing],
-            details=found["details"] | shown(cell, pictures),
+            details=found["details"] | picture_details(cell, pictures),
             duration_s=time.monotonic() - clock,
         )
     )

@@ -16,7 +16,8 @@ from workbench.lvlm.models import resolve
 from workbench.lvlm.parts import LayerParts
 from workbench.probe.machine.memory_limit import asked_limits
 from workbench.probe.measuring.measure import SLOW_S
-from workbench.probe.predicting.predict import forget, predict
+from workbench.probe.predicting.predict import predict
+from workbench.probe.predicting.traces import forget
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import DEVICES
 from workbench.vocabulary.errors import Unsupported

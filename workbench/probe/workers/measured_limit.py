@@ -18,9 +18,9 @@ from workbench.probe.machine.environment import (
     resolve_device,
 )
 from workbench.probe.machine.memory_limit import asked_limits, host_limit
+from workbench.probe.predicting.capacity import cap_bytes
 from workbench.probe.predicting.emulation import check_emulation
 from workbench.probe.predicting.limit import Limit, predicted_bracket
-from workbench.probe.predicting.predict import cap_bytes
 from workbench.probe.predicting.search import MAX_FAILURES, Found, search
 from workbench.probe.workers.client import Client
 from workbench.vocabulary.cell import Cell

@@ -160,7 +160,7 @@ def _check(request: dict[str, Any]) -> None:
     from workbench.lvlm.build import check
     from workbench.lvlm.models import resolve
     from workbench.lvlm.towers import tower_of
-    from workbench.probe.predicting.predict import cap_bytes
+    from workbench.probe.predicting.capacity import cap_bytes
     from workbench.vocabulary.cell import Cell
 
     for fields in request["cells"]:
