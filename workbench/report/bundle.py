@@ -17,7 +17,7 @@ def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:
     for number, path in enumerate(found.stores):
         # The earlier store of a comparison has a folder of its own.
         target = folder / "earlier" if number else folder
-        written = export(path, target)
+        written = export(path, target, known=None if number else found.records)
         files += written.files
         notes += written.notes
     for name, body in found.specs.items():

@@ -72,6 +72,7 @@ def contents(
         specs=specs,
         stores=(path,) if against is None else (path, against),
         first=None if asked.two_stores else first_page(material, note, case),
+        records=material.details.read,
     )
 
 

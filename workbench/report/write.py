@@ -1,19 +1,15 @@
 """Contents to files."""
 
-import base64
-import hashlib
-import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from plotly.utils import PlotlyJSONEncoder
 
+from workbench.collector import without_collector
 from workbench.report.bundle import reproduce_text, write_bundle
 from workbench.report.contents import DEFAULT_QUESTION, contents
 from workbench.report.glossary import GLOSSARY
@@ -21,10 +17,11 @@ from workbench.report.images import HINT, MOST, browser, write_images
 from workbench.report.library import plotly_js
 from workbench.report.pdf import HINT as PDF_HINT
 from workbench.report.pdf import write_pdf
+from workbench.report.script import digest, drawing, inert
 from workbench.report.slides import HINT as SLIDES_HINT
 from workbench.report.slides import write_slides
 from workbench.store import Store
-from workbench.telling.page import Contents, Figure, Table
+from workbench.telling.page import Contents, Table
 from workbench.telling.text import markdown, unbroken
 from workbench.vocabulary.errors import RequestError
 
@@ -55,6 +52,7 @@ class Raw(str):
     """Text that is Markdown already."""
 
 
+@without_collector()
 def write_report(
     store_path: str | Path,
     folder: str | Path,
@@ -134,9 +132,9 @@ def _templates() -> PackageLoader:
 
 def html(found: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
     """The page: everything inline, and a policy that lets only its own scripts run."""
-    library = _script(plotly_js())
-    figures = _script(_drawing(found.figures))
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in (library, figures))
+    library = inert(plotly_js())
+    figures = inert(drawing(found.figures))
+    hashes = " ".join(f"'sha256-{digest(script)}'" for script in (library, figures))
     environment = Environment(
         loader=_templates(),
         autoescape=True,
@@ -198,53 +196,3 @@ def _demoted(page: str) -> str:
         inside ^= line.startswith("```")
         lines.append(f"#{line}" if line.startswith("#") and not inside else line)
     return "\n".join(lines)
-
-
-def difference(one: Any, other: Any) -> Any:
-    """What of ``other`` is not as in ``one``: a mapping of what differs, by key or place.
-
-    Two themes of a figure differ in their colours, and the rest would stand in the page twice.
-    ``{"=": value}`` stands for a whole value. Both are JSON of the same shape or replaced whole.
-    """
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        pairs: Any = one.keys()
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        pairs = range(len(one))
-    else:
-        return {"=": other}
-    return {str(key): difference(one[key], other[key]) for key in pairs if one[key] != other[key]}
-
-
-def _script(text: str) -> str:
-    """Text that cannot end the script element it is put into."""
-    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _drawing(figures: Sequence[Figure]) -> str:
-    """The script that draws each figure in the reader's theme, and prints it light."""
-
-    def encoded(value: Any) -> str:
-        return json.dumps(value, cls=PlotlyJSONEncoder, separators=(",", ":"), sort_keys=True)
-
-    data, templates = {}, {}
-    for figure in figures:
-        light, dark = (
-            json.loads(encoded(each.to_plotly_json())) for each in (figure.light, figure.dark)
-        )
-        # What plotly fills in is the same in all figures, and is said once.
-        template = encoded(light["layout"].pop("template", {}))
-        dark["layout"].pop("template", {})
-        data[figure.slug] = {"light": light, "dark": difference(light, dark)}
-        templates[template] = figure.slug
-    assert len(templates) < 2, "one template for all figures"
-    # JSON inside a script: no character that HTML would read there.
-    text, template = (
-        words.replace("<", "\\u003c").replace("&", "\\u0026")
-        for words in (encoded(data), next(iter(templates), "{}"))
-    )
-    script = files("workbench.report").joinpath("templates", "draw.js").read_text(encoding="utf-8")
-    return f"const FIGURES = {text};\nconst TEMPLATE = {template};\n{script}"

@@ -276,11 +276,18 @@ class Store:
         """The records of one run or of all, in the order they were first added."""
         return [record for _, record in self.items(run)]
 
-    def items(self, run: str | None = None) -> Iterator[tuple[str, Record]]:
-        """(run, record) of one run or of all, in the order they were first added."""
+    def items(
+        self, run: str | None = None, known: Mapping[RecordId, Record] | None = None
+    ) -> Iterator[tuple[str, Record]]:
+        """(run, record) of one run or of all, in the order they were first added.
+
+        ``known`` are records that were read before: they are not decoded again.
+        """
         for name, row, environment in self.rows(run):
+            key, source, device = row[:3]
+            before = known.get((name, key, source, device)) if known else None
             try:
-                yield name, decode(row, environment)
+                yield name, before or decode(row, environment)
             except ValueError as error:
                 raise damaged_store_error(self.path, str(error)) from None
 

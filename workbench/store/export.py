@@ -9,7 +9,7 @@ as text.
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -40,12 +40,18 @@ class Export(NamedTuple):
     """What was left out and why, in lines."""
 
 
-def export(store_path: str | Path, folder: str | Path, safe: bool = False) -> Export:
+def export(
+    store_path: str | Path,
+    folder: str | Path,
+    safe: bool = False,
+    known: Mapping[RecordId, Record] | None = None,
+) -> Export:
     """Write a store into ``folder``, creating it: the tables ``records``, ``metrics``, ``samples``
     and ``notes``, ``details.jsonl`` and ``environment.json``.
 
     With ``safe`` the CSV files are for a spreadsheet: a text that it might run as a formula
     begins with ``'``, and all text is quoted. The other files are the same with and without.
+    ``known`` are records that were read from it before, and are not read again.
     Each file appears whole or not at all. Raises RequestError where the store cannot be read or
     the folder is a file, and StoreError where the folder cannot be written.
     """
@@ -53,7 +59,7 @@ def export(store_path: str | Path, folder: str | Path, safe: bool = False) -> Ex
         units, runs, notes_on = store.units(), store.runs(), store.notes()
         items = [
             ((run, record.cell.key, record.source, record.device), record)
-            for run, record in store.items()
+            for run, record in store.items(known=known)
         ]
     tables = {
         "records": (RECORDS, [_record(*item) for item in items]),

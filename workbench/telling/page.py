@@ -6,6 +6,9 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from workbench.store import RecordId
+from workbench.vocabulary.record import Record
+
 
 @dataclass(frozen=True)
 class Table:
@@ -101,6 +104,8 @@ class Contents:
     """The stores that the report reads, the reported one first."""
     first: FirstPage | None = None
     """The page in front; None where the question is about two stores."""
+    records: Mapping[RecordId, Record] = field(default_factory=dict, repr=False, compare=False)
+    """Those of the reported store that were read whole."""
 
     @property
     def figures(self) -> tuple[Figure, ...]:

@@ -50,6 +50,11 @@ class Details:
                 self._held |= store.some(missing)
         return {identity: self._held[identity] for identity in wanted if identity in self._held}
 
+    @property
+    def read(self) -> Mapping[RecordId, Record]:
+        """The records that were asked for until now."""
+        return self._held
+
     def holding(self, names: Sequence[str]) -> set[RecordId]:
         """The records that have something under any of ``names``."""
         with Store.open(self._path) as store:

@@ -9,11 +9,18 @@
     plotlyServerURL: "",
     toImageButtonOptions: { format: "svg" },
   };
+  // What stands in several places is said once; each place gets a copy of its own.
+  const whole = (value) => {
+    if (value === null || typeof value !== "object") return value;
+    if (Array.isArray(value)) return value.map(whole);
+    if ("&" in value) return whole(SHARED[value["&"]]);
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, whole(inner)]));
+  };
   // The dark figure is the light one with what differs put in its place.
-  const patched = (whole, patch) => {
+  const patched = (light, patch) => {
     if ("=" in patch) return patch["="];
-    const copy = Array.isArray(whole) ? [...whole] : { ...whole };
-    for (const [key, inner] of Object.entries(patch)) copy[key] = patched(whole[key], inner);
+    const copy = Array.isArray(light) ? [...light] : { ...light };
+    for (const [key, inner] of Object.entries(patch)) copy[key] = patched(light[key], inner);
     return copy;
   };
   // Panels beside one another stand below one another, so that a phone scrolls one way only.
@@ -43,10 +50,9 @@
     }
   };
   const drawOne = (slug, theme, narrow) => {
-    const figure = FIGURES[slug];
+    const figure = whole(FIGURES[slug]);
     const place = document.getElementById(slug);
-    const light = JSON.parse(JSON.stringify(figure.light));
-    const { data, layout } = theme === "dark" ? patched(light, figure.dark) : light;
+    const { data, layout } = theme === "dark" ? patched(figure.light, figure.dark) : figure.light;
     layout.template = TEMPLATE;
     if (narrow) stacked(data, layout);
     if (layout.height) place.style.height = `${layout.height}px`;
