@@ -8,9 +8,10 @@ import pytest
 
 from tests.probe.fake_nvml import FakeNvml
 from tests.small import small_model
+from workbench.child import Interrupted
 from workbench.probe.machine.environment import num_threads
 from workbench.probe.machine.nvml import Nvml
-from workbench.probe.workers.client import Client, Interrupted
+from workbench.probe.workers.client import Client
 from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
 from workbench.store import Store
 from workbench.sweep.plan import Task

@@ -3,15 +3,14 @@
 import json
 import os
 import queue
-import subprocess
 import sys
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from workbench.child import Child, Ended
 from workbench.vocabulary.errors import Failure
 
 COMMAND = (sys.executable, "-m", "workbench.cli", "ask")
@@ -33,9 +32,7 @@ class Predictor:
     def __init__(self, command: Sequence[str] = COMMAND, answer_s: float = ANSWER_S) -> None:
         self._command, self._answer_s = tuple(command), answer_s
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.Queue[str | None] = queue.Queue()
-        self._said: list[str] = []
+        self._child: Child | None = None
 
     def ask(self, question: Question) -> Answer:
         """The answer's document; {"error": LINE} where the request was wrong.
@@ -44,64 +41,40 @@ class Predictor:
         the next question starts another.
         """
         with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._start()
-            process = self._process
-            assert process is not None
-            assert process.stdin is not None
+            child = self._child
             try:
-                process.stdin.write(json.dumps(question) + "\n")
-                process.stdin.flush()
-            except OSError:
-                raise self._ended() from None
-            return self._read(self._answer_s)
+                if child is None or not child.is_alive:
+                    self._end()
+                    child = self._child = Child(self._command, name="predictor")
+                    child.start(START_S)
+                return child.ask(question, self._answer_s)
+            except (Ended, TimeoutError, ValueError) as error:
+                self._end()
+                raise Failure(_why_not(error, child)) from None
 
     def close(self) -> None:
-        """End the process, if there is one."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
+        """End the process, if there is one; whoever waits for its answer gets Failure."""
+        child = self._child
+        if child is not None:
+            child.kill()
+        with self._lock:
+            self._end()
 
-    def _start(self) -> None:
-        self.close()
-        self._answers, self._said = queue.Queue(), []
-        pipe = subprocess.PIPE
-        self._process = process = subprocess.Popen(
-            self._command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
-        )
-        for work, place in ((_lines, self._answers), (_last_words, self._said)):
-            threading.Thread(target=work, args=(process, place), daemon=True).start()
-        self._read(START_S)
+    def _end(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
 
-    def _read(self, timeout_s: float) -> Answer:
-        try:
-            line = self._answers.get(timeout=timeout_s)
-        except queue.Empty:
-            self.close()
-            raise Failure(f"the predictor gave no answer within {timeout_s:g} s") from None
-        if line is None:
-            raise self._ended()
-        try:
-            found = json.loads(line)
-        except ValueError:
-            self.close()
-            raise Failure("the predictor's answer is not JSON") from None
-        return dict(found)
 
-    def _ended(self) -> Failure:
-        assert self._process is not None
-        code = self._process.wait()
-        # The thread that reads its last words may be a moment behind.
-        deadline = time.monotonic() + 1.0
-        while not self._said and time.monotonic() < deadline:
-            time.sleep(0.01)
-        said = self._said[-1].removeprefix("workbench: ") if self._said else f"exit code {code}"
-        self.close()
-        return Failure(f"the predictor did not run: {said[:300]}")
+def _why_not(error: Exception, child: Child | None) -> str:
+    """One line for a question that was not answered."""
+    if isinstance(error, TimeoutError):
+        return f"the predictor gave {error}"
+    if not isinstance(error, Ended):
+        return "the predictor's answer is not JSON"
+    words = child and child.last_line
+    last = words.removeprefix("workbench: ") if words else f"exit code {error.code}"
+    return f"the predictor did not run: {last[:300]}"
 
 
 MOST = 4
@@ -185,17 +158,3 @@ class Predictors:
         except Failure:
             return  # Those that answer go on without it.
         self._free.put(predictor)
-
-
-def _lines(process: subprocess.Popen[str], place: "queue.Queue[str | None]") -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        place.put(line)
-    place.put(None)
-
-
-def _last_words(process: subprocess.Popen[str], place: list[str]) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.strip():
-            place[:] = [line.strip()]

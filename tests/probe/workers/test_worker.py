@@ -235,7 +235,7 @@ def test_a_guard_that_is_killed_as_it_starts_is_tried_again(
             process.kill()
         return process  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("workbench.probe.workers.client.subprocess.Popen", doomed)
+    monkeypatch.setattr("workbench.child.subprocess.Popen", doomed)
     with Client() as client:
         record = client.run(point(tiny))
         assert left == [0]

@@ -1,11 +1,8 @@
 """The coordinator's end of a worker: points go in, records come out, whatever it meets."""
 
-import json
 import os
 import re
-import selectors
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -13,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import IO, Any, Self
+from typing import Any, Self
 
+from workbench.child import END_TIMEOUT_S, Child, Ended
 from workbench.probe.machine.allocator import DEFAULT, setting_of, variables_of
 from workbench.probe.machine.environment import device_name, resolve_device
 from workbench.probe.machine.memory_limit import SHARE_OF_FREE, asked_limits, host_limit
 from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
-from workbench.version import PACKAGE
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Failure, RequestError
 from workbench.vocabulary.record import Ceiling, Record, Status
@@ -27,8 +24,6 @@ from workbench.vocabulary.sweep import Point
 
 START_TIMEOUT_S = 300.0
 """Until a worker is ready: torch is imported, perhaps over a cold network disk."""
-END_TIMEOUT_S = 10.0
-TAIL_BYTES = 8192
 _OWN_CRASH = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _ALLOCATION = re.compile(
     r"bad_alloc|can't allocate memory|Cannot allocate memory|Thread creation failed"
@@ -43,139 +38,29 @@ class WorkerKilled(WorkerError):
     """The worker was ended from outside while it started."""
 
 
-class WorkerEnded(Exception):
-    """The worker ended before it answered; ``code`` as subprocess gives it."""
+class Worker(Child):
+    """The process that runs cells for one ``Client``. Its guard ends whatever it started.
 
-    def __init__(self, code: int) -> None:
-        super().__init__(f"the worker ended with exit status {code}")
-        self.code = code
-
-
-class Interrupted(Exception):
-    """Another thread called ``Client.interrupt``: nobody waits for the answer any more."""
-
-
-class Worker:
-    """One child process. ``ask`` raises WorkerEnded if it dies, TimeoutError if it is silent.
-
-    ``stop`` is a file descriptor: whoever waits gets Interrupted once it can be read.
+    Raises WorkerError where it cannot be started, WorkerKilled where something ends it meanwhile.
     """
 
     def __init__(self, seat: Seat, stop: int, allocator: str = DEFAULT) -> None:
-        self._stop = stop
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "workbench.probe.workers.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**_environment_variables(), **seat.variables, **variables_of(allocator)},
-            start_new_session=True,
+        super().__init__(
+            (sys.executable, "-P", "-m", "workbench.probe.workers.worker"),
+            {**seat.variables, **variables_of(allocator)},
+            name="worker",
+            grace_s=END_TIMEOUT_S,
+            stop=stop,
         )
-        streams = (self._process.stdin, self._process.stdout, self._process.stderr)
-        self._to, self._from, self._noise = (_open(stream).fileno() for stream in streams)
-        os.set_blocking(self._to, False)
-        self._received, self._stderr = b"", b""
         try:
-            self.pid = int(self._exchange(b"", START_TIMEOUT_S)["ready"])
-        except (WorkerEnded, TimeoutError) as error:
-            self.close()
-            if isinstance(error, WorkerEnded):
+            self.pid = int(self.start(START_TIMEOUT_S)["ready"])
+        except (Ended, TimeoutError) as error:
+            if isinstance(error, Ended):
                 status, reason = cause(error.code, self.stderr, None)
                 if status is Status.KILLED:
                     raise WorkerKilled(f"{reason} while it started") from None
-            last = (self.stderr or [str(error)])[-1]
+            last = self.last_line or error
             raise WorkerError(f"the worker process cannot start: {last}") from None
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def stderr(self) -> list[str]:
-        """The last lines that the worker, or a library in it, printed."""
-        return self._stderr.decode(errors="replace").splitlines()
-
-    def ask(self, timeout_s: float, **request: Any) -> dict[str, Any]:
-        """Send one request and wait for its answer."""
-        return self._exchange(json.dumps(request).encode() + b"\n", timeout_s)
-
-    def _exchange(self, request: bytes, timeout_s: float) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout_s
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._from, selectors.EVENT_READ)
-            selector.register(self._noise, selectors.EVENT_READ)
-            selector.register(self._stop, selectors.EVENT_READ)
-            if request:
-                selector.register(self._to, selectors.EVENT_WRITE)
-            while b"\n" not in self._received:
-                left = deadline - time.monotonic()
-                events = selector.select(max(0.0, left))
-                if not events and left <= 0:
-                    raise TimeoutError(f"no answer within {timeout_s:g} s")
-                for key, _ in events:
-                    if key.fd == self._stop:
-                        raise Interrupted
-                    if key.fd == self._to:
-                        request = self._send(request)
-                        if not request:
-                            selector.unregister(self._to)
-                    elif not self._receive(key.fd):
-                        selector.unregister(key.fd)
-                        if key.fd == self._from:
-                            raise WorkerEnded(self._end())
-        line, _, self._received = self._received.partition(b"\n")
-        document: dict[str, Any] = json.loads(line)
-        return document
-
-    def _send(self, request: bytes) -> bytes:
-        try:
-            return request[os.write(self._to, request) :]
-        except BrokenPipeError:  # it is dead: reading will say how
-            return b""
-
-    def _receive(self, fd: int) -> bool:
-        chunk = os.read(fd, 65536)
-        if fd == self._from:
-            self._received += chunk
-        else:
-            self._stderr = (self._stderr + chunk)[-TAIL_BYTES:]
-        return bool(chunk)
-
-    def _end(self) -> int:
-        """Wait for the guard, which leaves as the worker did, and collect the last words."""
-        try:
-            code = self._process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            code = self._process.wait()
-        os.set_blocking(self._noise, False)
-        try:
-            while self._receive(self._noise):
-                pass
-        except BlockingIOError:  # a stranger still holds the pipe
-            pass
-        return code
-
-    def close(self) -> None:
-        """End the worker and everything that it started. May be called again."""
-        _open(self._process.stdin).close()  # its guard sees this and ends it
-        _open(self._process.stdout).close()
-        if self._process.returncode is None:
-            self._end()
-        _open(self._process.stderr).close()
-
-
-def _open(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream
-
-
-def _environment_variables() -> dict[str, str]:
-    """Ours, and the folder of this package where it is run without being installed."""
-    root = PACKAGE.resolve().parent
-    if root.name in ("site-packages", "dist-packages"):
-        return dict(os.environ)
-    paths = [path for path in (os.environ.get("PYTHONPATH"), str(root)) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 class Client:
@@ -275,8 +160,8 @@ class Client:
 
     def _task(self, name: str, **request: Any) -> Any:
         try:
-            answer = self.worker.ask(START_TIMEOUT_S, do=name, **request)
-        except (WorkerEnded, TimeoutError) as error:
+            answer = self.worker.ask({"do": name, **request}, START_TIMEOUT_S)
+        except (Ended, TimeoutError) as error:
             self.close()
             raise WorkerError(f"{name}: {error}") from None
         if "request_error" in answer:
@@ -326,22 +211,22 @@ class Client:
         together = point.through_launcher
         scratch = TemporaryDirectory(prefix="workbench-ranks-") if together else None
         try:
-            answer = worker.ask(
-                point.protocol.timeout_s,
-                do="run",
-                point=_document(point),
-                device=device,
-                limit=limit,
-                trace=None if self.trace is None else str(self.trace),
-                snapshot=None if self.snapshot is None else str(self.snapshot),
-                ceilings=dict(self.ceilings),
-                folder=None if scratch is None else scratch.name,
-            )
+            question = {
+                "do": "run",
+                "point": _document(point),
+                "device": device,
+                "limit": limit,
+                "trace": None if self.trace is None else str(self.trace),
+                "snapshot": None if self.snapshot is None else str(self.snapshot),
+                "ceilings": dict(self.ceilings),
+                "folder": None if scratch is None else scratch.name,
+            }
+            answer = worker.ask(question, point.protocol.timeout_s)
         except TimeoutError:
             self.close()
             silent = f"no answer within {point.protocol.timeout_s:g} s"
             record = failed(Status.TIMEOUT, silent, worker.stderr)
-        except WorkerEnded as end:
+        except Ended as end:
             self.close()
             record = failed(*cause(end.code, worker.stderr, limit), worker.stderr)
         except BaseException:
