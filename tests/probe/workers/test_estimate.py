@@ -1,5 +1,7 @@
 """Forecasts: the closed forms of very many kinds beside the traces of a few."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,8 @@ LENIENT = {"forward": 0.02, "decode": 0.02, "train": 0.15}
 def kind(model: str, **fields: object) -> Kind:
     settings = settings_of(str(fields.get("attention")))
     cell = make_cell(
-        model=model, num_visual=256, dtype="float32", kernel="eager", settings=settings, **fields
+        **{"model": model, "dtype": "float32", "kernel": "eager", "settings": settings, **fields},
+        num_visual=256,
     )
     point = Point(cell=cell, source="measured", device="cpu", protocol=Protocol())
     return Kind(point, "cpu", [256, 512, 1024])
@@ -37,6 +40,25 @@ def test_closed_forms_are_close_to_traces(pass_: str, scope: str, tmp_path) -> N
         expected, _ = by_trace.at(SIZES)
         flops, _ = by_form.at(SIZES)
         assert flops == pytest.approx(expected, rel=LENIENT[pass_]), one
+
+
+@pytest.mark.parametrize(
+    ("attention", "share"),
+    [("s_attn", {"ulysses": 2}), ("s_attn", {"ring": 2}), ("d_attn", {"ring": 2})],
+)
+def test_a_rank_that_shares_a_sequence_computes_its_own_rows(
+    attention: str, share: dict[str, int], tmp_path: Path
+) -> None:
+    model = small_model("llama", tmp_path)
+    ranks = {"zero": 1, "world_size": 2, "pass": "train", "scope": "decoder", "num_text": 64}
+    fields = {**ranks, "attention": attention, "kernel": "sdpa", "dtype": "bfloat16", **share}
+    asked = kind(model, **fields)
+    whole = kind(model, **{**fields, **dict.fromkeys(share, 1)})
+    (by_trace,), (by_form,), (alone,) = _traced([asked]), _closed([asked]), _closed([whole])
+    expected, _ = by_trace.at(SIZES)
+    flops, _ = by_form.at(SIZES)
+    assert flops == pytest.approx(expected, rel=LENIENT["train"])
+    assert (flops < 0.8 * alone.at(SIZES)[0]).all()
 
 
 def test_a_cell_that_cannot_fit_takes_half_an_iteration(tmp_path) -> None:  # type: ignore[no-untyped-def]

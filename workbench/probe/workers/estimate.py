@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from workbench.lvlm.build import DTYPES, build, places_of
+from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.sharing import own_layout
 from workbench.probe.machine.memory_limit import asked_limits
 from workbench.probe.measuring.measure import SLOW_S
 from workbench.probe.predicting.predict import predict
@@ -24,6 +26,7 @@ from workbench.vocabulary.errors import Unsupported
 from workbench.vocabulary.sweep import Point
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+META = torch.device("meta")
 RATE_SECONDS = 0.3
 TRACE_BUDGET = 60
 """Traces of a layer that a forecast may cost, about two seconds; beyond it, closed forms."""
@@ -154,7 +157,7 @@ class _Model:
         for parts, _, _ in built.layers:
             shapes = tuple(p.shape for p in parts.layer.parameters())
             layers.append((parts, (parts.window, shapes)))
-        rows = cell.batch * (cell.num_text + (cell.logits == "all") * cell.num_visual)
+        rows = cell.batch * _logit_rows(cell, built.context.layout)
         outside = sum(built.outside_flops.values())
         return cls(
             layers,
@@ -163,11 +166,17 @@ class _Model:
         )
 
     def flops(self, cell: Cell, num_visual: int) -> float:
-        """Of one iteration: a backward is two forwards, a checkpointed layer has one more."""
+        """Of one iteration: a backward is two forwards, a checkpointed layer has one more.
+
+        Where ranks share a sequence, of the rank that a prediction is of.
+        """
         from workbench.lvlm.attention import system_of
 
         sized = cell.model_copy(update={"num_visual": num_visual})
-        system, places = system_of(cell), places_of(sized)
+        system, layout = system_of(cell), own_layout(sized, META)
+        places = places_of(sized)
+        if cell.sharing > 1:
+            places = system.places(resolve(cell.model), sized, layout)
         if cell.scope == "layer":
             places = (system.single(resolve(cell.model), places, cell.layer),)
         counted: Counter[Hashable] = Counter()
@@ -178,13 +187,18 @@ class _Model:
             if kind not in costs:
                 costs[kind] = system.forward_flops(parts, place, sized)
         layers = float(sum(count * costs[kind] for kind, count in counted.items()))
-        rows = cell.num_text + (cell.logits == "all") * num_visual
+        rows = _logit_rows(sized, layout)
         around = cell.batch * (rows * self.head_flops + num_visual * self.outside_flops)
         if cell.pass_ == "decode":
             return layers + cell.batch * self.head_flops
         if cell.pass_ != "train":
             return layers + around
         return (4 if cell.checkpoint else 3) * layers + 3 * around
+
+
+def _logit_rows(cell: Cell, layout: Layout) -> int:
+    """Rows of a sample that the LM head takes."""
+    return layout.num_text + (cell.logits == "all") * layout.num_visual
 
 
 def _seconds(kind: Kind, forecast: Forecast) -> list[float]:
