@@ -77,32 +77,49 @@ def test_sizes_that_follow_from_members_are_those_of_a_trace(tmp_path, setting, 
             assert abs(size - rounded[index]) <= slack
 
 
-@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
-@pytest.mark.parametrize("checkpoint", [False, True])
-def test_a_told_member_has_the_footprint_of_its_trace(tmp_path, kernel, checkpoint):
-    """Peak, kinds and requests, where the sizes of a neighbour came out to the byte."""
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attention": "d_attn", "kernel": "sdpa", "checkpoint": False},
+        # The last chunk is shorter than the others.
+        {"attention": "d_attn", "kernel": "sdpa", "chunk": 96, "checkpoint": True},
+    ],
+    ids=lambda fields: " ".join(map(str, fields.values())),
+)
+def test_a_told_member_has_the_footprint_of_its_trace(tmp_path, fields):
+    """Peak, kinds and requests, where the sizes of a neighbour come out to the byte."""
     cell = make_cell(
-        model=small_model("mistral", tmp_path),
-        num_visual=0,
-        kernel=kernel,
-        **TRAIN | {"num_text": 128, "checkpoint": checkpoint},
+        model=small_model("mistral", tmp_path), num_visual=0, **TRAIN | {"num_text": 128} | fields
     )
     allocator = allocator_of(DEVICES["h100-80gb"])
     family = Family(lambda count: cell.replace(num_visual=count), allocator, 10**9)
-    model = size_model(family, 2048, 10**9)
-    number = 3072
-    assert model.tells(number, family.trace(number))
+    model = size_model(family, 3072, 10**9)
+    neighbour, number = 3971, 3993
+    near = family.trace(neighbour)
+    told = model.trace_beside(number, neighbour, near)
+    assert told is not None
     traced = family.footprint(number)
-    family.add(number, model.trace_of(number))
-    told = family.footprint(number)
-    assert told.peak == traced.peak
-    assert told.outcome == traced.outcome
+    family.add(number, told)
+    assert family.footprint(number).peak == traced.peak
+    assert family.footprint(number).outcome == traced.outcome
     # One byte more in a block is not told.
-    more = family.trace(number)
-    last = more.timeline.blocks[-1]
+    last = near.timeline.blocks[-1]
     block = replace(last, bytes=last.bytes + 1)
-    timeline = more.timeline._replace(blocks=[*more.timeline.blocks[:-1], block])
-    assert not model.tells(number, replace(more, timeline=timeline))
+    timeline = near.timeline._replace(blocks=[*near.timeline.blocks[:-1], block])
+    assert model.trace_beside(number, neighbour, replace(near, timeline=timeline)) is None
+    if cell.chunk:  # Nor is a member that has a chunk more.
+        assert model.trace_beside(neighbour + 2 * cell.chunk, neighbour, near) is None
+
+
+def test_what_a_kernel_allocates_in_steps_is_not_told(tmp_path):
+    """A fused backward sums in rows of 128: the neighbour may stand right on a step."""
+    cell = make_cell(
+        model=small_model("mistral", tmp_path), num_visual=0, **TRAIN | {"num_text": 128}
+    )
+    allocator = allocator_of(DEVICES["h100-80gb"])
+    family = Family(lambda count: cell.replace(num_visual=count, kernel="sdpa"), allocator, 10**9)
+    model = size_model(family, 3072, 10**9)
+    assert model.trace_beside(3993, 3968, family.trace(3968)) is None
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def trace(
     ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
     are made of, ``pieces`` asks which part of a layer ran each operator, ``pictures`` are files
     that it shows. ``make`` builds the workload of a cell that is emulated, on a device of that
-    world. ``memory_only``: model_flops of adapters, which take a second trace, are left out.
+    world. ``memory_only``: only the timeline and what follows from it is right; FLOPs, bytes that
+    are moved and model_flops of adapters, which take a second trace, are left out or partial.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
@@ -131,14 +132,14 @@ def trace(
         # Whatever waits for the collector would be freed at a moment of its own choice.
         on_card = card_operators() if allocator.card else nullcontext()
         with without_collector(), world() as device, on_card:
-            tracker = Tracker(allocator)
+            tracker = Tracker(allocator, memory_only=memory_only)
             with torch.device(device), tracker:
                 if make is None:
                     layers = shortened(plan, plan[0].total, UNITS) if plan else None
                     workload = build(cell, device, layers, pictures)
                 else:
                     workload = make(device)
-            if pieces or has_branches(workload):
+            if pieces or (has_branches(workload) and not memory_only):
                 tracker.nodes = Nodes()
             tracker.begin()
             found = _traced(workload, tracker, plan)

@@ -122,6 +122,9 @@ class Tracker(TorchDispatchMode):
     """What making the workload allocated and does not hold for its iterations."""
     multiplied: int | None = None
     """The moment at which making it multiplied matrices first, as rotary tables do."""
+    memory_only: bool = False
+    """Whether allocations alone are asked for: of operators, only matmuls are listed then, and
+    without the bytes that they move."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -187,10 +190,11 @@ class Tracker(TorchDispatchMode):
 
     def moved(self, direction: str, tensor: Tensor) -> None:
         """The last operator copied ``tensor`` to the host or from it: ``lvlm.offload`` says so."""
-        call, size = self.calls[-1], extent(tensor)
-        ran = call.operator
-        copied = Operator(direction, 0, size, False, ran.part, ran.piece)
-        self.calls[-1] = call._replace(operator=copied)
+        if not self.memory_only:
+            call, size = self.calls[-1], extent(tensor)
+            ran = call.operator
+            copied = Operator(direction, 0, size, False, ran.part, ran.piece)
+            self.calls[-1] = call._replace(operator=copied)
         if direction == TO_HOST:
             block = self._follow(tensor)
             block.kind = "offloaded"
@@ -223,18 +227,27 @@ class Tracker(TorchDispatchMode):
             self._follow(tensor)
         if not func.is_view:
             packet = func.overloadpacket
-            inputs = tensors_in((args, *kwargs.values()))
-            moved = bytes_of(packet, inputs, outputs)
-            flops = operator_flops(packet, args, kwargs, out)
-            name = str(packet).removeprefix("aten.")
             for size in self.scratch(self.part, packet, args) if self.allocator.card else ():
                 size = self.allocator.rounded(size)
                 self.blocks.append(Block(size, self.tick, self.tick + 1, "temporaries"))
-            attention = is_attention(packet) and not self._unmasked.now()
-            place = self.place if attention else 0
-            operator = Operator(name, flops, moved, attention, self.part, piece, place)
-            self.calls.append(Call(self.tick, self.times, operator))
+            flops = operator_flops(packet, args, kwargs, out)
+            if flops or not self.memory_only:
+                given = (args, *kwargs.values())
+                self.calls.append(self._call(packet, flops, piece, given, outputs))
         return out
+
+    def _call(
+        self, packet: Any, flops: int, piece: str, given: Any, outputs: list[Tensor]
+    ) -> Call:
+        """What there is to know of an operator that has just run."""
+        name = str(packet).removeprefix("aten.")
+        if self.memory_only:
+            return Call(self.tick, self.times, Operator(name, flops, 0, False))
+        moved = bytes_of(packet, tensors_in(given), outputs)
+        attention = is_attention(packet) and not self._unmasked.now()
+        place = self.place if attention else 0
+        operator = Operator(name, flops, moved, attention, self.part, piece, place)
+        return Call(self.tick, self.times, operator)
 
     def _make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operator that makes the workload: only what it allocates counts."""

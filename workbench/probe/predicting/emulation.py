@@ -209,4 +209,5 @@ def _traced(cell: Cell, emulation: Emulation, allocator: Allocator) -> Trace:
         allocator,
         compose=False,
         make=lambda device: emulated_rank(cell, emulation, device),
+        memory_only=True,
     )

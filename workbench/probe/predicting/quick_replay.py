@@ -52,8 +52,15 @@ def fits(program: Program, setting: str, capacity: int, iterations: int) -> bool
     if setting != "default" or max(sizes, default=0) >= MOST:
         return replay(program, setting, capacity, iterations).fits
     card = _Card(capacity, sizes)
-    runs = (program.setup, program.first, *[program.later] * (iterations - 1))
-    return all(card.serves(requests) for requests in runs)
+    if not (card.serves(program.setup) and card.serves(program.first)):
+        return False
+    for _ in range(iterations - 1):
+        address = card.next_address
+        if not card.serves(program.later):
+            return False
+        if card.next_address == address:  # No segment was made: nothing new happens any more.
+            return True
+    return True
 
 
 class _Card:

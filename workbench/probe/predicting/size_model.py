@@ -5,7 +5,7 @@ block's size is a polynomial of the number: of first degree, or of second where 
 with the square.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from workbench.lvlm.kernels.scratch import TILE
 from workbench.lvlm.weights import BLOCK
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Block, Timeline
+from workbench.probe.predicting.caching import SMALL
 from workbench.probe.predicting.family import Family
 from workbench.probe.predicting.footprint import footprint, setting_of
 from workbench.probe.predicting.quick_replay import fits
 from workbench.probe.predicting.replay import Program
+from workbench.vocabulary.cell import Cell
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 ITERATIONS = 2
@@ -51,6 +54,9 @@ class SizeModel:
     setting: str
     granule: int
     capacity: int
+    cell: Callable[[int], Cell]
+    least: int = 0
+    """Bytes of the smallest blocks of the set-up, gone when it is over, that are modelled."""
 
     def may_fit(self, number: int) -> bool:
         """Whether that member's blocks alone leave room."""
@@ -68,7 +74,10 @@ class SizeModel:
         return np.ceil(whole / self.granule) * self.granule
 
     def trace_of(self, number: int) -> Trace | None:
-        """That member's trace as far as memory goes; None where ranks are emulated."""
+        """That member's trace as far as memory goes; None where ranks are emulated.
+
+        Of blocks that are gone when the set-up is over it has those of ``least`` bytes and more.
+        """
         if not self.traces:
             return None
         sizes = iter(np.rint(self._weights(number) @ self._blocks).astype(np.int64).tolist())
@@ -77,20 +86,36 @@ class SizeModel:
         timeline = last.timeline._replace(blocks=blocks, made=(*made,), passing=(*passing,))
         return replace(last, timeline=timeline)
 
-    def tells(self, number: int, traced: Trace | None) -> bool:
-        """Whether that member's blocks are those of its trace, to the byte.
+    def trace_beside(self, number: int, neighbour: int, traced: Trace | None) -> Trace | None:
+        """That member's trace by the one of a ``neighbour``; None where that does not tell it.
 
-        But for random values on their way: those are told to a draw.
+        It does where the neighbour's blocks have the bytes that the model tells, or that share of
+        them which its last, shorter chunk has of a chunk's tokens: this member's have the share of
+        its own last chunk then. Random values on their way are told to a draw. A kernel's own
+        temporaries may grow in steps: those that grow are not told by a neighbour on a step.
         """
-        told = self.trace_of(number)
-        if told is None or traced is None or not _are_alike(told, traced):
-            return False
-        ours, theirs = _block_lists(told.timeline), _block_lists(traced.timeline)
-        return all(
-            abs(one.bytes - other.bytes) <= slack
-            for mine, other_list, slack in zip(ours, theirs, (0, DRAWN, 0), strict=True)
-            for one, other in zip(mine, other_list, strict=True)
-        )
+        told, mine = self.trace_of(neighbour), self.trace_of(number)
+        if told is None or mine is None or traced is None or self.least > SMALL:
+            return None
+        theirs = _without_setup(traced, self.least)
+        if not _are_alike(told, theirs):
+            return None
+        chunks = _last_chunks(self.cell(neighbour), self.cell(number))
+        on_step = _is_on_step(self.cell(neighbour))
+        lists = zip(*(map(_block_lists, (t.timeline for t in (mine, told, theirs)))), strict=True)
+        resized = []
+        for (own, expected, there), slack in zip(lists, (0, DRAWN, 0), strict=True):
+            sizes = []
+            for a, b, c in zip(own, expected, there, strict=True):
+                size = _size_beside(a.bytes, b.bytes, c.bytes, slack, chunks)
+                stepping = on_step and a.kind == "temporaries" and a.bytes != b.bytes
+                if size is None or stepping:
+                    return None
+                sizes.append(size)
+            resized.append(_resized(own, iter(sizes)))
+        blocks, made, passing = resized
+        timeline = mine.timeline._replace(blocks=blocks, made=(*made,), passing=(*passing,))
+        return replace(mine, timeline=timeline)
 
     @cached_property
     def _blocks(self) -> Floats:
@@ -135,7 +160,7 @@ def _has_squares(model: SizeModel) -> bool:
 def _through(family: Family, numbers: tuple[int, ...]) -> SizeModel | None:
     """The model of these members; None where they are not alike."""
     if family.emulate is not None:
-        return _of_programs(family, numbers, [family.footprint(n).program for n in numbers], ())
+        return _of_programs(family, numbers, [family.footprint(n).program for n in numbers])
     traces = [family.trace(number) for number in numbers]
     for least in SETUPS:
         members = tuple(_without_setup(t, least) for t in traces if t is not None)
@@ -144,7 +169,7 @@ def _through(family: Family, numbers: tuple[int, ...]) -> SizeModel | None:
                 footprint(family.cell(n), member, family.allocator, family.capacity).program
                 for n, member in zip(numbers, members, strict=True)
             ]
-            return _of_programs(family, numbers, programs, members)
+            return _of_programs(family, numbers, programs, members, least)
     return None
 
 
@@ -152,7 +177,8 @@ def _of_programs(
     family: Family,
     numbers: tuple[int, ...],
     programs: Sequence[Program],
-    traces: tuple[Trace, ...],
+    traces: tuple[Trace, ...] = (),
+    least: int = 0,
 ) -> SizeModel | None:
     if not all(program.is_like(programs[-1]) for program in programs[:-1]):
         return None
@@ -164,6 +190,8 @@ def _of_programs(
         setting_of(family.cell(numbers[-1]), family.allocator),
         family.allocator.granule,
         family.capacity,
+        family.cell,
+        least,
     )
 
 
@@ -202,3 +230,34 @@ def _without_setup(traced: Trace, least: int) -> Trace:
 
 def _resized(blocks: Sequence[Block], sizes: Iterator[int]) -> list[Block]:
     return [Block(max(0, next(sizes)), b.born, b.died, b.kind) for b in blocks]
+
+
+def _last_chunks(one: Cell, other: Cell) -> list[tuple[int, int, int]]:
+    """(tokens of a chunk, of the first cell's last chunk, of the second's).
+
+    Visual tokens may be what is cut, or the whole sequence; both cells must have as many chunks.
+    """
+    chunk, found = one.chunk, []
+    for text in (0, one.num_text) if chunk else ():
+        ends = [cell.num_visual + text - 1 for cell in (one, other)]
+        if chunk and ends[0] // chunk == ends[1] // chunk:
+            found.append((chunk, ends[0] % chunk + 1, ends[1] % chunk + 1))
+    return found
+
+
+def _is_on_step(cell: Cell) -> bool:
+    """Whether its tokens fill a fused kernel's last rows, so that rounded sizes look exact."""
+    return any(tokens % TILE == 0 for tokens in (cell.num_visual, cell.num_visual + cell.num_text))
+
+
+def _size_beside(
+    mine: int, told: int, traced: int, slack: int, chunks: list[tuple[int, int, int]]
+) -> int | None:
+    """Bytes of a block, told as ``mine``, whose neighbour's is told and traced; None: unknown."""
+    if abs(told - traced) <= slack:
+        return mine
+    for chunk, tokens, own_tokens in chunks:
+        a_token, rest = divmod(told, chunk)
+        if mine == told and not rest and traced == a_token * tokens:
+            return a_token * own_tokens
+    return None

@@ -2,8 +2,8 @@
 
 Two members are traced, three where something grows with the square of the size; what all others
 allocate follows from theirs (``size_model``), and a card's allocator is replayed with that. The
-end of the bracket that fits is traced itself. So is the other, unless the blocks of the first came
-out to the byte as they had been told: then those of its neighbour are taken as they are told.
+end of the bracket that fits is traced itself. So is the other, unless the blocks of the first come
+out to the byte as they are told: then those of its neighbour are taken as they are told.
 """
 
 from collections.abc import Callable
@@ -38,8 +38,8 @@ def find_threshold(family: Family, start: int, most: int) -> tuple[int | None, i
         if tight is None and fits(most):
             return _confirmed(family, most, None, most)
         low, high = _lowest_failure(fits, tight or most)
-        told = model.trace_of(high)
-        if low and told is not None and model.tells(low, family.trace(low)):
+        told = model.trace_beside(high, low, family.trace(low)) if low else None
+        if told is not None:
             family.add(high, told)
         return _confirmed(family, low, high, most)
 
@@ -68,21 +68,18 @@ def _lowest_failure(fits: Fits, bound: int) -> tuple[int, int]:
     An allocator may refuse a size and serve a somewhat larger one, whose pieces happen to fit: up
     to the threshold everything should run. So sizes of some way below are looked at.
     """
-    start = int(LOOK_BELOW * bound)
-    if start >= 1 and fits(start):
-        low, failed = _walked(fits, start, bound)
-        low, high = _bisected(fits, low, failed or bound)
-        looked = start
-    else:  # Much lower, as where free memory is in pieces.
-        low, high = _bisected(fits, 0, start or bound)
-        looked = low
-    fit = int(LOOK_BELOW * low)
-    if fit < 1:
+    high, start = bound, int(LOOK_BELOW * bound)
+    while start and not fits(start):  # Much lower, as where free memory is in pieces.
+        high, start = start, int(LOOK_BELOW * start)
+    low, failed = _walked(fits, start, high) if start else (0, None)
+    low, high = _bisected(fits, low, failed or high)
+    below = int(LOOK_BELOW * low)
+    if not below:
         return low, high
-    if not fits(fit):
-        return _lowest_failure(fits, fit)
-    below, failed = _walked(fits, fit, looked)
-    return (low, high) if failed is None else (below, failed)
+    if not fits(below):
+        return _lowest_failure(fits, below)
+    fit, failed = _walked(fits, below, start)
+    return (low, high) if failed is None else (fit, failed)
 
 
 def _walked(fits: Fits, fit: int, end: int) -> tuple[int, int | None]:
