@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workbench.probe.predicting.limit import Limit
     from workbench.report import ReportFiles
     from workbench.store import Store
-    from workbench.sweep.run import Summary
+    from workbench.sweep.order import Summary
     from workbench.vocabulary.cell import Cell
     from workbench.vocabulary.fields import Layers
     from workbench.vocabulary.pictures import Pictures

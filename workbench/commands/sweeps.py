@@ -12,7 +12,7 @@ from workbench.commands.cells import AsJson, Calibrations
 from workbench.vocabulary.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
-    from workbench.sweep.run import DryRun, Summary
+    from workbench.sweep.order import DryRun, Engine, Summary
     from workbench.vocabulary.sweep import Sweep
 
 OUT_OF_TIME = 3
@@ -92,12 +92,13 @@ def sweep(
         check_folder(trace, "trace")
     wanted = _read(probe)
     choice = Choice.of(calibration) if calibration else None
+    chosen: Engine
     if engine == "slurm":
         if max_minutes is not None:
             raise RequestError(f"max_minutes {max_minutes:g}: is for --engine local; use --time")
         if source is not None:
             raise RequestError(f"source {source}: is for --engine local")
-        from workbench.sweep.cluster_run import Order, dry_run_slurm, run_slurm
+        from workbench.sweep.cluster_run import Slurm
         from workbench.sweep.engines.slurm_check import Request, pairs
         from workbench.sweep.engines.slurm_cluster import minutes
 
@@ -111,14 +112,9 @@ def sweep(
             pairs(sbatch or []),
             shared,
         )
-        order = Order(wanted, store, request, new_run, folder, choice, trace)
-        if dry_run:
-            _show_forecast(dry_run_slurm(order), json_)
-            return
-        summary = run_slurm(order)
+        chosen = Slurm(request, folder)
     else:
-        from workbench.sweep.run import dry_run as forecast
-        from workbench.sweep.run import run_sweep
+        from workbench.sweep.run import Local
 
         given = (partition, gpus_per_task, gpu_type, cpus_per_task, sbatch, folder)
         if any(value is not None for value in given) or shared:
@@ -126,20 +122,14 @@ def sweep(
                 "partition, gpus-per-task, gpu-type, cpus-per-task, sbatch, folder and shared are "
                 "for --engine slurm"
             )
-        if dry_run:
-            found = forecast(wanted, store, new_run, workers=workers, calibrations=choice)
-            _show_forecast(found, json_)
-            return
-        summary = run_sweep(
-            wanted,
-            store,
-            new_run,
-            workers=workers,
-            calibrations=choice,
-            trace=trace,
-            max_minutes=max_minutes,
-            source=source,  # type: ignore[arg-type]
-        )
+        chosen = Local(workers, max_minutes, source)  # type: ignore[arg-type]
+    from workbench.sweep.order import Order
+
+    order = Order(wanted, store, new_run, choice, trace)
+    if dry_run:
+        _show_forecast(chosen.forecast(order), json_)
+        return
+    summary = chosen.run(order)
     if json_:
         show.emit(summary.document())
     _say_how_it_ended(summary, _again(context))

@@ -1,4 +1,4 @@
-"""A sweep on a cluster from beginning to end: ``run_sweep``'s sibling for ``--engine slurm``."""
+"""A sweep on a cluster from beginning to end, for ``--engine slurm``."""
 
 import time
 from collections import Counter
@@ -19,13 +19,13 @@ from workbench.sweep.engines.slurm_folder import (
     newest,
     wanted_run,
 )
+from workbench.sweep.order import DryRun, Forecast, Order, Summary
+from workbench.sweep.pace import forecast
 from workbench.sweep.plan import Task, calibration_digests, check_ranks, heads, plan
 from workbench.sweep.progress import Progress
-from workbench.sweep.run import DryRun, Forecast, Summary, checked
-from workbench.vocabulary.calibration import Choice
+from workbench.sweep.run import checked
 from workbench.vocabulary.devices import DEVICES, entry_of
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.sweep import Sweep
 
 FALLBACK_CARD = "h100-80gb"
 """Whose datasheet stands in for a forecast where the cluster does not say which GPUs it has."""
@@ -36,32 +36,10 @@ def jobs_folder(store: Path) -> Path:
     return store.with_suffix(".jobs")
 
 
-@dataclass(frozen=True)
-class Order:
-    """All that ``workbench sweep --engine slurm`` is told."""
-
-    sweep: Sweep
-    store: Path
-    request: Request
-    new_run: bool = False
-    folder: Path | None = None
-    calibrations: Choice | None = None
-    trace: Path | None = None
-
-    @property
-    def jobs(self) -> Path:
-        """Where the jobs leave their files."""
-        return (self.folder or jobs_folder(self.store)).absolute()
-
-
-def _on_gpu(task: Task) -> bool:
-    return task.point.source == "measured" and task.device != "cpu"
-
-
 def _asked(tasks: list[Task], request: Request) -> Request:
     """The request with its GPUs: one for each rank where the sweep measures on GPUs, else none."""
     check_ranks(tasks, here=False)
-    on_gpu = [task for task in tasks if _on_gpu(task)]
+    on_gpu = [task for task in tasks if task.on_gpu]
     ranks = max((t.point.ranks for t in on_gpu), default=0)
     if request.gpus is None:
         return replace(request, gpus=ranks)
@@ -94,76 +72,78 @@ def _stand_in(cluster: Cluster, request: Request) -> str:
     return FALLBACK_CARD
 
 
-def _forecast(tasks: list[Task], client: Client, card: str) -> list[float]:
-    asked = [(task.point, card if _on_gpu(task) else task.device) for task in tasks]
-    return client.estimate(asked)
+@dataclass(frozen=True)
+class Slurm:
+    """The engine that runs cells as jobs of a cluster.
 
-
-def dry_run_slurm(order: Order) -> DryRun:
-    """What ``run_slurm`` would submit, and how long it would take. Nothing is written."""
-    first, request, cluster, wanted = _prepared(order)
-    run = None if order.new_run else newest(order.jobs, wanted)
-    card = _stand_in(cluster, request)
-    with Client() as client:
-        with checked(client, first):
-            tasks = plan(order.sweep, order.calibrations, here=False)
-            names = [cell_id(task.point, task.identity[0]) for task in tasks]
-            by_name = dict(zip(names, tasks, strict=True))
-            found = held(order.store, run.file.run, by_name) if run else {}
-        seconds = _forecast(tasks, client, card)
-    cells = [
-        Forecast(task, spent, name in found and found[name].done)
-        for name, task, spent in zip(names, tasks, seconds, strict=True)
-    ]
-    num_jobs = _num_jobs(request, cluster, sum(not cell.held for cell in cells))
-    note = mixture(request, cluster)
-    if card == "cpu" or not any(map(_on_gpu, tasks)):
-        return DryRun(cells, num_jobs, note)
-    rate = f"the datasheet's peak of {card}, which stands in for the cluster's GPUs"
-    return DryRun(cells, num_jobs, note, rate)
-
-
-def run_slurm(order: Order) -> Summary:
-    """Run what is lacking as jobs of the cluster, into the store.
-
-    A second call, after whatever ended the first, watches the jobs that still run, merges what
-    the others left and submits the rest. Raises RequestError before anything is submitted, and
-    Failure. An interrupt ends the watching, not the jobs.
+    A second run, after whatever ended the first, watches the jobs that still run, merges what the
+    others left and submits the rest. An interrupt ends the watching, not the jobs.
     """
-    first, request, cluster, wanted = _prepared(order)
-    with Client() as client:
-        with checked(client, first):
-            tasks = plan(order.sweep, order.calibrations, here=False)
-        with Store.open(order.store, "w"):  # hours later is no time to learn that it cannot be
-            pass
-        check_folder(order.jobs, "folder")
-        with locked(order.jobs):
-            run = None if order.new_run else newest(order.jobs, wanted)
-            coordinator = Coordinator(
-                run or begin(order.jobs, wanted),
-                order.store.absolute(),
-                request,
-                cluster,
-                tasks,
-                order.trace,
-            )
-            summary = Summary(order.sweep.name, order.store, len(tasks))
-            return _watch(coordinator, client, tasks, summary)
 
+    request: Request
+    folder: Path | None = None
+    """Where the jobs leave their files; None: beside the store."""
 
-def _prepared(order: Order) -> tuple[list[Task], Request, Cluster, RunFile]:
-    """What the cluster is to be asked, judged by a task of each kind."""
-    if order.store.exists():
-        with Store.open(order.store):  # a file of another kind is refused at once
-            pass
-    first = heads(order.sweep, order.calibrations, here=False)
-    request = _asked(first, order.request)
-    cluster = check(request, order.jobs)
-    digests = calibration_digests(first)
-    wanted = wanted_run(
-        order.sweep, cluster.partition, request.gpus or 0, digests, request.gpu_type
-    )
-    return first, request, cluster, wanted
+    def forecast(self, order: Order) -> DryRun:
+        first, request, cluster, wanted = self._prepared(order)
+        run = None if order.new_run else newest(self._jobs(order), wanted)
+        card = _stand_in(cluster, request)
+        with Client() as client:
+            with checked(client, first):
+                tasks = plan(order.sweep, order.calibrations, here=False)
+                names = [cell_id(task.point, task.identity[0]) for task in tasks]
+                by_name = dict(zip(names, tasks, strict=True))
+                statuses = held(order.store, run.file.run, by_name) if run else {}
+            seconds = forecast(tasks, client, card)
+        cells = [
+            Forecast(task, spent, name in statuses and statuses[name].done)
+            for name, task, spent in zip(names, tasks, seconds, strict=True)
+        ]
+        num_jobs = _num_jobs(request, cluster, sum(not cell.held for cell in cells))
+        note = mixture(request, cluster)
+        if card == "cpu" or not any(task.on_gpu for task in tasks):
+            return DryRun(cells, num_jobs, note)
+        rate = f"the datasheet's peak of {card}, which stands in for the cluster's GPUs"
+        return DryRun(cells, num_jobs, note, rate)
+
+    def run(self, order: Order) -> Summary:
+        first, request, cluster, wanted = self._prepared(order)
+        jobs = self._jobs(order)
+        with Client() as client:
+            with checked(client, first):
+                tasks = plan(order.sweep, order.calibrations, here=False)
+            with Store.open(order.store, "w"):  # hours later is no time to learn that it cannot be
+                pass
+            check_folder(jobs, "folder")
+            with locked(jobs):
+                run = None if order.new_run else newest(jobs, wanted)
+                coordinator = Coordinator(
+                    run or begin(jobs, wanted),
+                    order.store.absolute(),
+                    request,
+                    cluster,
+                    tasks,
+                    order.trace,
+                )
+                summary = Summary(order.sweep.name, order.store, len(tasks))
+                return _watch(coordinator, client, tasks, summary)
+
+    def _jobs(self, order: Order) -> Path:
+        return (self.folder or jobs_folder(order.store)).absolute()
+
+    def _prepared(self, order: Order) -> tuple[list[Task], Request, Cluster, RunFile]:
+        """What the cluster is to be asked, judged by a task of each kind."""
+        if order.store.exists():
+            with Store.open(order.store):  # a file of another kind is refused at once
+                pass
+        first = heads(order.sweep, order.calibrations, here=False)
+        request = _asked(first, self.request)
+        cluster = check(request, self._jobs(order))
+        digests = calibration_digests(first)
+        wanted = wanted_run(
+            order.sweep, cluster.partition, request.gpus or 0, digests, request.gpu_type
+        )
+        return first, request, cluster, wanted
 
 
 def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summary) -> Summary:
@@ -187,7 +167,7 @@ def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summa
             n = len(found.live)
             progress.say(f"{_jobs(n)} of an earlier call {'has' if n == 1 else 'have'} not ended")
         if todo:
-            seconds = _forecast(todo, client, _stand_in(found.cluster, found.request))
+            seconds = forecast(todo, client, _stand_in(found.cluster, found.request))
             client.close()
             found.start([task.point for task in todo], seconds, summary.num_workers)
             first = found.live[-1].batch.file

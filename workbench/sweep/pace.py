@@ -1,12 +1,22 @@
 """How long the cells of a sweep still take, and which of them a budget of minutes has room for."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from workbench.probe.workers.client import Client
 from workbench.sweep.plan import CellId, Task
 
 TRUSTED_S = 5.0
 """Seconds of experience that a forecast is worth: a few short cells correct it little."""
+
+
+def forecast(tasks: Sequence[Task], client: Client, card: str | None = None) -> list[float]:
+    """Seconds of each task, by a worker's forecast; raises as ``Client.estimate`` does.
+
+    ``card`` is the device entry that stands in for GPUs which are on other machines.
+    """
+    places = (card if card and task.on_gpu else task.device for task in tasks)
+    return client.estimate([(t.point, place) for t, place in zip(tasks, places, strict=True)])
 
 
 class Pace:

@@ -41,6 +41,11 @@ class Task:
         """What the store tells its record by."""
         return self.point.cell.key, self.point.source, self.device_name
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it is measured on a GPU."""
+        return self.point.source == "measured" and self.device != "cpu"
+
 
 def load_probe(path: Path) -> Sweep:
     """The sweep of a ``.yaml`` file, or of a ``.py`` file that defines ``sweep()``.

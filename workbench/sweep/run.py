@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from workbench.probe.workers.client import Client, WorkerError
 from workbench.probe.workers.seat import Seat
@@ -15,10 +14,11 @@ from workbench.store import Store
 from workbench.sweep.budget import is_spent, note_dropped
 from workbench.sweep.ceilings import ceilings_for
 from workbench.sweep.engines.local import run_local
-from workbench.sweep.pace import Deadline
+from workbench.sweep.order import DryRun, Forecast, Order, Summary
+from workbench.sweep.pace import Deadline, forecast
 from workbench.sweep.plan import CellId, Task, calibration_digests, heads, kinds, plan
 from workbench.sweep.progress import Progress, title
-from workbench.sweep.schedule import longest_first, wall_seconds
+from workbench.sweep.schedule import longest_first
 from workbench.sweep.workers import seats
 from workbench.vocabulary.calibration import Choice
 from workbench.vocabulary.errors import RequestError
@@ -28,83 +28,6 @@ from workbench.vocabulary.sweep import Sweep
 
 LEASE_SLACK_S = 600.0
 """What a claim lasts beyond twice the time-out of its cell: workers have to start, too."""
-
-
-@dataclass
-class Summary:
-    """How a sweep ended, or how far it had come when it was interrupted."""
-
-    sweep: str
-    store: Path
-    num_cells: int
-    run: str | None = None
-    num_held: int = 0
-    """Cells that the store held when the sweep began."""
-    num_ran: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    """Cells of this sweep in the store, by status."""
-    interrupted: bool = False
-    num_workers: int = 1
-    num_left: int = 0
-    """Cells that no job took to an end."""
-    unbegun: list[str] = field(default_factory=list)
-    """Cells that were left when the call's minutes were over; the next call goes on with them."""
-    dropped: list[str] = field(default_factory=list)
-    """Cells that the sweep's own minutes had no room for; the next call leaves them out too."""
-
-    @property
-    def num_failed(self) -> int:
-        """Cells that did not end, so that the next sweep tries them again."""
-        failed = sum(n for status, n in self.counts.items() if not Status(status).done)
-        return failed + self.num_left
-
-    def document(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "sweep": self.sweep,
-            "store": str(self.store),
-            "run": self.run,
-            "cells": self.num_cells,
-            "workers": self.num_workers,
-            "held": self.num_held,
-            "ran": self.num_ran,
-            "counts": self.counts,
-            "interrupted": self.interrupted,
-            "unbegun": len(self.unbegun),
-            "dropped": self.dropped,
-        }
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a sweep would run: a task, its seconds here, and whether the store holds it already."""
-
-    task: Task
-    seconds: float
-    held: bool
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """Every task of a sweep with its forecast, and how many workers would share them."""
-
-    cells: list[Forecast]
-    workers: int
-    note: str | None = None
-    """What else there is to know before it runs."""
-    rate: str = "the rate of a plain matmul here"
-    """What the FLOPs of measured cells were divided by."""
-
-    @property
-    def seconds(self) -> float:
-        """Of all that is left to run, one task after another."""
-        return sum(cell.seconds for cell in self.cells if not cell.held)
-
-    @property
-    def wall_s(self) -> float:
-        """Until the last worker would end."""
-        left = (cell.seconds for cell in self.cells if not cell.held)
-        return wall_seconds(left, self.workers)
 
 
 def main_device(tasks: list[Task]) -> str:
@@ -136,7 +59,7 @@ def dry_run(
         worker = _clients(places[:1], client, stack)[0]
         with checked(worker, first):
             tasks = plan(sweep, calibrations)
-        seconds = worker.estimate([(task.point, task.device) for task in tasks])
+        seconds = forecast(tasks, worker)
     cells = [
         Forecast(task, spent, _is_done(held, task))
         for task, spent in zip(tasks, seconds, strict=True)
@@ -252,6 +175,36 @@ def run_sweep(
     return summary
 
 
+@dataclass(frozen=True)
+class Local:
+    """The engine that runs cells in worker processes of this machine: ``run_sweep``."""
+
+    workers: int | None = None
+    max_minutes: float | None = None
+    source: Source | None = None
+
+    def forecast(self, order: Order) -> DryRun:
+        return dry_run(
+            order.sweep,
+            order.store,
+            order.new_run,
+            workers=self.workers,
+            calibrations=order.calibrations,
+        )
+
+    def run(self, order: Order) -> Summary:
+        return run_sweep(
+            order.sweep,
+            order.store,
+            order.new_run,
+            workers=self.workers,
+            calibrations=order.calibrations,
+            trace=order.trace,
+            max_minutes=self.max_minutes,
+            source=self.source,
+        )
+
+
 def _run_tasks(
     tasks: list[Task],
     clients: list[Client],
@@ -290,10 +243,10 @@ def _run_tasks(
         for client in clients:
             client.ceilings = ceilings
         if todo:
-            forecast = _forecast(todo, clients[0], progress)
-            progress.expect(forecast)
-            if len(clients) > 1 and forecast and stop_at is None:
-                todo = longest_first(todo, [forecast[task.identity] for task in todo])
+            seconds = _seconds(todo, clients[0], progress)
+            progress.expect(seconds)
+            if len(clients) > 1 and seconds and stop_at is None:
+                todo = longest_first(todo, [seconds[task.identity] for task in todo])
         over = Deadline(stop_at, lambda task: progress.pace.seconds(task.identity))
         with closing(run_local(todo, clients, claim, settled, over)) as records:
             for task, record in records:
@@ -311,10 +264,10 @@ def _staffing(clients: list[Client]) -> str:
     return f"{len(clients)} workers, {', '.join(each)}"
 
 
-def _forecast(todo: list[Task], client: Client, progress: Progress) -> dict[CellId, float]:
+def _seconds(todo: list[Task], client: Client, progress: Progress) -> dict[CellId, float]:
     """Seconds of each task; nothing where it cannot be said, which is no reason not to run it."""
     try:
-        seconds = client.estimate([(task.point, task.device) for task in todo])
+        seconds = forecast(todo, client)
     except WorkerError as error:
         progress.say(f"the time left is unknown: {error}")
         return {}
