@@ -65,7 +65,7 @@ def compare(
     ran and no longer does is ``slower``.
     """
     before, after = _latest(old, metric), _latest(new, metric)
-    found = []
+    rows = []
     for identity in dict.fromkeys([*before, *after]):
         was, now = before.get(identity), after.get(identity)
         row = was if now is None else now
@@ -73,10 +73,10 @@ def compare(
         facts = {name: row[name] for name in COLUMNS[:8]} | {"metric": metric}
         if was is None or now is None:
             note = "only in the new run" if was is None else "only in the old run"
-            found.append({**facts, "verdict": UNKNOWN, "note": note})
+            rows.append({**facts, "verdict": UNKNOWN, "note": note})
             continue
         sampled = old_samples.get(identity, ()), new_samples.get(identity, ())
-        found.append(
+        rows.append(
             {
                 **facts,
                 "old": was[metric],
@@ -86,7 +86,7 @@ def compare(
                 **_judged(was, now, sampled, metric, tolerance),
             }
         )
-    return pd.DataFrame(found, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _latest(frame: pd.DataFrame, metric: str) -> dict[tuple[str, str, str], Mapping[str, Any]]:

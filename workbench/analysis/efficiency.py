@@ -19,7 +19,7 @@ def efficiency_lengths(frame: pd.DataFrame, baseline: str, metrics: Sequence[str
     without the metric say nothing. The length lies between the two.
     """
     rows = with_series(frame)
-    found = []
+    lengths = []
     for _, group in rows.groupby(list(_PLACE), dropna=False, sort=False):
         theirs = group[group["series"] == baseline]
         if theirs.empty:
@@ -36,7 +36,7 @@ def efficiency_lengths(frame: pd.DataFrame, baseline: str, metrics: Sequence[str
                 at = both["num_visual"].to_numpy()
                 not_less = np.flatnonzero(~less)
                 start = not_less[-1] + 1 if len(not_less) else 0
-                found.append(
+                lengths.append(
                     {
                         **{name: first[name] for name in _PLACE},
                         "series": series,
@@ -47,5 +47,5 @@ def efficiency_lengths(frame: pd.DataFrame, baseline: str, metrics: Sequence[str
                         "not_less_at": int(at[start - 1]) if start else None,
                     }
                 )
-    table = pd.DataFrame(found, columns=_COLUMNS)
+    table = pd.DataFrame(lengths, columns=_COLUMNS)
     return table.astype({"less_from": "Int64", "not_less_at": "Int64"})

@@ -111,10 +111,10 @@ def headline(
     logits = rows["logits"].where(rows["scope"] != "layer", "all")
     rows = rows.assign(logits=logits, raw_s=rows["time_s"])
     rows = without_host_bound(rows, [*metrics, "time_s"]).reset_index(drop=True)
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for _, group in rows.groupby(group_codes(rows, _GROUP)):
-        found += _group(group, metrics, samples or {}, near)
-    table = pd.DataFrame(found, columns=COLUMNS)
+        lines += _group(group, metrics, samples or {}, near)
+    table = pd.DataFrame(lines, columns=COLUMNS)
     whole = ("max_visual", "fails_at", "baseline_max_visual", "baseline_fails_at", "num_visual")
     real = ("visual_ratio", "ratio", "ratio_low", "ratio_high", "crosses_at")
     return table.astype(dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64"))
@@ -139,7 +139,7 @@ def _group(
     ]
     plain = [s for s in systems if s.attention == BASELINE]
     kept: dict[tuple[str, tuple[Any, ...]], _System | None] = {}
-    found = []
+    rows = []
     place = {name: group[name].iloc[0] for name in _GROUP}
     for system in systems:
         if system.reach is None:
@@ -168,11 +168,11 @@ def _group(
                 **_turns(system, baseline)._asdict(),
             }
             for size, at in _sizes(system, baseline, near).items():
-                found += [
+                rows += [
                     {**facts, "size": size, **_against(system, baseline, m, at, samples)}
                     for m in metrics
                 ]
-    return found
+    return rows
 
 
 def _best(alike: Sequence["_System"], shared: tuple[Any, ...]) -> "_System | None":
@@ -236,11 +236,11 @@ class _System:
         return self._curves[metric]
 
     def _fitted(self, metric: str) -> tuple[Fit, float, float] | None:
-        known = ~pd.isna(self.rows[metric])
-        at = self.rows["num_visual"][known]
+        present = ~pd.isna(self.rows[metric])
+        at = self.rows["num_visual"][present]
         if len(np.unique(at)) < 3:
             return None
-        return fit_curve(at, self.rows[metric][known]), float(at.min()), float(at.max())
+        return fit_curve(at, self.rows[metric][present]), float(at.min()), float(at.max())
 
 
 def _shared_sizes(system: _System, baseline: _System, metric: str) -> list[int]:
@@ -263,12 +263,12 @@ def _sizes(system: _System, baseline: _System, near: int | None) -> dict[str, in
     shared = _shared_sizes(system, baseline, "time_s")
     if not shared:
         return {"largest": None}
-    found: dict[str, int | None] = {}
+    sizes: dict[str, int | None] = {}
     if near:
         best = min(shared, key=lambda at: max(at / near, near / max(at, 1)))
         if best != shared[-1] and max(best / near, near / max(best, 1)) <= NEAR:
-            found["near"] = best
-    return {**found, "largest": shared[-1]}
+            sizes["near"] = best
+    return {**sizes, "largest": shared[-1]}
 
 
 def _turns(system: _System, baseline: _System) -> Turns:
@@ -358,5 +358,5 @@ def _crossing(system: _System, baseline: _System, metric: str) -> float | None:
     return next(root.real for root in roots if ends[0] <= root.real <= ends[1])
 
 
-def _terms(found: Fit) -> list[float]:
-    return [term for term in found.terms if term is not None]
+def _terms(fit: Fit) -> list[float]:
+    return [term for term in fit.terms if term is not None]

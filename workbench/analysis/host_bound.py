@@ -33,10 +33,10 @@ def host_bound(frame: pd.DataFrame) -> np.ndarray:
     A record of a card without ``busy_share`` cannot say whether the card was busy. Its seconds
     show it where the next |V| of its line has far more FLOPs and hardly takes longer.
     """
-    found = _flagged(frame)
+    bound = _flagged(frame)
     if {*_GROWTH, *LINE} - {"series"} <= {*frame.columns}:
-        found |= _flat(frame)
-    return found
+        bound |= _flat(frame)
+    return bound
 
 
 def _flagged(frame: pd.DataFrame) -> np.ndarray:
@@ -44,32 +44,32 @@ def _flagged(frame: pd.DataFrame) -> np.ndarray:
     if "flags" not in frame:
         return np.zeros(len(frame), dtype=bool)
     # Rows with the same flags share one tuple, and most have the same.
-    known: dict[int, bool] = {}
-    found = []
+    seen: dict[int, bool] = {}
+    flagged = []
     for flags in frame["flags"]:
-        if id(flags) not in known:
-            known[id(flags)] = any(flag.partition(":")[0] == FLAG for flag in flags)
-        found.append(known[id(flags)])
-    return np.array(found, dtype=bool)
+        if id(flags) not in seen:
+            seen[id(flags)] = any(flag.partition(":")[0] == FLAG for flag in flags)
+        flagged.append(seen[id(flags)])
+    return np.array(flagged, dtype=bool)
 
 
 def _flat(frame: pd.DataFrame) -> np.ndarray:
     """Which measured rows of a card lie where its line's seconds do not follow the FLOPs."""
-    found = np.zeros(len(frame), dtype=bool)
+    flat = np.zeros(len(frame), dtype=bool)
     unknown = frame["busy_share"].isna() if "busy_share" in frame else True
     able = (frame["source"] == "measured") & (frame["device"] != "cpu") & unknown
     able &= (frame["time_s"] > 0) & (frame["flops"] > 0)
     places = np.flatnonzero(able.to_numpy(dtype=bool))
     if len(places) < 2:
-        return found
+        return flat
     rows = with_series(frame).iloc[places]
     codes, at = group_codes(rows, LINE), rows["num_visual"].to_numpy()
     seconds = rows["time_s"].to_numpy(dtype=float)
     work = rows["flops"].to_numpy(dtype=float)
     order = np.lexsort((at, codes))
     for group in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
-        found[places[group[_waiting(seconds[group], work[group])]]] = True
-    return found
+        flat[places[group[_waiting(seconds[group], work[group])]]] = True
+    return flat
 
 
 def _waiting(seconds: np.ndarray, work: np.ndarray) -> np.ndarray:
@@ -79,12 +79,12 @@ def _waiting(seconds: np.ndarray, work: np.ndarray) -> np.ndarray:
     """
     more, longer = np.log(work[1:] / work[:-1]), np.log(seconds[1:] / seconds[:-1])
     flat = (more >= np.log(MORE_WORK)) & (longer < FOLLOWS * more)
-    found = np.zeros(len(seconds), dtype=bool)
+    waiting = np.zeros(len(seconds), dtype=bool)
     last = np.flatnonzero(flat)
     if len(last):
-        found[: last[-1] + 1] = True
-        found[-1] = last[-1] == len(flat) - 1 and longer[-1] < FOLLOWS * more[-1] / 2
-    return found
+        waiting[: last[-1] + 1] = True
+        waiting[-1] = last[-1] == len(flat) - 1 and longer[-1] < FOLLOWS * more[-1] / 2
+    return waiting
 
 
 def without_host_bound(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -43,13 +43,13 @@ def marks(row: Mapping[Any, Any], timed: bool = True) -> tuple[str, ...]:
 
     ``row`` has ``flags`` and, for seconds, ``num_samples`` and perhaps ``host_bound``.
     """
-    known = flag_words(row.get("flags"), timed)
-    if timed and row.get("host_bound") and "host-bound" not in known:
-        known.append("host-bound")
+    words = flag_words(row.get("flags"), timed)
+    if timed and row.get("host_bound") and "host-bound" not in words:
+        words.append("host-bound")
     count = row.get("num_samples")
     if timed and count is not None and not pd.isna(count) and 0 < count <= FEW:
-        known.append(f"{int(count)} sample{'' if count == 1 else 's'}")
-    return tuple(known)
+        words.append(f"{int(count)} sample{'' if count == 1 else 's'}")
+    return tuple(words)
 
 
 def flag_words(flags: Any, timed: bool) -> list[str]:
@@ -67,33 +67,33 @@ def together(every: Iterable[Sequence[str]]) -> str:
     """The marks of several records in one line: 'emulated, power-capped, 2 to 3 samples'."""
     words: dict[str, None] = {}
     counts: list[int] = []
-    for known in every:
-        for word in known:
+    for marks in every:
+        for word in marks:
             number, _, noun = word.partition(" ")
             if noun.startswith("sample"):
                 counts.append(int(number))
             else:
                 words[word] = None
-    found = [word for word in LETTERS if word in words]
+    present = [word for word in LETTERS if word in words]
     if counts:
         low, high = min(counts), max(counts)
-        found.append(
+        present.append(
             f"{low} to {high} samples"
             if low != high
             else f"{high} sample{'' if high == 1 else 's'}"
         )
-    return ", ".join(found)
+    return ", ".join(present)
 
 
-def letters(known: Sequence[str]) -> str:
+def letters(words: Sequence[str]) -> str:
     """Marks behind a figure in a table: ' (e, p, 3)'; empty without any."""
-    short = [LETTERS.get(word, word.partition(" ")[0]) for word in known]
+    short = [LETTERS.get(word, word.partition(" ")[0]) for word in words]
     return f" ({', '.join(short)})" if short else ""
 
 
 def legend(every: Iterable[Sequence[str]]) -> str:
     """What the letters of a table mean, one sentence; empty where it has none."""
-    seen = {word for known in every for word in known}
+    seen = {word for marks in every for word in marks}
     words = [f"{LETTERS[word]}: {word}, {MEANING[word]}" for word in LETTERS if word in seen]
     if any(word.partition(" ")[2].startswith("sample") for word in seen):
         words.append("1, 2, 3: so few samples")
@@ -104,13 +104,13 @@ def emulation(every: Iterable[Any]) -> str:
     """'1 of 32 ranks, 2 or 4 of 32 layers, nothing communicated', of the flags of several records;
     empty where none is emulated.
     """
-    found: dict[tuple[str, str], set[int]] = {}
+    emulated: dict[tuple[str, str], set[int]] = {}
     for flags in every:
         for flag in flags if _several(flags) else ():
             if match := _EMULATED.match(str(flag)):
-                found.setdefault((match[1], match[3]), set()).add(int(match[2]))
+                emulated.setdefault((match[1], match[3]), set()).add(int(match[2]))
     words = []
-    for (ranks, layers), ran in found.items():
+    for (ranks, layers), ran in emulated.items():
         counts = " or ".join(map(str, sorted(ran)))
         some = "all layers" if ran == {int(layers)} else f"{counts} of {layers} layers"
         words.append(f"1 of {ranks} ranks, {some}, nothing communicated")

@@ -69,20 +69,20 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
             own = places[told[metric][places]]
             if not len(own):
                 continue
-            found = fit_curve(at[own], columns[metric][own])
+            curve = fit_curve(at[own], columns[metric][own])
             facts = {**line, "metric": metric}
             waited = at[places[ended[places] & held_up[metric][places]]]
             fits.append(
                 {
                     **facts,
-                    **_described(found),
+                    **_described(curve),
                     **_grown(at[own], columns[metric][own]),
                     "host_bound": tuple(waited.tolist()),
                 }
             )
-            if found.shape is not None and len(np.unique(at[own])) >= MIN_CURVE:
+            if curve.shape is not None and len(np.unique(at[own])) >= MIN_CURVE:
                 curved.append(facts)
-                curves.append(_curve(found, at[own]))
+                curves.append(_curve(curve, at[own]))
     return pd.DataFrame(fits, columns=_FITS), _joined(curved, curves)
 
 
@@ -112,12 +112,12 @@ def _ended(rows: pd.DataFrame) -> pd.Series:
     return rows["status"].isin([Status.OK.value, Status.OOM.value])
 
 
-def _described(found: Fit) -> dict[str, Any]:
-    facts: dict[str, Any] = {"num_points": found.num_points}
-    for name, term, interval in zip("abc", found.terms, found.intervals, strict=True):
+def _described(fit: Fit) -> dict[str, Any]:
+    facts: dict[str, Any] = {"num_points": fit.num_points}
+    for name, term, interval in zip("abc", fit.terms, fit.intervals, strict=True):
         low, high = interval or (None, None)
         facts |= {name: term, f"{name}_low": low, f"{name}_high": high}
-    return {**facts, "scatter": found.scatter, "shape": found.shape, "note": found.note}
+    return {**facts, "scatter": fit.scatter, "shape": fit.shape, "note": fit.note}
 
 
 def _grown(num_visual: np.ndarray, values: np.ndarray) -> dict[str, Any]:
@@ -127,14 +127,14 @@ def _grown(num_visual: np.ndarray, values: np.ndarray) -> dict[str, Any]:
     return {"growth": step.factor, "grows_from": step.low, "grows_to": step.high}
 
 
-def _curve(found: Fit, num_visual: np.ndarray) -> np.ndarray:
+def _curve(fit: Fit, num_visual: np.ndarray) -> np.ndarray:
     """(points, 4): |V|, the curve, its band from below and above."""
     low, high = float(num_visual.min()), float(num_visual.max())
     # Even on a logarithmic axis, where sweeps are drawn; a point at 0 has no place on it.
     at = np.geomspace(low or min(1.0, high), high, CURVE_POINTS)
     at = np.unique(np.concatenate([[low], at]))
-    below, above = found.band(at)
-    return np.column_stack([at, found.values(at), below, above])
+    below, above = fit.band(at)
+    return np.column_stack([at, fit.values(at), below, above])
 
 
 def limits(frame: pd.DataFrame) -> pd.DataFrame:

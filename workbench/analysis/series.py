@@ -102,12 +102,12 @@ def group_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
         # Most columns hold one value, and to count that one is quick.
         if not len(values) or (listed := values.tolist()).count(listed[0]) == len(listed):
             continue
-        found, distinct = pd.factorize(values)
+        codes_of, distinct = pd.factorize(values)
         span *= len(distinct) + 1
         if span > _MOST:
             codes, kept = pd.factorize(codes)
             span = len(kept) * (len(distinct) + 1)
-        codes = codes * (len(distinct) + 1) + found + 1
+        codes = codes * (len(distinct) + 1) + codes_of + 1
     return pd.factorize(codes)[0]
 
 
@@ -131,8 +131,8 @@ def common_options(names: Sequence[str]) -> tuple[str, ...]:
 def short_names(names: Sequence[str]) -> dict[str, str]:
     """Each series to its name without the options that all of them have."""
     common = set(common_options(names))
-    found = {}
+    shortened = {}
     for name in dict.fromkeys(names):
         words = name.split(" · ")
-        found[name] = " · ".join([*words[:2], *(w for w in words[2:] if w not in common)])
-    return found
+        shortened[name] = " · ".join([*words[:2], *(w for w in words[2:] if w not in common)])
+    return shortened

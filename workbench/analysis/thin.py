@@ -45,13 +45,13 @@ def _chosen(rows: pd.DataFrame, group: np.ndarray, metric: str, count: int) -> n
     at = rows["num_visual"].to_numpy()[group]
     group = group[np.argsort(at, kind="stable")]
     values = pd.to_numeric(rows[metric].iloc[group]).to_numpy(dtype=np.float64)
-    known = group[np.isfinite(values)]
-    if len(known) <= count:
+    finite = group[np.isfinite(values)]
+    if len(finite) <= count:
         # Cells without a value stand in a strip: any choice that keeps both ends will do.
         some = group[np.linspace(0, len(group) - 1, count).astype(int)]
-        return np.union1d(known, some)
+        return np.union1d(finite, some)
     # Even in the logarithm, in which |V| is mostly drawn.
-    x = np.log1p(rows["num_visual"].to_numpy()[known].astype(np.float64))
+    x = np.log1p(rows["num_visual"].to_numpy()[finite].astype(np.float64))
     y = np.ascontiguousarray(values[np.isfinite(values)])
-    found = MinMaxLTTBDownsampler().downsample(x, y, n_out=count)
-    return known[found]
+    chosen = MinMaxLTTBDownsampler().downsample(x, y, n_out=count)
+    return finite[chosen]

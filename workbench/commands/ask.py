@@ -70,9 +70,9 @@ def _answered(line: bytes) -> dict[str, Any]:
         answer = _answer(parse_json(_text(line), "question"))
         json.dumps(answer)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the answer to this line
-        known = isinstance(error, (RequestError, Unsupported, Failure))
+        foreseen = isinstance(error, (RequestError, Unsupported, Failure))
         text = " ".join(str(error).split())
-        if not known:
+        if not foreseen:
             text = f"{type(error).__name__}: {text:.300}" if text else type(error).__name__
         return {"error": text}
     return answer
@@ -126,10 +126,10 @@ def _fields(question: dict[str, Any]) -> dict[str, Any]:
     from workbench.lvlm.pictures import fields_of
 
     cell, _ = _cell(question)
-    shown = _pictures(question)
-    if shown is None:
+    pictures = _pictures(question)
+    if pictures is None:
         raise RequestError("question: 'fields' needs pictures")
-    return fields_of(cell.model, shown, cell.layout, cell.tower)
+    return fields_of(cell.model, pictures, cell.layout, cell.tower)
 
 
 def _batch(question: dict[str, Any]) -> dict[str, Any]:

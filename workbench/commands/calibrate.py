@@ -33,21 +33,21 @@ def calibrate(
     """Fit what a device reaches to measured records; predictions then use it."""
     from workbench.sweep.calibrate import calibrate as fit_records
 
-    found = fit_records(stores, device, run, alone)
+    calibration = fit_records(stores, device, run, alone)
     if carry_to is not None:
         from workbench.sweep.calibration_transfer import carried
 
-        found = carried(found, carry_to)
-    found.write(output)
+        calibration = carried(calibration, carry_to)
+    calibration.write(output)
     if json_:
-        show.emit(found.model_dump(mode="json"))
+        show.emit(calibration.model_dump(mode="json"))
         return
-    print(f"{output}: {found.sentence}")
-    show.table(("figure", "value", "95 %", "cells", "of the datasheet's"), _rows(found))
+    print(f"{output}: {calibration.sentence}")
+    show.table(("figure", "value", "95 %", "cells", "of the datasheet's"), _rows(calibration))
     print(
-        f"error of seconds, seen by the fit: {found.fitted.median:.1%} at the median, "
-        f"{found.fitted.worst:.1%} at worst, {found.fitted.num_cells} cells, of which "
-        f"{found.num_host_bound} are bound by the host and had no say in the rates"
+        f"error of seconds, seen by the fit: {calibration.fitted.median:.1%} at the median, "
+        f"{calibration.fitted.worst:.1%} at worst, {calibration.fitted.num_cells} cells, of which "
+        f"{calibration.num_host_bound} are bound by the host and had no say in the rates"
     )
     errors = (
         "errors of cells that a fit did not see",
@@ -57,17 +57,17 @@ def calibrate(
         "bias",
         "cells",
     )
-    show.table(errors, _error_rows(found))
-    if found.undetermined:
-        print(f"not determined by these records: {', '.join(found.undetermined)}")
-    for reason, count in sorted(found.left_out.items()):
+    show.table(errors, _error_rows(calibration))
+    if calibration.undetermined:
+        print(f"not determined by these records: {', '.join(calibration.undetermined)}")
+    for reason, count in sorted(calibration.left_out.items()):
         print(f"left out: {count} {reason}")
 
 
-def _error_rows(found: "Calibration") -> list[tuple[str, ...]]:
+def _error_rows(calibration: "Calibration") -> list[tuple[str, ...]]:
     from workbench.vocabulary.calibration_parts import WAYS
 
-    named = {**WAYS, "alone": f"a fit of {found.alone} alone"}
+    named = {**WAYS, "alone": f"a fit of {calibration.alone} alone"}
     return [
         (
             named[way],
@@ -76,19 +76,21 @@ def _error_rows(found: "Calibration") -> list[tuple[str, ...]]:
             f"{s.bias:+.1%}",
             str(s.num_cells),
         )
-        for way, whole in found.held_out.items()
-        for kind, s in {"all": whole, **found.held_out_by_kind[way]}.items()
+        for way, whole in calibration.held_out.items()
+        for kind, s in {"all": whole, **calibration.held_out_by_kind[way]}.items()
     ]
 
 
-def _rows(found: "Calibration") -> list[tuple[str, ...]]:
-    rows = [_row(name, rate, "FLOP/s") for name, rate in found.flops_per_s.items()]
-    rows += [_row(f"bytes of {name}", rate, "B/s") for name, rate in found.bytes_per_s.items()]
+def _rows(calibration: "Calibration") -> list[tuple[str, ...]]:
+    rows = [_row(name, rate, "FLOP/s") for name, rate in calibration.flops_per_s.items()]
+    rows += [
+        _row(f"bytes of {name}", rate, "B/s") for name, rate in calibration.bytes_per_s.items()
+    ]
     named = ("exposed", "overhead", "launch")
-    for name, value in zip(named, found.overheads, strict=True):
+    for name, value in zip(named, calibration.overheads, strict=True):
         if value is not None:
             rows.append(_row(name, value, "1" if name == "exposed" else "s"))
-    rows += [_row(f"start of a {name}", value, "s") for name, value in found.start_s.items()]
+    rows += [_row(f"start of a {name}", value, "s") for name, value in calibration.start_s.items()]
     return rows
 
 

@@ -8,7 +8,7 @@ def answer_case(case: Case) -> list[CaseAnswer]:
     """Every cell of the case predicted, with its threshold; RequestError for a wrong name."""
     from workbench.interface import limit, predict
 
-    found = []
+    answers = []
     for cell in case.cells():
         record = predict(cell, case.device)
         largest = None
@@ -18,7 +18,7 @@ def answer_case(case: Case) -> list[CaseAnswer]:
             except (RequestError, Unsupported):
                 largest = None
         time_s, peak = record.metrics.get("time_s"), record.metrics.get("peak_bytes")
-        found.append(
+        answers.append(
             CaseAnswer(
                 cell,
                 record.status.value,
@@ -28,4 +28,4 @@ def answer_case(case: Case) -> list[CaseAnswer]:
                 tuple(record.flags),
             )
         )
-    return found
+    return answers

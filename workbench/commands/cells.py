@@ -83,12 +83,12 @@ def predict(
     defer_imports_for(cell)
     from workbench.probe.predicting.predict import predict as predict_cell
 
-    found = predict_cell(cell, device, calibration, pictures, layers_of(emulate))
-    _finish(found, json_)
+    record = predict_cell(cell, device, calibration, pictures, layers_of(emulate))
+    _finish(record, json_)
     if operators and not json_:
         for key in ("operator", "module"):
             print()
-            show.work(key, found.details.get(f"{key}s", []))
+            show.work(key, record.details.get(f"{key}s", []))
 
 
 @takes_cell_or_pictures
@@ -192,13 +192,13 @@ def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:
     from workbench.probe.machine.launch import check_ranks
     from workbench.probe.machine.memory_limit import host_limit
 
-    def emit(found: "Record") -> None:
+    def emit(record: "Record") -> None:
         sys.stdout.flush()
         os.dup2(answers, 1)
-        show.record(found, as_json)
+        show.record(record, as_json)
         sys.stdout.flush()
         os.dup2(2, 1)
-        failed.append(not found.status.done)
+        failed.append(not record.status.done)
 
     failed: list[bool] = []
     answers = os.dup(1)
@@ -212,8 +212,8 @@ def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _finish(found: "Record", as_json: bool) -> None:
-    show.record(found, as_json)
-    if not found.status.done:
-        show.note(f"workbench: {found.status}: {found.error}")
+def _finish(record: "Record", as_json: bool) -> None:
+    show.record(record, as_json)
+    if not record.status.done:
+        show.note(f"workbench: {record.status}: {record.error}")
         raise typer.Exit(1)

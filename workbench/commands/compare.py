@@ -41,9 +41,9 @@ def compare(
     if different and not across:
         facts = "; ".join(different)
         raise RequestError(f"the environments differ ({facts}); --across compares all the same")
-    found = compare_runs(before.frame, after.frame, before.samples, after.samples, metric)
-    worse = found[(found["verdict"] == "slower") & ~(found["ratio"] <= 1 + threshold)]
-    plain = found.astype(object).where(found.notna(), None)
+    compared = compare_runs(before.frame, after.frame, before.samples, after.samples, metric)
+    worse = compared[(compared["verdict"] == "slower") & ~(compared["ratio"] <= 1 + threshold)]
+    plain = compared.astype(object).where(compared.notna(), None)
     rows = [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
     if json_:
         show.emit(
@@ -69,9 +69,9 @@ def _print(rows: list[dict[str, Any]], different: list[str]) -> None:
     cells = []
     for row in rows:
         ratio, low, high = row["ratio"], row["low"], row["high"]
-        shown = "n/a" if ratio is None else f"{ratio:.3f}"
+        text = "n/a" if ratio is None else f"{ratio:.3f}"
         if low is not None and high is not None and low != high:
-            shown += f" [{low:.3f}, {high:.3f}]"
+            text += f" [{low:.3f}, {high:.3f}]"
         what = f"{row['model']} {row['series']} {row['pass']} V={row['num_visual']:,}"
-        cells.append((row["verdict"], shown, row["source"], what, row["note"] or ""))
+        cells.append((row["verdict"], text, row["source"], what, row["note"] or ""))
     show.table(("verdict", "new / old", "source", "cell", "note"), cells)

@@ -43,13 +43,13 @@ def compare_systems(
 
     if chart is not None and chart.suffix != ".html":
         raise RequestError(f"chart {str(chart)!r}: a file whose name ends in .html")
-    found = list(compare(cell, device, systems or (), True, lengths, calibration))
+    systems_compared = list(compare(cell, device, systems or (), True, lengths, calibration))
     what = f"{cell.model}, {cell.scope}, {cell.pass_}, |V| = {cell.num_visual:,}"
     title = f"{what}, predicted for {device}"
     if chart is not None:
         from workbench.figures.systems import systems_figure
 
-        figure = systems_figure([one.document() for one in found], title)
+        figure = systems_figure([one.document() for one in systems_compared], title)
         chart.write_text(figure.to_html(include_plotlyjs=True), encoding="utf-8")
     if json_:
         cells = {**cell.document()}
@@ -60,16 +60,18 @@ def compare_systems(
                 "cell": cells,
                 "source": "predicted",
                 "device": device,
-                "systems": [one.document() for one in found],
+                "systems": [one.document() for one in systems_compared],
             }
         )
         return
     print(title)
-    show.table(COLUMNS, [_row(one) for one in found])
+    show.table(COLUMNS, [_row(one) for one in systems_compared])
     if lengths:
         print()
         print("Takes less than S-Attn from |V| =")
-        show.table(("system", "FLOPs", "memory", "seconds"), [_lengths(one) for one in found])
+        show.table(
+            ("system", "FLOPs", "memory", "seconds"), [_lengths(one) for one in systems_compared]
+        )
 
 
 COLUMNS = ("system", "kernel", "FLOPs", "peak memory", "s/it", "largest |V|", "gives up")
@@ -107,9 +109,9 @@ def _lengths(one: "Compared") -> tuple[str, ...]:
     def word(metric: str) -> str:
         if metric not in one.lengths:
             return ""
-        found = one.lengths[metric]
-        if found is None:
+        length = one.lengths[metric]
+        if length is None:
             return f"none up to {LARGEST:,}"
-        return f"{found:,}" if found else "the first token"
+        return f"{length:,}" if length else "the first token"
 
     return (one.entry.label, *(word(metric) for metric in METRICS))

@@ -72,8 +72,8 @@ def _stored(key: str, path: Path) -> "Cell":
 
     with Store.open(path) as store:
         cells = {record.cell.key: record.cell for _, record in store.items()}
-    found = [cell for name, cell in cells.items() if key and name.startswith(key)]
-    if len(found) != 1:
-        how = "no cell has" if not found else f"{len(found)} cells have"
+    matches = [cell for name, cell in cells.items() if key and name.startswith(key)]
+    if len(matches) != 1:
+        how = "no cell has" if not matches else f"{len(matches)} cells have"
         raise RequestError(f"deepspeed-config {key!r}: {how} that key in {path}")
-    return found[0]
+    return matches[0]

@@ -37,9 +37,9 @@ def jobs(
     place = folder or jobs_folder(store)
     if not place.is_dir():
         raise RequestError(f"folder {str(place)!r}: no sweep has submitted jobs from there")
-    found = [job for run in runs(place) for batch in run.batches for job in batch.jobs]
+    every = [job for run in runs(place) for batch in run.batches for job in batch.jobs]
     if logs is not None:
-        by_id = {str(job.id): job for job in found if job.id is not None}
+        by_id = {str(job.id): job for job in every if job.id is not None}
         if logs not in by_id:
             raise unknown_name("job", logs, by_id)
         text = slurm.tail(by_id[logs])
@@ -48,7 +48,7 @@ def jobs(
         else:
             print(text)
         return
-    listed = found if all_ else [job for job in found if not job.is_merged]
+    listed = every if all_ else [job for job in every if not job.is_merged]
     states = States().look(listed)
     rows = [_row(job, states.get(job.id or "", State())) for job in listed]
     if json_:

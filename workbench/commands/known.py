@@ -35,19 +35,19 @@ class Known:
         if self.errors is not None:
             yield self.errors.words
         else:
-            known = f"no threshold of {self.kind} was measured on {self.device}"
-            yield f"measured error: unknown, {known}"
+            unmeasured = f"no threshold of {self.kind} was measured on {self.device}"
+            yield f"measured error: unknown, {unmeasured}"
 
     def document(self) -> dict[str, Any]:
         """Fields of the JSON document."""
-        held = self.reference
+        threshold = self.reference
         return {
             "measured": None
-            if held is None
+            if threshold is None
             else {
-                "max_visual": held.max_visual,
-                "fails_at": held.fails_at,
-                "emulate": held.emulate,
+                "max_visual": threshold.max_visual,
+                "fails_at": threshold.fails_at,
+                "emulate": threshold.emulate,
             },
             "measured_error": None if self.errors is None else self.errors._asdict(),
             "stored": self.stored,

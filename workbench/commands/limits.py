@@ -117,31 +117,31 @@ def limit(
         _tell(solved(cell, device or PREDICTED_ON, question), json_)
         return
     if measure:
-        found: Limit = _measured(
+        bracket: Limit = _measured(
             cell, device or "auto", store, {"timeout_s": timeout, "emulate": layers_of(emulate)}
         )
     else:
         from workbench.probe.predicting.limit import predicted_limit
 
-        found = predicted_limit(cell, device or PREDICTED_ON, layers_of(emulate))
-    known = None if measure else known_of(cell, found.device, store)
+        bracket = predicted_limit(cell, device or PREDICTED_ON, layers_of(emulate))
+    measured = None if measure else known_of(cell, bracket.device, store)
     if json_:
-        show.emit(found.document() | ({} if known is None else known.document()))
+        show.emit(bracket.document() | ({} if measured is None else measured.document()))
         return
-    if found.max_visual is None:
-        fewest = "nothing fits" if not found.fails_at else "no size was found that fits"
-        print(f"{fewest}; {found.fails_at:,} visual tokens do not")
+    if bracket.max_visual is None:
+        fewest = "nothing fits" if not bracket.fails_at else "no size was found that fits"
+        print(f"{fewest}; {bracket.fails_at:,} visual tokens do not")
     else:
-        beyond = "" if found.fails_at is None else f", {found.fails_at:,} do not"
-        print(f"{found.max_visual:,} visual tokens fit{beyond}")
-    room = quantity(found.capacity_bytes, "B")
+        beyond = "" if bracket.fails_at is None else f", {bracket.fails_at:,} do not"
+        print(f"{bracket.max_visual:,} visual tokens fit{beyond}")
+    room = quantity(bracket.capacity_bytes, "B")
     print(
-        f"{found.source} on {found.device}, of {room}: most of it is"
-        f" {kind_words(found.stopped_by)} there"
+        f"{bracket.source} on {bracket.device}, of {room}: most of it is"
+        f" {kind_words(bracket.stopped_by)} there"
     )
-    for line in () if known is None else known.lines():
+    for line in () if measured is None else measured.lines():
         print(line)
-    for flag in getattr(found, "flags", ()):
+    for flag in getattr(bracket, "flags", ()):
         print(f"flag  {flag}")
 
 
@@ -158,37 +158,37 @@ def _as_inference(cell: "Cell", no_cache: bool) -> "Cell":
     return cell.replace(cache=True)
 
 
-def _tell(found: dict[str, Any], as_json: bool) -> None:
+def _tell(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        show.emit(found)
+        show.emit(answer)
         return
-    solve = found["solve"]
-    largest, fails = found[f"max_{solve}"], found["fails_at"]
+    solve = answer["solve"]
+    largest, fails = answer[f"max_{solve}"], answer["fails_at"]
     beyond = "" if fails is None else f", {fails:,.12g} do not"
     print(
         "nothing fits, not even one" if largest is None else FITS[solve].format(largest) + beyond
     )
-    if largest is not None and "tokens_each" in found:
-        print(f"{found['max_visual']:,} visual tokens: {_made_of(found)} ({found['vision']})")
-    room = quantity(found["capacity_bytes"], "B")
+    if largest is not None and "tokens_each" in answer:
+        print(f"{answer['max_visual']:,} visual tokens: {_made_of(answer)} ({answer['vision']})")
+    room = quantity(answer["capacity_bytes"], "B")
     print(
-        f"{found['source']} on {found['device']}, of {room}: most of it is"
-        f" {kind_words(found['stopped_by'])} there"
+        f"{answer['source']} on {answer['device']}, of {room}: most of it is"
+        f" {kind_words(answer['stopped_by'])} there"
     )
-    for note in found.get("notes", ()):
+    for note in answer.get("notes", ()):
         print(f"note: {note}")
-    for flag in found["flags"]:
+    for flag in answer["flags"]:
         print(f"flag  {flag}")
 
 
-def _made_of(found: dict[str, Any]) -> str:
+def _made_of(answer: dict[str, Any]) -> str:
     """What the visual tokens of an answer are made of."""
-    size, each = found["resolution"], f"{found['tokens_each']:,}"
-    if found["solve"] == "pixels":
+    size, each = answer["resolution"], f"{answer['tokens_each']:,}"
+    if answer["solve"] == "pixels":
         return f"an image of the shape of {size} that is scaled down to so many pixels"
-    if found["solve"] == "images":
-        return f"{found['max_images']:,} images of {size}, {each} each"
-    return f"{found['max_frames']:,} frames of {size}, {each} each step"
+    if answer["solve"] == "images":
+        return f"{answer['max_images']:,} images of {size}, {each} each"
+    return f"{answer['max_frames']:,} frames of {size}, {each} each step"
 
 
 def _measured(
@@ -215,7 +215,7 @@ def _measured(
             if opened is not None and run is not None:
                 opened.add(run, record)
 
-        known = {} if opened is None or run is None else trials_in(opened.records(run), cell)
-        if known:
-            show.note(f"{len(known)} sizes of this cell are stored; they are not run again")
-        return measured_limit(cell, place, protocol, keep, known)
+        trials = {} if opened is None or run is None else trials_in(opened.records(run), cell)
+        if trials:
+            show.note(f"{len(trials)} sizes of this cell are stored; they are not run again")
+        return measured_limit(cell, place, protocol, keep, trials)

@@ -19,14 +19,14 @@ def whole(text: str | int) -> int:
     """The number that an option's text writes; typer.BadParameter, one line, for other texts."""
     if isinstance(text, int):
         return text
-    found = count_of(text)
-    if found is None and len(text) <= MAX_DIGITS:
+    number = count_of(text)
+    if number is None and len(text) <= MAX_DIGITS:
         try:
-            found = int(text)
+            number = int(text)
         except ValueError:
-            found = None
-    if found is None:
+            number = None
+    if number is None:
         raise typer.BadParameter(
             f"{text[:40]!r} is not a valid integer; write digits, or 10k, 1.5M, 1e6"
         )
-    return found
+    return number

@@ -45,9 +45,9 @@ class CellOption(NamedTuple):
     @property
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a command; what is not given stays None or False."""
-        shown = self.default if isinstance(self.default, str) else False
+        in_help = self.default if isinstance(self.default, str) else False
         number: dict[str, Any] = {"parser": whole, "metavar": METAVAR} if self.kind is int else {}
-        option = typer.Option(self.flag, help=self.help, show_default=shown, **number)
+        option = typer.Option(self.flag, help=self.help, show_default=in_help, **number)
         kind: Any = self.kind if self.kind is bool or self.default is None else self.kind | None
         default = False if self.kind is bool else None
         return inspect.Parameter(
@@ -67,18 +67,18 @@ def cell_options() -> dict[str, CellOption]:
     from workbench.vocabulary.presets import PRESETS
 
     presets = f"fields to start from: {', '.join(PRESETS)}; other options go over them"
-    found = {"preset": CellOption("--preset", str, "preset", presets, "none")}
-    for name, said in DESCRIPTIONS.items():
+    options = {"preset": CellOption("--preset", str, "preset", presets, "none")}
+    for name, description in DESCRIPTIONS.items():
         field, kind = FIELDS[name], value_type(name)
-        default: str | bool | None = said.unset or str(field.default)
+        default: str | bool | None = description.unset or str(field.default)
         if kind is bool:
             default = False
-        elif field.is_required() or said.unset == "off":
+        elif field.is_required() or description.unset == "off":
             default = None if field.is_required() else False
         repeated: Any = list[str] if name == "settings" else kind
-        text = said.help.replace("`", "")
-        found[name] = CellOption(option_of(name), repeated, name, text, default)
-    return found
+        text = description.help.replace("`", "")
+        options[name] = CellOption(option_of(name), repeated, name, text, default)
+    return options
 
 
 _PENDING: dict[str, list[Callable[[], None]]] = {}
@@ -128,9 +128,9 @@ def takes_cell_or_pictures(command: Command) -> Command:
 
     @cache
     def options() -> list[CellOption]:
-        found = cell_options()
-        counted = found["num_visual"]._replace(default="counted from --image or --video")
-        return [counted, *(each for name, each in found.items() if name != "num_visual")]
+        of_cell = cell_options()
+        counted = of_cell["num_visual"]._replace(default="counted from --image or --video")
+        return [counted, *(each for name, each in of_cell.items() if name != "num_visual")]
 
     files = [
         inspect.Parameter(
@@ -157,8 +157,8 @@ def _pictures(
         return None
     files = [str(path.absolute()) for path in image or []]
     rate = {} if fps is None else {"fps": fps}
-    shown = None if video is None else str(video.absolute())
-    return make_pictures(images=files, video=shown, **rate, **asked)
+    path_text = None if video is None else str(video.absolute())
+    return make_pictures(images=files, video=path_text, **rate, **asked)
 
 
 def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
@@ -172,8 +172,8 @@ def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
         raise RequestError(f"{which}: scope {cell.scope} has no vision tower; give --scope lvlm")
     from workbench.lvlm.pictures import fields_of
 
-    found = fields_of(cell.model, pictures, cell.layout, cell.tower)
-    return {"visual": found["num_visual"], "layout": found["layout"]}
+    fields = fields_of(cell.model, pictures, cell.layout, cell.tower)
+    return {"visual": fields["num_visual"], "layout": fields["layout"]}
 
 
 def takes_cell_of_any_size(command: Command) -> Command:

@@ -63,10 +63,10 @@ def reference(text: str) -> str:
     for heading, rows in TABLES.items():
         body = "".join(f"| {' | '.join(row)} |\n".replace("|  |", "| |") for row in rows())
         table = re.compile(rf"(^## {heading}\n(?:(?!^## ).*\n)*?\|[-|]+\|\n)(?:\|.*\n)*", re.M)
-        found = table.search(text)
-        if found is None:
+        match = table.search(text)
+        if match is None:
             raise ValueError(f"no table under '## {heading}'")
-        text = text[: found.end(1)] + body + text[found.end() :]
+        text = text[: match.end(1)] + body + text[match.end() :]
     return text
 
 

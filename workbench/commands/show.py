@@ -70,10 +70,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def fitted(widths: Sequence[int], most: int) -> list[int]:
     """Widths of columns, two apart, within ``most``: the widest give way first, down to 6."""
-    found = list(widths)
-    while sum(found) + 2 * (len(found) - 1) > most and max(found) > NARROWEST:
-        found[found.index(max(found))] -= 1
-    return found
+    fitting = list(widths)
+    while sum(fitting) + 2 * (len(fitting) - 1) > most and max(fitting) > NARROWEST:
+        fitting[fitting.index(max(fitting))] -= 1
+    return fitting
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -119,27 +119,27 @@ def _parts(parts: dict[str, dict[str, Any]]) -> None:
     print()
 
 
-def record(found: "Record", as_json: bool) -> None:
+def record(record: "Record", as_json: bool) -> None:
     """One result, as the contract's document or as a table."""
     from workbench.vocabulary.metrics import METRICS
 
     if as_json:
-        document = found.document()
+        document = record.document()
         document["metrics"] = {**dict.fromkeys(_ALWAYS), **document["metrics"]}
         emit(document)
         return
-    print(answer(found))
-    print(f"{found.cell.title}, |T|={found.cell.num_text:,}")
-    print(f"{found.source} on {found.device}: {found.status}")
+    print(answer(record))
+    print(f"{record.cell.title}, |T|={record.cell.num_text:,}")
+    print(f"{record.source} on {record.device}: {record.status}")
     rows = [
         (METRICS[name].label, amount(value, METRICS[name].unit), METRICS[name].convention)
-        for name, value in found.metrics.items()
+        for name, value in record.metrics.items()
     ]
     if rows:
         table(("metric", "value", "convention"), rows)
-    _parts(found.details.get("parts", {}))
-    for flag in found.flags:
+    _parts(record.details.get("parts", {}))
+    for flag in record.flags:
         print(f"flag  {flag}")
-    states = found.details.get("states", {})
+    states = record.details.get("states", {})
     if "difference" in states:
         print(f"states  {states['difference']}")

@@ -146,17 +146,17 @@ def _read(probe: Path) -> "Sweep":
     if probe.suffix.lower() in (".yaml", ".yml"):
         from workbench.inputs.sweep_file import load_sweep
 
-        found = load_sweep(probe)
+        sweep = load_sweep(probe)
     else:
         if probe.is_file() and sys.stderr.isatty():
             show.note(f"reading {probe}")
         from workbench.sweep.plan import load_probe
 
-        found = load_probe(probe)
+        sweep = load_probe(probe)
     if sys.stderr.isatty():  # Elsewhere a refusal stays the one line.
-        cells = sum(len(grid.points()) for grid in found.grids)
-        show.note(f"sweep {found.name}: {cells:,} cells; checking names, starting workers")
-    return found
+        cells = sum(len(grid.points()) for grid in sweep.grids)
+        show.note(f"sweep {sweep.name}: {cells:,} cells; checking names, starting workers")
+    return sweep
 
 
 def _again(context: typer.Context) -> str:
@@ -197,11 +197,11 @@ def _say_how_it_ended(summary: "Summary", again: str) -> None:
     show.note(f"dashboard:  {program} dashboard {store}")
 
 
-def _show_forecast(found: "DryRun", as_json: bool) -> None:
+def _show_forecast(forecast: "DryRun", as_json: bool) -> None:
     from workbench.sweep.progress import duration
 
-    if found.note:
-        show.note(found.note)
+    if forecast.note:
+        show.note(forecast.note)
     if as_json:
         rows = [
             {
@@ -212,10 +212,14 @@ def _show_forecast(found: "DryRun", as_json: bool) -> None:
                 "held": cell.held,
                 "estimated_s": cell.seconds,
             }
-            for cell in found.cells
+            for cell in forecast.cells
         ]
-        totals = {"estimated_s": found.seconds, "workers": found.workers, "wall_s": found.wall_s}
-        show.emit({"cells": rows, **totals, "rate": found.rate})
+        totals = {
+            "estimated_s": forecast.seconds,
+            "workers": forecast.workers,
+            "wall_s": forecast.wall_s,
+        }
+        show.emit({"cells": rows, **totals, "rate": forecast.rate})
         return
     show.table(
         ("source", "device", "cell", "estimate"),
@@ -226,12 +230,12 @@ def _show_forecast(found: "DryRun", as_json: bool) -> None:
                 cell.task.point.cell.title,
                 "held already" if cell.held else f"{cell.seconds:.1f} s",
             )
-            for cell in found.cells
+            for cell in forecast.cells
         ),
     )
-    todo = sum(not cell.held for cell in found.cells)
+    todo = sum(not cell.held for cell in forecast.cells)
     print(
-        f"{todo} of {len(found.cells)} cells would run, about {duration(found.wall_s)} "
-        f"on {found.workers} worker{'s' * (found.workers != 1)}"
+        f"{todo} of {len(forecast.cells)} cells would run, about {duration(forecast.wall_s)} "
+        f"on {forecast.workers} worker{'s' * (forecast.workers != 1)}"
     )
-    print(f"An estimate: predicted FLOPs over {found.rate}; starting up is not in it.")
+    print(f"An estimate: predicted FLOPs over {forecast.rate}; starting up is not in it.")

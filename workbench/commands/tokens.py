@@ -54,7 +54,7 @@ def tokens(
     if vision is None:
         default_vision(model)  # Which front ends there are is said first.
     _check_model(model)
-    found = count(
+    answer = count(
         model,
         vision,
         images=image or [],
@@ -65,11 +65,11 @@ def tokens(
         limits=limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, pan_and_scan),
     )
     if json_:
-        show.emit(found)
+        show.emit(answer)
     else:
-        print(_sentence(found))
-        print(f"limits: {_limits(found)}")
-        for note in found.get("notes", ()):
+        print(_sentence(answer))
+        print(f"limits: {_limits(answer)}")
+        for note in answer.get("notes", ()):
             print(f"note: {note}")
 
 
@@ -89,24 +89,24 @@ def _check_model(name: str) -> None:
         _ = MODELS[name]
 
 
-def _sentence(found: dict[str, Any]) -> str:
-    what = "image" if found["images"] else "frame"
-    number = found["images"] or found["frames"]
-    each = "" if found["tokens_each"] is None else f", {found['tokens_each']:,} each"
-    if what == "frame" and found["num_visual"] < number * found["tokens_each"]:
+def _sentence(answer: dict[str, Any]) -> str:
+    what = "image" if answer["images"] else "frame"
+    number = answer["images"] or answer["frames"]
+    each = "" if answer["tokens_each"] is None else f", {answer['tokens_each']:,} each"
+    if what == "frame" and answer["num_visual"] < number * answer["tokens_each"]:
         each += " step of several frames"
     counted = f"{number:,} {what}{'s' * (number != 1)}{each}"
-    markers = found.get("markers", 0)
+    markers = answer.get("markers", 0)
     beside = f", beside {markers:,} text tokens that mark them" if markers else ""
-    return f"{found['num_visual']:,} visual tokens ({found['vision']}: {counted}){beside}"
+    return f"{answer['num_visual']:,} visual tokens ({answer['vision']}: {counted}){beside}"
 
 
-def _limits(found: dict[str, Any]) -> str:
+def _limits(answer: dict[str, Any]) -> str:
     """Each limit with its value, grouped by where it comes from."""
     by_origin: dict[str, list[str]] = {}
-    for name, value in found["limits"].items():
-        shown = f"{value:,}" if type(value) is int else str(value)
+    for name, value in answer["limits"].items():
+        text = f"{value:,}" if type(value) is int else str(value)
         if isinstance(value, tuple) and len(value) > SHOWN:
-            shown = f"{len(value)} of them"
-        by_origin.setdefault(found["limits_from"][name], []).append(f"{name} {shown}")
+            text = f"{len(value)} of them"
+        by_origin.setdefault(answer["limits_from"][name], []).append(f"{name} {text}")
     return "; ".join(f"{', '.join(names)} ({origin})" for origin, names in by_origin.items())

@@ -28,16 +28,16 @@ def validate(
     from workbench.vocabulary.calibration import Choice
 
     choice = Choice.of(calibration) if calibration else None
-    found = validation(store, run, device, choice, keep)
+    result = validation(store, run, device, choice, keep)
     if json_:
-        show.emit(found)
+        show.emit(result)
         return
-    if not found["summary"]:
+    if not result["summary"]:
         print("no measured record that ended ok: nothing to validate")
         return
-    show.table(("metric", "system", *HEAD), _rows(found["summary"], "attention"))
+    show.table(("metric", "system", *HEAD), _rows(result["summary"], "attention"))
     print()
-    show.table(("metric", "|V|", *HEAD), _rows(found["by_visual"], "num_visual"))
+    show.table(("metric", "|V|", *HEAD), _rows(result["by_visual"], "num_visual"))
 
 
 def _rows(summary: list[dict[str, Any]], field: str) -> list[tuple[str, ...]]:

@@ -39,11 +39,11 @@ def unusable(path: str | Path, what: str, error: Exception, done: str = "read") 
 def require_file(path: str | Path, what: str) -> os.stat_result:
     """The facts of a regular file, which is not opened; RequestError for anything else."""
     try:
-        found = os.stat(path)
+        facts = os.stat(path)
     except (OSError, ValueError) as error:
         raise unusable(path, what, error) from None
-    _check_kind(path, what, found)
-    return found
+    _check_kind(path, what, facts)
+    return facts
 
 
 def read_bytes(path: str | Path, what: str, max_bytes: int) -> bytes:
@@ -127,9 +127,9 @@ def parse_json(text: str, what: str) -> Any:
     return document
 
 
-def _check_kind(path: str | Path, what: str, found: os.stat_result, done: str = "read") -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+def _check_kind(path: str | Path, what: str, facts: os.stat_result, done: str = "read") -> None:
+    if not stat.S_ISREG(facts.st_mode):
+        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "not a regular file"
         raise RequestError(f"{what} {shown(path)}: cannot be {done}: it is {kind}")
 
 

@@ -36,10 +36,10 @@ def cached(name: str, file: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(name, file)
+        path = try_to_load_from_cache(name, file)
     except HFValidationError:
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
 def fetch(name: str, file: str) -> Path | None:
@@ -83,25 +83,25 @@ def _silence(name: str, file: str) -> str | None:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     patience = _patience()
-    found: list[str | None] = []
+    previous: list[str | None] = []
 
     def ask() -> None:
         try:
             with quietly():
                 get_hf_file_metadata(hf_hub_url(name, file), timeout=patience)
         except (HfHubHTTPError, HFValidationError):
-            found.append(None)  # It answers, or is not asked: the client says the rest.
+            previous.append(None)  # It answers, or is not asked: the client says the rest.
         except OfflineModeIsEnabled as error:
-            found.append(str(error))
+            previous.append(str(error))
         except Exception as error:  # noqa: BLE001 - whatever the client's transport raises
-            found.append(f"the hub does not answer: {error or type(error).__name__}")
+            previous.append(f"the hub does not answer: {error or type(error).__name__}")
         else:
-            found.append(None)
+            previous.append(None)
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(patience)
-    silence = found[0] if found else f"the hub does not answer within {patience:g} s"
+    silence = previous[0] if previous else f"the hub does not answer within {patience:g} s"
     _silent = None if silence is None else (time.monotonic(), silence)
     return silence
 

@@ -52,16 +52,16 @@ class ModelFiles:
 
     def config(self) -> dict[str, Any]:
         """config.json; raises RequestError where there is none."""
-        found = self.read("config.json")
-        if found is None:
+        config = self.read("config.json")
+        if config is None:
             place = "the hub's cache" if self.folder is None else "the folder"
             raise RequestError(f"model {self.name!r}: {place} has no config.json")
-        return found
+        return config
 
     def preprocessors(self) -> dict[str, dict[str, Any]]:
         """The files of PREPROCESSORS that there are, by name."""
-        found = {file: self.read(file) for file in PREPROCESSORS}
-        return {file: fields for file, fields in found.items() if fields is not None}
+        files = {file: self.read(file) for file in PREPROCESSORS}
+        return {file: fields for file, fields in files.items() if fields is not None}
 
 
 def names_a_folder(name: str) -> bool:
@@ -92,16 +92,16 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises RequestError, one line with the file's name.
     """
-    found = read_json(path, "model", MAX_BYTES)
+    document = read_json(path, "model", MAX_BYTES)
     problem = (
-        _first_problem(found)
-        if isinstance(found, dict)
-        else f"a JSON object is expected, not {type(found).__name__}"
+        _first_problem(document)
+        if isinstance(document, dict)
+        else f"a JSON object is expected, not {type(document).__name__}"
     )
     if problem is not None:
         raise RequestError(f"model {shown(path)}: {problem}")
-    assert isinstance(found, dict)
-    return found
+    assert isinstance(document, dict)
+    return document
 
 
 def _first_problem(value: object) -> str | None:

@@ -81,9 +81,9 @@ def take(
     """
     now = time.time()
     query = f"SELECT owner, claimed_at, expires_at FROM claims WHERE {_CELL}"
-    held = connection.execute(query, cell).fetchone()
-    if held is not None:
-        holder, claimed_at, expires_at = Owner.parse(held[0]), held[1], held[2]
+    claim = connection.execute(query, cell).fetchone()
+    if claim is not None:
+        holder, claimed_at, expires_at = Owner.parse(claim[0]), claim[1], claim[2]
         # A clock set back must not make a claim last longer than its lease, and one set forward
         # must not end that of a process which is seen to work on.
         expired = now >= expires_at or now < claimed_at - (expires_at - claimed_at)

@@ -65,13 +65,13 @@ def _metrics_as_written(row: Sequence[Any], run_environment: str) -> dict[str, A
     """
     key, source, device, status, started_at, duration_s, num_samples, num_visual = row[:8]
     cell, metrics_json, flags, error, environment, samples, details = row[8:]
-    found, key_at = _written_cell(cell)
+    plain, key_at = _written_cell(cell)
     _environment_text(environment or run_environment)
     if (
-        found is None
+        plain is None
         or num_visual.__class__ is not int
         # A cell that is sound at |V| = 1 is so at any, but for one without any token.
-        or not (0 if found.num_text else 1) <= num_visual <= MAX_TOKENS
+        or not (0 if plain.num_text else 1) <= num_visual <= MAX_TOKENS
         or key_at(num_visual) != key
         or source not in _SOURCES
         or status not in _STATUSES

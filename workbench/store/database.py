@@ -98,10 +98,10 @@ def version_token(path: str | Path) -> str:
     the locks that this process may hold on it.
     """
     try:
-        found = Path(path).stat()
+        facts = Path(path).stat()
     except (OSError, ValueError) as error:
         raise RequestError(f"store {str(path)!r}: {error}") from None
-    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+    return f"{facts.st_ino}-{facts.st_size}-{facts.st_mtime_ns}"
 
 
 class Store:
@@ -153,12 +153,12 @@ class Store:
         with self._transaction():
             execute = self._connection.execute
             if run_id is not None:
-                found = execute("SELECT name FROM runs WHERE name = ?", (run_id,)).fetchone()
+                row = execute("SELECT name FROM runs WHERE name = ?", (run_id,)).fetchone()
             else:
-                found = None if new else execute(newest, (sweep, fingerprint)).fetchone()
-            if found is not None:
-                execute("UPDATE runs SET spec = ? WHERE name = ?", (dump(spec), found[0]))
-                return str(found[0])
+                row = None if new else execute(newest, (sweep, fingerprint)).fetchone()
+            if row is not None:
+                execute("UPDATE runs SET spec = ? WHERE name = ?", (dump(spec), row[0]))
+                return str(row[0])
             name = run_id or f"{sweep}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
             facts = environment.model_dump_json()
             started_at = now.isoformat(timespec="seconds")
@@ -256,12 +256,12 @@ class Store:
 
     def runs(self) -> list[RunInfo]:
         """Every run, oldest first."""
-        found = []
+        runs = []
         for name, sweep, started_at, spec, environment, count in self._rows(_RUNS):
             with decode_errors_as_damage(self.path):
                 facts = Environment.model_validate_json(environment)
-                found.append(RunInfo(name, sweep, started_at, load(spec), facts, count))
-        return found
+                runs.append(RunInfo(name, sweep, started_at, load(spec), facts, count))
+        return runs
 
     def identities(self, run: str) -> dict[CellId, Status]:
         """How each cell of the run ended."""
@@ -307,12 +307,12 @@ class Store:
             f"SELECT runs.environment, {names} FROM records JOIN runs ON runs.id = records.run_id"
             " WHERE runs.name = ? AND key = ? AND source = ? AND records.device = ?"
         )
-        found = {}
+        records = {}
         for identity in identities:
             for environment, *row in self._rows(query, identity):
                 with decode_errors_as_damage(self.path):
-                    found[identity] = decode(row, environment)
-        return found
+                    records[identity] = decode(row, environment)
+        return records
 
     def with_details(self, names: Sequence[str]) -> set[RecordId]:
         """The records whose details have something under any of ``names``."""
@@ -398,11 +398,11 @@ class Store:
             WHERE fingerprint = ? AND device = ? AND source = 'measured' AND {names[0]} > 0
             ORDER BY records.id
         """
-        found: dict[str, Ceiling] = {}
+        ceilings: dict[str, Ceiling] = {}
         for dtype, *rates in self._rows(query, (fingerprint, device)):
             if all(isinstance(rate, float) and 0 < rate <= MOST for rate in rates):
-                found.setdefault(dtype or DEFAULT_DTYPE, Ceiling(*rates))
-        return found
+                ceilings.setdefault(dtype or DEFAULT_DTYPE, Ceiling(*rates))
+        return ceilings
 
     def units(self) -> dict[str, str]:
         """The unit of every metric that the store ever held, empty for one without."""

@@ -204,8 +204,8 @@ def _arrow_type(column: str) -> Any:
     }
     field = _fields().get(column, {"type": "string"})
     kinds = {kind.get("type") for kind in field.get("anyOf", [field])} - {"null"}
-    known = {"boolean": pa.bool_(), "integer": pa.int64()}
+    types = {"boolean": pa.bool_(), "integer": pa.int64()}
     # A field that may be a number or a name, such as memory_cap, is text.
     return fixed.get(column) or (
-        known.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
+        types.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
     )

@@ -40,7 +40,7 @@ def records(
     # Of text in numpy's arrays the analysis takes rows and single values in half the time.
     with without_collector(), pd.option_context("mode.string_storage", "python"):
         names = ("run_id", *_NAMES)
-        values, found = _figures(query, source, (), names, metrics, details)
+        values, columns = _figures(query, source, (), names, metrics, details)
         runs = {row[0]: row[1:] for row in query("SELECT id, name, sweep FROM runs", ())}
         facts = {
             word: pd.Series([runs[i][at] for i in values["run_id"]], dtype="str")
@@ -52,7 +52,7 @@ def records(
         texts, words = _once(values["flags"], lambda text: tuple(map(str, load(text))))
         facts["flags"] = pd.Series(words, dtype=object).take(texts).reset_index(drop=True)
         facts["error"] = pd.Series(values["error"], dtype=object)
-        return _indexed(facts | found, values)
+        return _indexed(facts | columns, values)
 
 
 def figures(
@@ -60,8 +60,10 @@ def figures(
 ) -> pd.DataFrame:
     """``Store.figures``, by id."""
     with without_collector():
-        values, found = _figures(query, f"FROM records {_SOME}", _some(ids), (), metrics, details)
-        return _indexed(found, values)
+        values, columns = _figures(
+            query, f"FROM records {_SOME}", _some(ids), (), metrics, details
+        )
+        return _indexed(columns, values)
 
 
 def samples(query: Query, ids: Iterable[int], metric: str) -> dict[RecordId, list[float]]:
@@ -69,10 +71,10 @@ def samples(query: Query, ids: Iterable[int], metric: str) -> dict[RecordId, lis
     tables = "FROM records JOIN runs ON runs.id = records.run_id"
     names = "runs.name, key, source, records.device, samples"
     rows = query(f"SELECT {names} {tables} {_SOME}", _some(ids))
-    held = load(f"[{','.join(row[-1] for row in rows)}]")
+    lists = load(f"[{','.join(row[-1] for row in rows)}]")
     return {
         (run, key, source, device): each[metric]
-        for (run, key, source, device, _), each in zip(rows, held, strict=True)
+        for (run, key, source, device, _), each in zip(rows, lists, strict=True)
         if each.get(metric)
     }
 
@@ -98,11 +100,11 @@ def _figures(
     told = () if wanted == set() else ("metrics",)
     names = ("id", "num_samples", *more, *told)
     values = _columns(query, source, bound, names, details)
-    found = _metrics(values["metrics"], wanted) if told else {}
+    columns = _metrics(values["metrics"], wanted) if told else {}
     counted = pd.Series(values["num_samples"], dtype="float64")
-    known = found.get("num_samples")
-    found["num_samples"] = counted if known is None else known.fillna(counted)
-    return values, found | _numbers(values, details)
+    stated = columns.get("num_samples")
+    columns["num_samples"] = counted if stated is None else stated.fillna(counted)
+    return values, columns | _numbers(values, details)
 
 
 def _columns(
@@ -137,15 +139,15 @@ def _once(texts: Sequence[str], parse: Any) -> tuple[Any, list[Any]]:
 
 def _metrics(texts: Sequence[str], wanted: set[str] | None) -> Columns:
     """A column for each metric that is registered or held; ValueError for what makes no sense."""
-    held: dict[str, np.ndarray] = {}
+    numbers: dict[str, np.ndarray] = {}
     beyond: set[str] = set()
     for start, plain, documents in _documents(texts):
-        found = set().union(*documents)
-        names = list(found if wanted is None else found & wanted)
+        present = set().union(*documents)
+        names = list(present if wanted is None else present & wanted)
         for name in names:
-            if name not in held:
-                _check_room(len(held) + 1, len(beyond), len(texts))
-                held[name] = np.full(len(texts), np.nan)
+            if name not in numbers:
+                _check_room(len(numbers) + 1, len(beyond), len(texts))
+                numbers[name] = np.full(len(texts), np.nan)
         if plain:
             table = _floats(documents, names)
         else:
@@ -153,13 +155,13 @@ def _metrics(texts: Sequence[str], wanted: set[str] | None) -> Columns:
             for name, column in zip(names, zip(*rows, strict=True), strict=True):
                 if any(isinstance(value, int) and abs(value) >= 2**63 for value in column):
                     beyond.add(name)
-                    _check_room(len(held), len(beyond), len(texts))
+                    _check_room(len(numbers), len(beyond), len(texts))
             table = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
         if (np.abs(table) > MOST).any():
             raise ValueError(f"a metric beyond {MOST:g}")
         for name, values in zip(names, table.T, strict=True):
-            held[name][start : start + len(documents)] = values
-    columns: dict[str, Any] = {**held, **_whole_numbers(texts, beyond)}
+            numbers[name][start : start + len(documents)] = values
+    columns: dict[str, Any] = {**numbers, **_whole_numbers(texts, beyond)}
     # Most of the metrics that there are, no record of a store has.
     missing = np.full(len(texts), np.nan)
     return {
@@ -209,11 +211,11 @@ def _check_room(num_names: int, num_beyond: int, num_rows: int) -> None:
 
 def _whole_numbers(texts: Sequence[str], names: set[str]) -> dict[str, list[Any]]:
     """The columns with integers beyond 63 bits, every number as it was recorded."""
-    found: dict[str, list[Any]] = {name: [] for name in names}
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     for _, _, documents in _documents(texts) if names else ():
-        for name, values in found.items():
+        for name, values in columns.items():
             values += [exact(document.get(name)) for document in documents]
-    return found
+    return columns
 
 
 def _cells(num_visual: Sequence[int], cells: Sequence[str]) -> Columns:

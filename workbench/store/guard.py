@@ -71,8 +71,8 @@ class Opened(NamedTuple):
     @classmethod
     def of(cls, path: Path) -> "Opened":
         """Of the file that is there now."""
-        found = os.stat(path)
-        return cls(found.st_dev, found.st_ino, found.st_size)
+        facts = os.stat(path)
+        return cls(facts.st_dev, facts.st_ino, facts.st_size)
 
     def change(self, path: Path) -> str | None:
         """What somebody did to the file since, in words; None where it is still there whole."""
@@ -99,8 +99,8 @@ def faults(connection: sqlite3.Connection, path: Path) -> str | None:
 
     Without this a page that is its own child would be walked for ever.
     """
-    found = os.stat(path)
-    version = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    facts = os.stat(path)
+    version = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
     name = os.path.abspath(path)
     if _SOUND.get(name) == version:
         return None

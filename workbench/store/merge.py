@@ -75,20 +75,22 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
         for part in parts:
             for run_id, rows in _by_run(part.rows):
                 added += store.add_rows(run_id, rows)
-        held = store.notes()
+        own_notes = store.notes()
         for of, note in ((of, note) for part in parts for of, note in part.notes.items()):
-            if held.setdefault(of, note) is note:
+            if own_notes.setdefault(of, note) is note:
                 store.write_note(of, note.text, note.tags)
-        found = store.runs()
+        source_runs = store.runs()
     notes = [part.note for part in parts if part.note]
-    return Merged(target, len(found), sum(run.num_records for run in found), added, notes)
+    return Merged(
+        target, len(source_runs), sum(run.num_records for run in source_runs), added, notes
+    )
 
 
 def _by_run(items: Iterable[tuple[str, Row]]) -> list[tuple[str, list[Row]]]:
-    found: dict[str, list[Row]] = {}
+    rows_of: dict[str, list[Row]] = {}
     for run, row in items:
-        found.setdefault(run, []).append(row)
-    return list(found.items())
+        rows_of.setdefault(run, []).append(row)
+    return list(rows_of.items())
 
 
 def _read(path: Path) -> _Part:

@@ -31,18 +31,18 @@ def checked(text: str, tags: Iterable[str]) -> Note:
 
     Raises RequestError, one line, where it is too long or holds control characters.
     """
-    found = Note(text.strip(), tuple(dict.fromkeys(t.strip() for t in tags if t.strip())))
-    if len(found.text) > MAX_TEXT:
-        raise RequestError(f"note: {len(found.text):,} characters; at most {MAX_TEXT:,}")
-    if len(found.tags) > MAX_TAGS:
-        raise RequestError(f"tags: {len(found.tags)}; at most {MAX_TAGS}")
-    for tag in found.tags:
+    note = Note(text.strip(), tuple(dict.fromkeys(t.strip() for t in tags if t.strip())))
+    if len(note.text) > MAX_TEXT:
+        raise RequestError(f"note: {len(note.text):,} characters; at most {MAX_TEXT:,}")
+    if len(note.tags) > MAX_TAGS:
+        raise RequestError(f"tags: {len(note.tags)}; at most {MAX_TAGS}")
+    for tag in note.tags:
         if len(tag) > MAX_TAG or "," in tag:
             raise RequestError(f"tag {tag!r:.60}: at most {MAX_TAG} characters, none a comma")
-    for word in (found.text.replace("\n", " "), *found.tags):
+    for word in (note.text.replace("\n", " "), *note.tags):
         if not word.isprintable():
             raise RequestError(f"note {word!r:.60}: only characters that can be printed")
-    return found
+    return note
 
 
 def put(connection: sqlite3.Connection, run_id: int, of: NoteOf, note: Note) -> None:
@@ -64,13 +64,13 @@ QUERY = """
 
 def decode(rows: Iterable[tuple[str, ...]]) -> dict[NoteOf, Note]:
     """The rows of QUERY as notes; raises ValueError for those that ``put`` cannot have written."""
-    found = {}
+    notes = {}
     for run, key, source, device, text, tags in rows:
         listed = from_json(tags)
         if not isinstance(listed, list) or not all(isinstance(v, str) for v in (text, *listed)):
             raise ValueError(f"note on {run} {key}: not text and a list of tags")
         try:
-            found[run, key, source, device] = checked(text, listed)
+            notes[run, key, source, device] = checked(text, listed)
         except RequestError as error:
             raise ValueError(f"note on {run} {key}: {error}") from None
-    return found
+    return notes

@@ -76,10 +76,10 @@ class Salvage:
 
     def digest(self) -> str:
         """Some hex digits of what is in the file."""
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for first, block in self._blocks():
-            found.update(first.to_bytes(8, "big") + block)
-        return found.hexdigest()[:8]
+            digest.update(first.to_bytes(8, "big") + block)
+        return digest.hexdigest()[:8]
 
     def rows(self) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
         """(RUNS or RECORDS, rowid, values) of every readable row, in the order of the pages."""
@@ -120,19 +120,19 @@ class Salvage:
 
         None where the list is not as long as the header says: it is damaged itself.
         """
-        found: set[int] = set()
+        pages: set[int] = set()
         trunk, total = struct.unpack_from(">II", head.ljust(40, b"\0"), 32)
         while trunk and total <= min(self._num_pages, MAX_FREE):
-            if trunk > self._num_pages or trunk in found:
+            if trunk > self._num_pages or trunk in pages:
                 return set()
             page = self._read(trunk).ljust(self._page, b"\0")
             following, count = struct.unpack_from(">II", page)
             leaves = struct.unpack_from(f">{min(count, self._page // 4 - 2)}I", page, 8)
-            found |= {trunk, *leaves}
-            if len(found) > total:
+            pages |= {trunk, *leaves}
+            if len(pages) > total:
                 return set()
             trunk = following
-        return found if len(found) == total else set()
+        return pages if len(pages) == total else set()
 
     def _cells(
         self, page: bytes, header: int, used: set[int]
@@ -256,13 +256,13 @@ class _Layout(NamedTuple):
     def values(self, record: bytes) -> tuple[Any, ...]:
         """The columns of a record."""
         values = record[self.body :]
-        found: list[Any] = list(self.numbers(values))
+        columns: list[Any] = list(self.numbers(values))
         for number in self.odd:
-            found[number] = int.from_bytes(found[number], "big", signed=True)
-        found += self.fixed
+            columns[number] = int.from_bytes(columns[number], "big", signed=True)
+        columns += self.fixed
         for block in self.texts:
-            found += block.columns(values)
-        return self.order(found)
+            columns += block.columns(values)
+        return self.order(columns)
 
 
 _FIXED = {0: None, 8: 0, 9: 1}

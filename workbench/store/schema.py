@@ -122,7 +122,7 @@ def connect(path: Path, mode: Mode) -> sqlite3.Connection:
 def _size(path: Path, mode: Mode) -> int | None:
     """The file's size, None where it is to be created. Opens nothing: a FIFO would block."""
     try:
-        found = path.stat()
+        facts = path.stat()
     except FileNotFoundError:
         if mode == "r":
             raise RequestError(f"store {str(path)!r}: there is no such file") from None
@@ -132,11 +132,11 @@ def _size(path: Path, mode: Mode) -> int | None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RequestError(f"store {str(path)!r}: not a usable path: {reason}") from None
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(facts.st_mode):
         raise RequestError(f"store {str(path)!r}: is a folder; name a file such as workbench.db")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(facts.st_mode):
         raise RequestError(f"store {str(path)!r}: is not a regular file")
-    return found.st_size
+    return facts.st_size
 
 
 def _open(path: Path, access: Literal["ro", "rw", "rwc"]) -> sqlite3.Connection:
@@ -236,11 +236,11 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f"knows up to {len(STEPS)}; update the workbench"
         )
     schema = "SELECT type, name, sql FROM sqlite_schema WHERE sql NOT NULL"
-    found = {name: (kind, sql) for kind, name, sql in connection.execute(schema)}
+    objects = {name: (kind, sql) for kind, name, sql in connection.execute(schema)}
     own = _objects(version)
     # A stranger's table is never read; an index, a view or a trigger would be calculated.
-    strange = any(kind != "table" for name, (kind, _) in found.items() if name not in own)
-    if strange or any(found.get(name, ("", ""))[1] != sql for name, sql in own.items()):
+    strange = any(kind != "table" for name, (kind, _) in objects.items() if name not in own)
+    if strange or any(objects.get(name, ("", ""))[1] != sql for name, sql in own.items()):
         raise damaged_store_error(path, "its tables are not those of a store")
     return version
 
@@ -334,25 +334,25 @@ _NONSENSE = (
 
 
 def _meaning(path: Path, mode: Mode, code: int, message: str) -> Exception:
-    shown = f"store {str(path)!r}"
+    named = f"store {str(path)!r}"
     if code == sqlite3.SQLITE_NOTADB:
-        return DamagedStore(f"{shown}: not a store: {message}; {_way_out(path)}")
+        return DamagedStore(f"{named}: not a store: {message}; {_way_out(path)}")
     if code == sqlite3.SQLITE_INTERRUPT:
         message = "a statement took more steps than a store of its size can need"
     if code in _NONSENSE:
         return damaged_store_error(path, message)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreError(f"{shown}: another program kept it locked for {BUSY_TIMEOUT_S:.0f} s")
+        return StoreError(f"{named}: another program kept it locked for {BUSY_TIMEOUT_S:.0f} s")
     if mode == "r" and code == sqlite3.SQLITE_READONLY:
         return RequestError(
-            f"{shown}: a write to it was cut off, and undoing that needs write access; copy it "
+            f"{named}: a write to it was cut off, and undoing that needs write access; copy it "
             "and its -journal file to a writable folder and open it there"
         )
     if mode == "r":
-        return RequestError(f"{shown}: cannot be read: {message}")
+        return RequestError(f"{named}: cannot be read: {message}")
     kept = "every row acknowledged before is intact"
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return StoreError(f"{shown}: cannot be written, is the disk full? ({message}); {kept}")
+        return StoreError(f"{named}: cannot be written, is the disk full? ({message}); {kept}")
     return StoreError(
-        f"{shown}: cannot be written, is it or its folder read-only? ({message}); {kept}"
+        f"{named}: cannot be written, is it or its folder read-only? ({message}); {kept}"
     )

@@ -19,17 +19,17 @@ def is_spent(store: Store, run: str) -> bool:
 def note_dropped(store: Store, run: str, minutes: float | None, left: Sequence[Task]) -> None:
     """Say on the run which tasks its minutes had no room for; for none, no longer say it."""
     of = (run, "", "", "")
-    known = store.notes().get(of, Note())
-    lines = [line for line in known.text.splitlines() if not line.startswith(f"{TAG}: ")]
-    tags = [tag for tag in known.tags if tag != TAG]
+    previous = store.notes().get(of, Note())
+    lines = [line for line in previous.text.splitlines() if not line.startswith(f"{TAG}: ")]
+    tags = [tag for tag in previous.tags if tag != TAG]
     if left:
         room = MAX_TEXT - sum(len(line) + 1 for line in lines)
         words = f"{TAG}: {minutes:g} minutes had no room for {described(left)}"
         lines.append(words if len(words) <= room else f"{words[: room - 1]}…")
         tags.append(TAG)
-    found = Note("\n".join(lines), tuple(tags))
-    if found != known:
-        store.write_note(of, found.text, found.tags)
+    note = Note("\n".join(lines), tuple(tags))
+    if note != previous:
+        store.write_note(of, note.text, note.tags)
 
 
 def described(tasks: Iterable[Task]) -> str:

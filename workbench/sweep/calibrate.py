@@ -97,16 +97,16 @@ def calibrate(
     kept = [record for _, record in usable.values()]
     cases = Cases([_case(record, target, made_by) for made_by, record in usable.values()])
     floor, host = floor_of(cases, target), target.peak_flops is not None
-    found = fit(cases, floor, host)
+    fitted = fit(cases, floor, host)
     groups: dict[Way, list[set[int]]] = {"cells": folds(cases), "systems": by_system(cases)}
     if alone is not None:
         groups["alone"] = [others(cases, alone)]
     errors = {
         way: seen
         for way, some in groups.items()
-        if (seen := held_out(cases, some, floor, host, found.cost))
+        if (seen := held_out(cases, some, floor, host, fitted.cost))
     }
-    waiting = cases.host_bound(found.cost)
+    waiting = cases.host_bound(fitted.cost)
     kinds = [kind_of(r.cell, bool(w)) for r, w in zip(kept, waiting, strict=True)]
     return Calibration(
         device=entry,
@@ -114,31 +114,31 @@ def calibrate(
         workbench=__version__,
         conventions=CONVENTIONS,
         flops_per_s={
-            name: _rate(found, name, 1 / floor[name] if name in floor else None)
+            name: _rate(fitted, name, 1 / floor[name] if name in floor else None)
             for name in cases.classes
-            if name in found.cost
+            if name in fitted.cost
         },
         bytes_per_s={
-            name: _rate(found, cost, target.bandwidth_bytes_per_s)
+            name: _rate(fitted, cost, target.bandwidth_bytes_per_s)
             for name, cost in (("operators", BYTES), ("optimizer", OPTIMIZER))
-            if cost in found.cost
+            if cost in fitted.cost
         },
-        exposed=_cost(found, EXPOSED, 1.0),
-        overhead_s=_cost(found, OVERHEAD),
-        launch_s=_cost(found, LAUNCH),
+        exposed=_cost(fitted, EXPOSED, 1.0),
+        overhead_s=_cost(fitted, OVERHEAD),
+        launch_s=_cost(fitted, LAUNCH),
         start_s={
             phase: start
             for phase in get_args(Phase)
-            if (start := _cost(found, START + phase)) is not None
+            if (start := _cost(fitted, START + phase)) is not None
         },
-        undetermined=found.undetermined,
+        undetermined=fitted.undetermined,
         num_records=len(kept),
-        num_host_bound=found.num_host_bound,
+        num_host_bound=fitted.num_host_bound,
         left_out=dict(left_out),
         stores=sources,
         environments=_environments(kept),
         covered=_covered(kept),
-        fitted=spread_of(cases.seconds(found.cost) / cases.measured - 1),
+        fitted=spread_of(cases.seconds(fitted.cost) / cases.measured - 1),
         alone=alone,
         held_out={way: spread_of(list(seen.values())) for way, seen in errors.items()},
         held_out_by_kind={way: by_kind(seen, kinds) for way, seen in errors.items()},
@@ -155,9 +155,9 @@ def _read(
     left_out: Counter[str] = Counter()
     for path in stores:
         with Store.open(path) as store:
-            found = [(name, r) for name, r in store.items(run) if r.source == "measured"]
-        ended = [(name, record) for name, record in found if record.status == Status.OK]
-        left_out.update(f"ended {r.status}" for _, r in found if r.status != Status.OK)
+            measured = [(name, r) for name, r in store.items(run) if r.source == "measured"]
+        ended = [(name, record) for name, record in measured if record.status == Status.OK]
+        left_out.update(f"ended {r.status}" for _, r in measured if r.status != Status.OK)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         sources.append(Source(file=path.name, sha256=digest, num_records=len(ended)))
         records += [record for _, record in ended]
@@ -189,8 +189,8 @@ def _one_machine(records: Iterable[Record]) -> None:
     """A card is its name; a CPU is its model and its threads."""
     machines = set()
     for record in records:
-        found = record.environment
-        machines.add(found.gpu or f"{found.cpu} with {found.num_threads} threads")
+        facts = record.environment
+        machines.add(facts.gpu or f"{facts.cpu} with {facts.num_threads} threads")
     if len(machines) > 1:
         raise RequestError(f"run: the records are of {', '.join(sorted(machines))}; choose one")
 
@@ -220,11 +220,11 @@ def _flagged(record: Record, name: str) -> bool:
 def _case(record: Record, target: Device, run: str) -> Case:
     cell = record.cell
     traced = trace(cell, allocator_of(target))
-    held = states(cell, traced.parameters) if cell.optimizes else None
+    states_held = states(cell, traced.parameters) if cell.optimizes else None
     return Case(
         cell.attention,
         works(cell, traced),
-        optimizer_bytes(held),
+        optimizer_bytes(states_held),
         float(record.metrics["time_s"] or 0),
         phase_of(cell),
         _flagged(record, "host_bound"),
@@ -239,24 +239,24 @@ def floor_of(cases: Cases, target: Device) -> dict[str, float]:
     return {name: 1 / peak for name, peak in peaks if peak}
 
 
-def _rate(found: Fit, name: str, peak: float | None) -> Fitted:
-    low, high = found.interval[name]
-    value = 1 / found.cost[name]
+def _rate(fitted: Fit, name: str, peak: float | None) -> Fitted:
+    low, high = fitted.interval[name]
+    value = 1 / fitted.cost[name]
     return Fitted(
         value=value,
         low=1 / high,
         high=1 / low,
-        num_cells=found.num_cells[name],
+        num_cells=fitted.num_cells[name],
         efficiency=value / peak if peak else None,
     )
 
 
-def _cost(found: Fit, name: str, most: float = float("inf")) -> Fitted | None:
-    if name not in found.cost:
+def _cost(fitted: Fit, name: str, most: float = float("inf")) -> Fitted | None:
+    if name not in fitted.cost:
         return None
-    low, high = found.interval[name]
+    low, high = fitted.interval[name]
     return Fitted(
-        value=found.cost[name], low=low, high=min(high, most), num_cells=found.num_cells[name]
+        value=fitted.cost[name], low=low, high=min(high, most), num_cells=fitted.num_cells[name]
     )
 
 

@@ -181,19 +181,19 @@ def fit(
             for name in rates
             if name in (BYTES, OVERHEAD, EXPOSED, OPTIMIZER) or name in device.classes
         ]
-        found = _determined(device, names, told.cost, floor, near)
+        device_fit = _determined(device, names, told.cost, floor, near)
         if len(issued.cases) >= ENOUGH:
             names = [
                 name
                 for name in hosts
                 if name == LAUNCH or name.removeprefix(START) in issued.phases
             ]
-            told = _determined(issued, names, found.cost, floor, near)
-    cost = found.cost | told.cost
+            told = _determined(issued, names, device_fit.cost, floor, near)
+    cost = device_fit.cost | told.cost
     return Fit(
         cost,
-        found.interval | told.interval,
-        found.num_cells | told.num_cells,
+        device_fit.interval | told.interval,
+        device_fit.num_cells | told.num_cells,
         tuple(sorted({*rates, *hosts} - set(cost))),
         int(waiting.sum()),
     )
@@ -209,17 +209,17 @@ def _determined(
     """Fit ``names`` with the other costs ``given``, without those that the cases leave open."""
     names, dropped = list(names), list[str]()
     while names:
-        found, interval = _solve(cases, names, given, floor, near)
-        shares = cases.shares(given | found)
+        cost, interval = _solve(cases, names, given, floor, near)
+        shares = cases.shares(given | cost)
         counts = {name: int((shares[name] >= DECIDES).sum()) for name in names}
         weak = [
             name
             for name in names
             if counts[name] < ENOUGH
-            or (name.startswith("attention") and interval[name][1] > VAGUE * found[name])
+            or (name.startswith("attention") and interval[name][1] > VAGUE * cost[name])
         ]
         if not weak:
-            return _Part(found, interval, counts, tuple(dropped))
+            return _Part(cost, interval, counts, tuple(dropped))
         # One at a time, the weakest first: what it took may make another one matter.
         worst = min(weak, key=lambda name: float(shares[name].max()))
         names.remove(worst)
@@ -252,15 +252,15 @@ def _solve(
         )
         for start in _starts(cases, names, near)
     ]
-    found = min(tries, key=lambda one: float(one.cost))
-    left = residuals(found.x)
+    best = min(tries, key=lambda one: float(one.cost))
+    left = residuals(best.x)
     free = max(len(left) - len(names), 1)
-    covariance = np.linalg.pinv(found.jac.T @ found.jac) * (left @ left) / free
+    covariance = np.linalg.pinv(best.jac.T @ best.jac) * (left @ left) / free
     width = np.minimum(1.96 * np.sqrt(np.maximum(np.diag(covariance), 0.0)), WIDEST)
-    cost = {name: float(value) for name, value in zip(names, np.exp(found.x), strict=True)}
+    cost = {name: float(value) for name, value in zip(names, np.exp(best.x), strict=True)}
     interval = {
         name: (float(np.exp(x - w)), float(np.exp(x + w)))
-        for name, x, w in zip(names, found.x, width, strict=True)
+        for name, x, w in zip(names, best.x, width, strict=True)
     }
     return cost, interval
 
@@ -281,17 +281,17 @@ def _starts(cases: Cases, names: Sequence[str], near: dict[str, float] | None) -
     for i, name in enumerate(cases.classes):
         columns[name] = cases.per_cell(np.where(cases.rate == i, cases.calls * cases.flops, 0.0))
     terms = [name for name in names if name in columns]
-    known: dict[str, float] = {}
+    start: dict[str, float] = {}
     if terms:
         matrix = np.stack([columns[name] / cases.measured for name in terms], axis=1)
         scale = np.maximum(matrix.max(axis=0), LEAST)
-        found, _ = nnls(matrix / scale, np.ones(len(cases.cases)))
-        known = dict(zip(terms, np.maximum(found, 0.01) / scale, strict=True))
+        scaled, _ = nnls(matrix / scale, np.ones(len(cases.cases)))
+        start = dict(zip(terms, np.maximum(scaled, 0.01) / scale, strict=True))
     fastest = float((cases.measured / calls).min())
     begin = {START + phase: 0.2 * float(cases.measured.min()) for phase in cases.phases}
     fast: dict[str, float] = {LAUNCH: 0.9 * fastest, OVERHEAD: 0.1 * fastest}
     slow: dict[str, float] = {LAUNCH: 0.1 * fastest, OVERHEAD: 0.5 * fastest}
     return [
-        np.array([{**known, EXPOSED: 0.3, **begin, **most}[name] for name in names])
+        np.array([{**start, EXPOSED: 0.3, **begin, **most}[name] for name in names])
         for most in ((fast, slow) if near is None else ({**slow, **near},))
     ]

@@ -7,14 +7,14 @@ from workbench.vocabulary.devices import device as device_entry
 from workbench.vocabulary.errors import RequestError
 
 
-def carried(found: Calibration, name: str) -> Calibration:
+def carried(calibration: Calibration, name: str) -> Calibration:
     """``found`` for the device entry ``name``: FLOP/s and overheads as they are, bytes/s by the
     ratio of the datasheets' bandwidths.
 
     Errors stay those of the card that was measured: nothing was measured on the other one. Raises
     RequestError where the datasheets do not say that the processors are the same.
     """
-    here, there = device_entry(found.device), device_entry(name)
+    here, there = device_entry(calibration.device), device_entry(name)
     if here.name == there.name:
         raise RequestError(f"carry_to {name!r}: the records are of this device already")
     if here.peak_flops is None or here.peak_flops != there.peak_flops:
@@ -23,12 +23,12 @@ def carried(found: Calibration, name: str) -> Calibration:
             " peaks; how near another one comes to its peaks has to be measured on it"
         )
     ratio = _bandwidth(there) / _bandwidth(here)
-    return found.model_copy(
+    return calibration.model_copy(
         update={
             "device": there.name,
             "carried_from": here.name,
             "bytes_per_s": {
-                kind: _scaled(rate, ratio) for kind, rate in found.bytes_per_s.items()
+                kind: _scaled(rate, ratio) for kind, rate in calibration.bytes_per_s.items()
             },
         }
     )

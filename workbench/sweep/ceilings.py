@@ -20,14 +20,14 @@ def ceilings_for(
     if not measured:
         return {}
     (facts,) = (info.environment for info in store.runs() if info.id == run)
-    found = store.ceilings(facts.fingerprint, measured[0].device_name)
+    ceilings = store.ceilings(facts.fingerprint, measured[0].device_name)
     for task in measured:
         dtype = task.point.cell.dtype
-        if dtype in found:
+        if dtype in ceilings:
             continue
         try:
-            found[dtype] = client.ceiling(dtype, task.device)
+            ceilings[dtype] = client.ceiling(dtype, task.device)
         except WorkerError as error:
             say(f"no ceilings are measured: {error}")
             break
-    return found
+    return ceilings

@@ -146,39 +146,41 @@ class Slurm:
         return first, request, cluster, wanted
 
 
-def _watch(found: Coordinator, client: Client, tasks: list[Task], summary: Summary) -> Summary:
-    summary.run = found.run.file.run
-    found.resume()
-    done = {name for name, status in found.held().items() if status.done}
+def _watch(
+    coordinator: Coordinator, client: Client, tasks: list[Task], summary: Summary
+) -> Summary:
+    summary.run = coordinator.run.file.run
+    coordinator.resume()
+    done = {name for name, status in coordinator.held().items() if status.done}
     summary.num_held = len(done)
-    under_way = found.under_way()
+    under_way = coordinator.under_way()
     names = [cell_id(task.point, task.identity[0]) for task in tasks]
     todo = [
         task
         for name, task in zip(names, tasks, strict=True)
         if name not in done and name not in under_way
     ]
-    summary.num_workers = _num_jobs(found.request, found.cluster, len(todo))
+    summary.num_workers = _num_jobs(coordinator.request, coordinator.cluster, len(todo))
     progress = Progress(len(tasks), len(done))
     with progress:
-        if todo and (told := mixture(found.request, found.cluster)):
+        if todo and (told := mixture(coordinator.request, coordinator.cluster)):
             progress.say(told)
-        if found.live:
-            n = len(found.live)
+        if coordinator.live:
+            n = len(coordinator.live)
             progress.say(f"{_jobs(n)} of an earlier call {'has' if n == 1 else 'have'} not ended")
         if todo:
-            seconds = forecast(todo, client, _stand_in(found.cluster, found.request))
+            seconds = forecast(todo, client, _stand_in(coordinator.cluster, coordinator.request))
             client.close()
-            found.start([task.point for task in todo], seconds, summary.num_workers)
-            first = found.live[-1].batch.file
+            coordinator.start([task.point for task in todo], seconds, summary.num_workers)
+            first = coordinator.live[-1].batch.file
             progress.say(
                 f"{len(todo)} cells in {_jobs(first.num_jobs)}: {', '.join(first.jobs or ())}"
             )
         try:
-            summary.num_ran = _until_all_ended(found, progress, len(done))
+            summary.num_ran = _until_all_ended(coordinator, progress, len(done))
         except KeyboardInterrupt:
             summary.interrupted = True
-    counts = Counter(str(status) for status in found.held().values())
+    counts = Counter(str(status) for status in coordinator.held().values())
     summary.counts = dict(sorted(counts.items()))
     summary.num_left = len(tasks) - sum(counts.values())
     return summary
@@ -188,18 +190,18 @@ def _jobs(count: int) -> str:
     return f"{count} job{'s' * (count != 1)}"
 
 
-def _until_all_ended(found: Coordinator, progress: Progress, num_held: int) -> int:
-    pause, ran, shown = POLL_S, 0, 0
-    while found.live:
+def _until_all_ended(coordinator: Coordinator, progress: Progress, num_held: int) -> int:
+    pause, ran, reported = POLL_S, 0, 0
+    while coordinator.live:
         time.sleep(pause)
-        recorded = found.settle()
+        recorded = coordinator.settle()
         ran += len(recorded)
-        now = ran + sum(job.num_done for job in found.live)
-        pause = poll_seconds(pause, now != shown)
-        for note in found.notes:
+        now = ran + sum(job.num_done for job in coordinator.live)
+        pause = poll_seconds(pause, now != reported)
+        for note in coordinator.notes:
             progress.say(note)
-        found.notes.clear()
-        if now != shown:
+        coordinator.notes.clear()
+        if now != reported:
             progress.at(num_held + now)
-        shown = now
+        reported = now
     return ran

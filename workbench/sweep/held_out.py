@@ -37,8 +37,8 @@ def others(cases: Cases, run: str) -> set[int]:
     }
     rest = set(range(len(cases.cases))) - mine
     if not mine or not rest:
-        known = ", ".join(sorted({case.run for case in cases.cases}))
-        raise RequestError(f"alone {run!r}: one of several runs is needed; there are {known}")
+        runs = ", ".join(sorted({case.run for case in cases.cases}))
+        raise RequestError(f"alone {run!r}: one of several runs is needed; there are {runs}")
     return rest
 
 
@@ -68,8 +68,8 @@ def held_out(
             continue
         places = sorted(group)
         own = Cases([cases.cases[i] for i in places])
-        found = own.seconds(seen.cost) / own.measured - 1
-        errors |= dict(zip(places, map(float, found), strict=True))
+        relative = own.seconds(seen.cost) / own.measured - 1
+        errors |= dict(zip(places, map(float, relative), strict=True))
     return errors
 
 

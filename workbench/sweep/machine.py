@@ -46,8 +46,8 @@ def has_cuda() -> bool:
 def cpu_speed(cpuinfo: str | None = None) -> CpuSpeed:
     """By the instructions that ``/proc/cpuinfo`` names: bfloat16 only where the CPU has it."""
     text = Path("/proc/cpuinfo").read_text(errors="replace") if cpuinfo is None else cpuinfo
-    found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    flags = {"", *(found[1].split() if found else ())}
+    match = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+    flags = {"", *(match[1].split() if match else ())}
     dtype, rate = next((dtype, rate) for flag, dtype, rate in _SPEEDS if flag in flags)
     return CpuSpeed(dtype, rate * num_threads())
 

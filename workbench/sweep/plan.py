@@ -64,16 +64,16 @@ def load_probe(path: Path) -> Sweep:
         defined = runpy.run_path(str(path), run_name="probe")
         if not callable(defined.get("sweep")):
             raise RequestError(f"{path}: defines no sweep(); a probe has 'def sweep() -> Sweep'")
-        found = defined["sweep"]()
+        sweep = defined["sweep"]()
     except RequestError:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the probe is the user's own code
         raise RequestError(f"{path}: {_where(error, path)}{_what(error)}") from None
     finally:
         sys.path.remove(str(path.parent))
-    if not isinstance(found, Sweep):
-        raise RequestError(f"{path}: sweep() returned {type(found).__name__}, not a Sweep")
-    return found
+    if not isinstance(sweep, Sweep):
+        raise RequestError(f"{path}: sweep() returned {type(sweep).__name__}, not a Sweep")
+    return sweep
 
 
 def _where(error: BaseException, path: Path) -> str:
@@ -151,10 +151,10 @@ def calibration_digests(tasks: list[Task]) -> set[str]:
     digests = set()
     predicted = [task for task in tasks if task.point.source == "predicted"]
     for device, asked in {(task.device_name, task.point.calibration) for task in predicted}:
-        found = calibration_for(device, asked)
-        if asked is None and found is None:
+        calibration = calibration_for(device, asked)
+        if asked is None and calibration is None:
             continue
-        digests.add(NONE if found is None else str(found.provenance["sha256"]))
+        digests.add(NONE if calibration is None else str(calibration.provenance["sha256"]))
     return digests
 
 
@@ -198,7 +198,7 @@ def check_ranks(tasks: list[Task], here: bool = True) -> None:
 
 def kinds(tasks: list[Task]) -> list[Cell]:
     """One cell for each set of names and options, whatever its |V|: enough to check names."""
-    found: dict[tuple[Any, ...], Cell] = {}
+    cells: dict[tuple[Any, ...], Cell] = {}
     for task in tasks:
-        found.setdefault(task.point.cell.kind, task.point.cell)
-    return list(found.values())
+        cells.setdefault(task.point.cell.kind, task.point.cell)
+    return list(cells.values())

@@ -94,10 +94,10 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def _left(self) -> str:
-        known = [self.pace.seconds(identity) for identity in self._expected]
-        if not known or not self.pace.is_known:
+        expected = [self.pace.seconds(identity) for identity in self._expected]
+        if not expected or not self.pace.is_known:
             return ""
-        left = sum(seconds for seconds in known if seconds is not None) / self.workers
+        left = sum(seconds for seconds in expected if seconds is not None) / self.workers
         return f", about {duration(left)} left"
 
 

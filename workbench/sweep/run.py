@@ -37,9 +37,9 @@ def main_device(tasks: list[Task]) -> str:
 
 def environment_of(tasks: list[Task], place: Seat) -> Environment:
     """The environment of a run: also the calibrations that it was asked to predict with."""
-    found = place.environment(main_device(tasks))
+    facts = place.environment(main_device(tasks))
     digests = sorted(calibration_digests(tasks))
-    return found.model_copy(update={"calibrations": digests}) if digests else found
+    return facts.model_copy(update={"calibrations": digests}) if digests else facts
 
 
 def dry_run(
@@ -54,14 +54,14 @@ def dry_run(
     first = heads(sweep, calibrations)
     places = seats(first, workers)
     facts = environment_of(first, places[0])
-    held = {} if new_run else _earlier(sweep, path, facts).held
+    statuses = {} if new_run else _earlier(sweep, path, facts).held
     with ExitStack() as stack:
         worker = _clients(places[:1], client, stack)[0]
         with checked(worker, first):
             tasks = plan(sweep, calibrations)
         seconds = forecast(tasks, worker)
     cells = [
-        Forecast(task, spent, _is_done(held, task))
+        Forecast(task, spent, _is_done(statuses, task))
         for task, spent in zip(tasks, seconds, strict=True)
     ]
     return DryRun(cells, len(places))
@@ -98,8 +98,8 @@ def _earlier(sweep: Sweep, path: Path, facts: Environment) -> Earlier:
     return Earlier()
 
 
-def _is_done(held: dict[CellId, Status], task: Task) -> bool:
-    status = held.get(task.identity)
+def _is_done(statuses: dict[CellId, Status], task: Task) -> bool:
+    status = statuses.get(task.identity)
     return status is not None and status.done
 
 
@@ -170,8 +170,8 @@ def run_sweep(
             except KeyboardInterrupt:
                 summary.interrupted = True
             kept = store.identities(summary.run)
-    found = Counter(str(kept[task.identity]) for task in tasks if task.identity in kept)
-    summary.counts = dict(sorted(found.items()))
+    counts = Counter(str(kept[task.identity]) for task in tasks if task.identity in kept)
+    summary.counts = dict(sorted(counts.items()))
     return summary
 
 
@@ -216,8 +216,8 @@ def _run_tasks(
     """Run what is not done; return what the minutes had no room for, now or, kept out, earlier."""
     assert summary.run is not None
     run = summary.run
-    held = store.identities(run)
-    todo = [task for task in tasks if not _is_done(held, task)]
+    statuses = store.identities(run)
+    todo = [task for task in tasks if not _is_done(statuses, task)]
     summary.num_held = len(tasks) - len(todo)
     if kept_out:
         return todo

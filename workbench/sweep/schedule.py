@@ -20,12 +20,12 @@ def longest_first(items: Sequence[T], seconds: Sequence[float]) -> list[T]:
 def shares(seconds: Sequence[float], workers: int) -> list[list[int]]:
     """Indices of the tasks that each worker gets: the longest left goes to who is free first."""
     loads = [(0.0, worker) for worker in range(workers)]
-    found: list[list[int]] = [[] for _ in range(workers)]
+    groups: list[list[int]] = [[] for _ in range(workers)]
     for index in longest_first(range(len(seconds)), seconds):
         load, worker = loads[0]
-        found[worker].append(index)
+        groups[worker].append(index)
         heapq.heapreplace(loads, (load + seconds[index], worker))
-    return found
+    return groups
 
 
 def wall_seconds(seconds: Iterable[float], workers: int) -> float:

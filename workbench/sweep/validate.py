@@ -98,12 +98,12 @@ def summarise(errors: Iterable[Error], field: str = "attention") -> list[Summary
         Summary(
             metric,
             group,
-            len(found),
-            median(map(abs, found)),
-            max(map(abs, found)),
-            median(found),
+            len(members),
+            median(map(abs, members)),
+            max(map(abs, members)),
+            median(members),
         )
-        for (metric, group), found in sorted(groups.items())
+        for (metric, group), members in sorted(groups.items())
     ]
 
 

@@ -105,7 +105,7 @@ class Calibration(BaseModel):
     @property
     def sentence(self) -> str:
         """Where the rates come from."""
-        made_on = sorted({_machine(found) for found in self.environments})
+        made_on = sorted({_machine(facts) for facts in self.environments})
         carried = f", carried over from {self.carried_from}" if self.carried_from else ""
         return (
             f"{self.device}{carried}, {self.made_at[:10]}, {self.num_records} records on "
@@ -115,13 +115,13 @@ class Calibration(BaseModel):
     def error_of(self, kind: str) -> str:
         """How far predicted seconds of a kind of cell are from measured ones, in a clause."""
         for way in WAYS:
-            found = self.held_out_by_kind.get(way, {}).get(kind)
-            if found is not None and (found.num_cells >= ENOUGH or way == "cells"):
+            spread = self.held_out_by_kind.get(way, {}).get(kind)
+            if spread is not None and (spread.num_cells >= ENOUGH or way == "cells"):
                 seen = f"a fit of the run {self.alone} alone" if way == "alone" else WAYS[way]
                 measured = f" on {self.carried_from}" if self.carried_from else ""
                 return (
-                    f"held-out error of {kind}{measured}: {found.median:.1%} at the median, "
-                    f"{found.worst:.1%} at worst (of {found.num_cells}, {seen})"
+                    f"held-out error of {kind}{measured}: {spread.median:.1%} at the median, "
+                    f"{spread.worst:.1%} at worst (of {spread.num_cells}, {seen})"
                 )
         return f"no {kind} was held out, so how good this is nobody knows"
 
@@ -184,12 +184,12 @@ def calibration_for(device: str, asked: str | None = None) -> Calibration | None
     path = packaged(device) if asked is None else Path(asked)
     if path is None:
         return None
-    found = Calibration.read(path)
-    if found.device != device:
+    calibration = Calibration.read(path)
+    if calibration.device != device:
         raise RequestError(
-            f"calibration {path}: belongs to device {found.device!r}, not to {device!r}"
+            f"calibration {path}: belongs to device {calibration.device!r}, not to {device!r}"
         )
-    return found
+    return calibration
 
 
 @dataclass(frozen=True)
@@ -216,10 +216,10 @@ class Choice:
 
     def check(self, devices: Iterable[str]) -> None:
         """Raise RequestError for a file whose device is not predicted."""
-        known = sorted(set(devices))
+        names = sorted(set(devices))
         for device, word in self.files.items():
-            if device not in known:
-                wanted = ", ".join(known) or "none"
+            if device not in names:
+                wanted = ", ".join(names) or "none"
                 raise RequestError(
                     f"calibration {word}: belongs to device {device!r}; predicted: {wanted}"
                 )

@@ -141,14 +141,14 @@ class Covered(BaseModel):
             ("pass", cell.pass_, self.passes),
             ("dtype", cell.dtype, self.dtypes),
         )
-        found = [
+        clauses = [
             f"{field} {value!r} was not measured"
             for field, value, seen in named
             if value not in seen
         ]
-        found += [
+        clauses += [
             f"{name} was not measured" for name in options_of(cell) if name not in self.options
         ]
         if not low <= cell.num_visual <= high:
-            found.append(f"|V| {cell.num_visual:,} is outside {low:,} to {high:,}")
-        return found
+            clauses.append(f"|V| {cell.num_visual:,} is outside {low:,} to {high:,}")
+        return clauses

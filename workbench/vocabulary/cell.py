@@ -391,25 +391,25 @@ class Cell(BaseModel):
             return data
         named = {kind: data.get(kind) for kind in KINDS}
         named["attention"] = named["attention"] or "s_attn"
-        found = {**data}
+        fields = {**data}
         if data.get("settings") is not None:
-            found["settings"] = canonical(data["settings"], named)
+            fields["settings"] = canonical(data["settings"], named)
         if data.get("cache_dtype") is not None:
             dtype = data.get("dtype", "bfloat16")
             if data["cache_dtype"] == SHORT_DTYPES.get(str(dtype), dtype):
-                found["cache_dtype"] = None
+                fields["cache_dtype"] = None
             elif data.get("pass", data.get("pass_", "forward")) == "forward":
-                found["cache"] = True  # Only what is kept has a type.
-        known = entry("attention", named["attention"])
+                fields["cache"] = True  # Only what is kept has a type.
+        system = entry("attention", named["attention"])
         # Of some systems no visual token reaches the LM head.
-        if known is not None and known.logits == "text":
+        if system is not None and system.logits == "text":
             if data.get("logits") not in (None, "text"):
                 raise ValueError(
-                    f"logits {data['logits']!r}: {known.name} has no visual rows in its LM head; "
+                    f"logits {data['logits']!r}: {system.name} has no visual rows in its LM head; "
                     "use 'text'"
                 )
-            found["logits"] = "text"
-        return found
+            fields["logits"] = "text"
+        return fields
 
     @field_validator("layout", mode="before")
     @classmethod
@@ -485,9 +485,9 @@ class Cell(BaseModel):
 
     def at(self, num_visual: int) -> Self:
         """A copy with another |V|; of its checks only those between fields are made again."""
-        found = self.model_copy(update={"num_visual": num_visual})
-        check_agreement(found)
-        return found
+        cell = self.model_copy(update={"num_visual": num_visual})
+        check_agreement(cell)
+        return cell
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -550,7 +550,7 @@ def value_type(name: str) -> type:
 
 def fields_with(role: Role) -> tuple[str, ...]:
     """The public names of the fields of a role, in order."""
-    return tuple(name for name, said in DESCRIPTIONS.items() if said.role == role)
+    return tuple(name for name, description in DESCRIPTIONS.items() if description.role == role)
 
 
 def field_label(name: str) -> str:

@@ -54,10 +54,10 @@ def _number(value: Any) -> Any:
 def _bytes(value: Any) -> Any:
     if not isinstance(value, str):
         return _number(value)
-    found = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([A-Za-z]{1,3})", value.strip())
-    if found is None or found[2] not in UNITS:
+    match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([A-Za-z]{1,3})", value.strip())
+    if match is None or match[2] not in UNITS:
         raise ValueError("bytes are a whole number, or a number and one of " + ", ".join(UNITS))
-    return int(float(found[1]) * UNITS[found[2]])
+    return int(float(match[1]) * UNITS[match[2]])
 
 
 MAX_RATE, MAX_BYTES = 10.0**24, 2**60
@@ -93,13 +93,13 @@ class Device(BaseModel):
             if not self.sources.get(figure):
                 raise ValueError(f"sources.{figure}: every figure needs its source")
         if self.peak_flops is not None:
-            known = (*DTYPES, "tf32")
+            dtypes = (*DTYPES, "tf32")
             for dtype in DTYPES:
                 if dtype not in self.peak_flops:
                     raise ValueError(f"peak_flops.{dtype}: missing; give the dense peak in FLOP/s")
             for dtype in self.peak_flops:
-                if dtype not in known:
-                    raise ValueError(f"peak_flops.{dtype}: unknown; known: {', '.join(known)}")
+                if dtype not in dtypes:
+                    raise ValueError(f"peak_flops.{dtype}: unknown; known: {', '.join(dtypes)}")
         if self.total_bytes is not None and (self.context_bytes or 0) >= self.total_bytes:
             raise ValueError("context_bytes: leaves nothing of total_bytes")
         return self
@@ -123,9 +123,9 @@ def _make(origin: str, fields: dict[str, Any]) -> Device:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         value = first.get("input")
-        shown = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
+        text = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
         message = first["msg"].removeprefix("Value error, ")
-        prefix = f"{where}{shown}: " if where else ""
+        prefix = f"{where}{text}: " if where else ""
         raise RequestError(f"{origin}: {prefix}{message}") from None
 
 

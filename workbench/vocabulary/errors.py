@@ -33,7 +33,7 @@ class Unsupported(RuntimeError):
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> RequestError:
     """The error for a name that no registry holds: near names first, then all of them."""
-    known = sorted(choices)
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    names = sorted(choices)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return RequestError(f"{kind} {name!r} is unknown; {hint}known: {', '.join(known)}")
+    return RequestError(f"{kind} {name!r} is unknown; {hint}known: {', '.join(names)}")

@@ -23,8 +23,8 @@ MAX_TOKENS = 10**9
 
 
 def _long_count(value: Any) -> Any:
-    found = count_of(value) if isinstance(value, str) else None
-    return value if found is None else found
+    number = count_of(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _long_dtype(value: Any) -> Any:
@@ -62,29 +62,29 @@ MOST_FAULTS = 5
 _MARKS = re.compile(r"'([^']*)'")
 
 
-def all_errors(error: ValidationError, known: Iterable[str] = ()) -> str:
+def all_errors(error: ValidationError, names: Iterable[str] = ()) -> str:
     """What pydantic says of a document, in one line: of each fault field, value, what is wrong.
 
     ``known`` are the names of fields: the near ones are told of a name that is none.
     """
     faults = error.errors()
-    told = [_told(fault, known) for fault in faults[:MOST_FAULTS]]
+    told = [_told(fault, names) for fault in faults[:MOST_FAULTS]]
     more = len(faults) - len(told)
     return "; ".join(dict.fromkeys(told)) + (f" (and {more} more)" if more > 0 else "")
 
 
-def _told(fault: Any, known: Iterable[str]) -> str:
+def _told(fault: Any, names: Iterable[str]) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "the document"
     value = fault.get("input")
-    shown = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
+    text = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
     message, near = fault["msg"].removeprefix("Value error, "), list[str]()
     if fault["type"] == "extra_forbidden":
         message = "there is no such field"
-        near = get_close_matches(str(fault["loc"][-1]), list(known), n=2, cutoff=0.6)
+        near = get_close_matches(str(fault["loc"][-1]), list(names), n=2, cutoff=0.6)
     elif fault["type"] == "literal_error" and isinstance(value, str):
         near = get_close_matches(value, _MARKS.findall(message), n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{where}{shown}: {message}{hint}"
+    return f"{where}{text}: {message}{hint}"
 
 
 def make_model(kind: type[_T], fields: dict[str, Any]) -> _T:

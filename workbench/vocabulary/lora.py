@@ -47,11 +47,11 @@ def canonical_lora(value: Any) -> str | None:
         given[name] = text
     if "r" not in given:
         raise ValueError("r is missing: give the rank, such as r=16,alpha=32,targets=all-linear")
-    found = _read(given)
-    targets = "+".join(found.targets) or ALL
-    dropout = f"dropout={found.dropout:g}," if found.dropout else ""
-    dtype = f"dtype={found.dtype}," if found.dtype else ""
-    return f"alpha={found.alpha:g},{dropout}{dtype}r={found.r},targets={targets}"
+    adapters = _read(given)
+    targets = "+".join(adapters.targets) or ALL
+    dropout = f"dropout={adapters.dropout:g}," if adapters.dropout else ""
+    dtype = f"dtype={adapters.dtype}," if adapters.dtype else ""
+    return f"alpha={adapters.alpha:g},{dropout}{dtype}r={adapters.r},targets={targets}"
 
 
 @lru_cache(maxsize=1024)
@@ -114,7 +114,7 @@ def _targets(text: str) -> tuple[str, ...]:
 def _dtype(text: str | None) -> str | None:
     if text is None:
         return None
-    found = SHORT_DTYPES.get(text, text)
-    if found not in DTYPES:
+    name = SHORT_DTYPES.get(text, text)
+    if name not in DTYPES:
         raise ValueError(f"dtype={text:.40}: one of {', '.join(DTYPES)}")
-    return found
+    return name

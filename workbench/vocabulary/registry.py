@@ -53,8 +53,8 @@ class Registry(Mapping[str, T], Generic[T]):
     def _load(self) -> dict[str, T]:
         if self._package is not None:
             package, self._package = import_module(self._package), None
-            for found in iter_modules(package.__path__, package.__name__ + "."):
-                import_module(found.name)
+            for module in iter_modules(package.__path__, package.__name__ + "."):
+                import_module(module.name)
         return self._entries
 
     def _offered(self) -> "dict[str, EntryPoint]":
@@ -64,14 +64,14 @@ class Registry(Mapping[str, T], Generic[T]):
         if self._plugins is None:
             from importlib.metadata import entry_points
 
-            own, found = self._load(), dict[str, "EntryPoint"]()
+            own, offers = self._load(), dict[str, "EntryPoint"]()
             for offer in entry_points(group=self._group):
-                if offer.name in own or offer.name in found:
+                if offer.name in own or offer.name in offers:
                     raise RequestError(
                         f"{self._named(offer)}: the name is taken; uninstall or rename one of them"
                     )
-                found[offer.name] = offer
-            self._plugins = found
+                offers[offer.name] = offer
+            self._plugins = offers
         return self._plugins
 
     def _named(self, offer: "EntryPoint") -> str:

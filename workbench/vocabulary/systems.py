@@ -66,10 +66,10 @@ class Entry:
 def entries() -> dict[str, dict[str, Entry]]:
     """The entries of ``systems.yaml`` by kind (``attention``, ``reduce``) and name."""
     text = Path(__file__).with_name("systems.yaml").read_text(encoding="utf-8")
-    found: dict[str, dict[str, Entry]] = {}
+    kinds: dict[str, dict[str, Entry]] = {}
     for kind, named in yaml.safe_load(text).items():
-        found[kind] = {name: _entry(name, **fields) for name, fields in named.items()}
-    return found
+        kinds[kind] = {name: _entry(name, **fields) for name, fields in named.items()}
+    return kinds
 
 
 def _entry(name: str, settings: Mapping[str, Any] | None = None, **fields: Any) -> Entry:
@@ -88,8 +88,8 @@ def entry(kind: str, name: str | None) -> Entry | None:
 
 def label(kind: str, name: str) -> str:
     """The published spelling; the word itself where it is not known."""
-    known = entry(kind, name)
-    return name if known is None else known.label
+    listed = entry(kind, name)
+    return name if listed is None else listed.label
 
 
 def written(value: Any) -> list[tuple[str, str]]:
@@ -117,34 +117,34 @@ def canonical(value: Any, named: Mapping[str, str | None]) -> str | None:
     ``named`` has the attention system and the reducer. A setting that both declare is written with
     its owner, ``fastv.keep=0.5``. Raises ValueError for one that neither declares.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, given in written(value):
         key, setting = _owner(name, named)
-        if key in found:
+        if key in values:
             raise ValueError(f"{name} is given twice")
         if setting is None:
-            found[key] = given
+            values[key] = given
         else:
             read = setting.read(given)
             if read != setting.default:
-                found[key] = _text(read)
+                values[key] = _text(read)
             else:
-                found.setdefault(key, "")
-    kept = sorted((key, given) for key, given in found.items() if given)
+                values.setdefault(key, "")
+    kept = sorted((key, given) for key, given in values.items() if given)
     return ",".join(f"{key}={given}" for key, given in kept) or None
 
 
 def settings_of(kind: str, name: str, text: str | None) -> dict[str, Value]:
     """The value of every setting of an entry under a cell's canonical text."""
-    known = entry(kind, name)
-    if known is None:
+    owner = entry(kind, name)
+    if owner is None:
         return {}
     given = dict(written(text))
-    found = {}
-    for key, setting in known.settings.items():
+    values = {}
+    for key, setting in owner.settings.items():
         stated = given.get(f"{name}.{key}", given.get(key))
-        found[key] = setting.default if stated is None else setting.read(stated)
-    return found
+        values[key] = setting.default if stated is None else setting.read(stated)
+    return values
 
 
 def _text(value: Value) -> str:
@@ -153,9 +153,9 @@ def _text(value: Value) -> str:
 
 def _owner(name: str, named: Mapping[str, str | None]) -> tuple[str, Setting | None]:
     """The canonical name of a setting and what declares it; None beside a name without entry."""
-    known = {kind: entry(kind, named.get(kind)) for kind in KINDS}
-    owners = [found for found in known.values() if found is not None]
-    opaque = any(named.get(kind) is not None and known[kind] is None for kind in KINDS)
+    listed = {kind: entry(kind, named.get(kind)) for kind in KINDS}
+    owners = [entry_ for entry_ in listed.values() if entry_ is not None]
+    opaque = any(named.get(kind) is not None and listed[kind] is None for kind in KINDS)
     qualifier, _, bare = name.rpartition(".")
     declaring = [
         owner for owner in owners if bare in owner.settings and qualifier in ("", owner.name)
@@ -173,5 +173,7 @@ def _owner(name: str, named: Mapping[str, str | None]) -> tuple[str, Setting | N
 
 
 def _choices(owners: Iterable[Entry]) -> str:
-    said = [f"{owner.name} has {', '.join(owner.settings) or 'no settings'}" for owner in owners]
-    return "; ".join(said) or "nothing here has settings"
+    choices = [
+        f"{owner.name} has {', '.join(owner.settings) or 'no settings'}" for owner in owners
+    ]
+    return "; ".join(choices) or "nothing here has settings"

@@ -72,19 +72,19 @@ def known_thresholds() -> tuple[KnownThreshold, ...]:
 
 def threshold_of(cell: Cell, device: str) -> KnownThreshold | None:
     """The measured one of this very cell, whatever its |V|; None where there is none."""
-    found = (known for known in known_thresholds() if known.device == device)
-    return next((known for known in found if known.cell.kind == cell.kind), None)
+    thresholds = (each for each in known_thresholds() if each.device == device)
+    return next((each for each in thresholds if each.cell.kind == cell.kind), None)
 
 
 def errors_of(cell: Cell, device: str) -> Errors | None:
     """Of cells of the same scope and pass on the same card; None where none was measured."""
     alike = [
-        known
-        for known in known_thresholds()
-        if (known.device, known.cell.scope, known.cell.pass_) == (device, cell.scope, cell.pass_)
+        each
+        for each in known_thresholds()
+        if (each.device, each.cell.scope, each.cell.pass_) == (device, cell.scope, cell.pass_)
     ]
     if not alike:
         return None
-    errors = [known.error for known in alike]
-    models = tuple(sorted({known.cell.model for known in alike}))
+    errors = [each.error for each in alike]
+    models = tuple(sorted({each.cell.model for each in alike}))
     return Errors(f"{cell.scope} {cell.pass_}", models, len(alike), median(errors), max(errors))

@@ -53,10 +53,10 @@ def cuda_index(device: str) -> int | None:
     """N of ``cuda:N`` (0 for ``cuda``), None for ``cpu``; RequestError for any other word."""
     if device == "cpu":
         return None
-    found = re.fullmatch(r"cuda(?::([0-9]{1,3}))?", device)
-    if found is None:
+    match = re.fullmatch(r"cuda(?::([0-9]{1,3}))?", device)
+    if match is None:
         raise RequestError(f"device {device!r}: a measurement runs on auto, cpu, cuda or cuda:N")
-    return int(found[1] or 0)
+    return int(match[1] or 0)
 
 
 def num_gpus(nvml: Nvml) -> int:
@@ -158,8 +158,8 @@ def _os() -> str:
 
 def _cpu() -> str | None:
     text = Path("/proc/cpuinfo").read_text(errors="replace")
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine() or None
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine() or None
 
 
 @cache

@@ -65,7 +65,7 @@ class Nvml:
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
         if chosen is None:
             return handles
-        found: list[Any] = []
+        cards: list[Any] = []
         for word in (part.strip() for part in chosen.split(",")):
             if word.isdecimal() and int(word) < len(handles):
                 handle = handles[int(word)]
@@ -75,8 +75,8 @@ class Nvml:
                 handle = None
             if handle is None:  # CUDA ignores the first wrong entry and all that follow it
                 break
-            found.append(handle)
-        return found
+            cards.append(handle)
+        return cards
 
     def _ask_cuda(self, handles: list[Any]) -> list[Any]:
         """Different cards: CUDA puts the fastest first, and only CUDA can tell which that is."""

@@ -44,7 +44,7 @@ def agreement(cell: Cell, device: str) -> Record:
         "environment": environment(device),
     }
     try:
-        found = _norms(cell, device)
+        norms = _norms(cell, device)
     except Unsupported as error:
         status, reason = Status.UNSUPPORTED, str(error)
         return Record(**facts, status=status, error=reason, flags=[f"{status}: {reason}"])
@@ -52,14 +52,14 @@ def agreement(cell: Cell, device: str) -> Record:
         reason = " ".join(str(error).split())[:300]
         return Record(**facts, status=Status.ERROR, error=reason, flags=[f"error: {reason}"])
     limit = limit_of(cell)
-    wrong = {name: norm for name, norm in found.items() if not norm <= limit}
+    wrong = {name: norm for name, norm in norms.items() if not norm <= limit}
     flags = [f"disagrees: {name} by {norm:.2e}, over {limit:g}" for name, norm in wrong.items()]
     return Record(
         **facts,
         status=Status.ERROR if wrong else Status.OK,
         error=flags[0] if flags else None,
         flags=flags,
-        details={"relative_error": found},
+        details={"relative_error": norms},
     )
 
 
@@ -73,12 +73,12 @@ def _norms(cell: Cell, device: str) -> dict[str, float]:
         for ours, theirs in zip(_given(mine), _given(exact), strict=True):
             theirs.copy_(ours)
     outputs = [_run(workload) for workload in (mine, exact)]
-    found = {"outputs": relative(*outputs)}
+    norms = {"outputs": relative(*outputs)}
     if cell.pass_ == "train":
         for name, tensors in (("inputs", _inputs), ("weights", _weights)):
             gradients = ([x.grad for x in tensors(workload)] for workload in (mine, exact))
-            found[f"gradients of {name}"] = relative(*gradients)
-    return found
+            norms[f"gradients of {name}"] = relative(*gradients)
+    return norms
 
 
 def _weights(workload: Workload) -> list[Tensor]:
@@ -101,10 +101,10 @@ def _run(workload: Workload) -> list[Tensor]:
     return [output.detach() for output in outputs]
 
 
-def relative(found: Iterable[Tensor | None], exact: Iterable[Tensor | None]) -> float:
+def relative(values: Iterable[Tensor | None], exact: Iterable[Tensor | None]) -> float:
     """Norm of the difference over the norm, all tensors together; NaN where one is not finite."""
     wrong = whole = 0.0
-    for ours, theirs in zip(found, exact, strict=True):
+    for ours, theirs in zip(values, exact, strict=True):
         if ours is not None and theirs is not None:
             wrong += float((ours.double() - theirs).square().sum())
             whole += float(theirs.square().sum())

@@ -35,11 +35,11 @@ def measure_ceiling(dtype: str, device: str) -> Ceiling:
     block = torch.ones(room if card else CPU_BYTES, dtype=torch.uint8, device=place)
     target = torch.empty_like(block)
     copy = best_seconds(lambda: target.copy_(block), place)
-    found = Ceiling(2 * size**3 / matmul, 2 * block.numel() / copy)
+    ceiling = Ceiling(2 * size**3 / matmul, 2 * block.numel() / copy)
     if card:
         del a, out, block, target
         cuda.empty_cache()  # The first cell starts with a card as empty as every other.
-    return found
+    return ceiling
 
 
 def best_seconds(run: Callable[[], object], place: torch.device) -> float:

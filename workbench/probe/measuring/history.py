@@ -72,18 +72,18 @@ class CpuHistory:
     def timeline(self, kept: Mapping[str, Iterable[Tensor]]) -> Timeline:
         assert self._profile.profiler is not None, "the profiler ran"
         results: Any = self._profile.profiler.kineto_results
-        found: list[tuple[int, Event | str]] = []
+        steps: list[tuple[int, Event | str]] = []
         nodes = list(results.experimental_event_tree())
         while nodes:
             node = nodes.pop()
             nodes += node.children
             if node.name == "[memory]":
                 change = node.extra_fields
-                found.append((node.start_time_ns, Event(change.ptr, change.alloc_size)))
+                steps.append((node.start_time_ns, Event(change.ptr, change.alloc_size)))
             elif node.name.startswith(MARK):
-                found.append((node.start_time_ns, node.name.removeprefix(MARK)))
+                steps.append((node.start_time_ns, node.name.removeprefix(MARK)))
         events: list[Event] = []
-        for _, what in sorted(found, key=lambda each: each[0]):
+        for _, what in sorted(steps, key=lambda each: each[0]):
             if isinstance(what, Event):
                 events.append(what)
             else:
@@ -141,8 +141,8 @@ class CudaHistory:
         cuda.reset_peak_memory_stats(self._device)
 
     def _trace(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = cuda.memory._snapshot()["device_traces"][self._index]
-        return found
+        events: list[dict[str, Any]] = cuda.memory._snapshot()["device_traces"][self._index]
+        return events
 
     def _stat(self, name: str) -> int:
         return int(cuda.memory_stats(self._device).get(name, 0))
@@ -211,13 +211,13 @@ def timeline_of(
 
 def split(timeline: Timeline, ends: Mapping[str, int], before: int) -> dict[str, dict[str, int]]:
     """Bytes at the start, the peak and the end of each phase, with what was there before."""
-    found, start = {}, 0
+    phases, start = {}, 0
     for phase, end in ends.items():
         levels = timeline.levels(start, end)
-        found[phase] = {
+        phases[phase] = {
             "start": before + levels[0],
             "peak": before + max(levels),
             "end": before + levels[-1],
         }
         start = end
-    return found
+    return phases

@@ -69,23 +69,23 @@ def measure(
     record = begun(cell, place)
     clock = time.monotonic()
     rank: RankPlan | None = None
-    known: list[str] = []
+    model_notes: list[str] = []
     try:
         memory = HOST if place == "cpu" else CARD
         traced = trace_cell(cell, memory, pictures=pictures)
-        quantized, known = model_facts(cell, traced.params)
+        quantized, model_notes = model_facts(cell, traced.params)
         counted = counts(traced) | quantized
         if protocol.emulate is not None:
             rank = plan_rank(cell, protocol.emulate, memory)
         clear_card(place)
         with on_card(place), Cap(cell, place) as flags:
             folders = Folders(trace, snapshot)
-            found = _run(cell, place, protocol, folders, pictures, rank)
-            found["details"] |= picture_details(cell, pictures) | _costs(
-                traced, found.pop("parts")
+            result = _run(cell, place, protocol, folders, pictures, rank)
+            result["details"] |= picture_details(cell, pictures) | _costs(
+                traced, result.pop("parts")
             )
     except Unsupported as error:
-        found = {
+        result = {
             "status": Status.UNSUPPORTED,
             "error": str(error),
             "flags": [f"unsupported: {error}"],
@@ -95,21 +95,21 @@ def measure(
         if not is_out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[0]
-        found = {"status": Status.OOM, "error": reason, "flags": [f"oom: {reason}"]}
+        result = {"status": Status.OOM, "error": reason, "flags": [f"oom: {reason}"]}
         flags = cap_flags(cell)
-    metrics = {**counted, **found.pop("metrics", {})}
-    if found["status"] == Status.OK:
-        found["flags"] += utilisation_of(cell, record["device"], traced, metrics)
+    metrics = {**counted, **result.pop("metrics", {})}
+    if result["status"] == Status.OK:
+        result["flags"] += utilisation_of(cell, record["device"], traced, metrics)
         if rank is not None:
-            metrics, found["samples"], why = adapted(metrics, found["samples"], rank)
-            found["flags"] = [*found["flags"], *why]
+            metrics, result["samples"], why = adapted(metrics, result["samples"], rank)
+            result["flags"] = [*result["flags"], *why]
         metrics |= achieved(metrics, traced.flops_skipped, ceiling)
-    flags = [*known, *flags]
+    flags = [*model_notes, *flags]
     if rank is not None:
         flags = [*flags, rank.flag]
     return Record(
         **record,
-        **{**found, "flags": [*configured, *flags, *found["flags"]]},
+        **{**result, "flags": [*configured, *flags, *result["flags"]]},
         metrics=metrics,
         duration_s=time.monotonic() - clock,
     )
@@ -233,10 +233,10 @@ def _iterations(workload: Workload, protocol: Protocol) -> tuple[Timing, Memory 
     """Preparation, a pass for memory in it, then warm samples; nothing is tracked on the clock."""
     if protocol.iterations is not None:
         return trial_iterations(workload, protocol.iterations)
-    found: list[Memory] = []
+    passes: list[Memory] = []
 
     def track() -> None:
-        found.append(memory_pass(workload))
+        passes.append(memory_pass(workload))
 
     def run() -> dict[str, float]:
         return iterate(workload)
@@ -247,7 +247,7 @@ def _iterations(workload: Workload, protocol: Protocol) -> tuple[Timing, Memory 
     ready = prepare(
         [track] if short else [run, track], None if short else run, protocol.max_prepare
     )
-    memory = found[0] if found else None
+    memory = passes[0] if passes else None
     flags = [f"peak_bytes: {ready.reason}"] if memory is None else memory.flags()
     if ready.warm:
         timing = _samples(workload, protocol, ready.typical_s, flags)
@@ -273,7 +273,7 @@ def _files(workload: Workload, folders: Folders, flags: list[str]) -> dict[str, 
 
     A failure costs no measurement: it is a flag.
     """
-    found: dict[str, Any] = {}
+    written: dict[str, Any] = {}
     for name, folder, write in (
         ("trace", folders.trace, write_trace),
         ("snapshot", folders.snapshot, write_snapshot),
@@ -281,11 +281,11 @@ def _files(workload: Workload, folders: Folders, flags: list[str]) -> dict[str, 
         if folder is None:
             continue
         try:
-            found[name] = write(workload, folder)
+            written[name] = write(workload, folder)
         except OSError as error:
             flags.append(f"{name}: {error}")
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             flags.append(f"{name}: its iteration ran out of memory")
-    return found
+    return written

@@ -110,7 +110,7 @@ def memory_pass(workload: Workload) -> Memory:
     cuda = workload.context.device.type == "cuda"
     history: Recorder = CudaHistory(workload.context.device) if cuda else CpuHistory()
     granule = MIN_BLOCK if cuda else 1
-    held = {
+    by_kind = {
         kind: storage_bytes(tensors, granule) for kind, tensors in workload.held_by_kind().items()
     }
     with history, watch:
@@ -119,16 +119,16 @@ def memory_pass(workload: Workload) -> Memory:
     inputs = [x.grad for x in workload.inputs if x.grad is not None]
     timeline = history.timeline({"gradients": weights, "input gradients": inputs})
     # What CUDA's libraries keep between iterations is held too, in no tensor.
-    libraries = history.start_bytes() - sum(held.values())
-    held |= {"workspace": libraries} if libraries > 0 else {}
-    before = sum(held.values())
+    libraries = history.start_bytes() - sum(by_kind.values())
+    by_kind |= {"workspace": libraries} if libraries > 0 else {}
+    before = sum(by_kind.values())
     top, moment = timeline.peak()
     peak = history.peak_bytes() or before + top
     adds_up = abs(before + top - peak) <= AGREEMENT * peak
-    kinds = add(held, timeline.by_kind(moment))
+    kinds = add(by_kind, timeline.by_kind(moment))
     end = timeline.forward_end
     split = Split(
-        held=held,
+        held=by_kind,
         gradients=storage_bytes(weights, granule),
         activations=timeline.by_kind(end).get("activations", 0) if end >= 0 else 0,
         by_kind={kind: size for kind, size in kinds.items() if size} if adds_up else None,

@@ -53,23 +53,23 @@ def prepare(
     Every step is one whole iteration. Without ``again`` the steps are enough. The budget is looked
     at between iterations: one that has begun is never stopped.
     """
-    found = Preparation(budget_s)
+    preparation = Preparation(budget_s)
 
     def run(step: Callable[[], object]) -> None:
         start = now()
         step()
-        found.iterations.append(now() - start)
+        preparation.iterations.append(now() - start)
 
     for step in steps:
-        if found.iterations and found.seconds >= budget_s:
-            return found
+        if preparation.iterations and preparation.seconds >= budget_s:
+            return preparation
         run(step)
-    while again is not None and not _agree(found.iterations):
-        if found.seconds >= budget_s:
-            return found
+    while again is not None and not _agree(preparation.iterations):
+        if preparation.seconds >= budget_s:
+            return preparation
         run(again)
-    found.warm = True
-    return found
+    preparation.warm = True
+    return preparation
 
 
 def _agree(iterations: list[float]) -> bool:

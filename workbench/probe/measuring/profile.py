@@ -70,10 +70,10 @@ def write_trace(workload: Workload, folder: Path) -> dict[str, Any]:
         wall_s = time.perf_counter() - start
     name = _name(workload, "pt.trace.json")
     profiler.export_chrome_trace(str(folder / name))
-    found = summary(profiler.events(), trace_cell(workload.cell, pieces=True).operators, cuda)
+    details = summary(profiler.events(), trace_cell(workload.cell, pieces=True).operators, cuda)
     if compiled:
-        found["parts"] = []
-    return {"file": name, "clock": "cuda" if cuda else "cpu", "wall_s": wall_s, **found}
+        details["parts"] = []
+    return {"file": name, "clock": "cuda" if cuda else "cpu", "wall_s": wall_s, **details}
 
 
 def _range(name: str) -> AbstractContextManager[object]:
@@ -140,13 +140,13 @@ def _operator(event: Any, names: Container[str]) -> tuple[str, bool]:
 
     Operators call others: the outermost that the count knows stands for them.
     """
-    found, above = event, event.cpu_parent
+    operator, above = event, event.cpu_parent
     while above is not None and not _is_node(above):
         if _plain(above.name) in names:
-            found = above
+            operator = above
         above = above.cpu_parent
-    name = _plain(found.name)
-    return ("autograd" if _is_node(event) else name), found is event and not _is_node(event)
+    name = _plain(operator.name)
+    return ("autograd" if _is_node(event) else name), operator is event and not _is_node(event)
 
 
 def _plain(name: str) -> str:

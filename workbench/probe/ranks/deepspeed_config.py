@@ -44,12 +44,12 @@ def whole_config(cell: Cell, parameters: Sequence[Parameter]) -> Config:
 
     One learning rate has a place in it, the decoder's or, where that is frozen, the adapter's.
     """
-    found = hyper_of(cell, resolve(cell.model).family.training)
+    config = hyper_of(cell, resolve(cell.model).family.training)
     params = {
-        "lr": found.rates["adapter" if "decoder" in cell.frozen_parts else "decoder"],
-        "betas": list(found.betas),
-        "eps": found.eps,
-        "weight_decay": found.weight_decay,
+        "lr": config.rates["adapter" if "decoder" in cell.frozen_parts else "decoder"],
+        "betas": list(config.betas),
+        "eps": config.eps,
+        "weight_decay": config.weight_decay,
         "torch_adam": True,
     }
     return {

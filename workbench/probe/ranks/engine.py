@@ -46,8 +46,8 @@ def own_samples(workload: Workload, rank: int) -> None:
     seed = 1 + rank // workload.cell.sharing
     torch.manual_seed(seed)
     visual, *text = workload.inputs
-    shown = workload.context.pictures
-    if shown is None or not shown.has_files:
+    pictures = workload.context.pictures
+    if pictures is None or not pictures.has_files:
         visual.data.normal_()
     if workload.cell.ring > 1:
         torch.manual_seed(seed)  # Ranks with other numbers of visual rows have the same text.
@@ -101,16 +101,16 @@ class Rank:
         Runs an iteration and looks before its optimizer steps. Another has to come before, which
         makes some of it.
         """
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
 
         def look() -> None:
             if self.engine.is_gradient_accumulation_boundary():
-                found.update(self._states())
+                sizes.update(self._states())
             self.engine.step()
 
         self._micro_batches(look)
-        found["optimizer"] = storage_bytes(self._optimizer_states())
-        return found
+        sizes["optimizer"] = storage_bytes(self._optimizer_states())
+        return sizes
 
     def _micro_batches(self, step: Callable[[], object]) -> None:
         for tensor in self.workload.inputs:
@@ -155,12 +155,12 @@ class Rank:
 
 def leaf_classes(workload: Workload) -> list[type]:
     """The classes of this workload's layers, innermost: what a checkpoint wraps."""
-    found = []
+    classes = []
     for layer in workload.module.get_submodule("layers").children():
         while isinstance(layer, (Checkpointed, Run)):
             layer = layer.inner if isinstance(layer, Checkpointed) else layer.blocks[0]
-        found.append(type(layer))
-    return list(dict.fromkeys(found))
+        classes.append(type(layer))
+    return list(dict.fromkeys(classes))
 
 
 def peak_bytes(rank: Rank) -> tuple[int, int | None]:
@@ -168,8 +168,8 @@ def peak_bytes(rank: Rank) -> tuple[int, int | None]:
     device = rank.workload.context.device
     if device.type == "cpu":
         gc.collect()
-        held = storage_bytes(reachable())
-        return held + cpu_rise(rank.step), None
+        resident = storage_bytes(reachable())
+        return resident + cpu_rise(rank.step), None
     cuda.synchronize(device)
     cuda.reset_peak_memory_stats(device)
     rank.step()
@@ -196,9 +196,9 @@ def cpu_rise(step: Callable[[], None]) -> int:
 def reachable() -> list[Tensor]:
     """Every tensor on the CPU that Python holds, gradients among them."""
     # By type: asking an object for its class may run a library's lazy import.
-    found = [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
-    found += [x.grad for x in found if x.is_leaf and x.grad is not None]
-    return [x for x in found if x.device.type == "cpu"]
+    tensors = [x for x in gc.get_objects() if issubclass(type(x), Tensor)]
+    tensors += [x.grad for x in tensors if x.is_leaf and x.grad is not None]
+    return [x for x in tensors if x.device.type == "cpu"]
 
 
 COLLECTIVES = ("gloo:", "ncclDevKernel", "ncclKernel")

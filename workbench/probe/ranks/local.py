@@ -117,8 +117,8 @@ def _run(folder: Path, ranks: int) -> "list[ProcessFailure]":
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
         # Those that the launcher ended because of another have its SIGTERM.
-        found = list(error.failures.values())
-        return [f for f in found if f.exitcode != -signal.SIGTERM] or found
+        failures = list(error.failures.values())
+        return [f for f in failures if f.exitcode != -signal.SIGTERM] or failures
     finally:
         for name, value in before.items():
             if value is None:
@@ -176,8 +176,8 @@ def main() -> None:
     assert launch is not None, "the launcher says who we are"
     from workbench.probe.ranks.ranks import measure_on_ranks
 
-    def emit(found: Record) -> None:
-        (folder / "record.json").write_text(json.dumps(found.document()))
+    def emit(record: Record) -> None:
+        (folder / "record.json").write_text(json.dumps(record.document()))
 
     point = Point.model_validate(request["point"])
     measure_on_ranks(

@@ -74,7 +74,7 @@ def measure_on_ranks(
     with Alarm(launch, tell, point.protocol.timeout_s) as alarm, cap:
         try:
             with limited(None if limit is None else held_bytes() + limit):
-                found = _run(cell, place, point.protocol, pictures)
+                result = _run(cell, place, point.protocol, pictures)
         except Unsupported as error:
             alarm.ring(Status.UNSUPPORTED, str(error))
         except (RuntimeError, MemoryError) as error:
@@ -83,17 +83,17 @@ def measure_on_ranks(
             alarm.ring(Status.OOM, str(error).strip().splitlines()[0])
     if launch.rank != 0:
         return
-    quantized, known = model_facts(cell, traced.params)
-    metrics = {**counts(traced), **quantized, **found["metrics"]}
+    quantized, model_notes = model_facts(cell, traced.params)
+    metrics = {**counts(traced), **quantized, **result["metrics"]}
     missing = utilisation_of(cell, base["device"], traced, metrics)
     emit(
         Record(
             **base,
             status=Status.OK,
             metrics=metrics,
-            samples=found["samples"],
-            flags=[*known, *configured, *cap.flags, *found["flags"], *missing],
-            details=found["details"] | picture_details(cell, pictures),
+            samples=result["samples"],
+            flags=[*model_notes, *configured, *cap.flags, *result["flags"], *missing],
+            details=result["details"] | picture_details(cell, pictures),
             duration_s=time.monotonic() - clock,
         )
     )

@@ -146,13 +146,13 @@ class Client:
             point, device = points[members[0]]
             sizes = [points[index][0].cell.num_visual for index in members]
             asked.append({"point": _document(point), "device": device, "visual": sizes})
-        found = [0.0] * len(points)
+        seconds_of = [0.0] * len(points)
         for members, answers in zip(
             groups.values(), self._task("estimate", kinds=asked), strict=True
         ):
             for index, seconds in zip(members, answers, strict=True):
-                found[index] = float(seconds)
-        return found
+                seconds_of[index] = float(seconds)
+        return seconds_of
 
     def ceiling(self, dtype: str, device: str) -> Ceiling:
         """What the device reaches in a data type, measured now."""

@@ -99,25 +99,25 @@ class Forecast:
 
 
 def _traced(kinds: list[Kind]) -> "list[Forecast]":
-    found = []
+    forecasts = []
     for kind in kinds:
         forget()
-        known, start, sizes = [], time.perf_counter(), kind.chosen()
+        points, start, sizes = [], time.perf_counter(), kind.chosen()
         for size in sizes:
             cell = kind.point.cell.replace(num_visual=size)
             metrics = predict(cell, "cpu" if kind.is_measured else kind.device).metrics
             flops, peak = metrics.get("flops"), metrics.get("peak_bytes")
             if flops is not None and peak is not None:
-                known.append((size, float(flops), float(peak)))
-        found.append(Forecast(known, (time.perf_counter() - start) / len(sizes)))
-    return found
+                points.append((size, float(flops), float(peak)))
+        forecasts.append(Forecast(points, (time.perf_counter() - start) / len(sizes)))
+    return forecasts
 
 
 def _closed(kinds: list[Kind]) -> "list[Forecast]":
     """By each system's closed form, over weights that are built once for all kinds of a model."""
     models: dict[tuple[str, str, int | None, str | None], _Model] = {}
     seconds: dict[tuple[str, str], float] = {}
-    found = []
+    forecasts = []
     for kind in kinds:
         cell = kind.point.cell
         like = cell.scope, cell.pass_
@@ -126,17 +126,17 @@ def _closed(kinds: list[Kind]) -> "list[Forecast]":
             start = time.perf_counter()
             predict(cell, "cpu" if kind.is_measured else kind.device)
             seconds[like] = time.perf_counter() - start
-        known: list[tuple[int, float, float]] = []
+        points: list[tuple[int, float, float]] = []
         try:
             if kind.is_measured:
                 if kind.model not in models:
                     models[kind.model] = _Model.of(cell)
                 model = models[kind.model]
-                known = [(size, model.flops(cell, size), 0.0) for size in kind.chosen()]
+                points = [(size, model.flops(cell, size), 0.0) for size in kind.chosen()]
         except Unsupported:
             pass
-        found.append(Forecast(known, seconds[like]))
-    return found
+        forecasts.append(Forecast(points, seconds[like]))
+    return forecasts
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ def _seconds(kind: Kind, forecast: Forecast) -> list[float]:
     timed = np.minimum(samples * iteration, point.protocol.max_seconds)
     fits = peak <= min(_limits(point, device), default=math.inf)
     spent = np.where(fits, 2 * iteration + timed, iteration / 2)
-    found: list[float] = (forecast.seconds + spent).tolist()
-    return found
+    seconds: list[float] = (forecast.seconds + spent).tolist()
+    return seconds
 
 
 def _limits(point: Point, device: str) -> list[int]:

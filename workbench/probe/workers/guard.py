@@ -109,7 +109,7 @@ def _end_orphans() -> None:
 
 
 def _children(parent: int) -> list[int]:
-    found = []
+    children = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal():
             continue
@@ -118,8 +118,8 @@ def _children(parent: int) -> list[int]:
         except OSError:  # it ended while we looked
             continue
         if int(fields[1]) == parent:
-            found.append(int(folder.name))
-    return found
+            children.append(int(folder.name))
+    return children
 
 
 def offer_to_the_kernel() -> None:

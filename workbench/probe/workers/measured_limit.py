@@ -85,19 +85,19 @@ def measured_limit(
     guess = predicted.max_visual
     with Fresh(cell, num_ready(place)) as fresh:
         trials = _Trials(point, fresh, keep, known or {})
-        found = search(trials.fits, lowest if guess is None else guess, unit, lowest)
+        bracket = search(trials.fits, lowest if guess is None else guess, unit, lowest)
     return MeasuredLimit(
         cell=cell,
         source="measured",
         device=device_name(place),
-        max_visual=found.passes,
-        fails_at=found.fails,
+        max_visual=bracket.passes,
+        fails_at=bracket.fails,
         capacity_bytes=capacity,
         stopped_by=predicted.stopped_by,
         trials=trials.rows,
-        num_oom=found.failures,
+        num_oom=bracket.failures,
         predicted_max_visual=guess,
-        flags=[*trials.flags.values(), *_flags(found, unit)],
+        flags=[*trials.flags.values(), *_flags(bracket, unit)],
     )
 
 
@@ -240,8 +240,10 @@ class _Trials:
         )
 
 
-def _flags(found: Found, unit: int) -> list[str]:
+def _flags(bracket: Found, unit: int) -> list[str]:
     flags = ["stopped_by: the kind of memory that takes most there by the prediction"]
-    if not found.closed(unit) and found.fails is not None:
-        flags.append(f"wide: {found.failures} trials failed, and no more than {MAX_FAILURES} may")
+    if not bracket.closed(unit) and bracket.fails is not None:
+        flags.append(
+            f"wide: {bracket.failures} trials failed, and no more than {MAX_FAILURES} may"
+        )
     return flags

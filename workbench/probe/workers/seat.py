@@ -20,12 +20,12 @@ class Seat:
     @property
     def variables(self) -> dict[str, str]:
         """What the worker's environment says of it."""
-        found = {}
+        variables = {}
         if self.gpu is not None:
-            found["CUDA_VISIBLE_DEVICES"] = self.gpu
+            variables["CUDA_VISIBLE_DEVICES"] = self.gpu
         if self.threads is not None:
-            found["OMP_NUM_THREADS"] = str(self.threads)
-        return found
+            variables["OMP_NUM_THREADS"] = str(self.threads)
+        return variables
 
     def environment(self, device: str) -> Environment:
         """The facts of this machine as they are for the worker."""

@@ -113,12 +113,12 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
             folder = Path(request["folder"])
             record = measure_together(point, device, folder, request["limit"])
             if trace:
-                said = "trace: works with one process"
-                record = record.model_copy(update={"flags": [*record.flags, said]})
+                flag = "trace: works with one process"
+                record = record.model_copy(update={"flags": [*record.flags, flag]})
         else:
             traces = Path(trace) if trace else None
-            known = request["ceilings"].get(point.cell.dtype)
-            ceiling = None if known is None else Ceiling(*known)
+            rates = request["ceilings"].get(point.cell.dtype)
+            ceiling = None if rates is None else Ceiling(*rates)
             with limited(None if limit is None else _base_bytes() + limit):
                 record = measure(
                     point.cell,

@@ -28,15 +28,15 @@ def run_local(
     caller's thread. Closing the iterator ends the cells in flight; the ``deadline`` lets them end,
     and leaves out what would end after it.
     """
-    waiting, held = deque(tasks), list[Task]()
+    waiting, elsewhere = deque(tasks), list[Task]()
     idle = list(clients)
     running: dict[Future[Record], tuple[Task, Client]] = {}
     with ThreadPoolExecutor(len(clients)) as pool:
         try:
-            while waiting or held or running:
+            while waiting or elsewhere or running:
                 if deadline.is_over():
-                    deadline.left += [*waiting, *held]
-                    waiting, held = deque(), []
+                    deadline.left += [*waiting, *elsewhere]
+                    waiting, elsewhere = deque(), []
                 while idle and waiting:
                     task = waiting.popleft()
                     if deadline.leaves_out(task):
@@ -45,14 +45,16 @@ def run_local(
                         client = idle.pop(0)  # the first is warm: it made the forecast
                         running[pool.submit(client.run, task.point)] = task, client
                     elif not settled(task):
-                        held.append(task)
+                        elsewhere.append(task)
                 if running:
-                    ended, _ = wait(running, RETRY_S if held and idle else None, FIRST_COMPLETED)
+                    ended, _ = wait(
+                        running, RETRY_S if elsewhere and idle else None, FIRST_COMPLETED
+                    )
                 else:
                     ended = set()
-                    time.sleep(RETRY_S if held else 0)
+                    time.sleep(RETRY_S if elsewhere else 0)
                 if not waiting:
-                    waiting, held = deque(held), []
+                    waiting, elsewhere = deque(elsewhere), []
                 for future in ended:
                     task, client = running.pop(future)
                     idle.append(client)

@@ -35,7 +35,7 @@ def held(store: Path, run: str, tasks: Mapping[str, Task]) -> dict[str, Status]:
     if not store.exists():
         return {}
     with Store.open(store) as opened:
-        if not any(known.id == run for known in opened.runs()):
+        if not any(info.id == run for info in opened.runs()):
             return {}
         return by_task(tasks, opened.identities(run))
 
@@ -80,11 +80,11 @@ def find_lost_ids(batch: Batch) -> bool:
     name = f"--name={batch.file.name}"
     since = f"--starttime={batch.file.submitted_at}"
     form = ("--noheader", "--allocations", "--parsable2", "--format=JobID")
-    found = ask("sacct", name, since, *form).split()
-    found += ask("squeue", "--noheader", name, "--format=%A").split()
-    if not found:
+    ids = ask("sacct", name, since, *form).split()
+    ids += ask("squeue", "--noheader", name, "--format=%A").split()
+    if not ids:
         return False
-    array = found[0].partition("_")[0]
+    array = ids[0].partition("_")[0]
     # submitit makes no array of a single job.
     numbers = range(batch.file.num_jobs)
     batch.set_jobs([array] if len(numbers) == 1 else [f"{array}_{n}" for n in numbers])
@@ -161,8 +161,8 @@ class Coordinator:
         ended = [job for job in self.live if self._has_ended(job, states, first)]
         for job in ended:
             state = states.get(job.id or "", State())
-            found, missing, began = self._collect(job)
-            recorded += found
+            names, missing, began = self._collect(job)
+            recorded += names
             if missing and not first and self._may_try_again(job, state.word, missing, began):
                 how = Status.TIMEOUT if state.word == "TIMEOUT" else Status.KILLED
                 left.setdefault(how, []).append(missing)
@@ -190,7 +190,7 @@ class Coordinator:
 
         Returns the cells with a record, the points without, and whether it ever began a cell.
         """
-        found: dict[CellId, Status] = {}
+        ended: dict[CellId, Status] = {}
         under_way: list[CellId] = []
         for shard in job.shards:
             try:
@@ -199,15 +199,15 @@ class Coordinator:
             except RequestError as error:
                 self.notes.append(str(error))
                 continue
-            found |= statuses
+            ended |= statuses
             under_way += claimed
-        names = by_task(self.tasks, found)
+        names = by_task(self.tasks, ended)
         points = [point for point in job.content.points if cell_id(point) not in names]
         ours = {cell_id(point): self.tasks[cell_id(point)] for point in points}
         for identity in under_way:
             self.strikes.update(list(by_task(ours, {identity: Status.KILLED})))
         job.set_merged()
-        return list(names), points, bool(found or under_way)
+        return list(names), points, bool(ended or under_way)
 
     def _may_try_again(self, job: Job, state: str, missing: list[Point], began: bool) -> bool:
         """Whether another job may take what this one has left; a note says why not."""

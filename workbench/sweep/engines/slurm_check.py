@@ -112,7 +112,7 @@ class Request:
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
     """``account=vision`` as name and value; RequestError for anything else."""
-    found = {}
+    options = {}
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals or not re.fullmatch(r"[a-z][a-z-]*", name) or not value.isprintable():
@@ -120,20 +120,20 @@ def pairs(words: Sequence[str]) -> dict[str, str]:
         if name in _OURS:
             raise RequestError(f"sbatch {word!r}: say it with {_OURS[name]}")
         # sbatch takes the beginning of a name for the whole.
-        for known in sorted((*_OURS, *_ENGINE, *_MULTIPLIES)):
-            if known.startswith(name):
-                raise RequestError(f"sbatch {word!r}: {_why_not(known, name)}")
-        if name in found:
+        for reserved in sorted((*_OURS, *_ENGINE, *_MULTIPLIES)):
+            if reserved.startswith(name):
+                raise RequestError(f"sbatch {word!r}: {_why_not(reserved, name)}")
+        if name in options:
             raise RequestError(f"sbatch {word!r}: {name} is given twice")
-        found[name] = value
-    return found
+        options[name] = value
+    return options
 
 
-def _why_not(known: str, name: str) -> str:
-    means = "" if known == name else f"may mean {known}: "
-    if known in _OURS:
-        return f"{means}say it with {_OURS[known]}"
-    if known in _MULTIPLIES:
+def _why_not(option: str, name: str) -> str:
+    means = "" if option == name else f"may mean {option}: "
+    if option in _OURS:
+        return f"{means}say it with {_OURS[option]}"
+    if option in _MULTIPLIES:
         return f"{means}a job is one process on one node; --workers says how many jobs"
     return f"{means}the engine says it itself"
 
@@ -212,12 +212,12 @@ def mixture(request: Request, cluster: Cluster) -> str | None:
 
 def sbatch_options(request: Request, cluster: Cluster) -> dict[str, str | int]:
     """The request by the long names of sbatch's options."""
-    found: dict[str, str | int] = {"partition": cluster.partition, "time": request.minutes}
+    options: dict[str, str | int] = {"partition": cluster.partition, "time": request.minutes}
     if request.gpus:
-        found["gpus-per-node"] = gpus_per_node(request)
+        options["gpus-per-node"] = gpus_per_node(request)
     if request.cpus:
-        found["cpus-per-task"] = request.cpus
-    return {**found, **request.more}
+        options["cpus-per-task"] = request.cpus
+    return {**options, **request.more}
 
 
 def gpus_per_node(request: Request) -> str | int:

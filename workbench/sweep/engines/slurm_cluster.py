@@ -83,11 +83,11 @@ def last_line(text: str) -> str:
 
 def minutes(text: str) -> int:
     """A time limit as Slurm writes it, in minutes: ``90``, ``1:30:00``, ``2-00:00:00``."""
-    found = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?", text.strip())
-    if found is not None:
-        days, first, second, third = (int(part or 0) for part in found.groups())
+    match = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,6})(?::(\d{1,2}))?(?::(\d{1,2}))?", text.strip())
+    if match is not None:
+        days, first, second, third = (int(part or 0) for part in match.groups())
         # Without days, "90" is minutes and "5:30" minutes and seconds; with them hours come first.
-        hours_first = found[1] is not None or found[4] is not None
+        hours_first = match[1] is not None or match[4] is not None
         seconds = 3600 * first + 60 * second + third if hours_first else 60 * first + second
         total = -(-(86_400 * days + seconds) // 60)
         if total >= 1:
@@ -102,13 +102,13 @@ def partition(name: str | None) -> Cluster:
             "sinfo", "--noheader", "--Node", "--format", "%R|%P|%G|%n|%l|%T"
         ).splitlines()
     ]
-    known = sorted({row[0] for row in rows})
+    names = sorted({row[0] for row in rows})
     if name is None:
         name = next((row[0] for row in rows if row[1].endswith("*")), None)
         if name is None:
-            raise RequestError(f"partition: there is no default; name one of {', '.join(known)}")
-    if name not in known:
-        raise RequestError(f"partition {name!r} is unknown; known: {', '.join(known)}")
+            raise RequestError(f"partition: there is no default; name one of {', '.join(names)}")
+    if name not in names:
+        raise RequestError(f"partition {name!r} is unknown; known: {', '.join(names)}")
     mine = [row for row in rows if row[0] == name]
     limit = mine[0][4]
     return Cluster(
@@ -120,15 +120,15 @@ def partition(name: str | None) -> Cluster:
 
 
 def _most_jobs() -> int:
-    found = re.search(
+    match = re.search(
         r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE
     )
-    return int(found[1]) if found else Cluster._field_defaults["most_jobs"]
+    return int(match[1]) if match else Cluster._field_defaults["most_jobs"]
 
 
 def _gpus(gres: str) -> dict[str, int]:
     """``gpu:h100:4(S:0-1),gpu:a100:2`` by kind."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for kind, count in re.findall(r"(?:^|,)gpu:(?:([^:,(]+):)?(\d+)", gres):
-        found[kind] = found.get(kind, 0) + int(count)
-    return found
+        counts[kind] = counts.get(kind, 0) + int(count)
+    return counts

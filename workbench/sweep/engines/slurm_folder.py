@@ -205,8 +205,8 @@ class Run:
     @property
     def batches(self) -> list[Batch]:
         """In the order in which they were submitted."""
-        found = sorted(path.parent for path in self.folder.glob("*/batch.json"))
-        return [Batch(folder) for folder in found]
+        folders = sorted(path.parent for path in self.folder.glob("*/batch.json"))
+        return [Batch(folder) for folder in folders]
 
     def add(self, contents: list[JobFile], minutes: int) -> Batch:
         """Write down a batch before it is submitted."""

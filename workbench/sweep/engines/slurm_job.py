@@ -45,19 +45,19 @@ def is_same(task: Task, identity: CellId) -> bool:
     return task.device == "auto" or device != "cpu"
 
 
-def by_task(tasks: Mapping[str, Task], found: Mapping[CellId, Status]) -> dict[str, Status]:
+def by_task(tasks: Mapping[str, Task], statuses: Mapping[CellId, Status]) -> dict[str, Status]:
     """How the tasks ended, by their names, as far as ``found`` says.
 
     Of starts on several kinds of GPUs one counts that is done.
     """
     by_key: dict[tuple[str, str], list[CellId]] = {}
-    for identity in found:
+    for identity in statuses:
         by_key.setdefault(identity[:2], []).append(identity)
     ended: dict[str, Status] = {}
     for name, task in tasks.items():
         for identity in by_key.get(task.identity[:2], ()):
             if is_same(task, identity) and not (name in ended and ended[name].done):
-                ended[name] = found[identity]
+                ended[name] = statuses[identity]
     return ended
 
 
@@ -102,8 +102,8 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
     done, strikes = set[str](), Counter(content.strikes)
     for shard in job.shards:
         # An earlier start may have been on another node, with a GPU of another name.
-        held, under_way = look_into(shard, run.file.run)
-        done |= by_task(words, held).keys()
+        recorded, under_way = look_into(shard, run.file.run)
+        done |= by_task(words, recorded).keys()
         for identity in under_way:
             strikes.update(list(by_task(words, {identity: Status.KILLED})))
     here = [
@@ -152,7 +152,7 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
 def look_into(shard: Path, run: str) -> tuple[dict[CellId, Status], list[CellId]]:
     """What the shard of a start that has ended holds, and what was under way at its end."""
     with Store.open(shard) as store:
-        if not any(known.id == run for known in store.runs()):
+        if not any(info.id == run for info in store.runs()):
             return {}, []
         return store.identities(run), store.claimed(run)
 

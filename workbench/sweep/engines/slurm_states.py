@@ -57,7 +57,7 @@ class States:
             is_silent = False
         except Failure:  # the accounting may answer all the same
             queued, is_silent = {}, True
-        found = {job: queued[job] for job in batches if job in queued}
+        states = {job: queued[job] for job in batches if job in queued}
         forgotten = batches.keys() - queued.keys()
         self._watcher.clear()
         for job in forgotten:
@@ -65,15 +65,15 @@ class States:
         if forgotten:
             self._watcher.update()
         for job in forgotten:
-            found[job] = self._accounted(job)
+            states[job] = self._accounted(job)
             if (
-                found[job] == State()
+                states[job] == State()
                 and not is_silent
                 and self._was_known(job, batches[job], queued)
             ):
-                found[job] = State("CANCELLED")
-        self._seen |= {job for job, state in found.items() if state != State()}
-        return found
+                states[job] = State("CANCELLED")
+        self._seen |= {job for job, state in states.items() if state != State()}
+        return states
 
     def _was_known(self, job: str, batch: BatchFile, queued: dict[str, State]) -> bool:
         """Whether Slurm has had a job that it knows nothing of any more, as others of its array.
@@ -81,8 +81,8 @@ class States:
         The accounting never hears of a task that was cancelled before it began.
         """
         siblings = batch.jobs or ()
-        known = (each in queued or self._accounted(each) != State() for each in siblings)
-        return job in self._seen or any(known)
+        accounted = (each in queued or self._accounted(each) != State() for each in siblings)
+        return job in self._seen or any(accounted)
 
     def _accounted(self, job: str) -> State:
         info = self._watcher.get_info(job, mode="cache")
@@ -93,6 +93,6 @@ class States:
 def _queue(names: set[str]) -> dict[str, State]:
     """What Slurm itself still knows: what has not ended, and for some minutes what has."""
     form = ("--noheader", "--array", "--states=all", "--format=%i|%T|%N")
-    shown = ask("squeue", *form, f"--name={','.join(sorted(names))}")
-    rows = (line.strip().split("|") for line in shown.splitlines())
+    listing = ask("squeue", *form, f"--name={','.join(sorted(names))}")
+    rows = (line.strip().split("|") for line in listing.splitlines())
     return {job: State(word, nodes) for job, word, nodes in rows}
