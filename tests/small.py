@@ -65,6 +65,16 @@ OWN["glm4v"] = {
         "mrope_section": [1, 1, 1],
     },
 }
+OWN["gemma4"] = {
+    "head_dim": 8,
+    "global_head_dim": 16,
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "sliding_window": 16,
+    "final_logit_softcapping": 3.0,
+    "use_bidirectional_attention": "vision",
+}
 OWN["qwen3_vl_moe"] = {
     **OWN["qwen3_vl"],
     "num_experts": 8,
@@ -162,6 +172,24 @@ TOWERS["glm4v"] = {
     },
     "image_token_id": 96,
     "video_token_id": 95,
+}
+TOWERS["gemma4"] = {
+    "model_type": "gemma4",
+    "vision_config": {
+        "model_type": "gemma4_vision",
+        "hidden_size": 48,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "head_dim": 16,
+        "position_embedding_size": 900,
+        "standardize": True,
+    },
+    "image_token_id": 96,
+    "video_token_id": 95,
+    "audio_token_id": 94,
+    "audio_config": None,
 }
 TOWERS["qwen3_vl_moe"] = {
     **TOWERS["qwen3_vl"],
@@ -278,7 +306,11 @@ SPLIT = {
         "max_image_size": {"longest_edge": 56},
     }
 }
-FILES = {"idefics3": SPLIT, "smolvlm": SPLIT}
+FILES = {
+    "idefics3": SPLIT,
+    "smolvlm": SPLIT,
+    "gemma4": {"preprocessor_config.json": {"max_soft_tokens": 70}},
+}
 """What stands beside their config.json."""
 
 
@@ -297,6 +329,12 @@ def small_lvlm(family: str, folder: Path, **fields: object) -> str:
     whole = AutoConfig.for_model(**TOWERS[family], text_config=text.to_dict())
     path = folder / f"{family}-lvlm"
     whole.save_pretrained(path)
+    return _with_files(family, path)
+
+
+def _with_files(kind: str, path: Path) -> str:
+    for file, written in FILES.get(kind, {}).items():
+        (path / file).write_text(json.dumps(written))
     return str(path)
 
 
@@ -307,6 +345,4 @@ def small_wrapper(kind: str, folder: Path, **fields: object) -> str:
     whole = AutoConfig.for_model(**{"model_type": kind, **around}, text_config=text.to_dict())
     path = folder / kind
     whole.save_pretrained(path)
-    for file, written in FILES.get(kind, {}).items():
-        (path / file).write_text(json.dumps(written))
-    return str(path)
+    return _with_files(kind, path)

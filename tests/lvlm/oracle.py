@@ -181,9 +181,11 @@ def widen_norms(module: nn.Module) -> None:
 
 def _rms_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
     eps = getattr(norm, "eps", None) or norm.variance_epsilon
-    shift = 1.0 if type(norm).__name__.startswith("Gemma") else 0.0
+    shift = 1.0 if type(norm).__name__ in ("Gemma2RMSNorm", "Gemma3RMSNorm") else 0.0
+    weight = getattr(norm, "weight", None)  # Gemma 4 norms values without any.
 
     def forward(x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * (shift + norm.weight)
+        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+        return normed if weight is None else normed * (shift + weight)
 
     return forward

@@ -196,7 +196,10 @@ def test_the_ranking_is_the_last_row_of_the_attention_map(family, layer, tmp_pat
     block, (parts, _, _) = workload.module.layers[layer], workload.layers[layer]
     x = torch.randn(2, 42, 32, dtype=torch.float64)
     _, weights = parts.attention(
-        parts.input_norm(x), position_embeddings=block.tables, attention_mask=block.mask
+        parts.input_norm(x),
+        position_embeddings=block.tables,
+        attention_mask=block.mask,
+        **parts.alone,
     )
     torch.testing.assert_close(
         block.last_row(x, None), weights[:, :, -1].mean(1), atol=1e-6, rtol=0

@@ -6,6 +6,7 @@ A predicted and a measured cell are built by the same code; they differ in how t
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -489,11 +490,12 @@ def make_layer(model: Resolved, place: Place, context: Context) -> nn.Module:
     A checkpoint has no layer of the system's own: those stay random, and a flag says so.
     """
     layer = context.create(lambda: model.family.layer(model.config, place.index))
+    model.family.settle(layer, context.device, context.dtype)
     checkpoint = context.checkpoint()
     if checkpoint is None or place.inserted:
         randomise(layer)
         if context.cell.experts_skew:
-            _send_alike(layer)
+            _send_alike(model.family.router(layer))
         if checkpoint is not None:
             context.flag("weights: random in the layers that the attention system inserts")
     else:
@@ -501,12 +503,11 @@ def make_layer(model: Resolved, place: Place, context: Context) -> nn.Module:
     return layer.train(context.cell.pass_ == "train")
 
 
-def _send_alike(layer: nn.Module) -> None:
+def _send_alike(router: Any) -> None:
     """Have a layer's router prefer the same experts whatever it reads: all scores are equal."""
-    gate = getattr(getattr(layer, "mlp", None), "gate", None)
-    if gate is not None and hasattr(gate, "top_k"):
+    if router is not None:
         with torch.no_grad():
-            gate.weight.zero_()
+            router.weight.zero_()
 
 
 def random_tensor(shape: tuple[int, ...], context: Context, grad: bool = False) -> Tensor:

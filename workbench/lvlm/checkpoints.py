@@ -56,9 +56,12 @@ class Checkpoint:
             parameter.copy_(found)
 
     def fill(self, prefix: str, module: nn.Module) -> None:
-        """Copy every parameter of a module, whose names there begin with ``prefix``."""
-        for name, parameter in module.named_parameters():
-            self.copy(f"{prefix}{name}", parameter)
+        """Copy every parameter of a module, and every buffer that a checkpoint has.
+
+        Their names there begin with ``prefix``.
+        """
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            self.copy(f"{prefix}{name}", tensor)
 
     def holds(self, prefix: str) -> bool:
         """Whether any name begins so."""

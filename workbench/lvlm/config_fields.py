@@ -62,6 +62,11 @@ WHOLE = {
     "num_experts_per_tok": 2**14,
     "moe_intermediate_size": 2**22,
     "decoder_sparse_step": 2**10,
+    "global_head_dim": 2**14,
+    "num_global_key_value_heads": 2**14,
+    "top_k_experts": 2**14,
+    "pooling_kernel_size": 2**6,
+    "position_embedding_size": 2**20,
 }
 """Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
 POSITIVE = (
@@ -148,11 +153,11 @@ def check_dividing(name: str, config: Any) -> None:
     head_dim = head_dim or config.hidden_size // heads
     if head_dim % 2:
         raise RequestError(f"{shown} head_dim {head_dim}: rotary embeddings need an even one")
-    active, experts = (
-        getattr(config, name, None) for name in ("num_experts_per_tok", "num_experts")
-    )
-    if active and experts and active > experts:
-        raise RequestError(f"{shown} num_experts_per_tok {active}: at most num_experts {experts}")
+    experts = getattr(config, "num_experts", None)
+    for field in ("num_experts_per_tok", "top_k_experts"):
+        active = getattr(config, field, None)
+        if active and experts and active > experts:
+            raise RequestError(f"{shown} {field} {active}: at most num_experts {experts}")
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         return

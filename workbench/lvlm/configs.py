@@ -64,6 +64,11 @@ def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, P
     if not isinstance(config, PreTrainedConfig):
         raise RequestError(f"model {name!r}: its text model's section is {config!r:.40}")
     check_served(name, config.model_type)
+    if hasattr(config, "allow_global_per_layer_attribute_access"):
+        # What differs by layer is read of the layers themselves.
+        with silent():
+            config.allow_global_per_layer_attribute_access = True
+            _ = [getattr(config, field, None) for field in SIZES]  # It warns of each once.
     return whole, config
 
 

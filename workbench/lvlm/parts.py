@@ -3,22 +3,16 @@
 Shapes: B batch, S tokens, D hidden size, H query heads, G key/value heads, K head size.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-class Experts(NamedTuple):
-    """An MLP of several, of which a router chooses some for each token."""
-
-    active: int
-    """Those that a token meets."""
-    total: int
-
+from workbench.lvlm.chunked import Tiled
+from workbench.lvlm.experts import Experts
 
 Rope = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -50,6 +44,17 @@ class LayerParts:
     """The attention system's word for what it does in this layer."""
     experts: Experts | None = None
     """None where the MLP is one."""
+    v_norm: nn.Module | None = None
+    out_scale: Tensor | None = None
+    """What the whole layer's output is multiplied by, [1]; None where it is left as it is."""
+
+    alone: Mapping[str, Any] = field(default_factory=dict)
+    """What its attention is given, beside what the layer is, where it is called by itself."""
+
+    @property
+    def kv_projections(self) -> int:
+        """Projections that make keys and values: one where the values are the keys' own."""
+        return 1 if self.attention.v_proj is None else 2
 
     @property
     def mlp_elements(self) -> int:
@@ -76,7 +81,16 @@ class LayerParts:
 
     def value(self, x_bsd: Tensor) -> Tensor:
         """Values [B, G, S, K]."""
-        return self._heads(self.attention.v_proj(x_bsd), self.num_kv_heads, None)
+        project = self.attention.v_proj or self.attention.k_proj
+        return self._heads(project(x_bsd), self.num_kv_heads, self.v_norm)
+
+    def key_value(self, x_bsd: Tensor) -> tuple[Tensor, Tensor]:
+        """Un-rotated keys and values [B, G, S, K], of one projection where they share it."""
+        if self.kv_projections == 2:
+            return self.key(x_bsd), self.value(x_bsd)
+        x_bsx = self.attention.k_proj(x_bsd)
+        key = self._heads(x_bsx, self.num_kv_heads, self.k_norm)
+        return key, self._heads(x_bsx, self.num_kv_heads, self.v_norm)
 
     def output(self, a_bhsk: Tensor) -> Tensor:
         """W_o over concatenated heads: [B, H, S, K] -> [B, S, D]."""
@@ -101,16 +115,37 @@ class LayerParts:
         if self.post_attention_norm is not None:
             attention_out = self.post_attention_norm(attention_out)
         hidden = residual + attention_out
-        mlp_out = self.mlp(self.mlp_norm(hidden))
-        if self.post_mlp_norm is not None:
-            mlp_out = self.post_mlp_norm(mlp_out)
-        return hidden + mlp_out
+        return self.scaled(hidden + self.feed(self.mlp, hidden))
+
+    def feed(self, mlp: nn.Module, hidden: Tensor) -> Tensor:
+        """The MLP of normed rows, itself or in tiles, and the norm after it: [B, S, D] each."""
+        mlp_out: Tensor = mlp(self.mlp_norm(hidden))
+        return mlp_out if self.post_mlp_norm is None else self.post_mlp_norm(mlp_out)
+
+    def scaled(self, out: Tensor) -> Tensor:
+        """The layer's output as it leaves it."""
+        return out if self.out_scale is None else out * self.out_scale
+
+    def tile(self, tile: int) -> None:
+        """Have the layer's own MLP run in tiles of so many tokens."""
+        if isinstance(self.mlp, OwnTiles):
+            self.mlp.tile(tile)
+        else:
+            self.layer.mlp = Tiled(self.mlp, tile)
 
     def _heads(self, x_bsx: Tensor, heads: int, norm: nn.Module | None) -> Tensor:
         x_bshk = x_bsx.unflatten(-1, (heads, self.head_dim))
         if norm is not None:
             x_bshk = norm(x_bshk)
         return x_bshk.transpose(1, 2)
+
+
+class OwnTiles(nn.Module):
+    """An MLP that the real layer runs as several modules, which are put in tiles one by one."""
+
+    def tile(self, tile: int) -> None:
+        """Have these modules run in tiles of so many tokens."""
+        raise NotImplementedError
 
 
 def rotate_half(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ REFUSED = {
     "has; the system gated_xattn costs such layers on llama",
     "llama4": "attention in chunks, and experts",
     "gemma3n": "embeddings for every layer, and layers that share keys and values",
-    "gemma4": "layers of its own: by size with experts, embeddings for every layer, or keys and "
-    "values that layers share",
     "paligemma": "images and prompt attend to each other in both directions, and every mask here "
     "is causal",
     "ministral3": "queries are scaled by their position, which only the plain layer could express",

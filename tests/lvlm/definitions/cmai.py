@@ -5,7 +5,7 @@ import torch
 from tests.lvlm import oracle
 
 SETTINGS = "inhibit=0.4"
-REFUSED = ("gemma2", "gemma3", "gemma2_text", "gemma3_text")
+REFUSED = ("gemma2", "gemma3", "gemma4", "gemma2_text", "gemma3_text", "gemma4_text")
 """Their local layers' windows bite."""
 
 

@@ -32,7 +32,8 @@ def outputs(workload):
 
     q = normed("query", _split(attention.q_proj(parts.input_norm(text)), parts.num_heads))
     key = normed("key", _split(attention.k_proj(visual), parts.num_kv_heads))
-    value = _split(attention.v_proj(visual), parts.num_kv_heads)
+    value = _split((attention.v_proj or attention.k_proj)(visual), parts.num_kv_heads)
+    value = value if parts.v_norm is None else parts.v_norm(value)
     rows = _rows(parts, layout, (q, repeated(parts, key), repeated(parts, value)), None, None)
     out = attention.o_proj(rows.transpose(1, 2).flatten(2))
     if parts.post_attention_norm is not None:

@@ -7,7 +7,7 @@ from workbench.lvlm.layout import causal_pairs
 
 EVERY, BLOCK = 2, 5
 SETTINGS = f"block={BLOCK},every={EVERY}"
-REFUSED = ("gemma2", "gemma3", "qwen3", "qwen3_vl")
+REFUSED = ("gemma2", "gemma3", "gemma4", "qwen3", "qwen3_vl")
 """Soft-capping, normed queries and keys, sliding windows."""
 
 

@@ -102,6 +102,7 @@ IMAGE = {
     "mistral": 16,
     "llama": 16,
     "gemma3": 4,
+    "gemma4": 64,
     "qwen2_5_vl": 4,
     "qwen2_vl": 4,
     "glm4v": 8,

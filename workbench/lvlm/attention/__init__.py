@@ -308,4 +308,5 @@ def token_flops(parts: "LayerParts", q: bool = True, kv: bool = True, rest: bool
         parts.num_heads * parts.head_dim,
         parts.num_kv_heads * parts.head_dim,
     )
-    return 2 * (d * wide * q + 2 * d * narrow * kv + (wide * d + parts.mlp_elements) * rest)
+    pair = parts.kv_projections * d * narrow
+    return 2 * (d * wide * q + pair * kv + (wide * d + parts.mlp_elements) * rest)

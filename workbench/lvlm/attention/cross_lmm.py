@@ -28,6 +28,7 @@ from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part
+from workbench.lvlm.parts import OwnTiles
 from workbench.lvlm.place import Place
 from workbench.lvlm.reduce import REDUCERS, Reducer, entering_layout
 from workbench.lvlm.weights import randomise
@@ -76,7 +77,8 @@ class CrossLayer(nn.Module):
     def __init__(self, inner: Any, parts: "LayerParts", context: Context, place: Place) -> None:
         super().__init__()
         self.inner, self.parts, self.kernel = inner, parts, context.kernel
-        self.mlp = inner.layer.mlp  # In tiles under ``tiled``.
+        # In tiles under ``tiled``.
+        self.mlp = parts.mlp if isinstance(parts.mlp, OwnTiles) else inner.layer.mlp
         self.layout, originals = place.layout, place.originals
         self.num_visual = originals.num_visual
         self.modules_of = nn.ModuleDict()
@@ -101,14 +103,12 @@ class CrossLayer(nn.Module):
         hidden = sequence + self._attended(parts.input_norm(sequence))
         if self.num_visual:
             hidden = hidden + self._read(kept, parts.mlp_norm(hidden))
-        out = self.mlp(parts.mlp_norm(hidden))
-        if parts.post_mlp_norm is not None:
-            out = parts.post_mlp_norm(out)
-        return (*kept, hidden + out)
+        return (*kept, parts.scaled(hidden + parts.feed(self.mlp, hidden)))
 
     def _attended(self, x: Tensor) -> Tensor:
         """The layer's own attention over normed rows, as transformers computes it."""
-        out = self.parts.attention(hidden_states=x, **self.inner.arguments())[0]
+        given = {**self.inner.arguments(), **self.parts.alone}
+        out = self.parts.attention(hidden_states=x, **given)[0]
         norm = self.parts.post_attention_norm
         return out if norm is None else norm(out)
 
@@ -247,7 +247,7 @@ class CrossLMM(SAttn):
             return found
         queries = place.layout.length * token_flops(parts, kv=False, rest=False)
         streams = (place.layout.num_visual > 0) + (place.layout.num_text > 0)
-        keys = visual * streams * token_flops(parts, q=False, rest=False)
+        keys = visual * streams * 4 * parts.hidden_size * parts.num_kv_heads * parts.head_dim
         return found + cell.batch * (queries + keys)
 
     def extra_parameters(self, parts: "LayerParts", place: Place) -> int:

@@ -85,7 +85,7 @@ class DAttnCascade(Decomposed):
             for heads in (parts.num_kv_heads, parts.num_heads)
         )
         # The visual stream still needs its own v for the diagonal, but no k of its own.
-        visual = narrow * place.layout.num_visual
+        visual = (3 - parts.kv_projections) * narrow * place.layout.num_visual
         text = 2 * wide * place.layout.num_text if text_prefixes(place.layout) else 0
         return super().linear_flops(parts, place, cell) + cell.batch * (visual + text)
 

@@ -48,10 +48,10 @@ class FullLayer(DecomposedLayer):
         ):
             if x.shape[1]:
                 normed, own = self.parts.input_norm(x), OWN[name]
-                q, k = self.parts.query(normed), self.parts.key(normed)
+                q, (k, v) = self.parts.query(normed), self.parts.key_value(normed)
                 with part(own):
                     q, k = self.parts.rope(q, cos, sin), self.parts.rope(k, cos, sin)
-                streams[name] = Branch(q, k, self.parts.value(normed), own)
+                streams[name] = Branch(q, k, v, own)
         if "visual" in streams:
             visual = self._rows("visual", "text", visual, streams)
         if "text" in streams:

@@ -142,7 +142,7 @@ class DecomposedLayer(nn.Module):
     def _tokens(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Token-wise: [B, n, D] -> output [B, n, D], key and value [B, n, G, K]."""
         parts, x = self.parts, self.parts.input_norm(visual)
-        key, value = parts.key(x).transpose(1, 2), parts.value(x).transpose(1, 2)
+        key, value = (y.transpose(1, 2) for y in parts.key_value(x))
         if not self.only_keys:
             visual = parts.finish(visual, self.diagonal(value))
         return visual, key, value
@@ -156,7 +156,7 @@ class DecomposedLayer(nn.Module):
         """Text rows: [B, T, D] -> [B, T, D]; key and value are None where there is no image."""
         parts, x = self.parts, self.parts.input_norm(text)
         q, (cos, sin) = parts.query(x), self.text_tables
-        own_key, own_value = parts.key(x), parts.value(x)
+        own_key, own_value = parts.key_value(x)
         with part("T2T"):
             q_rope, own_key = parts.rope(q, cos, sin), parts.rope(own_key, cos, sin)
             if self.decode:

@@ -77,7 +77,8 @@ class CrossLayer(nn.Module):
 
     def _keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, G, V, K] of the embeddings as they are."""
-        return self._normed("key", self.parts.key(visual)), self.parts.value(visual)
+        key, value = self.parts.key_value(visual)
+        return self._normed("key", key), value
 
     def _normed(self, name: str, x_bhsk: Tensor) -> Tensor:
         if name not in self.norms:
@@ -95,10 +96,7 @@ class CrossLayer(nn.Module):
         if parts.post_attention_norm is not None:
             out = parts.post_attention_norm(out)
         text = self._join(text, out, self.attention_gate)
-        out = parts.mlp(parts.mlp_norm(text))
-        if parts.post_mlp_norm is not None:
-            out = parts.post_mlp_norm(out)
-        return self._join(text, out, self.mlp_gate)
+        return self._join(text, parts.feed(parts.mlp, text), self.mlp_gate)
 
     def _join(self, text: Tensor, out: Tensor, gate: Tensor) -> Tensor:
         """The gated residual, of rows that see an image."""

@@ -40,7 +40,7 @@ class GroupedLayer(DecomposedLayer):
         """The visual output, and rotated keys and values [B, G, V, K] that text attends to."""
         assert self.tables is not None, "visual rows are rotated"
         parts, x = self.parts, self.parts.input_norm(visual)
-        key, value = parts.key(x), parts.value(x)
+        key, value = parts.key_value(x)
         with part("V2V"):
             key = parts.rope(key, *self.tables)
         if not self.only_keys:

@@ -61,7 +61,7 @@ class MoHLayer(nn.Module):
         parts, x = self.parts, self.parts.input_norm(sequence)
         raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = (raw if parts.q_norm is None else parts.q_norm(raw)).transpose(1, 2)
-        key, value = parts.key(x), parts.value(x)
+        key, value = parts.key_value(x)
         with part("attention"):
             query, key = (parts.rope(y, *self.tables) for y in (query, key))
             found = []
@@ -182,10 +182,11 @@ class MoHDecode(nn.Module):
         parts, x = self.parts, self.parts.input_norm(token)
         raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = (raw if parts.q_norm is None else parts.q_norm(raw)).transpose(1, 2)
+        own_key, own_value = parts.key_value(x)
         with part("attention"):
-            query, key = (parts.rope(y, *self.tables) for y in (query, parts.key(x)))
+            query, key = (parts.rope(y, *self.tables) for y in (query, own_key))
             key = torch.cat((self.keys, key), 2)
-            value = torch.cat((self.values, parts.value(x)), 2)
+            value = torch.cat((self.values, own_value), 2)
             shared = self.shared
             found = []
             if shared:

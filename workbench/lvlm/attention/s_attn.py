@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
-from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.narrow_cache import Narrow
@@ -39,7 +38,7 @@ class SAttnLayer(nn.Module):
         if context.cell.sharing > 1:
             self.places = context.keep(context.layout.sequence.to(context.device)[None])
         if context.cell.tiled:
-            self.layer.mlp = Tiled(parts.mlp, TILE)
+            parts.tile(TILE)
 
     def forward(self, sequence: Tensor) -> tuple[Tensor, ...]:
         """[B, S, D] -> [B, S, D]."""

@@ -44,15 +44,16 @@ class SaisaLayer(KeptLayer):
 
     def key_modules(self) -> tuple[nn.Module, ...]:
         attention = self.parts.attention
-        norms = () if self.parts.k_norm is None else (self.parts.k_norm,)
-        own = (self.parts.input_norm, attention.k_proj, attention.v_proj)
-        return (self.projector, *own, *norms)
+        own = (attention.k_proj, attention.v_proj, self.parts.k_norm, self.parts.v_norm)
+        there = (module for module in own if module is not None)
+        return (self.projector, self.parts.input_norm, *there)
 
     def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         with part("projections"):
             projected = self.projector(visual)
         x = self.parts.input_norm(projected)
-        return self.parts.key(x).transpose(1, 2), self.parts.value(x).transpose(1, 2)
+        key, value = self.parts.key_value(x)
+        return key.transpose(1, 2), value.transpose(1, 2)
 
 
 class Saisa(Kept):

@@ -48,7 +48,7 @@ class StreamingDecode(nn.Module):
     def forward(self, token: Tensor) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
-        query, key, value = parts.query(x), parts.key(x), parts.value(x)
+        query, (key, value) = parts.query(x), parts.key_value(x)
         with part("attention"):
             cos, sin = self.tables
             query = parts.rope(query, cos[..., -1:, :], sin[..., -1:, :])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from workbench.vocabulary.errors import Unsupported
 from workbench.vocabulary.registry import Registry
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ class Kernel:
     under_dispatch = True
     """Whether it runs under a dispatch mode, by which a measurement sees its operators."""
 
+    widest: int | None = None
+    """The widest head that it takes on CUDA."""
+
     temporaries_from = ""
     """What ``temporaries`` counts, and whose source says so, for the record of a prediction."""
 
@@ -142,6 +146,11 @@ class Kernel:
 
         ``window_bites`` says whether the layer's window hides a pair that causality shows.
         """
+        if self.widest is not None and parts.head_dim > self.widest:
+            raise Unsupported(
+                f"kernel {self.name!r} takes heads of up to {self.widest} on CUDA, and those of "
+                f"{parts.attention.config.model_type} are {parts.head_dim} wide; use eager"
+            )
 
     def require(self, parts: "LayerParts", decomposed: bool, like: "Tensor", train: bool) -> None:
         """Raise Unsupported where the device of ``like`` refuses its dtype or the layer's heads.

@@ -64,6 +64,7 @@ class CudnnCuda:
 
 class Cudnn(Chosen):
     name = "cudnn"
+    widest = 256
     choice = SDPBackend.CUDNN_ATTENTION
     temporaries_from = "backward: row sums, float32 dQ, dK and dV by head (cudnn-frontend)"
 

@@ -13,6 +13,7 @@ class Flash(Chosen):
     name = "flash"
     choice = SDPBackend.FLASH_ATTENTION
     on_cpu = True
+    widest = 256
     temporaries_from = FLASH_TEMPORARIES
 
     def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:

@@ -70,7 +70,10 @@ class FlashAttentionPackage(Kernel):
     def mask(self, tokens: int, window: int | None, like: Tensor, band: Band | None = None) -> Any:
         return None
 
+    widest = 256
+
     def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:
+        super().refuse(parts, decomposed, window_bites)
         if decomposed:
             raise Unsupported(
                 f"kernel {self.name!r} serves s_attn only: its package returns no log-sum-exp "

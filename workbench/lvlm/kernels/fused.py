@@ -171,6 +171,8 @@ Across = Callable[[Branch, Branch | None, Sequence[Prefix], Scores], Tensor]
 class Fused(Kernel):
     """A kernel whose branches run on a fused backend."""
 
+    widest_whole = True
+    """Whether ``widest`` is also that of the real layer, or of branches alone."""
     across: Across | None = None
     """What serves branches over the other stream instead, where ranks share that (ring)."""
 
@@ -179,6 +181,8 @@ class Fused(Kernel):
         raise NotImplementedError
 
     def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:
+        if decomposed or self.widest_whole:
+            super().refuse(parts, decomposed, window_bites)
         family = parts.attention.config.model_type
         if parts.softcap is not None:
             raise Unsupported(

@@ -118,6 +118,8 @@ class Sdpa(Fused):
     hf = "sdpa"
     temporaries_from = FLASH_TEMPORARIES
     takes_rows = True
+    widest = 256
+    widest_whole = False  # torch chooses another back end for the real layer.
 
     def masked(self, branch: Branch, seen: Tensor, scores: Scores) -> Tensor:
         gqa = branch.q.shape[1] != branch.k.shape[1]

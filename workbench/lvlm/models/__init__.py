@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.inputs.model_files import is_file_model
 from workbench.lvlm.configs import check_built, load, load_stated, one_line, silent
+from workbench.lvlm.experts import Experts
 from workbench.lvlm.rope import check_rope, hold_rope
 from workbench.lvlm.training import MISTRAL, Hyper
 from workbench.vocabulary.errors import RequestError, unknown_name
@@ -89,6 +90,26 @@ class Family:
     def layer(self, config: "PreTrainedConfig", index: int) -> "nn.Module":
         """The real decoder layer of that index, uninitialised where the context is ``meta``."""
         return self.part(f"{self.prefix}DecoderLayer")(config, index)
+
+    def check(self, name: str, config: "PreTrainedConfig") -> None:
+        """Raise RequestError for a size of the family that no part of this package expresses."""
+
+    def notes(self, config: "PreTrainedConfig") -> list[str]:
+        """What a reader of every number of such a model should know, as a record's flags."""
+        return []
+
+    def settle(self, layer: "nn.Module", device: "torch.device", dtype: "torch.dtype") -> None:
+        """Give a layer that was made without memory the values of its buffers."""
+
+    def experts(self, config: "PreTrainedConfig") -> "Experts | None":
+        """How many experts a layer with experts has; None where the family has none."""
+        count = getattr(config, "num_experts", None)
+        return Experts(config.num_experts_per_tok, count) if count else None
+
+    def router(self, layer: Any) -> "nn.Module | None":
+        """What scores the experts of a layer for each token; None where it has none."""
+        gate = getattr(getattr(layer, "mlp", None), "gate", None)
+        return gate if hasattr(gate, "top_k") else None
 
     def norm(self, config: "PreTrainedConfig") -> "nn.Module":
         """The final norm of the decoder."""
@@ -175,6 +196,7 @@ def resolve(name: str) -> Resolved:
             return Resolved(name, family, family.config(model.fields), tower=model.tower)
         whole, config = load_stated(name, stated)
         flags = check_built(name, stated, whole, config)
+        family.check(name, config)
         return Resolved(name, family, config, whole, stated, flags=tuple(flags))
     if not is_file_model(name):
         raise unknown_name("model", name, MODELS)
@@ -191,6 +213,7 @@ def _from_files(name: str) -> Resolved:
             f"known: {known}"
         )
     flags = check_built(name, stated, whole, config)
+    family.check(name, config)
     found = Resolved(name, family, config, whole, stated, flags=tuple(flags))
     _try(found)
     return found

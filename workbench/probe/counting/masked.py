@@ -34,8 +34,8 @@ def masked_flops(
 
     Only where the kernel skips them if ``skipped``.
 
-    Every pair of a kind of layer costs the same in forward, backward and recomputation, so the
-    masked share of its attention FLOPs is the masked share of its pairs.
+    Backward and recomputation of a pair cost as many forwards as those of any other of a kind of
+    place, so the masked share of its attention FLOPs is that of its pairs, each by its forward.
     """
     if workload.cell.pass_ == "decode":
         return {}  # A cache holds only what its token sees.
@@ -49,9 +49,11 @@ def masked_flops(
         share = system.skipped_share(kernel, place, parts.window) if skipped else 1
         computed = dense.setdefault(kind, Counter())
         hidden = masked.setdefault(kind, {})
+        # Heads may differ by layer, and with them what a pair costs.
+        weight = count * system.per_pair(parts, place)
         for branch, pairs in branches.items():
-            computed[branch] += count * pairs.dense
-            more = count * (pairs.dense - pairs.allowed) * Fraction(share)
+            computed[branch] += weight * pairs.dense
+            more = weight * (pairs.dense - pairs.allowed) * Fraction(share)
             hidden[branch] = hidden.get(branch, Fraction(0)) + more
     found: Counter[int] = Counter()
     for kind, pieces in causal_attention(operators).items():

@@ -148,7 +148,7 @@ ROWS = (
         "its tensors alone",
         "TensorIterator.cpp; cuda/Loops.cuh",
     ),
-    Row(names("amax"), SAME, "ReduceOps.cpp; cuda/Reduce.cuh"),
+    Row(names("amax all"), SAME, "ReduceOps.cpp; cuda/Reduce.cuh"),
     Row(names("cat stack"), SAME, "cuda/Shape.cu, cat_out_cuda", True),
     Row(
         names("constant_pad_nd"),
@@ -163,9 +163,9 @@ ROWS = (
     Row(names("logaddexp"), POINTWISE, "cuda/LogAddExpKernel.cu", True),
     Row(
         names(
-            "add add_ sub sub_ mul div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
+            "add add_ sub sub_ mul mul_ div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
             "tanh_backward ge gt lt eq clamp clamp_min sin cos "
-            "bitwise_and bitwise_or where masked_fill abs clamp_ round_"
+            "bitwise_and bitwise_or logical_not where masked_fill abs clamp_ round_"
         ),
         POINTWISE,
         "TensorIterator.cpp; cuda/Loops.cuh",

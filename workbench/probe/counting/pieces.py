@@ -13,6 +13,7 @@ from torch import nn
 
 from workbench.lvlm.build import Workload
 from workbench.lvlm.marks import Marker, marked_by
+from workbench.lvlm.parts import OwnTiles
 from workbench.lvlm.scopes.decoder import Decoder
 
 OTHER = "other"
@@ -66,13 +67,17 @@ def _modules(workload: Workload) -> dict[nn.Module, str]:
             parts.post_mlp_norm,
             parts.q_norm,
             parts.k_norm,
+            parts.v_norm,
         ):
             if norm is not None:
                 names[norm] = "norms"
         names[parts.mlp] = "MLP"
+        if isinstance(parts.mlp, OwnTiles):  # The real layer runs its modules one by one.
+            names |= dict.fromkeys(parts.mlp.children(), "MLP")
         # Its forward runs under S-Attn alone: one softmax over every pair.
         names[parts.attention] = "attention"
-        names |= {parts.attention.get_submodule(name): "projections" for name in PROJECTIONS}
+        projections = (getattr(parts.attention, name) for name in PROJECTIONS)
+        names |= {module: "projections" for module in projections if module is not None}
     for module in workload.module.modules():
         if isinstance(module, Decoder):
             names[module.norm] = "norms"

@@ -60,14 +60,15 @@ def model_flags(cell: Cell) -> list[str]:
     added = []
     if model.family.deepstack and cell.scope == "decoder" and cell.pass_ != "decode":
         added = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
+    added += model.family.notes(model.config)
     added += expert_flags(model, cell)
     return [*model.flags, *towers, *added, *quantization_flags(model, cell)]
 
 
 def expert_flags(model: Resolved, cell: Cell) -> list[str]:
     """What is counted of a model with experts, whose routing only data decides."""
-    count = getattr(model.config, "num_experts", None)
-    if not count:
+    experts = model.family.experts(model.config)
+    if experts is None:
         return []
     sent = "tokens were spread over all evenly"
     if cell.experts_skew:
@@ -80,7 +81,7 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
             f"{name}: experts are no linear layers, and are left as they are"
             for name in left_alone
         ),
-        f"experts: FLOPs are of the {model.config.num_experts_per_tok} of {count} that a token "
+        f"experts: FLOPs are of the {experts.active} of {experts.total} that a token "
         f"meets, bytes held of all; bytes_moved as if {sent}",
     ]
 
