@@ -125,6 +125,7 @@ def prediction() -> Iterator[Figure]:
         name = f"predict one layer's step, |V| = 131,072, {kernel}"
         forget()  # The kernel's trace may be there from before.
         yield Figure(name, seconds(lambda c=cell: predict(c, "h100-80gb")), 1.0, "s")
+    predict(make_cell(num_visual=9000, **TRAINING), "h100-80gb")  # Imports of a rank's parts.
     for visual in (74_000, 10_000_000):
         cell = make_cell(num_visual=visual, attention="d_attn", **TRAINING)
         name = f"predict a 32-layer step, |V| = {visual:,}"
@@ -137,6 +138,8 @@ def prediction() -> Iterator[Figure]:
         predicted_limit(cell, "h100-80gb", emulate=layers)
         yield Figure(name, time.process_time() - before, 2.0, "s")
     cell = make_cell(num_visual=0, **ADAPTERS)
+    predict(cell.replace(num_visual=1024), "rtx-4090-24gb")  # Imports of that family and tower.
+    forget()
     before = time.process_time()
     predicted_limit(cell, "rtx-4090-24gb")
     name = "limit of Qwen3-VL-8B with adapters, tower and all, CPU time"
