@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from workbench.probe.predicting.quick_replay import fits
-from workbench.probe.predicting.replay import Program, replay
+from workbench.probe.predicting.quick_replay import outcome
+from workbench.probe.predicting.replay import MAX_ITERATIONS, Program, replay
 
 MIB = 2**20
 SIZES = (
@@ -38,22 +38,27 @@ def program(r):
     return Program(sizes, requests(r, setup, keep=True), first, later)
 
 
-@pytest.mark.parametrize("iterations", [2, 3])
+@pytest.mark.parametrize("iterations", [2, 3, MAX_ITERATIONS])
 def test_it_says_what_the_plain_replay_says(iterations):
     answers = []
     for seed in range(60):
         made = program(random.Random(seed))
-        roomy = replay(made, "default", None, iterations).reserved_bytes
+        roomy = replay(made, "default", None, iterations)
+        assert outcome(made, "default", None, iterations) == roomy
         for share in (0.7, 0.9, 0.95, 0.98, 0.99, 1.0):
-            capacity = int(share * roomy)
-            plain = replay(made, "default", capacity, iterations).fits
-            assert fits(made, "default", capacity, iterations) == plain
-            answers.append(plain)
+            capacity = int(share * roomy.reserved_bytes)
+            plain = replay(made, "default", capacity, iterations)
+            assert outcome(made, "default", capacity, iterations) == plain
+            answers.append(plain.fits)
     assert min(answers.count(True), answers.count(False)) > 50, "both are tried"
 
 
-def test_other_settings_are_replayed_plainly():
+def test_what_it_does_not_replay_itself_is_replayed_plainly():
     made = program(random.Random(0))
-    roomy = replay(made, "expandable_segments", None).reserved_bytes
-    assert fits(made, "expandable_segments", roomy, 2)
-    assert not fits(made, "expandable_segments", roomy // 2, 2)
+    roomy = replay(made, "expandable_segments", None)
+    assert outcome(made, "expandable_segments", None) == roomy
+    half = roomy.reserved_bytes // 2
+    assert outcome(made, "expandable_segments", half).refused
+    large = Program([2**40, 2**41], [0], [1, ~1], [1, ~1])
+    assert outcome(large, "default", None) == replay(large, "default", None)
+    assert outcome(large, "default", 2**41) == replay(large, "default", 2**41)

@@ -11,8 +11,6 @@ from workbench.probe.predicting.footprint import (
     footprint,
     trace_unrounded,
 )
-from workbench.probe.predicting.quick_replay import fits
-from workbench.probe.predicting.replay import MAX_ITERATIONS
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.fields import Layers
 from workbench.vocabulary.pictures import Pictures
@@ -63,12 +61,7 @@ class Family:
 
     def fits(self, number: int) -> bool:
         """Whether one member fits, by a trace of its own."""
-        if number == 0 and self.empty:
-            return True
-        memory = self.footprint(number)
-        if memory.setting is None:
-            return memory.fits
-        return fits(memory.program, memory.setting, self.capacity, MAX_ITERATIONS)
+        return (number == 0 and self.empty) or self.footprint(number).fits
 
     def flags(self, fails: int) -> list[str]:
         """What an answer has to say beside its bracket."""

@@ -29,7 +29,8 @@ from workbench.probe.predicting.peak import (
     predicted_peak,
     without_states,
 )
-from workbench.probe.predicting.replay import Outcome, Program, make_program, replay
+from workbench.probe.predicting.quick_replay import outcome
+from workbench.probe.predicting.replay import Outcome, Program, make_program
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import Device
 from workbench.vocabulary.errors import RequestError
@@ -58,7 +59,7 @@ class Footprint:
         """
         if self.setting is None:
             return None
-        return replay(self.program, self.setting, self.capacity_bytes)
+        return outcome(self.program, self.setting, self.capacity_bytes)
 
     @property
     def fits(self) -> bool:
@@ -71,7 +72,7 @@ class Footprint:
         """How the replay ends where memory has no end; None on a CPU."""
         if self.outcome is None or self.outcome.fits:
             return self.outcome
-        return replay(self.program, setting, None)
+        return outcome(self.program, setting, None)
 
     def document(self, setting: str) -> dict[str, Any]:
         """How the allocator fared, JSON-ready; there is one."""

@@ -1,8 +1,8 @@
-"""Whether a program fits a card, as ``replay`` says, and no more of it.
+"""What ``replay`` says of a program, some four times as fast.
 
-For searches, which ask it of a dozen sizes. Only the default setting, and only yes or no; the
-rules are those of ``caching.CachingAllocator``, which a test holds it against. Memory is counted
-in blocks of 512 bytes here, and a free chunk is one number of its size and address.
+Only under the default setting; the rules are those of ``caching.CachingAllocator``, which a test
+holds it against. Memory is counted in blocks of 512 bytes here, and a free chunk is one number of
+its size and address.
 """
 
 from bisect import bisect_left, insort
@@ -16,7 +16,7 @@ from workbench.probe.predicting.caching import (
     SMALL,
     SMALL_SEGMENT,
 )
-from workbench.probe.predicting.replay import Program, replay
+from workbench.probe.predicting.replay import MAX_ITERATIONS, Outcome, Program, replay
 
 SHIFT = 44
 """Bits of an address, in blocks: more than 9 million GB can be handed out, one after another."""
@@ -25,6 +25,8 @@ SMALLEST_LARGE = SMALL // MIN_BLOCK + 1
 that is split off."""
 MOST = 1 << 31
 """Blocks of a request that is left to ``replay``."""
+NO_END = 1 << SHIFT
+"""Blocks of a card without end."""
 
 
 class Chunk:
@@ -46,42 +48,53 @@ class Chunk:
         self.key = 0
 
 
-def fits(program: Program, setting: str, capacity: int, iterations: int) -> bool:
-    """What ``replay(program, setting, capacity, iterations).fits`` is."""
+def outcome(
+    program: Program, setting: str, capacity: int | None, iterations: int = MAX_ITERATIONS
+) -> Outcome:
+    """What ``replay(program, setting, capacity, iterations)`` is."""
     sizes = [-(-size // MIN_BLOCK) for size in program.sizes]
     if setting != "default" or max(sizes, default=0) >= MOST:
-        return replay(program, setting, capacity, iterations).fits
-    card = _Card(capacity, sizes)
-    if not (card.serves(program.setup) and card.serves(program.first)):
-        return False
-    for _ in range(iterations - 1):
-        address = card.next_address
-        if not card.serves(program.later):
-            return False
-        if card.next_address == address:  # No segment was made: nothing new happens any more.
-            return True
-    return True
+        return replay(program, setting, capacity, iterations)
+    card = _Card(NO_END if capacity is None else capacity // MIN_BLOCK, sizes)
+    reserved = allocated = 0
+    for iteration in range(iterations + 1):
+        before = card.next_address
+        refused = card.serve((program.setup, program.first, program.later)[min(iteration, 2)])
+        peaks = card.peak_reserved * MIN_BLOCK, card.peak_allocated * MIN_BLOCK
+        if refused is not None:
+            request = program.sizes[refused]
+            return Outcome(peaks[0], card.retries, peaks[1], request, iteration)
+        if iteration <= 2:
+            reserved, allocated = peaks
+        if iteration >= 2 and card.next_address == before:  # No segment was made.
+            break
+    return Outcome(reserved, card.retries, allocated)
 
 
 class _Card:
-    """The card's memory between two runs of requests."""
+    """The card's memory between two runs of requests; all of it in blocks."""
 
     def __init__(self, capacity: int, sizes: Sequence[int]) -> None:
-        self.capacity, self.sizes = capacity // MIN_BLOCK, sizes
-        self.reserved = self.next_address = 0
+        self.capacity, self.sizes = capacity, sizes
+        self.reserved = self.next_address = self.retries = 0
+        self.peak_reserved = self.peak_allocated = 0
+        """The most during the last run."""
+        self.allocated = 0
         self.free: tuple[list[int], list[int]] = [], []
         """Keys of free chunks in order: of large requests, and of small ones."""
         self.chunks: dict[int, Chunk] = {}
         """Free chunks by key; addresses differ in both pools."""
         self.taken: list[Chunk | None] = [None] * len(sizes)
 
-    def serves(self, requests: Sequence[int]) -> bool:
-        """Serve requests in order; whether there was memory for each.
+    def serve(self, requests: Sequence[int]) -> int | None:
+        """Serve requests in order; the block for which there was no memory, if there is one.
 
         One loop without calls, which would take most of its time.
         """
         sizes, taken, chunks = self.sizes, self.taken, self.chunks
         large, small = self.free
+        self.peak_reserved = self.reserved
+        allocated = peak = self.allocated
         for request in requests:
             if request >= 0:
                 size = sizes[request]
@@ -95,7 +108,8 @@ class _Card:
                 else:
                     new = self._segment(size)
                     if new is None:
-                        return False
+                        self.peak_allocated = peak
+                        return request
                     chunk = new
                 rest = chunk.size - size
                 if rest >= least:
@@ -108,6 +122,11 @@ class _Card:
                     tail.key = key = rest << SHIFT | address
                     chunks[key] = tail
                     insort(free, key)
+                    allocated += size
+                else:
+                    allocated += chunk.size
+                if allocated > peak:
+                    peak = allocated
                 taken[request] = chunk
                 continue
             size = sizes[~request]
@@ -116,6 +135,7 @@ class _Card:
             free = large if size >= SMALLEST_LARGE else small
             given = taken[~request]
             assert given is not None, "it was taken"
+            allocated -= given.size
             before, after = given.before, given.after
             if before is not None and before.key:
                 key = before.key
@@ -135,7 +155,8 @@ class _Card:
             given.key = key = given.size << SHIFT | given.address
             chunks[key] = given
             insort(free, key)
-        return True
+        self.allocated, self.peak_allocated = allocated, peak
+        return None
 
     def _segment(self, size: int) -> Chunk | None:
         """New memory for a request, if need be in place of cached segments."""
@@ -146,10 +167,12 @@ class _Card:
         else:
             total = -(-size * MIN_BLOCK // ROUND) * (ROUND // MIN_BLOCK)
         if self.reserved + total > self.capacity:
+            self.retries += 1
             self._return_cached()
             if self.reserved + total > self.capacity:
                 return None
         self.reserved += total
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
         chunk = Chunk(self.next_address, total)
         self.next_address += total
         return chunk

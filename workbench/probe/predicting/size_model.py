@@ -20,7 +20,7 @@ from workbench.probe.counting.tracker import Block, Timeline
 from workbench.probe.predicting.caching import SMALL
 from workbench.probe.predicting.family import Family
 from workbench.probe.predicting.footprint import footprint, setting_of
-from workbench.probe.predicting.quick_replay import fits
+from workbench.probe.predicting.quick_replay import outcome
 from workbench.probe.predicting.replay import Program
 from workbench.vocabulary.cell import Cell
 
@@ -66,7 +66,7 @@ class SizeModel:
         """Whether the allocator finds memory for every request of that member."""
         sizes = self.sizes_of(number).astype(np.int64).tolist()
         program = replace(self.program, sizes=sizes)
-        return fits(program, self.setting, self.capacity, ITERATIONS)
+        return outcome(program, self.setting, self.capacity, ITERATIONS).fits
 
     def sizes_of(self, number: int) -> Floats:
         """Bytes of that member's blocks as the device rounds them."""
