@@ -75,6 +75,18 @@ OWN["gemma4"] = {
     "final_logit_softcapping": 3.0,
     "use_bidirectional_attention": "vision",
 }
+OWN["ministral3"] = {
+    "rms_norm_eps": 1e-6,
+    "head_dim": 8,
+    "sliding_window": None,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 16.0,
+        "original_max_position_embeddings": 8,
+        "llama_4_scaling_beta": 0.5,
+    },
+}
 OWN["qwen3_vl_moe"] = {
     **OWN["qwen3_vl"],
     "num_experts": 8,
@@ -88,12 +100,25 @@ OWN["qwen3_moe"] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 16,
 }
+OWN["glm4v_moe"] = {
+    "head_dim": 8,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [1, 1],
+    },
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
 EXPERTS = (
     "qwen3_vl_moe",
     "qwen3_moe",
+    "glm4v_moe",
 )
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
-ALIKE = {"qwen2_vl": "qwen2_5_vl"}
+ALIKE = {"qwen2_vl": "qwen2_5_vl", "ministral3": "mistral"}
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
 FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS))
 LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)
@@ -191,6 +216,11 @@ TOWERS["gemma4"] = {
     "audio_token_id": 94,
     "audio_config": None,
 }
+TOWERS["glm4v_moe"] = {
+    **TOWERS["glm4v"],
+    "model_type": "glm4v_moe",
+    "vision_config": {**TOWERS["glm4v"]["vision_config"], "model_type": "glm4v_moe_vision"},
+}
 TOWERS["qwen3_vl_moe"] = {
     **TOWERS["qwen3_vl"],
     "model_type": "qwen3_vl_moe",
@@ -282,6 +312,16 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral3": (
         "mistral",
         {
+            "vision_config": PIXTRAL,
+            "image_token_index": 96,
+            "spatial_merge_size": 2,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "ministral3": (
+        "ministral3",
+        {
+            "model_type": "mistral3",
             "vision_config": PIXTRAL,
             "image_token_index": 96,
             "spatial_merge_size": 2,

@@ -56,7 +56,10 @@ def masked_layer(parts: LayerParts, sequence: Tensor, seen: Tensor, tables) -> T
     config._attn_implementation = NAME
     try:
         mask = seen[None, None] if seen.ndim == 2 else seen[:, None]
-        return parts.layer(sequence, attention_mask=mask, position_embeddings=tables)
+        places = torch.arange(sequence.shape[1])[None]
+        return parts.layer(
+            sequence, attention_mask=mask, position_embeddings=tables, position_ids=places
+        )
     finally:
         config._attn_implementation = before
 

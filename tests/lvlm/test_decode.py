@@ -69,7 +69,7 @@ def fill(decoded, prefilled, run):
             layer.seen,
             attention_mask=layer.mask,
             position_embeddings=layer.tables,
-            position_ids=None,
+            position_ids=layer.places,
             past_key_values=cache,
         )
         whole = cache.layers[layer.layer.self_attn.layer_idx]

@@ -41,7 +41,7 @@ def test_nothing_is_served_and_refused():
 
 
 def test_a_refused_text_model_in_a_served_wrapper_is_named(tmp_path):
-    config = {"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}
+    config = {"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RequestError, match="'ministral3' is not served: queries are scaled by"):
+    with pytest.raises(RequestError, match="'mistral4' is not served: latent keys and values"):
         resolve(str(tmp_path))

@@ -9,7 +9,6 @@ from workbench.lvlm.refused import REFUSED
 from workbench.vocabulary.errors import RequestError
 
 WRAPPED = {
-    "ministral3": {"model_type": "mistral3", "text_config": {"model_type": "ministral3"}},
     "qwen3_5_text": {"model_type": "qwen3_5"},
     "qwen3_5_moe_text": {"model_type": "qwen3_5_moe"},
 }

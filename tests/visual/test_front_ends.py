@@ -219,6 +219,20 @@ def test_frames_of_glm_are_its_processor_s(name, kind):
                 assert VISIONS[name].sampled(total, native, fps) == wanted, (total, native, fps)
 
 
+@pytest.mark.parametrize("kind", ["glm4v", "glm4v_moe"])
+def test_frames_of_a_folder_are_of_the_processor_that_it_names(kind, tmp_path):
+    """GLM-4.6V's checkpoints have the model types of GLM-4.1V and 4.5V, and their own video's."""
+    config = {"model_type": kind, "vision_config": {"model_type": f"{kind}_vision"}}
+    plain = front_end_of(write(tmp_path, config))
+    assert not plain.by_length
+    video = {"video_processor_type": "Glm46VVideoProcessor"}
+    named = front_end_of(write(tmp_path, config, video_preprocessor_config=video))
+    assert named.by_length
+    for total in (100, 5000, 60_000):
+        wanted = VISIONS["glm-4.6v"].sampled(total, 30.0, 1.0)
+        assert named.sampled(total, 30.0, 1.0) == wanted != plain.sampled(total, 30.0, 1.0)
+
+
 def test_one_frame_is_no_video_of_qwen3_vl():
     with pytest.raises(RequestError, match="frames 1: qwen3-vl takes a video of at least 2"):
         tokens("qwen3-vl-8b", resolution="640x480", frames=1)

@@ -215,7 +215,7 @@ def build(
     model = resolve(cell.model)
     system, kernel = system_of(cell), KERNELS[cell.kernel]
     model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
-    if hasattr(model.config, "num_experts"):
+    if model.family.experts(model.config) is not None:
         # As transformers' own models choose it, and refuse it where they have no experts.
         model.config._experts_implementation = EXPERTS
     layout = decoder_layout(cell, model, pictures)

@@ -59,6 +59,10 @@ WHOLE = {
     "num_position_embeddings": 2**24,
     "num_experts": 2**14,
     "num_local_experts": 2**14,
+    "n_routed_experts": 2**14,
+    "n_shared_experts": 2**10,
+    "n_group": 2**14,
+    "topk_group": 2**14,
     "num_experts_per_tok": 2**14,
     "moe_intermediate_size": 2**22,
     "decoder_sparse_step": 2**10,
@@ -153,11 +157,7 @@ def check_dividing(name: str, config: Any) -> None:
     head_dim = head_dim or config.hidden_size // heads
     if head_dim % 2:
         raise RequestError(f"{shown} head_dim {head_dim}: rotary embeddings need an even one")
-    experts = getattr(config, "num_experts", None)
-    for field in ("num_experts_per_tok", "top_k_experts"):
-        active = getattr(config, field, None)
-        if active and experts and active > experts:
-            raise RequestError(f"{shown} {field} {active}: at most num_experts {experts}")
+    check_experts(shown, config)
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         return
@@ -169,3 +169,26 @@ def check_dividing(name: str, config: Any) -> None:
     known = ("full_attention", "sliding_attention")
     if wrong := sorted(set(kinds) - set(known)):
         raise RequestError(f"{shown} layer_types {wrong[0]!r}: known: {', '.join(known)}")
+
+
+def check_experts(shown: str, config: Any) -> None:
+    """Raise RequestError where a router could not choose as many experts as it has to."""
+    known = {field: getattr(config, field, None) for field in ("num_experts", "n_routed_experts")}
+    field, experts = next(((k, n) for k, n in known.items() if n), ("", 0))
+    if not experts:
+        return
+    groups, chosen = (getattr(config, name, None) or 1 for name in ("n_group", "topk_group"))
+    for name in ("num_experts_per_tok", "top_k_experts"):
+        active = getattr(config, name, None) or 0
+        if active > experts:
+            raise RequestError(f"{shown} {name} {active}: at most {field} {experts}")
+        if active > chosen * (experts // groups):
+            raise RequestError(
+                f"{shown} topk_group {chosen}: {name} {active} are chosen of so many of {groups} "
+                f"groups of {experts // groups}"
+            )
+    if chosen > groups or (groups > 1 and (experts % groups or experts // groups < 2)):
+        raise RequestError(
+            f"{shown} n_group {groups}, topk_group {chosen}: {field} {experts} is to be in groups "
+            "of two or more alike, and no more are chosen than there are"
+        )

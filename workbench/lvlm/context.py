@@ -87,6 +87,27 @@ class Context:
             self._tables[layer_type, stream] = found
         return self._tables[layer_type, stream]
 
+    def query_places(self, stream: str) -> Tensor | None:
+        """Positions [1, n] of a stream's rows, where the model's layers scale queries by them."""
+        if not self.model.family.scaled_queries:
+            return None
+        return self.constant(("places", stream), lambda: self._positions(stream)[None])
+
+    def query_factor(self, stream: str, cached: int = 0) -> Tensor | None:
+        """What a stream's queries are multiplied with, [n, 1]; None where they are not scaled.
+
+        The stream ``cache`` is one token after so many inside a cache, where positions are places.
+        """
+        family = self.model.family
+        if not family.scaled_queries:
+            return None
+
+        def make() -> Tensor:
+            places = torch.tensor([cached]) if stream == "cache" else self._positions(stream)
+            return family.query_factor(self.model.config, places)[:, None].to(self.dtype)
+
+        return self.constant(("query factor", stream, cached), make)
+
     def _made(self, layer_type: str, places: Tensor, last: int) -> tuple[Tensor, Tensor]:
         """cos and sin of these positions, in a sequence whose last one is ``last``."""
         if self._rotary is None:

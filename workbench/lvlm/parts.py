@@ -71,9 +71,14 @@ class LayerParts:
         stacked = sum(w.numel() for w in self.mlp.parameters() if w.ndim == 3)
         return stacked // self.experts.total * (self.experts.total - self.experts.active)
 
-    def query(self, x_bsd: Tensor) -> Tensor:
-        """Un-rotated queries [B, H, S, K], QK-norm applied where the family has one."""
-        return self._heads(self.attention.q_proj(x_bsd), self.num_heads, self.q_norm)
+    def query(self, x_bsd: Tensor, factor: Tensor | None = None) -> Tensor:
+        """Un-rotated queries [B, H, S, K], QK-norm applied where the family has one.
+
+        ``factor`` is that of their positions (``Context.query_factor``), as [S, 1] or
+        [B, 1, S, 1]; None where the family has none.
+        """
+        heads = self._heads(self.attention.q_proj(x_bsd), self.num_heads, self.q_norm)
+        return scaled(heads, factor)
 
     def key(self, x_bsd: Tensor) -> Tensor:
         """Un-rotated keys [B, G, S, K]."""
@@ -140,6 +145,11 @@ class LayerParts:
         return x_bshk.transpose(1, 2)
 
 
+def scaled(query_bhsk: Tensor, factor: Tensor | None) -> Tensor:
+    """Queries times the factor of their positions; as they are where there is none."""
+    return query_bhsk if factor is None else query_bhsk * factor
+
+
 class OwnTiles(nn.Module):
     """An MLP that the real layer runs as several modules, which are put in tiles one by one."""
 
@@ -153,6 +163,13 @@ def rotate_half(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:
     left, right = x.chunk(2, -1)
     turned = torch.cat((-right, left), -1)
     return x * cos_bsk.unsqueeze(1) + turned * sin_bsk.unsqueeze(1)
+
+
+def rotate_first(x: Tensor, cos_bsr: Tensor, sin_bsr: Tensor) -> Tensor:
+    """The same over the first R of a head's values, the others left as they are."""
+    size = cos_bsr.shape[-1]
+    turned = rotate_half(x[..., :size], cos_bsr, sin_bsr)
+    return torch.cat((turned, x[..., size:]), -1)
 
 
 def llama_like(layer: Any, rope: Rope = rotate_half) -> LayerParts:

@@ -17,9 +17,7 @@ REFUSED = {
     "gemma3n": "embeddings for every layer, and layers that share keys and values",
     "paligemma": "images and prompt attend to each other in both directions, and every mask here "
     "is causal",
-    "ministral3": "queries are scaled by their position, which only the plain layer could express",
     "mistral4": "latent keys and values, and experts",
-    "glm4v_moe": "experts beside one that every token meets, chosen by a router of its own form",
     "kimi_k25": "latent keys and values, and experts",
     "phi4_multimodal": "queries, keys and values of one projection",
     "deepseek_ocr2": "experts in its decoder, and two towers one after the other",

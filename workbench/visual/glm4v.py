@@ -3,12 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from workbench.visual import VISIONS
 from workbench.visual.files import Found
 from workbench.visual.qwen3_vl import Qwen3VL
 from workbench.visual.qwen_vl import QwenVL
+
+OF_LENGTH = "Glm46VVideoProcessor"
+"""The video processor of GLM-4.6V, whose model types are those of GLM-4.1V and 4.5V."""
+RATES = ((30, 3.0), (300, 1.0), (2400, 0.5))
+"""Its steps a second for videos of up to so many seconds; longer ones are sampled as the last."""
+MOST = 640
+"""Its frames of a video at most."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Glm4v(Qwen3VL):
         " video_preprocessor_config.json (size); at most 300 s of a video: its video processor"
         " in transformers"
     )
-    models: ClassVar[tuple[str, ...]] = ("glm-4.1v",)
+    models: ClassVar[tuple[str, ...]] = ("glm-4.1v", "glm-4.5v")
     model_type: ClassVar[str] = "glm4v"
     unsaid: ClassVar[Mapping[str, int]] = {"min": 112 * 112, "max": 28 * 28 * 15_000}
     unsaid_video: ClassVar[Mapping[str, int]] = {"min": 112 * 112, "max": 28 * 28 * 2 * 30_000}
@@ -37,15 +44,16 @@ class Glm4v(Qwen3VL):
     video_min_pixels: int = 12_544
     video_max_pixels: int = 47_040_000
     max_duration: int = 300
-
-    def serves(self, config: Mapping[str, Any]) -> bool:
-        return QwenVL.serves(self, config)  # Of its type alone.
+    by_length: bool = False
+    """Whether frames follow from a video's length alone, as with GLM-4.6V's processor."""
 
     def read(self, found: Found) -> None:
         QwenVL.read(self, found)  # It has no cap of one frame.
         if found.videos is not None:
             file, fields = found.videos
             found.take("max_duration", fields.get("max_duration"), file)
+            if fields.get("video_processor_type") == OF_LENGTH:
+                found.taken["by_length"] = True, file
 
     @property
     def min_tokens(self) -> int:
@@ -61,7 +69,12 @@ class Glm4v(Qwen3VL):
         return self.fitted_frames(width, height, num_frames, least, most)
 
     def sampled(self, total_frames: int, native_fps: float, fps: float) -> int:
-        """Frames ``fps`` a second, of a longer video evenly spread; none twice, an even number."""
+        """Frames ``fps`` a second, of a longer video evenly spread; none twice, an even number.
+
+        The rate has no say where they follow from the length.
+        """
+        if self.by_length:
+            return self.sampled_by_length(total_frames, native_fps)
         last, seconds = total_frames - 1, total_frames / native_fps
         if seconds <= self.max_duration:
             count = max(floor(seconds * fps), 1)
@@ -73,6 +86,27 @@ class Glm4v(Qwen3VL):
             else:
                 places = [ceil(i * seconds / max(count - 1, 1) * native_fps) for i in range(count)]
         unlike = len({min(last, place) for place in places})
+        return min(unlike + unlike % 2, self.max_frames or unlike + 1)
+
+    def sampled_by_length(self, total_frames: int, native_fps: float) -> int:
+        """Two frames for each step of GLM-4.6V's; none twice, an even number."""
+        seconds = total_frames / native_fps
+        length = min(seconds, RATES[-1][0])
+        rate = next(rate for longest, rate in RATES if length <= longest)
+        together = self.temporal_patch_size
+        wanted = min(int(length * rate * together), MOST)
+        unlike = min(wanted, total_frames)
+        if unlike == wanted:
+            # Those that its steps meet; where they are too few, as many between first and last.
+            due, met, last = 0.0, 0, 0
+            for place in range(total_frames):
+                if place / native_fps >= due:
+                    due += 1 / (together * rate)
+                    met, last = met + 1, place
+                    if due >= int(seconds):
+                        break
+            if met < wanted:
+                unlike = min(wanted, last + 1)
         return min(unlike + unlike % 2, self.max_frames or unlike + 1)
 
 

@@ -37,18 +37,19 @@ class FullLayer(DecomposedLayer):
         if self.decode:
             return
         self.visual_prefixes = visual_prefixes(place.layout)
+        self.visual_factor = context.query_factor("visual")
         self.visual_scores = context.scores(parts, False, window_on_other=True)
 
     def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         assert self.visual_tables is not None, "both streams are rotated"
         streams = {}
-        for name, x, (cos, sin) in (
-            ("visual", visual, self.visual_tables),
-            ("text", text, self.text_tables),
+        for name, x, (cos, sin), factor in (
+            ("visual", visual, self.visual_tables, self.visual_factor),
+            ("text", text, self.text_tables, self.query_factor),
         ):
             if x.shape[1]:
                 normed, own = self.parts.input_norm(x), OWN[name]
-                q, (k, v) = self.parts.query(normed), self.parts.key_value(normed)
+                q, (k, v) = self.parts.query(normed, factor), self.parts.key_value(normed)
                 with part(own):
                     q, k = self.parts.rope(q, cos, sin), self.parts.rope(k, cos, sin)
                 streams[name] = Branch(q, k, v, own)

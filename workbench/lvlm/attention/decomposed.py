@@ -89,6 +89,7 @@ class DecomposedLayer(nn.Module):
         self.num_rows = place.layout.num_text
         self.prefixes = text_prefixes(place.layout)
         self.text_tables = context.rope(place.index, "text")
+        self.query_factor = context.query_factor("text")
         if self.rotate_visual:
             self.visual_tables = context.rope(place.index, "visual")
         self.scores = context.scores(parts, True, window_on_other=self.rotate_visual)
@@ -103,6 +104,7 @@ class DecomposedLayer(nn.Module):
         self.num_rows = 1
         self.prefixes = (Prefix(0, 1, cached.visual),) if cached.visual else ()
         self.text_tables = context.rope(place.index, "next")
+        self.query_factor = context.query_factor("next")
         self.scores = Scores(self.parts.scale, self.parts.softcap, causal=False)
         for stream, tokens in (("visual", cached.visual), ("text", cached.text)):
             for name in ("keys", "values"):
@@ -155,7 +157,7 @@ class DecomposedLayer(nn.Module):
     def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
         """Text rows: [B, T, D] -> [B, T, D]; key and value are None where there is no image."""
         parts, x = self.parts, self.parts.input_norm(text)
-        q, (cos, sin) = parts.query(x), self.text_tables
+        q, (cos, sin) = parts.query(x, self.query_factor), self.text_tables
         own_key, own_value = parts.key_value(x)
         with part("T2T"):
             q_rope, own_key = parts.rope(q, cos, sin), parts.rope(own_key, cos, sin)

@@ -32,6 +32,7 @@ class GroupedLayer(DecomposedLayer):
         super().__init__(system, parts, context, place)
         # Keys come to the text rotated: the visual rows needed them so.
         self.tables, self.visual_tables = self.visual_tables, None
+        self.visual_factor = None if self.decode else context.query_factor("visual")
         self.segments = place.layout.visual_segments
         self.all_pairs = Scores(parts.scale, parts.softcap, causal=False)
         self.parts = context.in_tiles(parts)
@@ -44,7 +45,7 @@ class GroupedLayer(DecomposedLayer):
         with part("V2V"):
             key = parts.rope(key, *self.tables)
         if not self.only_keys:
-            query = parts.query(x)
+            query = parts.query(x, self.visual_factor)
             with part("V2V"):
                 query = parts.rope(query, *self.tables)
                 runs = [slice(s.offset, s.offset + s.length) for s in self.segments]

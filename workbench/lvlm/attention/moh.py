@@ -24,6 +24,7 @@ from workbench.lvlm.kernels import Branch, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.loops import identical_iterations
 from workbench.lvlm.marks import part
+from workbench.lvlm.parts import scaled
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported
@@ -44,6 +45,7 @@ class MoHLayer(nn.Module):
         self.parts = context.in_tiles(parts)
         self.active, self.shared = system.heads(parts)
         self.tables = context.rope(place.index, "sequence")
+        self.factor = context.query_factor("sequence")
         bites = system.window_bites(place, parts.window)
         self.window = parts.window if bites else None
         self.mask: Tensor | None = None
@@ -60,7 +62,7 @@ class MoHLayer(nn.Module):
         """[B, S, D] -> [B, S, D]."""
         parts, x = self.parts, self.parts.input_norm(sequence)
         raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
-        query = (raw if parts.q_norm is None else parts.q_norm(raw)).transpose(1, 2)
+        query = normed_heads(parts, raw, self.factor)
         key, value = parts.key_value(x)
         with part("attention"):
             query, key = (parts.rope(y, *self.tables) for y in (query, key))
@@ -145,6 +147,12 @@ class MoHLayer(nn.Module):
         return out
 
 
+def normed_heads(parts: "LayerParts", raw: Tensor, factor: Tensor | None) -> Tensor:
+    """Queries [B, H, S, K] of projections [B, S, H, K]: normed and scaled as the family's are."""
+    normed = raw if parts.q_norm is None else parts.q_norm(raw)
+    return scaled(normed.transpose(1, 2), factor)
+
+
 def chosen_heads(raw: Tensor, active: int, shared: int) -> Tensor:
     """Of queries [B, S, H, K], the heads beside the shared ones that each token uses, from 0."""
     dtype = torch.float64 if raw.dtype == torch.float64 else torch.float32
@@ -171,6 +179,7 @@ class MoHDecode(nn.Module):
         self.layer, self.parts, self.kernel = parts.layer, parts, context.kernel
         self.active, self.shared = system.heads(parts)
         self.tables = context.rope(place.index, "next")
+        self.factor = context.query_factor("next")
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
         cached = system.cached(place, parts.window)
         for name in ("keys", "values"):
@@ -181,7 +190,7 @@ class MoHDecode(nn.Module):
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
         raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
-        query = (raw if parts.q_norm is None else parts.q_norm(raw)).transpose(1, 2)
+        query = normed_heads(parts, raw, self.factor)
         own_key, own_value = parts.key_value(x)
         with part("attention"):
             query, key = (parts.rope(y, *self.tables) for y in (query, own_key))

@@ -97,6 +97,7 @@ class PrunedLayer(SAttnLayer):
             self.mask = None  # By position, so it is made of what is left.
         left = ranked(system, place)
         self.num_left = None if left is None else left.length
+        self.factor = context.query_factor("sequence")
         if left is not None:
             whole = torch.zeros(context.layout.length, dtype=torch.bool)
             whole[context.layout.positions(visual=False)] = True
@@ -114,13 +115,19 @@ class PrunedLayer(SAttnLayer):
 
     def attend(self, sequence: Tensor, positions: Tensor | None) -> Tensor:
         """The layer as transformers ships it, under the tables and the mask of these positions."""
-        mask, tables = self.mask, self.tables
+        mask, tables, places = self.mask, self.tables, self.places
         if positions is not None:
             tables = at(tables, positions)
+            places = None if places is None else positions
             if self.window is not None:
                 mask = self.seen(positions)
-        cache = self.cache()
-        return self.layer(sequence, attention_mask=mask, position_embeddings=tables, **cache)
+        return self.layer(
+            sequence,
+            attention_mask=mask,
+            position_embeddings=tables,
+            position_ids=places,
+            **self.cache(),
+        )
 
     def seen(self, positions: Tensor) -> Tensor:
         """The additive mask [B, 1, n, n] of rows at these positions, under the window."""
@@ -144,8 +151,12 @@ class PrunedLayer(SAttnLayer):
         """The last row of the attention map of this input, mean over heads: [B, n]."""
         parts, x = self.parts, self.parts.input_norm(sequence)
         tables = self.tables if positions is None else at(self.tables, positions)
+        factor = self.factor
+        if factor is not None:
+            factor = (factor if positions is None else factor[positions][:, None])[..., -1:, :]
         k = parts.rope(parts.key(x), *tables)
-        q = parts.rope(parts.query(x[:, -1:]), *(table[..., -1:, :] for table in tables))
+        q = parts.query(x[:, -1:], factor)
+        q = parts.rope(q, *(table[..., -1:, :] for table in tables))
         batch, groups, n, size = k.shape
         q = q.reshape(batch, groups, -1, size)  # Query heads that share a key.
         scores = wide(torch.matmul(q, k.transpose(2, 3)) * parts.scale)

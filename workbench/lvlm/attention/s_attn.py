@@ -31,7 +31,7 @@ class SAttnLayer(nn.Module):
         self.layer: Any = parts.layer
         self.tables = context.rope(place.index, "sequence")
         self.mask = context.mask(place.layout.length, parts.window)
-        self.places: Tensor | None = None
+        self.places = context.query_places("sequence")
         self.cache_window, self.kept = parts.window, context.kept_cache()
         cached = SYSTEMS["s_attn"].cached(place, parts.window)
         self.cache_dtype, self.cached = context.cell.cache_dtype, cached.visual + cached.text
@@ -75,6 +75,7 @@ class SAttnDecode(nn.Module):
         super().__init__()
         self.layer: Any = parts.layer
         self.tables = context.rope(place.index, "next")
+        self.places = context.query_places("next")
         cached = SYSTEMS["s_attn"].cached(place, parts.window)
         self.scheme = context.cell.cache_dtype
         for name in ("keys", "values"):
@@ -98,7 +99,7 @@ class SAttnDecode(nn.Module):
         return {
             "attention_mask": None,
             "position_embeddings": self.tables,
-            "position_ids": None,
+            "position_ids": self.places,
             "past_key_values": HeldCache(*held),
             "use_cache": True,
         }

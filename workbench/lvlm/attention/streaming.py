@@ -41,6 +41,7 @@ class StreamingDecode(nn.Module):
         cached = system.cached(place, parts.window)
         count = cached.visual + cached.text
         self.tables = context.cache_rope(place.index, count + 1)
+        self.factor = context.query_factor("cache", count)
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
         for name in ("keys", "values"):
             self.register_buffer(name, context.cache(parts, count), persistent=False)
@@ -48,7 +49,7 @@ class StreamingDecode(nn.Module):
     def forward(self, token: Tensor) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
-        query, (key, value) = parts.query(x), parts.key_value(x)
+        query, (key, value) = parts.query(x, self.factor), parts.key_value(x)
         with part("attention"):
             cos, sin = self.tables
             query = parts.rope(query, cos[..., -1:, :], sin[..., -1:, :])

@@ -67,6 +67,8 @@ class Family:
     """Whether text embeddings are multiplied by the root of the hidden size (Gemma)."""
     deepstack: bool = False
     """Whether features of its tower are added to visual rows between its first layers."""
+    scaled_queries: bool = False
+    """Whether queries are multiplied by a factor of their position (``query_factor``)."""
     training: Hyper = field(default=MISTRAL, hash=False)
     """AdamW's settings where the decoder is trained."""
 
@@ -128,6 +130,13 @@ class Family:
     ) -> "tuple[Tensor, Tensor]":
         """cos and sin [1, S, K] in the dtype of ``like`` for int64 positions [S]."""
         return rotary(like, positions.unsqueeze(0))
+
+    def query_factor(self, config: "PreTrainedConfig", positions: "Tensor") -> "Tensor":
+        """What queries at int64 positions [S] are multiplied with, float32 [S].
+
+        Asked only where queries are scaled.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -241,6 +250,8 @@ def _try(model: Resolved) -> None:
                 x = torch.empty(1, parts.num_heads, 2, parts.head_dim)
                 if parts.rope(x, cos, sin).shape != x.shape:
                     raise ValueError("rotary embeddings of another size than head_dim")
+            if family.scaled_queries:
+                family.query_factor(config, torch.arange(2))
     except Exception as error:  # noqa: BLE001 - dozens of classes, each with its own checks
         raise RequestError(
             f"model {model.name!r}: transformers cannot build its layers: {one_line(error)}"

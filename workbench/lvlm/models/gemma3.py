@@ -1,6 +1,6 @@
 """Gemma 3: four norms, QK-norm, five local layers (window, their own RoPE base) to one global."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import gemma_like
@@ -32,30 +32,81 @@ FAMILIES.add(
     ),
 )
 
-MODELS.add(
-    "gemma-3-4b",
-    Model(
+
+def _model(size: str, scalar: int, **fields: Any) -> Model:
+    """A published size; ``scalar`` is what the root of queries' scale is taken of."""
+    return Model(
         "gemma3",
         {
             "vocab_size": 262208,
-            "hidden_size": 2560,
-            "intermediate_size": 10240,
-            "num_hidden_layers": 34,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "head_dim": 256,
             "hidden_activation": "gelu_pytorch_tanh",
             "max_position_embeddings": 131072,
             "rms_norm_eps": 1e-6,
-            "query_pre_attn_scalar": 256,
+            "query_pre_attn_scalar": scalar,
             "sliding_window": 1024,
             "rope_parameters": {
                 "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
             },
             "tie_word_embeddings": True,
+            **fields,
         },
-        "text_config of config.json of google/gemma-3-4b-pt",
+        f"config.json of google/gemma-3-{size}-pt",
         tower="gemma3",
+        around={
+            "model_type": "gemma3",
+            "mm_tokens_per_image": 256,
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 1152,
+                "intermediate_size": 4304,
+                "num_hidden_layers": 27,
+                "num_attention_heads": 16,
+                "image_size": 896,
+                "patch_size": 14,
+                "vision_use_head": False,
+            },
+            "tie_word_embeddings": True,
+        },
+    )
+
+
+MODELS.add(
+    "gemma-3-4b",
+    _model(
+        "4b",
+        256,
+        hidden_size=2560,
+        intermediate_size=10240,
+        num_hidden_layers=34,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=256,
+    ),
+)
+MODELS.add(
+    "gemma-3-12b",
+    _model(
+        "12b",
+        256,
+        hidden_size=3840,
+        intermediate_size=15360,
+        num_hidden_layers=48,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=256,
+    ),
+)
+MODELS.add(
+    "gemma-3-27b",
+    _model(
+        "27b",
+        168,
+        hidden_size=5376,
+        intermediate_size=21504,
+        num_hidden_layers=62,
+        num_attention_heads=32,
+        num_key_value_heads=16,
+        head_dim=128,
     ),
 )

@@ -5,7 +5,8 @@ from typing import Any
 from workbench.lvlm.models import MODELS, Model
 
 
-def _tower(patch: int, image: int) -> dict[str, Any]:
+def tower(patch: int, image: int) -> dict[str, Any]:
+    """The fields of a published vision_config."""
     return {
         "model_type": "pixtral",
         "hidden_size": 1024,
@@ -36,6 +37,19 @@ def _mistral(mlp: int, max_positions: int, theta: float) -> dict[str, Any]:
     }
 
 
+def merged(tower: dict[str, Any], tied: bool) -> dict[str, Any]:
+    """The fields around a text model whose image tokens are 2 × 2 patches each."""
+    return {
+        "model_type": "mistral3",
+        "vision_config": tower,
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": -1,
+        "spatial_merge_size": 2,
+        "multimodal_projector_bias": False,
+        "tie_word_embeddings": tied,
+    }
+
+
 MODELS.add(
     "pixtral-12b",
     Model(
@@ -44,7 +58,7 @@ MODELS.add(
         "config.json of mistral-community/pixtral-12b",
         around={
             "model_type": "llava",
-            "vision_config": _tower(16, 1024),
+            "vision_config": tower(16, 1024),
             "projector_hidden_act": "gelu",
             "vision_feature_layer": -1,
             "vision_feature_select_strategy": "full",
@@ -59,14 +73,6 @@ MODELS.add(
         "mistral",
         _mistral(32768, 131072, 1e9),
         "config.json of mistralai/Mistral-Small-3.1-24B-Instruct-2503",
-        around={
-            "model_type": "mistral3",
-            "vision_config": _tower(14, 1540),
-            "projector_hidden_act": "gelu",
-            "vision_feature_layer": -1,
-            "spatial_merge_size": 2,
-            "multimodal_projector_bias": False,
-            "tie_word_embeddings": False,
-        },
+        around=merged(tower(14, 1540), tied=False),
     ),
 )

@@ -18,18 +18,8 @@ if TYPE_CHECKING:
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
 
-PUBLISHED = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "image_size": 896,
-    "patch_size": 14,
-    "vision_use_head": False,
-}
-"""vision_config of config.json of google/gemma-3-4b-pt."""
 TOKENS = 256
-"""mm_tokens_per_image of the same file."""
+"""mm_tokens_per_image of Gemma3Config where a file leaves it out."""
 
 
 class Pool(nn.Module):
@@ -52,7 +42,6 @@ class Gemma3(SigLIP):
     serves: ClassVar[Serves] = {"gemma3": ("siglip_vision_model",)}
     front_end = "gemma-3"
     merges = True
-    published: dict[str, Any] = PUBLISHED
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)

@@ -13,21 +13,6 @@ if TYPE_CHECKING:
     from workbench.lvlm.context import Context
 
 MODEL_TYPE = "qwen2_5_vl_vision"
-PUBLISHED = {
-    "depth": 32,
-    "hidden_size": 1280,
-    "hidden_act": "silu",
-    "intermediate_size": 3420,
-    "num_heads": 16,
-    "in_channels": 3,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "tokens_per_second": 2,
-    "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31],
-}
-"""vision_config of config.json of Qwen/Qwen2.5-VL-7B-Instruct."""
 
 
 class Blocks(nn.Module):
@@ -67,7 +52,6 @@ class Qwen25VL(WholeVideo):
     kind = MODEL_TYPE
     config_class = "Qwen2_5_VLVisionConfig"
     model_class = "Qwen2_5_VisionTransformerPretrainedModel"
-    published: dict[str, Any] = PUBLISHED
 
     def sees_frame(self, index: int) -> bool:
         return index in self.config.fullatt_block_indexes

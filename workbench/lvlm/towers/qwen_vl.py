@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import Grid, Tower, finish, implementation, vision_config
+from workbench.lvlm.towers import Grid, Tower, finish, implementation
 from workbench.visual.qwen_vl import MAX_RATIO
 from workbench.visual.qwen_vl import QwenVL as FrontEnd
 from workbench.vocabulary.errors import RequestError, Unsupported
@@ -108,14 +108,13 @@ class QwenTower(Tower):
     """The model type of the vision_config."""
     config_class: str
     model_class: str
-    published: dict[str, Any] = {}  # noqa: RUF012 - none changes it
-    """The fields of a catalogue model's tower where its entry states none."""
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
         self.hidden = model.config.hidden_size
         self.family = model.family
-        fields = vision_config(model, self.kind, self.published)
+        assert model.whole is not None, "chosen by its config"
+        fields = model.whole.vision_config.to_dict()
         out = self.out_field
         stated = model.stated.get("vision_config")
         if isinstance(stated, dict) and stated.get(out, self.hidden) != self.hidden:
