@@ -6,7 +6,8 @@ from torch import nn
 
 from tests.small import small_model
 from workbench.lvlm.build import build
-from workbench.lvlm.packed import LAYOUTS, Packed, packed_bytes
+from workbench.lvlm.packed import LAYOUTS, Packed
+from workbench.lvlm.quantized import linear_bytes
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
@@ -35,6 +36,12 @@ WIDE = {
     "num_hidden_layers": 5,
 }
 MATRICES = [(128, 128), (64, 128), (64, 128), (128, 128), (256, 128), (256, 128), (128, 256)]
+
+
+def packed_bytes(scheme: str, rows: int, columns: int) -> int:
+    """Bytes of one matrix [rows, columns] by the scheme's own arithmetic."""
+    method, fields = LAYOUTS[scheme]
+    return linear_bytes(method, fields, rows, columns)
 
 
 @pytest.fixture(scope="module")

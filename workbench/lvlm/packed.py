@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from workbench.lvlm.linears import decoder_linears, replace_module
 from workbench.lvlm.marks import unmasked
-from workbench.lvlm.quantized import linear_bytes
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported
 
@@ -141,9 +140,3 @@ def _four_bits(base: nn.Linear, scheme: str) -> nn.Module:
     made.weight = Params4bit(weight.detach(), requires_grad=False, **settings)
     made.bias = base.bias
     return made.to(weight.device)
-
-
-def packed_bytes(scheme: str, rows: int, columns: int) -> int:
-    """Bytes of one matrix [rows, columns] by the scheme's own arithmetic."""
-    method, fields = LAYOUTS[scheme]
-    return linear_bytes(method, fields, rows, columns)

@@ -17,6 +17,8 @@ from pathlib import Path
 from threading import Thread
 from typing import NoReturn
 
+import psutil
+
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -109,17 +111,10 @@ def _end_orphans() -> None:
 
 
 def _children(parent: int) -> list[int]:
-    children = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        try:
-            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:  # it ended while we looked
-            continue
-        if int(fields[1]) == parent:
-            children.append(int(folder.name))
-    return children
+    try:
+        return [child.pid for child in psutil.Process(parent).children()]
+    except psutil.NoSuchProcess:  # it ended while we looked
+        return []
 
 
 def offer_to_the_kernel() -> None:
