@@ -152,7 +152,7 @@ def test_images_are_pooled_before_the_adapter(family, pass_, tmp_path):
         assert left == 8
         plain = trace(cell.replace(attention="s_attn", settings=None))
         of = [
-            sum(op.flops * n for op, n in t.operators.items() if op.part == "adapter")
+            sum(op.flops * n for op, n in t.operators.items() if op.component == "adapter")
             for t in (found, plain)
         ]
         assert of[0] * 32 == of[1] * 40

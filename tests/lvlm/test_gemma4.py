@@ -105,7 +105,7 @@ def test_parameters_of_the_catalogue_are_transformers_own(name):
     found = trace(cell_of(name, kernel="sdpa", dtype="bfloat16", num_visual=256))
     assert found.params == sum(p.numel() for p in whole.parameters())
     text = sum(p.numel() for p in whole.model.language_model.parameters())
-    assert found.params_by_part["decoder"] == text
+    assert found.params_by_component["decoder"] == text
     published = {"gemma-4-31b": (30.7e9, 30.7e9), "gemma-4-26b-a4b": (25.2e9, 3.8e9)}[name]
     active = text - (found.params - found.active_params)
     assert (text, active) == pytest.approx(published, rel=0.01)

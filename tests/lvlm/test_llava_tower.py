@@ -130,7 +130,7 @@ def test_parameters_of_llava_13b(tmp_path):
     cell = make_cell(model=name, scope="lvlm", num_visual=576, logits="text")
     assert trace(cell).params == 13_351_494_656
     papers = trace(cell.replace(num_visual=729, tower="siglip"))
-    assert papers.params_by_part["tower"] == 428_225_600
+    assert papers.params_by_component["tower"] == 428_225_600
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_costs_are_the_closed_forms_of_the_parts(system, pass_, tmp_path):
     decoder = trace(cell.replace(scope="decoder"))
     outside = {}
     for op, count in found.operators.items():
-        outside[op.part] = outside.get(op.part, 0) + op.flops * count
+        outside[op.component] = outside.get(op.component, 0) + op.flops * count
     assert outside["decoder"] == decoder.flops
     assert found.flops == sum(outside.values())
     # 2 images: patches, then 27 layers of q, k, v, o, MLP and attention over 729 tokens.
@@ -52,11 +52,11 @@ def test_costs_are_the_closed_forms_of_the_parts(system, pass_, tmp_path):
 
 
 def test_parameters_of_the_parts(tmp_path):
-    found = trace(small_cell(tmp_path)).params_by_part
+    found = trace(small_cell(tmp_path)).params_by_component
     decoder = trace(small_cell(tmp_path, scope="decoder")).params
     adapter = 1152 + 1152 * 32 + 32 + 32 * 32 + 32
     assert found == {"tower": TOWER, "adapter": adapter, "decoder": decoder}
-    himix = trace(small_cell(tmp_path, attention="himix")).params_by_part
+    himix = trace(small_cell(tmp_path, attention="himix")).params_by_component
     assert "adapter" not in himix
 
 

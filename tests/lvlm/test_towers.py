@@ -96,7 +96,7 @@ def test_parameters_of_every_size_are_those_of_transformers_own_model(name):
         theirs = AutoModelForImageTextToText.from_config(model.whole)
     visual = tower_of(model).tokens_each
     cell = make_cell(model=name, scope="lvlm", num_visual=visual, kernel="eager")
-    parts = trace(cell).params_by_part
+    parts = trace(cell).params_by_component
     total = sum(p.numel() for p in theirs.parameters())
     assert sum(parts.values()) == total == PUBLISHED_SIZES[name]
     assert parts["decoder"] == sum(p.numel() for p in decoder_of(theirs))
@@ -298,7 +298,7 @@ def test_features_keep_the_width_of_gemmas_tower_and_cannot_on_qwen(attention, t
     cell = make_cell(
         model="gemma-3-4b", attention=attention, scope="lvlm", num_visual=256, kernel="eager"
     )
-    assert trace(cell).params_by_part["tower"] == 416_866_032
+    assert trace(cell).params_by_component["tower"] == 416_866_032
     qwen = cell_of("qwen2_5_vl", tmp_path, attention=attention)
     with pytest.raises(Unsupported, match=rf"{attention} keeps .* tower of qwen2\.5-vl"):
         build(qwen)

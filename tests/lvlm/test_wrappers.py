@@ -145,7 +145,7 @@ def test_parameters_of_the_catalogue_are_transformers_own(name):
     assert found.params == sum(p.numel() for p in whole.parameters())
     text = sum(p.numel() for p in whole.get_decoder().parameters())
     head = 0 if model.config.tie_word_embeddings else whole.lm_head.weight.numel()
-    assert found.params_by_part["decoder"] == text + head
+    assert found.params_by_component["decoder"] == text + head
     assert not model.flags
 
 

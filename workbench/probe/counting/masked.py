@@ -11,7 +11,7 @@ from workbench.probe.counting.tracker import Operator, causal_attention
 
 
 def has_branches(workload: Workload) -> bool:
-    """Whether pairs of some layer are told apart by the piece that computes them."""
+    """Whether pairs of some layer are told apart by the region that computes them."""
     return any(
         branches_of(workload, place, parts.window) is not None
         for parts, place, _ in workload.layers
@@ -19,7 +19,7 @@ def has_branches(workload: Workload) -> bool:
 
 
 def branches_of(workload: Workload, place: Place, window: int | None) -> dict[str, Pairs] | None:
-    """Pairs of a layer by the piece that computes them, where some may lack a backward."""
+    """Pairs of a layer by the region that computes them, where some may lack a backward."""
     system, cell = workload.system, workload.cell
     branches = system.pairs_by_branch(place, window)
     if branches is None and (cell.frozen or cell.lora):
@@ -56,8 +56,8 @@ def masked_flops(
             more = weight * (pairs.dense - pairs.allowed) * Fraction(share)
             hidden[branch] = hidden.get(branch, Fraction(0)) + more
     found: Counter[int] = Counter()
-    for kind, pieces in causal_attention(operators).items():
-        together = pieces if "" not in dense[kind] else {"": sum(pieces.values())}
+    for kind, regions in causal_attention(operators).items():
+        together = regions if "" not in dense[kind] else {"": sum(regions.values())}
         for branch, attention in together.items():
             exact = attention * masked[kind][branch] / dense[kind][branch]
             assert exact.denominator == 1, "attention FLOPs are a multiple of the dense pairs"

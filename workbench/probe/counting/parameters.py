@@ -1,4 +1,4 @@
-"""The parameters of a traced workload, in order and by part of the model."""
+"""The parameters of a traced workload, in order and by component."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -46,8 +46,8 @@ def parameters_of(
     return (*listed, *run * times, *matrices)
 
 
-def params_by_part(workload: Workload, params: int) -> dict[str, int]:
-    """Parameters of each part; the decoder's are the rest, and empty where there is one part."""
+def params_by_component(workload: Workload, params: int) -> dict[str, int]:
+    """Parameters of each component, the decoder's are the rest; empty where there is one alone."""
     if not workload.modules:
         return {}
     sizes = {

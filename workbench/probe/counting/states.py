@@ -45,7 +45,7 @@ NORM = 8
 class Parameter(NamedTuple):
     """One parameter of a model, in the order in which the module has them."""
 
-    part: str
+    component: str
     """tower, adapter or decoder: each has a learning rate of its own."""
     numel: int
     trained: bool = True
@@ -285,11 +285,11 @@ def sub_groups(shares: Sequence[int], size: int) -> list[int]:
 
 
 def trained_groups(parameters: Sequence[Parameter]) -> list[list[int]]:
-    """Elements of each trained parameter, by part."""
+    """Elements of each trained parameter, by component."""
     groups: dict[str, list[int]] = {}
     for parameter in parameters:
         if parameter.trained:
-            groups.setdefault(parameter.part, []).append(parameter.numel)
+            groups.setdefault(parameter.component, []).append(parameter.numel)
     return list(groups.values())
 
 

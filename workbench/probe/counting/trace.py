@@ -23,6 +23,7 @@ from workbench.lvlm.ulysses import all_to_all_bytes
 from workbench.probe.counting.allocator import HOST, Allocator, threads_of
 from workbench.probe.counting.card import card_operators
 from workbench.probe.counting.closed import hidden_model_flops, model_flops
+from workbench.probe.counting.components import components_named
 from workbench.probe.counting.compose import MIDDLE, UNITS, Repeat, repeat_middles
 from workbench.probe.counting.hooks import (
     arrivals,
@@ -32,9 +33,8 @@ from workbench.probe.counting.hooks import (
     scratch_of,
 )
 from workbench.probe.counting.masked import has_branches, idle_windows, masked_flops
-from workbench.probe.counting.parameters import parameters_of, params_by_part
-from workbench.probe.counting.parts import parts_named
-from workbench.probe.counting.pieces import Nodes, named
+from workbench.probe.counting.parameters import parameters_of, params_by_component
+from workbench.probe.counting.regions import Nodes, named
 from workbench.probe.counting.shapes import shapes_only
 from workbench.probe.counting.states import Parameter
 from workbench.probe.counting.stretches import boundaries, middles_of, plan_of, units
@@ -61,7 +61,7 @@ class Trace:
     params: int
     active_params: int
     """Those of ``params`` that one token meets: all, but for experts that it is not sent to."""
-    params_by_part: dict[str, int]
+    params_by_component: dict[str, int]
     """Of tower, adapter and decoder, where a cell has them."""
     parameters: tuple[Parameter, ...]
     """Every parameter, in the module's order."""
@@ -112,7 +112,7 @@ def trace(
     allocator: Allocator = HOST,
     compose: bool = True,
     world: World = shapes_only,
-    pieces: bool = False,
+    regions: bool = False,
     pictures: Pictures | None = None,
     make: Callable[[str], Workload] | None = None,
     memory_only: bool = False,
@@ -120,7 +120,7 @@ def trace(
     """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
 
     ``compose`` traces three units of a decoder instead of every layer, ``world`` is what tensors
-    are made of, ``pieces`` asks which part of a layer ran each operator, ``pictures`` are files
+    are made of, ``regions`` asks which region of a layer ran each operator, ``pictures`` are files
     that it shows. ``make`` builds the workload of a cell that is emulated, on a device of that
     world. ``memory_only``: only the timeline and what follows from it is right; FLOPs, bytes that
     are moved and model_flops of adapters, which take a second trace, are left out or partial.
@@ -139,7 +139,7 @@ def trace(
                     workload = build(cell, device, layers, pictures)
                 else:
                     workload = make(device)
-            if pieces or (has_branches(workload) and not memory_only):
+            if regions or (has_branches(workload) and not memory_only):
                 tracker.nodes = Nodes()
             tracker.begin()
             found = _traced(workload, tracker, plan)
@@ -210,7 +210,7 @@ def _traced(workload: Workload, tracker: Tracker, plan: tuple[Stretch, ...]) -> 
         params=params,
         active_params=params - sum(n * p.idle_parameters for p, _, n in workload.layers),
         parameters=listed,
-        params_by_part=params_by_part(workload, params),
+        params_by_component=params_by_component(workload, params),
         all_to_all_bytes=all_to_all_bytes(workload.cell, workload.context.dtype.itemsize),
         ring_bytes=ring_bytes(
             workload.cell, workload.system, workload.layers, workload.context.dtype.itemsize
@@ -236,13 +236,13 @@ def run(workload: Workload, tracker: Tracker) -> int:
     tracker.hold(workload.held_by_kind())
     tracker.reserve("workspace", tracker.allocator.workspace, threads_of(workload.cell))
     end = -1
-    pieces = nullcontext() if tracker.nodes is None else named(workload, tracker.nodes.mark)
+    regions = nullcontext() if tracker.nodes is None else named(workload, tracker.nodes.mark)
     with ExitStack() as looking:
-        looking.enter_context(parts_named(workload, tracker.enter_part))
+        looking.enter_context(components_named(workload, tracker.enter_component))
         looking.enter_context(logits_named(workload, tracker))
         looking.enter_context(places_named(workload, tracker))
         looking.enter_context(unmasked_by(tracker.unmasked))
-        looking.enter_context(pieces)
+        looking.enter_context(regions)
         looking.enter_context(tracker)
         looking.enter_context(workload.guard())
         outputs = workload.run_forward()

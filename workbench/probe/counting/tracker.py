@@ -22,7 +22,7 @@ from workbench.lvlm.weights import WITHOUT_MEMORY
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.flops import is_attention, operator_flops
 from workbench.probe.counting.outputs import Outputs, tensors_in
-from workbench.probe.counting.pieces import Nodes
+from workbench.probe.counting.regions import Nodes
 from workbench.probe.counting.traffic import bytes_of, extent
 
 
@@ -33,10 +33,10 @@ class Operator(NamedTuple):
     flops: int
     bytes: int
     attention: bool
-    part: str = "decoder"
-    """Which part of the model ran it: tower, adapter or decoder."""
-    piece: str = ""
-    """Which part of a layer, by ``pieces``; empty where nobody asked."""
+    component: str = "decoder"
+    """What of the model ran it: tower, adapter or decoder."""
+    region: str = ""
+    """What of a layer computed, by ``regions``; empty where nobody asked."""
     place: int = 0
     """Which kind of layer ran an attention operator, where the layers of a decoder differ in
     their tokens or roles: kinds are numbered in the order in which they come first."""
@@ -95,10 +95,10 @@ class Unmasked:
 
 
 Scratch = Callable[[str, Any, tuple[Any, ...]], Iterable[int]]
-"""(part, operator, arguments) -> bytes of each temporary."""
+"""(component, operator, arguments) -> bytes of each temporary."""
 
 
-def none(part: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
+def none(component: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
     """No temporaries."""
     return ()
 
@@ -109,7 +109,7 @@ class Tracker(TorchDispatchMode):
 
     allocator: Allocator = HOST
     nodes: Nodes | None = None
-    """Who knows the piece of an operator, if it is asked for."""
+    """Who knows the region of an operator, if it is asked for."""
     scratch: Scratch = none
     """What a card's kernel allocates beside what it returns."""
     vocabulary: int | None = None
@@ -130,7 +130,7 @@ class Tracker(TorchDispatchMode):
         super().__init__()
         self.tick = 0
         self.times = 1
-        self.part = "decoder"
+        self.component = "decoder"
         self.place = 0
         self._unmasked = Unmasked()
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
@@ -172,9 +172,9 @@ class Tracker(TorchDispatchMode):
             if block.kind == "working":
                 block.kind = kind
 
-    def enter_part(self, part: str) -> None:
-        """Operators from now on are of that part."""
-        self.part = part
+    def enter_component(self, component: str) -> None:
+        """Operators from now on are of that component."""
+        self.component = component
 
     def enter_place(self, place: int) -> None:
         """Attention operators from now on are of that kind of layer."""
@@ -193,7 +193,7 @@ class Tracker(TorchDispatchMode):
         if not self.memory_only:
             call, size = self.calls[-1], extent(tensor)
             ran = call.operator
-            copied = Operator(direction, 0, size, False, ran.part, ran.piece)
+            copied = Operator(direction, 0, size, False, ran.component, ran.region)
             self.calls[-1] = call._replace(operator=copied)
         if direction == TO_HOST:
             block = self._follow(tensor)
@@ -222,22 +222,22 @@ class Tracker(TorchDispatchMode):
         if not outputs:
             return out
         self.tick += 1
-        piece = "" if self.nodes is None else self.nodes.now()
+        region = "" if self.nodes is None else self.nodes.now()
         for tensor in outputs:
             self._follow(tensor)
         if not func.is_view:
             packet = func.overloadpacket
-            for size in self.scratch(self.part, packet, args) if self.allocator.card else ():
+            for size in self.scratch(self.component, packet, args) if self.allocator.card else ():
                 size = self.allocator.rounded(size)
                 self.blocks.append(Block(size, self.tick, self.tick + 1, "temporaries"))
             flops = operator_flops(packet, args, kwargs, out)
             if flops or not self.memory_only:
                 given = (args, *kwargs.values())
-                self.calls.append(self._call(packet, flops, piece, given, outputs))
+                self.calls.append(self._call(packet, flops, region, given, outputs))
         return out
 
     def _call(
-        self, packet: Any, flops: int, piece: str, given: Any, outputs: list[Tensor]
+        self, packet: Any, flops: int, region: str, given: Any, outputs: list[Tensor]
     ) -> Call:
         """What there is to know of an operator that has just run."""
         name = str(packet).removeprefix("aten.")
@@ -246,7 +246,7 @@ class Tracker(TorchDispatchMode):
         moved = bytes_of(packet, tensors_in(given), outputs)
         attention = is_attention(packet) and not self._unmasked.now()
         place = self.place if attention else 0
-        operator = Operator(name, flops, moved, attention, self.part, piece, place)
+        operator = Operator(name, flops, moved, attention, self.component, region, place)
         return Call(self.tick, self.times, operator)
 
     def _make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -367,15 +367,15 @@ def total(operators: Counter[Operator]) -> int:
 
 
 def causal_attention(operators: Counter[Operator]) -> dict[int, dict[str, int]]:
-    """FLOPs over the decoder's query-key pairs by kind of layer (``Operator.place``) and piece.
+    """FLOPs over the decoder's query-key pairs by kind of layer (``Operator.place``) and region.
 
     A tower's attention hides none of its own.
     """
     found: dict[int, dict[str, int]] = {}
     for op, count in operators.items():
-        if op.attention and op.part == "decoder":
-            pieces = found.setdefault(op.place, {})
-            pieces[op.piece] = pieces.get(op.piece, 0) + op.flops * count
+        if op.attention and op.component == "decoder":
+            regions = found.setdefault(op.place, {})
+            regions[op.region] = regions.get(op.region, 0) + op.flops * count
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from workbench.lvlm.build import Workload, build
 from workbench.lvlm.emulate import emulated_rank
 from workbench.probe.counting.allocator import CARD, HOST
-from workbench.probe.counting.parts import part_seconds
+from workbench.probe.counting.components import component_seconds
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.trace import trace as trace_cell
 from workbench.probe.machine.allocator import allocator_flags, check_allocator
@@ -82,7 +82,7 @@ def measure(
             folders = Folders(trace, snapshot)
             result = _run(cell, place, protocol, folders, pictures, rank)
             result["details"] |= picture_details(cell, pictures) | _costs(
-                traced, result.pop("parts")
+                traced, result.pop("components")
             )
     except Unsupported as error:
         result = {
@@ -161,7 +161,7 @@ def _run(
         timing, memory, flags = _iterations(workload, protocol)
         details = _files(workload, folders, flags)
         whole = memory is not None and rank is None
-        parts = _parts(workload, protocol, timing) if whole and timing.whole else {}
+        components = _components(workload, protocol, timing) if whole and timing.whole else {}
         if place != "cpu" and timing.whole and protocol.iterations is None:
             details |= _without_the_host(workload, protocol, timing)
     spread = quantiles(timing.whole, n=4) if len(timing.whole) > 1 else None
@@ -184,7 +184,7 @@ def _run(
         "status": Status.OK,
         "metrics": metrics,
         "samples": timing.samples,
-        "parts": parts,
+        "components": components,
         "details": details
         | timing.details
         | ({"forms": workload.context.forms} if workload.context.forms else {})
@@ -193,12 +193,14 @@ def _run(
     }
 
 
-def _parts(workload: Workload, protocol: Protocol, timing: Timing) -> dict[str, dict[str, float]]:
-    """Seconds of each part in up to 3 iterations; none where there is no time, or no eager run."""
+def _components(
+    workload: Workload, protocol: Protocol, timing: Timing
+) -> dict[str, dict[str, float]]:
+    """Seconds of each component in up to 3 iterations; none without time for it, or compiled."""
     left = protocol.max_seconds - sum(timing.whole)
     if protocol.iterations is not None or workload.cell.compile:
         return {}
-    return part_seconds(workload, 3 if 3 * median(timing.whole) < left else 1)
+    return component_seconds(workload, 3 if 3 * median(timing.whole) < left else 1)
 
 
 def _without_the_host(workload: Workload, protocol: Protocol, timing: Timing) -> dict[str, Any]:
@@ -223,10 +225,10 @@ def _without_the_host(workload: Workload, protocol: Protocol, timing: Timing) ->
 
 
 def _costs(traced: Trace, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """The parts of a model with their parameters, FLOPs and seconds, for a record's details."""
+    """Components with their parameters, FLOPs and seconds, for a record's details."""
     counted = component_details(traced, None)
-    parts = {name: {**counted.get(name, {}), **times} for name, times in seconds.items()}
-    return {"parts": parts} if parts else {}
+    components = {name: {**counted.get(name, {}), **times} for name, times in seconds.items()}
+    return {"parts": components} if components else {}
 
 
 def _iterations(workload: Workload, protocol: Protocol) -> tuple[Timing, Memory | None, list[str]]:

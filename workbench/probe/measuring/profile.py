@@ -13,12 +13,12 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from workbench.lvlm.build import Workload
-from workbench.probe.counting.pieces import OTHER, innermost, named
+from workbench.probe.counting.regions import OTHER, innermost, named
 from workbench.probe.counting.trace import trace as trace_cell
 from workbench.probe.counting.tracker import Operator
 
 PREFIX = "part: "
-"""Of the ranges that name a part, in the trace and in what is read from it."""
+"""Of the ranges that name a region, in the trace and in what is read from it."""
 TOP = 20
 ENGINE = "autograd::engine::evaluate_function: "
 BACKWARD_SCOPE = 1
@@ -59,10 +59,10 @@ def write_trace(workload: Workload, folder: Path) -> dict[str, Any]:
     """
     cuda = workload.context.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    # A compiled module runs its own graph, in which no part has a beginning or an end.
+    # A compiled module runs its own graph, in which no region has a beginning or an end.
     compiled = workload.cell.compile
-    parts: AbstractContextManager[None] = nullcontext() if compiled else named(workload, _range)
-    with profile(activities=activities, record_shapes=True) as profiler, parts:
+    regions: AbstractContextManager[None] = nullcontext() if compiled else named(workload, _range)
+    with profile(activities=activities, record_shapes=True) as profiler, regions:
         start = time.perf_counter()
         workload.step()
         if cuda:
@@ -70,7 +70,7 @@ def write_trace(workload: Workload, folder: Path) -> dict[str, Any]:
         wall_s = time.perf_counter() - start
     name = _name(workload, "pt.trace.json")
     profiler.export_chrome_trace(str(folder / name))
-    details = summary(profiler.events(), trace_cell(workload.cell, pieces=True).operators, cuda)
+    details = summary(profiler.events(), trace_cell(workload.cell, regions=True).operators, cuda)
     if compiled:
         details["parts"] = []
     return {"file": name, "clock": "cuda" if cuda else "cpu", "wall_s": wall_s, **details}
@@ -83,29 +83,29 @@ def _range(name: str) -> AbstractContextManager[object]:
 def summary(
     events: Iterable[Any], counted: Counter[Operator], cuda: bool
 ) -> dict[str, list[dict[str, Any]]]:
-    """Time by part and by operator from the profiler's events; bytes and FLOPs as counted."""
+    """Time by region and by operator from the profiler's events; bytes and FLOPs as counted."""
     names = {operator.name for operator in counted}
-    parts: dict[str, _Row] = {}
+    regions: dict[str, _Row] = {}
     operators: dict[str, _Row] = {}
-    for event, part in _attributed(events):
+    for event, region in _attributed(events):
         spent_us = (
             sum(kernel.duration for kernel in event.kernels) if cuda else event.self_cpu_time_total
         )
         name, is_call = _operator(event, names)
-        for rows, key in ((parts, part), (operators, name)):
+        for rows, key in ((regions, region), (operators, name)):
             row = rows.setdefault(key, _Row())
             row.time_s += spent_us / 1e6
             row.calls += is_call
     for operator, times in counted.items():
-        for rows, key in ((parts, operator.piece), (operators, operator.name)):
+        for rows, key in ((regions, operator.region), (operators, operator.name)):
             if key in rows:
                 rows[key].count(operator, times)
-    return {"parts": _listed("part", parts), "operators": _listed("operator", operators, TOP)}
+    return {"parts": _listed("part", regions), "operators": _listed("operator", operators, TOP)}
 
 
 @dataclass
 class _Row:
-    """What a part or an operator took; bytes and FLOPs are None until they are counted."""
+    """What a region or an operator took; bytes and FLOPs are None until they are counted."""
 
     time_s: float = 0.0
     bytes: int | None = None
@@ -158,7 +158,7 @@ def _is_node(event: Any) -> bool:
 
 
 def _attributed(events: Iterable[Any]) -> Iterator[tuple[Any, str]]:
-    """Every operator's event and its part: by the range that it is in, else by its node's forward.
+    """Every operator's event and its region: by the range around it, else by its node's forward.
 
     A node and the operators of its forward share thread and number; the last of them made it.
     """
@@ -170,19 +170,19 @@ def _attributed(events: Iterable[Any]) -> Iterator[tuple[Any, str]]:
             continue
         ranges, node = _surroundings(event)
         if node is None or ranges:
-            part = innermost(ranges)
+            region = innermost(ranges)
             if event.sequence_nr >= 0:
-                by_node[event.thread, event.sequence_nr] = part
+                by_node[event.thread, event.sequence_nr] = region
         else:
             # A sum of gradients has no number of its own: it belongs to what ran before it.
             number = (node.fwd_thread, node.sequence_nr)
-            part = by_node.get(number, last.get(event.thread, OTHER))
-        last[event.thread] = part
-        yield event, part
+            region = by_node.get(number, last.get(event.thread, OTHER))
+        last[event.thread] = region
+        yield event, region
 
 
 def _surroundings(event: Any) -> tuple[list[str], Any]:
-    """The parts' ranges around an event, outermost first, and the node that autograd was running.
+    """The regions' ranges around an event, outermost first, and the node that autograd ran.
 
     Ranges outside the node are its caller's.
     """

@@ -112,7 +112,7 @@ def sent_bytes(cell: Cell, parameters: Sequence[Parameter]) -> dict[str, int]:
         persists = parameter.numel <= PERSISTENT
         whole[persists] += size
         # A frozen tower has no backward.
-        if not persists and (parameter.trained or parameter.part != "tower"):
+        if not persists and (parameter.trained or parameter.component != "tower"):
             again += size
     # A backward finds what the forward gathered last; a step gathers the persistent ones anew.
     gathered = whole[True] + num_microbatches * (whole[False] + max(0, again - MAX_LIVE))

@@ -90,10 +90,10 @@ def operators(subject: Subject, _: Contributions) -> Contribution:
     work, times = subject.work, subject.times
     flags = subject.rates[1]
     details: dict[str, Any] = {
-        "operators": table(work, times, lambda op: {"operator": op.name, "part": op.part}),
-        "modules": table(work, times, lambda op: {"module": op.piece, "part": op.part}),
+        "operators": table(work, times, lambda op: {"operator": op.name, "part": op.component}),
+        "modules": table(work, times, lambda op: {"module": op.region, "part": op.component}),
     }
-    if subject.traced.params_by_part:
+    if subject.traced.params_by_component:
         details["parts"] = component_details(subject.traced, times)
     if times is not None:
         details["time"] = times.document()

@@ -8,7 +8,7 @@ from workbench.lvlm.quantized import quantization_flags, quantized_weights
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import Trace
 from workbench.probe.predicting.contribution import Metrics
-from workbench.probe.predicting.roofline import Times, by_part
+from workbench.probe.predicting.roofline import Times, seconds_by_component
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.pictures import Pictures
 
@@ -88,10 +88,10 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
 
 def component_details(traced: Trace, times: Times | None) -> dict[str, dict[str, int | float]]:
     """Parameters, FLOPs and seconds of tower, adapter and decoder, if there are any."""
-    seconds = {} if times is None else by_part(times)
+    seconds = {} if times is None else seconds_by_component(times)
     components: dict[str, dict[str, int | float]] = {}
-    for name, params in traced.params_by_part.items():
-        flops = sum(op.flops * n for op, n in traced.operators.items() if op.part == name)
+    for name, params in traced.params_by_component.items():
+        flops = sum(op.flops * n for op, n in traced.operators.items() if op.component == name)
         components[name] = {"params": params, "flops": flops}
         if times is not None:
             components[name]["time_s"] = seconds.get(name, 0.0)

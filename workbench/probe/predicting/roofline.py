@@ -116,7 +116,7 @@ def works(cell: Cell, traced: Trace) -> list[Work]:
     for op, calls in traced.operators.items():
         if not op.flops and not op.bytes:
             continue  # A view, though torch does not call it one.
-        share = kept[op.place] if op.attention and op.part == "decoder" else 1.0
+        share = kept[op.place] if op.attention and op.component == "decoder" else 1.0
         found.append(Work(op, calls, rate_of(op, cell), op.flops * share))
     return found
 
@@ -271,12 +271,12 @@ def _bandwidth(name: str, target: Device, calibration: Calibration) -> float | N
     return target.bandwidth_bytes_per_s if known is None else known.value
 
 
-def by_part(found: Times) -> dict[str, float]:
-    """Seconds of the operators of each part of the model."""
+def seconds_by_component(found: Times) -> dict[str, float]:
+    """Seconds of the operators of each component."""
     seconds: dict[str, float] = {}
     for timed in found.operators:
-        part = timed.work.operator.part
-        seconds[part] = seconds.get(part, 0.0) + timed.seconds
+        component = timed.work.operator.component
+        seconds[component] = seconds.get(component, 0.0) + timed.seconds
     return seconds
 
 

@@ -34,7 +34,7 @@ def trace_of(cell: Cell, allocator: Allocator, pictures: Pictures | None = None)
     which may be others by then, or of ranks that share a sequence.
     """
     if pictures is not None or cell.sharing > 1 or cell.model not in MODELS:
-        return trace(cell, allocator, pieces=True, pictures=pictures)
+        return trace(cell, allocator, regions=True, pictures=pictures)
     return _kept(cell.replace(**UNSHARED), allocator)
 
 
@@ -45,4 +45,4 @@ def forget() -> None:
 
 @lru_cache(maxsize=KEPT)
 def _kept(cell: Cell, allocator: Allocator) -> Trace:
-    return trace(cell, allocator, pieces=True)
+    return trace(cell, allocator, regions=True)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.small import small_lvlm, small_model
 from workbench.lvlm.build import build
-from workbench.probe.counting.parts import part_seconds
+from workbench.probe.counting.components import component_seconds
 from workbench.probe.measuring.measure import measure
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.protocol import Protocol
@@ -44,7 +44,7 @@ def test_a_slow_part_is_found(part, tmp_path):
     workload = build(lvlm(tmp_path))
     inner = workload.modules[part]
     slow(inner.tower.embeddings if part == "tower" else inner.mm_soft_emb_norm)
-    found = part_seconds(workload, 1)
+    found = component_seconds(workload, 1)
     assert set(found) == {"tower", "adapter", "decoder"}
     for phase in ("forward_s", "backward_s"):
         assert max(found, key=lambda name: found[name][phase]) == part
@@ -62,7 +62,7 @@ def test_the_head_of_a_decoder(tmp_path):
     )
     workload = build(cell)
     slow(workload.module.lm_head)
-    found = part_seconds(workload, 1)
+    found = component_seconds(workload, 1)
     assert set(found) == {"layers", "head"}
     for phase in ("forward_s", "backward_s"):
         assert found["head"][phase] >= NAP_S > found["layers"][phase]

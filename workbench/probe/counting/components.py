@@ -1,4 +1,4 @@
-"""Which part of a model runs: tower, adapter and decoder, or layers and head; seconds of each."""
+"""Which component of a model runs, tower, adapter, decoder or layers, head; seconds of each."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ from torch import Tensor, cuda, nn
 from workbench.lvlm.build import Workload
 
 Switch = Callable[[str], None]
-"""Told the name of the part that runs from now on."""
+"""Told the name of the component that runs from now on."""
 
 
 @contextmanager
-def parts_named(workload: Workload, switch: Switch) -> Iterator[None]:
+def components_named(workload: Workload, switch: Switch) -> Iterator[None]:
     """Tower, adapter and decoder: by module in forward, by their outputs' gradients after."""
     handles = []
     for name, module in workload.modules.items():
@@ -58,11 +58,11 @@ def head_named(workload: Workload, switch: Switch) -> Iterator[None]:
         handle.remove()
 
 
-def part_seconds(workload: Workload, count: int) -> dict[str, dict[str, float]]:
-    """Median ``forward_s`` and ``backward_s`` of each part, over iterations of their own.
+def component_seconds(workload: Workload, count: int) -> dict[str, dict[str, float]]:
+    """Median ``forward_s`` and ``backward_s`` of each component, over iterations of their own.
 
     At scope lvlm of tower, adapter and decoder, at scope decoder of layers and head; a layer is
-    one part and has none. Of one micro-batch, without the optimizer.
+    one component and has none. Of one micro-batch, without the optimizer.
     """
     if workload.cell.scope == "layer":
         return {}
@@ -70,14 +70,14 @@ def part_seconds(workload: Workload, count: int) -> dict[str, dict[str, float]]:
     for _ in range(count):
         for key, seconds in _once(workload).items():
             found.setdefault(key, []).append(seconds)
-    parts: dict[str, dict[str, float]] = {}
-    for (part, phase), samples in found.items():
-        parts.setdefault(part, {})[phase] = median(samples)
-    return parts
+    components: dict[str, dict[str, float]] = {}
+    for (component, phase), samples in found.items():
+        components.setdefault(component, {})[phase] = median(samples)
+    return components
 
 
 def _once(workload: Workload) -> dict[tuple[str, str], float]:
-    first, named = ("decoder", parts_named) if workload.modules else ("layers", head_named)
+    first, named = ("decoder", components_named) if workload.modules else ("layers", head_named)
     on_card, phase = workload.context.device.type == "cuda", "forward_s"
     marks: list[tuple[str, str, Any]] = []
 
@@ -88,8 +88,8 @@ def _once(workload: Workload) -> dict[tuple[str, str], float]:
         event.record()
         return event
 
-    def switch(part: str) -> None:
-        marks.append((part, phase, now()))
+    def switch(component: str) -> None:
+        marks.append((component, phase, now()))
 
     with named(workload, switch):
         switch(first)
@@ -104,7 +104,7 @@ def _once(workload: Workload) -> dict[tuple[str, str], float]:
         cuda.synchronize(workload.context.device)
     seconds: dict[tuple[str, str], float] = {}
     moments = [mark[2] for mark in marks[1:]] + [end]
-    for (part, phase_of, begin), until in zip(marks, moments, strict=True):
+    for (component, phase_of, begin), until in zip(marks, moments, strict=True):
         lasted = begin.elapsed_time(until) / 1e3 if on_card else until - begin
-        seconds[part, phase_of] = seconds.get((part, phase_of), 0.0) + lasted
+        seconds[component, phase_of] = seconds.get((component, phase_of), 0.0) + lasted
     return seconds

@@ -1,7 +1,7 @@
-"""Which part of a layer computes what: V2V, T2V, T2T, MLP, norms, LM head and their like.
+"""Which region of a layer computes what: V2V, T2V, T2T, MLP, norms, LM head and their like.
 
-Systems and kernels name the parts that are theirs (``lvlm/marks.py``); modules of the families are
-named here, by hooks that exist only while somebody looks.
+Systems and kernels name the regions that are theirs (``lvlm/marks.py``); modules of the families
+are named here, by hooks that exist only while somebody looks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,19 @@ from workbench.lvlm.scopes.decoder import Decoder
 
 OTHER = "other"
 OUTERMOST = ("tower", "reducer", "adapter", "V2V")
-"""Parts that are one whole, whatever modules they run: V2V is D-Attn's output projection."""
+"""Regions that are one whole, whatever modules they run: V2V is D-Attn's output projection."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def innermost(names: Sequence[str]) -> str:
-    """The part that a stack of names, the outermost first, stands for."""
+    """The region that a stack of names, the outermost first, stands for."""
     whole = next((name for name in names if name in OUTERMOST), None)
     return whole or (names[-1] if names else OTHER)
 
 
 @contextmanager
 def named(workload: Workload, marker: Marker) -> Iterator[None]:
-    """Every part of the workload is entered through ``marker``, in forward and recomputation."""
+    """Every region of the workload is entered through ``marker``, in forward and recomputation."""
     opened: list[AbstractContextManager[object]] = []
     handles = []
 
@@ -85,7 +85,7 @@ def _modules(workload: Workload) -> dict[nn.Module, str]:
 
 
 class Nodes:
-    """The part of an operator while autograd runs it: a node's is that of its forward.
+    """The region of an operator while autograd runs it: a node's is that of its forward.
 
     torch numbers nodes as forwards make them; an operator that makes one meets it as the newest.
     """
@@ -105,7 +105,7 @@ class Nodes:
             self._stack.pop()
 
     def now(self) -> str:
-        """The part of the operator that is being dispatched."""
+        """The region of the operator that is being dispatched."""
         node = torch._C._current_autograd_node()
         if node is None or self._stack:
             self._last = innermost(self._stack)
