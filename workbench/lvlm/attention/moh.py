@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 ROWS = 4096
 """Rows of a tile: a mask of a routed head is so many rows of all keys."""
+KEPT_TILES = 4
+"""A training step, which keeps all of a head's tiles, cuts no smaller ones than that part of the
+sequence: hundreds would only add calls."""
 
 
 class MoHLayer(nn.Module):
@@ -118,6 +121,8 @@ class MoHLayer(nn.Module):
         heads, repeats = self.parts.num_heads - self.shared, self.parts.num_heads // key.shape[1]
         starts = [0, *accumulate(counts)]
         columns = torch.arange(key.shape[2], device=key.device)
+        trains = torch.is_grad_enabled()
+        size = max(ROWS, -(-key.shape[2] // KEPT_TILES)) if trains else ROWS
 
         def attend(number: int, rows: slice) -> Tensor:
             sample, head = divmod(number, heads)
@@ -131,12 +136,12 @@ class MoHLayer(nn.Module):
             return self.kernel.masked(branch, seen, self.scores)[0, 0]
 
         def tiles(number: int) -> range:
-            return range(starts[number], starts[number + 1], ROWS)
+            return range(starts[number], starts[number + 1], size)
 
         def rows_of(number: int, start: int) -> slice:
-            return slice(start, min(start + ROWS, starts[number + 1]))
+            return slice(start, min(start + size, starts[number + 1]))
 
-        if torch.is_grad_enabled():
+        if trains:
             found = [attend(n, rows_of(n, t)) for n in range(len(counts)) for t in tiles(n)]
             return torch.cat(found) if found else chosen
         out = torch.empty_like(chosen)
