@@ -1,4 +1,4 @@
-"""What ``replay`` says of a program, some four times as fast.
+"""What ``replay`` says of a program, in less time.
 
 Only under the default setting; the rules are those of ``caching.CachingAllocator``, which a test
 holds it against. Memory is counted in blocks of 512 bytes here, and a free chunk is one number of
