@@ -112,6 +112,30 @@ OWN["glm4v_moe"] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 16,
 }
+OWN["qwen3_5"] = {
+    "head_dim": 16,
+    "full_attention_interval": 2,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [2, 1, 1],
+    },
+    "tie_word_embeddings": False,
+}
+OWN["qwen3_5_moe"] = {
+    **OWN["qwen3_5"],
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 24,
+}
+MIXED = ("qwen3_5", "qwen3_5_moe")
+"""Families with linear layers between gated ones: tests of their own."""
 EXPERTS = (
     "qwen3_vl_moe",
     "qwen3_moe",
@@ -120,7 +144,7 @@ EXPERTS = (
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 ALIKE = {"qwen2_vl": "qwen2_5_vl", "ministral3": "mistral"}
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
-FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS))
+FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS) - set(MIXED))
 LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)
 """Those that scope ``layer`` serves."""
 SIGLIP = {
@@ -229,6 +253,19 @@ TOWERS["qwen3_vl_moe"] = {
         "model_type": "qwen3_vl_moe_vision",
     },
 }
+TOWERS["qwen3_5"] = {
+    "model_type": "qwen3_5",
+    "vision_config": {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 49,
+    },
+    **TOKEN_IDS,
+}
+TOWERS["qwen3_5_moe"] = {**TOWERS["qwen3_5"], "model_type": "qwen3_5_moe"}
 """What stands around the text model of a vision-language model, by the family of its decoder."""
 CLIP = {
     "model_type": "clip_vision_model",

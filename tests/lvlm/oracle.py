@@ -180,15 +180,26 @@ def widen_norms(module: nn.Module) -> None:
     for norm in module.modules():
         if type(norm).__name__.endswith("RMSNorm"):
             norm.forward = _rms_norm(norm)
+        elif type(norm).__name__.endswith("RMSNormGated"):
+            norm.forward = _gated_rms_norm(norm)
 
 
 def _rms_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
     eps = getattr(norm, "eps", None) or norm.variance_epsilon
-    shift = 1.0 if type(norm).__name__ in ("Gemma2RMSNorm", "Gemma3RMSNorm") else 0.0
+    shifted = ("Gemma2RMSNorm", "Gemma3RMSNorm", "Qwen3_5RMSNorm", "Qwen3_5MoeRMSNorm")
+    shift = 1.0 if type(norm).__name__ in shifted else 0.0
     weight = getattr(norm, "weight", None)  # Gemma 4 norms values without any.
 
     def forward(x: Tensor) -> Tensor:
         normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
         return normed if weight is None else normed * (shift + weight)
+
+    return forward
+
+
+def _gated_rms_norm(norm: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    def forward(x: Tensor, gate: Tensor) -> Tensor:
+        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+        return normed * norm.weight * torch.nn.functional.silu(gate)
 
     return forward

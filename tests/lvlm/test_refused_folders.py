@@ -8,10 +8,7 @@ from workbench.lvlm.models import resolve
 from workbench.lvlm.refused import REFUSED
 from workbench.vocabulary.errors import RequestError
 
-WRAPPED = {
-    "qwen3_5_text": {"model_type": "qwen3_5"},
-    "qwen3_5_moe_text": {"model_type": "qwen3_5_moe"},
-}
+WRAPPED = {}
 """Text models as the published config.json around them has them; others are outer types."""
 
 

@@ -122,7 +122,13 @@ def test_a_video_s_budget_is_transformers_own(place, width, height, frames, each
 
 
 @settings(max_examples=40, deadline=None)
-@given(EDGE, EDGE, PIXELS, PIXELS, st.sampled_from(["qwen2_vl", "qwen3_vl", "qwen3_vl_moe"]))
+@given(
+    EDGE,
+    EDGE,
+    PIXELS,
+    PIXELS,
+    st.sampled_from(["qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5"]),
+)
 def test_images_of_the_other_qwens(place, width, height, low, high, kind):
     least, most = sorted((low, high))
     for old in place.glob("*processor_config.json"):
@@ -342,7 +348,7 @@ def test_grids_of_a_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "qwen3_5", "vision_config": {}}, "'qwen3_5'"),
+        ({"model_type": "mistral4", "vision_config": {}}, "'mistral4'"),
         (
             {"model_type": "mllama", "vision_config": {"model_type": "mllama_vision_model"}},
             "'mllama' with a 'mllama_vision_model'",

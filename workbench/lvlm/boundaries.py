@@ -11,6 +11,7 @@ import torch
 
 from workbench.inputs.model_files import PREPROCESSORS
 from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.config_fields import MAX_LAYERS, SIZES
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
@@ -128,7 +129,7 @@ def _training() -> Iterator[Boundary]:
 
 def _kernels() -> Iterator[Boundary]:
     """Which families each kernel serves, as it says itself of their layers."""
-    published = {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
+    published = _published()
     for name, kernel in sorted(KERNELS.items()):
         refused: dict[bool, list[str]] = {False: [], True: []}
         for family in sorted(FAMILIES):
@@ -143,7 +144,7 @@ def _kernels() -> Iterator[Boundary]:
                 ]
             for decomposed, found in refused.items():
                 try:
-                    for part in parts:
+                    for part in (p for p in parts if p.linear is None):
                         kernel.refuse(part, decomposed, part.window is not None)
                 except Unsupported:
                     found.append(family)
@@ -188,7 +189,25 @@ def _deepstack() -> Iterator[Boundary]:
     )
 
 
-ROWS += [_configs, _pictures, _deepstack, _training, _kernels, _systems]
+def _linear() -> Iterator[Boundary]:
+    published = _published()
+    mixed = _words(f for f in sorted(FAMILIES) if has_linear(resolve(published[f])))
+    served = {name for name, system in SYSTEMS.items() if system.mixes}
+    yield Boundary(
+        f"linear layers of {mixed}",
+        f"as released, between the layers that {_words(sorted(served))} change",
+        f"{_words(sorted(set(SYSTEMS) - served))}; `fold`, which the output gate leaves nothing "
+        "of; `ulysses`, `ring`",
+        "predictions: torch's operators, where a card with flash-linear-attention holds less",
+    )
+
+
+def _published() -> dict[str, str]:
+    """A model of the catalogue for every family."""
+    return {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
+
+
+ROWS += [_configs, _pictures, _deepstack, _linear, _training, _kernels, _systems]
 
 if __name__ == "__main__":
     print(table())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import System, system_of
+from workbench.lvlm.attention.linear import has_linear, system_on
 from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import KERNELS, Kernel
@@ -22,7 +23,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.lora import add_adapters
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved, resolve
-from workbench.lvlm.narrow_cache import cache_bytes, cache_flags
+from workbench.lvlm.narrow_cache import cache_flags
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.optimizer import MasterOptimizer, layer_matrices
 from workbench.lvlm.optimizers import OPTIMIZERS
@@ -145,13 +146,7 @@ class Workload:
         """Keys and values of every layer after all tokens: before the new one in a decode pass."""
         item = self.context.dtype.itemsize
         return sum(
-            count
-            * cache_bytes(
-                self.cell,
-                self.system.cache_elements(parts, place, self.cell),
-                parts.head_dim,
-                item,
-            )
+            count * self.system.cache_bytes(parts, place, self.cell, item)
             for parts, place, count in self.layers
         )
 
@@ -213,7 +208,7 @@ def build(
     """
     check(cell)
     model = resolve(cell.model)
-    system, kernel = system_of(cell), KERNELS[cell.kernel]
+    system, kernel = system_on(cell, model), KERNELS[cell.kernel]
     model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
     if model.family.experts(model.config) is not None:
         # As transformers' own models choose it, and refuse it where they have no experts.
@@ -320,7 +315,7 @@ def token_grids(
 def places_of(cell: Cell) -> tuple[Place, ...]:
     """Every layer of a cell's decoder, in the order in which it runs them."""
     model = resolve(cell.model)
-    places = system_of(cell).places(model, cell, decoder_layout(cell, model))
+    places = system_on(cell, model).places(model, cell, decoder_layout(cell, model))
     return with_stacked(cell, model, places)
 
 
@@ -384,6 +379,12 @@ def check(cell: Cell) -> None:
     if cell.weights is not None:
         check_source(cell.weights)
     model = resolve(cell.model)
+    if cell.sharing > 1 and has_linear(model):
+        named = "ulysses" if cell.ring == 1 else "ring"
+        raise Unsupported(
+            f"{named}: most layers of {cell.model} are linear, and ranks that share a sequence do "
+            "not pass the state on that these carry along it"
+        )
     check_ring(cell, model)
     check_ulysses(cell, model)
     if cell.layer is not None:
@@ -470,18 +471,35 @@ def parts_of(
     # A decode step's cache holds only what its token sees: there is nothing left to mask.
     decode = context.cell.pass_ == "decode"
     bites = system.window_bites(place, parts.window)
+    check_mixing(model, parts, system, context.cell)
     system.refuse(parts, place, bites)
-    context.kernel.refuse(parts, system.decomposed, bites and not decode)
-    context.require(parts, system.decomposed)
+    if parts.linear is None:
+        context.kernel.refuse(parts, system.decomposed, bites and not decode)
+        context.require(parts, system.decomposed)
     if parts.experts is not None and context.dtype == torch.float64:
         raise Unsupported(
-            f"dtype float64: the experts of {parts.attention.config.model_type} are one call of "
+            f"dtype float64: the experts of {model.config.model_type} are one call of "
             "torch's grouped matmul, which takes float32, bfloat16 and float16"
         )
     added = not place.inserted and system.extra_parameters(parts, place)
     if added and context.checkpoint() is not None:
         context.flag(f"weights: random in what {system.name} adds to a layer")
     return parts
+
+
+def check_mixing(model: Resolved, parts: LayerParts, system: System, cell: Cell) -> None:
+    """Raise Unsupported where a system or an option has no form for gates and linear layers."""
+    family = model.config.model_type
+    if (parts.gated or parts.linear is not None) and not system.mixes:
+        raise Unsupported(
+            f"{system.name}: most layers of {family} are linear, without query-key pairs, and the "
+            f"others gate their output; {system.name} has no form for either"
+        )
+    if parts.gated and cell.fold:
+        raise Unsupported(
+            f"fold: {family} gates the output of each query head, which leaves no columns of W_o "
+            "to sum"
+        )
 
 
 def make_layer(model: Resolved, place: Place, context: Context) -> nn.Module:

@@ -71,6 +71,13 @@ WHOLE = {
     "top_k_experts": 2**14,
     "pooling_kernel_size": 2**6,
     "position_embedding_size": 2**20,
+    "shared_expert_intermediate_size": 2**22,
+    "full_attention_interval": MAX_LAYERS,
+    "linear_conv_kernel_dim": 2**6,
+    "linear_key_head_dim": 2**14,
+    "linear_value_head_dim": 2**14,
+    "linear_num_key_heads": 2**14,
+    "linear_num_value_heads": 2**14,
 }
 """Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
 POSITIVE = (
@@ -139,8 +146,9 @@ def _is_whole(value: object) -> bool:
 def check_dividing(name: str, config: Any) -> None:
     """Raise RequestError where the sizes of a loaded text config do not go together."""
     shown = f"model {name!r}:"
+    without = "intermediate_size" if hasattr(config, "shared_expert_intermediate_size") else ""
     for field in SIZES[:5]:
-        if not _is_whole(getattr(config, field, None)):
+        if field != without and not _is_whole(getattr(config, field, None)):
             raise RequestError(f"{shown} {field} is missing; a whole number from 1")
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads
@@ -167,6 +175,14 @@ def check_dividing(name: str, config: Any) -> None:
             f"{config.num_hidden_layers}"
         )
     known = ("full_attention", "sliding_attention")
+    if hasattr(config, "linear_num_value_heads"):
+        known = ("full_attention", "linear_attention")
+        heads, keys = config.linear_num_value_heads, config.linear_num_key_heads
+        if heads % keys:
+            raise RequestError(
+                f"{shown} linear_num_value_heads {heads} is no multiple of linear_num_key_heads "
+                f"{keys}"
+            )
     if wrong := sorted(set(kinds) - set(known)):
         raise RequestError(f"{shown} layer_types {wrong[0]!r}: known: {', '.join(known)}")
 

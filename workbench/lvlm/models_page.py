@@ -106,13 +106,21 @@ def _table(found: list[str], names: dict[str, Resolved]) -> str:
             f"{config.num_hidden_layers}",
             f"{config.hidden_size:,}",
             f"{config.num_attention_heads} / {groups}",
-            f"{config.intermediate_size:,}",
+            _mlp(config),
             f"{config.vocab_size:,}",
             f"{tower_of(names[name]).tokens_each:,}",
             MODELS[name].source,
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
+
+
+def _mlp(config: Any) -> str:
+    """The inner width of an MLP; of experts alone, how many and theirs."""
+    width = getattr(config, "intermediate_size", None)
+    if width is not None:
+        return f"{width:,}"
+    return f"{config.num_experts} × {config.moe_intermediate_size:,}"
 
 
 def _refused() -> Iterator[str]:

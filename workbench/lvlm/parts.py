@@ -5,7 +5,7 @@ Shapes: B batch, S tokens, D hidden size, H query heads, G key/value heads, K he
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,34 @@ from torch import Tensor, nn
 
 from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.experts import Experts
+
+
+class Linear(NamedTuple):
+    """Sizes of a layer without keys and values: Gated DeltaNet (arXiv 2412.06464)."""
+
+    key_heads: int
+    """Of queries and of keys; each serves as many heads of values."""
+    value_heads: int
+    key_size: int
+    value_size: int
+    taps: int
+    """Tokens that its convolution sees, the last one included."""
+
+    @property
+    def mixed(self) -> int:
+        """Width of queries, keys and values together: what the convolution runs over."""
+        return 2 * self.key_heads * self.key_size + self.value_width
+
+    @property
+    def value_width(self) -> int:
+        """Width of the values of all heads."""
+        return self.value_heads * self.value_size
+
+    @property
+    def state(self) -> int:
+        """Elements of the state of all heads."""
+        return self.value_heads * self.key_size * self.value_size
+
 
 Rope = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -51,6 +79,12 @@ class LayerParts:
     alone: Mapping[str, Any] = field(default_factory=dict)
     """What its attention is given, beside what the layer is, where it is called by itself."""
 
+    gated: bool = False
+    """Whether ``q_proj`` gives a gate beside each head's query, by whose sigmoid the attention's
+    output is multiplied before W_o."""
+    linear: Linear | None = None
+    """None where the layer has queries that meet keys; else there are no such pairs in it."""
+
     @property
     def kv_projections(self) -> int:
         """Projections that make keys and values: one where the values are the keys' own."""
@@ -77,8 +111,29 @@ class LayerParts:
         ``factor`` is that of their positions (``Context.query_factor``), as [S, 1] or
         [B, 1, S, 1]; None where the family has none.
         """
-        heads = self._heads(self.attention.q_proj(x_bsd), self.num_heads, self.q_norm)
-        return scaled(heads, factor)
+        return self.query_and_gate(x_bsd, factor)[0]
+
+    def query_and_gate(
+        self, x_bsd: Tensor, factor: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same beside the gates [B, S, H·K]; None where the family has none."""
+        x_bsx, gate = self.attention.q_proj(x_bsd), None
+        if self.gated:
+            x_bsx, gate = x_bsx.unflatten(-1, (self.num_heads, -1)).chunk(2, -1)
+            x_bsx, gate = x_bsx.flatten(2), gate.flatten(2)
+        return scaled(self._heads(x_bsx, self.num_heads, self.q_norm), factor), gate
+
+    def gate(self, x_bsd: Tensor) -> Tensor | None:
+        """The gates [B, S, H·K] of rows whose queries nobody needs; None without gates."""
+        projection = self.attention.q_proj
+        if not self.gated:
+            return None
+        if not isinstance(projection, nn.Linear):  # Packed, or with an adapter beside it.
+            return self.query_and_gate(x_bsd)[1]
+        half = (self.num_heads, 2, self.head_dim)
+        weight = projection.weight.unflatten(0, half)[:, 1].flatten(0, 1)
+        bias = None if projection.bias is None else projection.bias.view(half)[:, 1].flatten()
+        return F.linear(x_bsd, weight, bias)
 
     def key(self, x_bsd: Tensor) -> Tensor:
         """Un-rotated keys [B, G, S, K]."""
@@ -97,17 +152,28 @@ class LayerParts:
         key = self._heads(x_bsx, self.num_kv_heads, self.k_norm)
         return key, self._heads(x_bsx, self.num_kv_heads, self.v_norm)
 
-    def output(self, a_bhsk: Tensor) -> Tensor:
-        """W_o over concatenated heads: [B, H, S, K] -> [B, S, D]."""
-        return self.attention.o_proj(a_bhsk.transpose(1, 2).flatten(2))
+    def output(self, a_bhsk: Tensor, gate_bsx: Tensor | None = None) -> Tensor:
+        """W_o over concatenated heads, gated where there is a gate: [B, H, S, K] -> [B, S, D]."""
+        return self._project(a_bhsk.transpose(1, 2).flatten(2), gate_bsx)
 
-    def project_diagonal(self, v_bsgk: Tensor, fold: bool) -> Tensor:
+    def _project(self, a_bsx: Tensor, gate_bsx: Tensor | None) -> Tensor:
+        assert (gate_bsx is not None) == self.gated, "a family's own gate"
+        if gate_bsx is not None:
+            a_bsx = a_bsx * torch.sigmoid(gate_bsx)
+        return self.attention.o_proj(a_bsx)
+
+    def project_diagonal(
+        self, v_bsgk: Tensor, fold: bool, gate_bsx: Tensor | None = None
+    ) -> Tensor:
         """``W_o · repeat_kv(v)``, D-Attn's V2V (eq. 2): [B, S, G, K] -> [B, S, D].
 
         ``fold`` sums W_o over the query heads of each group first: exact up to rounding, and
-        H/G times fewer FLOPs for W_o.
+        H/G times fewer FLOPs for W_o. A gate, which differs by query head, leaves nothing to sum.
         """
         o_proj, repeats = self.attention.o_proj, self.num_heads // self.num_kv_heads
+        if gate_bsx is not None:
+            repeated = v_bsgk.unsqueeze(3).expand(-1, -1, -1, repeats, -1).flatten(2)
+            return self._project(repeated, gate_bsx)
         if repeats == 1:
             return o_proj(v_bsgk.flatten(2))
         if fold:
@@ -216,6 +282,34 @@ def sandwiched(
         window=window_of(attention),
         rope=rope,
         experts=_experts(layer.mlp),
+    )
+
+
+def linear_like(layer: Any, attention: Any, sizes: Linear) -> LayerParts:
+    """Parts of a layer with two norms whose ``attention`` has no keys and values.
+
+    Heads are those of its values and of its keys; nothing of it is rotated.
+    """
+    return LayerParts(
+        layer=layer,
+        attention=attention,
+        input_norm=layer.input_layernorm,
+        post_attention_norm=None,
+        mlp_norm=layer.post_attention_layernorm,
+        mlp=layer.mlp,
+        post_mlp_norm=None,
+        q_norm=None,
+        k_norm=None,
+        hidden_size=attention.hidden_size,
+        num_heads=sizes.value_heads,
+        num_kv_heads=sizes.key_heads,
+        head_dim=sizes.value_size,
+        scale=1.0,
+        softcap=None,
+        window=None,
+        rope=lambda x, cos, sin: x,
+        experts=_experts(layer.mlp),
+        linear=sizes,
     )
 
 

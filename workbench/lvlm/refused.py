@@ -6,11 +6,7 @@ their own.
 
 OWN_FORM = "in a form of its own, of code that is never run"
 
-DELTA_NET = "three of four of its layers are Gated DeltaNet, a state that has no pairs"
-
 REFUSED = {
-    "qwen3_5_text": DELTA_NET,
-    "qwen3_5_moe_text": f"{DELTA_NET}, and experts",
     "mllama": "some of its layers read the images by cross-attention alone, which no family here "
     "has; the system gated_xattn costs such layers on llama",
     "llama4": "attention in chunks, and experts",

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.narrow_cache import cache_bytes
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
@@ -76,6 +77,10 @@ class System:
 
     keeps_cache = False
     """Whether a prefill can keep its keys and values (a cell's ``cache``)."""
+
+    mixes = False
+    """Whether it serves models of which some layers are linear and the others gate their output:
+    it changes the others alone, and between the layers there is a row for every token."""
 
     stacks = True
     """Whether its state has a row for every visual token between the layers, to which features
@@ -297,16 +302,21 @@ class System:
         width = 2 * parts.num_kv_heads * parts.head_dim
         return cell.batch * width * (cached.visual + cached.text)
 
+    def cache_bytes(self, parts: "LayerParts", place: Place, cell: Cell, item: int) -> int:
+        """Bytes of them; ``item`` is the size of an element where the cell names no other."""
+        return cache_bytes(cell, self.cache_elements(parts, place, cell), parts.head_dim, item)
+
 
 SYSTEMS.take_plugins("workbench.attention", System)
 
 
 def token_flops(parts: "LayerParts", q: bool = True, kv: bool = True, rest: bool = True) -> int:
-    """Matmul FLOPs of one token through q, k and v, and through W_o and the MLP."""
+    """Matmul FLOPs of one token through q, k and v, and through its gate, W_o and the MLP."""
     d, wide, narrow = (
         parts.hidden_size,
         parts.num_heads * parts.head_dim,
         parts.num_kv_heads * parts.head_dim,
     )
     pair = parts.kv_projections * d * narrow
-    return 2 * (d * wide * q + pair * kv + (wide * d + parts.mlp_elements) * rest)
+    own = (1 + parts.gated) * wide * d + parts.mlp_elements
+    return 2 * (d * wide * q + pair * kv + own * rest)

@@ -42,24 +42,28 @@ class FullLayer(DecomposedLayer):
 
     def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         assert self.visual_tables is not None, "both streams are rotated"
-        streams = {}
+        streams: dict[str, Branch] = {}
+        gates: dict[str, Tensor | None] = {}
         for name, x, (cos, sin), factor in (
             ("visual", visual, self.visual_tables, self.visual_factor),
             ("text", text, self.text_tables, self.query_factor),
         ):
             if x.shape[1]:
                 normed, own = self.parts.input_norm(x), OWN[name]
-                q, (k, v) = self.parts.query(normed, factor), self.parts.key_value(normed)
+                q, gates[name] = self.parts.query_and_gate(normed, factor)
+                k, v = self.parts.key_value(normed)
                 with part(own):
                     q, k = self.parts.rope(q, cos, sin), self.parts.rope(k, cos, sin)
                 streams[name] = Branch(q, k, v, own)
         if "visual" in streams:
-            visual = self._rows("visual", "text", visual, streams)
+            visual = self._rows("visual", "text", visual, streams, gates["visual"])
         if "text" in streams:
-            text = self._rows("text", "visual", text, streams)
+            text = self._rows("text", "visual", text, streams, gates["text"])
         return visual, text
 
-    def _rows(self, own: str, other: str, x: Tensor, streams: dict[str, Branch]) -> Tensor:
+    def _rows(
+        self, own: str, other: str, x: Tensor, streams: dict[str, Branch], gate: Tensor | None
+    ) -> Tensor:
         prefixes = self.prefixes if own == "text" else self.visual_prefixes
         scores = self.scores if own == "text" else self.visual_scores
         mine = streams[own]
@@ -70,12 +74,13 @@ class FullLayer(DecomposedLayer):
         else:
             with part(mine.part):
                 attended = self.kernel.own(mine, scores)
-        return self.parts.finish(x, self.parts.output(attended))
+        return self.parts.finish(x, self.parts.output(attended, gate))
 
 
 class DAttnFull(System):
     name = "d_attn_full"
     options = ()
+    mixes = True
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> FullLayer:
         return FullLayer(self, parts, context, place)

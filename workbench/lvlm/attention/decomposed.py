@@ -146,18 +146,21 @@ class DecomposedLayer(nn.Module):
         parts, x = self.parts, self.parts.input_norm(visual)
         key, value = (y.transpose(1, 2) for y in parts.key_value(x))
         if not self.only_keys:
-            visual = parts.finish(visual, self.diagonal(value))
+            visual = parts.finish(visual, self.diagonal(value, x))
         return visual, key, value
 
-    def diagonal(self, value_bngk: Tensor) -> Tensor:
-        """V2V of eq. 2: W_o over the repeated values, [B, n, G, K] -> [B, n, D]."""
+    def diagonal(self, value_bngk: Tensor, x: Tensor) -> Tensor:
+        """V2V of eq. 2: W_o over the repeated values [B, n, G, K] -> [B, n, D].
+
+        ``x`` are the normed rows [B, n, D], of which a family's output gate is made.
+        """
         with part("V2V"):
-            return self.parts.project_diagonal(value_bngk, self.fold)
+            return self.parts.project_diagonal(value_bngk, self.fold, self.parts.gate(x))
 
     def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
         """Text rows: [B, T, D] -> [B, T, D]; key and value are None where there is no image."""
         parts, x = self.parts, self.parts.input_norm(text)
-        q, (cos, sin) = parts.query(x, self.query_factor), self.text_tables
+        (q, gate), (cos, sin) = parts.query_and_gate(x, self.query_factor), self.text_tables
         own_key, own_value = parts.key_value(x)
         with part("T2T"):
             q_rope, own_key = parts.rope(q, cos, sin), parts.rope(own_key, cos, sin)
@@ -177,7 +180,7 @@ class DecomposedLayer(nn.Module):
                 if self.kept is not None:
                     self.kept.keep_last(self.cached.visual, key, value)
             attended = self.merge(own, self.other(q, q_rope, key, value), self.scores, x)
-        return parts.finish(text, parts.output(attended))
+        return parts.finish(text, parts.output(attended, gate))
 
     def other(self, q: Tensor, q_rope: Tensor, key: Tensor, value: Tensor) -> Branch:
         """The T2V branch: which queries meet the visual keys."""
@@ -204,6 +207,7 @@ class Decomposed(System):
 
     layer_class: type[DecomposedLayer] = DecomposedLayer
     keeps_cache = True
+    mixes = True
     ring: Sharing = "text"
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:

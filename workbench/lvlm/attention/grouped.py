@@ -71,6 +71,7 @@ class Grouped(Decomposed):
 
     options = ("skip_last", "tiled")
     keeps_cache = False
+    mixes = False
     ring = ""
 
     def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:

@@ -47,6 +47,7 @@ class Kept(Decomposed):
 
     options = ("chunk",)
     adapter = False
+    mixes = False
     stacks = False
     shared_states = 1
 

@@ -131,6 +131,7 @@ class Baseline(SAttn):
     """S-Attn itself. Several ranks can share its sequence, not that of what builds on it."""
 
     ring = "rows"
+    mixes = True
 
     def per_pair(self, parts: "LayerParts", place: Place) -> int:
         return super().per_pair(parts, place) // place.layout.shared_heads

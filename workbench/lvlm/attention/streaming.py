@@ -49,19 +49,20 @@ class StreamingDecode(nn.Module):
     def forward(self, token: Tensor) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
-        query, (key, value) = parts.query(x, self.factor), parts.key_value(x)
+        (query, gate), (key, value) = parts.query_and_gate(x, self.factor), parts.key_value(x)
         with part("attention"):
             cos, sin = self.tables
             query = parts.rope(query, cos[..., -1:, :], sin[..., -1:, :])
             key = parts.rope(torch.cat((self.keys, key), 2), cos, sin)
             value = torch.cat((self.values, value), 2)
             attended = self.kernel.own(Branch(query, key, value), self.scores)
-        return (parts.finish(token, parts.output(attended)),)
+        return (parts.finish(token, parts.output(attended, gate)),)
 
 
 class Streaming(SAttn):
     name = "streaming"
     keeps_cache = False
+    mixes = True
 
     @property
     def sinks(self) -> int:

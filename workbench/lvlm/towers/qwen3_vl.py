@@ -45,7 +45,7 @@ class Blocks(nn.Module):
         self.places, self.tables, self.chosen = places, tables, chosen
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """[patches, pixels of a patch] -> [patches, width] of the last block and the chosen."""
+        """[patches, pixels of a patch] -> [patches, width] of the last block, and the chosen."""
         hidden: Tensor = self.patch_embed(pixels)
         hidden = hidden + self.places().to(hidden.dtype)
         left: dict[int, Tensor] = {}
@@ -54,6 +54,14 @@ class Blocks(nn.Module):
             if index in self.chosen:
                 left[index] = hidden
         return hidden, *(left[index] for index in self.chosen)
+
+
+class Last(nn.Module):
+    """Of several features the last block's, where there is no deepstack."""
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """([patches, width],) -> [patches, width]."""
+        return features[0]
 
 
 class Mergers(nn.Module):
@@ -81,7 +89,7 @@ class Qwen3VL(QwenTower):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        chosen, layers = self.config.deepstack_visual_indexes, model.config.num_hidden_layers
+        chosen, layers = self.deepstack(), model.config.num_hidden_layers
         right = (
             isinstance(chosen, (list, tuple))
             and all(isinstance(i, int) and 0 <= i < self.config.depth for i in chosen)
@@ -95,6 +103,10 @@ class Qwen3VL(QwenTower):
             )
         self.chosen = tuple(chosen)
         self.stacked = len(self.chosen)
+
+    def deepstack(self) -> Any:
+        """The blocks whose features the decoder adds, as the config says."""
+        return self.config.deepstack_visual_indexes
 
     def normalised(self) -> dict[str, Any]:
         """As the published preprocessor_config.json has it."""
@@ -112,6 +124,8 @@ class Qwen3VL(QwenTower):
             context.keep(constant)
         places = Places(visual.pos_embed, nearest, weights)
         tower = Blocks(visual, places, (cos, sin), self.chosen)
+        if not self.chosen:
+            return nn.Sequential(tower, Last()), visual.merger
         return tower, Mergers(visual.merger, visual.deepstack_merger_list)
 
     def _between(

@@ -42,6 +42,14 @@ def operator_flops(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], o
         # Every row of the one operand meets one group of the other, or both are cut alike.
         left, right = args[:2]
         return 2 * left.shape[-2] * left.shape[-1] * right.shape[-1]
+    if packet is aten.linalg_solve_triangular:
+        rows, right = args[1].shape[-2:]
+        return args[1].numel() // right * rows * right
+    if packet is aten.convolution_backward and args[9] > 1:
+        # torch's formula multiplies every channel with every other.
+        grad, _, weight = args[:3]
+        each = 2 * grad.numel() * weight[0].numel()
+        return each * sum(args[10][:2])
     formula: Callable[..., int] | None = flop_registry.get(packet)
     return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
 

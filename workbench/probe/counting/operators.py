@@ -237,6 +237,19 @@ ROWS = (
         "its tensors alone: the backward adds by atomics into zeros (GLM-4.1V's positions)",
         "cuda/GridSampler.cu",
     ),
+    Row(
+        names("linalg_solve_triangular"),
+        "its tensors; cuBLAS takes a pointer for each matrix (some "
+        "hundred KB), and an operand whose strides it does not take is copied: left out (Gated "
+        "DeltaNet's chunks)",
+        "BatchLinearAlgebra.cpp, linalg_solve_triangular_out",
+    ),
+    Row(
+        names("softplus softplus_backward"),
+        POINTWISE,
+        "cuda/ActivationSoftplusKernel.cu",
+    ),
+    Row(names("flip"), SAME, "cuda/TensorTransformations.cu"),
     Row(names("_unsafe_view"), "a view: nothing", "TensorShape.cpp"),
     Row(
         names(

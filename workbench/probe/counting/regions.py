@@ -20,6 +20,7 @@ OTHER = "other"
 OUTERMOST = ("tower", "reducer", "adapter", "V2V")
 """Regions that are one whole, whatever modules they run: V2V is D-Attn's output projection."""
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""Of a layer with keys and values; a linear one names its own pieces (``attention/linear.py``)."""
 
 
 def innermost(names: Sequence[str]) -> str:
@@ -76,6 +77,8 @@ def _modules(workload: Workload) -> dict[nn.Module, str]:
             names |= dict.fromkeys(parts.mlp.children(), "MLP")
         # Its forward runs under S-Attn alone: one softmax over every pair.
         names[parts.attention] = "attention"
+        if parts.linear is not None:
+            continue
         projections = (getattr(parts.attention, name) for name in PROJECTIONS)
         names |= {module: "projections" for module in projections if module is not None}
     for module in workload.module.modules():

@@ -170,15 +170,15 @@ class _Model:
 
         Where ranks share a sequence, of the rank that a prediction is of.
         """
-        from workbench.lvlm.attention import system_of
+        from workbench.lvlm.attention.linear import system_on
 
-        sized = cell.model_copy(update={"num_visual": num_visual})
-        system, layout = system_of(cell), own_layout(sized, META)
+        model, sized = resolve(cell.model), cell.model_copy(update={"num_visual": num_visual})
+        system, layout = system_on(cell, model), own_layout(sized, META)
         places = places_of(sized)
         if cell.sharing > 1:
-            places = system.places(resolve(cell.model), sized, layout)
+            places = system.places(model, sized, layout)
         if cell.scope == "layer":
-            places = (system.single(resolve(cell.model), places, cell.layer),)
+            places = (system.single(model, places, cell.layer),)
         counted: Counter[Hashable] = Counter()
         costs: dict[Hashable, int] = {}
         for (parts, like), place in zip(self.layers, places, strict=True):
