@@ -9,7 +9,7 @@ from workbench.lvlm.towers.glm4v import KIND, Glm4v
 class Glm46v(Glm4v):
     """The front end alone differs."""
 
-    serves: ClassVar[Serves] = {"glm46v": (KIND,)}
+    serves: ClassVar[Serves] = {"glm46v": (KIND, "glm4v", "glm46v")}
     front_end = "glm-4.6v"
 
 

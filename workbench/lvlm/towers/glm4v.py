@@ -57,9 +57,8 @@ class Merger(nn.Module):
 class Glm4v(QwenTower):
     """Images of any size in whole tokens of 28 × 28 pixels; each pair of frames is an image."""
 
-    serves: ClassVar[Serves] = {"glm4v": (KIND,)}
+    serves: ClassVar[Serves] = {"glm4v": (KIND, "glm4v")}
     front_end = "glm-4.1v"
-    kind = KIND
     config_class = "Glm4vVisionConfig"
     model_class = "Glm4vVisionModel"
 

@@ -9,8 +9,7 @@ from workbench.lvlm.towers.glm4v import Glm4v
 class Glm4vMoe(Glm4v):
     """The decoder has experts, the tower has none."""
 
-    serves: ClassVar[Serves] = {"glm4v_moe": ("glm4v_moe_vision",)}
-    kind = "glm4v_moe_vision"
+    serves: ClassVar[Serves] = {"glm4v_moe": ("glm4v_moe_vision", "glm4v_moe")}
     config_class = "Glm4vMoeVisionConfig"
     model_class = "Glm4vMoeVisionModel"
 

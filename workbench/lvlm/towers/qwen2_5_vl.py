@@ -49,7 +49,6 @@ class Qwen25VL(WholeVideo):
 
     serves: ClassVar[Serves] = {"qwen2_5_vl": (MODEL_TYPE,)}
     front_end = "qwen2.5-vl"
-    kind = MODEL_TYPE
     config_class = "Qwen2_5_VLVisionConfig"
     model_class = "Qwen2_5_VisionTransformerPretrainedModel"
 

@@ -35,7 +35,6 @@ class Qwen2VL(WholeVideo):
         "Qwen2VisionTransformerPretrainedModel",
     )
     front_end = "qwen2-vl"
-    kind = "qwen2_vl_vision"
     config_class = "Qwen2VLVisionConfig"
     model_class = "Qwen2VisionTransformerPretrainedModel"
     out_field = "hidden_size"

@@ -83,7 +83,6 @@ class Qwen3VL(QwenTower):
 
     serves: ClassVar[Serves] = {"qwen3_vl": ("qwen3_vl_vision",)}
     front_end = "qwen3-vl"
-    kind = "qwen3_vl_vision"
     config_class = "Qwen3VLVisionConfig"
     model_class = "Qwen3VLVisionModel"
 

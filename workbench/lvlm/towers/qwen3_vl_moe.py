@@ -10,7 +10,6 @@ class Qwen3VLMoe(Qwen3VL):
     """The decoder has experts, the tower has none."""
 
     serves: ClassVar[Serves] = {"qwen3_vl_moe": ("qwen3_vl_moe_vision",)}
-    kind = "qwen3_vl_moe_vision"
     config_class = "Qwen3VLMoeVisionConfig"
     model_class = "Qwen3VLMoeVisionModel"
 

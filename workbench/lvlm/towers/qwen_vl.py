@@ -98,14 +98,12 @@ class GroupedAttention(nn.Module):
 class QwenTower(Tower):
     """Images of any size in whole tokens; video in steps of ``temporal_patch_size`` frames.
 
-    A subclass names the config's ``kind``, its classes in the family's transformers module, and
+    A subclass names the config's classes in the family's transformers module, and
     what differs: the modules, and the matmuls of one patch.
     """
 
     merges = True
     has_positions = True
-    kind: str
-    """The model type of the vision_config."""
     config_class: str
     model_class: str
 
@@ -131,6 +129,12 @@ class QwenTower(Tower):
 
     out_field = "out_hidden_size"
     """The config's word for the width of a token."""
+
+    @property
+    def stated_kind(self) -> str:
+        """The model type of the vision_config as its file has it: older ones have the outer's."""
+        assert self.model.whole is not None, "chosen by its config"
+        return str(self.model.whole.vision_config.model_type)
 
     @property
     def width(self) -> int:
@@ -173,7 +177,7 @@ class QwenTower(Tower):
         self.config._attn_implementation = implementation(context)
         kind = self.family.part(self.model_class)
         visual = context.create(lambda: kind(self.config))
-        context.weigh_part("tower and adapter", visual, "visual.", self.kind)
+        context.weigh_part("tower and adapter", visual, "visual.", self.stated_kind)
         finish(visual, context)
         batch = grids * context.cell.batch
         frames, module = self.frames(batch), self.family.module()

@@ -1,0 +1,590 @@
+"""Folders of hub ids: config.json and the processors' files, written from what was published.
+
+Fields that decide nothing here (token ids, dtypes, dropouts) are left out. Text and tower stand
+where each file has them: flat, in sections, or partly left to the classes' defaults.
+"""
+
+from typing import Any
+
+Files = dict[str, dict[str, Any]]
+
+CONFIG, IMAGES, VIDEO, BOTH = (
+    "config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
+CLIP = {
+    "hidden_size": 1024,
+    "image_size": 336,
+    "intermediate_size": 4096,
+    "model_type": "clip_vision_model",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "patch_size": 14,
+    "projection_dim": 768,
+    "vocab_size": 32000,
+}
+SO400M = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 27,
+    "patch_size": 14,
+}
+PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+
+
+def llama(hidden: int, mlp: int, layers: int, heads: int, groups: int, vocab: int, **own: Any):
+    return {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": vocab,
+        "rms_norm_eps": 1e-5,
+        **own,
+    }
+
+
+def llava(text: dict[str, Any], **own: Any) -> Files:
+    config = {
+        "model_type": "llava",
+        "image_token_index": 32000,
+        "projector_hidden_act": "gelu",
+        "text_config": text,
+        "vision_config": CLIP,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": False,
+    }
+    return {CONFIG: config | own, IMAGES: {"size": {"shortest_edge": 336}}}
+
+
+def llava_next(text: dict[str, Any]) -> Files:
+    files = llava(text, model_type="llava_next", image_grid_pinpoints=PINPOINTS)
+    files[CONFIG]["use_image_newline_parameter"] = True
+    return files
+
+
+def onevision(vocab: int, hidden: int, mlp: int, layers: int, heads: int, groups: int) -> Files:
+    tower = {**SO400M, "num_hidden_layers": 26, "image_size": 384, "vision_use_head": False}
+    edges = range(384, 2305, 384)
+    tied = hidden == 896
+    config = {
+        "model_type": "llava_onevision",
+        "vision_aspect_ratio": "anyres_max_9",
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "image_grid_pinpoints": [[high, wide] for high in edges for wide in edges],
+        "vision_config": {**tower, "model_type": "siglip_vision_model"},
+        "text_config": {
+            "model_type": "qwen2",
+            "hidden_size": hidden,
+            "intermediate_size": mlp,
+            "num_attention_heads": heads,
+            "num_hidden_layers": layers,
+            "num_key_value_heads": groups,
+            "rope_theta": 1000000.0,
+            "tie_word_embeddings": tied,
+            "vocab_size": vocab,
+        },
+        "tie_word_embeddings": tied,
+    }
+    return {CONFIG: config, IMAGES: {"size": {"height": 384, "width": 384}}}
+
+
+def qwen2(kind: str, sizes: tuple[int, ...], tower: dict[str, Any], tied: bool = False) -> Files:
+    """Qwen2-VL and Qwen2.5-VL: the text model's fields stand flat beside the tower's."""
+    vocab, hidden, mlp, layers, heads, groups = sizes
+    config = {
+        "model_type": kind,
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "max_window_layers": layers,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+        "sliding_window": 32768,
+        "use_sliding_window": False,
+        "tie_word_embeddings": tied,
+        "vision_config": tower,
+    }
+    limits = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "merge_size": 2}
+    return {CONFIG: config, IMAGES: limits}
+
+
+def qwen2_tower(hidden: int) -> dict[str, Any]:
+    return {
+        "depth": 32,
+        "embed_dim": 1280,
+        "mlp_ratio": 4,
+        "num_heads": 16,
+        "in_chans": 3,
+        "hidden_size": hidden,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "temporal_patch_size": 2,
+    }
+
+
+def qwen2_5_tower(mlp: int, out: int) -> dict[str, Any]:
+    return {
+        "depth": 32,
+        "hidden_act": "silu",
+        "hidden_size": 1280,
+        "intermediate_size": mlp,
+        "num_heads": 16,
+        "in_chans": 3,
+        "out_hidden_size": out,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "window_size": 112,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "tokens_per_second": 2,
+        "temporal_patch_size": 2,
+    }
+
+
+def qwen3(hidden: int, mlp: int, layers: int, heads: int, small: bool, **experts: Any) -> Files:
+    kind = "qwen3_vl_moe" if experts else "qwen3_vl"
+    tied = hidden < 4096 and not experts
+    text = {
+        "model_type": f"{kind}_text",
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 4 if experts else 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "max_position_embeddings": 262144,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": {
+            "mrope_interleaved": True,
+            "mrope_section": [24, 20, 20],
+            "rope_type": "default",
+        },
+        "rope_theta": 5000000,
+        "tie_word_embeddings": tied,
+        **experts,
+    }
+    tower = {
+        "model_type": kind,
+        "depth": 24 if small else 27,
+        "hidden_size": 1024 if small else 1152,
+        "intermediate_size": 4096 if small else 4304,
+        "deepstack_visual_indexes": [5, 11, 17] if small else [8, 16, 24],
+        "num_heads": 16,
+        "num_position_embeddings": 2304,
+        "out_hidden_size": hidden,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    config = {
+        "model_type": kind,
+        "text_config": text,
+        "vision_config": tower,
+        "tie_word_embeddings": tied,
+    }
+    size = {"shortest_edge": 65536, "longest_edge": 16777216}
+    video = {"size": {"shortest_edge": 4096, "longest_edge": 25165824}}
+    return {CONFIG: config, IMAGES: {"size": size, "patch_size": 16}, VIDEO: video}
+
+
+def experts(width: int) -> dict[str, Any]:
+    return {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": width}
+
+
+def gemma3(hidden: int, mlp: int, layers: int, **own: Any) -> Files:
+    """The 4B's file leaves heads and vocabulary to the class."""
+    config = {
+        "model_type": "gemma3",
+        "mm_tokens_per_image": 256,
+        "text_config": {
+            "model_type": "gemma3_text",
+            "hidden_size": hidden,
+            "intermediate_size": mlp,
+            "num_hidden_layers": layers,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 1024,
+            **own,
+        },
+        "vision_config": {
+            **SO400M,
+            "image_size": 896,
+            "model_type": "siglip_vision_model",
+            "vision_use_head": False,
+        },
+    }
+    prepared = {"do_pan_and_scan": None, "image_seq_length": 256}
+    return {CONFIG: config, IMAGES: prepared, BOTH: {"image_seq_length": 256}}
+
+
+def internvl(text: dict[str, Any], wide: bool = False) -> Files:
+    tower = {
+        "model_type": "internvl_vision",
+        "attention_bias": not wide,
+        "hidden_size": 3200 if wide else 1024,
+        "intermediate_size": 12800 if wide else 4096,
+        "num_attention_heads": 25 if wide else 16,
+        "num_hidden_layers": 45 if wide else 24,
+        "norm_type": "rms_norm" if wide else "layer_norm",
+        "use_qk_norm": wide,
+        "image_size": [448, 448],
+        "patch_size": [14, 14],
+    }
+    config = {
+        "model_type": "internvl",
+        "downsample_ratio": 0.5,
+        "image_seq_length": 256,
+        "text_config": text,
+        "vision_config": tower,
+        "vision_feature_layer": -1,
+        "tie_word_embeddings": False,
+    }
+    prepared = {"crop_to_patches": False, "max_patches": 12, "min_patches": 1}
+    return {CONFIG: config, IMAGES: {**prepared, "size": {"height": 448, "width": 448}}}
+
+
+def inner(kind: str, hidden: int, mlp: int, layers: int, heads: int, groups: int, vocab: int):
+    return {
+        "model_type": kind,
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "vocab_size": vocab,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": False,
+    }
+
+
+def idefics3(kind: str, text: dict[str, Any], tower: dict[str, Any], scale: int, edge: int):
+    config = {
+        "model_type": kind,
+        "scale_factor": scale,
+        "text_config": text,
+        "vision_config": tower,
+        "tie_word_embeddings": False,
+    }
+    prepared = {
+        "size": {"longest_edge": edge},
+        "max_image_size": {"longest_edge": tower["image_size"]},
+        "do_image_splitting": True,
+    }
+    return {CONFIG: config, IMAGES: prepared}
+
+
+BASE = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "image_size": 512,
+    "patch_size": 16,
+}
+
+
+def pixtral(patch: int, edge: int) -> dict[str, Any]:
+    return {
+        "model_type": "pixtral",
+        "head_dim": 64,
+        "hidden_act": "silu" if patch == 14 else "gelu",
+        "hidden_size": 1024,
+        "image_size": edge,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": patch,
+        "rope_theta": 10000.0,
+    }
+
+
+def mistral3(text: dict[str, Any], tied: bool = False) -> Files:
+    config = {
+        "model_type": "mistral3",
+        "multimodal_projector_bias": False,
+        "projector_hidden_act": "gelu",
+        "spatial_merge_size": 2,
+        "vision_feature_layer": -1,
+        "vision_config": pixtral(14, 1540),
+        "text_config": text,
+        "tie_word_embeddings": tied,
+    }
+    prepared = {"patch_size": 14, "size": {"longest_edge": 1540}}
+    return {CONFIG: config, IMAGES: prepared, BOTH: {"patch_size": 14, "spatial_merge_size": 2}}
+
+
+def small_24b() -> Files:
+    text = inner("mistral", 5120, 32768, 40, 32, 8, 131072)
+    return mistral3({**text, "head_dim": 128, "rope_theta": 1e9, "sliding_window": None})
+
+
+def ministral3(hidden: int, mlp: int, layers: int, theta: float, tied: bool = False) -> Files:
+    text = inner("ministral3", hidden, mlp, layers, 32, 8, 131072)
+    del text["rope_theta"]
+    turning = {
+        "type": "yarn",
+        "rope_type": "yarn",
+        "rope_theta": theta,
+        "factor": 16.0,
+        "original_max_position_embeddings": 16384,
+        "max_position_embeddings": 262144,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.1,
+    }
+    own = {"head_dim": 128, "rope_parameters": turning, "tie_word_embeddings": tied}
+    return mistral3({**text, **own}, tied)
+
+
+def glm(kind: str, text: dict[str, Any], tower_mlp: int, newer: bool = False) -> Files:
+    config = {
+        "model_type": kind,
+        "text_config": {
+            "model_type": f"{kind}_text",
+            "attention_bias": True,
+            "hidden_size": 4096,
+            "vocab_size": 151552,
+            "rms_norm_eps": 1e-5,
+            "partial_rotary_factor": 0.5,
+            "rope_theta": 10000.0,
+            "rope_scaling": {"type": "default", "mrope_section": [8, 12, 12]},
+            **text,
+        },
+        "vision_config": {
+            "model_type": kind,
+            "depth": 24,
+            "hidden_size": 1536,
+            "image_size": 336,
+            "in_channels": 3,
+            "intermediate_size": tower_mlp,
+            "num_heads": 12,
+            "out_hidden_size": 4096,
+            "patch_size": 14,
+            "rms_norm_eps": 1e-5,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        "tie_word_embeddings": False,
+    }
+    named = "Glm46V" if newer else "Glm4v"
+    images = {"size": {"shortest_edge": 12544, "longest_edge": 9633792}}
+    video = {"size": {"shortest_edge": 12544, "longest_edge": 47040000}}
+    return {
+        CONFIG: config,
+        IMAGES: {**images, "image_processor_type": f"{named}ImageProcessor"},
+        VIDEO: {**video, "video_processor_type": f"{named}VideoProcessor"},
+    }
+
+
+GLM_9B = {
+    "intermediate_size": 13696,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 2,
+}
+GLM_106B = {
+    "intermediate_size": 10944,
+    "num_hidden_layers": 46,
+    "num_attention_heads": 96,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "moe_intermediate_size": 1408,
+    "n_routed_experts": 128,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.0,
+}
+
+VICUNA_7B = llama(4096, 11008, 32, 32, 32, 32064)
+SERVED: dict[str, Files] = {
+    "llava-hf/llava-1.5-7b-hf": llava(
+        {"model_type": "llama", "rms_norm_eps": 1e-5, "vocab_size": 32064}
+    ),
+    "llava-hf/llava-1.5-13b-hf": llava(llama(5120, 13824, 40, 40, 40, 32064)),
+    "llava-hf/llava-v1.6-vicuna-7b-hf": llava_next(VICUNA_7B),
+    "llava-hf/llava-v1.6-34b-hf": llava_next(
+        llama(7168, 20480, 60, 56, 8, 64064, rope_theta=5000000.0)
+    ),
+    "llava-hf/llama3-llava-next-8b-hf": llava_next(
+        llama(4096, 14336, 32, 32, 8, 128320, rope_theta=500000.0)
+    ),
+    "llava-hf/llava-onevision-qwen2-0.5b-ov-hf": onevision(152000, 896, 4864, 24, 14, 2),
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": onevision(152128, 3584, 18944, 28, 28, 4),
+    "Qwen/Qwen2-VL-2B-Instruct": qwen2(
+        "qwen2_vl", (151936, 1536, 8960, 28, 12, 2), qwen2_tower(1536), tied=True
+    ),
+    "Qwen/Qwen2-VL-7B-Instruct": qwen2(
+        "qwen2_vl", (152064, 3584, 18944, 28, 28, 4), qwen2_tower(3584)
+    ),
+    "Qwen/Qwen2.5-VL-3B-Instruct": qwen2(
+        "qwen2_5_vl", (151936, 2048, 11008, 36, 16, 2), qwen2_5_tower(3420, 2048), tied=True
+    ),
+    "Qwen/Qwen2.5-VL-7B-Instruct": qwen2(
+        "qwen2_5_vl", (152064, 3584, 18944, 28, 28, 4), qwen2_5_tower(3420, 3584)
+    ),
+    "Qwen/Qwen2.5-VL-32B-Instruct": qwen2(
+        "qwen2_5_vl", (152064, 5120, 27648, 64, 40, 8), qwen2_5_tower(3456, 5120)
+    ),
+    "Qwen/Qwen2.5-VL-72B-Instruct": qwen2(
+        "qwen2_5_vl", (152064, 8192, 29568, 80, 64, 8), qwen2_5_tower(3456, 8192)
+    ),
+    "Qwen/Qwen3-VL-2B-Instruct": qwen3(2048, 6144, 28, 16, small=True),
+    "Qwen/Qwen3-VL-4B-Instruct": qwen3(2560, 9728, 36, 32, small=True),
+    "Qwen/Qwen3-VL-8B-Instruct": qwen3(4096, 12288, 36, 32, small=False),
+    "Qwen/Qwen3-VL-32B-Instruct": qwen3(5120, 25600, 64, 64, small=False),
+    "Qwen/Qwen3-VL-30B-A3B-Instruct": qwen3(2048, 6144, 48, 32, small=False, **experts(768)),
+    "Qwen/Qwen3-VL-235B-A22B-Instruct": qwen3(4096, 12288, 94, 64, small=False, **experts(1536)),
+    "google/gemma-3-4b-it": gemma3(2560, 10240, 34),
+    "google/gemma-3-12b-it": gemma3(
+        3840, 15360, 48, num_attention_heads=16, num_key_value_heads=8
+    ),
+    "google/gemma-3-27b-it": gemma3(
+        5376,
+        21504,
+        62,
+        num_attention_heads=32,
+        num_key_value_heads=16,
+        head_dim=128,
+        query_pre_attn_scalar=168,
+    ),
+    "OpenGVLab/InternVL3-1B-hf": internvl(inner("qwen2", 896, 4864, 24, 14, 2, 151674)),
+    "OpenGVLab/InternVL3-8B-hf": internvl(inner("qwen2", 3584, 18944, 28, 28, 4, 151674)),
+    "OpenGVLab/InternVL3-38B-hf": internvl(inner("qwen2", 5120, 27648, 64, 40, 8, 151674), True),
+    "OpenGVLab/InternVL3_5-8B-HF": internvl(
+        {**inner("qwen3", 4096, 12288, 36, 32, 8, 151936), "head_dim": 128}
+    ),
+    "OpenGVLab/InternVL3_5-30B-A3B-HF": internvl(
+        {**inner("qwen3_moe", 2048, 6144, 48, 32, 4, 151936), "head_dim": 128, **experts(768)}
+    ),
+    "HuggingFaceM4/Idefics3-8B-Llama3": idefics3(
+        "idefics3",
+        llama(4096, 14336, 32, 32, 8, 128259),
+        {**SO400M, "image_size": 364, "model_type": "idefics3"},
+        2,
+        1456,
+    ),
+    "HuggingFaceTB/SmolVLM-Instruct": idefics3(
+        "idefics3",
+        llama(2048, 8192, 24, 32, 32, 49155, rope_theta=273768.0),
+        {**SO400M, "image_size": 384, "model_type": "idefics3"},
+        3,
+        1536,
+    ),
+    "HuggingFaceTB/SmolVLM-256M-Instruct": idefics3(
+        "idefics3", llama(576, 1536, 30, 9, 3, 49280), {**BASE, "model_type": "idefics3"}, 4, 2048
+    ),
+    "HuggingFaceTB/SmolVLM2-2.2B-Instruct": idefics3(
+        "smolvlm",
+        llama(2048, 8192, 24, 32, 32, 49280, rope_theta=130000.0),
+        {**SO400M, "image_size": 384, "model_type": "smolvlm_vision"},
+        3,
+        1536,
+    ),
+    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct": idefics3(
+        "smolvlm",
+        llama(960, 2560, 32, 15, 5, 49280, rope_theta=100000.0),
+        {**BASE, "model_type": "smolvlm_vision"},
+        4,
+        2048,
+    ),
+    "mistral-community/pixtral-12b": {
+        CONFIG: {
+            "model_type": "llava",
+            "image_token_index": 10,
+            "projector_hidden_act": "gelu",
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+            "vision_config": pixtral(16, 1024),
+            "text_config": {
+                **inner("mistral", 5120, 14336, 40, 32, 8, 131072),
+                "head_dim": 128,
+                "sliding_window": None,
+            },
+            "tie_word_embeddings": False,
+        },
+        IMAGES: {"patch_size": {"height": 16, "width": 16}, "size": {"longest_edge": 1024}},
+    },
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": small_24b(),
+    "mistralai/Mistral-Small-3.2-24B-Instruct-2506": small_24b(),
+    "mistralai/Magistral-Small-2509": small_24b(),
+    "mistralai/Ministral-3-3B-Instruct-2512": ministral3(3072, 9216, 26, 1e6, tied=True),
+    "mistralai/Ministral-3-8B-Instruct-2512": ministral3(4096, 14336, 34, 1e6),
+    "mistralai/Ministral-3-14B-Instruct-2512": ministral3(5120, 16384, 40, 1e9),
+    "zai-org/GLM-4.1V-9B-Thinking": glm("glm4v", GLM_9B, 13696),
+    "zai-org/GLM-4.5V": glm("glm4v_moe", GLM_106B, 10944),
+    "zai-org/GLM-4.6V-Flash": glm("glm4v", GLM_9B, 13696, newer=True),
+    "zai-org/GLM-4.6V": glm("glm4v_moe", GLM_106B, 10944, newer=True),
+    "deepseek-community/deepseek-vl-1.3b-chat": {
+        CONFIG: {
+            "model_type": "deepseek_vl",
+            "image_token_id": 100015,
+            "text_config": {
+                **llama(2048, 5632, 24, 16, 16, 102400),
+                "max_position_embeddings": 16384,
+            },
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "image_size": 384,
+                "patch_size": 16,
+                "hidden_act": "gelu",
+            },
+            "tie_word_embeddings": False,
+        },
+        IMAGES: {"size": {"height": 384, "width": 384}},
+        BOTH: {"num_image_tokens": 576},
+    },
+}
+"""Each is served at scope lvlm, with the parameters of transformers' own whole model."""
+TOTALS = {
+    "llava-hf/llava-1.5-7b-hf": 7_063_427_072,
+    "Qwen/Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "Qwen/Qwen2.5-VL-72B-Instruct": 73_410_777_344,
+    "Qwen/Qwen3-VL-8B-Instruct": 8_767_123_696,
+    "google/gemma-3-27b-it": 27_432_406_640,
+    "mistralai/Mistral-Small-3.1-24B-Instruct-2503": 24_011_361_280,
+    "zai-org/GLM-4.5V": 107_710_927_360,
+}
+"""Parameters as their pages on the hub have them, without what is a buffer."""
+
+
+def plain(kind: str, **own: Any) -> Files:
+    """A config.json of which no more than the type decides."""
+    return {CONFIG: {"model_type": kind, **own}}
+
+
+REMOTE = {"auto_map": {"AutoConfig": "configuration.Config", "AutoModel": "modeling.Model"}}
+REFUSED: dict[str, Files] = {
+    "OpenGVLab/InternVL2_5-8B": plain("internvl_chat", **REMOTE),
+    "deepseek-ai/deepseek-vl2-small": plain("deepseek_vl_v2", **REMOTE),
+    "openbmb/MiniCPM-V-2_6": plain("minicpmv", **REMOTE),
+    "microsoft/Phi-3.5-vision-instruct": plain("phi3_v", **REMOTE),
+    "microsoft/Phi-4-multimodal-instruct": plain("phi4mm", **REMOTE),
+    "liuhaotian/llava-v1.5-7b": plain("llava_llama"),
+    "lmms-lab/llava-onevision-qwen2-7b-ov": plain("llava_qwen"),
+    "allenai/Molmo-7B-D-0924": plain("molmo", **REMOTE),
+    "moonshotai/Kimi-VL-A3B-Instruct": plain("kimi_vl", **REMOTE),
+    "nvidia/NVLM-D-72B": plain("NVLM_D", **REMOTE),
+}
+"""Of code that comes with the model, or in a form that no class of transformers reads."""
