@@ -170,7 +170,7 @@ assert not entry.exception
 """,
     ),
     "a field of a cell": Change(
-        "vocabulary/cell.py",
+        "vocabulary/cell_fields.py",
         """    prefix: Annotated[
         int,
         Field(ge=0, strict=True),

@@ -20,7 +20,7 @@ from workbench.lvlm.refused import REFUSED
 from workbench.lvlm.rope import MOVING, rope_types
 from workbench.lvlm.towers import PAPER, TOWERS
 from workbench.visual import VISIONS, Limits
-from workbench.vocabulary.cell import SUB_GROUP_SIZE
+from workbench.vocabulary.agreement import SUB_GROUP_SIZE
 from workbench.vocabulary.errors import Unsupported
 from workbench.vocabulary.fields import MAX_TOKENS, LossRows
 

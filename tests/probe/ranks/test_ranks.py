@@ -24,7 +24,8 @@ from workbench.probe.counting.trace import trace
 from workbench.probe.machine.launch import Launch, check_ranks, helper_needs
 from workbench.probe.predicting.collectives import sent_bytes
 from workbench.probe.ranks.engine import own_samples
-from workbench.vocabulary.cell import SUB_GROUP_SIZE, make_cell
+from workbench.vocabulary.agreement import SUB_GROUP_SIZE
+from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.pictures import make_pictures
 from workbench.vocabulary.presets import PRESETS

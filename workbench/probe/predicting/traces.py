@@ -11,7 +11,8 @@ from functools import lru_cache
 from workbench.lvlm.models import MODELS
 from workbench.probe.counting.allocator import Allocator
 from workbench.probe.counting.trace import Trace, trace
-from workbench.vocabulary.cell import SUB_GROUP_SIZE, Cell
+from workbench.vocabulary.agreement import SUB_GROUP_SIZE
+from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.pictures import Pictures
 
 KEPT = 16
