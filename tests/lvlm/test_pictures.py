@@ -64,7 +64,9 @@ def test_towers_count_as_the_front_ends_do(model):
         assert made == front_end.tokens_of_video(*size, 7)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma3", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_5"]
+)
 def test_the_pixels_are_what_the_tower_takes(family, files, tmp_path):
     model = small_lvlm(family, tmp_path)
     tower = tower_of(resolve(model))
@@ -95,7 +97,8 @@ def test_frames_of_a_video_are_sampled_evenly_and_paired(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("family", "mean", "std"), [("qwen2_vl", None, None), ("qwen3_vl", 0.5, 0.5)]
+    ("family", "mean", "std"),
+    [("qwen2_vl", None, None), ("qwen3_vl", 0.5, 0.5), ("qwen3_5", 0.5, 0.5)],
 )
 def test_pixels_of_an_image_are_the_processor_s_own(family, mean, std, files, tmp_path):
     """Values and grid of transformers' processor under the published settings."""

@@ -11,6 +11,7 @@ from transformers import (
 from transformers.models.glm4v.modeling_glm4v import Glm4vModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5Model
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
 from tests.fake_tensors import fake_tensors
@@ -35,6 +36,7 @@ IMAGES = {
     "qwen2_5_vl": 512,
     "qwen2_vl": 512,
     "qwen3_vl": 512,
+    "qwen3_5": 512,
     "glm4v": 512,
     "gemma3": 120,
     "mistral": 320,
@@ -78,6 +80,12 @@ PUBLISHED_SIZES = {
     "qwen3-vl-32b": 33_357_390_064,
     "qwen3-vl-30b-a3b": 31_070_754_032,
     "qwen3-vl-235b-a22b": 235_670_022_896,
+    "qwen3.5-2b": 2_213_241_664,
+    "qwen3.5-4b": 4_539_265_536,
+    "qwen3.5-9b": 9_409_813_744,
+    "qwen3.5-27b": 27_356_728_560,
+    "qwen3.5-35b-a3b": 35_107_181_936,
+    "qwen3.5-397b-a17b": 396_802_360_816,
 }
 """Parameters of transformers' own models of the published configurations."""
 
@@ -126,7 +134,7 @@ def test_qwens_tower_equals_transformers_forward(family, grids, tmp_path):
     theirs = tower.family.part(tower.model_class)(tower.config).double()
     named = [
         *ours.named_parameters(),
-        *adapter.named_parameters("merger" if family == "qwen2_vl" else ""),
+        *adapter.named_parameters("merger" if family in ("qwen2_vl", "qwen3_5") else ""),
     ]
     weights = [(their_name(name), value) for name, value in named]
     theirs.load_state_dict(dict(weights))
@@ -197,7 +205,14 @@ def test_costs_of_the_parts(family, kernel, pass_, tmp_path):
 
 @pytest.mark.parametrize(
     ("family", "layers"),
-    [("mistral", 4), ("qwen2_5_vl", 4), ("qwen3_vl", 7), ("glm4v", 4), ("gemma3", 7)],
+    [
+        ("mistral", 4),
+        ("qwen2_5_vl", 4),
+        ("qwen3_vl", 7),
+        ("qwen3_5", 4),
+        ("glm4v", 4),
+        ("gemma3", 7),
+    ],
 )
 def test_predictions_of_the_whole_model(family, layers, tmp_path):
     """Composed equals layer by layer, meta equals fake, and the CPU allocator agrees."""
@@ -244,13 +259,13 @@ def test_qwens_positions_are_transformers_own(pattern, grids, tmp_path):
     assert torch.equal(tower.positions(layout, tuple(grids)), places[:, 0])
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "glm4v"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "qwen3_5", "glm4v"])
 @pytest.mark.parametrize("kind", [1, 2])
 def test_positions_of_the_other_qwens_are_transformers_own(family, kind, tmp_path):
     """Two images, or a video of two steps: one grid in Qwen2-VL, two between text elsewhere."""
     tower = tower_of(resolve(small_lvlm(family, tmp_path)))
     models = {"qwen2_vl": Qwen2VLModel, "qwen3_vl": Qwen3VLModel, "glm4v": Glm4vModel}
-    model = models[family]
+    model = models.get(family, Qwen3_5Model)
     whole = kind == 2 and family == "qwen2_vl"
     grids = (Grid(2, 12, 16, 0.5),) if whole else (Grid(1, 12, 16), Grid(1, 12, 16))
     layout = Layout(2 * 48, 11, "T,V,T" if whole else "T,V,T,V,T")

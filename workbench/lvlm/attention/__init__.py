@@ -266,6 +266,12 @@ class System:
         """Those of ``linear_flops`` that choose and carry no gradient: a backward has none."""
         return 0
 
+    def weightless_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> tuple[int, int]:
+        """Those of ``linear_flops`` between activations alone, and those of their backward, which
+        a frozen layer has as well.
+        """
+        return 0, 0
+
     def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
         """Parameters that the layer has beyond the family's own."""
         return 0

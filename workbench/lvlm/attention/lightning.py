@@ -296,6 +296,12 @@ class Lightning(SAttn):
         others = token_flops(parts, q=False, kv=False)
         return others + 8 * parts.hidden_size * wide + 4 * wide * parts.head_dim
 
+    def weightless_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> tuple[int, int]:
+        if place.role == PLAIN:
+            return super().weightless_flops(parts, place, cell)
+        states = 4 * parts.num_heads * parts.head_dim**2 * cell.batch * place.layout.length
+        return states, 2 * states
+
     def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
         if place.role == PLAIN:
             return 0

@@ -254,6 +254,14 @@ class Mixing(System):
         tokens = place.layout.length
         return cell.batch * (tokens * _projections(parts) + rule_flops(parts.linear, tokens))
 
+    def weightless_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> tuple[int, int]:
+        if place.role != ROLE:
+            return super().weightless_flops(parts, place, cell)
+        assert parts.linear is not None
+        products, solved = _rule(parts.linear, place.layout.length)
+        # Beside the products a triangular system has one like it in its backward, and a product.
+        return cell.batch * (products + solved), cell.batch * (2 * products + 3 * solved)
+
     def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
         return 0 if place.role == ROLE else super().extra_parameters(parts, place)
 
@@ -291,13 +299,16 @@ def rule_flops(sizes: "Linear", tokens: int) -> int:
 
     2·m·n·k a matmul; a triangular system of C rows with m right sides is C²·m. Whole chunks.
     """
-    convolved = 2 * (tokens + sizes.taps - 1) * sizes.taps * sizes.mixed
-    padded = -(-tokens // CHUNK) * CHUNK
+    return 2 * (tokens + sizes.taps - 1) * sizes.taps * sizes.mixed + sum(_rule(sizes, tokens))
+
+
+def _rule(sizes: "Linear", tokens: int) -> tuple[int, int]:
+    """The rule's own: of products, and of triangular systems."""
+    rows = -(-tokens // CHUNK) * CHUNK * sizes.value_heads
     key, value = sizes.key_size, sizes.value_size
     within = 2 * (2 * key + value) * CHUNK  # k·k, q·k, and scores times updates.
-    solved = (key + value) * CHUNK
     state = 3 * 2 * key * value  # Read by updates and by queries, written once.
-    return convolved + padded * sizes.value_heads * (within + solved + state)
+    return rows * (within + state), rows * CHUNK * (key + value)
 
 
 def is_linear(model: "Resolved", index: int) -> bool:

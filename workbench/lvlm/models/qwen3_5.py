@@ -28,7 +28,8 @@ class Qwen35(MRope):
     def notes(self, config: "PreTrainedConfig") -> list[str]:
         return [
             "linear layers: gated delta rule and convolution in torch's operators, which hold and "
-            "move more than the kernels of flash-linear-attention and causal-conv1d"
+            "move more than the kernels of flash-linear-attention and causal-conv1d; a prediction "
+            "times their float32 products at the rate of the cell's dtype"
         ]
 
 

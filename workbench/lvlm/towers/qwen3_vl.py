@@ -56,12 +56,21 @@ class Blocks(nn.Module):
         return hidden, *(left[index] for index in self.chosen)
 
 
-class Last(nn.Module):
-    """Of several features the last block's, where there is no deepstack."""
+class Plain(nn.Module):
+    """The same without deepstack: the last block's features alone leave."""
 
-    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        """([patches, width],) -> [patches, width]."""
-        return features[0]
+    def __init__(self, visual: Any, places: Places, tables: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.patch_embed, self.blocks = visual.patch_embed, visual.blocks
+        self.places, self.tables = places, tables
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[patches, pixels of a patch] -> [patches, width]."""
+        hidden: Tensor = self.patch_embed(pixels)
+        hidden = hidden + self.places().to(hidden.dtype)
+        for block in self.blocks:
+            hidden = block(hidden, cu_seqlens=None, position_embeddings=self.tables)
+        return hidden
 
 
 class Mergers(nn.Module):
@@ -122,9 +131,9 @@ class Qwen3VL(QwenTower):
         for constant in (nearest, weights, cos, sin):
             context.keep(constant)
         places = Places(visual.pos_embed, nearest, weights)
-        tower = Blocks(visual, places, (cos, sin), self.chosen)
         if not self.chosen:
-            return nn.Sequential(tower, Last()), visual.merger
+            return Plain(visual, places, (cos, sin)), visual.merger
+        tower = Blocks(visual, places, (cos, sin), self.chosen)
         return tower, Mergers(visual.merger, visual.deepstack_merger_list)
 
     def _between(

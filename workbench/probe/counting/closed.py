@@ -14,6 +14,11 @@ def model_flops(workload: Workload) -> int:
         return forward
     choices = sum(n * system.choice_flops(p, place, cell) for p, place, n in workload.layers)
     left_out = workload.leaf_flops + 2 * choices
+    weightless = backward = 0
+    for parts, place, count in workload.layers:
+        once, back = system.weightless_flops(parts, place, cell)
+        weightless, backward = weightless + count * once, backward + count * back
+    left_out += 2 * weightless - backward
     own = workload.backward_flops
     left_out += sum(2 * workload.outside_flops[name] - flops for name, flops in own.items())
     for part in cell.frozen_parts:
@@ -21,7 +26,7 @@ def model_flops(workload: Workload) -> int:
             linear = sum(
                 n * system.linear_flops(p, place, cell) for p, place, n in workload.layers
             )
-            left_out += workload.head_flops + linear - choices
+            left_out += workload.head_flops + linear - choices - weightless
         elif part not in own:
             left_out += workload.outside_flops.get(part, 0) * (2 if part == "tower" else 1)
     return 3 * forward - left_out
