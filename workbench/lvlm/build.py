@@ -39,7 +39,9 @@ from workbench.lvlm.reduce import (
     reduced_segments,
     reducer_of,
 )
-from workbench.lvlm.ring import check_ring, gathering, link_of, over_rows
+from workbench.lvlm.ring import gathering, over_rows
+from workbench.lvlm.ring_check import check_ring
+from workbench.lvlm.ring_link import link_of
 from workbench.lvlm.sharing import Shard, own_layout
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.training import Hyper, hyper_of

@@ -47,13 +47,13 @@ class Checkpoint:
 
     def copy(self, name: str, parameter: Tensor) -> None:
         """Copy one tensor; raises RequestError where it is missing or of another shape."""
-        found = self.tensors.get(name)
-        if found is None or found.shape != parameter.shape:
-            state = "missing" if found is None else "mis-shaped"
-            shape = None if found is None else tuple(found.shape)
+        stored = self.tensors.get(name)
+        if stored is None or stored.shape != parameter.shape:
+            state = "missing" if stored is None else "mis-shaped"
+            shape = None if stored is None else tuple(stored.shape)
             raise _wrong(self.source, self.files, state, name, shape, tuple(parameter.shape))
         with torch.no_grad():
-            parameter.copy_(found)
+            parameter.copy_(stored)
 
     def fill(self, prefix: str, module: nn.Module) -> None:
         """Copy every parameter of a module, and every buffer that a checkpoint has.
@@ -102,8 +102,8 @@ def read_checkpoint(source: str, model: "Resolved") -> Checkpoint:
     state = loaded.state_dict()
     for name in sorted(info["missing_keys"]):
         raise _wrong(source, files, "missing", name, None, tuple(state[name].shape))
-    for name, found, expected in sorted(info["mismatched_keys"]):
-        raise _wrong(source, files, "mis-shaped", name, tuple(found), tuple(expected))
+    for name, shape, expected in sorted(info["mismatched_keys"]):
+        raise _wrong(source, files, "mis-shaped", name, tuple(shape), tuple(expected))
     vision = getattr(whole, "vision_config", None)
     return Checkpoint(
         source,
@@ -155,23 +155,23 @@ def read_headers(folder: Path, source: str) -> dict[str, Held]:
     """
     from safetensors import SafetensorError, safe_open
 
-    found: dict[str, Held] = {}
+    tensors: dict[str, Held] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - no mapping: it has keys() alone
                     shape = tuple(opened.get_slice(name).get_shape())
-                    found[name] = Held(path.name, shape)
+                    tensors[name] = Held(path.name, shape)
         except (SafetensorError, OSError) as error:
             raise RequestError(
                 f"weights {source!r}: {path.name}: not a whole safetensors file: {error}"
             ) from None
     for name, file in _index(folder, source).items():
-        if name not in found or found[name].file != file:
+        if name not in tensors or tensors[name].file != file:
             there = (folder / file).is_file()
             what = f"missing tensor {name}" if there else f"no such file, expected tensor {name}"
             raise RequestError(f"weights {source!r}: {file}: {what}, which {INDEX} promises")
-    return found
+    return tensors
 
 
 def _index(folder: Path, source: str) -> dict[str, str]:
@@ -193,7 +193,7 @@ def _wrong(
     files: Mapping[str, Held],
     state: str,
     name: str,
-    found: tuple[int, ...] | None,
+    shape_there: tuple[int, ...] | None,
     expected: tuple[int, ...],
 ) -> RequestError:
     """The error for one tensor, with the file that holds it or its nearest neighbours."""
@@ -204,7 +204,7 @@ def _wrong(
 
     near = max(files, key=alike, default=None)
     file = "" if near is None else f"{files[near].file}: "
-    shape = "" if found is None else f" is {found},"
+    shape = "" if shape_there is None else f" is {shape_there},"
     return RequestError(
         f"weights {source!r}: {file}{state} tensor {name}{shape} expected {expected}"
     )

@@ -66,13 +66,13 @@ class _Chunked(torch.autograd.Function):
                 outs = fn(*xs)
             sources = [x for x in xs if x.requires_grad] + trained
             pairs = [(o, g[:, rows]) for o, g in zip(outs, grads, strict=True) if o.requires_grad]
-            found = torch.autograd.grad(
+            gradients = torch.autograd.grad(
                 [o for o, _ in pairs], sources, [g for _, g in pairs], allow_unused=True
             )
             del outs, pairs
-            for d, g in zip([d for d in d_inputs if d is not None], found, strict=False):
+            for d, g in zip([d for d in d_inputs if d is not None], gradients, strict=False):
                 d[:, rows] = 0 if g is None else g
-            _accumulate(sums, found[len(sources) - len(trained) :])
+            _accumulate(sums, gradients[len(sources) - len(trained) :])
         grads_of = iter(
             None if s is None else s.to(w.dtype) for s, w in zip(sums, trained, strict=True)
         )
@@ -80,8 +80,8 @@ class _Chunked(torch.autograd.Function):
         return (None, None, None, *d_inputs, *d_weights)
 
 
-def _accumulate(sums: list[Tensor | None], found: Sequence[Tensor | None]) -> None:
-    for i, g in enumerate(found):
+def _accumulate(sums: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
+    for i, g in enumerate(gradients):
         if g is None:
             continue
         total = sums[i]

@@ -59,10 +59,10 @@ def _towers(names: dict[str, Resolved]) -> Iterator[str]:
             continue
         yield f"### {_types(kind.serves)}\n"
         yield f"{_doc(kind.__module__)}\n"
-        found = by_tower.get(tower, [])
+        names_of = by_tower.get(tower, [])
         yield f"Images and video become tokens by the front end `{kind.front_end}`.\n"
-        if found:
-            yield _table(found, names)
+        if names_of:
+            yield _table(names_of, names)
 
 
 def _types(serves: Any) -> str:
@@ -75,13 +75,13 @@ def _families(names: dict[str, Resolved]) -> Iterator[str]:
     for key, family in sorted(FAMILIES.items()):
         yield f"### `{family.model_type}`\n"
         yield f"{_doc(_module(key, family))}\n"
-        found = [
+        families = [
             name
             for name, model in names.items()
             if model.family is family and own_tower(model) == PAPER
         ]
-        if found:
-            yield _table(found, names)
+        if families:
+            yield _table(families, names)
 
 
 def _module(key: str, family: Family) -> str:
@@ -96,9 +96,9 @@ def _doc(module: str) -> str:
     return (ast.get_docstring(ast.parse(source)) or "").replace("``", "`")
 
 
-def _table(found: list[str], names: dict[str, Resolved]) -> str:
+def _table(listed: list[str], names: dict[str, Resolved]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for name in found:
+    for name in listed:
         config: Any = names[name].config
         groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         cells = (

@@ -40,8 +40,8 @@ class Narrow(NamedTuple):
 
     def widened(self, token: Tensor) -> Tensor:
         """The cache and one token [B, G, 1, K] more, as wide as the token: [B, G, n + 1, K]."""
-        found: Tensor = torch.ops.workbench.widen_cache(self.codes, self.scales, token)
-        return found
+        widened: Tensor = torch.ops.workbench.widen_cache(self.codes, self.scales, token)
+        return widened
 
 
 def _shapes(codes: Tensor, scales: Tensor, token: Tensor) -> Tensor:
@@ -51,13 +51,13 @@ def _shapes(codes: Tensor, scales: Tensor, token: Tensor) -> Tensor:
 
 def _widen(codes: Tensor, scales: Tensor, token: Tensor) -> Tensor:
     out = _shapes(codes, scales, token)
-    held = out[:, :, : codes.shape[2]]
+    stored = out[:, :, : codes.shape[2]]
     if codes.dtype != torch.int8:
-        held.copy_(codes)  # A scale of 1 needs no product.
+        stored.copy_(codes)  # A scale of 1 needs no product.
     elif codes.is_cuda:
-        torch.mul(codes, scales, out=held)
+        torch.mul(codes, scales, out=stored)
     else:  # The CPU would widen the codes first.
-        held.copy_(codes).mul_(scales.to(out.dtype))
+        stored.copy_(codes).mul_(scales.to(out.dtype))
     out[:, :, codes.shape[2] :] = token
     return out
 
@@ -83,10 +83,10 @@ def cache_flags(cell: Cell) -> list[str]:
     """What a reader of such a cell should know."""
     if cell.cache_dtype is None:
         return []
-    held = {
+    kept = {
         "bfloat16": "no scales",
         "fp8": "e4m3, a scale of 1 for the keys and the values of each layer",
         "int8": "a float32 scale for each token and head",
     }[cell.cache_dtype]
     read = "; a step widens a layer's cache for its attention, where other kernels read codes"
-    return [f"cache_dtype {cell.cache_dtype}: {held}{read if cell.pass_ == 'decode' else ''}"]
+    return [f"cache_dtype {cell.cache_dtype}: {kept}{read if cell.pass_ == 'decode' else ''}"]

@@ -25,15 +25,15 @@ def stepped(cell: Cell, shape: tuple[int, ...], width: int, matrix: bool) -> Ste
 
 def layer_matrices(module: nn.Module) -> set[int]:
     """Ids of the parameters that are matrices of layers: no embeddings, no LM head."""
-    found, others = set[int](), set[int]()
+    matrices, others = set[int](), set[int]()
     for name, child in module.named_modules():
         outside = isinstance(child, nn.Embedding) or name.rpartition(".")[2] == "lm_head"
         for own, parameter in child.named_parameters(recurse=False):
             if outside:
                 others.add(id(parameter))
             elif own == "weight" and parameter.ndim == 2:
-                found.add(id(parameter))
-    return found - others
+                matrices.add(id(parameter))
+    return matrices - others
 
 
 class MasterOptimizer:

@@ -42,27 +42,27 @@ class NotComputed(ValueError):
 def quantization(model: "Resolved") -> Mapping[str, Any] | None:
     """The file's ``quantization_config``, its own or its text model's; None where it has none."""
     for fields in (model.stated, *(v for v in model.stated.values() if isinstance(v, dict))):
-        found = fields.get("quantization_config")
-        if isinstance(found, dict) and found:
-            return found
+        config = fields.get("quantization_config")
+        if isinstance(config, dict) and config:
+            return config
     return None
 
 
-def method_of(found: Mapping[str, Any]) -> str:
+def method_of(config: Mapping[str, Any]) -> str:
     """The name of the method, as transformers spells it."""
-    method = str(found.get("quant_method", ""))
-    if not method and (found.get("load_in_4bit") or found.get("load_in_8bit")):
+    method = str(config.get("quant_method", ""))
+    if not method and (config.get("load_in_4bit") or config.get("load_in_8bit")):
         return "bitsandbytes"
     return method or "no named method"
 
 
 def quantization_flags(model: "Resolved", cell: Cell) -> list[str]:
     """A flag that weights are priced in the cell's dtype, whatever the file says; or none."""
-    found = quantization(model)
-    if found is None:
+    config = quantization(model)
+    if config is None:
         return []
-    method = method_of(found)
-    bits = found.get("bits", 4 if _is_four(found) else None)
+    method = method_of(config)
+    bits = config.get("bits", 4 if _is_four(config) else None)
     named = method if bits is None else f"{method}, {bits} bits"
     return [
         f"quantization: config.json says {named:.60}; this is not modelled: weights are priced "
@@ -77,27 +77,29 @@ def quantized_weights(
 
     ``params`` are those of the cell's scope.
     """
-    found = quantization(model)
-    if found is None:
+    config = quantization(model)
+    if config is None:
         return {}, []
     try:
         if params is None:
             raise NotComputed("no parameters were counted")
-        return {"quantized_weight_bytes": _bytes(model, cell, params, method_of(found), found)}, []
+        return {
+            "quantized_weight_bytes": _bytes(model, cell, params, method_of(config), config)
+        }, []
     except NotComputed as error:
         return {"quantized_weight_bytes": None}, [f"quantized_weight_bytes: {error}"]
 
 
-def _is_four(found: Mapping[str, Any]) -> bool:
-    return bool(found.get("load_in_4bit", found.get("_load_in_4bit")))
+def _is_four(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("load_in_4bit", config.get("_load_in_4bit")))
 
 
 def _bytes(
-    model: "Resolved", cell: Cell, params: int, method: str, found: Mapping[str, Any]
+    model: "Resolved", cell: Cell, params: int, method: str, config: Mapping[str, Any]
 ) -> int:
     if method not in SKIPPED:
         raise NotComputed(f"{method}: its layout is not known; known: {', '.join(SKIPPED)}")
-    stay = found.get(SKIPPED[method]) or []
+    stay = config.get(SKIPPED[method]) or []
     if not (isinstance(stay, list) and all(isinstance(word, str) for word in stay)):
         raise NotComputed(f"{SKIPPED[method]} is no list of names")
     if cell.scope == "lvlm" and method not in ("awq", "gptq"):
@@ -108,7 +110,7 @@ def _bytes(
     for name, rows, columns, bias in _linears(model, cell):
         if any(stays(prefix + name, stay) for prefix in PREFIXES):
             continue
-        total += linear_bytes(method, found, rows, columns)
+        total += linear_bytes(method, config, rows, columns)
         left -= rows * columns
         if bias and method in ("awq", "gptq"):
             total, left = total + 2 * rows, left - rows
@@ -160,11 +162,11 @@ def _linears(model: "Resolved", cell: Cell) -> Iterator[tuple[str, int, int, boo
                 yield f"layers.{index}.{name}", rows, columns, module.bias is not None
 
 
-def linear_bytes(method: str, found: Mapping[str, Any], rows: int, columns: int) -> int:
+def linear_bytes(method: str, config: Mapping[str, Any], rows: int, columns: int) -> int:
     """Bytes of one linear layer's weight [rows, columns] with its scales, biases left out."""
     count = rows * columns
     if method in ("awq", "gptq"):
-        bits, size = _whole(found, "bits", 4), _whole(found, "group_size", 128)
+        bits, size = _whole(config, "bits", 4), _whole(config, "group_size", 128)
         size = columns if size == -1 else size
         if bits not in (2, 3, 4, 8) or size < 1 or columns % size or count * bits % 32:
             raise NotComputed(f"{method}: {bits} bits in groups of {size} do not fit {columns}")
@@ -172,15 +174,15 @@ def linear_bytes(method: str, found: Mapping[str, Any], rows: int, columns: int)
         zeros = groups * ceil(rows * bits / 32) * 4
         return count * bits // 8 + zeros + 2 * groups * rows + 4 * columns * (method == "gptq")
     if method == "bitsandbytes":
-        if not _is_four(found):
+        if not _is_four(config):
             return count + 4 * rows
         blocks = ceil(count / 64)
         codes = 4 * 16
-        if found.get("bnb_4bit_use_double_quant"):
+        if config.get("bnb_4bit_use_double_quant"):
             return ceil(count / 2) + blocks + 4 * ceil(blocks / 256) + 4 + codes + 4 * 256
         return ceil(count / 2) + 4 * blocks + codes
     if method == "fp8":
-        block = found.get("weight_block_size", [128, 128])
+        block = config.get("weight_block_size", [128, 128])
         if block is None:
             return count + 4
         if not (isinstance(block, list) and len(block) == 2 and all(_positive(b) for b in block)):
@@ -188,11 +190,11 @@ def linear_bytes(method: str, found: Mapping[str, Any], rows: int, columns: int)
         return count + 4 * ceil(rows / block[0]) * ceil(columns / block[1])
     if method == "fbgemm_fp8":
         return count + 4 * rows + 4
-    return _compressed(found, rows, columns)
+    return _compressed(config, rows, columns)
 
 
-def _compressed(found: Mapping[str, Any], rows: int, columns: int) -> int:
-    groups = found.get("config_groups")
+def _compressed(config: Mapping[str, Any], rows: int, columns: int) -> int:
+    groups = config.get("config_groups")
     if not (isinstance(groups, dict) and len(groups) == 1):
         raise NotComputed("compressed-tensors: one group of layers is known, not several")
     (group,) = groups.values()
@@ -220,8 +222,8 @@ def _positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _whole(found: Mapping[str, Any], field: str, default: int) -> int:
-    value = found.get(field, default)
+def _whole(config: Mapping[str, Any], field: str, default: int) -> int:
+    value = config.get(field, default)
     if not isinstance(value, int) or isinstance(value, bool):
         raise NotComputed(f"{field} {value!r:.40} is no whole number")
     return value

@@ -26,81 +26,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention import System
 from workbench.lvlm.attention.decomposed import text_prefixes
-from workbench.lvlm.kernels import KERNELS, Branch, Prefix, Scores
+from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.kernels.fused import Backend, Fused, Saved, backward_to, forward_to, wide
-from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import part
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.place import Place
-from workbench.lvlm.sharing import groups, shard
+from workbench.lvlm.ring_link import GRADIENTS, KEYS, Arriving, Link, link_of
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError, Unsupported
-
-KEYS, GRADIENTS = 0, 1
-"""Tags of messages between two ranks: both kinds may be under way at once."""
-
-
-class Link:
-    """The ranks of one ring, on shapes alone: what a prediction is made with."""
-
-    def __init__(self, number: int, count: int) -> None:
-        self.number, self.count = number, count
-
-    def send_on(self, tensor: Tensor, tag: int) -> "Arriving":
-        """Send a tensor to the next rank; another of its shape comes from the one before."""
-        return Arriving(torch.empty_like(tensor), [])
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """That tensor of every rank: [...] -> [N, ...]."""
-        return tensor.new_empty((self.count, *tensor.shape))
-
-    def add_up(self, tensor: Tensor) -> None:
-        """The sum over all ranks, in place."""
-
-
-@dataclass
-class Arriving:
-    """A tensor that is on its way here."""
-
-    tensor: Tensor
-    works: list[Any]
-
-    def wait(self) -> Tensor:
-        """The tensor, once it is here and what was sent has left."""
-        for work in self.works:
-            work.wait()
-        return self.tensor
-
-
-class GroupLink(Link):
-    """The same between processes: gloo on the CPU, NCCL between cards."""
-
-    def __init__(self, group: Any) -> None:
-        ranks = dist.get_process_group_ranks(group)
-        super().__init__(dist.get_rank(group), len(ranks))
-        self.group = group
-        self.next = ranks[(self.number + 1) % self.count]
-        self.before = ranks[(self.number - 1) % self.count]
-
-    def send_on(self, tensor: Tensor, tag: int) -> Arriving:
-        coming = torch.empty_like(tensor)
-        send = dist.P2POp(dist.isend, tensor, self.next, self.group, tag)
-        receive = dist.P2POp(dist.irecv, coming, self.before, self.group, tag)
-        return Arriving(coming, dist.batch_isend_irecv([send, receive]))
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        found = super().gather(tensor)
-        dist.all_gather_into_tensor(found.flatten(0, 1), tensor, group=self.group)
-        return found
-
-    def add_up(self, tensor: Tensor) -> None:
-        dist.all_reduce(tensor, group=self.group)
 
 
 @dataclass(frozen=True)
@@ -122,14 +59,14 @@ def cut(x: Tensor, rows: slice) -> Tensor:
 
 def blocks_of(number: int, count: int, rows: int, zigzag: bool) -> list[Block | None]:
     """What a rank computes in each step; None where causality hides all of it."""
-    found: list[Block | None] = [Block(ALL, ALL, causal=True)]
+    blocks: list[Block | None] = [Block(ALL, ALL, causal=True)]
     half = rows // 2
     for step in range(1, count):
         if number >= step:  # These keys come from a rank before this one.
-            found.append(Block(ALL, slice(0, half) if zigzag else ALL))
+            blocks.append(Block(ALL, slice(0, half) if zigzag else ALL))
         else:
-            found.append(Block(slice(half, rows), ALL) if zigzag else None)
-    return found
+            blocks.append(Block(slice(half, rows), ALL) if zigzag else None)
+    return blocks
 
 
 class _Ring(torch.autograd.Function):
@@ -147,16 +84,16 @@ class _Ring(torch.autograd.Function):
         v: Tensor,
     ) -> Tensor:
         blocks = blocks_of(link.number, link.count, q.shape[2], zigzag)
-        held = torch.stack((k, v))
+        present = torch.stack((k, v))
         saved: list[Saved | None] = []
         merged, lse = None, None
         for step, block in enumerate(blocks):
             last = step + 1 == link.count
-            coming = None if last else link.send_on(held, KEYS)
+            coming = None if last else link.send_on(present, KEYS)
             if block is None:
                 saved.append(None)
             else:
-                keys, values = held[:, :, :, block.keys]
+                keys, values = present[:, :, :, block.keys]
                 with part("attention"):
                     out, seen, extra = backend.forward(
                         cut(q, block.rows), keys, values, block.causal, scale
@@ -170,7 +107,7 @@ class _Ring(torch.autograd.Function):
                         merge_rows(merged, lse, block.rows, out, seen)
                 del out, seen
             if coming is not None:
-                held = coming.wait()
+                present = coming.wait()
         assert merged is not None, "the first step is of own rows"
         out = merged.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, lse)
@@ -181,19 +118,19 @@ class _Ring(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         backend, link, blocks, scale, saved = ctx.call
-        held = torch.stack((k, v))
+        present = torch.stack((k, v))
         dtype = wide(q[:0]).dtype
         d_q = torch.zeros_like(q, dtype=dtype)
-        d_held = torch.zeros_like(held, dtype=dtype)
+        d_held = torch.zeros_like(present, dtype=dtype)
         arriving: Arriving | None = None
         for step, (block, extra) in enumerate(zip(blocks, saved, strict=True)):
             last = step + 1 == link.count
-            coming = None if last else link.send_on(held, KEYS)
-            found = None
+            coming = None if last else link.send_on(present, KEYS)
+            gradients = None
             if block is not None:
-                keys, values = held[:, :, :, block.keys]
+                keys, values = present[:, :, :, block.keys]
                 with part("attention"):
-                    found = backend.backward(
+                    gradients = backend.backward(
                         cut(grad, block.rows),
                         cut(q, block.rows),
                         keys,
@@ -206,14 +143,14 @@ class _Ring(torch.autograd.Function):
                     )
             if arriving is not None:
                 d_held = arriving.wait()
-            if found is not None:
-                d_q[:, :, block.rows] += found[0]
-                d_held[0][:, :, block.keys] += found[1]
-                d_held[1][:, :, block.keys] += found[2]
-                del found
+            if gradients is not None:
+                d_q[:, :, block.rows] += gradients[0]
+                d_held[0][:, :, block.keys] += gradients[1]
+                d_held[1][:, :, block.keys] += gradients[2]
+                del gradients
             arriving = link.send_on(d_held, GRADIENTS)
             if coming is not None:
-                held = coming.wait()
+                present = coming.wait()
         assert arriving is not None, "a ring has a step"
         d_k, d_v = arriving.wait().to(q.dtype)
         return None, None, None, None, d_q.to(q.dtype), d_k, d_v
@@ -301,11 +238,11 @@ class _Gathered(torch.autograd.Function):
         with part(names[1]):
             whole = grad * link.count
             for p, extra in zip(prefixes, saved, strict=True):
-                found = backward_to(backend, p, whole, q, k, v, out, lse, extra, scale)
-                d_q[:, :, p.start : p.stop] = found[0]
-                d_k[:, :, : p.length] += found[1]
-                d_v[:, :, : p.length] += found[2]
-                del found
+                gradients = backward_to(backend, p, whole, q, k, v, out, lse, extra, scale)
+                d_q[:, :, p.start : p.stop] = gradients[0]
+                d_k[:, :, : p.length] += gradients[1]
+                d_v[:, :, : p.length] += gradients[2]
+                del gradients
             del whole
             link.add_up(d_q)
             d_q /= link.count
@@ -326,7 +263,7 @@ def over_ranks(link: Link, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
 
 def gathering(kernel: Fused, link: Link) -> Fused:
     """The kernel, whose branches over visual tokens are over those of all ranks."""
-    found = copy(kernel)
+    gathered = copy(kernel)
 
     def across(
         other: Branch, own: Branch | None, prefixes: Sequence[Prefix], scores: Scores
@@ -344,15 +281,8 @@ def gathering(kernel: Fused, link: Link) -> Fused:
             *(() if own is None else (own.q, own.k, own.v)),
         )
 
-    found.across = across
-    return found
-
-
-def link_of(cell: Cell, number: int, traced: bool) -> Link:
-    """The ring of a cell, seen from one of its ranks."""
-    if traced:
-        return Link(number, cell.ring)
-    return GroupLink(groups(cell.ulysses, cell.ring)[1])
+    gathered.across = across
+    return gathered
 
 
 def over_rows(cell: Cell, kernel: Fused, number: int, traced: bool) -> Callable[..., Any]:
@@ -388,75 +318,6 @@ def ring_bytes(
             each = forwards * gathered + -(-2 * (count - 1) * summed // count)
         total += times * each
     return total * cell.accumulate
-
-
-def check_ring(cell: Cell, model: Resolved) -> None:
-    """Raise RequestError where no model could share its rows so, Unsupported where this cannot."""
-    count, system = cell.ring, SYSTEMS[cell.attention]
-    if count == 1:
-        return
-    said = f"ring {count}: "
-    if not system.ring:
-        able = ", ".join(name for name in sorted(SYSTEMS) if SYSTEMS[name].ring)
-        raise RequestError(
-            f"{said}{cell.attention} does not share a sequence by rows; use one of {able}"
-        )
-    if cell.scope != "decoder" or cell.pass_ != "train":
-        raise RequestError(
-            f"{said}shares the sequence of a train pass at scope decoder, not pass {cell.pass_} "
-            f"at scope {cell.scope}"
-        )
-    if cell.lora is not None:
-        raise RequestError(f"{said}trains a model whole, without lora")
-    if cell.compile:
-        raise RequestError(f"{said}its exchange between ranks is not compiled; leave out compile")
-    if not isinstance(KERNELS[cell.kernel], Fused):
-        able = ", ".join(name for name in sorted(KERNELS) if isinstance(KERNELS[name], Fused))
-        raise RequestError(
-            f"{said}kernel {cell.kernel} returns no log-sum-exp to merge by; use one of {able}"
-        )
-    rows = cell.num_visual + cell.num_text
-    if system.ring == "text":
-        _check_visual(cell)
-    elif rows % (2 * cell.sharing):
-        unit, named = 2 * cell.sharing, "2·ring" if cell.ulysses == 1 else "2·ulysses·ring"
-        raise RequestError(
-            f"{said}{rows} tokens are no multiple of {named} = {unit}; give "
-            f"{rows // unit * unit} or {(rows // unit + 1) * unit} in all"
-        )
-    window = narrowest_window(model)
-    if window is not None and window < rows:
-        raise Unsupported(
-            f"{said}{cell.attention} on {cell.model}: its sliding window of {window:,} hides some "
-            f"of {rows:,} tokens, and a ring has no windows"
-        )
-    if getattr(model.config, "attn_logit_softcapping", None) is not None:
-        raise Unsupported(
-            f"{said}{cell.attention} on {cell.model}: no fused kernel has its soft-cap of scores"
-        )
-
-
-def _check_visual(cell: Cell) -> None:
-    """Of a system that shares visual tokens alone."""
-    said = f"ring {cell.ring}: {cell.attention} shares its visual tokens, "
-    if cell.ulysses > 1:
-        raise RequestError(f"{said}which ulysses {cell.ulysses} does not; use ring alone")
-    if cell.ring_order != "zigzag":
-        raise RequestError(f"{said}to whose order its text is blind; leave out ring_order")
-    if cell.loss_rows == "all":
-        raise RequestError(f"{said}and its loss is of the text, which every rank has; use text")
-    smallest = min((s.length for s in Layout.of(cell).visual_segments), default=0)
-    if smallest < cell.ring:
-        raise RequestError(
-            f"{said}of which every rank needs one in each segment of the layout; one has "
-            f"{smallest}"
-        )
-    assert {text_rows(shard(cell, r)) for r in range(cell.ring)} == {text_rows(shard(cell, 0))}
-
-
-def text_rows(layout: Layout) -> tuple[tuple[int, int], ...]:
-    """The text rows that see visual tokens."""
-    return tuple((p.start, p.stop) for p in text_prefixes(layout))
 
 
 def narrowest_window(model: Resolved) -> int | None:

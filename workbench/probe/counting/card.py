@@ -135,8 +135,8 @@ def _index_put(x: Tensor, indices: Any, values: Tensor, accumulate: bool = False
     if not accumulate:
         return ()
     at = next(i for i, index in enumerate(indices) if index is not None)
-    found = (4 * LONG * indices[at].numel() * prod(x.shape[:at]),)
-    return (*found, x.nbytes, values.nbytes) if prod(x.shape[:at]) > 1 else found
+    temporaries = (4 * LONG * indices[at].numel() * prod(x.shape[:at]),)
+    return (*temporaries, x.nbytes, values.nbytes) if prod(x.shape[:at]) > 1 else temporaries
 
 
 def _embedding_backward(grad: Tensor, indices: Tensor, *_: Any) -> tuple[int, ...]:

@@ -66,12 +66,12 @@ def component_seconds(workload: Workload, count: int) -> dict[str, dict[str, flo
     """
     if workload.cell.scope == "layer":
         return {}
-    found: dict[tuple[str, str], list[float]] = {}
+    times: dict[tuple[str, str], list[float]] = {}
     for _ in range(count):
         for key, seconds in _once(workload).items():
-            found.setdefault(key, []).append(seconds)
+            times.setdefault(key, []).append(seconds)
     components: dict[str, dict[str, float]] = {}
-    for (component, phase), samples in found.items():
+    for (component, phase), samples in times.items():
         components.setdefault(component, {})[phase] = median(samples)
     return components
 

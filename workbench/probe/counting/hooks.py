@@ -108,10 +108,10 @@ def arrivals(workload: Workload, tracker: Tracker) -> Iterator[list[int]]:
 def passing_gradients(blocks: Iterable[Block], begun: Iterable[int]) -> tuple[Block, ...]:
     """Blocks of gradients that live until the next layer's backward begins."""
     moments = sorted(begun)
-    found = []
+    passing = []
     for block in blocks:
         if block.kind == "gradients":
             after = bisect_right(moments, block.born)
             died = moments[after] if after < len(moments) else None
-            found.append(Block(block.bytes, block.born, died, block.kind))
-    return tuple(found)
+            passing.append(Block(block.bytes, block.born, died, block.kind))
+    return tuple(passing)

@@ -55,29 +55,29 @@ def masked_flops(
             computed[branch] += weight * pairs.dense
             more = weight * (pairs.dense - pairs.allowed) * Fraction(share)
             hidden[branch] = hidden.get(branch, Fraction(0)) + more
-    found: Counter[int] = Counter()
+    flops_of: Counter[int] = Counter()
     for kind, regions in causal_attention(operators).items():
         together = regions if "" not in dense[kind] else {"": sum(regions.values())}
         for branch, attention in together.items():
             exact = attention * masked[kind][branch] / dense[kind][branch]
             assert exact.denominator == 1, "attention FLOPs are a multiple of the dense pairs"
-            found[kind] += int(exact)
-    return dict(found)
+            flops_of[kind] += int(exact)
+    return dict(flops_of)
 
 
 def place_kinds(workload: Workload) -> dict[Hashable, int]:
     """The kinds of places in a workload, numbered in the order in which they come first."""
-    found: dict[Hashable, int] = {}
+    kinds: dict[Hashable, int] = {}
     for _, place, _ in workload.layers:
-        found.setdefault(place.kind, len(found))
-    return found
+        kinds.setdefault(place.kind, len(kinds))
+    return kinds
 
 
 def idle_windows(workload: Workload) -> tuple[int, ...]:
     """Windows under which every layer sees as much as without."""
-    found: dict[int, bool] = {}
+    bites_of: dict[int, bool] = {}
     for parts, place, _ in workload.layers:
         if parts.window is not None:
             bites = workload.system.window_bites(place, parts.window)
-            found[parts.window] = found.get(parts.window, False) or bites
-    return tuple(sorted(window for window, bites in found.items() if not bites))
+            bites_of[parts.window] = bites_of.get(parts.window, False) or bites
+    return tuple(sorted(window for window, bites in bites_of.items() if not bites))

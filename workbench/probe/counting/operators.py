@@ -271,6 +271,6 @@ def markdown() -> str:
     lines = ["| operators | on a card | torch's source | read |", "|---|---|---|---|"]
     for row in ROWS:
         listed = ", ".join(f"`{name}`" for name in row.operators)
-        said = "yes" if row.read else "no"
-        lines.append(f"| {listed} | {row.card} | {row.source} | {said} |")
+        answer = "yes" if row.read else "no"
+        lines.append(f"| {listed} | {row.card} | {row.source} | {answer} |")
     return "\n".join(lines) + "\n"

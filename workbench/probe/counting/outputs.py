@@ -43,11 +43,11 @@ class Outputs:
                     dtype = _dtype(func, _kind(args), _kind(tuple(kwargs.items())))
                     return torch.empty(shape, dtype=dtype, device=META)
             key = func, _told(args), _told(tuple(kwargs.items()))
-            known = self._known.get(key)
+            told = self._known.get(key)
         except TypeError:  # Something that has no hash, such as a generator of random numbers.
             return func(*args, **kwargs)
-        if known is not None:
-            return known.made() if isinstance(known, _Like) else tuple(k.made() for k in known)
+        if told is not None:
+            return told.made() if isinstance(told, _Like) else tuple(k.made() for k in told)
         out = _grouped(func, args, kwargs) if func in GROUPED else func(*args, **kwargs)
         like = _fresh(out, given)
         if like is not None:
@@ -133,14 +133,14 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _broadcast(shapes: list[torch.Size]) -> tuple[int, ...] | None:
     """The shape of a pointwise operator's output; None where torch has to say what is wrong."""
-    found = [1] * max(map(len, shapes))
+    sizes = [1] * max(map(len, shapes))
     for shape in shapes:
-        for place, size in enumerate(shape, len(found) - len(shape)):
-            if found[place] == 1:
-                found[place] = size
-            elif size not in (1, found[place]):
+        for place, size in enumerate(shape, len(sizes) - len(shape)):
+            if sizes[place] == 1:
+                sizes[place] = size
+            elif size not in (1, sizes[place]):
                 return None
-    return tuple(found)
+    return tuple(sizes)
 
 
 class _Kind(NamedTuple):

@@ -104,8 +104,8 @@ class States:
     @property
     def total(self) -> int:
         """On the device."""
-        held = self.weights + self.buffers
-        return held if self.on_host else held + self.gradients + self.optimizer
+        size = self.weights + self.buffers
+        return size if self.on_host else size + self.gradients + self.optimizer
 
 
 def check_states(cell: Cell) -> None:
@@ -158,7 +158,7 @@ def _first_or_second(cell: Cell, whole: int, groups: Sequence[Sequence[int]]) ->
     """Stages 1 and 2, of ``whole`` parameters in all and those of each learning rate."""
     item, world = ITEM[cell.dtype], cell.world_size
     trained, shards = sum(map(sum, groups)), flat_shards(groups, world)
-    held = max(
+    widest = max(
         sum(touched(group, shard, rank) for group, shard in zip(groups, shards, strict=True))
         for rank in range(world)
     )
@@ -184,10 +184,10 @@ def _first_or_second(cell: Cell, whole: int, groups: Sequence[Sequence[int]]) ->
     )
     return States(
         weights=weights,
-        gradients=item * (trained if cell.zero == 1 else held),
-        reduced=item * held,
+        gradients=item * (trained if cell.zero == 1 else widest),
+        reduced=item * widest,
         optimizer=optimizer,
-        buffers=bucket + (item * held if cell.zero == 1 else 0),
+        buffers=bucket + (item * widest if cell.zero == 1 else 0),
         stepping=widened(item, max(shards), part),
     )
 
@@ -259,9 +259,9 @@ def resident_sizes(cell: Cell, parameters: Sequence[Parameter]) -> list[int]:
 def _state_sizes(cell: Cell, parameters: Sequence[Parameter], paged: bool) -> list[int]:
     rule = OPTIMIZERS[cell.optimizer]
     met = [p.stepped(cell) for p in parameters if p.trained]
-    found = [size for one in met for size in rule.states(one)[0 if paged else rule.paged(one) :]]
+    sizes = [size for one in met for size in rule.states(one)[0 if paged else rule.paged(one) :]]
     shared = max((rule.shared(one) for one in met), default=0)
-    return [*found, shared] if shared else found
+    return [*sizes, shared] if shared else sizes
 
 
 def widened(item: int, group: int, part: int) -> int:
@@ -276,12 +276,12 @@ def sub_groups(shares: Sequence[int], size: int) -> list[int]:
     """Elements of each sub-group of stage 3: one is full once it holds ``size`` or more."""
     if size >= sum(shares):
         return [sum(shares)]
-    found = [0]
+    groups = [0]
     for numel in shares:
-        if found[-1] >= size:
-            found.append(0)
-        found[-1] += numel
-    return found
+        if groups[-1] >= size:
+            groups.append(0)
+        groups[-1] += numel
+    return groups
 
 
 def trained_groups(parameters: Sequence[Parameter]) -> list[list[int]]:

@@ -142,7 +142,7 @@ def trace(
             if regions or (has_branches(workload) and not memory_only):
                 tracker.nodes = Nodes()
             tracker.begin()
-            found = _traced(workload, tracker, plan)
+            traced = _traced(workload, tracker, plan)
     except (OverflowError, RuntimeError) as error:
         if "overflow" in str(error).lower() or "too large" in str(error).lower():
             raise RequestError(
@@ -150,11 +150,11 @@ def trace(
             ) from None
         raise
     if memory_only or (cell.lora is None and cell.weights_dtype is None):
-        return found
+        return traced
     # No closed form: which gradients there are depends on where the first adapter stands.
     plain = cell.replace(**WITHOUT_RECOMPUTATION)
-    again = found if plain == cell else trace(plain, allocator, compose, world, pictures=pictures)
-    return replace(found, model_flops=again.flops, model_flops_causal=again.flops_causal)
+    again = traced if plain == cell else trace(plain, allocator, compose, world, pictures=pictures)
+    return replace(traced, model_flops=again.flops, model_flops_causal=again.flops_causal)
 
 
 def _traced(workload: Workload, tracker: Tracker, plan: tuple[Stretch, ...]) -> Trace:
@@ -190,8 +190,8 @@ def _traced(workload: Workload, tracker: Tracker, plan: tuple[Stretch, ...]) -> 
         caches = [cache for layer in unit for cache in layer.buffers()]
         packed = [m for layer in unit for m in layer.modules() if isinstance(m, Packed)]
         middles = stretch.count - (UNITS - 1)
-        held = [tracker.block_of(t) for t in (*weights, *caches)]
-        repeats.append(Repeat(marks.frozen(), middles, held))
+        blocks = [tracker.block_of(t) for t in (*weights, *caches)]
+        repeats.append(Repeat(marks.frozen(), middles, blocks))
         repeated |= dict.fromkeys((id(w) for w in (*weights, *packed)), middles)
         again = traced_layers[first:second]
         workload.layers += [(p, place, n * (middles - 1)) for p, place, n in again]

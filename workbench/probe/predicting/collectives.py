@@ -70,17 +70,17 @@ def collectives(
     if cell.world_size == 1:
         return None, []
     sent = {**sent_bytes(cell, parameters), **shared}
-    found = Collectives(sent, target.link_bandwidth_bytes_per_s)
-    if found.rate is None:
+    sending = Collectives(sent, target.link_bandwidth_bytes_per_s)
+    if sending.rate is None:
         reason = target.sources["link_bandwidth_bytes_per_s"]
-        return found, [f"communication: collectives take no time in time_s: {reason}"]
+        return sending, [f"communication: collectives take no time in time_s: {reason}"]
     also = "and a ring's steps " if "ring" in sent else ""
-    said = (
-        f"communication: {found.seconds:.3g} s by rings on links of {found.rate / 1e9:g} GB/s "
+    flag = (
+        f"communication: {sending.seconds:.3g} s by rings on links of {sending.rate / 1e9:g} GB/s "
         f"between the cards of one machine; ZeRO's {also}are assumed to run beside the computing, "
         "and a network between machines is slower"
     )
-    return found, [said]
+    return sending, [flag]
 
 
 def shared_bytes(cell: Cell, traced: Trace) -> dict[str, int]:

@@ -36,29 +36,29 @@ def estimated_bytes(cell: Cell, parameters: Sequence[Parameter]) -> int | None:
 
 
 def compare_with_deepspeed(
-    cell: Cell, parameters: Sequence[Parameter], held: States
+    cell: Cell, parameters: Sequence[Parameter], rank: States
 ) -> dict[str, Any]:
     """The states of one rank by kind, and deepspeed's estimate with the difference in words."""
     kinds = {
-        "weights": held.weights,
-        "gradients": held.gradients,
-        "optimizer": 0 if held.on_host else held.optimizer,
-        "zero buffers": held.buffers,
+        "weights": rank.weights,
+        "gradients": rank.gradients,
+        "optimizer": 0 if rank.on_host else rank.optimizer,
+        "zero buffers": rank.buffers,
     }
-    found: dict[str, Any] = {"held": kinds, "held_bytes": held.total}
+    compared: dict[str, Any] = {"held": kinds, "held_bytes": rank.total}
     estimate = estimated_bytes(cell, parameters)
     if estimate is None:
-        return found
-    more = held.total - estimate
+        return compared
+    more = rank.total - estimate
     return {
-        **found,
+        **compared,
         "deepspeed_estimate_bytes": estimate,
         "difference": f"deepspeed's estimate for stage {cell.zero} is {estimate:,} bytes, "
-        f"{abs(more):,} {'less' if more >= 0 else 'more'} than is held here: {_why(cell, held)}",
+        f"{abs(more):,} {'less' if more >= 0 else 'more'} than is held here: {_why(cell, rank)}",
     }
 
 
-def _why(cell: Cell, held: States) -> str:
+def _why(cell: Cell, rank: States) -> str:
     if cell.zero == 2:
         layer, buffers = "", "a gradient bucket"
         gradients = "the whole gradient of every parameter that a rank's part touches"
@@ -67,5 +67,5 @@ def _why(cell: Cell, held: States) -> str:
         buffers, gradients = "a gradient bucket and gathered parameters", "the rank's gradients"
     return (
         "it counts float32 gradients throughout, which exist only while the optimizer steps"
-        f"{layer}; held here are {gradients} and {held.buffers:,} bytes of {buffers}"
+        f"{layer}; held here are {gradients} and {rank.buffers:,} bytes of {buffers}"
     )

@@ -55,12 +55,12 @@ class RankPlan:
     @property
     def flag(self) -> str:
         """What a record has to say of it."""
-        held = f"{self.emulation.ballast_bytes:,} bytes of ballast"
+        ballast = f"{self.emulation.ballast_bytes:,} bytes of ballast"
         excess = f", {self.excess_bytes:,} bytes too many" if self.excess_bytes else ""
         return (
             f"emulated: one ZeRO-3 rank of {self.world_size}; {self.emulation.layers} of "
             f"{self.total_layers} layers run, over the weights of {self.resident_layers}, beside "
-            f"{held}{excess}; nothing is communicated"
+            f"{ballast}{excess}; nothing is communicated"
         )
 
 
@@ -70,13 +70,13 @@ def left_out(plan: RankPlan, metrics: Collection[str]) -> dict[str, str]:
     Ballast has no kind. Where layers are left out, no time is that of the cell's iteration.
     """
     ballast = "an emulated rank holds ballast in place of most of them"
-    found = dict.fromkeys(("weight_bytes", "gradient_bytes"), ballast)
+    reasons = dict.fromkeys(("weight_bytes", "gradient_bytes"), ballast)
     if not plan.whole:
         why = f"{plan.emulation.layers} of {plan.total_layers} layers ran"
         timed = (name for name in metrics if name.endswith(("_s", "_j")))
         shares = (name for name in UTILISATION if name in metrics)
-        found |= dict.fromkeys((*timed, *shares), why)
-    return found
+        reasons |= dict.fromkeys((*timed, *shares), why)
+    return reasons
 
 
 def check_emulation(cell: Cell, layers: Layers) -> int:
@@ -112,9 +112,9 @@ def emulated_layers(record: Record) -> Layers | None:
     """How many layers ran where a record is of an emulated rank, as its flag says; else None."""
     for flag in record.flags:
         if flag.startswith("emulated:"):
-            found = re.search(r"(\d+) of (\d+) layers run", flag)
-            if found is not None:
-                return "all" if found[1] == found[2] else int(found[1])
+            match = re.search(r"(\d+) of (\d+) layers run", flag)
+            if match is not None:
+                return "all" if match[1] == match[2] else int(match[1])
     return None
 
 
@@ -140,7 +140,7 @@ def trace_emulation(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> 
     stretch = repeated_layers(cell)
     total, unit = stretch.total, stretch.unit
     parameters = parameters_of_rank(cell, allocator)
-    held = states(cell, parameters)
+    whole = states(cell, parameters)
     item, world = ITEM[cell.dtype], cell.world_size
     shard = sum(-(-n // world) for group in trained_groups(parameters) for n in group)
     optimizer = (3 if item < MASTER else 2) * max(MASTER, item) * shard
@@ -151,7 +151,7 @@ def trace_emulation(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> 
     if run < total:
         more = _traced(cell, replace(bare, layers=run + unit), allocator)
         beside = (saved_bytes(more) - saved_bytes(traced)) * (total - run) // unit
-    free = held.total - resident - 2 * item * shard - optimizer
+    free = whole.total - resident - 2 * item * shard - optimizer
     plan = RankPlan(
         emulation=replace(bare, ballast_bytes=max(0, free + beside)),
         total_layers=total,

@@ -56,8 +56,8 @@ def predicted_limit(cell: Cell, device_name: str, emulate: Layers | None = None)
         check_emulation(cell, emulate)
     check_allocator(cell, target)
     capacity = fixed_capacity(cell, target)
-    found = predicted_bracket(cell, capacity, allocator_of(target), emulate)
-    return Limit(cell=cell, source="predicted", device=target.name, **vars(found))
+    bracket = predicted_bracket(cell, capacity, allocator_of(target), emulate)
+    return Limit(cell=cell, source="predicted", device=target.name, **vars(bracket))
 
 
 @dataclass(frozen=True)

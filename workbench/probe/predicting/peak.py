@@ -41,31 +41,31 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
     if not cell.optimizes:
         total, moment = traced.timeline.peak()
         return Peak(total, traced.timeline.by_kind(moment), None)
-    held = states(cell, traced.parameters)
+    rank = states(cell, traced.parameters)
     apart = kinds_apart(cell)
     rest = without_states(cell, traced)
     # Where the host is the device, what offload takes away stays there.
-    away, host = held.on_host and traced.card, held.host if not traced.card else 0
-    optimizer = 0 if away else held.optimizer - (held.paged if traced.card else 0)
+    away, host = rank.on_host and traced.card, rank.host if not traced.card else 0
+    optimizer = 0 if away else rank.optimizer - (rank.paged if traced.card else 0)
     running = {
-        "weights": held.weights if "weights" in apart else 0,
-        "gradients": held.gradients if ("gradients" in apart or held.on_host) and not away else 0,
+        "weights": rank.weights if "weights" in apart else 0,
+        "gradients": rank.gradients if ("gradients" in apart or rank.on_host) and not away else 0,
         "optimizer": optimizer,
-        "zero buffers": held.buffers + host,
+        "zero buffers": rank.buffers + host,
     }
     # The last bucket is reduced when the backward is over, and nothing works any more.
     there = ("inputs", "input gradients", "workspace")
     reducing = {**running, **{kind: rest.of_kind(kind) for kind in there}}
-    reducing["zero buffers"] += held.reducing
+    reducing["zero buffers"] += rank.reducing
     running = add(running, rest.by_kind(rest.peak()[1]))
     stepping = {
         "optimizer": optimizer,
-        "zero buffers": held.kept_buffers + host,
-        **_at_step(cell, traced, held, away),
+        "zero buffers": rank.kept_buffers + host,
+        **_at_step(cell, traced, rank, away),
     }
     kinds = max(running, reducing, stepping, key=lambda kinds: sum(kinds.values()))
     kinds = {kind: size for kind, size in kinds.items() if size}
-    return Peak(sum(kinds.values()), kinds, held)
+    return Peak(sum(kinds.values()), kinds, rank)
 
 
 def kinds_apart(cell: Cell) -> tuple[str, ...]:
@@ -100,27 +100,27 @@ def add(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
     return {kind: first.get(kind, 0) + second.get(kind, 0) for kind in {**first, **second}}
 
 
-def _at_step(cell: Cell, traced: Trace, held: States, away: bool) -> dict[str, int]:
+def _at_step(cell: Cell, traced: Trace, rank: States, away: bool) -> dict[str, int]:
     """What is alive while the optimizer steps, beside its states and ZeRO's buffers.
 
     One process widens one gradient at a time to float32, deepspeed those of a group. ``away``:
     whether gradients have left the device.
     """
     kinds = {k: traced.timeline.of_kind(k) for k in ("inputs", "input gradients", "workspace")}
-    kinds["working"] = _widened(cell, traced, held)
+    kinds["working"] = _widened(cell, traced, rank)
     if cell.under_deepspeed:
-        kinds["weights"] = held.weights - held.persistent
-        kinds["gradients"] = 0 if away else held.reduced
+        kinds["weights"] = rank.weights - rank.persistent
+        kinds["gradients"] = 0 if away else rank.reduced
         return kinds
     kinds["weights"] = traced.timeline.of_kind("weights")
     kinds["gradients"] = traced.timeline.of_kind("gradients")
     return kinds
 
 
-def _widened(cell: Cell, traced: Trace, held: States) -> int:
+def _widened(cell: Cell, traced: Trace, rank: States) -> int:
     """The most that exists only while the optimizer steps: gradients in float32 and the like."""
     if cell.under_deepspeed:
-        return held.stepping
+        return rank.stepping
     return max(step.peak for step in optimizer_steps(cell, traced))
 
 

@@ -15,15 +15,15 @@ def achieved(metrics: Metrics, skipped: int, ceiling: Ceiling | None) -> Metrics
     if not flops or not moved or not seconds:
         return {}
     counted = flops - skipped
-    found: Metrics = {
+    ratios: Metrics = {
         "achieved_flops_s": counted / seconds,
         "achieved_bytes_s": moved / seconds,
         "arithmetic_intensity": counted / moved,
     }
     if ceiling is not None:
-        found |= {
+        ratios |= {
             "ceiling_flops_s": ceiling.flops_s,
             "ceiling_bytes_s": ceiling.bytes_s,
             "ceiling_fraction": counted / seconds / ceiling.at(counted / moved),
         }
-    return found
+    return ratios

@@ -112,13 +112,13 @@ def works(cell: Cell, traced: Trace) -> list[Work]:
         place: 1 - traced.skipped_by_place.get(place, 0) / max(1, sum(flops.values()))
         for place, flops in attention.items()
     }
-    found = []
+    work = []
     for op, calls in traced.operators.items():
         if not op.flops and not op.bytes:
             continue  # A view, though torch does not call it one.
         share = kept[op.place] if op.attention and op.component == "decoder" else 1.0
-        found.append(Work(op, calls, rate_of(op, cell), op.flops * share))
-    return found
+        work.append(Work(op, calls, rate_of(op, cell), op.flops * share))
+    return work
 
 
 def rate_of(op: Operator, cell: Cell) -> str | None:
@@ -131,27 +131,27 @@ def rate_of(op: Operator, cell: Cell) -> str | None:
     return f"attention {cell.kernel} {cell.dtype}{backward}"
 
 
-def optimizer_bytes(held: States | None) -> int:
+def optimizer_bytes(rank: States | None) -> int:
     """AdamW reads and writes its states and the weights once and reads the gradients.
 
     None of it on the device where they are on the host. Another optimizer's bytes are its own.
     """
-    if held is not None and held.step_bytes is not None:
-        return held.step_bytes
+    if rank is not None and rank.step_bytes is not None:
+        return rank.step_bytes
     return (
-        0 if held is None or held.on_host else 2 * held.optimizer + 2 * held.weights + held.reduced
+        0 if rank is None or rank.on_host else 2 * rank.optimizer + 2 * rank.weights + rank.reduced
     )
 
 
-def step_seconds(rates: Rates, held: States | None) -> float:
+def step_seconds(rates: Rates, rank: States | None) -> float:
     """Seconds of an optimizer step: of another than AdamW at the rates of other operators."""
-    if held is None or held.step_bytes is None:
-        return optimizer_bytes(held) / rates.optimizer_bytes_per_s
-    computing = held.step_flops / rates.step_flops_per_s if held.step_flops else 0.0
-    return held.step_bytes / rates.bytes_per_s + computing
+    if rank is None or rank.step_bytes is None:
+        return optimizer_bytes(rank) / rates.optimizer_bytes_per_s
+    computing = rank.step_flops / rates.step_flops_per_s if rank.step_flops else 0.0
+    return rank.step_bytes / rates.bytes_per_s + computing
 
 
-def predict_times(work: Iterable[Work], rates: Rates, held: States | None) -> Times:
+def predict_times(work: Iterable[Work], rates: Rates, rank: States | None) -> Times:
     """Seconds by operator; ``held`` are the states of a cell that ends in an optimizer step."""
     timed, calls = [], 0
     for one in work:
@@ -164,7 +164,7 @@ def predict_times(work: Iterable[Work], rates: Rates, held: States | None) -> Ti
         calls += one.calls
     return Times(
         timed,
-        step_seconds(rates, held),
+        step_seconds(rates, rank),
         rates.start_s + rates.launch_s * calls,
     )
 
@@ -183,8 +183,8 @@ def rates(
         if peak is None or bandwidth is None:
             return None, [f"time_s: {target.sources['peak_flops']}"]
         flag = "uncalibrated: time_s is the roofline's lower bound, not a measured efficiency"
-        found = Rates(dict.fromkeys(classes, peak), bandwidth, bandwidth)
-        return replace(found, step_flops_per_s=target.peak("bfloat16") or peak), [flag]
+        speed = Rates(dict.fromkeys(classes, peak), bandwidth, bandwidth)
+        return replace(speed, step_flops_per_s=target.peak("bfloat16") or peak), [flag]
     flags = []
     if calibration.carried_from is not None:
         flags.append(
@@ -209,14 +209,14 @@ def rates(
         bandwidth = math.inf
         flags.append("stand_in: bytes moved decided no measured cell; they take no time")
     start = calibration.start_of(cell)
-    found = Rates(
+    speed = Rates(
         computing,
         bandwidth,
         _bandwidth("optimizer", target, calibration) or bandwidth,
         *(0.0 if cost is None else cost.value for cost in (*calibration.overheads, start)),
     )
-    found = replace(found, step_flops_per_s=_step_rate(cell, target, calibration))
-    spent = predict_times(work, found, None)
+    speed = replace(speed, step_flops_per_s=_step_rate(cell, target, calibration))
+    spent = predict_times(work, speed, None)
     error = calibration.error_of(kind_of(cell, spent.host_bound))
     if spent.host_bound:
         busy = spent.device / spent.total
@@ -225,26 +225,26 @@ def rates(
             f"host_bound: by the prediction the device works {busy:.0%} of the time; "
             "such seconds tell of the host that issues operators",
         )
-    return found, [f"calibrated: {calibration.sentence}; {error}", *flags]
+    return speed, [f"calibrated: {calibration.sentence}; {error}", *flags]
 
 
 def _step_rate(cell: Cell, target: Device, calibration: Calibration) -> float:
     """FLOP/s of the matmuls of an optimizer step, which are in bfloat16."""
-    known = calibration.flops_per_s.get("matmul bfloat16")
-    found = target.peak("bfloat16") if known is None else known.value
-    return found or target.peak(cell.dtype) or math.inf
+    fitted = calibration.flops_per_s.get("matmul bfloat16")
+    rate = target.peak("bfloat16") if fitted is None else fitted.value
+    return rate or target.peak(cell.dtype) or math.inf
 
 
 def _compute_rate(
     name: str, cell: Cell, target: Device, calibration: Calibration
 ) -> tuple[float | None, str]:
     """The rate of a class and, where it is another's, a clause that says whose."""
-    known = calibration.flops_per_s
-    if name in known:
-        return known[name].value, ""
+    fitted = calibration.flops_per_s
+    if name in fitted:
+        return fitted[name].value, ""
     for other in stand_ins(name):
-        if other in known:
-            return known[other].value, f"the rate of {other} stands in"
+        if other in fitted:
+            return fitted[other].value, f"the rate of {other} stands in"
     return target.peak(cell.dtype), "the datasheet's peak stands in"
 
 
@@ -267,14 +267,14 @@ def stand_ins(name: str) -> list[str]:
 
 
 def _bandwidth(name: str, target: Device, calibration: Calibration) -> float | None:
-    known = calibration.bytes_per_s.get(name)
-    return target.bandwidth_bytes_per_s if known is None else known.value
+    fitted = calibration.bytes_per_s.get(name)
+    return target.bandwidth_bytes_per_s if fitted is None else fitted.value
 
 
-def seconds_by_component(found: Times) -> dict[str, float]:
+def seconds_by_component(times: Times) -> dict[str, float]:
     """Seconds of the operators of each component."""
     seconds: dict[str, float] = {}
-    for timed in found.operators:
+    for timed in times.operators:
         component = timed.work.operator.component
         seconds[component] = seconds.get(component, 0.0) + timed.seconds
     return seconds
@@ -284,13 +284,13 @@ Row = dict[str, Any]
 
 
 def table(
-    work: Iterable[Work], found: Times | None, key: Callable[[Operator], dict[str, str]]
+    work: Iterable[Work], times: Times | None, key: Callable[[Operator], dict[str, str]]
 ) -> list[Row]:
     """Calls, FLOPs and bytes (exact), seconds and bound, grouped by ``key``, longest first.
 
     Seconds and bound are None without ``found``. FLOPs are dense.
     """
-    seconds = {} if found is None else {id(t.work): t for t in found.operators}
+    seconds = {} if times is None else {id(t.work): t for t in times.operators}
     rows: dict[tuple[str, ...], Row] = {}
     bounds: dict[tuple[str, ...], Counter[str]] = {}
     for one in work:

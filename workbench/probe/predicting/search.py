@@ -65,27 +65,29 @@ def search(fits: Fits, guess: int, unit: int = 1, lowest: int = 0) -> Found:
     most 7. After ``MAX_FAILURES`` failing trials the bracket may be wider, which ``Found.closed``
     says.
     """
-    found = Found()
+    bracket = Found()
     most = MAX_TOKENS // unit * unit
     proven: set[int] = set()
     at, iterations, stride = _whole(guess, unit, lowest, most), 1, STEP
     while True:
-        found.add(at, iterations, fits(at, iterations))
+        bracket.add(at, iterations, fits(at, iterations))
         if iterations > 1:
             proven.add(at)
-        if found.failures >= MAX_FAILURES or (found.passes is None and found.fails == lowest):
-            return found
+        if bracket.failures >= MAX_FAILURES or (
+            bracket.passes is None and bracket.fails == lowest
+        ):
+            return bracket
         iterations = 1
-        if found.passes is None:  # Nothing below the lowest failure was tried.
-            at, stride = _below(found.fails or 0, stride, unit, lowest), GROWTH * stride
-        elif found.fails is None and found.passes < most:
-            at, stride = _above(found.passes, stride, unit, most), GROWTH * stride
-        elif found.fails is not None and not found.closed(unit):
-            at, stride = middle(found.passes, found.fails, unit), STEP
-        elif found.passes in proven:
-            return found
+        if bracket.passes is None:  # Nothing below the lowest failure was tried.
+            at, stride = _below(bracket.fails or 0, stride, unit, lowest), GROWTH * stride
+        elif bracket.fails is None and bracket.passes < most:
+            at, stride = _above(bracket.passes, stride, unit, most), GROWTH * stride
+        elif bracket.fails is not None and not bracket.closed(unit):
+            at, stride = middle(bracket.passes, bracket.fails, unit), STEP
+        elif bracket.passes in proven:
+            return bracket
         else:
-            at, iterations, stride = found.passes, PASSING_ITERATIONS, STEP
+            at, iterations, stride = bracket.passes, PASSING_ITERATIONS, STEP
 
 
 def middle(passes: int, fails: int, unit: int) -> int:

@@ -79,30 +79,30 @@ def compare_systems(
     baseline = _Curve(_cells(cell, BASELINE), device, calibration)
     baseline(cell.num_visual, METRICS[0])  # What is wrong with the cell itself is said first.
     for name in names or SYSTEMS:
-        known = entry("attention", name) or Entry(name, name, "other", "")
+        listed = entry("attention", name) or Entry(name, name, "other", "")
         try:
             record = _first_served(_cells(cell, name), device, calibration)
         except RequestError as error:  # Its own: S-Attn took the same cell.
-            yield Compared(name, known, cell, None, str(error), None, {})
+            yield Compared(name, listed, cell, None, str(error), None, {})
             continue
         served = record.status != "unsupported"
-        found = None
+        limit = None
         if limits and served:
-            found = predicted_limit(record.cell.replace(num_visual=1), device)
+            limit = predicted_limit(record.cell.replace(num_visual=1), device)
         crossings: dict[str, int | None] = {}
         if lengths and served and name != BASELINE:
             own = _Curve([record.cell], device, calibration)
             crossings = efficiency_lengths(own, baseline, visual_unit(record.cell))
-        yield Compared(name, known, record.cell, record, record.error, found, crossings)
+        yield Compared(name, listed, record.cell, record, record.error, limit, crossings)
 
 
 def _cells(cell: Cell, name: str) -> list[Cell]:
     """The cell under a system, on its own kernel and on the one that serves everything."""
-    known = entry("attention", name)
+    listed = entry("attention", name)
     fields: dict[str, Any] = {"attention": name}
     if name != cell.attention:
         fields["settings"] = None
-    if known is not None and known.logits == "text":
+    if listed is not None and listed.logits == "text":
         fields["logits"] = "text"
     # What a system does not have is left out for it, as its record's cell says.
     lacking = [n for n in STREAM_OPTIONS if getattr(cell, n) and n not in SYSTEMS[name].options]
@@ -150,17 +150,17 @@ def efficiency_lengths(
         ours, theirs = system(size, metric), baseline(size, metric)
         return ours is not None and theirs is not None and ours < theirs
 
-    found: dict[str, int | None] = {}
+    lengths: dict[str, int | None] = {}
     for metric in METRICS:
         more = next((i for i in range(len(sizes) - 1, -1, -1) if not less(sizes[i], metric)), None)
         if more is None:
-            found[metric] = 0
+            lengths[metric] = 0
         elif more == len(sizes) - 1:
-            found[metric] = None
+            lengths[metric] = None
         else:
             low, high = sizes[more] // unit, sizes[more + 1] // unit
             while high - low > max(1, WITHIN * low):
                 middle = (low + high) // 2
                 low, high = (low, middle) if less(middle * unit, metric) else (middle, high)
-            found[metric] = high * unit
-    return found
+            lengths[metric] = high * unit
+    return lengths

@@ -1,0 +1,81 @@
+"""Which cells can be shared by rows: what a ring asks of system, kernel, sizes and model."""
+
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.decomposed import text_prefixes
+from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels.fused import Fused
+from workbench.lvlm.layout import Layout
+from workbench.lvlm.models import Resolved
+from workbench.lvlm.ring import narrowest_window
+from workbench.lvlm.sharing import shard
+from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+
+
+def check_ring(cell: Cell, model: Resolved) -> None:
+    """Raise RequestError where no model could share its rows so, Unsupported where this cannot."""
+    count, system = cell.ring, SYSTEMS[cell.attention]
+    if count == 1:
+        return
+    lead = f"ring {count}: "
+    if not system.ring:
+        able = ", ".join(name for name in sorted(SYSTEMS) if SYSTEMS[name].ring)
+        raise RequestError(
+            f"{lead}{cell.attention} does not share a sequence by rows; use one of {able}"
+        )
+    if cell.scope != "decoder" or cell.pass_ != "train":
+        raise RequestError(
+            f"{lead}shares the sequence of a train pass at scope decoder, not pass {cell.pass_} "
+            f"at scope {cell.scope}"
+        )
+    if cell.lora is not None:
+        raise RequestError(f"{lead}trains a model whole, without lora")
+    if cell.compile:
+        raise RequestError(f"{lead}its exchange between ranks is not compiled; leave out compile")
+    if not isinstance(KERNELS[cell.kernel], Fused):
+        able = ", ".join(name for name in sorted(KERNELS) if isinstance(KERNELS[name], Fused))
+        raise RequestError(
+            f"{lead}kernel {cell.kernel} returns no log-sum-exp to merge by; use one of {able}"
+        )
+    rows = cell.num_visual + cell.num_text
+    if system.ring == "text":
+        _check_visual(cell)
+    elif rows % (2 * cell.sharing):
+        unit, named = 2 * cell.sharing, "2·ring" if cell.ulysses == 1 else "2·ulysses·ring"
+        raise RequestError(
+            f"{lead}{rows} tokens are no multiple of {named} = {unit}; give "
+            f"{rows // unit * unit} or {(rows // unit + 1) * unit} in all"
+        )
+    window = narrowest_window(model)
+    if window is not None and window < rows:
+        raise Unsupported(
+            f"{lead}{cell.attention} on {cell.model}: its sliding window of {window:,} hides some "
+            f"of {rows:,} tokens, and a ring has no windows"
+        )
+    if getattr(model.config, "attn_logit_softcapping", None) is not None:
+        raise Unsupported(
+            f"{lead}{cell.attention} on {cell.model}: no fused kernel has its soft-cap of scores"
+        )
+
+
+def _check_visual(cell: Cell) -> None:
+    """Of a system that shares visual tokens alone."""
+    lead = f"ring {cell.ring}: {cell.attention} shares its visual tokens, "
+    if cell.ulysses > 1:
+        raise RequestError(f"{lead}which ulysses {cell.ulysses} does not; use ring alone")
+    if cell.ring_order != "zigzag":
+        raise RequestError(f"{lead}to whose order its text is blind; leave out ring_order")
+    if cell.loss_rows == "all":
+        raise RequestError(f"{lead}and its loss is of the text, which every rank has; use text")
+    smallest = min((s.length for s in Layout.of(cell).visual_segments), default=0)
+    if smallest < cell.ring:
+        raise RequestError(
+            f"{lead}of which every rank needs one in each segment of the layout; one has "
+            f"{smallest}"
+        )
+    assert {text_rows(shard(cell, r)) for r in range(cell.ring)} == {text_rows(shard(cell, 0))}
+
+
+def text_rows(layout: Layout) -> tuple[tuple[int, int], ...]:
+    """The text rows that see visual tokens."""
+    return tuple((p.start, p.stop) for p in text_prefixes(layout))
