@@ -109,6 +109,7 @@ IMAGE = {
     "qwen2_5_vl": 4,
     "qwen2_vl": 4,
     "glm4v": 8,
+    "glm4v_moe": 8,
     "qwen3_vl": 64,
     "qwen3_vl_moe": 64,
     "qwen3_5": 64,

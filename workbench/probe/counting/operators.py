@@ -212,7 +212,7 @@ ROWS = (
         "cuda/ReduceNormKernel.cu",
     ),
     Row(
-        names("index_select index_copy index_add scatter scatter_reduce"),
+        names("index_select index_copy index_add scatter scatter_ scatter_reduce"),
         SAME,
         "cuda/Indexing.cu; cuda/IndexKernel.cu; cuda/ScatterGatherKernel.cu",
     ),
