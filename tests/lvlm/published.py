@@ -574,6 +574,22 @@ def plain(kind: str, **own: Any) -> Files:
     return {CONFIG: {"model_type": kind, **own}}
 
 
+TOWERLESS: dict[str, Files] = {
+    "deepseek-community/deepseek-vl-7b-chat": plain(
+        "deepseek_vl_hybrid",
+        text_config=llama(4096, 11008, 30, 32, 32, 102400),
+        vision_config={"model_type": "siglip_vision_model", **SO400M, "image_size": 384},
+        high_res_vision_config={"model_type": "sam_vision_model", "image_size": 1024},
+        tie_word_embeddings=False,
+    ),
+    "stepfun-ai/GOT-OCR-2.0-hf": plain(
+        "got_ocr2",
+        text_config=inner("qwen2", 1024, 2816, 24, 16, 16, 151860),
+        vision_config={"hidden_size": 768, "num_hidden_layers": 12, "image_size": 1024},
+    ),
+}
+"""Their decoders are served, their towers are not: no other takes their place."""
+
 REMOTE = {"auto_map": {"AutoConfig": "configuration.Config", "AutoModel": "modeling.Model"}}
 REFUSED: dict[str, Files] = {
     "OpenGVLab/InternVL2_5-8B": plain("internvl_chat", **REMOTE),

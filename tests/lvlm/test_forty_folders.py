@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from tests.lvlm.published import REFUSED, SERVED, TOTALS
+from tests.lvlm.published import REFUSED, SERVED, TOTALS, TOWERLESS
 from workbench import cli
 from workbench.lvlm.configs import silent
 from workbench.lvlm.models import resolve
@@ -60,6 +60,21 @@ def test_what_no_class_reads_is_one_line(name, tmp_path):
         resolve(folder)
     said = str(refusal.value)
     assert said.startswith(f"model {folder!r}: model_type {kind!r} ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", sorted(TOWERLESS))
+@pytest.mark.parametrize("bare", [True, False])
+def test_no_other_tower_takes_a_place(name, bare, tmp_path):
+    """Also where the file leaves the tower to transformers' defaults."""
+    fields = TOWERLESS[name]["config.json"]
+    kind = fields["model_type"]
+    files = {"config.json": {"model_type": kind}} if bare else TOWERLESS[name]
+    model = resolve(write(tmp_path, files))
+    with pytest.raises(RequestError) as refusal:
+        tower_of(model)
+    said = str(refusal.value)
+    assert f"under model_type {kind!r}, which scope lvlm does not serve" in said
     assert "\n" not in said
 
 

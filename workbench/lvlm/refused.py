@@ -16,6 +16,8 @@ REFUSED = {
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",
     "phi4_multimodal": "queries, keys and values of one projection",
+    "molmo2": "by size queries and keys normed over all heads together, and a tower whose patches "
+    "are pooled by attention",
     "deepseek_ocr2": "experts in its decoder, and two towers one after the other",
     "internvl_chat": f"{OWN_FORM}; OpenGVLab's checkpoints whose names end in -hf are served",
     "deepseek_vl_v2": OWN_FORM,

@@ -281,7 +281,8 @@ def own_tower(model: "Resolved") -> str:
     for name, tower in TOWERS.items():
         if kind in tower.serves.get(str(outer), ()):
             return name
-    if VISIONS[TOWERS[PAPER].front_end].serves(model.stated):
+    is_text = model.whole is model.config
+    if is_text and VISIONS[TOWERS[PAPER].front_end].serves(model.stated):
         return PAPER
     what = "no vision_config" if section is None else f"a vision tower {_kind(section)!r:.60}"
     raise RequestError(
