@@ -12,7 +12,7 @@ from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Status
 
@@ -155,10 +155,41 @@ def test_what_cannot_be(fields, message):
         make_cell(**{**LORA, **fields})
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("scheme", "step"), [("int8", 0.5 / 127), ("fp8", 2**-4)])
+def test_codes_of_8_bits_are_the_weights_to_half_a_step(scheme, step, dtype):
+    """int8: half a step of the row's largest value; e4m3 has three bits behind the first."""
+    torch.manual_seed(0)
+    base = nn.Linear(65, 37).to(dtype)
+    with torch.no_grad():
+        base.weight[5] = 0
+    packed = Packed(base, scheme, torch.device("cpu"))
+    exact, wide = base.weight.detach().double(), packed.widened(dtype).double()
+    row = exact.abs().amax(1, keepdim=True)
+    # Below the smallest normal code, 2**-6 of 448, e4m3's steps are even: 2**-9.
+    allowed = step * (row if scheme == "int8" else exact.abs().clamp_min(row * 2**-6 / 448))
+    assert ((wide - exact).abs() <= allowed * 1.001 + 2**-8 * row * (dtype != torch.float32)).all()
+    assert (wide[5] == 0).all()
+    # The layer is the plain one of that matrix, forward and gradient.
+    x = torch.randn(2, 5, 65, dtype=dtype, requires_grad=True)
+    upstream = torch.randn(2, 5, 37, dtype=dtype)
+    found = packed(x), *torch.autograd.grad(packed(x), x, upstream)
+    wanted = x.double() @ wide.T + base.bias.double(), upstream.double() @ wide
+    slack = 1e-5 if dtype == torch.float32 else 3e-2
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=slack, atol=slack)
+
+
 @pytest.mark.parametrize("scheme", ["int8", "fp8"])
-def test_what_is_predicted_only(scheme, model):
-    cell = make_cell(**{**LORA, "model": model, "weights_dtype": scheme})
-    assert predict(cell, "cpu").status == Status.OK
-    with pytest.raises(Unsupported, match=f"weights_dtype {scheme}: is predicted, not measured"):
-        build(cell)
-    assert measure(cell, "cpu", ONCE).status == Status.UNSUPPORTED
+@pytest.mark.parametrize("fields", OPTIONS[:2] + OPTIONS[3:4])
+def test_8_bits_are_measured_as_predicted(scheme, fields, model):
+    cell = make_cell(**{**LORA, "model": model, **fields, "weights_dtype": scheme})
+    measured, predicted = measure(cell, "cpu", ONCE), predict(cell, "cpu")
+    assert measured.status == predicted.status == Status.OK
+    for name in ("flops", "model_flops", "params"):
+        assert measured.metrics[name] == predicted.metrics[name], name
+    peaks = [record.metrics["peak_bytes"] for record in (predicted, measured)]
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.02)
+    workload = build(cell)
+    held = [m for m in workload.module.modules() if isinstance(m, Packed)]
+    assert sum(m.nbytes for m in held) == sum(packed_bytes(scheme, *s) for s in MATRICES) * 5

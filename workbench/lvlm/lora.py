@@ -2,8 +2,8 @@
 
 W·x becomes W·x + (alpha / r)·B·(A·x), A of [r, in] and B of [out, r]; everything but A and B is
 frozen, as peft does it, and so is what stands before the decoder. On a device the layers are
-peft's own. A prediction is traced over ``Adapted``, which runs the same operators: importing peft
-takes longer than predicting.
+peft's own, but over weights of 8 bits. A prediction is traced over ``Adapted``, which runs the
+same operators: importing peft takes longer than predicting.
 """
 
 from collections.abc import Iterable
@@ -58,7 +58,8 @@ class Adapted(nn.Module):
 def add_adapters(workload: "Workload", lora: Lora, dtype: "torch.dtype", light: bool) -> None:
     """Freeze the workload's model and put adapters beside its decoder's linear layers.
 
-    ``light`` puts ``Adapted`` there, else peft's layers. Raises RequestError for targets that the
+    ``light`` puts ``Adapted`` there, else peft's layers, which know none over codes of 8 bits
+    (``Packed``): ``Adapted`` stands beside those as well. Raises RequestError for targets that the
     decoder does not have, Unsupported where something of the model has to be trained whole.
     """
     _check_whole(workload)
@@ -68,7 +69,7 @@ def add_adapters(workload: "Workload", lora: Lora, dtype: "torch.dtype", light: 
         if tensor.is_floating_point():
             tensor.requires_grad_(False)  # Nothing before the decoder is trained.
     device = workload.context.device
-    if light:
+    if light or any(isinstance(base, Packed) for base in chosen.values()):
         for name, base in chosen.items():
             replace_module(workload.module, name, Adapted(base, lora, device, dtype))
         return

@@ -171,7 +171,7 @@ class CellFields(BaseModel):
         WeightsDtype | None,
         Description(
             "how the frozen matrices of the decoder's layers are held: `int4` (NF4, double "
-            "quantisation; measured with bitsandbytes), `int8`, `fp8` (predicted only); in "
+            "quantisation; measured with bitsandbytes), `int8`, `fp8` (a float32 a row); in "
             "training with `--lora`",
             label="Frozen weights in",
             unset="the dtype",
