@@ -48,7 +48,7 @@ class Fit:
     note: str
     """What the points leave open: a missing interval or shape, a term that they do not exclude."""
     covariance: np.ndarray | None = None
-    """Of the determined terms."""
+    """Covariance of the determined terms."""
     quantile: float = float("nan")
 
     def values(self, num_visual: Sequence[float] | np.ndarray) -> np.ndarray:

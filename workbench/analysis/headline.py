@@ -75,7 +75,7 @@ class Turns(NamedTuple):
     won: tuple[int, ...]
     lost: tuple[int, ...]
     waits: tuple[int, ...]
-    """Those of them at which the host set the pace of one or both."""
+    """Every |V| of these at which the host set the pace of one system or both."""
 
 
 def headline(

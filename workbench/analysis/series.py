@@ -77,7 +77,7 @@ class Kinds(NamedTuple):
     codes: np.ndarray
     """The kind of each row: a label of ``distinct``."""
     distinct: pd.DataFrame
-    """Those columns, a row a kind, in order of appearance."""
+    """The columns' values, a row a kind, in order of appearance."""
     counts: np.ndarray
     """The rows of each kind."""
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.vocabulary.cell import Cell
 
 MAX_BYTES = 2**20
-"""Of a cell's file: what ``predict --json`` prints has some 10 kB."""
+"""Bytes of a cell's file: what ``predict --json`` prints has some 10 kB."""
 
 
 def write_config(named: str, store: Path | None, output: Path | None) -> str | None:

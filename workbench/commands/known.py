@@ -17,7 +17,7 @@ class Known:
     kind: str
     device: str
     reference: "KnownThreshold | None"
-    """Of the reference campaigns that come with the workbench."""
+    """The threshold in the reference campaigns that come with the workbench."""
     errors: "Errors | None"
     stored: str | None
     """What the store has of this cell, in a sentence; None without a store, or for nothing."""

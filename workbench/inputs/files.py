@@ -16,9 +16,9 @@ from workbench.vocabulary.units import quantity
 MAX_SHOWN = 200
 """Characters of a name in a message."""
 MAX_DIGITS = 100
-"""Of an integer in JSON: counts of FLOPs have about 30."""
+"""Digits of an integer in JSON: counts of FLOPs have about 30."""
 MAX_DEPTH = 32
-"""Of lists and objects in one another in JSON: no document here has more than a dozen."""
+"""Levels of lists and objects in one another in JSON: no document here has over a dozen."""
 
 
 def shown(path: str | Path) -> str:

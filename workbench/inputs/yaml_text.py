@@ -17,9 +17,9 @@ from workbench.inputs.files import MAX_DIGITS, read_text
 from workbench.vocabulary.errors import RequestError
 
 MAX_BYTES = 128 * 2**10
-"""Of a file: a thousand values of |V| have 10 kB, and PyYAML reads some 100 kB a second."""
+"""Bytes of a file: a thousand values of |V| have 10 kB, and PyYAML reads some 100 kB a second."""
 MAX_DEPTH = 32
-"""Of lists and mappings in one another."""
+"""Levels of lists and mappings in one another."""
 
 
 class _Refused(yaml.YAMLError):

@@ -96,7 +96,7 @@ def _metrics_as_written(row: Sequence[Any], run_environment: str) -> dict[str, A
 
 @remember
 def _written_cell(text: str) -> tuple[Any, Any]:
-    """As ``cell_of``, but no cell where it would be written otherwise."""
+    """The cell and its keys as ``cell_of`` reads them; no cell where it is written otherwise."""
     cell, key_at = cell_of(text)
     written = cell.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"num_visual"})
     return (cell if written == text else None), key_at

@@ -23,9 +23,9 @@ _NAMES = (*_WORDS, "duration_s", "num_visual", "cell", "flags", "error")
 MOST_METRICS = 1_000
 """Different names in a store."""
 MOST_BYTES = 256 * 2**20
-"""Of the metrics of a table; pandas needs some of it twice for a moment."""
+"""Bytes of the metrics of a table; pandas needs some of it twice for a moment."""
 OBJECT_BYTES = 64
-"""Of a Python integer and the place that holds it."""
+"""Bytes of a Python integer and the place that holds it."""
 MOST_KINDS = 50_000
 """Cells that differ in more than |V|; each is validated by itself."""
 AT_ONCE = 10_000

@@ -70,7 +70,7 @@ class Opened(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> "Opened":
-        """Of the file that is there now."""
+        """What tells the file apart that is there now."""
         facts = os.stat(path)
         return cls(facts.st_dev, facts.st_ino, facts.st_size)
 
@@ -86,7 +86,7 @@ class Opened(NamedTuple):
         return "it was truncated" if now.size < self.size else None
 
     def grown(self, path: Path) -> "Opened":
-        """The same after a write of our own."""
+        """What tells the file apart after a write of our own."""
         return self if self.change(path) else Opened.of(path)
 
 

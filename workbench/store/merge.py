@@ -37,7 +37,7 @@ class Merged(NamedTuple):
 class _Part(NamedTuple):
     runs: list[RunInfo]
     rows: list[tuple[str, Row]]
-    """Of a run each."""
+    """Rows with the name of their run."""
     metrics: set[str]
     units: dict[str, str]
     notes: dict[NoteOf, Note]
@@ -118,7 +118,7 @@ class _Sound(NamedTuple, Generic[T]):
 
 
 def _sound(rows: Iterable[tuple[T, Sequence[Any], str]]) -> _Sound[T]:
-    """Of (run, columns, environment of the run)."""
+    """The rows that make sense, of (run, columns, environment of the run)."""
     sound: list[tuple[T, Row]] = []
     metrics: set[str] = set()
     num_lost = 0

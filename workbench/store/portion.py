@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 MOST_BYTES = 2**30
-"""Of memory that a table of records may cost while it is built."""
+"""Bytes of memory that a table of records may cost while it is built."""
 ROW_BYTES = 2_000
-"""Of a record in a table, without its texts: some 80 columns, half of them Python objects."""
+"""Bytes of a record in a table, without its texts: 80 columns, half of them Python objects."""
 CHARACTER_BYTES = 4
-"""Of a character in memory at worst."""
+"""Bytes of a character in memory at worst."""
 SMALL = 16 * 2**20
 """Bytes of a file that needs no look: whatever is in it costs less."""
 

@@ -268,7 +268,7 @@ class Reading:
         return lines
 
     def version_token(self) -> str:
-        """See the function of this name."""
+        """A word that changes whenever the file does; costs one look at the folder."""
         return version_token(self.path)
 
     def _from(self, where: str) -> str:

@@ -268,7 +268,7 @@ class _Layout(NamedTuple):
 _FIXED = {0: None, 8: 0, 9: 1}
 """Types that are a value."""
 _FORMATS = {1: "b", 2: "h", 3: "3s", 4: "i", 5: "6s", 6: "q", 7: "d"}
-"""Of ``struct``, by type."""
+"""Formats of ``struct`` for numbers, by type."""
 
 
 @lru_cache(4096)

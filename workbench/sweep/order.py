@@ -92,7 +92,7 @@ class DryRun:
 
     @property
     def seconds(self) -> float:
-        """Of all that is left to run, one task after another."""
+        """Seconds of all that is left to run, one task after another."""
         return sum(cell.seconds for cell in self.cells if not cell.held)
 
     @property

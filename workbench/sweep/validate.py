@@ -41,7 +41,7 @@ class Summary(NamedTuple):
     group: str | int
     num_cells: int
     median: float
-    """Of the absolute errors."""
+    """The median absolute error."""
     worst: float
     bias: float
     """The median signed error: below 0, predictions are too low."""

@@ -68,12 +68,13 @@ class Calibration(BaseModel):
     """Share of the shorter of computing and moving bytes that the longer does not hide; None where
     it was too small to be seen."""
     overhead_s: Duration | None
-    """Of each operator call on the device; None as above."""
+    """Seconds that each operator call costs on the device; None where it was too small to see."""
     launch_s: Duration | None
-    """Of each operator call on the host, which runs ahead; None as above, and on the CPU."""
+    """Seconds that each operator call costs on the host, which runs ahead; None where it was too
+    small to see, and on the CPU."""
     start_s: dict[Phase, Duration]
-    """Of each iteration on the host, by pass (a decode step starts as a forward); empty as
-    above."""
+    """Seconds that each iteration costs on the host, by pass (a decode step starts as a forward);
+    empty where it was too small to see."""
     undetermined: tuple[Text, ...]
     """Figures that the records do not determine."""
     num_records: Annotated[int, Field(ge=1, strict=True)]
@@ -91,7 +92,7 @@ class Calibration(BaseModel):
     """Of cells that their fit did not see: every tenth cell, each once (``cells``); each system
     whole (``systems``); all but the run ``alone``."""
     held_out_by_kind: dict[Way, dict[Text, Spread]]
-    """The same by ``kind_of`` the cells."""
+    """Errors of cells that their fit did not see, by the cells' ``kind_of``."""
 
     @property
     def overheads(self) -> tuple[Fitted | None, Fitted | None, Fitted | None]:

@@ -73,7 +73,7 @@ class Spread(BaseModel):
     model_config = MODEL
 
     median: Error
-    """Of the absolute errors."""
+    """The median absolute error."""
     worst: Error
     bias: Annotated[float, Field(ge=-1, le=MOST_ERROR)]
     """The median signed error."""
@@ -110,7 +110,7 @@ OPTIONS = tuple(name for name, said in DESCRIPTIONS.items() if said.operators)
 
 
 def options_of(cell: Cell) -> tuple[str, ...]:
-    """Those that a cell has."""
+    """The fields of ``OPTIONS`` that a cell has at another value than the default."""
     defaults = {name: type(cell).model_fields[name].default for name in OPTIONS}
     return tuple(name for name, plain in defaults.items() if getattr(cell, name) != plain)
 

@@ -23,7 +23,7 @@ class Lora:
     targets: tuple[str, ...] = ()
     """The names of the layers that are adapted; empty for all."""
     dtype: str | None = None
-    """Of the adapters' weights; None is the cell's."""
+    """Data type of the adapters' weights; None is the cell's."""
     dropout: float = 0.0
     """Share of what enters an adapter that is dropped in training."""
 

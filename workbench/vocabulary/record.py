@@ -31,9 +31,9 @@ class Ceiling(NamedTuple):
     """What a device reaches in a data type, measured once for an environment."""
 
     flops_s: float
-    """Of a large matmul."""
+    """FLOP/s of a large matmul."""
     bytes_s: float
-    """Read and written by a large copy."""
+    """Bytes a second that a large copy reads and writes."""
 
     def at(self, intensity: float) -> float:
         """The roofline's FLOP/s at ``intensity`` FLOPs a byte."""

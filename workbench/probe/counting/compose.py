@@ -22,7 +22,7 @@ class Boundaries:
     """Moments at which each unit's forward, the head, and each unit's backward begin."""
 
     forward: Sequence[int]
-    """Of the three units."""
+    """The moments at which the forward of each of the three units begins."""
     head: int
     backward: Sequence[int]
     """By unit: the last unit's comes first in time. Empty without a backward."""

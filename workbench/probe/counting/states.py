@@ -39,7 +39,7 @@ ITEM = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 MASTER = 4
 """Bytes of a float32 element."""
 NORM = 8
-"""Of a float64 one."""
+"""Bytes of a float64 element."""
 
 
 class Parameter(NamedTuple):
@@ -50,14 +50,14 @@ class Parameter(NamedTuple):
     numel: int
     trained: bool = True
     size: int | None = None
-    """Its bytes, where they are not those of the cell's dtype."""
+    """Bytes of the parameter, where they are not those of the cell's dtype."""
     shape: tuple[int, ...] = ()
-    """Of one that is trained; empty where nobody asks."""
+    """Shape of a parameter that is trained; empty where nobody asks."""
     matrix: bool = False
     """Whether it is a matrix of a layer: no embedding, no LM head."""
 
     def bytes(self, cell: Cell) -> int:
-        """What it takes."""
+        """Bytes that the parameter takes."""
         return ITEM[cell.dtype] * self.numel if self.size is None else self.size
 
     def width(self, cell: Cell) -> int:
@@ -75,9 +75,9 @@ class States:
 
     weights: int
     gradients: int
-    """Of a whole backward."""
+    """Gradients of a whole backward."""
     reduced: int
-    """What is left of them once the ranks have reduced them: the optimizer steps on it."""
+    """What is left of the gradients when ranks have reduced them: the optimizer steps on it."""
     optimizer: int
     buffers: int
     """Gathered parameters and the gradient bucket of ZeRO."""
@@ -252,7 +252,7 @@ def state_sizes(cell: Cell, parameters: Sequence[Parameter]) -> list[int]:
 
 
 def resident_sizes(cell: Cell, parameters: Sequence[Parameter]) -> list[int]:
-    """Those of ``state_sizes`` that a card's allocator knows."""
+    """Bytes of each tensor of ``state_sizes`` that a card's allocator knows."""
     return _state_sizes(cell, parameters, paged=False)
 
 

@@ -62,13 +62,13 @@ class Trace:
     active_params: int
     """Those of ``params`` that one token meets: all, but for experts that it is not sent to."""
     params_by_component: dict[str, int]
-    """Of tower, adapter and decoder, where a cell has them."""
+    """Parameters of tower, adapter and decoder, where a cell has them."""
     parameters: tuple[Parameter, ...]
     """Every parameter, in the module's order."""
     all_to_all_bytes: int | None
-    """Sent by one rank to those that share its sequence by heads; None where none does."""
+    """Bytes that one rank sends to others that share its sequence by heads; None without any."""
     ring_bytes: int | None
-    """The same to those that share it by rows."""
+    """Bytes that one rank sends to others that share its sequence by rows; None without any."""
     kv_cache_bytes: int | None
     """What a prefill leaves and a decode step reads; None for a train pass."""
     idle_windows: tuple[int, ...]

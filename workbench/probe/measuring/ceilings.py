@@ -18,7 +18,7 @@ AT_LEAST = 3
 CPU_SIZE, CARD_SIZE = 1024, 8192
 """Rows and columns of the matrices: on a card some milliseconds in bfloat16, every unit busy."""
 CPU_BYTES, CARD_BYTES = 2**27, 2**31
-"""Of the block that is copied: beyond any cache."""
+"""Bytes of the block that is copied: beyond any cache."""
 
 
 def measure_ceiling(dtype: str, device: str) -> Ceiling:

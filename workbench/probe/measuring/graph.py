@@ -32,11 +32,11 @@ class Replay:
 
     @property
     def metrics(self) -> dict[str, int | float | None]:
-        """Of the record."""
+        """The record's metric: the median seconds of a replay."""
         return {METRIC: median(self.samples) if self.samples else None}
 
     def details(self) -> dict[str, Any]:
-        """Of the record: ``capture_failed`` asks for another worker."""
+        """The record's details: ``capture_failed`` asks for another worker."""
         return {"capture_failed": True} if self.failed else {}
 
 

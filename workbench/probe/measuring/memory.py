@@ -24,9 +24,9 @@ class Split:
     """Bytes by kind."""
 
     held: dict[str, int]
-    """Before the iteration: weights, inputs, optimizer."""
+    """Bytes before the iteration: weights, inputs, optimizer."""
     gradients: int
-    """Of weights, after a backward."""
+    """Bytes of the weights' gradients, after a backward."""
     activations: int
     """What a train pass's forward leaves for its backward."""
     by_kind: dict[str, int] | None
@@ -35,7 +35,7 @@ class Split:
     """At the start, at the peak and at the end of forward, backward and optimizer."""
 
     def metrics(self) -> dict[str, int | float | None]:
-        """Of the record."""
+        """Bytes as the record's metrics."""
         return {
             "weight_bytes": self.held["weights"],
             "gradient_bytes": self.gradients,
@@ -64,7 +64,7 @@ class Memory:
     """None where nothing but the peak was asked for."""
 
     def metrics(self) -> dict[str, int | float | None]:
-        """Of the record."""
+        """Bytes as the record's metrics."""
         return {
             "peak_bytes": self.peak,
             **({} if self.reserved is None else {"reserved_bytes": self.reserved}),
@@ -72,7 +72,7 @@ class Memory:
         }
 
     def details(self) -> dict[str, Any]:
-        """Of the record."""
+        """The record's details: which attention operators ran, bytes by phase."""
         operators = self.attention_operators
         seen = {"attention_operators": list(operators)} if operators else {}
         return seen | ({} if self.split is None else self.split.details())

@@ -29,7 +29,7 @@ class Preparation:
 
     @property
     def typical_s(self) -> float:
-        """Of the last one."""
+        """Seconds of the last iteration."""
         return self.iterations[-1]
 
     @property

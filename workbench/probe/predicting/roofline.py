@@ -62,9 +62,9 @@ class Rates:
     overhead_s: float = 0.0
     launch_s: float = 0.0
     start_s: float = 0.0
-    """Of an iteration, on the host."""
+    """Seconds that an iteration costs on the host."""
     step_flops_per_s: float = math.inf
-    """Of an optimizer step's matmuls, in bfloat16."""
+    """FLOP/s of an optimizer step's matmuls, in bfloat16."""
 
 
 class Timed(NamedTuple):

@@ -198,7 +198,7 @@ def _prepared(rank: Rank, protocol: Protocol) -> tuple[Preparation, dict[str, An
 
 
 def _over(how: Callable[[list[Any]], Any], each: list[Any]) -> Any:
-    """Of all ranks; None where one of them does not say."""
+    """One value of those of all ranks; None where one of them does not say."""
     return None if None in each else how(each)
 
 

@@ -146,9 +146,9 @@ class _Model:
     layers: list[tuple[LayerParts, Hashable]]
     """The parts of every layer, as the decoder runs them, and what makes two of them alike."""
     head_flops: float
-    """Of the LM head, a token's."""
+    """FLOPs of the LM head for one token."""
     outside_flops: float
-    """Of what makes visual tokens, a visual token's."""
+    """FLOPs of what makes visual tokens, for one of them."""
 
     @classmethod
     def of(cls, cell: Cell) -> "_Model":

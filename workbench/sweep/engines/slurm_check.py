@@ -98,9 +98,9 @@ class Request:
     minutes: int = 60
     partition: str | None = None
     gpus: int | None = None
-    """Of each job; None is one where the sweep measures on a GPU."""
+    """GPUs of each job; None is one where the sweep measures on a GPU."""
     gpu_type: str | None = None
-    """The kind of them, where the partition has several."""
+    """The kind of GPU, where the partition has several."""
     cpus: int | None = None
     workers: int | None = None
     """Jobs at once; None is as many as the partition has room for."""

@@ -21,7 +21,7 @@ class Node(NamedTuple):
     is_up: bool = True
 
     def count(self, kind: str | None = None) -> int:
-        """Its GPUs, of one kind or of all."""
+        """GPUs of the node, of one kind or of all."""
         return sum(self.gpus.values()) if kind is None else self.gpus.get(kind, 0)
 
 

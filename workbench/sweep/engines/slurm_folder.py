@@ -128,13 +128,13 @@ class Job:
 
     @property
     def id(self) -> str | None:
-        """As Slurm has it, such as ``5123_7``; None where it is not known."""
+        """The job's number at Slurm, such as ``5123_7``; None where it is not known."""
         jobs = self.batch.file.jobs
         return jobs[self.number] if jobs is not None and self.number < len(jobs) else None
 
     @property
     def content(self) -> JobFile:
-        """Its points; RequestError where the file makes no sense."""
+        """The job's points; RequestError where the file makes no sense."""
         return _read(JobFile, self.batch.folder / f"{self.number}.json")
 
     @property
@@ -186,11 +186,11 @@ class Batch:
 
     @property
     def jobs(self) -> list[Job]:
-        """Its jobs, in the order of the array."""
+        """The batch's jobs, in the order of the array."""
         return [Job(self, number) for number in range(self.file.num_jobs)]
 
     def set_jobs(self, ids: list[str]) -> None:
-        """Slurm has taken them."""
+        """Keep the numbers under which Slurm has taken the jobs."""
         self.file = self.file.model_copy(update={"jobs": tuple(ids)})
         write(self.folder / "batch.json", self.file)
 
