@@ -44,7 +44,7 @@ def test_parameters_at_scope_lvlm_are_transformers_own(name, tmp_path):
     assert found.params == total == TOTALS.get(name, total)
     decoder = [*whole.get_decoder().parameters(), whole.get_output_embeddings().weight]
     count = sum(p.numel() for p in {id(p): p for p in decoder}.values())
-    assert found.params_by_part["decoder"] == count
+    assert found.params_by_component["decoder"] == count
     assert found.flops == found.model_flops
     for width, height in ((640, 480), (1280, 720), (300, 900)):
         grids = tower.of_image(width, height)
