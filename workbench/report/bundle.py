@@ -7,29 +7,29 @@ from workbench.telling.page import Contents, Table
 from workbench.telling.text import markdown
 
 
-def write_bundle(found: Contents, folder: Path) -> tuple[list[Path], list[str]]:
+def write_bundle(contents: Contents, folder: Path) -> tuple[list[Path], list[str]]:
     """``data/``: the export of every store, and the sweeps as YAML.
 
     Returns the files and what was left out, in lines.
     """
     files: list[Path] = []
     notes: list[str] = []
-    for number, path in enumerate(found.stores):
+    for number, path in enumerate(contents.stores):
         # The earlier store of a comparison has a folder of its own.
         target = folder / "earlier" if number else folder
-        written = export(path, target, known=None if number else found.records)
+        written = export(path, target, known=None if number else contents.records)
         files += written.files
         notes += written.notes
-    for name, body in found.specs.items():
+    for name, body in contents.specs.items():
         (folder / name).write_text(body, encoding="utf-8")
         files.append(folder / name)
     return files, notes
 
 
-def reproduce_text(found: Contents) -> str:
+def reproduce_text(contents: Contents) -> str:
     """``REPRODUCE.md``: commands, versions and commit of every run."""
     lines = ["# How to make this report again", ""]
-    for what, command in found.reproduce:
+    for what, command in contents.reproduce:
         lines += [f"To {what}:", "", "```", command, "```", ""]
     lines += [
         "Counts and bytes are then equal; seconds are as near as another hour on that machine"
@@ -37,7 +37,7 @@ def reproduce_text(found: Contents) -> str:
         "",
         "## What it was made with",
         "",
-        *_table(found.versions),
+        *_table(contents.versions),
         "",
         "`data/` holds what the report was computed from: `records`, `metrics`, `samples` and"
         " `notes` as CSV and Parquet and `details.jsonl`, joined by run, key, source and device;"

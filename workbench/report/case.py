@@ -111,13 +111,13 @@ def read_case(text: str) -> Case:
     if len(sizes) != 1:
         raise RequestError("case: give one of visual=N, images=N and frames=N")
     model = given.get("model", Case.model)
-    visual, minute, shown = _tokens(model, sizes[0], given)
+    visual, minute, note = _tokens(model, sizes[0], given)
     price, currency = _price(given.get("price"))
     return Case(
         model=model,
         visual=visual,
         tokens_of_a_minute=minute,
-        shown=shown,
+        shown=note,
         text=_count(given, "text", Case.text),
         steps=_count(given, "steps", Case.steps),
         gpus=_count(given, "gpus", Case.gpus),
@@ -165,10 +165,10 @@ def _tokens(model: str, size: str, given: dict[str, str]) -> tuple[int, float, s
 def _price(text: str | None) -> tuple[float | None, str]:
     if text is None:
         return None, ""
-    found = _PRICE.fullmatch(text)
-    if found is None:
+    match = _PRICE.fullmatch(text)
+    if match is None:
         raise RequestError(f"case price={text[:40]}: a number with its currency, such as 2.5EUR")
-    return float(found[1]), found[2]
+    return float(match[1]), match[2]
 
 
 def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
@@ -184,7 +184,7 @@ def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
         "minutes of video that fit",
     )
     rows = tuple(_row(case, answer) for answer in answers)
-    known = dict.fromkeys(
+    flags = dict.fromkeys(
         flag
         for answer in answers
         for flag in answer.flags
@@ -194,7 +194,7 @@ def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
     note = (
         f"Predicted for {case.device}, {case.model}, {case.shown}, |T| = {case.text:,}, a sample"
         f" on {cards}, with checkpoints and logits of text rows; nothing ran, and communication"
-        f" is assumed to hide behind the computing. {' '.join(f'{flag}.' for flag in known)}"
+        f" is assumed to hide behind the computing. {' '.join(f'{flag}.' for flag in flags)}"
     )
     return Table("Your case", columns, rows, note.strip())
 

@@ -50,23 +50,23 @@ def repeat(record: Record) -> str:
 def emulated_layers(flags: Iterable[str]) -> str | int | None:
     """How many layers of an emulated rank ran, ``all`` or a number; None for what is none."""
     for flag in flags:
-        if found := _EMULATED.match(flag):
-            return "all" if found[1] == found[2] else int(found[1])
+        if match := _EMULATED.match(flag):
+            return "all" if match[1] == match[2] else int(match[1])
     return None
 
 
 def _iterations(flags: Iterable[str]) -> int | None:
     """How many iterations a trial ran, from the first on; None for what was warmed up."""
-    found = [_BARE.match(flag) for flag in flags]
-    return next((int(match[1]) for match in found if match), None)
+    matches = [_BARE.match(flag) for flag in flags]
+    return next((int(match[1]) for match in matches if match), None)
 
 
 def _files(details: Mapping[str, Any]) -> Iterator[str]:
     """``--image`` and ``--video`` of the files that a record shows, and what was asked of them."""
-    shown = details.get("pictures")
-    if not isinstance(shown, list):
+    pictures = details.get("pictures")
+    if not isinstance(pictures, list):
         return
-    for fact in shown:
+    for fact in pictures:
         if isinstance(fact, dict) and isinstance(fact.get("file"), str):
             yield from ("--video" if "frames" in fact else "--image", fact["file"])
     asked = details.get("pictures_asked")

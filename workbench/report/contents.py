@@ -154,14 +154,14 @@ def _again(material: Material) -> tuple[dict[str, str], tuple[str, ...]]:
 def _commands(
     question: str, against: Path | None, specs: Sequence[str], commands: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    found = [
+    repeats = [
         ("repeat the sweep", f"workbench sweep data/{name} --store again.db") for name in specs
     ]
-    found += [("repeat a cell, in the folder of the files that it shows", c) for c in commands]
+    repeats += [("repeat a cell, in the folder of the files that it shows", c) for c in commands]
     asked = "" if question == DEFAULT_QUESTION else f" --question {question}"
     # The name of a file from outside has no place in a command that is to be pasted.
     earlier = "" if against is None else " --against EARLIER.db"
-    return (*found, ("write the report", f"workbench report again.db{asked}{earlier} -o again"))
+    return (*repeats, ("write the report", f"workbench report again.db{asked}{earlier} -o again"))
 
 
 def method_page() -> str:

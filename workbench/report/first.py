@@ -67,17 +67,17 @@ def _shown(rows: pd.DataFrame, verdict: Verdict) -> list[str]:
     order = telling_systems(rows)
     if fused:
         order = [order[0], fused[-1], *(name for name in order[1:] if name != fused[-1])]
-    found = [name for name in order[:3] if name]
-    if verdict.system and verdict.system not in found:
-        found = [*found[:2], verdict.system]
+    names = [name for name in order[:3] if name]
+    if verdict.system and verdict.system not in names:
+        names = [*names[:2], verdict.system]
     table = limits(rows)
     own = table[table["attention"] == _attention(rows, verdict.system)].dropna(
         subset=["max_visual", "fails_at"]
     )
     beyond = own.sort_values("max_visual")["series"].tolist()
-    if beyond and beyond[-1] not in found:
-        found.append(str(beyond[-1]))
-    return list(dict.fromkeys(found))[:MOST]
+    if beyond and beyond[-1] not in names:
+        names.append(str(beyond[-1]))
+    return list(dict.fromkeys(names))[:MOST]
 
 
 def _attention(rows: pd.DataFrame, series: str | None) -> str:
@@ -158,8 +158,8 @@ def _table(rows: pd.DataFrame, verdict: Verdict, names: list[str]) -> Table:
                 return "out of memory" if beyond else "–"
             if pd.isna(own[metric]):
                 return "out of memory" if own["status"] == "oom" else "–"
-            shown = quantity(own[metric], unit) + letters(marks(own.to_dict(), metric == "time_s"))
-            return shown if own["status"] == "ok" else f"{shown}, does not fit"
+            text = quantity(own[metric], unit) + letters(marks(own.to_dict(), metric == "time_s"))
+            return text if own["status"] == "ok" else f"{text}, does not fit"
 
         return tell
 
@@ -175,19 +175,19 @@ def _table(rows: pd.DataFrame, verdict: Verdict, names: list[str]) -> Table:
         dense = "" if pd.isna(own["mfu"]) else f" ({100 * own['mfu']:.0f} % dense)"
         return f"{100 * own['mfu_causal']:.0f} %{dense}"
 
-    found: list[tuple[str, ...]] = [("largest |V| that fits", *each(reach))]
+    lines: list[tuple[str, ...]] = [("largest |V| that fits", *each(reach))]
     for at in dict.fromkeys(sizes):
-        found.append((f"an iteration, |V| = {at:,}", *each(amount("time_s", "s", at))))
+        lines.append((f"an iteration, |V| = {at:,}", *each(amount("time_s", "s", at))))
     if sizes:
         peak = amount("peak_bytes", "B", sizes[0])
-        found.append((f"peak memory, |V| = {sizes[0]:,}", *each(peak)))
-    found.append(("time for 4× the tokens", *each(grows)))
+        lines.append((f"peak memory, |V| = {sizes[0]:,}", *each(peak)))
+    lines.append(("time for 4× the tokens", *each(grows)))
     if sizes:
-        found.append((f"MFU by allowed pairs, |V| = {sizes[-1]:,}", *each(mfu)))
-    known = [marks(row) for row in waited[waited["series"].isin(names)].to_dict("records")]
+        lines.append((f"MFU by allowed pairs, |V| = {sizes[-1]:,}", *each(mfu)))
+    marks_of = [marks(row) for row in waited[waited["series"].isin(names)].to_dict("records")]
     columns = ("", *(verdict.name(name) for name in names))
-    note = f"{legend(known)} ×4 is linear, ×16 quadratic.".strip()
-    return Table("", columns, tuple(found), note)
+    note = f"{legend(marks_of)} ×4 is linear, ×16 quadratic.".strip()
+    return Table("", columns, tuple(lines), note)
 
 
 def _figure(material: Material, subject: Subject, rows: pd.DataFrame, names: list[str]) -> Any:
@@ -245,11 +245,11 @@ def _assumptions(rows: pd.DataFrame, source: str) -> Iterator[str]:
 
 
 def _risks(verdict: Verdict, source: str) -> Iterator[str]:
-    known = entry("attention", _attention(verdict.rows, verdict.system))
-    if known is not None and known.gives_up != "nothing":
+    system = entry("attention", _attention(verdict.rows, verdict.system))
+    if system is not None and system.gives_up != "nothing":
         yield (
-            f"{known.label} gives up {known.gives_up}; what that costs in quality is not measured"
-            " here."
+            f"{system.label} gives up {system.gives_up}; what that costs in quality is not "
+            "measured here."
         )
     flags = {flag.partition(":")[0] for own in verdict.rows["flags"] for flag in own}
     if "emulated" in flags:

@@ -27,7 +27,7 @@ def browser() -> str | None:
     named = os.environ.get("BROWSER_PATH")
     if named:
         return named if os.access(named, os.X_OK) else None
-    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def write_images(

@@ -44,11 +44,12 @@ def figure_over_visual(
     if frame.empty:
         raise RequestError("data: there is no record in it")
     rows = newest_of_each(prepared(frame))
-    found = subjects(rows)
-    if len(found) > 1:
-        varying = [name for name in found[0] if len({str(each[name]) for each in found}) > 1]
+    subject = subjects(rows)
+    if len(subject) > 1:
+        varying = [name for name in subject[0] if len({str(each[name]) for each in subject}) > 1]
         choices = "; ".join(
-            f"{name} {', '.join(sorted({str(each[name]) for each in found}))}" for name in varying
+            f"{name} {', '.join(sorted({str(each[name]) for each in subject}))}"
+            for name in varying
         )
         raise RequestError(
             f"data: of several subjects, which no figure shows together ({choices}); keep the "
@@ -56,6 +57,6 @@ def figure_over_visual(
         )
     _, curves = fit(rows, metrics)
     near = capacities(rows, runs) if runs and set(CAPACITIES) <= set(rows) else {}
-    shown = thin(rows, metrics, len(metrics))
+    thinned = thin(rows, metrics, len(metrics))
     axes = Axes(log, log)
-    return scaling(shown, curves, all_looks(rows), DARK if dark else LIGHT, metrics, axes, near)
+    return scaling(thinned, curves, all_looks(rows), DARK if dark else LIGHT, metrics, axes, near)

@@ -16,7 +16,7 @@ MOST_ROWS = 60
 """Rows of a table on paper; the page and data/ hold the rest."""
 
 
-def write_pdf(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) -> Path | None:
+def write_pdf(contents: Contents, stamp: str, notes: tuple[str, ...], folder: Path) -> Path | None:
     """``folder/report.pdf`` with the figures of ``folder/figures``; None without typst.
 
     The same contents give the same file but for ``stamp``.
@@ -30,7 +30,7 @@ def write_pdf(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path)
         template(),
         output=str(target),
         root=str(folder),
-        sys_inputs=inputs(found, stamp, notes, folder),
+        sys_inputs=inputs(contents, stamp, notes, folder),
         # The fonts that typst brings along: the file is the same on every machine.
         ignore_system_fonts=True,
         timestamp=0,
@@ -43,15 +43,15 @@ def template() -> bytes:
     return files("workbench.report").joinpath("templates", "report.typ").read_bytes()
 
 
-def inputs(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) -> dict[str, str]:
+def inputs(contents: Contents, stamp: str, notes: tuple[str, ...], folder: Path) -> dict[str, str]:
     """The contents as JSON, with the paths of the pictures below ``folder``."""
     document = {
-        "title": found.title,
+        "title": contents.title,
         "stamp": stamp,
-        "answer": found.answer,
-        "first": [_first(found.first, folder)] if found.first else [],
-        "provenance": [*found.provenance, *notes],
-        "headline": [_table(found.headline)] if found.headline else [],
+        "answer": contents.answer,
+        "first": [_first(contents.first, folder)] if contents.first else [],
+        "provenance": [*contents.provenance, *notes],
+        "headline": [_table(contents.headline)] if contents.headline else [],
         "sections": [
             {
                 "title": section.title,
@@ -66,10 +66,10 @@ def inputs(found: Contents, stamp: str, notes: tuple[str, ...], folder: Path) ->
                     for block in section.blocks
                 ],
             }
-            for section in found.sections
+            for section in contents.sections
         ],
-        "reproduce": found.reproduce,
-        "versions": _table(found.versions),
+        "reproduce": contents.reproduce,
+        "versions": _table(contents.versions),
     }
     return {"report": json.dumps(document)}
 

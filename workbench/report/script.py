@@ -98,9 +98,9 @@ def drawing(figures: Sequence[Figure]) -> str:
         data[figure.slug] = {"light": light, "dark": difference(light, dark)}
         templates[template] = figure.slug
     assert len(templates) < 2, "one template for all figures"
-    found, shared = said_once(data)
+    own, shared = said_once(data)
     constants = {
-        "FIGURES": {slug: found[slug] for slug in data} if data else {},
+        "FIGURES": {slug: own[slug] for slug in data} if data else {},
         "SHARED": shared,
     }
     lines = [f"const {name} = {_quiet(_json(value))};" for name, value in constants.items()]

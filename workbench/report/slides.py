@@ -24,7 +24,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every file inside, so that two reports of one store differ in their stamp alone."""
 
 
-def write_slides(found: Contents, stamp: str, folder: Path) -> Path | None:
+def write_slides(contents: Contents, stamp: str, folder: Path) -> Path | None:
     """``folder/report.pptx`` with the figures of ``folder/figures``; None without python-pptx.
 
     None also where the report has no first page: one that compares two stores.
@@ -33,31 +33,31 @@ def write_slides(found: Contents, stamp: str, folder: Path) -> Path | None:
         import pptx
     except ImportError:
         return None
-    if found.first is None:
+    if contents.first is None:
         return None
     deck = pptx.Presentation()
     deck.slide_width, deck.slide_height = _inches(WIDTH), _inches(HEIGHT)
-    deck.core_properties.title, deck.core_properties.author = found.title, ""
-    _answer(deck, found, found.first, stamp)
-    for table in (found.first.table, *([found.first.case] if found.first.case else [])):
-        _table(deck, table.title or found.first.basis, table)
-    for figure in figures_of(found, found.first):
+    deck.core_properties.title, deck.core_properties.author = contents.title, ""
+    _answer(deck, contents, contents.first, stamp)
+    for table in (contents.first.table, *([contents.first.case] if contents.first.case else [])):
+        _table(deck, table.title or contents.first.basis, table)
+    for figure in figures_of(contents, contents.first):
         _figure(deck, figure, folder)
-    _conditions(deck, found.first)
+    _conditions(deck, contents.first)
     target = folder / "report.pptx"
     target.write_bytes(_packed(deck))
     return target
 
 
-def figures_of(found: Contents, first: FirstPage) -> list[Figure]:
+def figures_of(contents: Contents, first: FirstPage) -> list[Figure]:
     """The first page's figure and the first ones of the chapter that it is of."""
-    own = [s for s in found.sections if s.slug == first.chapter]
+    own = [s for s in contents.sections if s.slug == first.chapter]
     more = [block.figure for section in own for block in section.blocks if block.figure]
     return [first.figure, *more][:FIGURES]
 
 
-def _answer(deck: "Presentation", found: Contents, first: FirstPage, stamp: str) -> None:
-    slide = _slide(deck, found.title)
+def _answer(deck: "Presentation", contents: Contents, first: FirstPage, stamp: str) -> None:
+    slide = _slide(deck, contents.title)
     _text(slide, 1.25, 1.6, [(first.answer, 24, INK, True), (f"{first.basis}.", 11, MUTED, False)])
     told = [("What to do", 16, INK, True)]
     told += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]

@@ -72,7 +72,7 @@ def write_report(
     """
     earlier = None if against is None else Path(against)
     tell("reading the store", 0, 1)
-    found = contents(Path(store_path), question, earlier, note, case)
+    report = contents(Path(store_path), question, earlier, note, case)
     target = Path(folder)
     try:
         for name in ("figures", "data"):
@@ -81,12 +81,12 @@ def write_report(
         raise RequestError(f"folder {str(target)!r}: {error.strerror}") from None
     stamp = datetime.now(UTC).isoformat(timespec="seconds")
     chromium = browser() if static_images else None
-    notes = _left_out(found.stores)
+    notes = _left_out(report.stores)
     notes += [HINT] if static_images and chromium is None else []
-    drawn = found.figures[:MOST] if chromium is not None else ()
-    left = len(found.figures) - len(drawn)
+    drawn = report.figures[:MOST] if chromium is not None else ()
+    left = len(report.figures) - len(drawn)
     if drawn and left:
-        notes.append(f"{left} of {len(found.figures)} figures are in report.html only")
+        notes.append(f"{left} of {len(report.figures)} figures are in report.html only")
     total = len(drawn) + READING + 3 * WRITING
 
     def tell_figures(done: int) -> None:
@@ -94,22 +94,22 @@ def write_report(
 
     pictures = write_images(drawn, target / "figures", chromium, tell_figures) if chromium else []
     tell("data", READING + len(drawn), total)
-    data, missing = write_bundle(found, target / "data")
+    data, missing = write_bundle(report, target / "data")
     notes += missing
     tell("paper and slides", READING + len(drawn) + WRITING, total)
-    paper = write_pdf(found, stamp, tuple(notes), target) if static_images else None
+    paper = write_pdf(report, stamp, tuple(notes), target) if static_images else None
     notes += [PDF_HINT] if static_images and paper is None else []
-    slides = write_slides(found, stamp, target) if static_images else None
-    notes += [SLIDES_HINT] if static_images and slides is None and found.first else []
+    slides = write_slides(report, stamp, target) if static_images else None
+    notes += [SLIDES_HINT] if static_images and slides is None and report.first else []
     tell("pages", READING + len(drawn) + 2 * WRITING, total)
     page, text = target / "report.html", target / "report.md"
-    page.write_text(html(found, stamp, notes), encoding="utf-8")
+    page.write_text(html(report, stamp, notes), encoding="utf-8")
     text.write_text(
-        markdown_text(found, stamp, notes, {figure.slug for figure in drawn}), encoding="utf-8"
+        markdown_text(report, stamp, notes, {figure.slug for figure in drawn}), encoding="utf-8"
     )
     again = target / "REPRODUCE.md"
-    again.write_text(reproduce_text(found), encoding="utf-8")
-    specs = tuple(target / "data" / name for name in found.specs)
+    again.write_text(reproduce_text(report), encoding="utf-8")
+    specs = tuple(target / "data" / name for name in report.specs)
     tell("done", total, total)
     return ReportFiles(
         page, text, paper, slides, tuple(pictures), specs, tuple(data), again, tuple(notes)
@@ -130,10 +130,10 @@ def _templates() -> PackageLoader:
     return PackageLoader("workbench.report")
 
 
-def html(found: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
+def html(report: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
     """The page: everything inline, and a policy that lets only its own scripts run."""
     library = inert(plotly_js())
-    figures = inert(drawing(found.figures))
+    figures = inert(drawing(report.figures))
     hashes = " ".join(f"'sha256-{digest(script)}'" for script in (library, figures))
     environment = Environment(
         loader=_templates(),
@@ -143,9 +143,9 @@ def html(found: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
-    method = _rendered(found.method)
+    method = _rendered(report.method)
     return environment.get_template("report.html.j2").render(
-        report=found,
+        report=report,
         stamp=stamp,
         notes=notes,
         glossary=GLOSSARY,
@@ -153,7 +153,7 @@ def html(found: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
         figures=figures,
         hashes=hashes,
         method=method,
-        own_words=_rendered(found.first.note if found.first else ""),
+        own_words=_rendered(report.first.note if report.first else ""),
     )
 
 
@@ -164,7 +164,7 @@ def _rendered(text: str) -> str:
 
 
 def markdown_text(
-    found: Contents, stamp: str, notes: Sequence[str] = (), drawn: Collection[str] = ()
+    report: Contents, stamp: str, notes: Sequence[str] = (), drawn: Collection[str] = ()
 ) -> str:
     """The Markdown: every expression of the template is escaped unless it says that it is raw.
 
@@ -185,7 +185,7 @@ def markdown_text(
     )
     environment.filters["raw"] = Raw
     return environment.get_template("report.md.j2").render(
-        report=found, stamp=stamp, notes=notes, drawn=drawn, method=_demoted(found.method)
+        report=report, stamp=stamp, notes=notes, drawn=drawn, method=_demoted(report.method)
     )
 
 

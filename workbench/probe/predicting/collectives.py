@@ -86,8 +86,8 @@ def collectives(
 def shared_bytes(cell: Cell, traced: Trace) -> dict[str, int]:
     """What one rank sends in an iteration to those that share its sequence, by kind."""
     ring = "text_gather" if copies_text(cell) else "ring"
-    found = {"all_to_all": traced.all_to_all_bytes, ring: traced.ring_bytes}
-    return {kind: size for kind, size in found.items() if size is not None}
+    sizes = {"all_to_all": traced.all_to_all_bytes, ring: traced.ring_bytes}
+    return {kind: size for kind, size in sizes.items() if size is not None}
 
 
 def sent_bytes(cell: Cell, parameters: Sequence[Parameter]) -> dict[str, int]:
@@ -100,11 +100,11 @@ def sent_bytes(cell: Cell, parameters: Sequence[Parameter]) -> dict[str, int]:
     if cell.zero < 3:
         # Stages 0 and 1 reduce what all micro-batches have added up.
         rounds = num_microbatches if cell.zero == 2 else 1
-        found = {"all_reduce": reduced * 2 * rounds * _ring(trained, world)}
+        sent = {"all_reduce": reduced * 2 * rounds * _ring(trained, world)}
         if cell.zero:
             gathered = world * sum(flat_shards(groups, world))
-            found["all_gather"] = item * _ring(gathered, world)
-        return found
+            sent["all_gather"] = item * _ring(gathered, world)
+        return sent
     whole = {True: 0, False: 0}
     again = 0
     for parameter in parameters:

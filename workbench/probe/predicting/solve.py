@@ -139,13 +139,15 @@ def _search(
 
 
 def _batch(cell: Cell, device_name: str) -> dict[str, Any]:
-    found = _search(cell, lambda n: {"batch": n}, device_name, FIRST_BATCH, MAX_BATCH, empty=True)
+    bracket = _search(
+        cell, lambda n: {"batch": n}, device_name, FIRST_BATCH, MAX_BATCH, empty=True
+    )
     return {
-        **_head(cell, found.device, "batch"),
-        "max_batch": found.fits or None,
-        "fails_at": found.fails,
-        "capacity_bytes": found.capacity_bytes,
-        "stopped_by": found.stopped_by or f"nothing up to {MAX_BATCH:,} samples",
+        **_head(cell, bracket.device, "batch"),
+        "max_batch": bracket.fits or None,
+        "fails_at": bracket.fails,
+        "capacity_bytes": bracket.capacity_bytes,
+        "stopped_by": bracket.stopped_by or f"nothing up to {MAX_BATCH:,} samples",
     }
 
 
@@ -167,20 +169,22 @@ def _pixels(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         raise RequestError(f"solve pixels: {plain.name} has no max_pixels; its sizes are fixed")
     least = plain.settings().get("min_pixels") or 1
     if cell.scope == "lvlm":
-        found, largest, fails = _pixels_of_tower(cell, device_name, large, question, tokens, least)
+        bracket, largest, fails = _pixels_of_tower(
+            cell, device_name, large, question, tokens, least
+        )
     else:
-        found, largest, fails = _pixels_of_tokens(cell, device_name, tokens, least)
-    shown = tokens(largest or least)
+        bracket, largest, fails = _pixels_of_tokens(cell, device_name, tokens, least)
+    counted = tokens(largest or least)
     return {
-        **_head(cell, found.device, "pixels"),
+        **_head(cell, bracket.device, "pixels"),
         "max_pixels": largest,
         "fails_at": fails,
-        "max_visual": None if largest is None else shown,
+        "max_visual": None if largest is None else counted,
         "vision": plain.name,
         "resolution": f"{width}x{height}",
-        "tokens_each": shown,
-        "capacity_bytes": found.capacity_bytes,
-        "stopped_by": found.stopped_by or f"nothing up to {MAX_PIXELS:,} pixels",
+        "tokens_each": counted,
+        "capacity_bytes": bracket.capacity_bytes,
+        "stopped_by": bracket.stopped_by or f"nothing up to {MAX_PIXELS:,} pixels",
         **plain.document(),
     }
 
@@ -216,9 +220,11 @@ def _pixels_of_tower(
 
     each = PIXELS * tokens(10**7) / 10**7
     most = min(MAX_PIXELS, large[0] * large[1]) // PIXELS
-    found = _search(cell, fields, device_name, max(4, int(START / each)), most, pictures)
-    largest, fails = (None if n is None else least + n * PIXELS for n in (found.fits, found.fails))
-    return found, largest, fails
+    bracket = _search(cell, fields, device_name, max(4, int(START / each)), most, pictures)
+    largest, fails = (
+        None if n is None else least + n * PIXELS for n in (bracket.fits, bracket.fails)
+    )
+    return bracket, largest, fails
 
 
 def _largest(fits: Callable[[int], bool], low: int) -> tuple[int, int | None]:
@@ -238,12 +244,13 @@ def _front_end(cell: Cell, question: Question) -> FrontEnd:
     """What prepares images: at scope lvlm the tower's own."""
     if cell.scope != "lvlm":
         return front_end_of(cell.model, question.vision, question.limits)
-    found = tower_of(resolve(cell.model), cell.tower, question.limits).front
-    if question.vision not in (None, found.name):
+    front_end = tower_of(resolve(cell.model), cell.tower, question.limits).front
+    if question.vision not in (None, front_end.name):
         raise RequestError(
-            f"vision {question.vision}: at scope lvlm the cell's tower sees, as {found.name} does"
+            f"vision {question.vision}: at scope lvlm the cell's tower sees, as {front_end.name} "
+            "does"
         )
-    return found
+    return front_end
 
 
 def _shown(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
@@ -275,31 +282,32 @@ def _shown(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         return make_pictures(resolution=f"{width}x{height}", **many, **question.limits.asked())
 
     def fields(frames: int) -> dict[str, Any]:
-        shown = pictures(frames)
-        if shown is None:
+        chosen = pictures(frames)
+        if chosen is None:
             return {"num_visual": visual(frames)}
-        return fields_of(cell.model, shown, cell.layout, cell.tower)
+        return fields_of(cell.model, chosen, cell.layout, cell.tower)
 
-    found = _search(cell, fields, device_name, start, most, pictures)
+    bracket = _search(cell, fields, device_name, start, most, pictures)
 
-    def shown(frames: int | None) -> float | int | None:
+    def sampled(frames: int | None) -> float | int | None:
         return frames if rate is None or frames is None else frames / rate / 60
 
     return {
-        **_head(cell, found.device, question.solve),
-        f"max_{question.solve}": shown(found.fits),
-        "fails_at": shown(found.fails),
-        "max_visual": None if found.fits is None else visual(found.fits),
+        **_head(cell, bracket.device, question.solve),
+        f"max_{question.solve}": sampled(bracket.fits),
+        "fails_at": sampled(bracket.fails),
+        "max_visual": None if bracket.fits is None else visual(bracket.fits),
         "vision": name,
         "resolution": f"{width}x{height}",
-        **({} if rate is None else {"fps": rate, "max_frames": found.fits}),
+        **({} if rate is None else {"fps": rate, "max_frames": bracket.fits}),
         "tokens_each": (
-            each if images else front_end.tokens_of_step(width, height, found.fits or 1)
+            each if images else front_end.tokens_of_step(width, height, bracket.fits or 1)
         ),
-        "capacity_bytes": found.capacity_bytes,
-        "stopped_by": found.stopped_by or why.replace("frames", "images" if images else "frames"),
+        "capacity_bytes": bracket.capacity_bytes,
+        "stopped_by": bracket.stopped_by
+        or why.replace("frames", "images" if images else "frames"),
         **front_end.document(),
-        "notes": front_end.notes(width, height, 0 if images else found.fits or 1),
+        "notes": front_end.notes(width, height, 0 if images else bracket.fits or 1),
     }
 
 

@@ -23,7 +23,7 @@ def endings_chapter(material: Material) -> Section | None:
     )
     if rows.empty:
         return None
-    shown = [
+    lines = [
         (
             row["status"],
             row["source"],
@@ -37,9 +37,9 @@ def endings_chapter(material: Material) -> Section | None:
         )
         for row in rows.head(MOST_ENDINGS).to_dict("records")
     ]
-    rest = len(rows) - len(shown)
+    rest = len(rows) - len(lines)
     columns = ("status", "source", "device", "model", "scope", "pass", "system", "|V|", "reason")
-    table = Table("", columns, tuple(shown), f"And {rest:,} more." if rest else "")
+    table = Table("", columns, tuple(lines), f"And {rest:,} more." if rest else "")
     return Section(
         "Cells that did not run, or would not", "failures", (Block("", (), None, (table,)),)
     )
@@ -56,8 +56,8 @@ def _reason(row: Mapping[Any, Any]) -> str:
 def conventions_chapter(material: Material) -> Section:
     """Every metric that the store holds a value of: unit and convention."""
     frame = material.frame
-    held = [name for name in METRICS if name in frame and frame[name].notna().any()]
-    names = list(dict.fromkeys([*SCALING_METRICS, *held]))
+    present = [name for name in METRICS if name in frame and frame[name].notna().any()]
+    names = list(dict.fromkeys([*SCALING_METRICS, *present]))
     table = Table("", ("metric", "unit", "what it means"), tuple(words.conventions(names)))
     return Section("Conventions", "conventions", (Block("", (), None, (table,)),))
 

@@ -24,7 +24,7 @@ def beside_himix(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _stands(material: Material) -> list[tuple[str, str, str, pd.DataFrame]]:
     """(model, title, place, the cells at the largest |V| of HiMix and most others)."""
-    found = []
+    stands = []
     for subject in material.spoken:
         for source, device in places(subject.rows):
             rows = without_host_bound(at_place(subject.rows, source, device), ["time_s"])
@@ -35,8 +35,8 @@ def _stands(material: Material) -> list[tuple[str, str, str, pd.DataFrame]]:
                 best = counts[counts == counts.max()].index.max()
                 name = place(source, device)
                 cells = rows[rows["num_visual"] == best]
-                found.append((str(subject.facts["model"]), subject.title, name, cells))
-    return found
+                stands.append((str(subject.facts["model"]), subject.title, name, cells))
+    return stands
 
 
 def headline(material: Material) -> Table | None:

@@ -104,24 +104,24 @@ def answer(material: Material) -> Answer:
         lacking = "No two kernels of one system were timed at one |V|"
         return f"{lacking}, so none is called faster.", f"{lacking}, so no pair is told.", third
     waits = sorted(race.cells.loc[race.cells["host_bound"], "num_visual"].unique().tolist())
-    held = f"; at {listed([f'{at:,}' for at in waits])} some are host-bound" if waits else ""
-    first = f"The fastest kernel of {race.system} by |V|: {listed(_stretches(race))}{held}"
+    host_bound = f"; at {listed([f'{at:,}' for at in waits])} some are host-bound" if waits else ""
+    first = f"The fastest kernel of {race.system} by |V|: {listed(_stretches(race))}{host_bound}"
     return f"{first} ({race.what}).", f"{_pairs(race)} ({race.what}).", third
 
 
 def _stretches(race: Race) -> list[str]:
     """'flash at 256 to 1,024', 'cudnn at 4,096 to 65,536'."""
-    found: list[list[int]] = []
+    stretches: list[list[int]] = []
     names: list[str] = []
     for size in race.sizes:
         best = str(race.at(size)["kernel"].iloc[0])
         if not names or names[-1] != best:
             names.append(best)
-            found.append([])
-        found[-1].append(size)
+            stretches.append([])
+        stretches[-1].append(size)
     return [
         f"{name} at {sizes[0]:,}" + (f" to {sizes[-1]:,}" if len(sizes) > 1 else "")
-        for name, sizes in zip(names, found, strict=True)
+        for name, sizes in zip(names, stretches, strict=True)
     ]
 
 

@@ -37,14 +37,14 @@ def _compared(material: Material) -> tuple[pd.DataFrame, list[str], str, str]:
     old, new = read_side(material.against, METRIC), read_side(material.path, METRIC)
     if (old.run, material.against.resolve()) == (new.run, material.path.resolve()):
         raise RequestError(f"run {old.run}: both stores are this one; name an earlier one")
-    found = compare(old.frame, new.frame, old.samples, new.samples, METRIC)
-    return found, environment_differences(old.environment, new.environment), old.run, new.run
+    compared = compare(old.frame, new.frame, old.samples, new.samples, METRIC)
+    return compared, environment_differences(old.environment, new.environment), old.run, new.run
 
 
 def headline(material: Material) -> Table | None:
     """The number of cells by verdict and system."""
-    found, *_ = _compared(material)
-    counts = found.groupby(["series", "verdict"]).size().unstack(fill_value=0)
+    compared, *_ = _compared(material)
+    counts = compared.groupby(["series", "verdict"]).size().unstack(fill_value=0)
     rows = tuple(
         (str(name), *(f"{int(row.get(verdict, 0)):,}" for verdict in ORDER))
         for name, row in counts.iterrows()
@@ -54,11 +54,11 @@ def headline(material: Material) -> Table | None:
 
 def answer(material: Material) -> Answer:
     """The verdicts, the worst of the slower cells, and whether the two runs may be compared."""
-    found, different, old, new = _compared(material)
-    counts = found["verdict"].value_counts()
+    compared, different, old, new = _compared(material)
+    counts = compared["verdict"].value_counts()
     words = [f"{int(counts[verdict]):,} {verdict}" for verdict in ORDER if verdict in counts]
-    first = f"Of {plural(len(found), 'cell')}, from run {old} to run {new}: {listed(words)}."
-    slower = found[(found["verdict"] == "slower") & found["ratio"].notna()]
+    first = f"Of {plural(len(compared), 'cell')}, from run {old} to run {new}: {listed(words)}."
+    slower = compared[(compared["verdict"] == "slower") & compared["ratio"].notna()]
     if len(slower):
         worst = slower.sort_values("ratio").iloc[-1]
         second = (
@@ -83,10 +83,10 @@ def _interval(row: Any) -> str:
 
 def chapters(material: Material) -> tuple[Section, ...]:
     """The comparison, cell by cell, the slower ones first."""
-    found, *_ = _compared(material)
+    compared, *_ = _compared(material)
     place = {verdict: number for number, verdict in enumerate(ORDER)}
     ordered = sorted(
-        found.to_dict("records"),
+        compared.to_dict("records"),
         key=lambda row: (place[row["verdict"]], -_number(row["ratio"]), row["num_visual"]),
     )
     rows = tuple(

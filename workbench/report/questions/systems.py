@@ -67,13 +67,13 @@ def headline(material: Material) -> Table | None:
     table = []
     for name in in_order(here):
         row = by_name[name]
-        known = entry("attention", str(row["attention"]))
+        listed = entry("attention", str(row["attention"]))
         end = furthest.get(name)
         table.append(
             (
                 name if row["status"] == "ok" else f"{name} ({row['status']})",
-                "" if known is None else known.group,
-                "" if known is None else known.gives_up,
+                "" if listed is None else listed.group,
+                "" if listed is None else listed.gives_up,
                 f"{at:,}",
                 quantity(row["flops"], "FLOP"),
                 quantity(row["peak_bytes"], "B"),
@@ -92,16 +92,16 @@ def _starts(rows: pd.DataFrame) -> dict[str, str]:
     if baseline is None:
         return {}
     table = efficiency_lengths(without_host_bound(rows, ["time_s"]), baseline, ["time_s"])
-    found = {}
+    starts = {}
     for row in table.to_dict("records"):
         start, before = row["less_from"], row["not_less_at"]
         if pd.isna(start):
-            found[row["series"]] = "never here"
+            starts[row["series"]] = "never here"
         elif pd.isna(before):
-            found[row["series"]] = f"{start:,} or fewer"
+            starts[row["series"]] = f"{start:,} or fewer"
         else:
-            found[row["series"]] = f"{start:,} (not at {before:,})"
-    return found
+            starts[row["series"]] = f"{start:,} (not at {before:,})"
+    return starts
 
 
 def answer(material: Material) -> Answer:
@@ -139,9 +139,9 @@ def answer(material: Material) -> Answer:
         names = in_order(rows[rows["series"].isin(table[table["max_visual"] == top]["series"])])
         second = f"The largest |V| that {RAN[source]} is {top:,}, under {listed(names)} ({where})."
     given = [
-        f"{known.label}: {known.gives_up.replace('; ', ', and ')}"
+        f"{system.label}: {system.gives_up.replace('; ', ', and ')}"
         for name in best["attention"]
-        if (known := entry("attention", str(name))) is not None
+        if (system := entry("attention", str(name))) is not None
     ]
     third = "No other system is here."
     if given:
