@@ -450,6 +450,7 @@ def test_what_is_refused(fields, error, said, tmp_path):
         ({"layer_types": ["linear_attention", "sliding_attention"]}, "layer_types"),
         ({"linear_conv_kernel_dim": 0}, "linear_conv_kernel_dim 0: a whole number from 1"),
         ({"linear_key_head_dim": 2.5}, "linear_key_head_dim 2.5"),
+        ({"attn_output_gate": False}, "attn_output_gate False: true"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_one_line(fields, said, tmp_path):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.mrope import MRope
 from workbench.lvlm.parts import LayerParts, Linear, linear_like, llama_like, rotate_first
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,13 @@ class Qwen35(MRope):
     def rotary(self, config: "PreTrainedConfig") -> "nn.Module":
         rotary: nn.Module = self.part(f"{self.prefix}TextRotaryEmbedding")(config)
         return rotary
+
+    def check(self, name: str, config: "PreTrainedConfig") -> None:
+        if getattr(config, "attn_output_gate", True) is not True:
+            raise RequestError(
+                f"model {name!r}: attn_output_gate {config.attn_output_gate!r:.60}: true, for "
+                "transformers builds the gate in any case"
+            )
 
     def notes(self, config: "PreTrainedConfig") -> list[str]:
         return [
