@@ -383,7 +383,7 @@ def test_the_fused_forms_are_asked_for_what_they_compute(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: object())
     said = []
     card = SimpleNamespace(
-        device=torch.device("cuda"), dtype=torch.float32, forms={}, flag=said.append
+        device=torch.device("cuda"), dtype=torch.bfloat16, forms={}, flag=said.append
     )
     workload = build(cell_of(tmp_path, scope="layer", layer=0))
     x = workload.inputs[0]
@@ -418,6 +418,9 @@ def test_a_card_without_the_packages_runs_torch_s_form(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert fused(context, RULE, "chunk_gated_delta_rule") is None
     assert "flash-linear-attention is not installed" in context.forms[RULE]
+    context.dtype = torch.float32
+    assert fused(context, RULE, "chunk_gated_delta_rule") is None
+    assert "flash-linear-attention does not take float32" in context.forms[RULE]
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,9 @@ def fused(context: Context, computed: str, name: str) -> Callable[..., Any] | No
     package, module, distribution = FUSED[computed]
     if context.device.type != "cuda":
         reason = f"{distribution} needs a CUDA device"
-    elif context.dtype == torch.float64:
-        reason = f"{distribution} does not take float64"
+    elif context.dtype == torch.float64 or (computed == RULE and context.dtype == torch.float32):
+        named = str(context.dtype).removeprefix("torch.")
+        reason = f"{distribution} does not take {named}"
     elif find_spec(package) is None:
         reason = f"{distribution} is not installed"
     else:
