@@ -18,6 +18,12 @@ class Gemma3(Family):
     ) -> "tuple[Tensor, Tensor]":
         return rotary(like, positions.unsqueeze(0), layer_type)
 
+    def notes(self, config: Any) -> list[str]:
+        return [
+            "attention: causal; in the released model tokens of an image also see those after "
+            "them in it, which no mask here has"
+        ]
+
 
 FAMILIES.add(
     "gemma3",
