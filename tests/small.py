@@ -87,6 +87,22 @@ OWN["ministral3"] = {
         "llama_4_scaling_beta": 0.5,
     },
 }
+OWN["mllama"] = {
+    "num_hidden_layers": 4,
+    "cross_attention_layers": [1, 3],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "pad_token_id": 0,
+}
+OWN["llama4"] = {
+    "num_hidden_layers": 4,
+    "head_dim": 8,
+    "intermediate_size_mlp": 40,
+    "num_local_experts": 4,
+    "interleave_moe_layer_step": 2,
+    "attention_chunk_size": 16,
+    "floor_scale": 8,
+    "pad_token_id": 0,
+}
 OWN["qwen3_vl_moe"] = {
     **OWN["qwen3_vl"],
     "num_experts": 8,
@@ -142,9 +158,11 @@ EXPERTS = (
     "glm4v_moe",
 )
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
+CROSSING = ("mllama", "llama4")
+"""Families on which S-Attn alone has a place: tests of their own."""
 ALIKE = {"qwen2_vl": "qwen2_5_vl", "ministral3": "mistral"}
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
-FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS) - set(MIXED))
+FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS) - set(MIXED) - set(CROSSING))
 LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)
 """Those that scope ``layer`` serves."""
 SIGLIP = {
@@ -244,6 +262,38 @@ TOWERS["glm4v_moe"] = {
     **TOWERS["glm4v"],
     "model_type": "glm4v_moe",
     "vision_config": {**TOWERS["glm4v"]["vision_config"], "model_type": "glm4v_moe_vision"},
+}
+TOWERS["mllama"] = {
+    "model_type": "mllama",
+    "vision_config": {
+        "model_type": "mllama_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_global_layers": 2,
+        "attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+        "vision_output_dim": 96,
+        "intermediate_layers_indices": [0, 2],
+    },
+    "image_token_index": 97,
+}
+TOWERS["llama4"] = {
+    "model_type": "llama4",
+    "vision_config": {
+        "model_type": "llama4_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "projector_input_dim": 48,
+        "projector_output_dim": 48,
+        "vision_output_dim": 48,
+    },
+    "image_token_index": 96,
+    "pad_token_id": 0,
 }
 TOWERS["qwen3_vl_moe"] = {
     **TOWERS["qwen3_vl"],

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from tests.small import ALIKE, EXPERTS, FAMILY_NAMES, MIXED, small_model
+from tests.small import ALIKE, CROSSING, EXPERTS, FAMILY_NAMES, MIXED, small_model
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 from workbench.vocabulary.errors import RequestError
 
 
 def test_every_family_has_a_small_model():
-    assert sorted(FAMILIES) == sorted([*FAMILY_NAMES, *ALIKE, *EXPERTS, *MIXED])
+    assert sorted(FAMILIES) == sorted([*FAMILY_NAMES, *ALIKE, *EXPERTS, *MIXED, *CROSSING])
 
 
 @pytest.mark.parametrize("family", sorted(ALIKE))

@@ -212,7 +212,8 @@ def build(
     model = resolve(cell.model)
     system, kernel = system_on(cell, model), KERNELS[cell.kernel]
     model.config._attn_implementation = kernel.implementation(tracing(torch.device(device)))
-    if model.family.experts(model.config) is not None:
+    experts = model.family.experts(model.config)
+    if experts is not None and not experts.every:
         # As transformers' own models choose it, and refuse it where they have no experts.
         model.config._experts_implementation = EXPERTS
     layout = decoder_layout(cell, model, pictures)
@@ -293,7 +294,7 @@ def decoder_layout(cell: Cell, model: Resolved, pictures: Pictures | None = None
 
     Raises RequestError where the reducer does not serve the images.
     """
-    own = system_of(cell).pooling()
+    own = system_of(cell, model).pooling()
     if own is not None and cell.num_visual:
         if cell.scope == "lvlm":
             return reduced_layout(Layout.of(cell), own, token_grids(cell, model, pictures))
@@ -333,7 +334,7 @@ def with_stacked(cell: Cell, model: Resolved, places: tuple[Place, ...]) -> tupl
         return places
     adds = f"the tower of {tower.front_end} adds features to every visual row after each of the "
     adds += f"first {tower.stacked} layers (deepstack)"
-    system, reducer = system_of(cell), reducer_of(cell)
+    system, reducer = system_of(cell, model), reducer_of(cell)
     if not system.stacks:
         raise Unsupported(f"{system.name}: {adds}, and {system.name} has no such rows there")
     if reducer is not None:
@@ -381,6 +382,7 @@ def check(cell: Cell) -> None:
     if cell.weights is not None:
         check_source(cell.weights)
     model = resolve(cell.model)
+    system_of(cell, model).check(cell)
     if cell.sharing > 1 and has_linear(model):
         named = "ulysses" if cell.ring == 1 else "ring"
         raise Unsupported(
@@ -478,7 +480,8 @@ def parts_of(
     if parts.linear is None:
         context.kernel.refuse(parts, system.decomposed, bites and not decode)
         context.require(parts, system.decomposed)
-    if parts.experts is not None and context.dtype == torch.float64:
+    grouped = parts.experts is not None and not parts.experts.every
+    if grouped and context.dtype == torch.float64:
         raise Unsupported(
             f"dtype float64: the experts of {model.config.model_type} are one call of "
             "torch's grouped matmul, which takes float32, bfloat16 and float16"

@@ -70,6 +70,16 @@ WHOLE = {
     "num_global_key_value_heads": 2**14,
     "top_k_experts": 2**14,
     "pooling_kernel_size": 2**6,
+    "attention_heads": 2**14,
+    "num_global_layers": MAX_LAYERS,
+    "vision_output_dim": 2**20,
+    "max_num_tiles": 2**6,
+    "attention_chunk_size": 10**9,
+    "intermediate_size_mlp": 2**22,
+    "interleave_moe_layer_step": MAX_LAYERS,
+    "floor_scale": 10**9,
+    "projector_input_dim": 2**20,
+    "projector_output_dim": 2**20,
     "position_embedding_size": 2**20,
     "shared_expert_intermediate_size": 2**22,
     "full_attention_interval": MAX_LAYERS,
@@ -174,7 +184,9 @@ def check_dividing(name: str, config: Any) -> None:
             f"{shown} layer_types has {len(kinds)} entries, num_hidden_layers is "
             f"{config.num_hidden_layers}"
         )
-    known = ("full_attention", "sliding_attention")
+    known: tuple[str, ...] = ("full_attention", "sliding_attention")
+    if getattr(config, "attention_chunk_size", None):
+        known = ("full_attention", "chunked_attention")
     if hasattr(config, "linear_num_value_heads"):
         known = ("full_attention", "linear_attention")
         heads, keys = config.linear_num_value_heads, config.linear_num_key_heads

@@ -79,6 +79,15 @@ class Context:
             self._tables[layer_type, stream] = self._made(layer_type, places, self._last_position)
         return self._tables[layer_type, stream]
 
+    def positions_given(self, index: int, stream: str) -> Any:
+        """The same as the family's own layer takes them."""
+        made = self.model.family.given(self.rope(index, stream))
+        return (
+            self.constant((self.model.layer_type(index), stream), lambda: made)
+            if isinstance(made, Tensor)
+            else made
+        )
+
     def cache_rope(self, index: int, tokens: int) -> tuple[Tensor, Tensor]:
         """cos and sin [1, n, K] at that layer of the first places: those inside a cache."""
         layer_type, stream = self.model.layer_type(index), f"cache of {tokens}"

@@ -9,3 +9,5 @@ class Experts(NamedTuple):
     active: int
     """Those that a token meets."""
     total: int
+    every: bool = False
+    """Whether every token is multiplied with all of them, those not chosen with zeros."""

@@ -33,6 +33,11 @@ class HeldCache(DynamicCache):
         layer.is_initialized = True
         return layer.update(key_states, value_states)
 
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens that are held."""
+        keys = self.held[0]
+        return (keys.codes if isinstance(keys, Narrow) else keys).shape[2]
+
 
 class KeptCache(DynamicCache):
     """One layer's cache in a prefill: transformers' own, made anew in each forward.

@@ -14,6 +14,10 @@ from torch import Tensor
 from workbench.vocabulary.cell import Cell
 
 
+class Chunk(int):
+    """A window that does not slide: rows see those before them from a multiple of it on."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """A run of tokens of one kind: ``start`` in the sequence, ``offset`` in its own stream."""
@@ -161,8 +165,12 @@ def even_shares(total: int, count: int) -> list[int]:
 def causal_pairs(rows: int, window: int | None = None, first: int = 0) -> int:
     """Causal query-key pairs of ``rows`` consecutive queries, the first at index ``first``.
 
-    A window w lets a query see itself and the w - 1 keys before it.
+    A window w lets a query see itself and the w - 1 keys before it; a chunk those in the chunk.
     """
+    if isinstance(window, Chunk):
+        assert first == 0, "of whole sequences alone"
+        whole, rest = divmod(rows, window)
+        return whole * causal_pairs(int(window)) + causal_pairs(rest)
     if window is None or first + rows <= window:
         return rows * first + rows * (rows + 1) // 2
     growing = max(0, min(rows, window - first))

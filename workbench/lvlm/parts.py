@@ -94,7 +94,8 @@ class LayerParts:
     def mlp_elements(self) -> int:
         """Elements of the MLP's matrices that one token is multiplied with, its router's too."""
         matrices = sum(w.numel() for w in self.mlp.parameters() if w.ndim > 1)
-        return matrices - self.idle_parameters
+        every = self.experts is not None and self.experts.every
+        return matrices if every else matrices - self.idle_parameters
 
     @property
     def idle_parameters(self) -> int:
@@ -202,7 +203,9 @@ class LayerParts:
         if isinstance(self.mlp, OwnTiles):
             self.mlp.tile(tile)
         else:
-            self.layer.mlp = Tiled(self.mlp, tile)
+            named = dict(self.layer.named_children())
+            name = next(name for name, module in named.items() if module is self.mlp)
+            setattr(self.layer, name, Tiled(self.mlp, tile))
 
     def _heads(self, x_bsx: Tensor, heads: int, norm: nn.Module | None) -> Tensor:
         x_bshk = x_bsx.unflatten(-1, (heads, self.head_dim))

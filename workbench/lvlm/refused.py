@@ -7,10 +7,8 @@ their own.
 OWN_FORM = "in a form of its own, of code that is never run"
 
 REFUSED = {
-    "mllama": "some of its layers read the images by cross-attention alone, which no family here "
-    "has; the system gated_xattn costs such layers on llama",
-    "llama4": "attention in chunks, and experts",
-    "gemma3n": "embeddings for every layer, and layers that share keys and values",
+    "gemma3n": "four streams of hidden states a layer (AltUp), embeddings for every layer, layers "
+    "that share keys and values, and a tower of the package timm",
     "paligemma": "images and prompt attend to each other in both directions, and every mask here "
     "is causal",
     "mistral4": "latent keys and values, and experts",

@@ -324,6 +324,8 @@ def narrowest_window(model: Resolved) -> int | None:
     """The sliding window of a model's layers; None where none has one."""
     config = model.config
     kinds = {model.layer_type(i) for i in range(config.num_hidden_layers)}
+    if "chunked_attention" in kinds:
+        return int(config.attention_chunk_size)
     window = getattr(config, "sliding_window", None)
     # A model of one kind of layer has its window in all of them, or none.
     return window if len(kinds) == 1 or "sliding_attention" in kinds else None

@@ -106,6 +106,8 @@ IMAGE = {
     "llama": 16,
     "gemma3": 4,
     "gemma4": 64,
+    "mllama": 68,
+    "llama4": 12,
     "qwen2_5_vl": 4,
     "qwen2_vl": 4,
     "glm4v": 8,

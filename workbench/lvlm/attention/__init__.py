@@ -14,7 +14,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.narrow_cache import cache_bytes
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import RequestError, Unsupported
 from workbench.vocabulary.registry import Registry
 from workbench.vocabulary.systems import Value, entry, settings_of
 
@@ -55,9 +55,13 @@ class Cached:
     text: int
 
 
-def system_of(cell: Cell) -> "System":
-    """The system that a cell names, under its settings; RequestError for an unknown name."""
-    found = copy(SYSTEMS[cell.attention])
+def system_of(cell: Cell, model: "Resolved | None" = None) -> "System":
+    """The system that a cell names, under its settings, as it is on that model where one is given.
+
+    Raises RequestError for an unknown name, Unsupported where the model has no place for it.
+    """
+    found = SYSTEMS[cell.attention]
+    found = copy(found if model is None else found.on(model))
     found.settings = settings_of("attention", cell.attention, cell.settings)
     return found
 
@@ -102,6 +106,24 @@ class System:
     def share(self, name: str) -> Fraction:
         """One of its settings, exactly the decimal that it is written as."""
         return Fraction(str(self.settings[name]))
+
+    def on(self, model: "Resolved") -> "System":
+        """The system on a model; raises Unsupported where it has no place for it."""
+        family = model.family
+        if family.cross_layers(model.config):
+            raise Unsupported(
+                f"{self.name}: {family.model_type} has no visual rows in its sequence; layers of "
+                f"its own read the images, {self.instead}; use s_attn, the model as it is"
+            )
+        if family.plain_only and self.name != "s_attn":
+            raise Unsupported(
+                f"{self.name}: {family.model_type} {family.plain_only}, which only the layer as "
+                "it is expresses; use s_attn"
+            )
+        return self
+
+    instead = "and nothing there has visual keys and queries alike"
+    """What a refusal says of such layers."""
 
     def check(self, cell: Cell) -> None:
         """Raise RequestError for an option that this system does not have."""

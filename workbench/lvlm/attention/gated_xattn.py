@@ -107,6 +107,7 @@ class CrossLayer(nn.Module):
 
 class GatedXAttn(TextCosts):
     name = "gated_xattn"
+    instead = "which are what this system would insert: they are already there"
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         """Inserted layers stand before the layer whose kind they copy."""

@@ -326,7 +326,7 @@ def system_on(cell: Cell, model: "Resolved") -> System:
     """The system that a cell names, on its model: one that mixes with linear layers where the
     model has such, and the system itself elsewhere.
     """
-    system = system_of(cell)
+    system = system_of(cell, model)
     if not system.mixes or not has_linear(model):
         return system
     found = copy(system)

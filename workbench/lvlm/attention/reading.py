@@ -25,7 +25,7 @@ class TextLayer(DecomposedLayer):
 class TextCosts(System):
     """Costs of a ``TextLayer``; a subclass adds those of the layers that read the images."""
 
-    options = ()
+    options: tuple[str, ...] = ()
     shared_states = 1
     stacks = False
 

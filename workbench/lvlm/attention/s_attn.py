@@ -20,6 +20,7 @@ from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.attention import Visual
+    from workbench.lvlm.models import Resolved
     from workbench.lvlm.parts import LayerParts
 
 
@@ -29,7 +30,7 @@ class SAttnLayer(nn.Module):
     def __init__(self, parts: "LayerParts", context: Context, place: Place) -> None:
         super().__init__()
         self.layer: Any = parts.layer
-        self.tables = context.rope(place.index, "sequence")
+        self.tables = context.positions_given(place.index, "sequence")
         self.mask = context.mask(place.layout.length, parts.window)
         self.places = context.query_places("sequence")
         self.cache_window, self.kept = parts.window, context.kept_cache()
@@ -74,7 +75,7 @@ class SAttnDecode(nn.Module):
     def __init__(self, parts: "LayerParts", context: Context, place: Place) -> None:
         super().__init__()
         self.layer: Any = parts.layer
-        self.tables = context.rope(place.index, "next")
+        self.tables = context.positions_given(place.index, "next")
         self.places = context.query_places("next")
         cached = SYSTEMS["s_attn"].cached(place, parts.window)
         self.scheme = context.cell.cache_dtype
@@ -132,6 +133,13 @@ class Baseline(SAttn):
 
     ring = "rows"
     mixes = True
+
+    def on(self, model: "Resolved") -> System:
+        """The released model as it is, also where that reads its images by layers of its own."""
+        from workbench.lvlm.attention.own_cross import OwnCrossLayers
+
+        crossing = model.family.cross_layers(model.config)
+        return OwnCrossLayers(crossing) if crossing else self
 
     def per_pair(self, parts: "LayerParts", place: Place) -> int:
         return super().per_pair(parts, place) // place.layout.shared_heads

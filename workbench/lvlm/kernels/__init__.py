@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from workbench.lvlm.layout import Chunk
 from workbench.vocabulary.errors import Unsupported
 from workbench.vocabulary.registry import Registry
 
@@ -130,7 +131,10 @@ class Kernel:
         if not self.dense_mask and window is None and band is None:
             return None
         seen = torch.ones(tokens, tokens, dtype=torch.bool, device=like.device).tril_()
-        if window is not None:
+        if isinstance(window, Chunk):
+            chunks = torch.arange(tokens, device=like.device) // int(window)
+            seen &= chunks[:, None] == chunks
+        elif window is not None:
             seen = seen.triu_(1 - window)
         if band is not None:
             near = torch.ones_like(seen).triu_(1 - band.recent)

@@ -22,6 +22,7 @@ from workbench.lvlm.kernels.eager import by_rows, wide
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence, tracing
 from workbench.lvlm.kernels.scratch import FLOAT
 from workbench.lvlm.kernels.sdpa import FlashCpu
+from workbench.lvlm.layout import Chunk
 from workbench.lvlm.marks import part
 from workbench.lvlm.parts import LayerParts
 from workbench.vocabulary.errors import Unsupported
@@ -57,6 +58,13 @@ class Flex(Kernel):
     def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:
         # torch/_inductor/kernel/flex/flex_attention.py: delta, the row sums of grad and output.
         return (FLOAT * grad.shape[:3].numel(),)
+
+    def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:
+        if window_bites and isinstance(parts.window, Chunk):
+            raise Unsupported(
+                f"kernel 'flex' has no mask of chunks, which {parts.attention.config.model_type} "
+                f"needs ({parts.window} tokens); use sdpa, efficient or eager"
+            )
 
     def mask(self, tokens: int, window: int | None, like: Tensor, band: Band | None = None) -> Any:
         places = torch.arange(tokens, device=like.device)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.inputs.model_files import is_file_model
 from workbench.lvlm.configs import check_built, load, load_stated, one_line, silent
@@ -99,6 +99,22 @@ class Family:
     def notes(self, config: "PreTrainedConfig") -> list[str]:
         """What a reader of every number of such a model should know, as a record's flags."""
         return []
+
+    plain_only: ClassVar[str] = ""
+    """What of its layers only the layer as it is expresses, where that is so: S-Attn alone."""
+
+    def given(self, tables: "tuple[Tensor, Tensor]") -> Any:
+        """What the family's layer takes as ``position_embeddings``, of cos and sin."""
+        return tables
+
+    def cross_layers(self, config: "PreTrainedConfig") -> frozenset[int]:
+        """The layers that read the images by cross-attention, where no visual row is in the
+        sequence; empty for a family whose sequence has them."""
+        return frozenset()
+
+    def embedded(self, config: "PreTrainedConfig") -> int:
+        """Rows of the embedding of ids."""
+        return int(config.vocab_size)
 
     def settle(self, layer: "nn.Module", device: "torch.device", dtype: "torch.dtype") -> None:
         """Give a layer that was made without memory the values of its buffers."""

@@ -61,7 +61,8 @@ class Decoder(nn.Module):
         vocab, width = config.vocab_size, config.hidden_size
         self.embed_scale = model.family.embed_scale(config)
         self.softcap = getattr(config, "final_logit_softcapping", None)
-        self.embed_tokens = context.create(lambda: nn.Embedding(vocab, width))
+        rows = model.family.embedded(config)
+        self.embed_tokens = context.create(lambda: nn.Embedding(rows, width))
         self.parts: list[LayerParts] = []
         blocks: list[nn.Module] = []
         made: dict[Hashable, tuple[LayerParts, nn.Module]] = {}

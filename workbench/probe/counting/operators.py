@@ -150,6 +150,8 @@ ROWS = (
     ),
     Row(names("amax all"), SAME, "ReduceOps.cpp; cuda/Reduce.cuh"),
     Row(names("cat stack"), SAME, "cuda/Shape.cu, cat_out_cuda", True),
+    Row(names("repeat"), SAME, "TensorShape.cpp, repeat"),
+    Row(names("im2col"), "its output: a tower's patches alone", "cuda/Im2Col.cu"),
     Row(
         names("constant_pad_nd"),
         "its output, filled and copied into: its tensors alone",
@@ -163,8 +165,8 @@ ROWS = (
     Row(names("logaddexp"), POINTWISE, "cuda/LogAddExpKernel.cu", True),
     Row(
         names(
-            "add add_ sub sub_ mul mul_ div neg exp pow rsqrt sigmoid sigmoid_backward tanh "
-            "tanh_backward ge gt lt eq clamp clamp_min sin cos "
+            "add add_ sub sub_ rsub mul mul_ div neg exp log1p floor pow rsqrt sigmoid "
+            "sigmoid_backward tanh tanh_backward ge gt lt eq clamp clamp_min sin cos "
             "bitwise_and bitwise_or logical_not where masked_fill abs clamp_ round_"
         ),
         POINTWISE,

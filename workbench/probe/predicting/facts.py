@@ -70,6 +70,12 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
     experts = model.family.experts(model.config)
     if experts is None:
         return []
+    if experts.every:
+        return [
+            f"experts: every token is multiplied with all {experts.total}, as transformers has "
+            f"it, of which the router chooses {experts.active}: FLOPs, seconds and bytes are of "
+            "all; active_params are of those that are chosen"
+        ]
     sent = "tokens were spread over all evenly"
     if cell.experts_skew:
         sent = "all tokens were sent to the same, the fewest bytes; on one card FLOPs and memory "

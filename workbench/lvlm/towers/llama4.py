@@ -1,0 +1,139 @@
+"""Llama 4's own tower: tiles of 336 pixels under two-dimensional RoPE, shuffled to 144 tokens.
+
+transformers' module as it is, the shuffle and its MLP within; the adapter is one matrix. Its image
+processor needs torchvision, so that files are not shown here.
+"""
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from workbench.lvlm.reduce import TokenGrid
+from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers.squares import Tiles, first
+from workbench.visual.llama4 import Llama4 as FrontEnd
+from workbench.vocabulary.errors import RequestError, Unsupported
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from workbench.lvlm.context import Context
+    from workbench.lvlm.models import Resolved
+
+KIND = "llama4_vision_model"
+
+
+class Whole(nn.Module):
+    """transformers' tower, its features alone."""
+
+    def __init__(self, tower: Any) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[N, 3, edge, edge] -> [N, tokens, width of the features]."""
+        found: Tensor = self.tower(pixels, return_dict=True).last_hidden_state
+        return found
+
+
+class Projector(nn.Module):
+    """transformers' projector."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, tokens, W] -> [N, tokens, D]."""
+        found: Tensor = self.inner(features)
+        return found
+
+
+class Llama4(Tiles):
+    """A tile is 144 tokens, and so is the whole image beside several."""
+
+    serves: ClassVar[Serves] = {"llama4": (KIND,)}
+    unlisted = ("transformers.models.llama4.modeling_llama4", "Llama4VisionModel")
+    front_end = "llama4"
+    class_token = 1
+
+    def __init__(self, model: "Resolved") -> None:
+        super().__init__(model)
+        whole: Any = model.whole
+        assert whole is not None, "chosen by its config"
+        eye = self.own_front  # Settings that make no sense are said first.
+        assert isinstance(eye, FrontEnd)
+        self.config, self.family, self.eye = whole.vision_config, model.family, eye
+        self.hidden, self.depth = model.config.hidden_size, self.config.num_hidden_layers
+        self.patches_a_token = eye.shuffle**2
+        config = self.config
+        if config.intermediate_size != config.hidden_size * self.patches_a_token:
+            raise RequestError(
+                f"model {model.name!r}: vision_config.intermediate_size "
+                f"{config.intermediate_size}: {self.patches_a_token} features of "
+                f"{config.hidden_size} are shuffled to a token"
+            )
+        if (
+            not config.projector_input_dim
+            == config.projector_output_dim
+            == (config.vision_output_dim)
+        ):
+            raise RequestError(
+                f"model {model.name!r}: projector_input_dim, projector_output_dim and "
+                f"vision_output_dim ({config.projector_input_dim}, {config.projector_output_dim}, "
+                f"{config.vision_output_dim}): they follow each other, and must be the same"
+            )
+        self.image = Grid(1, self.side, self.side)
+
+    def token_grid(self, grid: Grid) -> TokenGrid:
+        side = self.side // self.eye.shuffle
+        return TokenGrid.of(side, side)
+
+    def build(
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
+    ) -> tuple[nn.Module, nn.Module | None]:
+        if not adapter:
+            raise Unsupported(
+                f"{context.cell.attention} is built on SigLIP's features, and the tower of "
+                f"{self.front_end} is another; --tower siglip"
+            )
+        self.config._attn_implementation = implementation(context)
+        tower = context.create(lambda: self.family.part("Llama4VisionModel")(self.config))
+        tower.rotary_embedding = type(tower.rotary_embedding)(self.config).to(context.device)
+        context.weigh_part("tower", tower, "vision_model.", KIND)
+        finish(tower, context)
+        wanted = SimpleNamespace(
+            vision_config=self.config, text_config=SimpleNamespace(hidden_size=self.hidden)
+        )
+        projector = self.family.part("Llama4MultiModalProjector")
+        made = context.create(lambda: projector(wanted))
+        context.weigh_part("adapter", made, "multi_modal_projector.", KIND)
+        return Whole(tower), Projector(made)
+
+    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
+        raise Unsupported(
+            "images of llama4: transformers prepares them with torchvision, which is not "
+            "installed; leave the files out"
+        )
+
+    def tower_flops(self, grids: tuple[Grid, ...]) -> int:
+        config, tokens = self.config, sum(map(self.tokens, grids))
+        wide = config.projector_output_dim
+        shuffled = 2 * tokens * (config.intermediate_size * config.projector_input_dim + wide**2)
+        return super().tower_flops(grids) + shuffled
+
+    def patch_flops(self, grids: tuple[Grid, ...]) -> int:
+        pixels = self.config.num_channels * first(self.config.patch_size) ** 2
+        return 2 * self._squares(grids) * self.side**2 * self.config.hidden_size * pixels
+
+    def entry_flops(self, grids: tuple[Grid, ...]) -> int:
+        return self.adapter_flops(grids)
+
+    def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
+        tokens = sum(map(self.tokens, grids))
+        return 2 * tokens * self.hidden * self.config.vision_output_dim
+
+
+TOWERS.add("llama4", Llama4)

@@ -1,0 +1,111 @@
+"""Llama 4: an image in up to sixteen tiles of 336 pixels, and the whole one beside several."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import BOTH, CONFIG, Found
+from workbench.vocabulary.errors import RequestError
+
+MOST_TILES = 64
+"""Beyond which no canvas is looked for."""
+
+
+def single(value: float) -> float:
+    """A quotient as its processor computes it, in float32."""
+    found: float = struct.unpack("f", struct.pack("f", value))[0]
+    return found
+
+
+@dataclass(frozen=True)
+class Llama4(FrontEnd):
+    """The canvas of tiles that enlarges an image least, or else shrinks it least.
+
+    Patches are shuffled, 2 × 2 to a token. Markers of text stand between tiles and around them.
+    """
+
+    source: ClassVar[str] = (
+        "https://huggingface.co/meta-llama/Llama-4-Scout-17B-16E-Instruct config.json and"
+        " preprocessor_config.json"
+    )
+    models: ClassVar[tuple[str, ...]] = ("llama-4",)
+
+    image_size: int = 336
+    patch_size: int = 14
+    shuffle: int = 2
+    """Patches a side of a token: the inverse of pixel_shuffle_ratio."""
+    max_tiles: int = 16
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") == "llama4" and isinstance(
+            config.get("vision_config"), Mapping
+        )
+
+    def read(self, found: Found) -> None:
+        found.side("image_size", found.tower.get("image_size"), CONFIG)
+        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        ratio = found.tower.get("pixel_shuffle_ratio", 0.5)
+        shuffles = {1.0 / n: n for n in (1, 2, 4)}
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or ratio not in shuffles:
+            raise RequestError(
+                f"model {found.model!r}: {CONFIG}: pixel_shuffle_ratio {ratio!r:.60}: 1, 0.5 or "
+                "0.25"
+            )
+        found.take("shuffle", shuffles[ratio], CONFIG)
+        if found.images is not None:
+            file, fields = found.images
+            found.side("image_size", fields.get("size"), file)
+            found.take("max_tiles", fields.get("max_patches"), file)
+        found.take("patch_size", found.both.get("patch_size"), BOTH)
+        found.whole_patches(self.image_size, self.patch_size)
+        tiles, file = found.taken.get("max_tiles", (self.max_tiles, CONFIG))
+        if tiles > MOST_TILES:
+            raise RequestError(
+                f"model {found.model!r}: {file}: max_patches {tiles}: at most {MOST_TILES}"
+            )
+        edge = found.taken.get("image_size", (self.image_size,))[0]
+        side = edge // found.taken.get("patch_size", (self.patch_size,))[0]
+        if side % shuffles[ratio]:
+            raise RequestError(
+                f"model {found.model!r}: {CONFIG}: pixel_shuffle_ratio {ratio}: {side} patches a "
+                f"side are no multiple of {shuffles[ratio]}"
+            )
+
+    @property
+    def tokens_a_tile(self) -> int:
+        """Tokens of one tile."""
+        return (self.image_size // self.patch_size // self.shuffle) ** 2
+
+    def canvas(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of tiles, without the whole image beside several."""
+        numbers = range(1, self.max_tiles + 1)
+        scales = {
+            (rows, columns): min(
+                single(rows * self.image_size / height), single(columns * self.image_size / width)
+            )
+            for rows in numbers
+            for columns in numbers
+            if rows * columns <= self.max_tiles
+        }
+        larger = [scale for scale in scales.values() if scale >= 1]
+        best = min(larger) if larger else max(scales.values())
+        alike = (canvas for canvas, scale in scales.items() if scale == best)
+        return min(alike, key=lambda canvas: canvas[0] * canvas[1])
+
+    def num_tiles(self, width: int, height: int) -> int:
+        """Tiles of an image, the whole one among them where there are several."""
+        rows, columns = self.canvas(width, height)
+        return rows * columns + (rows * columns > 1)
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        return self.tokens_a_tile * self.num_tiles(width, height)
+
+    def markers_of_image(self, width: int, height: int) -> int:
+        rows, columns = self.canvas(width, height)
+        between = rows * columns if rows * columns > 1 else 0
+        return 3 + between  # Its beginning and end, the whole image's own, and one a tile.
+
+
+VISIONS.add("llama4", Llama4())

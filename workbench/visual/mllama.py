@@ -1,0 +1,79 @@
+"""Llama 3.2 Vision: an image in up to four tiles, each of its patches and a class token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import CONFIG, Found
+from workbench.vocabulary.errors import RequestError
+
+MOST_TILES = 64
+"""Beyond which no canvas is looked for."""
+
+
+@dataclass(frozen=True)
+class Mllama(FrontEnd):
+    """The canvas of tiles that enlarges an image least, or else shrinks it least.
+
+    In the text one token stands for an image; |V| is what the cross-attention layers read of it.
+    """
+
+    source: ClassVar[str] = (
+        "https://huggingface.co/meta-llama/Llama-3.2-11B-Vision-Instruct config.json and"
+        " preprocessor_config.json"
+    )
+    models: ClassVar[tuple[str, ...]] = ("llama-3.2-11b-vision", "llama-3.2-90b-vision")
+
+    image_size: int = 560
+    patch_size: int = 14
+    max_tiles: int = 4
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") == "mllama"
+
+    def read(self, found: Found) -> None:
+        found.side("image_size", found.tower.get("image_size"), CONFIG)
+        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        found.take("max_tiles", found.tower.get("max_num_tiles"), CONFIG)
+        if found.images is not None:
+            file, fields = found.images
+            found.side("image_size", fields.get("size"), file)
+            found.take("max_tiles", fields.get("max_image_tiles"), file)
+        found.whole_patches(self.image_size, self.patch_size)
+        tiles, file = found.taken.get("max_tiles", (self.max_tiles, CONFIG))
+        if tiles > MOST_TILES:
+            raise RequestError(
+                f"model {found.model!r}: {file}: max_tiles {tiles}: at most {MOST_TILES}"
+            )
+
+    @property
+    def tokens_a_tile(self) -> int:
+        """Patches of a tile and its class token."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+    def canvas(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        numbers = range(1, self.max_tiles + 1)
+        scales = {
+            (rows, columns): min(
+                rows * self.image_size / height, columns * self.image_size / width
+            )
+            for rows in numbers
+            for columns in numbers
+            if rows * columns <= self.max_tiles
+        }
+        larger = [scale for scale in scales.values() if scale >= 1]
+        best = min(larger) if larger else max(scales.values())
+        alike = (canvas for canvas, scale in scales.items() if scale == best)
+        return min(alike, key=lambda canvas: canvas[0] * canvas[1])
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        rows, columns = self.canvas(width, height)
+        return rows * columns * self.tokens_a_tile
+
+    def markers_of_image(self, width: int, height: int) -> int:
+        return 1
+
+
+VISIONS.add("mllama", Mllama())
