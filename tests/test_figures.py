@@ -21,6 +21,7 @@ from workbench.figures import (
     scaling,
 )
 from workbench.figures.hover import hover
+from workbench.figures.narrow import for_phone, num_columns
 from workbench.store import Store
 from workbench.telling.view import all_looks, prepared
 
@@ -158,9 +159,9 @@ def test_the_capacity_is_drawn_where_it_is_near(frames: dict[str, pd.DataFrame])
     def words(**capacities: int) -> list[str]:
         named = {name.replace("_", "-"): value for name, value in capacities.items()}
         found = drawn(frame, capacities=named).layout.annotations
-        return [a.text for a in found if " has " in a.text]
+        return [a.text for a in found if "capacity" in a.text]
 
-    assert words(h100_80gb=int(78.6 * GIB)) == ["h100-80gb has 78.6 GiB"]
+    assert words(h100_80gb=int(78.6 * GIB)) == ["capacity 78.6 GiB"]
     assert words(h100_80gb=10**18) == []
 
 
@@ -171,7 +172,7 @@ def test_the_highest_capacity_leaves_the_words_of_the_strip_alone(
     (label,) = [
         a
         for a in drawn(failed, capacities={"cpu": 12 * GIB}).layout.annotations
-        if " has " in a.text
+        if "capacity" in a.text
     ]
     assert label.yanchor == "top"
 
@@ -298,3 +299,16 @@ def test_a_crossing_is_ringed_on_the_curve(frames: dict[str, pd.DataFrame]) -> N
     assert ring.x[0] == 5_000
     assert ring.y[0] > 0
     assert "from |V| = 5,000 on" in ring.customdata[0]
+
+
+def test_a_phone_gets_panels_below_one_another(frames: dict[str, pd.DataFrame]) -> None:
+    wide = drawn(forward(frames))
+    assert num_columns(wide) == 3
+    narrow = for_phone(wide)
+    assert num_columns(narrow) == 1
+    assert len(narrow.data) == len(wide.data)
+    names = ("yaxis", "yaxis2", "yaxis3")
+    upper, middle, lower = (narrow.layout[name].domain for name in names)
+    assert upper[0] > middle[1] > middle[0] > lower[1]
+    assert narrow.layout.height > 2 * wide.layout.height
+    assert num_columns(wide) == 3

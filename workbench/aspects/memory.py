@@ -5,6 +5,7 @@ import pandas as pd
 from workbench.analysis.thin import thin
 from workbench.aspects import ASPECTS, Aspect
 from workbench.figures import UNSPLIT, in_order, memory, quantity
+from workbench.figures.memory import KIND_NAMES
 from workbench.telling.material import Material, Subject, drawn
 from workbench.telling.page import Block, Table
 from workbench.telling.predicted import ASSUMED, STATES, assumed_rows, states_rows
@@ -19,7 +20,7 @@ KINDS = 6
 """Areas that a point is drawn in, about."""
 TITLE = "Where the bytes go"
 KIND_WORDS = {
-    "working": "temporary tensors",
+    **KIND_NAMES,
     "ballast": "ballast, which stands for the rest of a rank",
 }
 

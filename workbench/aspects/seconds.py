@@ -50,6 +50,8 @@ def seconds_block(material: Material, subject: Subject) -> Block:
 
 def _seconds(rows: pd.DataFrame, name: str) -> Table | None:
     timed = rows[rows["time_s"].notna() | (rows["status"] != "ok")]
+    # Of a search for the largest |V|, every trial but the smallest that failed says nothing new.
+    timed = timed[timed["time_s"].notna() | ~_beyond_first(timed)]
     if timed["time_s"].isna().all():
         return None
     systems = in_order(timed)
@@ -68,6 +70,13 @@ def _seconds(rows: pd.DataFrame, name: str) -> Table | None:
         + (f" {meaning}" if meaning else "")
         + (f" The {rest:,} smallest |V| are left out; data/ holds them." if rest > 0 else ""),
     )
+
+
+def _beyond_first(rows: pd.DataFrame) -> pd.Series:
+    """Where a system is out of memory at a larger |V| than its smallest."""
+    failed = rows["status"] == "oom"
+    first = rows["num_visual"].where(failed).groupby(rows["series"]).transform("min")
+    return failed & (rows["num_visual"] > first)
 
 
 def _words(row: Mapping[Any, Any]) -> str:

@@ -25,7 +25,7 @@ def verdict_of(
     here = at_place(rows, source, device)
     facts = here.iloc[0]
     whole = f"{facts['model']} · {facts['scope']} · {facts['pass']}, {place(source, device)}"
-    return Verdict(here, pairs_at(store.pairs(here), source, device), whole, system)
+    return Verdict(here, pairs_at(store.pairs(rows), source, device), whole, system)
 
 
 def marked(known: Sequence[tuple[str, ...]]) -> str:

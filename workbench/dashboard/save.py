@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from workbench.figures import THEMES, Theme
+from workbench.figures.narrow import for_phone, num_columns
 from workbench.store.inert import inert
 
 # plotly's own camera draws the picture; on paper it needs the ground that the page lends it.
@@ -45,6 +46,11 @@ def theme() -> Theme:
     return THEMES[st.context.theme.type or "light"]
 
 
+def on_phone() -> bool:
+    """Whether the reader's browser says that it is a phone's; the width is not sent."""
+    return "Mobi" in (st.context.headers.get("User-Agent") or "")
+
+
 def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False) -> Any:
     """Draw a figure with its downloads under ``name``, a word; ``rows`` are what it was drawn of.
 
@@ -55,8 +61,9 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
     picture = {"format": "png", "filename": name}
     config = {"displaylogo": False, "toImageButtonOptions": picture, **closed}
     more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
-    panels = sum(part.startswith("xaxis") for part in figure.layout.to_plotly_json())
-    with st.container(key=f"{'scrolls' if panels > 1 else 'fits'}-{name}"):
+    if on_phone():
+        figure = for_phone(figure)
+    with st.container(key=f"{'scrolls' if num_columns(figure) > 1 else 'fits'}-{name}"):
         found = st.plotly_chart(
             figure, theme=None, width="stretch", key=f"figure-{name}", config=config, **more
         )

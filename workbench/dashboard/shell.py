@@ -48,24 +48,43 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
     """
     told = [sentence for sentence in sentences if sentence]
     parts = [split_basis(sentence) for sentence in told]
-    said = basis
+    said = ""
     for number, (sentence, of) in enumerate(parts[:SENTENCES]):
         if number == 0:
             with st.container(key="answer"):
                 st.markdown(markdown(unbroken(sentence)))
         else:
             st.markdown(markdown(unbroken(sentence)))
-        if number == 0 and basis:
-            st.caption(markdown(basis))
-        elif of and of != said:
-            st.caption(markdown(of))
-            said = of
+        if number == 0:
+            said = basis or of
+            _caption(said)
+        elif more := _beyond(of, said):
+            _caption(more)
     fold(told[SENTENCES:])
     words = " · ".join(
         f'<abbr title="{escape(meaning)}">{escape(word)}</abbr>'
         for word, meaning in GLOSSARY.items()
     )
     st.html(f'<p class="glossary">{words}</p>')
+
+
+def _caption(basis: str) -> None:
+    """What a sentence is of, in small; first whether it was measured or predicted."""
+    kinds = {"measured on": ":green-badge[measured]", "predicted for": ":orange-badge[predicted]"}
+    badge = " ".join(badge for words, badge in kinds.items() if words in basis)
+    if basis:
+        st.caption(f"{badge} {markdown(basis)}".strip())
+
+
+def _beyond(basis: str, said: str) -> str:
+    """What of a sentence's basis was not said of the first: both are parts between commas."""
+    parts, known = basis.split(", "), said.split(", ")
+    shared = next(
+        (place for place, part in enumerate(parts) if known[place : place + 1] != [part]),
+        len(parts),
+    )
+    rest = parts[shared:]
+    return ", ".join(rest) if set(rest) - set(known) else ""
 
 
 def split_basis(sentence: str) -> tuple[str, str]:

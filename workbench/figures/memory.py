@@ -51,6 +51,8 @@ KINDS = {
 }
 """Kind to colour and hatching, from the bottom of the stack up; other kinds follow."""
 OTHER = (YELLOW, "+")
+KIND_NAMES = {"working": "temporary tensors"}
+"""Kinds whose name in a record is not the one that people read."""
 
 
 def memory(
@@ -161,7 +163,10 @@ def _area(
     wide: float,
 ) -> dict[str, Any]:
     color, hatch = KINDS.get(kind, OTHER)
-    color = theme.shown(color)
+    # What is not known is grey: a colour of its own would be the loudest of all.
+    color = theme.muted if kind == UNSPLIT else theme.shown(color)
+    hatch = "" if kind == UNSPLIT else hatch
+    name = plain(KIND_NAMES.get(kind, kind))
     at = rows["num_visual"].tolist()
     words = [
         f"{quantity(size, 'B')}<br>|V| = {visual:,}"
@@ -179,7 +184,7 @@ def _area(
         "xaxis": f"x{suffix}",
         "yaxis": f"y{suffix}",
         "stackgroup": stack,
-        "name": plain(kind),
+        "name": name,
         "legendgroup": plain(kind),
         "showlegend": showlegend,
         "mode": "lines",
@@ -193,7 +198,7 @@ def _area(
             "bgcolor": tint(color, 0.45),
         },
         "customdata": words,
-        "hovertemplate": f"<b>{plain(kind)}</b> %{{customdata}}<extra></extra>",
+        "hovertemplate": f"<b>{name}</b> %{{customdata}}<extra></extra>",
     }
 
 

@@ -41,6 +41,8 @@ class Reading:
 VISUAL_TITLE = "visual tokens |V|"
 CROSSING = "curves cross"
 TOKENS = Reading(VISUAL_TITLE, 1)
+WORDS_HIGH = 0.1
+"""Of a panel's height, what words beside a line take."""
 FAR_LOG, FAR_LINEAR = 40.0, 2.0
 """A capacity beyond so many times the largest value would squeeze the points into a line."""
 
@@ -168,7 +170,9 @@ class Panel:
         for device, capacity in sorted(shown.items()):
             # Above the highest line the strip has words of its own.
             at_strip = bool(names) and capacity >= max([*values, *shown.values()])
-            self._capacity(device, capacity, "top" if at_strip else "bottom")
+            words = "capacity" if len(shown) == 1 else f"{plain(device)} has"
+            end = self._empty_end(rows, capacity, limits)
+            self._capacity(words, capacity, "top" if at_strip else "bottom", end)
 
     def _has_failed(self, row: Row) -> bool:
         return row["status"] in FAILURES and not known(row[self.metric])
@@ -244,12 +248,29 @@ class Panel:
         )
         self._write(self._strip, high, yanchor="top")
 
-    def _capacity(self, device: str, capacity: float, anchor: str) -> None:
+    def _empty_end(self, rows: Sequence[Row], capacity: float, limits: Sequence[float]) -> float:
+        """Where along a capacity's line its words meet the fewest points: 0, a half or 1."""
+        low, high = self.x_axis["range"]
+        counts = dict.fromkeys((0.0, 0.5, 1.0), 0)
+        level = math.log10(capacity) if self.axes.log_y else capacity
+        for row in rows:
+            if not known(row[self.metric]) or row[self.metric] <= 0 or row["num_visual"] <= 0:
+                continue
+            x, y = float(row["num_visual"]), row[self.metric] / self.base
+            x = (math.log10(x) if self.axes.log_x else x) - low
+            y = (math.log10(y) if self.axes.log_y else y) - level
+            if abs(y) < WORDS_HIGH * (limits[1] - limits[0]):
+                counts[min(counts, key=lambda end: abs(end - x / (high - low)))] += 1
+        return min(counts, key=lambda end: counts[end])
+
+    def _capacity(self, words: str, capacity: float, anchor: str, end: float) -> None:
         line = {"color": self.theme.muted, "width": 1.5, "dash": "dot"}
         self._shape(capacity, capacity, type="line", line=line)
         # An annotation on a logarithmic axis is placed by the exponent, a shape by the value.
         y = math.log10(capacity) if self.axes.log_y else capacity
-        self._write(f"{plain(device)} has {capacity:.1f} GiB", y, yanchor=anchor)
+        at = {0.0: "left", 0.5: "center", 1.0: "right"}[end]
+        words = f"{words} {capacity:.1f} GiB"
+        self._write(words, y, yanchor=anchor, x=0.012 + 0.976 * end, xanchor=at)
 
     def draw(self, line: Line, curve: Curve | None) -> None:
         """The line's curve with its band, its points, and its failures.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.analysis import host_bound
+from workbench.analysis import host_bound, short_names
 from workbench.figures.panel import known, log_ticks
 from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
 from workbench.vocabulary.units import quantity
@@ -68,8 +68,9 @@ def roofline(
         intensity=counted / frame["bytes_moved"],
         rate=counted / frame["time_s"] / TERA,
     )
+    short = short_names(in_order(rows))
     traces = [
-        _points(series, rows[rows["series"] == series], looks[series], theme)
+        _points(short[series], rows[rows["series"] == series], looks[series], theme)
         for series in in_order(rows)
     ]
     low, high = rows["intensity"].min() / 2, rows["intensity"].max() * 2

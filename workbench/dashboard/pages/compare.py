@@ -84,8 +84,8 @@ def render() -> None:
         st.caption(_caption(known, metric))
     else:
         st.info(
-            "The two runs have no cell in common that ran in both: they measured different things."
-            " Pick others, or sweep again after a change (`--new-run`)."
+            "They measured different things. Pick others, or sweep again after a change"
+            " (`workbench sweep … --new-run`): its newest two runs stand here then."
         )
         return
     counts = table["verdict"].value_counts()
@@ -96,7 +96,7 @@ def render() -> None:
 def _top(table: pd.DataFrame, known: pd.DataFrame, metric: str) -> str:
     """How many cells became slower or faster, and by how much at most."""
     if known.empty:
-        return "These two runs share no cell, so nothing is compared."
+        return "These two runs share no cell that ran in both, so nothing is compared."
     name = METRIC_OF[metric].label
     counts = table["verdict"].value_counts()
     changed = known[known["verdict"].isin(["slower", "faster"])]

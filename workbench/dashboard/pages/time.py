@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from workbench.analysis import marks, short_names, together
 from workbench.aspects import ASPECTS
 from workbench.aspects.time import GUESSED, TRACED, most_of
 from workbench.dashboard.answers import choose_place
@@ -55,7 +56,7 @@ def render() -> None:
     table = table[table["by"] == by]
     if table["time_s"].isna().all():
         with top:
-            answer([_whole(rows)])
+            answer([_whole(rows, where)])
         st.info(
             f"No record here splits its seconds by {by}: they were measured without a trace."
             " `workbench measure … --trace DIR` splits those of a cell that runs, and every"
@@ -76,13 +77,23 @@ def render() -> None:
     _traces(store, by_system)
 
 
-def _whole(rows: pd.DataFrame) -> str:
+MOST = 5
+"""Systems of a sentence."""
+
+
+def _whole(rows: pd.DataFrame, where: str) -> str:
     """The seconds of an iteration, where nothing splits them."""
-    words = [
-        f"{row['series']} {quantity(row['time_s'], 's')}"
-        for row in rows.sort_values("time_s").to_dict("records")
-    ]
-    return f"An iteration at |V| = {rows['num_visual'].iloc[0]:,} takes {listed(words[:4])}."
+    short = short_names(list(rows["series"]))
+    known = rows.sort_values("time_s").to_dict("records")
+    words = [f"{quantity(row['time_s'], 's')} with {short[row['series']]}" for row in known]
+    words = words if len(words) <= MOST else [*words[: MOST - 1], words[-1]]
+    facts = known[0]
+    told = together(marks(row) for row in known)
+    whole = f"{facts['model']} · {facts['scope']} · {facts['pass']}, {where}"
+    return (
+        f"An iteration at |V| = {facts['num_visual']:,} takes {listed(words)}"
+        f" ({whole}{f', {told}' if told else ''})."
+    )
 
 
 def _size(rows: pd.DataFrame) -> int:

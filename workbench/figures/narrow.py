@@ -1,0 +1,60 @@
+"""A figure for a screen that is too narrow for several panels in a row."""
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+PANEL, GAP, ENTRY = 270, 92, 24
+"""Pixels of a panel, between two, and of an entry of the legend."""
+LEGEND_BELOW = 66
+"""Pixels from the last panel to the legend."""
+
+
+def num_columns(figure: go.Figure) -> int:
+    """How many panels stand in a row."""
+    axes = _axes(figure.layout.to_plotly_json())
+    return max(len({domain[0] for domain, _ in axes.values()}), 1)
+
+
+def for_phone(figure: go.Figure) -> go.Figure:
+    """The same traces with a small legend, and the panels of a row below one another."""
+    found = go.Figure(figure)
+    found.update_layout(legend={"itemwidth": 30, "font": {"size": 11}})
+    if num_columns(figure) > 1:
+        _stack(found)
+    return found
+
+
+def _stack(found: go.Figure) -> None:
+    axes = _axes(found.layout.to_plotly_json())
+    names = sorted(axes, key=lambda name: (-axes[name][1], axes[name][0][0]))
+    entries = sum(bool(trace.name) and trace.showlegend is not False for trace in found.data)
+    whole = len(names) * (PANEL + GAP) - GAP
+    margin = {**found.layout.margin.to_plotly_json(), "l": 56}
+    tops: dict[str, float] = {}
+    changes: dict[str, Any] = {}
+    for row, name in enumerate(names):
+        top = 1 - row * (PANEL + GAP) / whole
+        changes[name] = {"domain": [0, 1]}
+        upright = name.replace("x", "y", 1)
+        changes[upright] = {"domain": [max(0.0, top - PANEL / whole), top], "showticklabels": True}
+        tops[f"{name.replace('axis', '')} domain"] = top
+    for note in found.layout.annotations:
+        if note.yref == "paper" and note.xref in tops:
+            note.y = tops[note.xref]
+    found.update_layout(
+        **changes,
+        margin=margin,
+        height=whole + margin.get("t", 48) + margin.get("b", 56) + ENTRY * entries,
+        legend={"y": -LEGEND_BELOW / whole},
+    )
+
+
+def _axes(layout: dict[str, Any]) -> dict[str, tuple[tuple[float, float], float]]:
+    """Each axis of |V|: its domain, and where the panel's lower edge is."""
+    found = {}
+    for name, axis in layout.items():
+        if name.startswith("xaxis") and axis.get("domain"):
+            upright = layout.get(name.replace("x", "y", 1), {})
+            found[name] = (tuple(axis["domain"]), (upright.get("domain") or (0.0, 1.0))[0])
+    return found
