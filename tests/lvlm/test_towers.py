@@ -338,7 +338,7 @@ def test_a_catalogue_model_names_its_tower(name):
     tower = tower_of(resolve(name))
     assert tower is not None
     assert tower.front_end == default_vision(name)
-    text = resolve(name).family.model_type.endswith("_text")
+    text = resolve(name).family.model_type.endswith(("_text", "_text_model"))
     assert (MODELS[name].tower == PAPER) == (not text)
 
 
