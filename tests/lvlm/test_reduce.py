@@ -22,8 +22,8 @@ from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
 from workbench.vocabulary.protocol import Protocol
 
-OTHERS = {"qwen2_vl", "qwen3_5_moe", "gemma4", "mllama", "llama4"}
-"""Families whose images are held with reducers elsewhere, or are of other sizes than 32 tokens."""
+OTHERS = {"qwen2_vl", "qwen3_5_moe", "glm4v_moe", "gemma4", "mllama", "llama4"}
+"""Families without an image of 32 tokens, or without float64; each is asked for two of its own."""
 STACKING = {name for name, family in FAMILIES.items() if family.deepstack}
 """Families whose tower feeds the decoder's first layers, too."""
 NAMES = sorted(REDUCERS)
@@ -214,7 +214,8 @@ def test_images_are_reduced_between_tower_and_decoder(name, family, pass_, tmp_p
         assert family in ("gemma3", "qwen2_5_vl", "qwen3_5", "glm4v")
         return
     (left,) = {place.layout.num_visual for place in places_of(cell)}
-    tokens = {"gemma3": 4, "qwen2_5_vl": 32, "qwen3_5": 64, "glm4v": 32}.get(family, 16)
+    whole = {"gemma3": 4, "qwen2_5_vl": 32, "qwen3_5": 64, "glm4v": 32}
+    tokens = whole.get(family, 16)
     rows = {4: 2, 64: 8}.get(tokens, 4)
     kept = reducer_of(cell).tokens(TokenGrid.of(rows, tokens // rows))
     assert left == workload.context.layout.num_visual == kept * visual // tokens
@@ -227,12 +228,13 @@ def test_images_are_reduced_between_tower_and_decoder(name, family, pass_, tmp_p
     assert found.params == workload.num_parameters
 
 
-@pytest.mark.parametrize("kind", sorted(WRAPPERS))
+@pytest.mark.parametrize("kind", sorted({*WRAPPERS, *OTHERS}))
 @pytest.mark.parametrize("name", ["pixel_shuffle", "visionzip"])
 def test_every_tower_serves_a_reducer_or_is_named(name, kind, tmp_path):
-    model = small_wrapper(kind, tmp_path)
+    model = (small_lvlm if kind in OTHERS else small_wrapper)(kind, tmp_path)
     each = tower_of(resolve(model)).tokens_each
-    cell = cell_of(tmp_path, scope="lvlm", reduce=name).replace(model=model, num_visual=2 * each)
+    cell = cell_of(tmp_path, scope="lvlm", reduce=name, dtype="float32")
+    cell = cell.replace(model=model, num_visual=2 * each)
     try:
         workload, found = build(cell), trace(cell)
     except (RequestError, Unsupported) as error:  # Of a front end, or of what its images are.
