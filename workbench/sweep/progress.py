@@ -3,14 +3,11 @@
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from workbench.sweep.pace import Pace
 from workbench.sweep.plan import CellId, Task
 from workbench.vocabulary.record import Record, Status
-
-if TYPE_CHECKING:
-    pass
 
 SHOWN = 8
 """Newest results below the bar."""
@@ -29,11 +26,14 @@ def duration(seconds: float) -> str:
 class Progress:
     """Cells done, the current cell, and the time left, by the forecast's ``pace``.
 
-    On a terminal the newest results stand below the bar; elsewhere each is a line.
+    On a terminal the newest results stand below the bar; elsewhere each is a line. No cell is
+    begun that would end after ``stop_at``, a time of ``time.monotonic``.
     """
 
-    def __init__(self, total: int, done: int, workers: int = 1) -> None:
-        self.total, self.done, self.workers = total, done, workers
+    def __init__(
+        self, total: int, done: int, workers: int = 1, stop_at: float | None = None
+    ) -> None:
+        self.total, self.done, self.workers, self.stop_at = total, done, workers, stop_at
         self.pace = Pace()
         self._expected: set[CellId] = set()
         self._screen: Screen | None = None
@@ -98,6 +98,9 @@ class Progress:
         if not expected or not self.pace.is_known:
             return ""
         left = sum(seconds for seconds in expected if seconds is not None) / self.workers
+        room = None if self.stop_at is None else max(0.0, self.stop_at - time.monotonic())
+        if room is not None and room < left:
+            return f", at most {duration(room)} left: its minutes end then"
         return f", about {duration(left)} left"
 
 

@@ -221,7 +221,7 @@ def _run_tasks(
     summary.num_held = len(tasks) - len(todo)
     if kept_out:
         return todo
-    progress = Progress(len(tasks), summary.num_held, len(clients))
+    progress = Progress(len(tasks), summary.num_held, len(clients), stop_at)
 
     def claim(task: Task) -> bool:
         lease_s = 2 * task.point.protocol.timeout_s + LEASE_SLACK_S
