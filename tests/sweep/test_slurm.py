@@ -173,7 +173,8 @@ def test_a_killed_job_a_time_out_a_lost_node_and_a_killed_coordinator(
         waits.id: ("PENDING", 0),
     }
     cluster.run("scancel", str(waits.id))
-    assert shown(cluster, store)[waits.id] == ("CANCELLED", 0)
+    # The queue forgets it at once; the accounting knows of it a moment later.
+    until(lambda: shown(cluster, store).get(waits.id) == ("CANCELLED", 0), first)
     there = set(processes(SLURMD_NODENAME=SECOND))
     (lost,) = (job for job in jobs if there & set(step(job)))
     killed, hangs = (job for job in jobs if job is not lost)
