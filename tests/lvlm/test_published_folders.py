@@ -6,29 +6,12 @@ import json
 
 import pytest
 
+from tests.lvlm.published import CLIP, SO400M
 from workbench.lvlm.config_fields import SIZES, TOWER_SIZES
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import own_tower, tower_of
 from workbench.visual.tokens import tokens
 
-CLIP = {
-    "hidden_size": 1024,
-    "image_size": 336,
-    "intermediate_size": 4096,
-    "model_type": "clip_vision_model",
-    "num_attention_heads": 16,
-    "num_hidden_layers": 24,
-    "patch_size": 14,
-    "projection_dim": 768,
-    "vocab_size": 32000,
-}
-SO400M = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 27,
-    "patch_size": 14,
-}
 PERCEIVER = {
     "model_type": "vllama3",
     "hidden_act": "silu",

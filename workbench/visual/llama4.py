@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.canvas import MOST_TILES, canvas_of
 from workbench.visual.files import BOTH, CONFIG, Found
 from workbench.vocabulary.errors import RequestError
-
-MOST_TILES = 64
-"""Beyond which no canvas is looked for."""
 
 
 def single(value: float) -> float:
@@ -80,19 +78,7 @@ class Llama4(FrontEnd):
 
     def canvas(self, width: int, height: int) -> tuple[int, int]:
         """Rows and columns of tiles, without the whole image beside several."""
-        numbers = range(1, self.max_tiles + 1)
-        scales = {
-            (rows, columns): min(
-                single(rows * self.image_size / height), single(columns * self.image_size / width)
-            )
-            for rows in numbers
-            for columns in numbers
-            if rows * columns <= self.max_tiles
-        }
-        larger = [scale for scale in scales.values() if scale >= 1]
-        best = min(larger) if larger else max(scales.values())
-        alike = (canvas for canvas, scale in scales.items() if scale == best)
-        return min(alike, key=lambda canvas: canvas[0] * canvas[1])
+        return canvas_of(width, height, self.image_size, self.max_tiles, single)
 
     def num_tiles(self, width: int, height: int) -> int:
         """Tiles of an image, the whole one among them where there are several."""

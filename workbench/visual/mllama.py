@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.canvas import MOST_TILES, canvas_of
 from workbench.visual.files import CONFIG, Found
 from workbench.vocabulary.errors import RequestError
-
-MOST_TILES = 64
-"""Beyond which no canvas is looked for."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +52,7 @@ class Mllama(FrontEnd):
 
     def canvas(self, width: int, height: int) -> tuple[int, int]:
         """Rows and columns of tiles."""
-        numbers = range(1, self.max_tiles + 1)
-        scales = {
-            (rows, columns): min(
-                rows * self.image_size / height, columns * self.image_size / width
-            )
-            for rows in numbers
-            for columns in numbers
-            if rows * columns <= self.max_tiles
-        }
-        larger = [scale for scale in scales.values() if scale >= 1]
-        best = min(larger) if larger else max(scales.values())
-        alike = (canvas for canvas, scale in scales.items() if scale == best)
-        return min(alike, key=lambda canvas: canvas[0] * canvas[1])
+        return canvas_of(width, height, self.image_size, self.max_tiles)
 
     def tokens_of_image(self, width: int, height: int) -> int:
         rows, columns = self.canvas(width, height)

@@ -221,7 +221,7 @@ class LinearLayer(nn.Module):
 class Mixing(System):
     """Costs of a system on a model that has linear layers: theirs, and the system's elsewhere.
 
-    ``mixing`` puts it before a system's own class.
+    ``system_on`` puts it before a system's own class.
     """
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
