@@ -8,7 +8,8 @@ config. transformers is imported when something is built, not before.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -214,18 +215,25 @@ def resolve(name: str) -> Resolved:
     Raises RequestError with near names, or with what the folder lacks.
     """
     if name in MODELS:
-        model = MODELS[name]
-        family = FAMILIES[model.family]
-        stated = model.stated()
-        if not stated:
-            return Resolved(name, family, family.config(model.fields), tower=model.tower)
-        whole, config = load_stated(name, stated)
-        flags = check_built(name, stated, whole, config)
-        family.check(name, config)
-        return Resolved(name, family, config, whole, stated, flags=tuple(flags))
+        known = _of_catalogue(name, MODELS[name])
+        # Who builds a model writes into its configuration.
+        config, whole = deepcopy((known.config, known.whole))
+        return replace(known, config=config, whole=whole)
     if not is_file_model(name):
         raise unknown_name("model", name, MODELS)
     return _from_files(name)
+
+
+@lru_cache(maxsize=256)
+def _of_catalogue(name: str, model: Model) -> Resolved:
+    family = FAMILIES[model.family]
+    stated = model.stated()
+    if not stated:
+        return Resolved(name, family, family.config(model.fields), tower=model.tower)
+    whole, config = load_stated(name, stated)
+    flags = check_built(name, stated, whole, config)
+    family.check(name, config)
+    return Resolved(name, family, config, whole, stated, flags=tuple(flags))
 
 
 def _from_files(name: str) -> Resolved:

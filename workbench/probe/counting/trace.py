@@ -116,6 +116,7 @@ def trace(
     pictures: Pictures | None = None,
     make: Callable[[str], Workload] | None = None,
     memory_only: bool = False,
+    forward_only: bool = False,
 ) -> Trace:
     """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
 
@@ -124,6 +125,8 @@ def trace(
     that it shows. ``make`` builds the workload of a cell that is emulated, on a device of that
     world. ``memory_only``: only the timeline and what follows from it is right; FLOPs, bytes that
     are moved and model_flops of adapters, which take a second trace, are left out or partial.
+    ``forward_only``: a train pass ends with its forward, whose activations are all there then; not
+    for a composed trace.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
@@ -142,7 +145,7 @@ def trace(
             if regions or (has_branches(workload) and not memory_only):
                 tracker.nodes = Nodes()
             tracker.begin()
-            traced = _traced(workload, tracker, plan)
+            traced = _traced(workload, tracker, plan, forward_only)
     except (OverflowError, RuntimeError) as error:
         if "overflow" in str(error).lower() or "too large" in str(error).lower():
             raise RequestError(
@@ -157,13 +160,15 @@ def trace(
     return replace(traced, model_flops=again.flops, model_flops_causal=again.flops_causal)
 
 
-def _traced(workload: Workload, tracker: Tracker, plan: tuple[Stretch, ...]) -> Trace:
+def _traced(
+    workload: Workload, tracker: Tracker, plan: tuple[Stretch, ...], forward_only: bool
+) -> Trace:
     tracker.scratch = scratch_of(workload)
     runner, watch = RUNNER.set(tracker.loop), WATCH.set(tracker.moved)
     met = EXPERTS.set(experts_met(workload))
     try:
         with boundaries(workload, tracker, plan) as bounds, arrivals(workload, tracker) as begun:
-            end = run(workload, tracker)
+            end = run(workload, tracker, forward_only)
     finally:
         RUNNER.reset(runner)
         WATCH.reset(watch)
@@ -231,8 +236,11 @@ def experts_met(workload: Workload) -> int | None:
     return max(parts.experts.active for parts, _, _ in workload.layers if parts.experts)
 
 
-def run(workload: Workload, tracker: Tracker) -> int:
-    """One iteration under a tracker that knows what was there before; the forward's end."""
+def run(workload: Workload, tracker: Tracker, forward_only: bool = False) -> int:
+    """One iteration under a tracker that knows what was there before; the forward's end.
+
+    ``forward_only``: without the backward, so that what the forward leaves for it is there.
+    """
     tracker.hold(workload.held_by_kind())
     tracker.reserve("workspace", tracker.allocator.workspace, threads_of(workload.cell))
     end = -1
@@ -250,7 +258,8 @@ def run(workload: Workload, tracker: Tracker) -> int:
             # A moment of its own: what the forward's last operator let go is not there any more.
             tracker.tick += 1
             end = tracker.tick
-            workload.run_backward(outputs)
+            if not forward_only:
+                workload.run_backward(outputs)
     return end
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from workbench.lvlm.light_import import are_deferred
 from workbench.lvlm.offload import TO_HOST
 from workbench.lvlm.weights import WITHOUT_MEMORY
 from workbench.probe.counting.allocator import HOST, Allocator
@@ -138,9 +137,9 @@ class Tracker(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # torch's word for whether its compiler is kept out of ``__torch_dispatch__``, for which it
-        # is loaded. Where that was put off, nothing compiles.
-        return not are_deferred()
+        # torch's word for whether its compiler is kept out of ``__torch_dispatch__``, which takes
+        # part of every call. A workload that is traced is never compiled.
+        return False
 
     def begin(self) -> None:
         """The workload is made: what is allocated from now on is of the iteration."""

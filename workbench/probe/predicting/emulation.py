@@ -149,7 +149,7 @@ def trace_emulation(cell: Cell, layers: Layers, allocator: Allocator = HOST) -> 
     resident = 2 * traced.timeline.of_kind("weights")
     beside = 0
     if run < total:
-        more = _traced(cell, replace(bare, layers=run + unit), allocator)
+        more = _traced(cell, replace(bare, layers=run + unit), allocator, forward_only=True)
         beside = (saved_bytes(more) - saved_bytes(traced)) * (total - run) // unit
     free = whole.total - resident - 2 * item * shard - optimizer
     plan = RankPlan(
@@ -203,11 +203,14 @@ def _step(cell: Cell, plan: RankPlan) -> Temporaries:
     return step_of(cell, Parameter("decoder", plan.emulation.shard), card=False)
 
 
-def _traced(cell: Cell, emulation: Emulation, allocator: Allocator) -> Trace:
+def _traced(
+    cell: Cell, emulation: Emulation, allocator: Allocator, forward_only: bool = False
+) -> Trace:
     return trace(
         cell,
         allocator,
         compose=False,
         make=lambda device: emulated_rank(cell, emulation, device),
         memory_only=True,
+        forward_only=forward_only,
     )

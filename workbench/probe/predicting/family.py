@@ -1,7 +1,7 @@
 """Cells that differ in one number, such as |V|, and what each takes of one device's memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from workbench.probe.counting.allocator import Allocator
 from workbench.probe.counting.trace import Trace
@@ -11,6 +11,8 @@ from workbench.probe.predicting.footprint import (
     footprint,
     trace_unrounded,
 )
+from workbench.probe.predicting.quick_replay import outcome
+from workbench.probe.predicting.replay import Outcome, Program
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.fields import Layers
 from workbench.vocabulary.pictures import Pictures
@@ -30,6 +32,7 @@ class Family:
     """What each shows at scope lvlm, where that is of a size of its own."""
     _traces: dict[int, Trace] = field(default_factory=dict)
     _footprints: dict[int, Footprint] = field(default_factory=dict)
+    _replayed: list[tuple[Program, Outcome]] = field(default_factory=list)
 
     def trace(self, number: int) -> Trace | None:
         """One member's trace, whose blocks are not rounded; None where ranks are emulated."""
@@ -48,16 +51,26 @@ class Family:
             if traced is not None:
                 self.add(number, traced)
             elif self.emulate is not None:
-                self._footprints[number] = emulated_footprint(
-                    cell, self.allocator, self.capacity, self.emulate
-                )
+                memory = emulated_footprint(cell, self.allocator, self.capacity, self.emulate)
+                self._footprints[number] = replace(memory, replay=self.replay)
         return self._footprints[number]
 
     def add(self, number: int, traced: Trace) -> None:
         """Take the trace for that member's, whose blocks are not rounded yet."""
-        self._footprints[number] = footprint(
-            self.cell(number), traced.rounded(self.allocator), self.allocator, self.capacity
-        )
+        rounded = traced.rounded(self.allocator)
+        memory = footprint(self.cell(number), rounded, self.allocator, self.capacity)
+        self._footprints[number] = replace(memory, replay=self.replay)
+
+    def replay(self, program: Program, setting: str, capacity: int | None) -> Outcome:
+        """How the replay of a member's program ends; the same requests are replayed once."""
+        granule = self.allocator.granule
+        program = replace(program, sizes=[-(-size // granule) * granule for size in program.sizes])
+        for known, ended in self._replayed:
+            if known == program:
+                return ended
+        ended = outcome(program, setting, capacity)
+        self._replayed.append((program, ended))
+        return ended
 
     def fits(self, number: int) -> bool:
         """Whether one member fits, by a trace of its own."""

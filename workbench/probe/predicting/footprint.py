@@ -5,6 +5,7 @@ that is less than allocated bytes against the capacity would say. On a CPU, whic
 allocator, it is that comparison.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +38,9 @@ from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import Layers
 from workbench.vocabulary.pictures import Pictures
 
+Replay = Callable[[Program, str, int | None], Outcome]
+"""(program, setting, capacity) -> how the replay ends."""
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -51,6 +55,8 @@ class Footprint:
     """None where nothing bounds it."""
     plan: RankPlan | None = None
     """How a rank is emulated, if one is."""
+    replay: Replay = outcome
+    """Who replays the program on that device."""
 
     @cached_property
     def outcome(self) -> Outcome | None:
@@ -59,7 +65,7 @@ class Footprint:
         """
         if self.setting is None:
             return None
-        return outcome(self.program, self.setting, self.capacity_bytes)
+        return self.replay(self.program, self.setting, self.capacity_bytes)
 
     @property
     def fits(self) -> bool:

@@ -5,7 +5,7 @@ holds it against. Memory is counted in blocks of 512 bytes here, and a free chun
 its size and address.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from workbench.probe.counting.allocator import MIN_BLOCK
@@ -82,8 +82,10 @@ class _Card:
         self.allocated = 0
         self.free: tuple[list[int], list[int]] = [], []
         """Keys of free chunks in order: of large requests, and of small ones."""
-        self.chunks: dict[int, Chunk] = {}
-        """Free chunks by key; addresses differ in both pools."""
+        self.owners: tuple[list[Chunk], list[Chunk]] = [], []
+        """The chunks of these keys."""
+        self.spare: list[Chunk] = []
+        """Chunks that were merged into others, to be used again: making one takes long."""
         self.taken: list[Chunk | None] = [None] * len(sizes)
 
     def serve(self, requests: Sequence[int]) -> int | None:
@@ -91,8 +93,8 @@ class _Card:
 
         One loop without calls, which would take most of its time.
         """
-        sizes, taken, chunks = self.sizes, self.taken, self.chunks
-        large, small = self.free
+        sizes, taken, spare = self.sizes, self.taken, self.spare
+        (large, small), (large_owners, small_owners) = self.free, self.owners
         self.peak_reserved = self.reserved
         allocated = peak = self.allocated
         for request in requests:
@@ -100,10 +102,14 @@ class _Card:
                 size = sizes[request]
                 if not size:
                     continue
-                free, least = (large, SMALLEST_LARGE) if size >= SMALLEST_LARGE else (small, 1)
+                if size >= SMALLEST_LARGE:
+                    free, owners, least = large, large_owners, SMALLEST_LARGE
+                else:
+                    free, owners, least = small, small_owners, 1
                 at = bisect_left(free, size << SHIFT)
                 if at < len(free):
-                    chunk = chunks.pop(free.pop(at))
+                    del free[at]
+                    chunk = owners.pop(at)
                     chunk.key = 0
                 else:
                     new = self._segment(size)
@@ -113,15 +119,19 @@ class _Card:
                     chunk = new
                 rest = chunk.size - size
                 if rest >= least:
-                    after = chunk.after
-                    address = chunk.address + size
-                    tail = Chunk(address, rest, chunk, after)
+                    tail = spare.pop() if spare else Chunk(0, 0)
+                    tail.address = address = chunk.address + size
+                    tail.size = rest
+                    tail.before = chunk
+                    tail.after = after = chunk.after
                     if after is not None:
                         after.before = tail
-                    chunk.size, chunk.after = size, tail
+                    chunk.size = size
+                    chunk.after = tail
                     tail.key = key = rest << SHIFT | address
-                    chunks[key] = tail
-                    insort(free, key)
+                    at = bisect_left(free, key)
+                    free.insert(at, key)
+                    owners.insert(at, tail)
                     allocated += size
                 else:
                     allocated += chunk.size
@@ -132,29 +142,35 @@ class _Card:
             size = sizes[~request]
             if not size:
                 continue
-            free = large if size >= SMALLEST_LARGE else small
+            if size >= SMALLEST_LARGE:
+                free, owners = large, large_owners
+            else:
+                free, owners = small, small_owners
             given = taken[~request]
             assert given is not None, "it was taken"
             allocated -= given.size
             before, after = given.before, given.after
             if before is not None and before.key:
-                key = before.key
-                del chunks[key], free[bisect_left(free, key)]
+                at = bisect_left(free, before.key)
+                del free[at], owners[at]
                 before.size += given.size
                 before.after = after
                 if after is not None:
                     after.before = before
+                spare.append(given)
                 given = before
             if after is not None and after.key:
-                key = after.key
-                del chunks[key], free[bisect_left(free, key)]
+                at = bisect_left(free, after.key)
+                del free[at], owners[at]
                 given.size += after.size
                 given.after = after.after
                 if after.after is not None:
                     after.after.before = given
+                spare.append(after)
             given.key = key = given.size << SHIFT | given.address
-            chunks[key] = given
-            insort(free, key)
+            at = bisect_left(free, key)
+            free.insert(at, key)
+            owners.insert(at, given)
         self.allocated, self.peak_allocated = allocated, peak
         return None
 
@@ -179,9 +195,9 @@ class _Card:
 
     def _return_cached(self) -> None:
         """Whole free segments go back to the card."""
-        for free in self.free:
-            for key in [*free]:
-                chunk = self.chunks[key]
+        for free, owners in zip(self.free, self.owners, strict=True):
+            for chunk in [*owners]:
                 if chunk.before is None and chunk.after is None:
-                    del self.chunks[key], free[bisect_left(free, key)]
+                    at = bisect_left(free, chunk.key)
+                    del free[at], owners[at]
                     self.reserved -= chunk.size

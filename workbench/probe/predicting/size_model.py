@@ -2,7 +2,8 @@
 
 Members that differ in nothing but sizes make the same requests in the same order, and each
 block's size is a polynomial of the number: of first degree, or of second where something grows
-with the square.
+with the square. Where tokens are worked on in chunks the last one is shorter, and a kernel rounds
+them up to whole rows: blocks that grow with those tokens are told by them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.lvlm.context import TILE as TOKENS_OF_A_TILE
 from workbench.lvlm.kernels.scratch import TILE
 from workbench.lvlm.weights import BLOCK
 from workbench.probe.counting.trace import Trace
@@ -20,18 +22,19 @@ from workbench.probe.counting.tracker import Block, Timeline
 from workbench.probe.predicting.caching import SMALL
 from workbench.probe.predicting.family import Family
 from workbench.probe.predicting.footprint import footprint, setting_of
-from workbench.probe.predicting.quick_replay import outcome
 from workbench.probe.predicting.replay import Program
 from workbench.vocabulary.cell import Cell
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-ITERATIONS = 2
-"""Iterations of a member that is only looked at."""
+BlocksOf = Callable[[Timeline], Sequence[Block]]
 FEW_CHUNKS = 16
 """Chunks of the largest first member, at least: a quarter of it still has four, and fewer are made
 in ways of their own."""
 LARGE_MEMBERS = 4
 """At scope lvlm first members are so much smaller: setting up many images takes long."""
+SHARES = (0.89, 0.37, 0.61)
+"""Of a chunk's tokens, those of the first members' last chunks, smallest member first. No two are
+to each other as the members, nor near a whole number of a kernel's rows."""
 SQUARE = 2.5
 """A block that grows so much where the number doubles grows with its square."""
 SETUPS = (0, 2**14, 2**16, 2**18, 2**20, 2**62)
@@ -42,36 +45,73 @@ DRAWN = 4 * BLOCK
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Bytes of blocks, of any member, from those of two or three."""
+
+    family: Family
+    numbers: tuple[int, ...]
+    rows: Floats
+    """Bytes by member and block."""
+    granule: int
+    """What they are multiples of."""
+
+    def of(self, number: int) -> Floats:
+        """Bytes of that member's blocks, in whole bytes and not below 0."""
+        weights = [
+            prod((number - other) / (own - other) for other in self.numbers if other != own)
+            for own in self.numbers
+        ]
+        told = np.asarray(weights) @ self.rows
+        for length, by_token in zip(
+            _lengths(self.family.cell(number)), self._by_token, strict=True
+        ):
+            told = np.where(by_token > 0, self._rounded(by_token * length), told)
+        return np.rint(told).clip(0, 2.0**62)
+
+    @cached_property
+    def _by_token(self) -> list[Floats]:
+        """Bytes a token of blocks that grow with each of ``_lengths``, and 0 for others."""
+        found = []
+        for lengths in zip(*(_lengths(self.family.cell(n)) for n in self.numbers), strict=True):
+            each = np.floor(self.rows[-1] / lengths[-1])
+            told = np.stack([self._rounded(each * length) for length in lengths])
+            grow = (told == self.rows).all(axis=0) & (len({*lengths}) == len(lengths))
+            found.append(np.where(grow, each, 0.0))
+        return found
+
+    def _rounded(self, sizes: Floats) -> Floats:
+        return np.ceil(sizes / self.granule) * self.granule
+
+
+@dataclass(frozen=True)
 class SizeModel:
     """The requests of every member of a family."""
 
+    family: Family
     numbers: tuple[int, ...]
     traces: tuple[Trace, ...]
     """Those of ``numbers``, whose blocks are not rounded; none where ranks are emulated."""
     program: Program
-    sizes: Floats
-    """Bytes by member and block of the program."""
-    setting: str
-    granule: int
-    capacity: int
-    cell: Callable[[int], Cell]
+    sizes: Sizes
+    """Those of the program's blocks."""
     least: int = 0
     """Bytes of the smallest blocks of the set-up, gone when it is over, that are modelled."""
 
     def may_fit(self, number: int) -> bool:
         """Whether that member's blocks alone leave room."""
-        return self.program.allocated_peak(self.sizes_of(number)) <= self.capacity
+        return self.program.allocated_peak(self.sizes_of(number)) <= self.family.capacity
 
     def fits(self, number: int) -> bool:
         """Whether the allocator finds memory for every request of that member."""
         sizes = self.sizes_of(number).astype(np.int64).tolist()
-        program = replace(self.program, sizes=sizes)
-        return outcome(program, self.setting, self.capacity, ITERATIONS).fits
+        family = self.family
+        setting = setting_of(family.cell(number), family.allocator)
+        return family.replay(replace(self.program, sizes=sizes), setting, family.capacity).fits
 
     def sizes_of(self, number: int) -> Floats:
         """Bytes of that member's blocks as the device rounds them."""
-        whole = np.rint(self._weights(number) @ self.sizes).clip(0, 2.0**62)
-        return np.ceil(whole / self.granule) * self.granule
+        granule = self.family.allocator.granule
+        return np.ceil(self.sizes.of(number) / granule) * granule
 
     def trace_of(self, number: int) -> Trace | None:
         """That member's trace as far as memory goes; None where ranks are emulated.
@@ -80,56 +120,50 @@ class SizeModel:
         """
         if not self.traces:
             return None
-        sizes = iter(np.rint(self._weights(number) @ self._blocks).astype(np.int64).tolist())
+        sizes = iter(self._blocks.of(number).astype(np.int64).tolist())
         last = self.traces[-1]
-        blocks, made, passing = (_resized(each, sizes) for each in _block_lists(last.timeline))
+        blocks, passing, made = (
+            _resized(each, sizes)
+            for each in (last.timeline.blocks, last.timeline.passing, last.timeline.made)
+        )
         timeline = last.timeline._replace(blocks=blocks, made=(*made,), passing=(*passing,))
         return replace(last, timeline=timeline)
 
     def trace_beside(self, number: int, neighbour: int, traced: Trace | None) -> Trace | None:
         """That member's trace by the one of a ``neighbour``; None where that does not tell it.
 
-        It does where the neighbour's blocks have the bytes that the model tells, or that share of
-        them which its last, shorter chunk has of a chunk's tokens: this member's have the share of
-        its own last chunk then. Random values on their way are told to a draw. A kernel's own
-        temporaries may grow in steps: those that grow are not told by a neighbour on a step.
+        It does where the neighbour's blocks have the bytes that the model tells. A kernel's own
+        temporaries may grow in steps: those that grow are not told by a neighbour on a step. Of
+        what making it takes and lets go, a neighbour may have other blocks where that does not
+        matter: the others alone leave no room.
         """
         told, mine = self.trace_of(neighbour), self.trace_of(number)
-        if told is None or mine is None or traced is None or self.least > SMALL:
+        if told is None or mine is None or traced is None:
             return None
-        theirs = _without_setup(traced, self.least)
-        if not _are_alike(told, theirs):
+        # A block that is as small in both members is left out of both.
+        expected, there = (_without_setup(t, self.least).timeline for t in (told, traced))
+        if not _are_equal(expected, there, _running):
             return None
-        chunks = _last_chunks(self.cell(neighbour), self.cell(number))
-        on_step = _is_on_step(self.cell(neighbour))
-        lists = zip(*(map(_block_lists, (t.timeline for t in (mine, told, theirs)))), strict=True)
-        resized = []
-        for (own, expected, there), slack in zip(lists, (0, DRAWN, 0), strict=True):
-            sizes = []
-            for a, b, c in zip(own, expected, there, strict=True):
-                size = _size_beside(a.bytes, b.bytes, c.bytes, slack, chunks)
-                stepping = on_step and a.kind == "temporaries" and a.bytes != b.bytes
-                if size is None or stepping:
-                    return None
-                sizes.append(size)
-            resized.append(_resized(own, iter(sizes)))
-        blocks, made, passing = resized
-        timeline = mine.timeline._replace(blocks=blocks, made=(*made,), passing=(*passing,))
-        return replace(mine, timeline=timeline)
+        if _looks_exact(self.family.cell(neighbour), self.family.cell(number)) and any(
+            a.kind == "temporaries" and a.bytes != b.bytes
+            for a, b in zip(mine.timeline.blocks, expected.blocks, strict=True)
+        ):
+            return None
+        made = self.least <= SMALL and _are_equal(expected, there, _made, DRAWN)
+        return mine if made or not self._runs_in_capacity(number) else None
+
+    def _runs_in_capacity(self, number: int) -> bool:
+        """Whether that member's blocks leave room, but for those that making it lets go."""
+        sizes = self.sizes_of(number)
+        sizes[[~request for request in self.program.setup if request < 0]] = 0
+        return self.program.allocated_peak(sizes) <= self.family.capacity
 
     @cached_property
-    def _blocks(self) -> Floats:
-        """Bytes by member and block of the timelines."""
-        rows = [[b.bytes for each in _block_lists(t.timeline) for b in each] for t in self.traces]
-        return np.array(rows, dtype=np.float64)
-
-    def _weights(self, number: int) -> Floats:
-        """Of the members in that number's sizes: Lagrange's."""
-        weights = [
-            prod((number - other) / (own - other) for other in self.numbers if other != own)
-            for own in self.numbers
-        ]
-        return np.asarray(weights)
+    def _blocks(self) -> Sizes:
+        """Those of the timelines' blocks."""
+        times = [t.timeline for t in self.traces]
+        rows = [[b.bytes for b in (*_running(time), *_made(time))] for time in times]
+        return Sizes(self.family, self.numbers, np.array(rows, dtype=np.float64), 1)
 
 
 def size_model(family: Family, start: int, most: int) -> SizeModel | None:
@@ -138,15 +172,16 @@ def size_model(family: Family, start: int, most: int) -> SizeModel | None:
     None where none are found that ask for the same blocks in the same order.
     """
     cell = family.cell(start)
-    first = start if start >= FEW_CHUNKS * (cell.chunk or 0) else 2 * start
+    first = start if start >= FEW_CHUNKS * (_chunk(cell) or 0) else 2 * start
     if cell.scope == "lvlm" and not cell.chunk:
         first = max(LARGE_MEMBERS, start // LARGE_MEMBERS)
     for far in (first, 2 * first, 4 * first):
         if far > most or far < LARGE_MEMBERS:
             return None
-        model = _through(family, (far // 2, far))
+        quarter, half, whole = _uneven(family, (far // 4, far // 2, far))
+        model = _through(family, (half, whole))
         if model is not None and _has_squares(model):
-            model = _through(family, (far // 4, far // 2, far))
+            model = _through(family, (quarter, half, whole))
         if model is not None:
             return model
     return None
@@ -154,7 +189,23 @@ def size_model(family: Family, start: int, most: int) -> SizeModel | None:
 
 def _has_squares(model: SizeModel) -> bool:
     """Whether some block grows faster than the number, of which the second is twice the first."""
-    return bool((model.sizes[1] > SQUARE * np.maximum(model.sizes[0], 1)).any())
+    first, second = model.sizes.rows
+    return bool((second > SQUARE * np.maximum(first, 1)).any())
+
+
+def _uneven(family: Family, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers near these that tell ``_lengths`` from all tokens: each ends a chunk in another way.
+
+    Only where the number counts tokens: those of whole images are as they are.
+    """
+    if [family.cell(n).num_visual for n in (1, 2)] != [1, 2]:
+        return numbers
+    chunk = _chunk(family.cell(1)) or TILE
+    if chunk < len(SHARES):
+        return numbers
+    return tuple(
+        n - n % chunk + round(share * chunk) for n, share in zip(numbers, SHARES, strict=True)
+    )
 
 
 def _through(family: Family, numbers: tuple[int, ...]) -> SizeModel | None:
@@ -164,7 +215,11 @@ def _through(family: Family, numbers: tuple[int, ...]) -> SizeModel | None:
     traces = [family.trace(number) for number in numbers]
     for least in SETUPS:
         members = tuple(_without_setup(t, least) for t in traces if t is not None)
-        if all(_are_alike(member, members[-1]) for member in members[:-1]):
+        if all(
+            _are_alike(member.timeline, members[-1].timeline, blocks_of)
+            for member in members[:-1]
+            for blocks_of in (_running, _made)
+        ):
             programs = [
                 footprint(family.cell(n), member, family.allocator, family.capacity).program
                 for n, member in zip(numbers, members, strict=True)
@@ -182,37 +237,40 @@ def _of_programs(
 ) -> SizeModel | None:
     if not all(program.is_like(programs[-1]) for program in programs[:-1]):
         return None
+    rows = np.array([program.sizes for program in programs], dtype=np.float64)
+    granule = 1 if traces else family.allocator.granule
     return SizeModel(
-        numbers,
-        traces,
-        programs[-1],
-        np.array([program.sizes for program in programs], dtype=np.float64),
-        setting_of(family.cell(numbers[-1]), family.allocator),
-        family.allocator.granule,
-        family.capacity,
-        family.cell,
-        least,
+        family, numbers, traces, programs[-1], Sizes(family, numbers, rows, granule), least
     )
 
 
-def _block_lists(timeline: Timeline) -> tuple[Sequence[Block], ...]:
-    return timeline.blocks, timeline.made, timeline.passing
+def _running(timeline: Timeline) -> list[Block]:
+    """Blocks of the iteration, and of what is held throughout."""
+    return [*timeline.blocks, *timeline.passing]
 
 
-def _are_alike(one: Trace, other: Trace) -> bool:
+def _made(timeline: Timeline) -> Sequence[Block]:
+    """Blocks that making the workload takes and lets go."""
+    return timeline.made
+
+
+def _are_alike(one: Timeline, other: Timeline, blocks_of: BlocksOf) -> bool:
     """Whether both have the same blocks, of the same kinds, born and gone at the same moments.
 
     Moments of the set-up are not compared: of its blocks, requests tell the order.
     """
-    lists = zip(_block_lists(one.timeline), _block_lists(other.timeline), strict=True)
-    starts = one.timeline.start, other.timeline.start
-    return all(
-        len(ours) == len(theirs)
-        and all(
-            _moments(a, starts[0]) == _moments(b, starts[1]) and a.kind == b.kind
-            for a, b in zip(ours, theirs, strict=True)
-        )
-        for ours, theirs in lists
+    ours, theirs = blocks_of(one), blocks_of(other)
+    return len(ours) == len(theirs) and all(
+        _moments(a, one.start) == _moments(b, other.start) and a.kind == b.kind
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _are_equal(one: Timeline, other: Timeline, blocks_of: BlocksOf, slack: int = 0) -> bool:
+    """Whether both have the same blocks of the same bytes, but for so many."""
+    return _are_alike(one, other, blocks_of) and all(
+        abs(a.bytes - b.bytes) <= slack
+        for a, b in zip(blocks_of(one), blocks_of(other), strict=True)
     )
 
 
@@ -232,32 +290,25 @@ def _resized(blocks: Sequence[Block], sizes: Iterator[int]) -> list[Block]:
     return [Block(max(0, next(sizes)), b.born, b.died, b.kind) for b in blocks]
 
 
-def _last_chunks(one: Cell, other: Cell) -> list[tuple[int, int, int]]:
-    """(tokens of a chunk, of the first cell's last chunk, of the second's).
+def _chunk(cell: Cell) -> int | None:
+    """Tokens that are worked on at once, but for the last ones; None where it is all of them."""
+    return cell.chunk or (TOKENS_OF_A_TILE if cell.tiled else None)
 
-    Visual tokens may be what is cut, or the whole sequence; both cells must have as many chunks.
+
+def _lengths(cell: Cell) -> tuple[int, ...]:
+    """Tokens that some blocks grow with: of visual ones and of the whole sequence, those of the
+    last chunk, and all of them in whole rows of a kernel.
     """
-    chunk, found = one.chunk, []
-    for text in (0, one.num_text) if chunk else ():
-        ends = [cell.num_visual + text - 1 for cell in (one, other)]
-        if chunk and ends[0] // chunk == ends[1] // chunk:
-            found.append((chunk, ends[0] % chunk + 1, ends[1] % chunk + 1))
-    return found
+    both = cell.num_visual, cell.num_visual + cell.num_text
+    chunk = _chunk(cell)
+    last = [(length - 1) % chunk + 1 for length in both] if chunk else []
+    return (*last, *(-(-length // TILE) * TILE for length in both))
 
 
-def _is_on_step(cell: Cell) -> bool:
-    """Whether its tokens fill a fused kernel's last rows, so that rounded sizes look exact."""
-    return any(tokens % TILE == 0 for tokens in (cell.num_visual, cell.num_visual + cell.num_text))
+def _looks_exact(one: Cell, other: Cell) -> bool:
+    """Whether tokens of the first cell fill a fused kernel's last rows, and the other's do not.
 
-
-def _size_beside(
-    mine: int, told: int, traced: int, slack: int, chunks: list[tuple[int, int, int]]
-) -> int | None:
-    """Bytes of a block, told as ``mine``, whose neighbour's is told and traced; None: unknown."""
-    if abs(told - traced) <= slack:
-        return mine
-    for chunk, tokens, own_tokens in chunks:
-        a_token, rest = divmod(told, chunk)
-        if mine == told and not rest and traced == a_token * tokens:
-            return a_token * own_tokens
-    return None
+    What the kernel rounds to whole rows is told as if it did not, and the first does not show it.
+    """
+    lengths = ((c.num_visual, c.num_visual + c.num_text) for c in (one, other))
+    return any(not a % TILE and b % TILE for a, b in zip(*lengths, strict=True))

@@ -74,7 +74,7 @@ def _lowest_failure(fits: Fits, bound: int) -> tuple[int, int]:
     low, failed = _walked(fits, start, high) if start else (0, None)
     low, high = _bisected(fits, low, failed or high)
     below = int(LOOK_BELOW * low)
-    if not below:
+    if not below or start <= (1 + LOOK_STEP) * below:  # That far down it was looked at.
         return low, high
     if not fits(below):
         return _lowest_failure(fits, below)
