@@ -51,6 +51,18 @@ def test_workers_on_the_cpu_share_its_cores_and_memory(monkeypatch: pytest.Monke
     assert WHOLE_MACHINE.environment("cpu").num_threads == 8
 
 
+def test_predictions_alone_have_a_worker_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    predicted = [task("h100-80gb", "predicted")] * 72
+    assert seats(predicted) == [Seat(share=1 / 3)] * 3
+    assert seats(predicted[:40]) == [WHOLE_MACHINE]
+    assert len(seats(predicted * 9)) == 4
+    assert len(seats(predicted, 2)) == 2
+    assert seats([*predicted, task("cpu")]) == [WHOLE_MACHINE]
+    # Their run goes on whatever the number of workers.
+    assert seats(predicted)[0].environment("cpu") == WHOLE_MACHINE.environment("cpu")
+
+
 @pytest.mark.parametrize(
     ("visible", "words"), [(None, ["0", "1"]), ("1,0", ["1", "0"]), ("GPU-11, 0", ["GPU-11", "0"])]
 )

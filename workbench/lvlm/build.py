@@ -21,7 +21,7 @@ from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.kinds import Stretch, layer_kinds, stretch_of
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.lora import add_adapters
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.narrow_cache import cache_flags
 from workbench.lvlm.offload import Offload
@@ -108,7 +108,7 @@ class Workload:
     def run_optimizer(self) -> None:
         """The optimizer step, where the scope has one."""
         if self.optimizer is not None:
-            with part("optimizer"):
+            with region("optimizer"):
                 self.optimizer.step()
 
     def step(self) -> None:
@@ -157,8 +157,8 @@ class Workload:
         """How the cell's optimizer is set."""
         return hyper_of(self.cell, self.context.model.family.training)
 
-    def part_of(self) -> dict[int, str]:
-        """The part of each parameter, by its id; what is of no part goes with the adapter."""
+    def component_of(self) -> dict[int, str]:
+        """The component of each parameter, by its id; what is of none goes with the adapter."""
         if not self.modules:
             return {id(p): "decoder" for p in self.module.parameters()}
         parts = {id(p): "adapter" for p in self.module.parameters()}
@@ -167,19 +167,19 @@ class Workload:
         return parts
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters that are trained, by part, in the order in which the module has them."""
-        parts = self.part_of()
+        """Parameters that are trained, by component, in the order in which the module has them."""
+        components = self.component_of()
         groups: dict[str, list[nn.Parameter]] = {}
         for parameter in self.module.parameters():
             if parameter.requires_grad:
-                groups.setdefault(parts[id(parameter)], []).append(parameter)
+                groups.setdefault(components[id(parameter)], []).append(parameter)
         return groups
 
     def make_optimizer(self) -> MasterOptimizer:
         """The cell's optimizer over the parameters that are trained."""
-        found = self.hyper
-        groups = [(found.rate(part), list_) for part, list_ in self.groups().items()]
-        return MasterOptimizer(self.cell, groups, found, layer_matrices(self.module))
+        hyper = self.hyper
+        groups = [(hyper.rate(component), of_it) for component, of_it in self.groups().items()]
+        return MasterOptimizer(self.cell, groups, hyper, layer_matrices(self.module))
 
     @property
     def num_parameters(self) -> int:

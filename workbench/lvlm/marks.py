@@ -1,4 +1,4 @@
-"""Names for the parts of an iteration: a probe may follow them; otherwise they cost nothing."""
+"""Names for the regions of a layer: a probe may follow them; otherwise they cost nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -7,8 +7,8 @@ Marker = Callable[[str], AbstractContextManager[object]]
 _markers: list[Marker] = []
 
 
-def part(name: str) -> AbstractContextManager[object]:
-    """A block that computes the part of that name, ``V2V`` or ``MLP``.
+def region(name: str) -> AbstractContextManager[object]:
+    """A block that computes the region of that name, ``V2V`` or ``MLP``.
 
     Not by context variable: backward, and the recomputation in it, run in threads of their own.
     """
@@ -40,7 +40,7 @@ def unmasked_by(watcher: Watcher) -> Iterator[None]:
 
 @contextmanager
 def marked_by(marker: Marker) -> Iterator[None]:
-    """Inside, every part's block is entered through ``marker``."""
+    """Inside, every region's block is entered through ``marker``."""
     _markers.append(marker)
     try:
         yield

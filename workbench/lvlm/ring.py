@@ -32,8 +32,7 @@ from workbench.lvlm.attention import System
 from workbench.lvlm.attention.decomposed import text_prefixes
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.kernels.fused import Backend, Fused, Saved, backward_to, forward_to, wide
-from workbench.lvlm.marks import part
-from workbench.lvlm.models import Resolved
+from workbench.lvlm.marks import region
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.place import Place
 from workbench.lvlm.ring_link import GRADIENTS, KEYS, Arriving, Link, link_of
@@ -94,7 +93,7 @@ class _Ring(torch.autograd.Function):
                 saved.append(None)
             else:
                 keys, values = present[:, :, :, block.keys]
-                with part("attention"):
+                with region("attention"):
                     out, seen, extra = backend.forward(
                         cut(q, block.rows), keys, values, block.causal, scale
                     )
@@ -103,7 +102,7 @@ class _Ring(torch.autograd.Function):
                     # Clones: the kernel's own may be views of what it saved.
                     merged, lse = wide(out), seen.clone()
                 else:
-                    with part("merge"):
+                    with region("merge"):
                         merge_rows(merged, lse, block.rows, out, seen)
                 del out, seen
             if coming is not None:
@@ -129,7 +128,7 @@ class _Ring(torch.autograd.Function):
             gradients = None
             if block is not None:
                 keys, values = present[:, :, :, block.keys]
-                with part("attention"):
+                with region("attention"):
                     gradients = backend.backward(
                         cut(grad, block.rows),
                         cut(q, block.rows),
@@ -200,23 +199,23 @@ class _Gathered(torch.autograd.Function):
     ) -> Tensor:
         pieces, lses, saved = [], [], []
         for p in prefixes:
-            with part(names[1]):
+            with region(names[1]):
                 out, lse, extra = forward_to(backend, p, q, k, v, scale)
             pieces.append(out)
             lses.append(lse)
             saved.append(extra)
-        with part("merge"):
+        with region("merge"):
             seen, seen_lse = over_ranks(link, torch.cat(pieces, 2), torch.cat(lses, 2))
         del pieces, lses
         own_saved = None
         if own:
-            with part(names[0]):
+            with region(names[0]):
                 out, lse, own_saved = backend.forward(own[0], own[1], own[2], causal, scale)
             merged, lse = wide(out), lse.clone()
         else:
             merged = torch.zeros_like(q, dtype=seen.dtype)
             lse = q.new_full(q.shape[:3], -torch.inf, dtype=seen_lse.dtype)
-        with part("merge"):
+        with region("merge"):
             first = 0
             for p in prefixes:
                 stop = first + p.stop - p.start
@@ -235,7 +234,7 @@ class _Gathered(torch.autograd.Function):
         q, k, v, out, lse, *own = ctx.saved_tensors
         backend, link, prefixes, causal, scale, names, saved, own_saved = ctx.call
         d_q, d_k, d_v = (torch.zeros_like(t) for t in (q, k, v))
-        with part(names[1]):
+        with region(names[1]):
             whole = grad * link.count
             for p, extra in zip(prefixes, saved, strict=True):
                 gradients = backward_to(backend, p, whole, q, k, v, out, lse, extra, scale)
@@ -248,7 +247,7 @@ class _Gathered(torch.autograd.Function):
             d_q /= link.count
         d_own: tuple[Any, ...] = ()
         if own:
-            with part(names[0]):
+            with region(names[0]):
                 d_own = backend.backward(grad, *own, out, lse, own_saved, causal, scale)
         return None, None, None, None, None, None, d_q, d_k, d_v, *d_own
 
@@ -274,7 +273,7 @@ def gathering(kernel: Fused, link: Link) -> Fused:
             tuple(prefixes),
             scores.causal,
             scores.scale,
-            ("" if own is None else own.part, other.part),
+            ("" if own is None else own.region, other.region),
             other.q,
             other.k,
             other.v,
@@ -318,14 +317,3 @@ def ring_bytes(
             each = forwards * gathered + -(-2 * (count - 1) * summed // count)
         total += times * each
     return total * cell.accumulate
-
-
-def narrowest_window(model: Resolved) -> int | None:
-    """The sliding window of a model's layers; None where none has one."""
-    config = model.config
-    kinds = {model.layer_type(i) for i in range(config.num_hidden_layers)}
-    if "chunked_attention" in kinds:
-        return int(config.attention_chunk_size)
-    window = getattr(config, "sliding_window", None)
-    # A model of one kind of layer has its window in all of them, or none.
-    return window if len(kinds) == 1 or "sliding_attention" in kinds else None

@@ -6,7 +6,6 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.fused import Fused
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
-from workbench.lvlm.ring import narrowest_window
 from workbench.lvlm.sharing import shard
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported
@@ -46,7 +45,7 @@ def check_ring(cell: Cell, model: Resolved) -> None:
             f"{lead}{rows} tokens are no multiple of {named} = {unit}; give "
             f"{rows // unit * unit} or {(rows // unit + 1) * unit} in all"
         )
-    window = narrowest_window(model)
+    window = _narrowest_window(model)
     if window is not None and window < rows:
         raise Unsupported(
             f"{lead}{cell.attention} on {cell.model}: its sliding window of {window:,} hides some "
@@ -79,3 +78,14 @@ def _check_visual(cell: Cell) -> None:
 def text_rows(layout: Layout) -> tuple[tuple[int, int], ...]:
     """The text rows that see visual tokens."""
     return tuple((p.start, p.stop) for p in text_prefixes(layout))
+
+
+def _narrowest_window(model: Resolved) -> int | None:
+    """The sliding window of a model's layers; None where none has one."""
+    config = model.config
+    kinds = {model.layer_type(i) for i in range(config.num_hidden_layers)}
+    if "chunked_attention" in kinds:
+        return int(config.attention_chunk_size)
+    window = getattr(config, "sliding_window", None)
+    # A model of one kind of layer has its window in all of them, or none.
+    return window if len(kinds) == 1 or "sliding_attention" in kinds else None

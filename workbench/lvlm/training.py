@@ -7,16 +7,16 @@ from workbench.vocabulary.cell import Cell
 
 @dataclass(frozen=True)
 class Hyper:
-    """AdamW's settings: a learning rate for each part of the model."""
+    """AdamW's settings: a learning rate for each component of the model."""
 
     rates: dict[str, float]
     betas: tuple[float, float]
     eps: float
     weight_decay: float = 0.0
 
-    def rate(self, part: str) -> float:
-        """Of a part; a reducer, which is new as the adapter is, has the adapter's."""
-        return self.rates["adapter" if part == "reducer" else part]
+    def rate(self, component: str) -> float:
+        """Of a component; a reducer, which is new as the adapter is, has the adapter's."""
+        return self.rates["adapter" if component == "reducer" else component]
 
 
 PRETRAINING = Hyper({"adapter": 1e-3}, (0.9, 0.999), 1e-8)

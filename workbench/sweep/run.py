@@ -52,11 +52,11 @@ def dry_run(
 ) -> DryRun:
     """What ``run_sweep`` would do, and how long it would take. Nothing is written."""
     first = heads(sweep, calibrations)
-    places = seats(first, workers)
-    facts = environment_of(first, places[0])
+    place = seats(first, workers)[0]
+    facts = environment_of(first, place)
     statuses = {} if new_run else _earlier(sweep, path, facts).held
     with ExitStack() as stack:
-        worker = _clients(places[:1], client, stack)[0]
+        worker = _clients([place], client, stack)[0]
         with checked(worker, first):
             tasks = plan(sweep, calibrations)
         seconds = forecast(tasks, worker)
@@ -64,7 +64,7 @@ def dry_run(
         Forecast(task, spent, _is_done(statuses, task))
         for task, spent in zip(tasks, seconds, strict=True)
     ]
-    return DryRun(cells, len(places))
+    return DryRun(cells, len(seats(tasks, workers)))
 
 
 @contextmanager

@@ -8,17 +8,27 @@ from workbench.probe.workers.seat import WHOLE_MACHINE, Seat
 from workbench.sweep.plan import Task, check_ranks
 from workbench.vocabulary.errors import RequestError
 
+MOST_PREDICTORS = 8
+"""Workers that predict; each takes half a gigabyte."""
+CELLS_A_PREDICTOR = 24
+"""Cells that are worth a worker more, which takes some seconds to start."""
+
 
 def seats(tasks: list[Task], asked: int | None = None, nvml: Nvml | None = None) -> list[Seat]:
     """A seat a worker: one worker a GPU, or as many on the CPU as ``asked`` for (one by default).
 
-    Workers on the CPU share its cores evenly, at least one thread each, and the free memory.
+    Workers on the CPU share its cores evenly, at least one thread each, and the free memory. Where
+    cells are only predicted, which one core does at a time, there is a worker for each core.
     Raises RequestError for more workers than GPUs, and for cells that cannot be spread over them.
     """
     if asked is not None and asked < 1:
         raise RequestError(f"workers {asked}: at least 1 is needed")
     check_ranks(tasks)
     measured = [task for task in tasks if task.point.source == "measured"]
+    if tasks and not measured and asked is None:
+        cores, worth = num_threads(), len(tasks) // CELLS_A_PREDICTOR
+        count = max(1, min(cores, worth, MOST_PREDICTORS))
+        return [Seat(share=1 / count)] * count
     on_gpu = [task for task in measured if task.device != "cpu"]
     count = _on_gpus(on_gpu, asked, nvml or Nvml()) if on_gpu else asked or 1
     if count == 1:

@@ -20,7 +20,7 @@ from workbench.lvlm.attention import SYSTEMS, Cached, Pairs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import part, unmasked
+from workbench.lvlm.marks import region, unmasked
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Unsupported
@@ -53,7 +53,7 @@ class Maps:
 def choosing() -> AbstractContextManager[object]:
     """What is computed inside chooses: no gradient, no pairs of a mask."""
     stack = ExitStack()
-    for block in (torch.no_grad(), part("ranking"), unmasked()):
+    for block in (torch.no_grad(), region("ranking"), unmasked()):
         stack.enter_context(block)
     return stack
 

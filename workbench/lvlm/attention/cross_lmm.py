@@ -27,7 +27,7 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.parts import OwnTiles
 from workbench.lvlm.place import Place
 from workbench.lvlm.reduce import REDUCERS, Reducer, entering_layout
@@ -122,13 +122,13 @@ class CrossLayer(nn.Module):
         for stream, rows in streams.items():
             if rows.shape[1]:
                 found = self._cross(stream, rows, self._keys(stream, kept[0]))
-                with part("merge"):
+                with region("merge"):
                     streams[stream] = torch.tanh(gates[stream]) * found
         return self.layout.join(streams["visual"], streams["text"])
 
     def _keys(self, stream: str, originals: Tensor) -> tuple[Tensor, Tensor]:
         module: Any = self.modules_of[stream]
-        with part("projections"):
+        with region("projections"):
             return (
                 self._heads(module.k_proj(originals), self.parts.num_kv_heads),
                 self._heads(module.v_proj(originals), self.parts.num_kv_heads),
@@ -136,10 +136,10 @@ class CrossLayer(nn.Module):
 
     def _cross(self, stream: str, y: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
         module: Any = self.modules_of[stream]
-        with part("projections"):
+        with region("projections"):
             q = self._heads(module.q_proj(y), self.parts.num_heads)
         name = "V2V" if stream == "visual" else "T2V"
-        with part(name):
+        with region(name):
             seen = self.kernel.cross(Branch(q, *keys, name), self.prefixes[stream], self.scores)
         return seen.transpose(1, 2).flatten(2)
 

@@ -15,7 +15,7 @@ from workbench.lvlm.attention import SYSTEMS, Cached, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_prefixes
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
 from workbench.vocabulary.cell import Cell
@@ -50,7 +50,7 @@ class CascadeLayer(DecomposedLayer):
     def _tokens(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts, x = self.parts, self.parts.input_norm(visual)
         shape = (parts.num_kv_heads, parts.head_dim)
-        with part("projections"):
+        with region("projections"):
             key = self.cross.k_proj(x).unflatten(-1, shape)
             value = self.cross.v_proj(x).unflatten(-1, shape)
         if not self.only_keys:
@@ -61,13 +61,13 @@ class CascadeLayer(DecomposedLayer):
     def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
         parts = self.parts
         if key is not None and value is not None and self.prefixes:
-            with part("projections"):
+            with region("projections"):
                 q = self.cross.q_proj(parts.input_norm(text))
             q_bhtk = q.unflatten(-1, (parts.num_heads, parts.head_dim)).transpose(1, 2)
             branch = Branch(q_bhtk, key, value, "T2V")
-            with part(branch.part):
+            with region(branch.region):
                 seen = self.kernel.cross(branch, self.prefixes, self.scores)
-            with part("projections"):
+            with region("projections"):
                 out = self.cross.o_proj(seen.transpose(1, 2).flatten(2))
             if parts.post_attention_norm is not None:
                 out = parts.post_attention_norm(out)

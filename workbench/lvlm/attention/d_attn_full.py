@@ -14,7 +14,7 @@ from workbench.lvlm.attention.decomposed import DecomposedLayer, stream_pairs, v
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.layout import causal_pairs
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 
@@ -52,7 +52,7 @@ class FullLayer(DecomposedLayer):
                 normed, own = self.parts.input_norm(x), OWN[name]
                 q, gates[name] = self.parts.query_and_gate(normed, factor)
                 k, v = self.parts.key_value(normed)
-                with part(own):
+                with region(own):
                     q, k = self.parts.rope(q, cos, sin), self.parts.rope(k, cos, sin)
                 streams[name] = Branch(q, k, v, own)
         if "visual" in streams:
@@ -72,7 +72,7 @@ class FullLayer(DecomposedLayer):
             across = Branch(mine.q, theirs.k, theirs.v, ACROSS[own])
             attended = self.kernel.merged(mine, across, prefixes, scores)
         else:
-            with part(mine.part):
+            with region(mine.region):
                 attended = self.kernel.own(mine, scores)
         return self.parts.finish(x, self.parts.output(attended, gate))
 

@@ -16,7 +16,7 @@ from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout, Segment, causal_pairs
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.prefill import PrefillCache
 from workbench.vocabulary.cell import Cell
@@ -154,7 +154,7 @@ class DecomposedLayer(nn.Module):
 
         ``x`` are the normed rows [B, n, D], of which a family's output gate is made.
         """
-        with part("V2V"):
+        with region("V2V"):
             return self.parts.project_diagonal(value_bngk, self.fold, self.parts.gate(x))
 
     def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
@@ -162,7 +162,7 @@ class DecomposedLayer(nn.Module):
         parts, x = self.parts, self.parts.input_norm(text)
         (q, gate), (cos, sin) = parts.query_and_gate(x, self.query_factor), self.text_tables
         own_key, own_value = parts.key_value(x)
-        with part("T2T"):
+        with region("T2T"):
             q_rope, own_key = parts.rope(q, cos, sin), parts.rope(own_key, cos, sin)
             if self.decode:
                 own_key = torch.cat((self.text_keys, own_key), 2)
@@ -171,11 +171,11 @@ class DecomposedLayer(nn.Module):
             self.kept.keep_last(self.cached.text, own_key, own_value)
         own = Branch(q_rope, own_key, own_value, "T2T")
         if key is None or value is None or not self.prefixes:
-            with part("T2T"):
+            with region("T2T"):
                 attended = self.kernel.own(own, self.scores)
         else:
             if self.visual_tables is not None:
-                with part("T2V"):
+                with region("T2V"):
                     key = parts.rope(key, *self.visual_tables)
                 if self.kept is not None:
                     self.kept.keep_last(self.cached.visual, key, value)
@@ -195,9 +195,9 @@ class DecomposedLayer(nn.Module):
 
     def apart(self, own: Branch, other: Branch, scores: Scores) -> tuple[Tensor, Tensor]:
         """T2T and T2V with a softmax each, [B, H, T, K]; 0 in rows that see no visual token."""
-        with part(own.part):
+        with region(own.region):
             sa = self.kernel.own(own, scores)
-        with part(other.part):
+        with region(other.region):
             xa = self.kernel.cross(other, self.prefixes, scores)
         return sa, xa
 

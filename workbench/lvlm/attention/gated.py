@@ -7,7 +7,7 @@ from workbench.lvlm.attention import System
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, prefix_rows
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.place import Place
 
@@ -21,7 +21,7 @@ class TwoBranchLayer(DecomposedLayer):
 
     def merge(self, own: Branch, other: Branch, scores: Scores, x: Tensor) -> Tensor:
         sa, xa = self.apart(own, other, scores)
-        with part("merge"):
+        with region("merge"):
             return self.combine(sa, xa)
 
     def combine(self, sa: Tensor, xa: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from workbench.lvlm.attention.reading import TextCosts, TextLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
 from workbench.vocabulary.cell import Cell
@@ -83,14 +83,14 @@ class CrossLayer(nn.Module):
     def _normed(self, name: str, x_bhsk: Tensor) -> Tensor:
         if name not in self.norms:
             return x_bhsk
-        with part("norms"):
+        with region("norms"):
             return self.norms[name](x_bhsk)
 
     def _rows(self, text: Tensor, key: Tensor, value: Tensor) -> Tensor:
         parts = self.parts
         q = self._normed("query", parts.query(parts.input_norm(text)))
         branch = Branch(q, key, value, "T2V")
-        with part(branch.part):
+        with region(branch.region):
             seen = self.kernel.cross(branch, self.prefixes, self.scores)
         out = parts.output(seen)
         if parts.post_attention_norm is not None:
@@ -100,7 +100,7 @@ class CrossLayer(nn.Module):
 
     def _join(self, text: Tensor, out: Tensor, gate: Tensor) -> Tensor:
         """The gated residual, of rows that see an image."""
-        with part("merge"):
+        with region("merge"):
             weight = torch.tanh(gate)
             return text + (weight if self.sees is None else weight * self.sees) * out
 

@@ -12,7 +12,7 @@ from workbench.lvlm.attention import Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_pairs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Unsupported
@@ -42,11 +42,11 @@ class GroupedLayer(DecomposedLayer):
         assert self.tables is not None, "visual rows are rotated"
         parts, x = self.parts, self.parts.input_norm(visual)
         key, value = parts.key_value(x)
-        with part("V2V"):
+        with region("V2V"):
             key = parts.rope(key, *self.tables)
         if not self.only_keys:
             query = parts.query(x, self.visual_factor)
-            with part("V2V"):
+            with region("V2V"):
                 query = parts.rope(query, *self.tables)
                 runs = [slice(s.offset, s.offset + s.length) for s in self.segments]
                 found = [

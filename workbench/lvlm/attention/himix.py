@@ -16,7 +16,7 @@ from workbench.lvlm.attention import SYSTEMS, System
 from workbench.lvlm.attention.kept import ENCODER_WIDTH, Kept, KeptLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
 
@@ -42,9 +42,9 @@ class HiMixLayer(KeptLayer):
         return self.norm_img, self.k_proj_img, self.v_proj_img
 
     def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
-        with part("norms"):
+        with region("norms"):
             x = self.norm_img(visual)
-        with part("projections"):
+        with region("projections"):
             shape = (self.parts.num_kv_heads, self.parts.head_dim)
             return self.k_proj_img(x).unflatten(-1, shape), self.v_proj_img(x).unflatten(-1, shape)
 

@@ -30,7 +30,7 @@ from workbench.lvlm.attention.reading import TextCosts, TextLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.weights import randomise
@@ -62,7 +62,7 @@ class HyperLayer(DecomposedLayer):
 
     def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         parts, x = self.parts, self.parts.input_norm(visual)
-        with part("projections"):
+        with region("projections"):
             heads = self.kv_proj_img(x).unflatten(-1, (2 * parts.num_kv_heads, parts.head_dim))
         key, value = heads.chunk(2, 2)
         if parts.k_norm is not None:
@@ -87,7 +87,7 @@ class WeightedLayer(HyperLayer):
 
     def merge(self, own: Branch, other: Branch, scores: Scores, x: Tensor) -> Tensor:
         sa, xa = self.apart(own, other, scores)
-        with part("merge"):
+        with region("merge"):
             beta = self.weight(x)
             return sa + (beta if self.sees is None else beta * self.sees) * (xa - sa)
 

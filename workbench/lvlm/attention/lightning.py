@@ -28,7 +28,7 @@ from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.loops import identical_iterations
-from workbench.lvlm.marks import part, unmasked
+from workbench.lvlm.marks import region, unmasked
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
 from workbench.vocabulary.cell import Cell
@@ -119,11 +119,11 @@ class LightningAttention(nn.Module):
             self._by_head(F.silu(getattr(self.own, name)(x)))
             for name in ("q_proj", "k_proj", "v_proj")
         )
-        with part("attention"):
+        with region("attention"):
             found = self.step(q, k, v) if hasattr(self, "state") else self.blocks(q, k, v)
-        with part("norms"):
+        with region("norms"):
             found = self.own.out_norm(found.transpose(1, 2).flatten(2))
-        with part("projections"):
+        with region("projections"):
             gate = torch.sigmoid(self.own.g_proj(x))
         return self.own.o_proj(gate * found)
 

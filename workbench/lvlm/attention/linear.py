@@ -25,7 +25,7 @@ from workbench.lvlm.context import Context
 from workbench.lvlm.delta_rule import CHUNK, chunked, step, wide
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import part, unmasked
+from workbench.lvlm.marks import region, unmasked
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 
@@ -85,7 +85,7 @@ class DeltaNet:
     def prefill(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normed rows [B, S, D] -> [B, S, D], and the states that a decode step takes."""
         mixed = self._mixed(x)
-        with part("attention"):
+        with region("attention"):
             rows = self._convolved(mixed, mixed.shape[2])
             q, k, v, g, beta = self._arguments(x, rows)
             if self.rule is not None:
@@ -103,7 +103,7 @@ class DeltaNet:
         """
         mixed = torch.cat((tail[:, :, 1:], self._mixed(x)), 2)
         tail.copy_(mixed)
-        with part("attention"):
+        with region("attention"):
             rows = F.silu(F.conv1d(mixed, self.own.conv1d.weight, groups=self.sizes.mixed))
             q, k, v, g, beta = self._arguments(x, rows)
             if self.rule is not None:
@@ -115,7 +115,7 @@ class DeltaNet:
         return self._finished(x, out)
 
     def _mixed(self, x: Tensor) -> Tensor:
-        with part("projections"):
+        with region("projections"):
             mixed: Tensor = self.own.in_proj_qkv(x).transpose(1, 2)
         return mixed
 
@@ -134,7 +134,7 @@ class DeltaNet:
         own, sizes = self.own, self.sizes
         keys = sizes.key_heads * sizes.key_size
         q, k, v = rows.transpose(1, 2).split((keys, keys, sizes.value_width), -1)
-        with part("projections"):
+        with region("projections"):
             b, a = own.in_proj_b(x), own.in_proj_a(x)
         # As narrow as float16 its exponential would overflow.
         float_ = wide(x.dtype)
@@ -164,12 +164,12 @@ class DeltaNet:
 
     def _finished(self, x: Tensor, out: Tensor) -> Tensor:
         """The norm of each head, gated by z, and the output projection."""
-        with part("projections"):
+        with region("projections"):
             z = self.own.in_proj_z(x)
-        with part("norms"):
+        with region("norms"):
             size = self.sizes.value_size
             out = self.own.norm(out.reshape(-1, size), z.reshape(-1, size)).view(z.shape)
-        with part("projections"):
+        with region("projections"):
             projected: Tensor = self.own.out_proj(out)
         return projected
 

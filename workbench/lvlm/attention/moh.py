@@ -23,7 +23,7 @@ from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.loops import identical_iterations
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.parts import scaled
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
@@ -67,7 +67,7 @@ class MoHLayer(nn.Module):
         raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = normed_heads(parts, raw, self.factor)
         key, value = parts.key_value(x)
-        with part("attention"):
+        with region("attention"):
             query, key = (parts.rope(y, *self.tables) for y in (query, key))
             found = []
             if self.shared:
@@ -197,7 +197,7 @@ class MoHDecode(nn.Module):
         raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = normed_heads(parts, raw, self.factor)
         own_key, own_value = parts.key_value(x)
-        with part("attention"):
+        with region("attention"):
             query, key = (parts.rope(y, *self.tables) for y in (query, own_key))
             key = torch.cat((self.keys, key), 2)
             value = torch.cat((self.values, own_value), 2)

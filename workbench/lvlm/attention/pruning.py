@@ -19,7 +19,7 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.eager import wide
 from workbench.lvlm.layout import Layout, take_rows
-from workbench.lvlm.marks import part, unmasked
+from workbench.lvlm.marks import region, unmasked
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported
@@ -140,7 +140,7 @@ class PrunedLayer(SAttnLayer):
     @torch.no_grad()
     def choose(self, sequence: Tensor, positions: Tensor | None) -> Tensor:
         """The rows [B, n'] that stay, in order: text, and what the last row attends to most."""
-        with part("ranking"), unmasked():
+        with region("ranking"), unmasked():
             weights = self.last_row(sequence, positions)
             text = self.is_text if positions is None else self.is_text[positions]
             weights = weights.masked_fill(text, float("inf"))
@@ -171,7 +171,7 @@ class PrunedLayer(SAttnLayer):
 
 def gathered(sequence: Tensor, positions: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [B, n'] of a sequence [B, n, D], and their positions."""
-    with part("gather"):
+    with region("gather"):
         found = rows if positions is None else positions.gather(1, rows)
         return take_rows(sequence, rows), found
 

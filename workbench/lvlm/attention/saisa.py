@@ -17,7 +17,7 @@ from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import rotated_pairs
 from workbench.lvlm.attention.kept import ENCODER_WIDTH, Kept, KeptLayer
 from workbench.lvlm.context import Context
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights import randomise
 
@@ -49,7 +49,7 @@ class SaisaLayer(KeptLayer):
         return (self.projector, self.parts.input_norm, *there)
 
     def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
-        with part("projections"):
+        with region("projections"):
             projected = self.projector(visual)
         x = self.parts.input_norm(projected)
         key, value = self.parts.key_value(x)

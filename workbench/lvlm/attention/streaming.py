@@ -19,7 +19,7 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Band, Branch, Kernel, Scores
 from workbench.lvlm.layout import Layout, causal_pairs
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.errors import Unsupported
 
@@ -50,7 +50,7 @@ class StreamingDecode(nn.Module):
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
         (query, gate), (key, value) = parts.query_and_gate(x, self.factor), parts.key_value(x)
-        with part("attention"):
+        with region("attention"):
             cos, sin = self.tables
             query = parts.rope(query, cos[..., -1:, :], sin[..., -1:, :])
             key = parts.rope(torch.cat((self.keys, key), 2), cos, sin)

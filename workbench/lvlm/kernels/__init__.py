@@ -30,7 +30,7 @@ class Branch:
     q: "Tensor"
     k: "Tensor"
     v: "Tensor"
-    part: str = "attention"
+    region: str = "attention"
     """What computing it is called: which rows meet which keys, ``T2V``."""
 
 

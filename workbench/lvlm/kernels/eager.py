@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.lvlm.kernels import KERNELS, Branch, Kernel, Prefix, Scores
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 
 
 class Eager(Kernel):
@@ -41,16 +41,16 @@ class Eager(Kernel):
     def merged(
         self, own: Branch, other: Branch, prefixes: Sequence[Prefix], scores: Scores
     ) -> Tensor:
-        with part(own.part):
+        with region(own.region):
             s_own = _own_scores(own, scores)
             lse_own, out_own = torch.logsumexp(wide(s_own), -1), _weigh(s_own, own.v)
 
         def merge(p: Prefix) -> Tensor:
-            with part(other.part):
+            with region(other.region):
                 s_other = _other_scores(other, p, scores)
                 lse_other = torch.logsumexp(wide(s_other), -1)
                 out_other = _weigh(s_other, other.v[:, :, : p.length])
-            with part("merge"):
+            with region("merge"):
                 alpha = torch.sigmoid(lse_other - lse_own[:, :, p.start : p.stop]).unsqueeze(-1)
                 rows = out_own[:, :, p.start : p.stop]
                 return rows + alpha.to(rows.dtype) * (out_other - rows)

@@ -23,7 +23,7 @@ from workbench.lvlm.kernels.modelled import SHAPES, register, sentence, tracing
 from workbench.lvlm.kernels.scratch import FLOAT
 from workbench.lvlm.kernels.sdpa import FlashCpu
 from workbench.lvlm.layout import Chunk
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.parts import LayerParts
 from workbench.vocabulary.errors import Unsupported
 
@@ -93,13 +93,13 @@ class Flex(Kernel):
     def merged(
         self, own: Branch, other: Branch, prefixes: Sequence[Prefix], scores: Scores
     ) -> Tensor:
-        with part(own.part):
+        with region(own.region):
             out, lse = _attend(own, scores, _own_mask(own, scores))
 
         def merge(p: Prefix) -> Tensor:
-            with part(other.part):
+            with region(other.region):
                 seen, seen_lse = _seen(other, p, scores)
-            with part("merge"):
+            with region("merge"):
                 rows = out[:, :, p.start : p.stop]
                 alpha = torch.sigmoid(seen_lse - lse[:, :, p.start : p.stop]).unsqueeze(-1)
                 mixed = torch.lerp(wide(rows), wide(seen), alpha.to(wide(rows).dtype))

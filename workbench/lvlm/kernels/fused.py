@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench.lvlm.kernels import Branch, Kernel, Prefix, Scores
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.parts import LayerParts
 from workbench.vocabulary.errors import Unsupported
 
@@ -63,17 +63,17 @@ class _Merged(torch.autograd.Function):
         k_other: Tensor,
         v_other: Tensor,
     ) -> Tensor:
-        with part(names[0]):
+        with region(names[0]):
             out, lse, own_saved = backend.forward(q, k, v, causal, scale)
         saved = [own_saved]
         for p in prefixes:
             rows = slice(p.start, p.stop)
-            with part(names[1]):
+            with region(names[1]):
                 seen, seen_lse, seen_saved = forward_to(
                     backend, p, q_other, k_other, v_other, scale
                 )
             saved.append(seen_saved)
-            with part("merge"):
+            with region("merge"):
                 alpha = torch.sigmoid(seen_lse - lse[:, :, rows]).unsqueeze(-1)
                 mixed = torch.lerp(wide(out[:, :, rows]), wide(seen), alpha)
                 merged_lse = torch.logaddexp(lse[:, :, rows], seen_lse)
@@ -89,9 +89,9 @@ class _Merged(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         q, k, v, q_other, k_other, v_other, out, lse = ctx.saved_tensors
         backend, prefixes, causal, scale, names, saved = ctx.call
-        with part(names[0]):
+        with region(names[0]):
             d_own = backend.backward(grad, q, k, v, out, lse, saved[0], causal, scale)
-        with part(names[1]):
+        with region(names[1]):
             whole = len(prefixes) == 1 and _covers(prefixes[0], q_other, k_other)
             d_other = None if whole else [torch.zeros_like(t) for t in (q_other, k_other, v_other)]
             for p, seen_saved in zip(prefixes, saved[1:], strict=True):
@@ -226,7 +226,7 @@ class Fused(Kernel):
             tuple(prefixes),
             scores.causal,
             scores.scale,
-            (own.part, other.part),
+            (own.region, other.region),
             *_tensors(own),
             *_tensors(other),
         )

@@ -31,7 +31,7 @@ from workbench.lvlm.loss import (
     num_targets,
     shifted,
 )
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.reduce import ReducedTokens, TokenGrid, reducer_of, runs
 from workbench.lvlm.towers import tower_of
@@ -112,18 +112,18 @@ class Decoder(nn.Module):
         ``stacked`` are features [B, V, D], added to the visual rows after the first layers.
         A decode step has no ``visual``: its ids [B, 1] meet the layers' caches.
         """
-        with part("embedding"):
+        with region("embedding"):
             text = self.embed_tokens(ids)
             if self.embed_scale != 1.0:
                 text = text * self.embed_scale
         if self.pooling is not None and isinstance(visual, Tensor):
-            with part("reducer"):
+            with region("reducer"):
                 visual = visual, self.pooling(visual)
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
         for number, layer in enumerate(self.layers):
             state = layer(*state)
             if stacked and self.places[number].stacked:
-                with part("deepstack"):
+                with region("deepstack"):
                     features = stacked[self.places[number].index]
                     state = self.system.add_visual(state, features, self.visual_rows)
         if visual is None:
@@ -139,14 +139,14 @@ class Decoder(nn.Module):
         logits = self._logits(hidden)
         if self.cell.loss_rows == "all":
             targets = targets if left is None else targets.gather(1, left)
-            with part("loss"):
+            with region("loss"):
                 return loss_of_all_rows(self.cell, logits, targets, self.num_targets)
         if left is not None:
             text = self.text_rows.expand(left.shape[0], -1)
             logits = take_rows(logits, torch.searchsorted(left, text.contiguous()))
         elif logits.shape[1] != targets.shape[1]:
             logits = logits[:, self.text_rows]
-        with part("loss"):
+        with region("loss"):
             return loss_of_text_rows(self.cell, logits, targets, self.num_targets)
 
     def costs(self) -> "list[tuple[LayerParts, Place, int]]":
@@ -154,7 +154,7 @@ class Decoder(nn.Module):
         return [(parts, place, 1) for parts, place in zip(self.parts, self.places, strict=True)]
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        with part("LM head"):
+        with region("LM head"):
             logits = self.lm_head(hidden)
             if self.softcap is not None:
                 logits = torch.tanh(logits / self.softcap) * self.softcap
@@ -173,7 +173,7 @@ class Decoder(nn.Module):
             targets = whole if left is None else whole.gather(1, left)
 
         def losses(rows: Tensor, wanted: Tensor) -> tuple[Tensor]:
-            with part("loss"):
+            with region("loss"):
                 flat = self._logits(rows).float().flatten(0, 1)
                 each = F.cross_entropy(
                     flat, wanted.flatten(), ignore_index=IGNORED, reduction="none"
@@ -226,7 +226,7 @@ class ReducedDecoder(nn.Module):
         self, visual: Tensor, ids: Tensor, targets: Tensor | None = None, *beside: Tensor
     ) -> Tensor:
         """As the decoder's, of visual embeddings [B, V, W]; ``beside`` is what a reducer needs."""
-        with part("reducer"):
+        with region("reducer"):
             visual = self.reducer(visual, *beside)
         return self.decoder(visual, ids, targets)
 

@@ -15,7 +15,7 @@ from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import part
+from workbench.lvlm.marks import region
 from workbench.lvlm.models import resolve
 from workbench.lvlm.pictures import look
 from workbench.lvlm.pictures import pixels as read_pixels
@@ -75,27 +75,27 @@ class LVLM(nn.Module):
         """
         if not self.num_stacked:
             return self._embed(pixels), []
-        with part("tower"):
+        with region("tower"):
             features = self.tower(pixels)
-        with part("adapter"):
+        with region("adapter"):
             assert self.adapter is not None, "deepstack's mergers are its"
             shape = self.cell.batch, self.decoder.layout.num_visual, -1
             visual, *stacked = (x.reshape(shape) for x in self.adapter(features))
             return visual if self.positions is None else visual + self.positions, stacked
 
     def _embed(self, pixels: Tensor) -> "Visual":
-        with part("tower"), nullcontext() if self.glance is None else self.glance.watching():
+        with region("tower"), nullcontext() if self.glance is None else self.glance.watching():
             visual = self.tower(pixels)
         if self.keeps_originals:
             return self._both(visual)
         if not self.reduces_last:
             visual = self._reduced(visual)
-        with part("adapter"):
+        with region("adapter"):
             if self.adapter is not None:
                 visual = self.adapter(visual)
         if self.reduces_last:
             visual = self._reduced(visual)
-        with part("adapter"):
+        with region("adapter"):
             visual = visual.reshape(self.cell.batch, self.decoder.layout.num_visual, -1)
             return visual if self.positions is None else visual + self.positions
 
@@ -105,7 +105,7 @@ class LVLM(nn.Module):
         if not self.reduces_last:
             streams.append(self._reduced(visual))
         if self.adapter is not None:
-            with part("adapter"):
+            with region("adapter"):
                 streams = [self.adapter(x) for x in streams]
         if self.reduces_last:
             streams.append(self._reduced(streams[0]))
@@ -115,7 +115,7 @@ class LVLM(nn.Module):
     def _reduced(self, visual: Tensor) -> Tensor:
         if self.reducer is None:
             return visual
-        with part("reducer"):
+        with region("reducer"):
             return self.reducer(visual.reshape(self.cell.batch, self.cell.num_visual, -1))
 
     def visual_width(self, tower: Tower, system: System) -> int:

@@ -20,12 +20,12 @@ def scratch_of(workload: Workload) -> Scratch:
     """What a workload's operators allocate on a card beside what they return."""
     kernels = {"decoder": workload.context.kernel}
 
-    def scratch(part: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
+    def scratch(component: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
         if packet not in FUSED_BACKWARDS:
             return temporaries(packet, args)
         grad, q, k, _, out = args[:5]
         # A tower's attention is SDPA's, whatever the decoder's kernel.
-        return kernels.get(part, KERNELS["sdpa"]).temporaries(grad, q, k, out)
+        return kernels.get(component, KERNELS["sdpa"]).temporaries(grad, q, k, out)
 
     return scratch
 

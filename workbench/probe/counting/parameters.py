@@ -16,14 +16,14 @@ def parameters_of(
 
     Packed matrices come last.
     """
-    part_of, of_layers = workload.part_of(), layer_matrices(workload.module)
+    component_of, of_layers = workload.component_of(), layer_matrices(workload.module)
     listed: list[Parameter] = []
     run: list[Parameter] = []
     times = 1
     for parameter in workload.module.parameters():
         width = parameter.element_size()
         entry = Parameter(
-            part_of[id(parameter)],
+            component_of[id(parameter)],
             parameter.numel(),
             parameter.requires_grad,
             None if width == workload.context.dtype.itemsize else parameter.nbytes,
