@@ -50,6 +50,60 @@ def test_flex_skips_what_is_hidden(tmp_path):
     assert trace(cell).flops_skipped == trace(cell).flops - trace(cell).flops_causal
 
 
+BANDS = ["sinks=3,window=7", "sinks=0,window=5", "sinks=9,window=4", "sinks=2,window=1"]
+
+
+@pytest.mark.parametrize("pattern", ["V,T", "T,V,T", "V,T,V,T"])
+@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("settings", BANDS)
+@pytest.mark.parametrize("visual", [33, 34, 0])
+def test_a_band_is_the_masked_layer(visual, settings, kernel, pattern, tmp_path):
+    """Outputs, gradients and pairs that are counted, at whole chunks and with a rest."""
+    given = {"num_visual": visual, "layout": pattern, "pass": "train"}
+    given |= {"num_text": 21 if visual else 30}
+    # transformers' eager layer rounds its softmax to float32.
+    masked = build(cell_of(tmp_path, settings=settings, kernel="sdpa", **given))
+    cell = masked.cell.replace(settings=f"{settings},banded=1", kernel=kernel)
+    banded = build(cell)
+    banded.module.load_state_dict(masked.module.state_dict())
+    for workload in (masked, banded):
+        oracle.widen_norms(workload.module)
+    inputs = [x.detach().requires_grad_() for x in masked.inputs]
+    results = []
+    for workload in (masked, banded):
+        out = torch.cat([o.flatten() for o in workload.module(*inputs)])
+        weights = [p for p in workload.module.parameters() if p.requires_grad]
+        results.append((out, *torch.autograd.grad(out.square().sum(), [*inputs, *weights])))
+    for ours, theirs in zip(*results, strict=True):
+        assert relative(ours, theirs) <= 1e-9
+    system, place = system_of(cell), Place(0, Layout(visual, given["num_text"], pattern))
+    pairs = system.pairs(place, None)
+    assert pairs.allowed == system_of(masked.cell).pairs(place, None).allowed <= pairs.dense
+    assert pairs.dense <= place.layout.length * (2 * system.window + system.sinks)
+    found, plain = trace(cell), trace(masked.cell)
+    assert found.model_flops_causal == plain.model_flops_causal <= found.flops < plain.flops
+
+
+def test_a_band_at_74_000_tokens_computes_a_thirtieth_of_the_pairs():
+    cell = make_cell(attention="streaming", kernel="sdpa", num_visual=74_000, num_text=400)
+    banded = cell.replace(settings="sinks=4,window=2048,banded=1")
+    pairs = [system_of(c).pairs(Place(0, Layout(74_000, 400)), None) for c in (cell, banded)]
+    assert 0.05 < pairs[1].dense / pairs[0].dense < 0.06
+    masked, found = (predict(c, "h100-80gb", "none").metrics for c in (cell, banded))
+    difference = 4 * 4096 * (pairs[0].dense - pairs[1].dense)
+    assert masked["flops"] - found["flops"] == difference
+    assert found["peak_bytes"] < masked["peak_bytes"]
+
+
+def test_a_band_that_cannot_be_is_refused(tmp_path):
+    settings = f"{streaming.SETTINGS},banded=1"
+    for kernel, fields in (("flex", {"dtype": "float32"}), ("flash", {"dtype": "bfloat16"})):
+        with pytest.raises(Unsupported, match=r"banded=1 is for kernels|streaming needs a mask"):
+            trace(cell_of(tmp_path, kernel=kernel, settings=settings, **fields))
+    with pytest.raises(Unsupported, match="banded=1 has no place for the sliding window of gemma"):
+        trace(cell_of(tmp_path, "gemma2", settings=settings, layer=0))
+
+
 @pytest.mark.parametrize("window", [None, 5, 30])
 @pytest.mark.parametrize(("recent", "sinks"), [(100, 4), (140, 200), (1, 0), (300, 129)])
 def test_blocks_of_flex_are_those_of_the_mask(window, recent, sinks):
