@@ -71,13 +71,13 @@ class Sizes:
     @cached_property
     def _by_token(self) -> list[Floats]:
         """Bytes a token of blocks that grow with each of ``_lengths``, and 0 for others."""
-        found = []
+        by_length = []
         for lengths in zip(*(_lengths(self.family.cell(n)) for n in self.numbers), strict=True):
             each = np.floor(self.rows[-1] / lengths[-1])
             told = np.stack([self._rounded(each * length) for length in lengths])
             grow = (told == self.rows).all(axis=0) & (len({*lengths}) == len(lengths))
-            found.append(np.where(grow, each, 0.0))
-        return found
+            by_length.append(np.where(grow, each, 0.0))
+        return by_length
 
     def _rounded(self, sizes: Floats) -> Floats:
         return np.ceil(sizes / self.granule) * self.granule
