@@ -353,6 +353,15 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "paligemma": (
+        "gemma2",
+        {
+            "vision_config": {**SIGLIP, "vision_use_head": False},
+            "image_token_index": 96,
+            "projection_dim": 32,
+            "tie_word_embeddings": True,
+        },
+    ),
     "internvl": (
         "qwen3",
         {

@@ -230,6 +230,46 @@ def gemma3(hidden: int, mlp: int, layers: int, **own: Any) -> Files:
     return {CONFIG: config, IMAGES: prepared, BOTH: {"image_seq_length": 256}}
 
 
+def paligemma2(edge: int, *sizes: int, **own: Any) -> Files:
+    """Its files state neither outer width nor outer vocabulary, and at 224 no size of an image."""
+    hidden, mlp, layers, heads, groups, head = sizes
+    text = {
+        "model_type": "gemma2",
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "head_dim": head,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": hidden,
+        "intermediate_size": mlp,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": groups,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "vocab_size": 257216,
+        **own,
+    }
+    tower = {
+        **SO400M,
+        **({} if edge == 224 else {"image_size": edge}),
+        "model_type": "siglip_vision_model",
+        "projection_dim": hidden,
+        "vision_use_head": False,
+    }
+    config = {
+        "_vocab_size": 257152,
+        "model_type": "paligemma",
+        "image_token_index": 257152,
+        "num_hidden_layers": layers,
+        "projection_dim": hidden,
+        "text_config": text,
+        "vision_config": tower,
+    }
+    images = {"image_seq_length": (edge // 14) ** 2, "size": {"height": edge, "width": edge}}
+    return {CONFIG: config, IMAGES: {**images, "image_processor_type": "SiglipImageProcessor"}}
+
+
 def internvl(text: dict[str, Any], wide: bool = False) -> Files:
     tower = {
         "model_type": "internvl_vision",
@@ -464,6 +504,11 @@ SERVED: dict[str, Files] = {
         num_key_value_heads=16,
         head_dim=128,
         query_pre_attn_scalar=168,
+    ),
+    "google/paligemma2-3b-pt-224": paligemma2(224, 2304, 9216, 26, 8, 4, 256),
+    "google/paligemma2-10b-mix-448": paligemma2(448, 3584, 14336, 42, 16, 8, 256),
+    "google/paligemma2-28b-pt-896": paligemma2(
+        896, 4608, 36864, 46, 32, 16, 128, query_pre_attn_scalar=144
     ),
     "OpenGVLab/InternVL3-1B-hf": internvl(inner("qwen2", 896, 4864, 24, 14, 2, 151674)),
     "OpenGVLab/InternVL3-8B-hf": internvl(inner("qwen2", 3584, 18944, 28, 28, 4, 151674)),

@@ -350,8 +350,8 @@ def test_grids_of_a_checkpoint(tmp_path):
     [
         ({"model_type": "mistral4", "vision_config": {}}, "'mistral4'"),
         (
-            {"model_type": "paligemma", "vision_config": {"model_type": "siglip_vision_model"}},
-            "'paligemma' with a 'siglip_vision_model'",
+            {"model_type": "paligemma", "vision_config": {"model_type": "clip_vision_model"}},
+            "'paligemma' with a 'clip_vision_model'",
         ),
         ({"model_type": "llava", "vision_config": {"model_type": "vit"}}, "a 'vit'"),
         ({"model_type": "llava", "text_config": {}}, "'llava' prepares"),

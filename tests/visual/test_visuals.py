@@ -193,6 +193,7 @@ def test_qwen_sampling(total: int, native: float, fps: float, expected: int) -> 
         ("qwen3-vl-8b", "qwen3-vl"),
         ("glm-4.1v-9b", "glm-4.1v"),
         ("gemma-3-4b", "gemma-3"),
+        ("paligemma2-3b-448", "paligemma"),
     ],
 )
 def test_front_end_of_a_model(model: str, expected: str) -> None:

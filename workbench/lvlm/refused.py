@@ -9,8 +9,6 @@ OWN_FORM = "in a form of its own, of code that is never run"
 REFUSED = {
     "gemma3n": "four streams of hidden states a layer (AltUp), embeddings for every layer, layers "
     "that share keys and values, and a tower of the package timm",
-    "paligemma": "images and prompt attend to each other in both directions, and every mask here "
-    "is causal",
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",
     "phi4_multimodal": "queries, keys and values of one projection",

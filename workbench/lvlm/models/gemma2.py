@@ -1,12 +1,42 @@
 """Gemma 2: four norms, soft-capped scores, every second layer under a sliding window."""
 
+from typing import TYPE_CHECKING, Any
+
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import gemma_like
 from workbench.lvlm.training import GEMMA
 
+if TYPE_CHECKING:
+    from torch import nn
+
+
+PREFIX = (
+    "attention: causal; in the released model all tokens of the prefix (images and prompt) see "
+    "each other, in local layers beyond the window too, which no mask here has: FLOPs with every "
+    "pair are the same, causal ones and what a kernel skips are not"
+)
+"""The flag of PaliGemma 2."""
+
+
+class Gemma2(Family):
+    """PaliGemma 2 makes its attention bidirectional, which is flagged: every mask is causal."""
+
+    def layer(self, config: Any, index: int) -> "nn.Module":
+        made: Any = super().layer(config, index)
+        # Kernels without an explicit mask go by this word, which PaliGemma's configuration unsets.
+        made.self_attn.is_causal = True
+        found: nn.Module = made
+        return found
+
+    def notes(self, config: Any) -> list[str]:
+        if not getattr(config, "use_bidirectional_attention", None):
+            return []
+        return [PREFIX]
+
+
 FAMILIES.add(
     "gemma2",
-    Family("gemma2", "gemma2", "Gemma2", gemma_like, scaled_embeddings=True, training=GEMMA),
+    Gemma2("gemma2", "gemma2", "Gemma2", gemma_like, scaled_embeddings=True, training=GEMMA),
 )
 
 MODELS.add(

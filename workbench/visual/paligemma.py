@@ -1,0 +1,65 @@
+"""PaliGemma 2: any image is stretched to one square, of which every patch is a token."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import BOTH, CONFIG, Found
+from workbench.vocabulary.errors import RequestError
+
+DEFAULTS = {"image_size": 224, "patch_size": 16}
+"""What transformers' class of the tower has where config.json leaves it out."""
+
+
+@dataclass(frozen=True)
+class PaliGemma(FrontEnd):
+    """SigLIP so400m/14 at 224, 448 or 896 pixels: 256, 1,024 or 4,096 tokens."""
+
+    source: ClassVar[str] = (
+        "PaliGemma 2, arXiv 2412.03555; https://huggingface.co/google/paligemma2-3b-pt-224"
+        " config.json"
+    )
+    models: ClassVar[tuple[str, ...]] = ("paligemma2",)
+    of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        f"paligemma2-{size}-{edge}": {"image_size": edge}
+        for size in ("3b", "10b", "28b")
+        for edge in (448, 896)
+    }
+
+    image_size: int = 224
+    patch_size: int = 14
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        tower = config.get("vision_config")
+        return (
+            config.get("model_type") == "paligemma"
+            and isinstance(tower, Mapping)
+            and tower.get("model_type") == "siglip_vision_model"
+        )
+
+    def read(self, found: Found) -> None:
+        for name, default in DEFAULTS.items():
+            stated = found.tower.get(name)
+            found.side(name, default if stated is None else stated, CONFIG)
+        promised = [(BOTH, found.both)]
+        if found.images is not None:
+            file, fields = found.images
+            found.side("image_size", fields.get("size"), file)
+            promised.append(found.images)
+        found.whole_patches(self.image_size, self.patch_size)
+        size, patch = (found.taken[name][0] for name in ("image_size", "patch_size"))
+        made = (size // patch) ** 2
+        for file, fields in promised:
+            told = fields.get("image_seq_length")
+            if told is not None and told != made:
+                raise RequestError(
+                    f"model {found.model!r}: {file}: image_seq_length {told!r:.60}, but the tower "
+                    f"of {CONFIG} makes {made}"
+                )
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+VISIONS.add("paligemma", PaliGemma())
