@@ -2,7 +2,8 @@
 
 Every patch is a token: 256 at 224 pixels, 1,024 at 448, 4,096 at 896. Masks are causal, which is
 flagged: in the released model the prefix, images and prompt, sees itself in both directions.
-Positions begin at 0, there at 1: rotary embeddings see differences alone.
+Positions begin at 0, there at 1: rotary embeddings see differences alone. A folder of the first
+PaliGemma is refused: its text model, `gemma`, is no family here.
 """
 
 from types import SimpleNamespace
