@@ -41,6 +41,10 @@ def draw() -> None:
         ),
         st.Page(runs.render, title="Runs", icon=":material/table_rows:", url_path="runs"),
     ]
+    # A first page's own path is the root: this one is where a bookmark of /overview leads.
+    pages.append(
+        st.Page(overview.render, title="Overview", url_path="overview", visibility="hidden")
+    )
     page = st.navigation(pages)
     with shell.telling_faults():
         page.run()

@@ -309,3 +309,23 @@ def test_a_report_opens_from_the_disk_and_draws_in_either_theme(
         assert layout(tab, "font.color") == ink
     nothing_is_shared(tab)
     assert re.search(r"<script>alert\(1\)", tab.locator("h2").nth(1).inner_text())
+
+
+def test_a_link_to_overview_opens_the_first_page(address: str, tab: Page) -> None:
+    tab.goto(f"{address}/overview?store=like_default.db")
+    title = tab.get_by_role("heading", name="What does a visual token cost?")
+    expect(title).to_be_visible(timeout=60_000)
+    assert query(tab)["store"] == ["like_default.db"]
+    assert tab.get_by_test_id("stSidebarNavLink").filter(has_text="Overview").count() == 1
+
+
+@pytest.mark.parametrize("width", [1024, 420])
+def test_no_short_table_is_cut(address: str, running: BrowserContext, width: int) -> None:
+    page = running.new_page()
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(f"{address}/thresholds?store=like_default.db")
+    table = page.locator("table").first
+    expect(table).to_be_visible(timeout=60_000)
+    wide = table.evaluate("t => [t.parentElement.scrollWidth, t.parentElement.clientWidth]")
+    page.close()
+    assert wide[0] <= wide[1]

@@ -243,7 +243,7 @@ def waiting(check: Check) -> None:
     own = ran_at(check, check["system"])
     theirs = (
         set(fused(check))
-        if check["base"].endswith("fused")
+        if "fused" in check["base"]
         else {
             at
             for name in check.rows["series"].unique()
@@ -669,7 +669,8 @@ PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
         sharing_none,
     ),
     (
-        rf"(?P<system>.+?) and (?P<base>S-Attn, .+?) were both timed at \|V\| ="
+        rf"(?P<system>.+?) and (?P<base>(?:eager|the fastest fused) S-Attn) were both timed"
+        r" at \|V\| ="
         rf" (?P<sizes>.*), where"
         rf" the host set the pace, so no ratio is formed {WHERE}\)\.",
         waiting,

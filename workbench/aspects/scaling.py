@@ -3,11 +3,12 @@
 from workbench.analysis import fit
 from workbench.analysis.thin import thin
 from workbench.aspects import ASPECTS, Aspect
-from workbench.figures import SCALING_METRICS, scaling
+from workbench.figures import SCALING_METRICS, in_order, scaling
 from workbench.telling import words
 from workbench.telling.fits import fit_rows
 from workbench.telling.material import Material, Subject, drawn
 from workbench.telling.page import Block, Table
+from workbench.telling.sentences import shared_options
 
 NOTE = (
     "Least squares weighted by 1/y²; in parentheses the 95 % interval. A predicted line has no"
@@ -32,7 +33,8 @@ def scaling_block(material: Material, subject: Subject) -> Block:
     tables: tuple[Table, ...] = ()
     if len(fits):
         columns, cells = fit_rows(fits)
-        tables = (Table("Fitted terms, y = a + b·|V| + c·|V|²", columns, cells, NOTE),)
+        title = f"Fitted terms, y = a + b·|V| + c·|V|²{shared_options(in_order(fits))}"
+        tables = (Table(title, columns, cells, NOTE),)
     return Block("How the cost grows", figure=figure, tables=tables)
 
 

@@ -4,10 +4,17 @@ import pandas as pd
 
 from workbench.analysis import limits
 from workbench.aspects import ASPECTS, Aspect
-from workbench.figures import thresholds
+from workbench.figures import in_order, thresholds
 from workbench.telling.material import Material, Subject, drawn
 from workbench.telling.page import Block, Table
-from workbench.telling.sentences import at_place, place, places, reach_columns, reach_rows
+from workbench.telling.sentences import (
+    at_place,
+    place,
+    places,
+    reach_columns,
+    reach_rows,
+    shared_options,
+)
 from workbench.telling.words import setting
 
 TOLERANCE = 0.01
@@ -38,7 +45,8 @@ def thresholds_block(material: Material, subject: Subject) -> Block:
     rows = subject.rows
     tables = tuple(
         Table(
-            f"How far each system went, {place(source, device)}",
+            f"How far each system went, {place(source, device)}"
+            + shared_options(in_order(at_place(rows, source, device))),
             reach_columns(source),
             reach_rows(at_place(rows, source, device)),
         )

@@ -1,6 +1,5 @@
 """The page of an aspect that has none of its own: its chapter of the report, of what is picked."""
 
-import pandas as pd
 import streamlit as st
 
 from workbench.aspects import Aspect
@@ -8,6 +7,7 @@ from workbench.dashboard.answers import verdict_of
 from workbench.dashboard.controls import subject
 from workbench.dashboard.save import show
 from workbench.dashboard.shell import answer, data
+from workbench.dashboard.tables import draw_table
 from workbench.telling.material import Material, Subject
 from workbench.telling.sentences import places
 from workbench.telling.text import markdown
@@ -40,7 +40,6 @@ def draw(name: str, aspect: Aspect) -> None:
         st.caption(markdown(" ".join(block.figure.caption)))
     for table in block.tables:
         st.markdown(f"**{markdown(table.title)}**")
-        shown = pd.DataFrame(list(table.rows), columns=list(table.columns))
-        st.dataframe(shown, hide_index=True, width="stretch")
+        draw_table(table.columns, table.rows)
         if table.note:
             st.caption(markdown(table.note))

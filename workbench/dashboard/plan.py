@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from workbench.telling.sentences import ratio_words
 from workbench.telling.text import listed
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import DEVICES
@@ -283,7 +284,7 @@ def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
         if not fits(answer):
             tight.append(f"{_name(other)} does not fit")
         elif seconds is not None:
-            others.append(f"{float(seconds) / took:.2f}× as fast as {_name(other)}")
+            others.append(f"{ratio_words(float(seconds) / took)}× as fast as {_name(other)}")
     rest = (f": {listed(others)}" if others else "") + "".join(f"; {each}" for each in tight)
     return (
         f"{_name(cell)} is the fastest that fits, {quantity(took, 's')} an iteration and"

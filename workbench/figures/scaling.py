@@ -30,6 +30,8 @@ GAP = 0.075
 """Between two panels, as a share of the figure's width."""
 ACROSS, ROW_GAP, MULTIPLE_HEIGHT = 3, 0.24, 300
 """Small multiples: in a row, between rows as a share of the height, pixels of a row."""
+BESIDE_OTHERS = 3
+"""Steps between labels of |V| in one of several panels, which stand upright at 1024 pixels."""
 MARGINS, LEGEND_BELOW = 148, 94
 """Pixels above and below the panels, and from them to the legend."""
 
@@ -89,7 +91,7 @@ def scaling(
             theme,
             axes,
             (start, min(start + width, 1.0)),
-            labels=6 if len(metrics) == 1 else 5,
+            labels=6 if len(metrics) == 1 else BESIDE_OTHERS,
             reading=reading,
         )
         _fill(panel, lines, fitted, capacities or {})
@@ -142,7 +144,7 @@ def multiples(
             theme,
             axes,
             (left, min(left + width, 1.0)),
-            labels=5,
+            labels=BESIDE_OTHERS,
             reading=reading,
             title=str(model),
             rows=(max(top - height, 0.0), top),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis import short_names
 from workbench.figures import in_order, interval, quantity
 from workbench.telling.text import listed
 from workbench.vocabulary.metrics import METRICS
@@ -13,16 +14,15 @@ from workbench.vocabulary.units import digits
 COLUMNS = (
     "metric",
     "system",
-    "points",
+    "c, per token²",
     "for 4× the tokens",
     "shape",
-    "c, per token²",
+    "points",
     "b, per token",
     "a, at |V| = 0",
     "source, device",
     "what is open",
 )
-TERMS = ("c", "b", "a")
 EXACT = 1e-9
 """Relative scatter below which a curve is exact, and a bound on a missing term mere rounding."""
 EXACT_DIGITS = 6
@@ -32,8 +32,12 @@ REFUTED = {"constant": ("b", "c"), "linear": ("c",)}
 
 
 def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Columns and rows of the table of fits: each term with its 95 % interval and unit."""
+    """Columns and rows of the table of fits: each term with its 95 % interval and unit.
+
+    Systems have their short names: the table's title says what all share.
+    """
     metrics, systems = list(fits["metric"].unique()), in_order(fits)
+    short = short_names(systems)
     rows = sorted(
         fits.to_dict("records"),
         key=lambda row: (
@@ -46,11 +50,12 @@ def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
     return COLUMNS, tuple(
         (
             METRICS[row["metric"]].label,
-            row["series"],
-            _points(row),
+            short[row["series"]],
+            _term(row, "c"),
             growth_words(row),
             _shape(row),
-            *(_term(row, name) for name in TERMS),
+            _points(row),
+            *(_term(row, name) for name in ("b", "a")),
             f"{row['source']}, {row['device']}",
             str(row["note"]),
         )

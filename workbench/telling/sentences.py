@@ -9,11 +9,13 @@ from workbench.analysis import (
     CONDITIONS,
     SUBJECT,
     Samples,
+    common_options,
     emulation,
     headline,
     kinds,
     limits,
     marks,
+    short_names,
     together,
 )
 from workbench.analysis.headline import SHARED
@@ -28,15 +30,15 @@ Pair = Mapping[str, Row]
 
 HEADLINE_METRICS = ("time_s", "peak_bytes", "flops")
 BASELINES = {"eager": "S-Attn with the eager kernel", "fused": "S-Attn with a fused kernel"}
-IN_TURNS = {"eager": "S-Attn, eager", "fused": "S-Attn, fastest fused"}
+IN_TURNS = {"eager": "eager S-Attn", "fused": "the fastest fused S-Attn"}
 """A baseline over several |V|, whose kernel may change from one to the next."""
 AGAINST = (
     "system",
     "against",
     "at |V|",
+    "times as fast",
     "s/it",
     "baseline's s/it",
-    "times as fast",
     "times less memory",
     "times fewer FLOPs",
     "marks",
@@ -126,13 +128,20 @@ def reach_columns(source: str) -> tuple[str, ...]:
     return ("system", "cells", f"largest |V| that {RAN[source]}", "out of memory at", "marks")
 
 
+def shared_options(names: Sequence[str]) -> str:
+    """', all with checkpoint': what the short names of these series leave out; empty for none."""
+    common = common_options(names)
+    return f", all with {listed(common)}" if common else ""
+
+
 def reach_rows(rows: pd.DataFrame) -> Rows:
-    """How far each system of one place went."""
+    """How far each system of one place went, under short names."""
     order = in_order(rows)
+    short = short_names(order)
     table = sorted(limits(rows).to_dict("records"), key=lambda row: order.index(row["series"]))
     return tuple(
         (
-            row["series"],
+            short[row["series"]],
             f"{row['num_cells']:,}",
             _count(row["max_visual"], "none"),
             _count(row["fails_at"], "not reached"),
@@ -142,16 +151,17 @@ def reach_rows(rows: pd.DataFrame) -> Rows:
     )
 
 
-def against_rows(found: Sequence[Pair]) -> Rows:
-    """Each system against each baseline; the columns are ``AGAINST``."""
+def against_rows(found: Sequence[Pair], short: Mapping[str, str] | None = None) -> Rows:
+    """Each system against each baseline; the columns are ``AGAINST``. ``short``: names to use."""
+    names = short or {}
     return tuple(
         (
-            pair["time_s"]["series"],
-            pair["time_s"]["baseline_series"],
+            names.get(pair["time_s"]["series"], pair["time_s"]["series"]),
+            names.get(pair["time_s"]["baseline_series"], pair["time_s"]["baseline_series"]),
             _count(pair["time_s"]["num_visual"], "none in common"),
+            ratio_text(pair["time_s"]),
             quantity(pair["time_s"]["value"], "s"),
             quantity(pair["time_s"]["baseline_value"], "s"),
-            ratio_text(pair["time_s"]),
             ratio_text(pair["peak_bytes"]),
             ratio_text(pair["flops"]),
             pair_marks(pair),
@@ -236,25 +246,25 @@ def challengers(rows: pd.DataFrame) -> list[str]:
 
 
 def turning(row: Row) -> str:
-    """Who is faster at which |V| of those that both have seconds of; empty for fewer than two."""
+    """Who is faster at which |V| of those that both have seconds of.
+
+    Empty for fewer than two, and where the host set the pace at each: ``no_ratio`` tells that.
+    """
     system, baseline = row["series"], IN_TURNS[row["baseline"]]
     won, lost = row["won"], row["lost"]
-    if len(won) + len(lost) < 2:
+    if len(won) + len(lost) < 2 or {*won, *lost} <= {*row["waits"]}:
         return ""
     if not lost or not won:
         first, last = min(won + lost), max(won + lost)
         better, other = (system, baseline) if won else (baseline, system)
-        return (
-            f"{better} is faster than {other} at every |V| in common, {first:,} to {last:,}"
-            f"{_waiting(row['waits'])}"
-        )
-    if max(lost) < min(won):
+        words = f"{better} is faster than {other} at every |V| in common, {first:,} to {last:,}"
+    elif max(lost) < min(won):
         words = f"{baseline} is faster up to |V| = {max(lost):,}, {system} from {min(won):,} on"
     elif max(won) < min(lost):
         words = f"{system} is faster up to |V| = {max(won):,}, {baseline} from {min(lost):,} on"
     else:
         words = f"{system} is faster at |V| = {_sizes(won)}, {baseline} at {_sizes(lost)}"
-    return words + _waiting(row["waits"])
+    return words[0].upper() + words[1:] + _waiting(row["waits"])
 
 
 def _waiting(waits: Sequence[int]) -> str:
@@ -275,7 +285,7 @@ def _pair(pair: Pair, where: str) -> str:
     time = pair["time_s"]
     system, baseline = time["series"], time["baseline_series"]
     if pd.isna(time["ratio"]):
-        return _no_ratio(time, where)
+        return f"{no_ratio(time)} ({where})."
     costs = [
         _amount(
             pair["peak_bytes"], "less peak memory", "more peak memory", "the same peak memory"
@@ -296,16 +306,16 @@ def _pair(pair: Pair, where: str) -> str:
     )
 
 
-def _no_ratio(time: Row, where: str) -> str:
+def no_ratio(time: Row) -> str:
     """Why a system and a baseline have no ratio of seconds."""
     system, baseline = time["series"], time["baseline_series"]
     timed = sorted((*time["won"], *time["lost"]))
     if timed:
         return (
             f"{system} and {IN_TURNS[time['baseline']]} were both timed at |V| = {_sizes(timed)},"
-            f" where the host set the pace, so no ratio is formed ({where})."
+            " where the host set the pace, so no ratio is formed"
         )
-    return f"{system} and {baseline} share no |V| at which both {RAN[time['source']]} ({where})."
+    return f"{system} and {baseline} share no |V| at which both {RAN[time['source']]}"
 
 
 def _speed(row: Row) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import common_options, fit, limits, marks, short_names, together
+from workbench.analysis import fit, limits, marks, short_names, together
 from workbench.figures import in_order, quantity
 from workbench.telling.fits import growth_words
 from workbench.telling.sentences import (
@@ -15,8 +15,10 @@ from workbench.telling.sentences import (
     both_marks,
     challengers,
     emulated,
+    no_ratio,
     ratio_text,
     ratio_words,
+    shared_options,
     turning,
 )
 from workbench.telling.text import listed
@@ -35,15 +37,14 @@ class Verdict:
         self.system = system or first_system(rows)
         self.pairs = [pair for pair in found if pair["time_s"]["series"] == self.system]
         self._short = short_names(in_order(rows))
-        self._common = common_options(in_order(rows))
+        self._options = shared_options(in_order(rows))
 
     def name(self, series: str) -> str:
         """A series without the options that all have, which ``_place`` names."""
         return self._short.get(series, series)
 
     def _place(self, more: str = "") -> str:
-        options = f", all with {listed(self._common)}" if self._common else ""
-        return f"({self.where}{options}{more})"
+        return f"({self.where}{self._options}{more})"
 
     def top(self) -> str:
         """Who wins, by how much, at which sizes, against eager and the fastest fused."""
@@ -75,8 +76,10 @@ class Verdict:
             row = pair["time_s"]
             if row["baseline"] != "fused" or row["size"] != "largest" or pd.isna(row["ratio"]):
                 continue
-            cells = self._cells([pair]).drop_duplicates("series", keep="last")
-            cells = cells[cells["num_visual"] == row["num_visual"]].set_index("series")
+            cells = self._cells([pair])
+            cells = cells[cells["num_visual"] == row["num_visual"]]
+            how = emulated(cells)
+            cells = cells.drop_duplicates("series", keep="last").set_index("series")
             words = [
                 f"{self.name(name)} {_share(cells.loc[name, 'mfu_causal'])} (dense count"
                 f" {_share(cells.loc[name, 'mfu'])})"
@@ -86,7 +89,7 @@ class Verdict:
             if words:
                 return (
                     f"MFU by allowed pairs at |V| = {row['num_visual']:,}: {listed(words)}"
-                    f" {self._place(_marked([pair]))}."
+                    f" {self._place(_marked([pair]) + how)}."
                 )
         return None
 
@@ -204,15 +207,37 @@ class Verdict:
             )
         lines = {str(row["series"]): row for row in told.to_dict("records")}
         words = [_grown(self.name(name), lines[name]) for name in in_order(told)]
-        left = sorted({at for row in lines.values() for at in row["host_bound"]})
-        out = f"; {listed([f'{at:,}' for at in left])} left out as host-bound" if left else ""
         return (
             f"Four times the tokens take {listed(words)}; ×4 is linear, ×16"
-            f" quadratic{out} {self._place(self._marks_of(lines))}."
+            f" quadratic{self._left_out(lines)} {self._place(self._marks_of(lines))}."
         )
 
+    def _left_out(self, lines: Mapping[str, Mapping[Any, Any]]) -> str:
+        """The |V| that a fit left out; by system where a point tells of one and not of another."""
+        sizes: dict[tuple[int, ...], list[str]] = {}
+        for name, row in lines.items():
+            if left := tuple(sorted(row["host_bound"])):
+                sizes.setdefault(left, []).append(self.name(name))
+        everywhere = len(sizes) == 1 and len(next(iter(sizes.values()))) == len(lines)
+        words = [
+            listed([f"{at:,}" for at in left]) + ("" if everywhere else f" of {listed(names)}")
+            for left, names in sizes.items()
+        ]
+        return f"; left out as host-bound: {'; '.join(words)}" if words else ""
+
+    def growth_marks(self, name: str, row: Mapping[Any, Any]) -> str:
+        """The marks of the two points that one line's growth is of; empty without any."""
+        return together(marks(cell) for cell in self._grown_of({name: row}).to_dict("records"))
+
     def _marks_of(self, lines: Mapping[str, Mapping[Any, Any]]) -> str:
-        """The marks of the two points that each line's growth is of."""
+        """The marks of all of these points, and how they were emulated."""
+        cells = self._grown_of(lines)
+        words = together(marks(row) for row in cells.to_dict("records"))
+        left = [word for word in words.split(", ") if word and word != "emulated"]
+        return "".join(f", {word}" for word in left) + emulated(cells)
+
+    def _grown_of(self, lines: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
+        """The records of the two points that each line's growth is of."""
         ends = {
             (name, int(row[end]))
             for name, row in lines.items()
@@ -220,10 +245,7 @@ class Verdict:
         }
         sizes = zip(self.rows["series"], self.rows["num_visual"], strict=True)
         cells = self.rows[[pair in ends for pair in sizes]]
-        cells = cells[cells["time_s"].notna()]
-        words = together(marks(row) for row in cells.to_dict("records"))
-        left = [word for word in words.split(", ") if word and word != "emulated"]
-        return "".join(f", {word}" for word in left) + emulated(cells)
+        return cells[cells["time_s"].notna()]
 
     def peaks(self) -> str | None:
         """The peaks of system and baselines at the largest |V| that all of them ran."""
@@ -248,6 +270,8 @@ class Verdict:
         for pair in self.pairs:
             row = {**pair["time_s"], "series": self.name(pair["time_s"]["series"])}
             words = turning(row) if row["size"] == "largest" else ""
+            if row["waits"] and pd.isna(row["ratio"]):
+                words = no_ratio(row)
             if words:
                 found.append(f"{words} {self._place()}.")
         return found

@@ -100,7 +100,8 @@ def _cards(rows: pd.DataFrame, fits: pd.DataFrame, verdict: Verdict) -> None:
     lacking = [
         ("n/a", f"{words} is missing") for name, words in BASELINES.items() if name not in held
     ]
-    first, second, third, fourth = st.columns(4)
+    with st.container(key="in-pairs"):
+        first, second, third, fourth = st.columns(4)
     with first:
         largest = [pair["time_s"] for pair in own if pair["time_s"]["size"] == "largest"]
         reach = [_reach(row, verdict) for row in largest]
@@ -156,7 +157,9 @@ def _growth(fits: pd.DataFrame, verdict: Verdict) -> list[tuple[str, str]]:
             factor, _, ends = growth_words(lines[name]).partition(" ")
             shape = lines[name]["shape"]
             told = f"{shape}, " if isinstance(shape, str) else ""
-            found.append((factor, f"{verdict.name(str(name))}, {told}{ends.strip('()')}"))
+            known = verdict.growth_marks(str(name), lines[name])
+            of = f"{verdict.name(str(name))}, {told}{ends.strip('()')}"
+            found.append((factor, of + (f" ({known})" if known else "")))
     return found[:3] or [("n/a", "no system was timed at two sizes that tell")]
 
 

@@ -194,7 +194,7 @@ def _price() -> Price | None:
             None,
             key="price",
             bind="query-params",
-            placeholder="what your provider charges",
+            placeholder="none",
             format="%g",
         )
     with right:
@@ -293,7 +293,8 @@ def _draw(
     device: str,
     held: pd.DataFrame | None,
 ) -> None:
-    columns = st.columns(len(answers), border=True)
+    with st.container(key="in-pairs"):
+        columns = st.columns(len(answers), border=True)
     shown = []
     for coming, column in zip(answers, columns, strict=True):
         with column:

@@ -19,11 +19,12 @@ from workbench.figures import (
     Axes,
     Crossing,
     Reading,
+    in_order,
     multiples,
     scaling,
 )
 from workbench.telling.fits import fit_rows
-from workbench.telling.sentences import Pair, answers, places
+from workbench.telling.sentences import Pair, answers, places, shared_options
 from workbench.telling.text import markdown
 from workbench.telling.verdict import telling_systems
 from workbench.telling.words import figure_caption
@@ -153,7 +154,8 @@ def _say(store: Data, rows: pd.DataFrame) -> None:
 
 
 def _terms(fits: pd.DataFrame) -> None:
-    st.subheader("The fitted terms: a + b·|V| + c·|V|²")
+    options = markdown(shared_options(in_order(fits)))
+    st.subheader("The fitted terms: a + b·|V| + c·|V|²" + options)
     columns, cells = fit_rows(fits)
     st.dataframe(
         pd.DataFrame(list(cells), columns=list(columns)),

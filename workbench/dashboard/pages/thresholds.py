@@ -1,6 +1,5 @@
 """Thresholds: where each system runs out of memory, as a bracket, by kernel and device."""
 
-import pandas as pd
 import streamlit as st
 
 from workbench.analysis import limits
@@ -10,8 +9,17 @@ from workbench.dashboard.answers import verdict_of
 from workbench.dashboard.controls import subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data
-from workbench.figures import thresholds
-from workbench.telling.sentences import at_place, place, places, reach_columns, reach_rows, reached
+from workbench.dashboard.tables import draw_table
+from workbench.figures import in_order, thresholds
+from workbench.telling.sentences import (
+    at_place,
+    place,
+    places,
+    reach_columns,
+    reach_rows,
+    reached,
+    shared_options,
+)
 from workbench.telling.text import markdown
 from workbench.telling.words import provenance, setting
 
@@ -34,6 +42,6 @@ def render() -> None:
         st.info(wide)
     for source, device in places(rows):
         here = rows[(rows["source"] == source) & (rows["device"] == device)]
-        st.markdown(f"**{source.capitalize()}, {markdown(device)}**")
-        table = pd.DataFrame(list(reach_rows(here)), columns=list(reach_columns(source)))
-        st.dataframe(table, hide_index=True, width="stretch")
+        options = shared_options(in_order(here))
+        st.markdown(f"**{source.capitalize()}, {markdown(device)}{markdown(options)}**")
+        draw_table(reach_columns(source), reach_rows(here))
