@@ -99,7 +99,8 @@ def test_a_wrong_question_is_one_line(predictor: Predictor, question: dict, said
 def test_what_a_time_is_worth_is_said_beside_it(predictor: Predictor) -> None:
     cell = {"num_visual": 4096, "attention": "d_attn", "scope": "decoder", "pass": "train"}
     answer = predictor.ask({"do": "predict", "cell": cell, "device": CARD})
-    (first, *_) = certainty(answer["flags"])
+    (first, *rest) = certainty(answer["flags"])
+    assert any(words.startswith("stand in: attention sdpa") for words in rest)
     assert first.startswith("calibrated: h100-80gb")
     assert "held-out error of training step" in first
 

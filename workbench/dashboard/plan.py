@@ -308,5 +308,10 @@ CERTAINTY = (
 
 
 def certainty(flags: Sequence[str]) -> list[str]:
-    """Those of an answer's flags."""
-    return [str(flag) for flag in flags if str(flag).partition(":")[0] in CERTAINTY]
+    """Those of an answer's flags, their names in words: 'stand in: …'."""
+    names = {str(flag): str(flag).partition(":")[0] for flag in flags}
+    return [
+        name.replace("_", " ") + flag.removeprefix(name)
+        for flag, name in names.items()
+        if name in CERTAINTY
+    ]
