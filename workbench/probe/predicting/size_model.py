@@ -6,7 +6,7 @@ with the square. Where tokens are worked on in chunks the last one is shorter, a
 them up to whole rows: blocks that grow with those tokens are told by them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -17,6 +17,7 @@ import numpy as np
 from workbench.lvlm.context import TILE as TOKENS_OF_A_TILE
 from workbench.lvlm.kernels.scratch import TILE
 from workbench.lvlm.weights import BLOCK
+from workbench.probe.counting.states import ITEM
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Block, Timeline
 from workbench.probe.predicting.caching import SMALL
@@ -40,8 +41,6 @@ SQUARE = 2.5
 SETUPS = (0, 2**14, 2**16, 2**18, 2**20, 2**62)
 """Bytes below which blocks that are gone when the set-up is over are left out, in turn, until
 members are alike: an image more takes some small ones more."""
-DRAWN = 4 * BLOCK
-"""Bytes by which one that is gone may be off: random values are drawn in whole blocks, and cut."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,31 @@ class Sizes:
             _lengths(self.family.cell(number)), self._by_token, strict=True
         ):
             told = np.where(by_token > 0, self._rounded(by_token * length), told)
+        draws = self._drawn * self.family.cell(number).num_visual
+        told = np.where(draws > 0, np.ceil(draws / self._draw) * self._draw, told)
         return np.rint(told).clip(0, 2.0**62)
+
+    @property
+    def _draw(self) -> int:
+        """Bytes of the random values that are drawn at once."""
+        return BLOCK * ITEM[self.family.cell(self.numbers[-1]).dtype]
+
+    @cached_property
+    def _drawn(self) -> Floats:
+        """Bytes a visual token of blocks of random values, drawn as often as needed, and cut; 0
+        for others. What is left of each is a block of so many bytes a token.
+        """
+        tokens = np.array([self.family.cell(n).num_visual for n in self.numbers])[:, None]
+        by_token = np.zeros(self.rows.shape[1])
+        if len({*tokens.flat}) < len(self.numbers):
+            return by_token
+        whole = (self.rows % self._draw == 0).all(axis=0)
+        each = self.rows / tokens
+        left = each[-1][(each == each[-1]).all(axis=0) & (each[-1] > 0) & ~whole]
+        for rate in np.unique(left):
+            told = np.ceil(rate * tokens / self._draw) * self._draw
+            by_token[whole & (told == self.rows).all(axis=0)] = rate
+        return by_token
 
     @cached_property
     def _by_token(self) -> list[Floats]:
@@ -120,14 +143,7 @@ class SizeModel:
         """
         if not self.traces:
             return None
-        sizes = iter(self._blocks.of(number).astype(np.int64).tolist())
-        last = self.traces[-1]
-        blocks, passing, made = (
-            _resized(each, sizes)
-            for each in (last.timeline.blocks, last.timeline.passing, last.timeline.made)
-        )
-        timeline = last.timeline._replace(blocks=blocks, made=(*made,), passing=(*passing,))
-        return replace(last, timeline=timeline)
+        return _with_bytes(self.traces[-1], self._blocks.of(number).astype(np.int64).tolist())
 
     def trace_beside(self, number: int, neighbour: int, traced: Trace | None) -> Trace | None:
         """That member's trace by the one of a ``neighbour``; None where that does not tell it.
@@ -149,8 +165,13 @@ class SizeModel:
             for a, b in zip(mine.timeline.blocks, expected.blocks, strict=True)
         ):
             return None
-        made = self.least <= SMALL and _are_equal(expected, there, _made, DRAWN)
-        return mine if made or not self._runs_in_capacity(number) else None
+        if self.least <= SMALL and _are_equal(expected, there, _made):
+            # The smaller ones are the neighbour's.
+            pairs = zip(mine.timeline.made, told.timeline.made, strict=True)
+            own = iter([a.bytes for a, b in pairs if b.bytes >= self.least])
+            made = [next(own) if b.bytes >= self.least else b.bytes for b in traced.timeline.made]
+            return _with_bytes(traced, [b.bytes for b in _running(mine.timeline)] + made)
+        return None if self._runs_in_capacity(number) else mine
 
     def _runs_in_capacity(self, number: int) -> bool:
         """Whether that member's blocks leave room, but for those that making it lets go."""
@@ -266,11 +287,10 @@ def _are_alike(one: Timeline, other: Timeline, blocks_of: BlocksOf) -> bool:
     )
 
 
-def _are_equal(one: Timeline, other: Timeline, blocks_of: BlocksOf, slack: int = 0) -> bool:
-    """Whether both have the same blocks of the same bytes, but for so many."""
+def _are_equal(one: Timeline, other: Timeline, blocks_of: BlocksOf) -> bool:
+    """Whether both have the same blocks, of the same bytes."""
     return _are_alike(one, other, blocks_of) and all(
-        abs(a.bytes - b.bytes) <= slack
-        for a, b in zip(blocks_of(one), blocks_of(other), strict=True)
+        a.bytes == b.bytes for a, b in zip(blocks_of(one), blocks_of(other), strict=True)
     )
 
 
@@ -284,6 +304,16 @@ def _without_setup(traced: Trace, least: int) -> Trace:
     """The trace without blocks below so many bytes that are gone when the set-up is over."""
     kept = tuple(b for b in traced.timeline.made if b.bytes >= least)
     return replace(traced, timeline=traced.timeline._replace(made=kept))
+
+
+def _with_bytes(traced: Trace, sizes: Iterable[int]) -> Trace:
+    """The trace with other bytes of its blocks, in the order of ``_running`` and ``_made``."""
+    timeline, of_blocks = traced.timeline, iter(sizes)
+    blocks, passing, made = (
+        _resized(each, of_blocks) for each in (timeline.blocks, timeline.passing, timeline.made)
+    )
+    timeline = timeline._replace(blocks=blocks, passing=(*passing,), made=(*made,))
+    return replace(traced, timeline=timeline)
 
 
 def _resized(blocks: Sequence[Block], sizes: Iterator[int]) -> list[Block]:
