@@ -55,8 +55,8 @@ def test_its_table_has_six_rows_with_their_marks(page) -> None:
         "1.31 s (e, p, 3)",
     )
     assert rows["an iteration, |V| = 74,000"][:2] == ("out of memory", "20 s (e, c, 2)")
-    assert rows["time for 4× the tokens"][1] == "×6.29 (9,000 to 74,000)"
-    assert rows["MFU by allowed pairs, |V| = 74,000"][1] == "38 % (60 % dense)"
+    assert rows["time for 4× the tokens"][1] == "×6.29 (9,000 to 74,000) (e, p, 3, c, 2)"
+    assert rows["MFU by allowed pairs, |V| = 74,000"][1] == "38 % (60 % dense) (e, c, 2)"
 
 
 def test_a_report_has_it_in_front_and_stays_small(tmp_path: Path, page) -> None:

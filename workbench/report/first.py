@@ -166,14 +166,18 @@ def _table(rows: pd.DataFrame, verdict: Verdict, names: list[str]) -> Table:
     def grows(name: str) -> str:
         own = timed[(timed["series"] == name) & timed["time_s"].notna()]
         step = growth(own["num_visual"].to_numpy(), own["time_s"].to_numpy())
-        return "–" if step is None else f"×{step.factor:.2f} ({step.low:,} to {step.high:,})"
+        if step is None:
+            return "–"
+        ends = own[own["num_visual"].isin([step.low, step.high])].to_dict("records")
+        known = dict.fromkeys(word for row in ends for word in marks(row))
+        return f"×{step.factor:.2f} ({step.low:,} to {step.high:,}){letters(list(known))}"
 
     def mfu(name: str) -> str:
         own = cell(timed, name, sizes[-1]) if sizes else None
         if own is None or pd.isna(own["mfu_causal"]):
             return "–"
         dense = "" if pd.isna(own["mfu"]) else f" ({100 * own['mfu']:.0f} % dense)"
-        return f"{100 * own['mfu_causal']:.0f} %{dense}"
+        return f"{100 * own['mfu_causal']:.0f} %{dense}{letters(marks(own.to_dict()))}"
 
     lines: list[tuple[str, ...]] = [("largest |V| that fits", *each(reach))]
     for at in dict.fromkeys(sizes):

@@ -131,19 +131,22 @@ def _marked(rows: pd.DataFrame) -> str:
     return f"; {listed(words)}" if words else ""
 
 
+OUTCOMES = {
+    "ok": "ran",
+    "oom": "out of memory",
+    "killed": "killed",
+    "timeout": "timed out",
+    "error": "failed with an error",
+    "unsupported": "unsupported",
+}
+"""A record's status, and the words for it."""
+
+
 def endings(frame: pd.DataFrame) -> str:
     """How the cells ended: '20 ran, 3 out of memory (2 of them predicted), 1 killed'."""
-    words = {
-        "ok": "ran",
-        "oom": "out of memory",
-        "killed": "killed",
-        "timeout": "timed out",
-        "error": "failed with an error",
-        "unsupported": "unsupported",
-    }
     parts = []
     counts = frame[["status", "source"]].value_counts().to_dict()
-    for status, word in words.items():
+    for status, word in OUTCOMES.items():
         guessed = counts.get((status, "predicted"), 0)
         count = guessed + counts.get((status, "measured"), 0)
         if status == "ok":

@@ -1,4 +1,4 @@
-"""What did not run, what the metrics mean, and where the runs were made."""
+"""What ran out of memory or failed, what the metrics mean, and where the runs were made."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from workbench.telling.page import Block, Section, Table
 from workbench.vocabulary.metrics import METRICS
 
 MOST_ENDINGS = 200
-"""Rows of the table of cells that did not run; beyond it only their number is told."""
+"""Rows of the table of cells that did not end well; of more only their number is said."""
 
 
 def endings_chapter(material: Material) -> Section | None:
-    """The cells that did not run, with their reasons; None where every cell did."""
+    """The cells without a result, with their reasons; None where every cell has one."""
     frame = material.frame
     rows = frame[frame["status"] != "ok"].sort_values(
         ["status", "source", "device", "model", "pass", "series", "num_visual"]
@@ -25,7 +25,7 @@ def endings_chapter(material: Material) -> Section | None:
         return None
     lines = [
         (
-            row["status"],
+            words.OUTCOMES[str(row["status"])],
             row["source"],
             row["device"],
             row["model"],
@@ -38,10 +38,10 @@ def endings_chapter(material: Material) -> Section | None:
         for row in rows.head(MOST_ENDINGS).to_dict("records")
     ]
     rest = len(rows) - len(lines)
-    columns = ("status", "source", "device", "model", "scope", "pass", "system", "|V|", "reason")
+    columns = ("outcome", "source", "device", "model", "scope", "pass", "system", "|V|", "reason")
     table = Table("", columns, tuple(lines), f"And {rest:,} more." if rest else "")
     return Section(
-        "Cells that did not run, or would not", "failures", (Block("", (), None, (table,)),)
+        "Cells out of memory, failed or refused", "failures", (Block("", (), None, (table,)),)
     )
 
 
