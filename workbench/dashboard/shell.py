@@ -34,7 +34,8 @@ h1 {padding-top: 0}
 .stColumn {min-width: min(12rem, 100%)}
 .stColumn .stColumn {min-width: min(7rem, 100%)}
 .stColumn .stButtonGroup, .stColumn .stButtonGroup > div {flex-wrap: wrap; max-width: 100%}
-@media (max-width: 1280px) {.st-key-in-pairs .stColumn {min-width: min(16rem, 100%)}}
+@media (max-width: 1280px) {.st-key-in-pairs .stColumn {min-width: min(16rem, 100%)}
+  .st-key-in-rows .stColumn {min-width: 100%}}
 [class*="st-key-scrolls-"] {overflow-x: auto}
 [class*="st-key-scrolls-"] > * {min-width: 40rem}
 </style>"""
