@@ -59,7 +59,7 @@ def test_steps_are_the_recurrence(tokens):
 def theirs(name):
     from workbench.lvlm.models import FAMILIES
 
-    return FAMILIES["qwen3_5"].part(f"torch_{name}_gated_delta_rule")
+    return FAMILIES["qwen3_5"].from_transformers(f"torch_{name}_gated_delta_rule")
 
 
 @pytest.mark.parametrize("tokens", [1, 63, 130])

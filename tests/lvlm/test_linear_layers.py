@@ -317,7 +317,9 @@ def resolved_model(cell):
     resolved = resolve(cell.model)
     if cell.model.endswith("moe"):
         resolved.config._experts_implementation = "grouped_mm"
-    model = resolved.family.part(f"{resolved.family.prefix}ForCausalLM")(resolved.config)
+    model = resolved.family.from_transformers(f"{resolved.family.prefix}ForCausalLM")(
+        resolved.config
+    )
     return model.to(torch.bfloat16)
 
 

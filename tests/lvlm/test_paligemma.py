@@ -119,7 +119,7 @@ def test_kernels_without_a_mask_are_told_that_it_is_causal():
     """transformers' layer of PaliGemma 2 says otherwise."""
     model = resolve("paligemma2-3b-224")
     with torch.device("meta"):
-        own = model.family.part("Gemma2DecoderLayer")(model.config, 1)
+        own = model.family.from_transformers("Gemma2DecoderLayer")(model.config, 1)
         ours = model.family.layer(model.config, 1)
     assert own.self_attn.is_causal is False
     assert ours.self_attn.is_causal is True

@@ -131,7 +131,7 @@ def test_qwens_tower_equals_transformers_forward(family, grids, tmp_path):
     tower = tower_of(resolve(cell.model))
     context = build(cell.replace(num_visual=0)).context
     ours, adapter = tower.build(context, grids, True)
-    theirs = tower.family.part(tower.model_class)(tower.config).double()
+    theirs = tower.family.from_transformers(tower.model_class)(tower.config).double()
     named = [
         *ours.named_parameters(),
         *adapter.named_parameters("merger" if family in ("qwen2_vl", "qwen3_5") else ""),

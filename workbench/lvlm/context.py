@@ -204,7 +204,7 @@ class Context:
         if text not in self.flags:
             self.flags.append(text)
 
-    def weigh_part(self, part: str, module: nn.Module, prefix: str, tower: str) -> None:
+    def weigh_component(self, component: str, module: nn.Module, prefix: str, tower: str) -> None:
         """Weights of a tower or a projector: a checkpoint's, if it holds that kind, else random.
 
         ``prefix`` begins their names in the checkpoint, ``tower`` is the kind of the tower.
@@ -217,7 +217,7 @@ class Context:
         if checkpoint is not None:
             held = f"a {checkpoint.tower}" if checkpoint.tower else "no tower"
             self.flags.append(
-                f"weights: random in the {part}: {checkpoint.source!r} holds {held}, "
+                f"weights: random in the {component}: {checkpoint.source!r} holds {held}, "
                 f"expected {prefix}* of a {tower}"
             )
 

@@ -77,7 +77,7 @@ class Family:
         """The factor of the text embeddings."""
         return config.hidden_size**0.5 if self.scaled_embeddings else 1.0
 
-    def part(self, name: str, module: str = "modeling") -> Any:
+    def from_transformers(self, name: str, module: str = "modeling") -> Any:
         """A class or function of the family's transformers module."""
         return getattr(self.module(module), name)
 
@@ -88,11 +88,13 @@ class Family:
 
     def config(self, fields: dict[str, Any]) -> "PreTrainedConfig":
         """The family's configuration with the published ``fields``."""
-        return self.part(self.config_name or f"{self.prefix}Config", "configuration")(**fields)
+        return self.from_transformers(self.config_name or f"{self.prefix}Config", "configuration")(
+            **fields
+        )
 
     def layer(self, config: "PreTrainedConfig", index: int) -> "nn.Module":
         """The real decoder layer of that index, uninitialised where the context is ``meta``."""
-        return self.part(f"{self.prefix}DecoderLayer")(config, index)
+        return self.from_transformers(f"{self.prefix}DecoderLayer")(config, index)
 
     def check(self, name: str, config: "PreTrainedConfig") -> None:
         """Raise RequestError for a size of the family that no part of this package expresses."""
@@ -132,15 +134,17 @@ class Family:
 
     def norm(self, config: "PreTrainedConfig") -> "nn.Module":
         """The final norm of the decoder."""
-        return self.part(f"{self.prefix}RMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
+        return self.from_transformers(f"{self.prefix}RMSNorm")(
+            config.hidden_size, eps=config.rms_norm_eps
+        )
 
     def rotary(self, config: "PreTrainedConfig") -> "nn.Module":
         """The family's rotary embedding."""
-        return self.part(f"{self.prefix}RotaryEmbedding")(config)
+        return self.from_transformers(f"{self.prefix}RotaryEmbedding")(config)
 
     def causal_lm(self) -> Any:
         """The class that loads whole checkpoints (``from_pretrained``)."""
-        return self.part(self.lm_name or f"{self.prefix}ForCausalLM")
+        return self.from_transformers(self.lm_name or f"{self.prefix}ForCausalLM")
 
     def cos_sin(
         self, rotary: "nn.Module", like: "Tensor", positions: "torch.Tensor", layer_type: str

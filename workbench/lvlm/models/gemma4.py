@@ -68,7 +68,7 @@ class Gemma4(Family):
 
     def norm(self, config: "PreTrainedConfig") -> nn.Module:
         """The norms have no name of the text model's own."""
-        return self.part("Gemma4RMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
+        return self.from_transformers("Gemma4RMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
 
     def cos_sin(
         self, rotary: nn.Module, like: Tensor, positions: Tensor, layer_type: str

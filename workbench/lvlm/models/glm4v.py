@@ -17,7 +17,7 @@ class Glm4v(MRope):
     """The norms have no name of the text model's own."""
 
     def norm(self, config: "PreTrainedConfig") -> "nn.Module":
-        return self.part("Glm4vRMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
+        return self.from_transformers("Glm4vRMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
 
 
 def rotate_pairs(x: "Tensor", cos_bsr: "Tensor", sin_bsr: "Tensor") -> "Tensor":

@@ -40,10 +40,12 @@ class Mllama(Family):
 
     def layer(self, config: "PreTrainedConfig", index: int) -> "nn.Module":
         kind = "Cross" if index in self.cross_layers(config) else "Self"
-        return self.part(f"Mllama{kind}AttentionDecoderLayer")(config, index)
+        return self.from_transformers(f"Mllama{kind}AttentionDecoderLayer")(config, index)
 
     def norm(self, config: "PreTrainedConfig") -> "nn.Module":
-        return self.part("MllamaTextRMSNorm")(config.hidden_size, eps=config.rms_norm_eps)
+        return self.from_transformers("MllamaTextRMSNorm")(
+            config.hidden_size, eps=config.rms_norm_eps
+        )
 
 
 def _parts(layer: Any) -> LayerParts:

@@ -23,7 +23,7 @@ class Qwen35(MRope):
     """Its rotary embedding is the text model's, other pieces have no such word in their name."""
 
     def rotary(self, config: "PreTrainedConfig") -> "nn.Module":
-        rotary: nn.Module = self.part(f"{self.prefix}TextRotaryEmbedding")(config)
+        rotary: nn.Module = self.from_transformers(f"{self.prefix}TextRotaryEmbedding")(config)
         return rotary
 
     def check(self, name: str, config: "PreTrainedConfig") -> None:

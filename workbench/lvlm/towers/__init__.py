@@ -152,9 +152,9 @@ class Tower(ABC):
         kind: str,
         name: str = "adapter",
     ) -> None:
-        """As ``context.weigh_part``; an adapter that a reducer widens is in no checkpoint."""
+        """As ``context.weigh_component``; an adapter that a reducer widens is in no checkpoint."""
         if self.side_by_side == 1:
-            context.weigh_part(name, module, prefix, kind)
+            context.weigh_component(name, module, prefix, kind)
             return
         randomise(module)
         if context.checkpoint() is not None:

@@ -100,9 +100,9 @@ class Gemma3(SigLIP):
             text_config=SimpleNamespace(hidden_size=self.hidden),
             mm_tokens_per_image=self.num_tokens,
         )
-        projector = self.family.part("Gemma3MultiModalProjector")
+        projector = self.family.from_transformers("Gemma3MultiModalProjector")
         made = context.create(lambda: projector(wanted))
-        context.weigh_part("adapter", made, "multi_modal_projector.", self.model_type)
+        context.weigh_component("adapter", made, "multi_modal_projector.", self.model_type)
         return made
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:

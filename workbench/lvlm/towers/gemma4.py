@@ -126,14 +126,16 @@ class Gemma4(Tower):
                 f"{self.front_end} is another; --tower siglip"
             )
         self.config._attn_implementation = implementation(context)
-        tower = context.create(lambda: self.family.part("Gemma4VisionModel")(self.config))
+        tower = context.create(
+            lambda: self.family.from_transformers("Gemma4VisionModel")(self.config)
+        )
         width = self.config.hidden_size
         if self.config.standardize:
             tower.std_bias = torch.zeros(width, dtype=context.dtype, device=context.device)
             tower.std_scale = torch.ones(width, dtype=context.dtype, device=context.device)
         rotary = type(tower.encoder.rotary_emb)(self.config).to(context.device)
         tower.encoder.rotary_emb = rotary
-        context.weigh_part("tower", tower, "vision_tower.", KIND)
+        context.weigh_component("tower", tower, "vision_tower.", KIND)
         finish(tower, context)
         every = grids * context.cell.batch
         blocks = Blocks(tower, [*self._alike(every, rotary, context)])
@@ -141,9 +143,9 @@ class Gemma4(Tower):
 
     def _adapter(self, context: "Context") -> nn.Module:
         """transformers' projector: a norm without weights, and one matrix."""
-        embedder = self.family.part("Gemma4MultimodalEmbedder")
+        embedder = self.family.from_transformers("Gemma4MultimodalEmbedder")
         made = context.create(lambda: embedder(self.config, self.text))
-        context.weigh_part("adapter", made, "embed_vision.", KIND)
+        context.weigh_component("adapter", made, "embed_vision.", KIND)
         return made
 
     def _alike(

@@ -66,7 +66,7 @@ class Idefics3(Tiles):
     def token_grid(self, grid: Grid) -> TokenGrid:
         return TokenGrid.of(grid.rows // self.shuffle, grid.columns // self.shuffle)
 
-    def part(self, name: str) -> Any:
+    def from_transformers(self, name: str) -> Any:
         """A class of the model's own module."""
         module = import_module(f"transformers.models.{self.package}.modeling_{self.package}")
         return getattr(module, f"{PREFIXES[self.package]}{name}")
@@ -80,16 +80,16 @@ class Idefics3(Tiles):
                 f"of {self.package} merges its patches into the decoder's width"
             )
         self.config._attn_implementation = implementation(context)
-        tower = context.create(lambda: self.part("VisionTransformer")(self.config))
-        context.weigh_part("tower", tower, "vision_model.", self.config.model_type)
+        tower = context.create(lambda: self.from_transformers("VisionTransformer")(self.config))
+        context.weigh_component("tower", tower, "vision_model.", self.config.model_type)
         finish(tower, context)
         wanted: Any = SimpleNamespace(
             vision_config=self.config,
             text_config=SimpleNamespace(hidden_size=self.hidden),
             scale_factor=self.shuffle,
         )
-        connector = context.create(lambda: self.part("Connector")(wanted))
-        context.weigh_part("adapter", connector, "connector.", self.config.model_type)
+        connector = context.create(lambda: self.from_transformers("Connector")(wanted))
+        context.weigh_component("adapter", connector, "connector.", self.config.model_type)
         number = context.cell.batch * self._squares(grids)
         shape = number, self.side, self.side
         seen = context.keep(torch.ones(shape, dtype=torch.bool, device=context.device))

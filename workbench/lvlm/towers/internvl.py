@@ -99,7 +99,7 @@ class InternVL(Tiles):
             )
         self.config._attn_implementation = implementation(context)
         tower = context.create(lambda: InternVLVisionModel(self.config))
-        context.weigh_part("tower", tower, "vision_tower.", KIND)
+        context.weigh_component("tower", tower, "vision_tower.", KIND)
         finish(tower, context)
         projector = self.projector(context)
         shuffled = Shuffled(projector, self.side, self.whole.downsample_ratio)
@@ -116,7 +116,7 @@ class InternVL(Tiles):
             projector_hidden_act=self.whole.projector_hidden_act,
         )
         made = context.create(lambda: InternVLMultiModalProjector(wanted))
-        context.weigh_part("adapter", made, "multi_modal_projector.", KIND)
+        context.weigh_component("adapter", made, "multi_modal_projector.", KIND)
         return made
 
     @property

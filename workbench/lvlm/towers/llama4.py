@@ -100,16 +100,18 @@ class Llama4(Tiles):
                 f"{self.front_end} is another; --tower siglip"
             )
         self.config._attn_implementation = implementation(context)
-        tower = context.create(lambda: self.family.part("Llama4VisionModel")(self.config))
+        tower = context.create(
+            lambda: self.family.from_transformers("Llama4VisionModel")(self.config)
+        )
         tower.rotary_embedding = type(tower.rotary_embedding)(self.config).to(context.device)
-        context.weigh_part("tower", tower, "vision_model.", KIND)
+        context.weigh_component("tower", tower, "vision_model.", KIND)
         finish(tower, context)
         wanted = SimpleNamespace(
             vision_config=self.config, text_config=SimpleNamespace(hidden_size=self.hidden)
         )
-        projector = self.family.part("Llama4MultiModalProjector")
+        projector = self.family.from_transformers("Llama4MultiModalProjector")
         made = context.create(lambda: projector(wanted))
-        context.weigh_part("adapter", made, "multi_modal_projector.", KIND)
+        context.weigh_component("adapter", made, "multi_modal_projector.", KIND)
         return Whole(tower), Projector(made)
 
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:

@@ -69,7 +69,7 @@ class Llava(Squares):
         count = self.side**2 + self.class_token
         # The one buffer of the tower: not a parameter, so ``create`` left it without values.
         tower.embeddings.position_ids = torch.arange(count, device=context.device)[None]
-        context.weigh_part("tower", tower, "vision_tower.", self.config.model_type)
+        context.weigh_component("tower", tower, "vision_tower.", self.config.model_type)
         finish(tower, context)
         return Rows(tower, self.depth, self.dropped), self.adapter(context)
 

@@ -120,7 +120,7 @@ class LlavaNext(Llava):
         tower, projector = super().build(context, grids, adapter)
         assert projector is not None, "Llava's has one"
         newline = context.create(lambda: Newline(self.hidden))
-        context.weigh_part("newline", newline, "", self.config.model_type)
+        context.weigh_component("newline", newline, "", self.config.model_type)
         return tower, self.packer(projector, newline, self, grids * context.cell.batch)
 
     def processor(self, frames: bool = False) -> Any:

@@ -37,7 +37,7 @@ class Mistral3(Pixtral):
         from transformers.models.mistral3.modeling_mistral3 import Mistral3MultiModalProjector
 
         made = context.create(lambda: Mistral3MultiModalProjector(self.wanted()))
-        context.weigh_part("adapter", made, "multi_modal_projector.", KIND)
+        context.weigh_component("adapter", made, "multi_modal_projector.", KIND)
         patch = first(self.config.patch_size)
         sizes = [(g.rows * patch, g.columns * patch) for g in grids for _ in range(g.steps)]
         return Merged(made, sizes)

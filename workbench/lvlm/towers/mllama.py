@@ -137,8 +137,10 @@ class Mllama(Tower):
                 f"{self.front_end} is another; --tower siglip"
             )
         self.config._attn_implementation = implementation(context)
-        tower = context.create(lambda: self.family.part("MllamaVisionModel")(self.config))
-        context.weigh_part("tower", tower, "vision_model.", KIND)
+        tower = context.create(
+            lambda: self.family.from_transformers("MllamaVisionModel")(self.config)
+        )
+        context.weigh_component("tower", tower, "vision_model.", KIND)
         finish(tower, context)
         every = grids * context.cell.batch
         counts = [self.count(grid) for grid in every]
@@ -149,7 +151,7 @@ class Mllama(Tower):
         mask = context.keep(torch.tensor(there).view(-1, 1, most).to(device))
         wide = self.config.vision_output_dim
         projector = context.create(lambda: nn.Linear(wide, self.hidden, bias=True))
-        context.weigh_part("adapter", projector, "multi_modal_projector.", KIND)
+        context.weigh_component("adapter", projector, "multi_modal_projector.", KIND)
         return Tiles(tower, shapes, mask, counts), projector
 
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:

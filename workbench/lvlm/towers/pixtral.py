@@ -148,7 +148,7 @@ class Pixtral(Tower):
             )
         self.config._attn_implementation = implementation(context)
         tower = context.create(lambda: PixtralVisionModel(self.config))
-        context.weigh_part("tower", tower, "vision_tower.", KIND)
+        context.weigh_component("tower", tower, "vision_tower.", KIND)
         finish(tower, context)
         rotary = type(tower.patch_positional_embedding)(self.config).to(context.device)
         every = grids * context.cell.batch
@@ -170,7 +170,7 @@ class Pixtral(Tower):
         from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
         made = context.create(lambda: LlavaMultiModalProjector(self.wanted()))
-        context.weigh_part("adapter", made, "multi_modal_projector.", KIND)
+        context.weigh_component("adapter", made, "multi_modal_projector.", KIND)
         return made
 
     def wanted(self) -> Any:

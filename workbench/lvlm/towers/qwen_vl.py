@@ -120,7 +120,7 @@ class QwenTower(Tower):
                 f"model {model.name!r}: vision_config.{out} {stated[out]!r:.60}: the decoder's "
                 f"hidden_size is {self.hidden}"
             )
-        self.config = self.family.part(self.config_class, "configuration")(
+        self.config = self.family.from_transformers(self.config_class, "configuration")(
             **{**fields, out: self.hidden}
         )
         self.merge = self.config.spatial_merge_size
@@ -175,9 +175,9 @@ class QwenTower(Tower):
                 f"of {self.front_end} merges its patches into the decoder's width"
             )
         self.config._attn_implementation = implementation(context)
-        kind = self.family.part(self.model_class)
+        kind = self.family.from_transformers(self.model_class)
         visual = context.create(lambda: kind(self.config))
-        context.weigh_part("tower and adapter", visual, "visual.", self.stated_kind)
+        context.weigh_component("tower and adapter", visual, "visual.", self.stated_kind)
         finish(visual, context)
         batch = grids * context.cell.batch
         frames, module = self.frames(batch), self.family.module()

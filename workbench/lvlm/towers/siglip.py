@@ -111,7 +111,7 @@ class SigLIP(Tower):
         # The one buffer of the tower: not a parameter, so ``create`` left it without values.
         places = torch.arange(self.image.patches, device=context.device)
         tower.embeddings.position_ids = places[None]
-        context.weigh_part("tower", tower, self.prefix, self.model_type)
+        context.weigh_component("tower", tower, self.prefix, self.model_type)
         finish(tower, context)
         return Features(tower)
 
