@@ -295,14 +295,12 @@ class Timeline(NamedTuple):
 
     def peak(self) -> tuple[int, int]:
         """The largest sum of live blocks, in bytes, and the moment it is first reached."""
-        changes: Counter[int] = Counter()
-        for block in self.blocks:
-            changes[block.born] += block.bytes
-            if block.died is not None:
-                changes[block.died] -= block.bytes
+        changes = [(block.born, block.bytes) for block in self.blocks]
+        changes += [(b.died, -b.bytes) for b in self.blocks if b.died is not None]
+        changes.sort()  # At one moment, deaths come first.
         live = best = moment = 0
-        for tick in sorted(changes):
-            live += changes[tick]
+        for tick, change in changes:
+            live += change
             if live > best:
                 best, moment = live, tick
         return best, moment

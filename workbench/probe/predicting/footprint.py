@@ -101,7 +101,7 @@ def footprint(cell: Cell, traced: Trace, allocator: Allocator, capacity: int | N
     """The memory of a traced cell where the allocator has ``capacity`` bytes to give."""
     peak = predicted_peak(cell, traced)
     setting = cell.allocator if allocator.card else None
-    return Footprint(peak, rank_program(cell, traced, peak), setting, capacity)
+    return Footprint(peak, rank_program(cell, traced), setting, capacity)
 
 
 def emulated_footprint(
@@ -141,14 +141,14 @@ def setting_of(cell: Cell, allocator: Allocator) -> str:
     return cell.allocator if allocator.card else HOST
 
 
-def rank_program(cell: Cell, traced: Trace, peak: Peak) -> Program:
+def rank_program(cell: Cell, traced: Trace) -> Program:
     """What a cell's process, or one rank's, asks of a card's allocator.
 
     One process has masters and moments by parameter; what deepspeed holds is one buffer a kind.
     """
-    held = peak.states
-    if held is None:
+    if not cell.optimizes:
         return make_program(traced.timeline)
+    held = states(cell, traced.parameters)
     timeline = without_states(cell, traced)
     apart = kinds_apart(cell)
     sizes = [held.weights] if "weights" in apart else []

@@ -22,7 +22,7 @@ from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Block, Timeline
 from workbench.probe.predicting.caching import SMALL
 from workbench.probe.predicting.family import Family
-from workbench.probe.predicting.footprint import footprint, setting_of
+from workbench.probe.predicting.footprint import rank_program, setting_of
 from workbench.probe.predicting.replay import Program
 from workbench.vocabulary.cell import Cell
 
@@ -241,10 +241,8 @@ def _through(family: Family, numbers: tuple[int, ...]) -> SizeModel | None:
             for member in members[:-1]
             for blocks_of in (_running, _made)
         ):
-            programs = [
-                footprint(family.cell(n), member, family.allocator, family.capacity).program
-                for n, member in zip(numbers, members, strict=True)
-            ]
+            cells = map(family.cell, numbers)
+            programs = [rank_program(*pair) for pair in zip(cells, members, strict=True)]
             return _of_programs(family, numbers, programs, members, least)
     return None
 
