@@ -91,12 +91,13 @@ def test_figures_draw_them_hollow_in_time_alone(frame):
 
 def test_a_report_says_whose_seconds_they_are(frame):
     rows = frame.assign(series=frame["attention"])
-    table = _seconds(rows, "on a card")
+    short = {name: name for name in rows["series"]}
+    table = _seconds(rows, "on a card", short)
     assert table.rows[0] == ("256", "2 ms (h, 1)", "2 ms (h, 1)")
     assert "(h" not in table.rows[-1][1]
     assert "h: host-bound, the host's pace or other fixed costs" in table.note
     assert "1, 2, 3: so few samples" in table.note
-    assert "(h" not in str(_seconds(rows[rows["num_visual"] > 1024], "on a card"))
+    assert "(h" not in str(_seconds(rows[rows["num_visual"] > 1024], "on a card", short))
 
 
 def test_a_card_that_does_not_say_whether_it_was_busy_is_found_out_by_its_seconds(frame):
