@@ -278,11 +278,7 @@ def _are_alike(one: Timeline, other: Timeline, blocks_of: BlocksOf) -> bool:
 
     Moments of the set-up are not compared: of its blocks, requests tell the order.
     """
-    ours, theirs = blocks_of(one), blocks_of(other)
-    return len(ours) == len(theirs) and all(
-        _moments(a, one.start) == _moments(b, other.start) and a.kind == b.kind
-        for a, b in zip(ours, theirs, strict=True)
-    )
+    return _lives(one, blocks_of) == _lives(other, blocks_of)
 
 
 def _are_equal(one: Timeline, other: Timeline, blocks_of: BlocksOf) -> bool:
@@ -292,10 +288,17 @@ def _are_equal(one: Timeline, other: Timeline, blocks_of: BlocksOf) -> bool:
     )
 
 
-def _moments(block: Block, start: int) -> tuple[int, int | None]:
-    """When a block is born and gone, from the iteration's begin on; 0 before it."""
-    died = block.died
-    return max(0, block.born - start), None if died is None else max(0, died - start)
+def _lives(timeline: Timeline, blocks_of: BlocksOf) -> list[tuple[int, int | None, str]]:
+    """When each block is born and gone, from the iteration's begin on (0 before it); its kind."""
+    start = timeline.start
+    return [
+        (
+            b.born - start if b.born > start else 0,
+            None if b.died is None else b.died - start if b.died > start else 0,
+            b.kind,
+        )
+        for b in blocks_of(timeline)
+    ]
 
 
 def _without_setup(traced: Trace, least: int) -> Trace:
