@@ -40,7 +40,8 @@ def test_published_configurations_build_real_layers(name):
     queries = (1 + parts.gated) * parts.num_heads * parts.head_dim
     assert parts.attention.q_proj.out_features == queries
     assert parts.attention.k_proj.out_features == parts.num_kv_heads * parts.head_dim
-    assert MODELS[name].source.startswith(("config.json of", "text_config of"))
+    read_from = ("config.json of ", "text_config of ", "transformers' conversion script of ")
+    assert MODELS[name].source.startswith(read_from)
 
 
 def test_gemma_2_keeps_its_features():

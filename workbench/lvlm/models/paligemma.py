@@ -23,7 +23,7 @@ def _add(size: str, **fields: Any) -> None:
                     "tie_word_embeddings": True,
                     **fields,
                 },
-                f"google/paligemma2-{size}-pt-{edge}, as transformers' conversion script has it",
+                f"transformers' conversion script of google/paligemma2-{size}-pt-{edge}",
                 around={
                     "model_type": "paligemma",
                     "image_token_index": 257152,
