@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.lvlm.build import check
+from workbench.lvlm.cell_check import check
 from workbench.sweep import machine
 from workbench.sweep.plan import load_probe
 from workbench.vocabulary.devices import DEVICES

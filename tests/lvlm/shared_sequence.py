@@ -14,9 +14,10 @@ import torch
 import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from workbench.lvlm.build import Workload, build
+from workbench.lvlm.build import build
 from workbench.lvlm.loss import shifted
 from workbench.lvlm.sharing import meeting
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.flops import operator_flops
 from workbench.probe.counting.tracker import storage_bytes
 from workbench.probe.ranks.engine import cpu_rise, join

@@ -6,8 +6,9 @@ from tests.lvlm.definitions import assert_refused, definition, settings_of
 from tests.lvlm.oracle import visibility
 from tests.small import LAYER_SYSTEMS, small_model
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS, system_of
-from workbench.lvlm.build import build, places_of
+from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.places import places_of
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported

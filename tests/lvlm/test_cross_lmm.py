@@ -15,7 +15,8 @@ from tests.lvlm.test_oracles import (
     small_workload,
 )
 from tests.small import small_lvlm, small_model
-from workbench.lvlm.build import build, places_of
+from workbench.lvlm.build import build
+from workbench.lvlm.places import places_of
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported

@@ -6,7 +6,8 @@ import torch
 from tests.lvlm.definitions import settings_of
 from tests.small import small_lvlm
 from workbench.lvlm.attention import SYSTEMS
-from workbench.lvlm.build import build, places_of
+from workbench.lvlm.build import build
+from workbench.lvlm.places import places_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell

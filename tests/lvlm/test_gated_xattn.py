@@ -10,7 +10,8 @@ from tests.lvlm import oracle
 from tests.lvlm.definitions.reading import text_alone
 from tests.lvlm.test_oracles import relative, small_workload
 from tests.small import small_model
-from workbench.lvlm.build import build, places_of
+from workbench.lvlm.build import build
+from workbench.lvlm.places import places_of
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError

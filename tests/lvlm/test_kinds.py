@@ -9,10 +9,10 @@ from torch import nn
 from tests.small import small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.s_attn import SAttn
-from workbench.lvlm.build import kinds_of
 from workbench.lvlm.emulate import Emulation, emulated_rank
 from workbench.lvlm.kinds import Stretch, _built, shortened, stretch_of, stretches_of
 from workbench.lvlm.models import FAMILIES
+from workbench.lvlm.places import kinds_of
 from workbench.probe.counting.stretches import plan_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure

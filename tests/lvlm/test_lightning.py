@@ -11,7 +11,8 @@ from tests.lvlm.test_kinds import assert_composed
 from tests.small import small_model
 from workbench.lvlm.attention import lightning as system
 from workbench.lvlm.attention.lightning import decay_rates, fused_sum
-from workbench.lvlm.build import build, kinds_of, places_of
+from workbench.lvlm.build import build
+from workbench.lvlm.places import kinds_of, places_of
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import Unsupported

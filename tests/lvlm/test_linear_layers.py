@@ -14,9 +14,10 @@ from tests.small import MIXED, small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention import linear as module
 from workbench.lvlm.attention.linear import CONVOLUTION, ROLE, RULE, LinearLayer, fused
-from workbench.lvlm.build import build, kinds_of, places_of
+from workbench.lvlm.build import build
 from workbench.lvlm.delta_rule import CHUNK
 from workbench.lvlm.models import resolve
+from workbench.lvlm.places import kinds_of, places_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.limit import predicted_limit

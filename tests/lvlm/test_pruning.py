@@ -12,9 +12,10 @@ from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import LAYOUTS, relative
 from tests.small import FAMILY_NAMES, small_lvlm, small_model
 from workbench.lvlm.attention.pruning import kept_of
-from workbench.lvlm.build import build, places_of
+from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
+from workbench.lvlm.places import places_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict

@@ -10,9 +10,10 @@ import torch
 from tests.lvlm.definitions import definition, settings_of, step_settings_of
 from tests.small import TOWERS, WRAPPERS, small_lvlm, small_model, small_wrapper
 from workbench.lvlm.attention import SYSTEMS
-from workbench.lvlm.build import build, places_of
+from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import FAMILIES, resolve
+from workbench.lvlm.places import places_of
 from workbench.lvlm.reduce import REDUCERS, ReducedTokens, TokenGrid, reduced_layout, reducer_of
 from workbench.lvlm.reduce.tome import groups_of
 from workbench.lvlm.towers import tower_of

@@ -5,7 +5,8 @@ import torch
 
 from tests.lvlm.definitions.resampler import SETTINGS
 from tests.small import TOWERS, small_lvlm, small_model
-from workbench.lvlm.build import build, places_of
+from workbench.lvlm.build import build
+from workbench.lvlm.places import places_of
 from workbench.lvlm.reduce import TokenGrid
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell

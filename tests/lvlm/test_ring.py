@@ -11,8 +11,9 @@ import torch
 from tests.probe.ranks.test_ranks import torchrun
 from tests.small import small_model
 from workbench.lvlm.attention import SYSTEMS
-from workbench.lvlm.build import check, visual_unit
+from workbench.lvlm.cell_check import check
 from workbench.lvlm.layout import Layout
+from workbench.lvlm.places import visual_unit
 from workbench.lvlm.ring import blocks_of
 from workbench.lvlm.sharing import predicted_rank, shard
 from workbench.probe.counting.trace import trace

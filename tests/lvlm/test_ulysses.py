@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.small import small_model
-from workbench.lvlm.build import build, check
+from workbench.lvlm.build import build
+from workbench.lvlm.cell_check import check
 from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve

@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from tests.lvlm.shared_sequence import copy_rows
 from workbench.lvlm.attention import s_attn
-from workbench.lvlm.build import Workload, build
+from workbench.lvlm.build import build
 from workbench.lvlm.scopes import decoder
+from workbench.lvlm.workload import Workload
 from workbench.probe.machine.launch import launched
 from workbench.probe.ranks.engine import Rank, events_of, join, own_samples
 from workbench.probe.ranks.ranks import measure_on_ranks

@@ -146,7 +146,7 @@ def _limit(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unit(question: dict[str, Any]) -> dict[str, Any]:
-    from workbench.lvlm.build import visual_unit
+    from workbench.lvlm.places import visual_unit
 
     return {"unit": visual_unit(_cell(question)[0])}
 

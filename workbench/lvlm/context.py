@@ -27,6 +27,13 @@ from workbench.lvlm.weights import BLOCK, Made, create, randomise
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.pictures import Pictures
 
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
 TILE = 4096
 """Tokens a tile of the MLP and the logits under ``--tiled``."""
 

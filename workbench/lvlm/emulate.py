@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.build import Workload, build, repeated_layers
+from workbench.lvlm.build import build
 from workbench.lvlm.kinds import shortened
 from workbench.lvlm.optimizer import MasterOptimizer
+from workbench.lvlm.places import repeated_layers
+from workbench.lvlm.workload import Workload
 from workbench.vocabulary.cell import Cell
 
 

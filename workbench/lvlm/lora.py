@@ -20,7 +20,7 @@ from workbench.vocabulary.lora import ALL, Lora
 if TYPE_CHECKING:
     import torch
 
-    from workbench.lvlm.build import Workload
+    from workbench.lvlm.workload import Workload
 
 INSTALL = "pip install 'visual-token-workbench[train]'"
 

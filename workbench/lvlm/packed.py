@@ -21,7 +21,7 @@ from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
-    from workbench.lvlm.build import Workload
+    from workbench.lvlm.workload import Workload
 
 BLOCK, GROUP = 64, 256
 LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {

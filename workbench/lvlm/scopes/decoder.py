@@ -9,18 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import System
-from workbench.lvlm.build import (
-    SCOPES,
-    Checkpointed,
-    Workload,
-    make_layer,
-    parts_of,
-    random_tensor,
-)
 from workbench.lvlm.checkpoints import Checkpoint
 from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.kinds import layer_kinds
+from workbench.lvlm.layers import Checkpointed, make_layer, parts_of, random_tensor
 from workbench.lvlm.layout import Layout, take_rows
 from workbench.lvlm.loss import (
     IGNORED,
@@ -34,8 +27,10 @@ from workbench.lvlm.loss import (
 from workbench.lvlm.marks import region
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.reduce import ReducedTokens, TokenGrid, reducer_of, runs
+from workbench.lvlm.scopes import SCOPES
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.weights import randomise
+from workbench.lvlm.workload import Workload
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 

@@ -1,15 +1,10 @@
 """Scope ``layer``: one real decoder layer; a train pass is forward and backward, no optimizer."""
 
 from workbench.lvlm.attention import System
-from workbench.lvlm.build import (
-    SCOPES,
-    Checkpointed,
-    Workload,
-    make_layer,
-    parts_of,
-    random_tensor,
-)
 from workbench.lvlm.context import Context
+from workbench.lvlm.layers import Checkpointed, make_layer, parts_of, random_tensor
+from workbench.lvlm.scopes import SCOPES
+from workbench.lvlm.workload import Workload
 from workbench.vocabulary.cell import Cell
 
 

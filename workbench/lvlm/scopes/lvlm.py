@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import System
-from workbench.lvlm.build import SCOPES, VISUAL_UNITS, Workload, random_tensor
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
+from workbench.lvlm.layers import random_tensor
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import region
 from workbench.lvlm.models import resolve
 from workbench.lvlm.pictures import look
 from workbench.lvlm.pictures import pixels as read_pixels
 from workbench.lvlm.reduce import ReducedTokens, Reducer, reducer_of
+from workbench.lvlm.scopes import SCOPES, VISUAL_UNITS
 from workbench.lvlm.scopes.decoder import Decoder, decoder_workload
 from workbench.lvlm.towers import Grid, Tower, tower_of
 from workbench.lvlm.towers.glance import Glance
+from workbench.lvlm.workload import Workload
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported
 

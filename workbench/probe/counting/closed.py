@@ -1,6 +1,6 @@
 """FLOPs of a whole workload in closed form, for ``model_flops``: no recomputation."""
 
-from workbench.lvlm.build import Workload
+from workbench.lvlm.workload import Workload
 
 
 def model_flops(workload: Workload) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, cuda, nn
 
-from workbench.lvlm.build import Workload
+from workbench.lvlm.workload import Workload
 
 Switch = Callable[[str], None]
 """Told the name of the component that runs from now on."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from workbench.lvlm.build import Checkpointed, Workload
 from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.layers import Checkpointed
 from workbench.lvlm.scopes.decoder import Run
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.card import temporaries
 from workbench.probe.counting.flops import FUSED_BACKWARDS
 from workbench.probe.counting.masked import place_kinds

@@ -5,8 +5,8 @@ from collections.abc import Hashable
 from fractions import Fraction
 
 from workbench.lvlm.attention import Pairs
-from workbench.lvlm.build import Workload
 from workbench.lvlm.place import Place
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.tracker import Operator, causal_attention
 
 

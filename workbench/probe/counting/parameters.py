@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from workbench.lvlm.build import Workload
 from workbench.lvlm.optimizer import layer_matrices
 from workbench.lvlm.packed import Packed
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.states import Parameter
 
 

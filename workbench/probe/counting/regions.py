@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from workbench.lvlm.build import Workload
 from workbench.lvlm.marks import Marker, marked_by
 from workbench.lvlm.parts import OwnTiles
 from workbench.lvlm.scopes.decoder import Decoder
+from workbench.lvlm.workload import Workload
 
 OTHER = "other"
 OUTERMOST = ("tower", "reducer", "adapter", "V2V")

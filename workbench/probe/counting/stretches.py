@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from workbench.lvlm.build import Workload, kinds_of
 from workbench.lvlm.kinds import Stretch, shortened, stretches_of
+from workbench.lvlm.places import kinds_of
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.compose import LAST, MIDDLE, UNITS, Boundaries
 from workbench.probe.counting.tracker import Tracker
 from workbench.vocabulary.cell import Cell

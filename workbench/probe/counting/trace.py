@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from workbench.collector import without_collector
-from workbench.lvlm.build import Workload, build
+from workbench.lvlm.build import build
 from workbench.lvlm.kinds import Stretch, shortened
 from workbench.lvlm.loops import RUNNER
 from workbench.lvlm.marks import unmasked_by
@@ -20,6 +20,7 @@ from workbench.lvlm.offload import WATCH
 from workbench.lvlm.packed import Packed
 from workbench.lvlm.ring import ring_bytes
 from workbench.lvlm.ulysses import all_to_all_bytes
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.allocator import HOST, Allocator, threads_of
 from workbench.probe.counting.card import card_operators
 from workbench.probe.counting.closed import hidden_model_flops, model_flops

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.lvlm.build import Workload, build
+from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
+from workbench.lvlm.workload import Workload
 from workbench.probe.machine.environment import device_name, environment
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Unsupported

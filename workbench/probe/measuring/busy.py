@@ -8,7 +8,7 @@ from torch import cuda
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
-from workbench.lvlm.build import Workload
+from workbench.lvlm.workload import Workload
 
 HOST_BOUND = 0.9
 """Below this share of an iteration the time is the host's more than the method's."""

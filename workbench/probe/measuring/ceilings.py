@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import cuda
 
-from workbench.lvlm.build import DTYPES
+from workbench.lvlm.context import DTYPES
 from workbench.vocabulary.record import Ceiling
 
 SECONDS = 0.3

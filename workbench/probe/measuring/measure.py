@@ -5,8 +5,9 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from workbench.lvlm.build import Workload, build
+from workbench.lvlm.build import build
 from workbench.lvlm.emulate import emulated_rank
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.allocator import CARD, HOST
 from workbench.probe.counting.components import component_seconds
 from workbench.probe.counting.trace import Trace

@@ -8,7 +8,7 @@ from typing import Any
 from torch import cuda
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from workbench.lvlm.build import Workload
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.allocator import MIN_BLOCK
 from workbench.probe.counting.flops import is_attention
 from workbench.probe.counting.tracker import storage_bytes

@@ -12,7 +12,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from workbench.lvlm.build import Workload
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.regions import OTHER, innermost, named
 from workbench.probe.counting.trace import trace as trace_cell
 from workbench.probe.counting.tracker import Operator

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import cuda
 
-from workbench.lvlm.build import Workload
+from workbench.lvlm.workload import Workload
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.stats import median_interval
 

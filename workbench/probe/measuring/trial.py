@@ -2,7 +2,7 @@
 
 from torch import cuda
 
-from workbench.lvlm.build import Workload
+from workbench.lvlm.workload import Workload
 from workbench.probe.measuring.memory import Memory
 from workbench.probe.measuring.timing import Timing, iterate
 

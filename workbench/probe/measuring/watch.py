@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import cuda
 
-from workbench.lvlm.build import Workload
+from workbench.lvlm.workload import Workload
 from workbench.probe.machine.allocator import VARIABLES
 from workbench.probe.machine.nvml import Nvml
 from workbench.probe.measuring.telemetry import Telemetry

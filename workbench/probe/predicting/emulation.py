@@ -9,9 +9,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from workbench.lvlm.build import kinds_of, repeated_layers
 from workbench.lvlm.emulate import Emulation, emulated_rank
 from workbench.lvlm.optimizers import Temporaries
+from workbench.lvlm.places import kinds_of, repeated_layers
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.states import (
     ITEM,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench.lvlm.build import visual_unit
+from workbench.lvlm.places import visual_unit
 from workbench.probe.counting.allocator import Allocator, allocator_of
 from workbench.probe.counting.states import check_states
 from workbench.probe.predicting.capacity import fixed_capacity

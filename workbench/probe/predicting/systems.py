@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS
-from workbench.lvlm.build import visual_unit
+from workbench.lvlm.places import visual_unit
 from workbench.probe.predicting.limit import Limit, predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import Cell

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, cuda
 
-from workbench.lvlm.build import Checkpointed, Workload
+from workbench.lvlm.layers import Checkpointed
 from workbench.lvlm.loss import IGNORED
 from workbench.lvlm.scopes.decoder import Run
 from workbench.lvlm.sharing import meeting
+from workbench.lvlm.workload import Workload
 from workbench.probe.counting.closed import forward_flops
 from workbench.probe.counting.parameters import parameters_of
 from workbench.probe.counting.tracker import storage_bytes

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from workbench.lvlm.build import DTYPES, build, places_of
+from workbench.lvlm.build import build
+from workbench.lvlm.context import DTYPES
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.places import places_of
 from workbench.lvlm.sharing import own_layout
 from workbench.probe.machine.memory_limit import asked_limits
 from workbench.probe.measuring.measure import SLOW_S

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from workbench.lvlm.build import visual_unit
+from workbench.lvlm.places import visual_unit
 from workbench.probe.counting.allocator import CARD, HOST, Allocator, allocator_of
 from workbench.probe.counting.states import check_states
 from workbench.probe.machine.allocator import check_allocator, setting_of

@@ -157,7 +157,7 @@ def _ceiling(request: dict[str, Any]) -> list[float]:
 
 def _check(request: dict[str, Any]) -> None:
     """Raise RequestError for the first of ``{"cells": […]}`` that names what does not exist."""
-    from workbench.lvlm.build import check
+    from workbench.lvlm.cell_check import check
     from workbench.lvlm.models import resolve
     from workbench.lvlm.towers import tower_of
     from workbench.probe.predicting.capacity import cap_bytes
@@ -174,7 +174,7 @@ def _check(request: dict[str, Any]) -> None:
 
 def _prepare(request: dict[str, Any]) -> None:
     """Check ``cell`` and trace one like it, smaller: what is imported on the way stays."""
-    from workbench.lvlm.build import visual_unit
+    from workbench.lvlm.places import visual_unit
     from workbench.probe.predicting.predict import predict
     from workbench.vocabulary.cell import Cell
 
