@@ -142,21 +142,24 @@ def _kernels() -> Iterator[Boundary]:
                     FAMILIES[family].parts(FAMILIES[family].layer(model.config, index))
                     for index in kinds.values()
                 ]
-            for decomposed, found in refused.items():
+            for decomposed, families in refused.items():
                 try:
                     for part in (p for p in parts if p.linear is None):
                         kernel.refuse(part, decomposed, part.window is not None)
                 except Unsupported:
-                    found.append(family)
+                    families.append(family)
         served = [f for f in sorted(FAMILIES) if f not in refused[False]]
         modelled = kernel.traced_as()
         yield Boundary(
             f"kernel `{name}`",
             f"S-Attn of {_words(served)}",
             "; ".join(
-                f"{what} of {_words(found)}"
-                for what, found in (("S-Attn", refused[False]), ("other systems", refused[True]))
-                if found
+                f"{what} of {_words(families)}"
+                for what, families in (
+                    ("S-Attn", refused[False]),
+                    ("other systems", refused[True]),
+                )
+                if families
             ),
             modelled or "",
         )

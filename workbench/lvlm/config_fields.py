@@ -112,21 +112,21 @@ def check_fields(name: str, stated: Mapping[str, Any]) -> None:
     """Raise RequestError, naming field and value, for one that no model can have."""
     for where, fields in sections(stated):
         for field, value in fields.items():
-            shown = f"model {name!r}: {where}{field} {value!r:.60}"
+            prefix = f"model {name!r}: {where}{field} {value!r:.60}"
             if value is None:
                 continue
             if field in WHOLE:
                 values = value if isinstance(value, list) and value else [value]
                 if not all(_is_whole(v) and 1 <= v <= WHOLE[field] for v in values):
-                    raise RequestError(f"{shown}: a whole number from 1 to {WHOLE[field]:,}")
+                    raise RequestError(f"{prefix}: a whole number from 1 to {WHOLE[field]:,}")
             elif field in POSITIVE and not (_is_number(value) and value > 0):
-                raise RequestError(f"{shown}: a number above 0")
+                raise RequestError(f"{prefix}: a number above 0")
             elif field == "layer_types" and not (
                 isinstance(value, list) and all(isinstance(kind, str) for kind in value)
             ):
-                raise RequestError(f"{shown}: a list of words, one a layer")
+                raise RequestError(f"{prefix}: a list of words, one a layer")
             elif field == "tie_word_embeddings" and not isinstance(value, bool):
-                raise RequestError(f"{shown}: true or false")
+                raise RequestError(f"{prefix}: true or false")
     kind = stated.get("model_type")
     if not isinstance(kind, str) or not kind:
         raise RequestError(
@@ -155,68 +155,68 @@ def _is_whole(value: object) -> bool:
 
 def check_dividing(name: str, config: Any) -> None:
     """Raise RequestError where the sizes of a loaded text config do not go together."""
-    shown = f"model {name!r}:"
+    prefix = f"model {name!r}:"
     without = "intermediate_size" if hasattr(config, "shared_expert_intermediate_size") else ""
     for field in SIZES[:5]:
         if field != without and not _is_whole(getattr(config, field, None)):
-            raise RequestError(f"{shown} {field} is missing; a whole number from 1")
+            raise RequestError(f"{prefix} {field} is missing; a whole number from 1")
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads
     if heads % groups:
         raise RequestError(
-            f"{shown} num_attention_heads {heads} is no multiple of num_key_value_heads {groups}"
+            f"{prefix} num_attention_heads {heads} is no multiple of num_key_value_heads {groups}"
         )
     head_dim = getattr(config, "head_dim", None)
     if head_dim is None and config.hidden_size % heads:
         raise RequestError(
-            f"{shown} hidden_size {config.hidden_size} is no multiple of num_attention_heads "
+            f"{prefix} hidden_size {config.hidden_size} is no multiple of num_attention_heads "
             f"{heads}, and there is no head_dim"
         )
     head_dim = head_dim or config.hidden_size // heads
     if head_dim % 2:
-        raise RequestError(f"{shown} head_dim {head_dim}: rotary embeddings need an even one")
-    check_experts(shown, config)
+        raise RequestError(f"{prefix} head_dim {head_dim}: rotary embeddings need an even one")
+    check_experts(prefix, config)
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         return
     if len(kinds) != config.num_hidden_layers:
         raise RequestError(
-            f"{shown} layer_types has {len(kinds)} entries, num_hidden_layers is "
+            f"{prefix} layer_types has {len(kinds)} entries, num_hidden_layers is "
             f"{config.num_hidden_layers}"
         )
-    known: tuple[str, ...] = ("full_attention", "sliding_attention")
+    served: tuple[str, ...] = ("full_attention", "sliding_attention")
     if getattr(config, "attention_chunk_size", None):
-        known = ("full_attention", "chunked_attention")
+        served = ("full_attention", "chunked_attention")
     if hasattr(config, "linear_num_value_heads"):
-        known = ("full_attention", "linear_attention")
+        served = ("full_attention", "linear_attention")
         heads, keys = config.linear_num_value_heads, config.linear_num_key_heads
         if heads % keys:
             raise RequestError(
-                f"{shown} linear_num_value_heads {heads} is no multiple of linear_num_key_heads "
+                f"{prefix} linear_num_value_heads {heads} is no multiple of linear_num_key_heads "
                 f"{keys}"
             )
-    if wrong := sorted(set(kinds) - set(known)):
-        raise RequestError(f"{shown} layer_types {wrong[0]!r}: known: {', '.join(known)}")
+    if wrong := sorted(set(kinds) - set(served)):
+        raise RequestError(f"{prefix} layer_types {wrong[0]!r}: known: {', '.join(served)}")
 
 
-def check_experts(shown: str, config: Any) -> None:
+def check_experts(prefix: str, config: Any) -> None:
     """Raise RequestError where a router could not choose as many experts as it has to."""
-    known = {field: getattr(config, field, None) for field in ("num_experts", "n_routed_experts")}
-    field, experts = next(((k, n) for k, n in known.items() if n), ("", 0))
+    counts = {field: getattr(config, field, None) for field in ("num_experts", "n_routed_experts")}
+    field, experts = next(((k, n) for k, n in counts.items() if n), ("", 0))
     if not experts:
         return
     groups, chosen = (getattr(config, name, None) or 1 for name in ("n_group", "topk_group"))
     for name in ("num_experts_per_tok", "top_k_experts"):
         active = getattr(config, name, None) or 0
         if active > experts:
-            raise RequestError(f"{shown} {name} {active}: at most {field} {experts}")
+            raise RequestError(f"{prefix} {name} {active}: at most {field} {experts}")
         if active > chosen * (experts // groups):
             raise RequestError(
-                f"{shown} topk_group {chosen}: {name} {active} are chosen of so many of {groups} "
+                f"{prefix} topk_group {chosen}: {name} {active} are chosen of so many of {groups} "
                 f"groups of {experts // groups}"
             )
     if chosen > groups or (groups > 1 and (experts % groups or experts // groups < 2)):
         raise RequestError(
-            f"{shown} n_group {groups}, topk_group {chosen}: {field} {experts} is to be in groups "
-            "of two or more alike, and no more are chosen than there are"
+            f"{prefix} n_group {groups}, topk_group {chosen}: {field} {experts} is to be in "
+            "groups of two or more alike, and no more are chosen than there are"
         )

@@ -102,13 +102,13 @@ def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
     fields = {key: value for key, value in stated.items() if key != "auto_map"}
     try:
         with silent():
-            found = CONFIG_MAPPING[kind].from_dict(fields)
+            config = CONFIG_MAPPING[kind].from_dict(fields)
     except Exception as error:  # noqa: BLE001 - dozens of classes, each with its own checks
         raise RequestError(
             f"model {name!r}: its config cannot be loaded: {one_line(error)}"
         ) from None
-    assert isinstance(found, PreTrainedConfig)
-    return found
+    assert isinstance(config, PreTrainedConfig)
+    return config
 
 
 def check_built(
@@ -220,8 +220,8 @@ def _tied(
         own = getattr(config, field, None)
     if not isinstance(own, bool) or own == outer:
         return outer, []
-    said = "states" if isinstance(inner.get(field), bool) else "leaves"
+    verb = "states" if isinstance(inner.get(field), bool) else "leaves"
     return own, [
-        f"{field}: {own} as its text model {said} it; transformers' {type(whole).__name__} takes "
+        f"{field}: {own} as its text model {verb} it; transformers' {type(whole).__name__} takes "
         f"{outer} where config.json does not say"
     ]

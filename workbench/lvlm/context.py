@@ -99,8 +99,8 @@ class Context:
         """cos and sin [1, n, K] at that layer of the first places: those inside a cache."""
         layer_type, stream = self.model.layer_type(index), f"cache of {tokens}"
         if (layer_type, stream) not in self._tables:
-            found = self._made(layer_type, torch.arange(tokens), tokens - 1)
-            self._tables[layer_type, stream] = found
+            rotations = self._made(layer_type, torch.arange(tokens), tokens - 1)
+            self._tables[layer_type, stream] = rotations
         return self._tables[layer_type, stream]
 
     def query_places(self, stream: str) -> Tensor | None:
@@ -222,9 +222,9 @@ class Context:
             return
         randomise(module)
         if checkpoint is not None:
-            held = f"a {checkpoint.tower}" if checkpoint.tower else "no tower"
+            content = f"a {checkpoint.tower}" if checkpoint.tower else "no tower"
             self.flags.append(
-                f"weights: random in the {component}: {checkpoint.source!r} holds {held}, "
+                f"weights: random in the {component}: {checkpoint.source!r} holds {content}, "
                 f"expected {prefix}* of a {tower}"
             )
 

@@ -43,8 +43,8 @@ def step(
     q, k = q * k.shape[-1] ** -0.5, k
     value, decay, rate = (x.transpose(1, 2).to(state.dtype) for x in (v, g, beta))
     state = state * decay.exp()[..., None]
-    known = torch.matmul(k, state)
-    state = state + torch.matmul(k.transpose(2, 3), (value - known) * rate[..., None])
+    recalled = torch.matmul(k, state)
+    state = state + torch.matmul(k.transpose(2, 3), (value - recalled) * rate[..., None])
     return torch.matmul(q, state).transpose(1, 2).to(v.dtype), state
 
 
@@ -89,13 +89,13 @@ def chunked(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> tuple[T
 
 def _spread(*tensors: Tensor, heads: int) -> list[Tensor]:
     """[B, S, G, K] -> [B, H, S, K], wide, each head as often as it serves heads of values."""
-    found = []
+    copies = []
     for x in tensors:
         if x.shape[2] != heads:
             x = x.repeat_interleave(heads // x.shape[2], 2)
         x = x.transpose(1, 2)
-        found.append(x.to(wide(x.dtype), memory_format=torch.contiguous_format))
-    return found
+        copies.append(x.to(wide(x.dtype), memory_format=torch.contiguous_format))
+    return copies
 
 
 def _normed(x: Tensor) -> Tensor:

@@ -63,6 +63,6 @@ class KeptCache(DynamicCache):
                 self.kept.keep(*Narrow.of(last, self.cache_dtype))
             return key_states, value_states
         layer = DynamicLayer() if self.window is None else DynamicSlidingWindowLayer(self.window)
-        found = layer.update(key_states, value_states)
+        states = layer.update(key_states, value_states)
         self.kept.keep(layer.keys, layer.values)
-        return found
+        return states

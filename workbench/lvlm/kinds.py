@@ -132,14 +132,14 @@ class _Key:
 @lru_cache(maxsize=_KEPT)
 def _built(key: _Key) -> tuple[Hashable, ...]:
     model = key.model
-    found: list[Hashable] = []
+    kinds: list[Hashable] = []
     with torch.device("meta"), silent():
         for index in range(model.config.num_hidden_layers):
             layer = model.family.layer(model.config, index)
             parts = model.family.parts(layer)
             modules = tuple((name, type(m).__qualname__) for name, m in layer.named_modules())
             shapes = tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
-            found.append((model.layer_type(index), parts.window, parts.softcap, modules, shapes))
+            kinds.append((model.layer_type(index), parts.window, parts.softcap, modules, shapes))
     # Comparing numbers instead of long tuples, again and again.
     numbers: dict[Hashable, int] = {}
-    return tuple(numbers.setdefault(kind, len(numbers)) for kind in found)
+    return tuple(numbers.setdefault(kind, len(numbers)) for kind in kinds)

@@ -128,10 +128,10 @@ class _Finder(MetaPathFinder, Loader):
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name in BARE:
-            found = PathFinder.find_spec(name, path)
-            assert found is not None, "its version was read from the installed package"
-            spec = ModuleSpec(name, self, origin=found.origin, is_package=True)
-            spec.submodule_search_locations = found.submodule_search_locations
+            real = PathFinder.find_spec(name, path)
+            assert real is not None, "its version was read from the installed package"
+            spec = ModuleSpec(name, self, origin=real.origin, is_package=True)
+            spec.submodule_search_locations = real.submodule_search_locations
             return spec
         root = _root(name)
         if root is None:
@@ -140,9 +140,9 @@ class _Finder(MetaPathFinder, Loader):
             return PathFinder.find_spec(name, path)
         spec = ModuleSpec(name, self, is_package=True)
         if name == root:
-            found = PathFinder.find_spec(name, path)
-            assert found is not None, "torch has it in the version that it was read to have"
-            spec.submodule_search_locations = found.submodule_search_locations
+            real = PathFinder.find_spec(name, path)
+            assert real is not None, "torch has it in the version that it was read to have"
+            spec.submodule_search_locations = real.submodule_search_locations
         return spec
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

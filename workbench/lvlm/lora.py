@@ -96,8 +96,8 @@ def _inject(module: Any, names: Iterable[str], lora: Lora, four_bits: bool) -> N
 
 def _targets(module: nn.Module, lora: Lora) -> dict[str, nn.Module]:
     """The linear layers of the decoder's layers that are adapted, by their path in the model."""
-    found = decoder_linears(module)
-    names = {name.rpartition(".")[2] for name in found}
+    linears = decoder_linears(module)
+    names = {name.rpartition(".")[2] for name in linears}
     missing = sorted(set(lora.targets) - names)
     if missing:
         raise RequestError(
@@ -105,7 +105,7 @@ def _targets(module: nn.Module, lora: Lora) -> dict[str, nn.Module]:
             f"{', '.join(sorted(names))}; or {ALL}"
         )
     wanted = set(lora.targets) or names
-    return {name: child for name, child in found.items() if name.rpartition(".")[2] in wanted}
+    return {name: child for name, child in linears.items() if name.rpartition(".")[2] in wanted}
 
 
 def _check_whole(workload: "Workload") -> None:

@@ -142,14 +142,14 @@ def packed_flags(cell: Cell) -> list[str]:
     """What a reader of such a cell should know."""
     if cell.weights_dtype is None:
         return []
-    known = (
+    origin = (
         "NF4 with double quantisation; each use widens a matrix first, which bitsandbytes' own "
         "kernels for few rows (up to 1,536 on CUDA) do not"
         if cell.weights_dtype == "int4"
         else "codes of 8 bits and a float32 a row, in a layer of this workbench's own; each use "
         "widens a matrix first"
     )
-    return [f"weights_dtype {cell.weights_dtype}: the matrices of the decoder's layers; {known}"]
+    return [f"weights_dtype {cell.weights_dtype}: the matrices of the decoder's layers; {origin}"]
 
 
 def _four_bits(base: nn.Linear) -> nn.Module:

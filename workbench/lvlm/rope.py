@@ -34,11 +34,11 @@ def types_of(parameters: Any) -> dict[str, str]:
 
 def check_rope(name: str, config: "PreTrainedConfig") -> None:
     """Raise RequestError for a type of rotary embedding that transformers does not compute."""
-    known = rope_types()
+    types = rope_types()
     for kind in types_of(getattr(config, "rope_parameters", None)).values():
-        if kind not in known:
+        if kind not in types:
             raise RequestError(
-                f"model {name!r}: rope_type {kind!r} is unknown; known: {', '.join(known)}"
+                f"model {name!r}: rope_type {kind!r} is unknown; known: {', '.join(types)}"
             )
 
 

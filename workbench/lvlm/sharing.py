@@ -50,7 +50,7 @@ class Shard(Layout):
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
         assert self.whole is not None, "a shard of something"
-        found: list[Segment] = []
+        segments: list[Segment] = []
         used = {True: 0, False: 0}
         for begin, end in self.spans:
             for segment in self.whole.segments:
@@ -58,7 +58,7 @@ class Shard(Layout):
                 length = min(end, segment.start + segment.length) - start
                 if length > 0:
                     kind = segment.visual
-                    found.append(
+                    segments.append(
                         replace(
                             segment,
                             start=start,
@@ -69,7 +69,7 @@ class Shard(Layout):
                         )
                     )
                     used[kind] += length
-        return tuple(found)
+        return tuple(segments)
 
     def rows(self, visual: bool) -> Tensor:
         parts, first = [], 0
@@ -133,13 +133,13 @@ def ring_spans(rows: int, number: int, count: int, zigzag: bool) -> list[Span]:
 def part_of(spans: Sequence[Span], number: int, count: int) -> list[Span]:
     """One of ``count`` equal parts of some runs, put end to end."""
     each = sum(end - begin for begin, end in spans) // count
-    first, found = number * each, []
+    first, ranges = number * each, []
     for begin, end in spans:
         start, stop = max(first, 0), min(first + each, end - begin)
         if start < stop:
-            found.append((begin + start, begin + stop))
+            ranges.append((begin + start, begin + stop))
         first -= end - begin
-    return found
+    return ranges
 
 
 def shard(cell: Cell, rank: int) -> Shard:
@@ -206,7 +206,7 @@ def groups(ulysses: int, ring: int) -> tuple[Any, Any]:
     everyone = meeting(ulysses * ring).get_sequence_parallel_group()
     if ring == 1 or ulysses == 1:
         return (everyone, None) if ring == 1 else (None, everyone)
-    rank, found = dist.get_rank(), [None, None]
+    rank, own = dist.get_rank(), [None, None]
     for first in range(0, dist.get_world_size(), ulysses * ring):
         inside = [range(first + p * ulysses, first + (p + 1) * ulysses) for p in range(ring)]
         outside = [range(first + j, first + ulysses * ring, ulysses) for j in range(ulysses)]
@@ -215,5 +215,5 @@ def groups(ulysses: int, ring: int) -> tuple[Any, Any]:
             for ranks in each:
                 group = dist.new_group([*ranks])
                 if rank in ranks:
-                    found[kind] = group
-    return found[0], found[1]
+                    own[kind] = group
+    return own[0], own[1]

@@ -31,12 +31,12 @@ def _gib(count: int) -> str:
 
 def _package(name: str, distribution: str, cost: str, fix: str) -> Finding:
     """Whether a package can be imported, without importing it."""
-    found = find_spec(name) is not None
+    installed = find_spec(name) is not None
     try:
-        detail = version(distribution) if found else "not installed"
+        detail = version(distribution) if installed else "not installed"
     except PackageNotFoundError:
         detail = "installed, version unknown"
-    return Finding(distribution, found, detail, cost, fix)
+    return Finding(distribution, installed, detail, cost, fix)
 
 
 def _program(name: str, choices: tuple[str, ...], cost: str, fix: str) -> Finding:

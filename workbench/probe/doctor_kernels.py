@@ -48,13 +48,13 @@ def _flex(device: str) -> str:
 
 
 def _try(name: str, device: str, run: Callable[[], str]) -> Finding:
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             ok, detail = True, run()
         except RuntimeError as error:
             # Torch refuses with a general error and says why in warnings.
-            reasons = [str(warning.message).split(" (Triggered")[0] for warning in said]
+            reasons = [str(warning.message).split(" (Triggered")[0] for warning in warned]
             ok, detail = False, "; ".join(reasons) or str(error).splitlines()[0]
     cost = f"cells with --kernel {name} are 'unsupported' on {device}"
     return Finding(f"kernel {name}", ok, detail, cost, "another kernel, or another device")
@@ -87,12 +87,14 @@ def _matmul_rate(dtype: torch.dtype) -> float:
 def cpu_arithmetic() -> list[Finding]:
     """Whether the CPU multiplies bfloat16 in hardware, and the measured rate beside float32's."""
     text = Path("/proc/cpuinfo").read_text(errors="replace")
-    found = sorted(set(re.findall(r"\b(?:avx512_bf16|amx_bf16|bf16|sve_bf16)\b", text)))
+    instructions = sorted(set(re.findall(r"\b(?:avx512_bf16|amx_bf16|bf16|sve_bf16)\b", text)))
     float32, bfloat16 = _matmul_rate(torch.float32), _matmul_rate(torch.bfloat16)
     rates = (
         f"a linear layer of {MATMUL_SIZE}² runs at {float32 / 1e9:,.0f} GFLOP/s in float32 and at"
         f" {bfloat16 / 1e9:,.0f} in bfloat16"
     )
-    detail = f"{', '.join(found) or 'no bfloat16 instructions'}; {rates}"
+    detail = f"{', '.join(instructions) or 'no bfloat16 instructions'}; {rates}"
     cost = "times of bfloat16 cells on this CPU say little"
-    return [Finding("cpu bfloat16", bool(found), detail, cost, "--dtype float32 for CPU cells")]
+    return [
+        Finding("cpu bfloat16", bool(instructions), detail, cost, "--dtype float32 for CPU cells")
+    ]

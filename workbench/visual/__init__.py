@@ -86,10 +86,10 @@ class FrontEnd(ABC):
             most = MOST.get(name, 10**12)
             if not isinstance(value, bool) and not 1 <= value <= most:
                 raise RequestError(f"{name} {value}: a whole number from 1 to {most:,}")
-            found = self.changes(name, value)
-            if found is None:
+            change = self.changes(name, value)
+            if change is None:
                 raise RequestError(f"{name} {value}: {self.name} has no such limit")
-            changes.update(found)
+            changes.update(change)
         origins = {**self.origins, **dict.fromkeys(changes, "the request")}
         return replace(self, **changes, origins=origins)
 
@@ -108,10 +108,10 @@ class FrontEnd(ABC):
 
     def document(self) -> dict[str, Any]:
         """Settings and where each comes from, JSON-ready."""
-        known = {name: value for name, value in self.settings().items() if value is not None}
+        settings = {name: value for name, value in self.settings().items() if value is not None}
         return {
-            "limits": known,
-            "limits_from": {name: self.origins.get(name, PUBLISHED) for name in known},
+            "limits": settings,
+            "limits_from": {name: self.origins.get(name, PUBLISHED) for name in settings},
         }
 
     @abstractmethod

@@ -47,8 +47,8 @@ class Found:
     @property
     def tower(self) -> Mapping[str, Any]:
         """The vision_config of config.json, empty where there is none."""
-        found = self.config.get("vision_config")
-        return found if isinstance(found, Mapping) else {}
+        section = self.config.get("vision_config")
+        return section if isinstance(section, Mapping) else {}
 
     def take(self, setting: str, value: object, file: str, least: float = 1) -> bool:
         """Take a number, where there is one; RequestError where it makes no sense."""
@@ -61,11 +61,11 @@ class Found:
             raise RequestError(
                 f"model {self.model!r}: {file}: {setting} {value!r:.60}: {kind} from {least:g}"
             )
-        known = self.taken.get(setting)
-        if known is not None and known[1] == CONFIG and known[0] != value:
+        earlier = self.taken.get(setting)
+        if earlier is not None and earlier[1] == CONFIG and earlier[0] != value:
             raise RequestError(
-                f"model {self.model!r}: {file}: {setting} {value}, but {CONFIG} says {known[0]}: "
-                "the tower cannot take such images"
+                f"model {self.model!r}: {file}: {setting} {value}, but {CONFIG} says "
+                f"{earlier[0]}: the tower cannot take such images"
             )
         self.taken[setting] = value, file
         return True

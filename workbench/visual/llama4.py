@@ -13,8 +13,8 @@ from workbench.vocabulary.errors import RequestError
 
 def single(value: float) -> float:
     """A quotient as its processor computes it, in float32."""
-    found: float = struct.unpack("f", struct.pack("f", value))[0]
-    return found
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
 
 
 @dataclass(frozen=True)

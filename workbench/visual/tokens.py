@@ -44,15 +44,15 @@ def front_end_of(
     Files beside a checkpoint count where the front end is its own. Raises RequestError as
     ``default_vision`` does, and for a limit that the front end does not have.
     """
-    found = VISIONS[vision or default_vision(model, offline)]
+    front_end = VISIONS[vision or default_vision(model, offline)]
     if not is_file_model(model):
-        found = found.of_model(model)
+        front_end = front_end.of_model(model)
     else:
         files = model_files(model, offline)
         config = files.config() if vision is None or files.path("config.json") else {}
-        if config and found.serves(config):
-            found = found.of_files(config, files.preprocessors(), model)
-    return found if limits is None else found.asked(limits)
+        if config and front_end.serves(config):
+            front_end = front_end.of_files(config, files.preprocessors(), model)
+    return front_end if limits is None else front_end.asked(limits)
 
 
 def tokens_of_image(front_end: FrontEnd, width: int, height: int) -> int:
@@ -83,10 +83,10 @@ def _check_size(width: int, height: int) -> None:
 
 def parse_resolution(text: str) -> tuple[int, int]:
     """``WIDTHxHEIGHT`` in pixels, e.g. ``1344x896``."""
-    found = re.fullmatch(r"([0-9]{1,7})[xX×]([0-9]{1,7})", text.strip())
-    if found is None:
+    match = re.fullmatch(r"([0-9]{1,7})[xX×]([0-9]{1,7})", text.strip())
+    if match is None:
         raise RequestError(f"resolution {text!r}: WIDTHxHEIGHT in pixels, such as 1344x896")
-    width, height = int(found[1]), int(found[2])
+    width, height = int(match[1]), int(match[2])
     _check_size(width, height)
     return width, height
 

@@ -45,7 +45,7 @@ class Chosen(Fused):
 
     def require(self, parts: LayerParts, decomposed: bool, like: Tensor, train: bool) -> None:
         q, k, v = small_heads(parts, like, train, self.native_gqa)
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             try:
                 if decomposed:
@@ -55,7 +55,7 @@ class Chosen(Fused):
             except cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                raise refusal(self.name, like, error, said) from None
+                raise refusal(self.name, like, error, warned) from None
 
     def _try_operator(self, q: Tensor, k: Tensor, v: Tensor, scale: float, train: bool) -> None:
         backend = self.backend(q)
@@ -87,10 +87,10 @@ def try_sdpa(choice: SDPBackend, q: Tensor, k: Tensor, v: Tensor, train: bool) -
 
 
 def refusal(
-    name: str, like: Tensor, error: RuntimeError, said: list[warnings.WarningMessage]
+    name: str, like: Tensor, error: RuntimeError, warned: list[warnings.WarningMessage]
 ) -> Unsupported:
     """Torch's refusal in one line: its warnings hold the reasons, where it gave any."""
-    reasons = [str(warning.message).split(" (Triggered")[0].strip() for warning in said]
+    reasons = [str(warning.message).split(" (Triggered")[0].strip() for warning in warned]
     first = str(error).strip().splitlines()[0].split(". ")[0]
     why = "; ".join(dict.fromkeys(reasons)) or first
     return Unsupported(f"kernel {name!r} is refused on {like.device.type} in {like.dtype}: {why}")

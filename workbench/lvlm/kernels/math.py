@@ -41,14 +41,14 @@ class Math(Eager):
     def require(self, parts: LayerParts, decomposed: bool, like: Tensor, train: bool) -> None:
         if decomposed:
             return
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             try:
                 try_sdpa(SDPBackend.MATH, *small_heads(parts, like, train, True), train)
             except cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                raise refusal("math", like, error, said) from None
+                raise refusal("math", like, error, warned) from None
 
 
 KERNELS.add("math", Math())

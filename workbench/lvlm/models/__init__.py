@@ -219,10 +219,10 @@ def resolve(name: str) -> Resolved:
     Raises RequestError with near names, or with what the folder lacks.
     """
     if name in MODELS:
-        known = _of_catalogue(name, MODELS[name])
+        entry = _of_catalogue(name, MODELS[name])
         # Who builds a model writes into its configuration.
-        config, whole = deepcopy((known.config, known.whole))
-        return replace(known, config=config, whole=whole)
+        config, whole = deepcopy((entry.config, entry.whole))
+        return replace(entry, config=config, whole=whole)
     if not is_file_model(name):
         raise unknown_name("model", name, MODELS)
     return _from_files(name)
@@ -244,16 +244,16 @@ def _from_files(name: str) -> Resolved:
     stated, whole, config = load(name)
     family = next((f for f in FAMILIES.values() if f.model_type == config.model_type), None)
     if family is None:
-        known = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
+        types = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
         raise RequestError(
             f"model {name!r}: model_type {config.model_type!r} is not a supported family; "
-            f"known: {known}"
+            f"known: {types}"
         )
     flags = check_built(name, stated, whole, config)
     family.check(name, config)
-    found = Resolved(name, family, config, whole, stated, flags=tuple(flags))
-    _try(found)
-    return found
+    resolved = Resolved(name, family, config, whole, stated, flags=tuple(flags))
+    _try(resolved)
+    return resolved
 
 
 def _try(model: Resolved) -> None:

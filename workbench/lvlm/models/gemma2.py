@@ -25,8 +25,8 @@ class Gemma2(Family):
         made: Any = super().layer(config, index)
         # Kernels without an explicit mask go by this word, which PaliGemma's configuration unsets.
         made.self_attn.is_causal = True
-        found: nn.Module = made
-        return found
+        layer: nn.Module = made
+        return layer
 
     def notes(self, config: Any) -> list[str]:
         if not getattr(config, "use_bidirectional_attention", None):

@@ -60,8 +60,8 @@ class Gemma4(Family):
         layer.layer_scalar = torch.ones(1, device=device, dtype=dtype)
 
     def experts(self, config: Any) -> Experts | None:
-        found = Experts(config.top_k_experts, config.num_experts)
-        return found if config.enable_moe_block else None
+        experts = Experts(config.top_k_experts, config.num_experts)
+        return experts if config.enable_moe_block else None
 
     def router(self, layer: Any) -> nn.Module | None:
         return layer.router.proj if layer.enable_moe_block else None
@@ -99,8 +99,8 @@ class DenseAndExperts(OwnTiles):
         dense = self.norm_1(self.mlp(self.norm(hidden)))
         flat = hidden.reshape(-1, hidden.shape[-1])
         _, weights, chosen = self.router(flat)
-        found = self.experts(self.norm_2(flat), chosen, weights)
-        both: Tensor = dense + self.norm_3(found.reshape(hidden.shape))
+        routed = self.experts(self.norm_2(flat), chosen, weights)
+        both: Tensor = dense + self.norm_3(routed.reshape(hidden.shape))
         return both
 
     def tile(self, tile: int) -> None:

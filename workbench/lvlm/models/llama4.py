@@ -41,16 +41,16 @@ class Llama4(Family):
 
             def run(rows: Tensor) -> Tensor:
                 with unmasked():
-                    found: Tensor = inner(rows)
-                return found
+                    outputs: Tensor = inner(rows)
+                return outputs
 
             experts.forward = run
 
     def cos_sin(
         self, rotary: nn.Module, like: Tensor, positions: Tensor, layer_type: str
     ) -> tuple[Tensor, Tensor]:
-        found = torch.view_as_real(rotary(like, positions.unsqueeze(0)))
-        return found[..., 0].contiguous(), found[..., 1].contiguous()
+        turns = torch.view_as_real(rotary(like, positions.unsqueeze(0)))
+        return turns[..., 0].contiguous(), turns[..., 1].contiguous()
 
     def given(self, tables: tuple[Tensor, Tensor]) -> Tensor:
         return torch.complex(*tables)
@@ -65,8 +65,8 @@ class AllExperts(OwnTiles):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, S, D] -> [B, S, D]."""
-        found: Tensor = self.inner(hidden)[0]
-        return found.view(hidden.shape)
+        outputs: Tensor = self.inner(hidden)[0]
+        return outputs.view(hidden.shape)
 
     def tile(self, tile: int) -> None:
         raise Unsupported("tiled: the experts of llama4_text are one call over all tokens")

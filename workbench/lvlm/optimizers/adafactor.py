@@ -65,7 +65,7 @@ class Adafactor(Optimizer):
     ) -> torch.optim.Optimizer:
         from transformers.optimization import Adafactor as Real
 
-        found: torch.optim.Optimizer = Real(
+        optimizer: torch.optim.Optimizer = Real(
             [parameter],
             lr=rate,
             weight_decay=settings.weight_decay,
@@ -80,8 +80,8 @@ class Adafactor(Optimizer):
         else:
             state["exp_avg_sq_row"] = made(parameter.shape[:-1])
             state["exp_avg_sq_col"] = made(parameter.shape[:-2] + parameter.shape[-1:])
-        found.state[parameter] = state
-        return found
+        optimizer.state[parameter] = state
+        return optimizer
 
 
 OPTIMIZERS.add("adafactor", Adafactor())

@@ -24,7 +24,7 @@ class AdamW(Optimizer):
     def make(
         self, parameter: torch.Tensor, matrix: bool, rate: float, settings: "Hyper"
     ) -> torch.optim.Optimizer:
-        found = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             [parameter],
             lr=rate,
             betas=settings.betas,
@@ -32,12 +32,12 @@ class AdamW(Optimizer):
             weight_decay=settings.weight_decay,
             foreach=False,
         )
-        found.state[parameter] = {
+        optimizer.state[parameter] = {
             "step": torch.tensor(0.0),
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }
-        return found
+        return optimizer
 
 
 OPTIMIZERS.add("adamw", AdamW())

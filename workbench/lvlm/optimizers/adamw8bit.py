@@ -78,7 +78,7 @@ class AdamW8bit(Optimizer):
             raise RequestError(
                 f"optimizer {self.name}: measuring needs bitsandbytes: {INSTALL}"
             ) from None
-        found = getattr(bitsandbytes.optim, self.real)(
+        optimizer = getattr(bitsandbytes.optim, self.real)(
             [parameter],
             lr=rate,
             betas=settings.betas,
@@ -87,10 +87,10 @@ class AdamW8bit(Optimizer):
         )
         # One pair of tables for all, as where one optimizer has all parameters.
         if AdamW8bit._tables is None:
-            AdamW8bit._tables = found.name2qmap
-        found.name2qmap = AdamW8bit._tables
-        found.init_state(found.param_groups[0], parameter, 0, 0)
-        return found
+            AdamW8bit._tables = optimizer.name2qmap
+        optimizer.name2qmap = AdamW8bit._tables
+        optimizer.init_state(optimizer.param_groups[0], parameter, 0, 0)
+        return optimizer
 
 
 OPTIMIZERS.add("adamw8bit", AdamW8bit())

@@ -66,15 +66,15 @@ class Muon(Optimizer):
     ) -> torch.optim.Optimizer:
         if not matrix:
             return self.other.make(parameter, matrix, rate, settings)
-        found = torch.optim.Muon(
+        optimizer = torch.optim.Muon(
             [parameter],
             lr=rate,
             weight_decay=settings.weight_decay,
             ns_steps=ITERATIONS,
             adjust_lr_fn="match_rms_adamw",
         )
-        found.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
-        return found
+        optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+        return optimizer
 
 
 OPTIMIZERS.add("muon", Muon())

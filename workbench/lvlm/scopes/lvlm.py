@@ -228,8 +228,8 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     if reducer is not None:
         width = model.visual_width(tower, system)
         flops = sum(reducer.flops(grid, width, tower.head_size) for grid in images)
-        shown = tower.glance_flops(grids, reducer.needs)
-        workload.outside_flops["reducer"] = cell.batch * (flops + shown)
+        glance = tower.glance_flops(grids, reducer.needs)
+        workload.outside_flops["reducer"] = cell.batch * (flops + glance)
         learns = reducer.parameters(width) > 0 and "reducer" not in cell.frozen_parts
         if not trained_before(cell, not before, system.adapter) and not learns:
             workload.backward_flops["reducer"] = 0

@@ -87,13 +87,13 @@ class Tower(ABC):
         Raises RequestError where they make no sense, so that a tower which reads the same fields
         of the configuration may ask for it first.
         """
-        found, stated = VISIONS[self.front_end], self.model.stated
+        published, stated = VISIONS[self.front_end], self.model.stated
         if not is_file_model(self.model.name):
-            return found.of_model(self.model.name)
-        if not stated or not found.serves(stated):
-            return found
+            return published.of_model(self.model.name)
+        if not stated or not published.serves(stated):
+            return published
         files = model_files(self.model.name).preprocessors()
-        return found.of_files(stated, files, self.model.name)
+        return published.of_files(stated, files, self.model.name)
 
     @cached_property
     def front(self) -> FrontEnd:
@@ -130,9 +130,9 @@ class Tower(ABC):
         """Matmul FLOPs of what ``view`` shows."""
         return 0
 
-    def of_tokens(self, shown: "Tensor") -> "Tensor":
+    def of_tokens(self, values: "Tensor") -> "Tensor":
         """[images, patches, …] of what ``view`` shows -> [images, tokens, …]."""
-        return shown
+        return values
 
     widens = False
     """Whether its adapter can be built for the features of several tokens side by side."""
@@ -346,10 +346,10 @@ def _asked(model: "Resolved", name: str) -> str:
 
 def vision_config(model: "Resolved", model_type: str, published: dict[str, Any]) -> dict[str, Any]:
     """The fields of a tower's configuration: the checkpoint's, where it has that kind of tower."""
-    found = getattr(model.whole, "vision_config", None)
-    if found is None or found.model_type != model_type:
+    section = getattr(model.whole, "vision_config", None)
+    if section is None or section.model_type != model_type:
         return dict(published)
-    fields: dict[str, Any] = found.to_dict()
+    fields: dict[str, Any] = section.to_dict()
     return fields
 
 

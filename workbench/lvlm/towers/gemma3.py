@@ -67,12 +67,12 @@ class Gemma3(SigLIP):
         side = self.image.rows
         return Pool(side, side // int(self.num_tokens**0.5))
 
-    def of_tokens(self, shown: Tensor) -> Tensor:
+    def of_tokens(self, values: Tensor) -> Tensor:
         """The mean over a token's patches."""
-        if shown.ndim == 2:
-            return self.pool(shown[..., None])[..., 0]
-        found: Tensor = self.pool(shown)
-        return found
+        if values.ndim == 2:
+            return self.pool(values[..., None])[..., 0]
+        pooled: Tensor = self.pool(values)
+        return pooled
 
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
         return (self.image,) * (1 + self._crops.num_crops(width, height))

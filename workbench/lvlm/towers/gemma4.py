@@ -183,12 +183,12 @@ class Gemma4(Tower):
             patch_size=self.eye.patch_size,
             pooling_kernel_size=self.eye.pooling,
         )
-        found = []
+        rows = []
         for image in images:
             made = processor(image, return_tensors="pt")
             tokens = int(made["num_soft_tokens_per_image"][0])
-            found.append(made["pixel_values"][0, : tokens * self.patches_a_token])
-        return torch.cat(found)
+            rows.append(made["pixel_values"][0, : tokens * self.patches_a_token])
+        return torch.cat(rows)
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         return batch * sum(grid.patches for grid in grids), 3 * self.config.patch_size**2

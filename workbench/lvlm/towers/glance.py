@@ -75,15 +75,15 @@ class Glance:
     def _look(self, hidden: Tensor) -> list[Tensor]:
         view, dropped = self.view, self.view.dropped
         keys = view.attention.k_proj(hidden).unflatten(-1, view.heads)
-        found = {}
+        views = {}
         if KEYS in self.needs:
-            found[KEYS] = keys.mean(2)[:, dropped:]
+            views[KEYS] = keys.mean(2)[:, dropped:]
         if IMPORTANCE in self.needs:
             rows = hidden[:, :1] if view.class_token else hidden
             query = view.attention.q_proj(rows).unflatten(-1, view.heads).transpose(1, 2)
             scores = torch.matmul(query, keys.permute(0, 2, 3, 1)) * view.heads[1] ** -0.5
-            found[IMPORTANCE] = torch.softmax(wide(scores), -1).mean((1, 2))[:, dropped:]
-        return [found[need] for need in self.needs]
+            views[IMPORTANCE] = torch.softmax(wide(scores), -1).mean((1, 2))[:, dropped:]
+        return [views[need] for need in self.needs]
 
 
 def last_but_one(layers: Sequence[Any], running: int | None = None) -> Any:

@@ -34,8 +34,8 @@ class Whole(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[N, 3, edge, edge] -> [N, tokens, width of the features]."""
-        found: Tensor = self.tower(pixels, return_dict=True).last_hidden_state
-        return found
+        features: Tensor = self.tower(pixels, return_dict=True).last_hidden_state
+        return features
 
 
 class Projector(nn.Module):
@@ -47,8 +47,8 @@ class Projector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, tokens, W] -> [N, tokens, D]."""
-        found: Tensor = self.inner(features)
-        return found
+        projected: Tensor = self.inner(features)
+        return projected
 
 
 class Llama4(Tiles):

@@ -96,8 +96,8 @@ class LlavaOnevision(LlavaNext):
             side = self.eye.image_size
             one = siglip.SiglipImageProcessorPil(size={"height": side, "width": side}, resample=3)
             return torch.cat([one(i, return_tensors="pt")["pixel_values"] for i in images])
-        found = self.processor()([[*images]], return_tensors="pt")["pixel_values"]
-        return found.flatten(0, -4)
+        pixels = self.processor()([[*images]], return_tensors="pt")["pixel_values"]
+        return pixels.flatten(0, -4)
 
 
 TOWERS.add("llava_onevision", LlavaOnevision)

@@ -39,15 +39,15 @@ class Tiles(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[images, tiles, 3, edge, edge] -> [rows of all tiles, width of the features]."""
-        found: Tensor = self.tower(
+        states: Tensor = self.tower(
             pixel_values=pixels[:, None],
             aspect_ratio_ids=self.shapes,
             aspect_ratio_mask=self.mask,
         )[0][:, 0]
-        if min(self.counts) == found.shape[1]:
-            return found.flatten(0, 2)
+        if min(self.counts) == states.shape[1]:
+            return states.flatten(0, 2)
         return torch.cat(
-            [image[:count].flatten(0, 1) for image, count in zip(found, self.counts, strict=True)]
+            [image[:count].flatten(0, 1) for image, count in zip(states, self.counts, strict=True)]
         )
 
 
@@ -165,8 +165,8 @@ class Mllama(Tower):
         processor = module.MllamaImageProcessorPil(
             size={"height": edge, "width": edge}, max_image_tiles=self.eye.max_tiles
         )
-        found = (processor(i, return_tensors="pt")["pixel_values"][0] for i in images)
-        return torch.cat([*found])
+        pixels = (processor(i, return_tensors="pt")["pixel_values"][0] for i in images)
+        return torch.cat([*pixels])
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         edge = first(self.config.image_size)

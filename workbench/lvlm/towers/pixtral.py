@@ -53,14 +53,14 @@ class Blocks(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """[patches, C, p, p] -> [patches, width]."""
         hidden = self.ln_pre(self.patch_conv(pixels).flatten(1))
-        found = []
+        outputs = []
         parts = hidden.split([alike.number * alike.patches for alike in self.images])
         for part, alike in zip(parts, self.images, strict=True):
             rows = part.unflatten(0, (alike.number, alike.patches))
             for layer in [*self.layers][: self.depth]:
                 rows = layer(rows, attention_mask=None, position_embeddings=alike.tables)
-            found.append(rows.flatten(0, 1))
-        return torch.cat(found)
+            outputs.append(rows.flatten(0, 1))
+        return torch.cat(outputs)
 
 
 class Pixtral(Tower):
@@ -111,8 +111,8 @@ class Pixtral(Tower):
         """Whole squares; up to one, an image as nearly square as can be."""
         if num_visual == 0 or num_visual >= self.tokens_each:
             return super().grids(num_visual)
-        found = self._single(num_visual)
-        if found is None:
+        grid = self._single(num_visual)
+        if grid is None:
             near = [n for n in range(self.tokens_each + 1) if n == 0 or self._single(n)]
             below = max(n for n in near if n < num_visual)
             above = min(n for n in near if n > num_visual)
@@ -120,7 +120,7 @@ class Pixtral(Tower):
                 f"num_visual {num_visual}: {self.front_end} takes images of edges up to "
                 f"{self.most} tokens; the nearest are {below} and {above}"
             )
-        return (found,)
+        return (grid,)
 
     @property
     def most(self) -> int:
@@ -202,12 +202,12 @@ class Pixtral(Tower):
             size={"longest_edge": self.eye.longest_edge},
             patch_size={"height": token, "width": token},
         )
-        found = []
+        rows = []
         for image in images:
             (pixels,) = processor(image, return_tensors="pt")["pixel_values"]
             patches = pixels.unfold(1, patch, patch).unfold(2, patch, patch)
-            found.append(patches.permute(1, 2, 0, 3, 4).flatten(0, 1))
-        return torch.cat(found)
+            rows.append(patches.permute(1, 2, 0, 3, 4).flatten(0, 1))
+        return torch.cat(rows)
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         patch = first(self.config.patch_size)

@@ -145,8 +145,8 @@ class QwenTower(Tower):
         """Images of 1,024 tokens; up to that, one image as nearly square as can be."""
         if num_visual == 0 or num_visual >= self.tokens_each:
             return super().grids(num_visual)
-        found, least = self._single(num_visual), self.eye.min_tokens
-        if found is None:
+        grid, least = self._single(num_visual), self.eye.min_tokens
+        if grid is None:
             sizes = [n for n in range(least, self.tokens_each + 1) if self._single(n)]
             near = [max((n for n in sizes if n < num_visual), default=0)]
             near += [min(n for n in sizes if n > num_visual)]
@@ -154,7 +154,7 @@ class QwenTower(Tower):
                 f"num_visual {num_visual}: {self.front_end} takes images of at least {least} "
                 f"tokens, edges up to {MAX_RATIO} to 1; the nearest are {near[0]} and {near[1]}"
             )
-        return (found,)
+        return (grid,)
 
     def _single(self, tokens: int) -> Grid | None:
         rows = next(n for n in range(isqrt(tokens), 0, -1) if tokens % n == 0)
@@ -220,7 +220,7 @@ class QwenTower(Tower):
 
     def places(self, grids: tuple[Grid, ...]) -> list[tuple[int, int]]:
         """Row and column of every patch, in the processor's order: token by token."""
-        m, found = self.merge, []
+        m, places = self.merge, []
         for grid in grids:
             frame = [
                 (top + r, left + c)
@@ -229,8 +229,8 @@ class QwenTower(Tower):
                 for r in range(m)
                 for c in range(m)
             ]
-            found += frame * grid.steps
-        return found
+            places += frame * grid.steps
+        return places
 
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
         return (self.grid_of(*self.eye.resized(width, height)),)
@@ -272,8 +272,8 @@ class QwenTower(Tower):
             merge_size=self.merge,
             **self.normalised(),
         )
-        shown = image.convert("RGB").resize(size, kind.resample) if num_frames else image
-        patches: Tensor = processor(shown, return_tensors="pt")["pixel_values"]
+        picture = image.convert("RGB").resize(size, kind.resample) if num_frames else image
+        patches: Tensor = processor(picture, return_tensors="pt")["pixel_values"]
         return patches
 
     def processor_class(self) -> Any:

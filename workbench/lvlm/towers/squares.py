@@ -59,8 +59,8 @@ class Squares(Tower):
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         """The squares of all images, or of the frames of a video, [N, C, H, W]."""
         processor = self.processor(bool(num_frames))
-        found = (processor(i, return_tensors="pt")["pixel_values"] for i in images)
-        return torch.cat([pixels.flatten(0, -4) for pixels in found])
+        batches = (processor(i, return_tensors="pt")["pixel_values"] for i in images)
+        return torch.cat([pixels.flatten(0, -4) for pixels in batches])
 
 
 class Tiles(Squares):
