@@ -150,6 +150,35 @@ OWN["qwen3_5_moe"] = {
     "moe_intermediate_size": 16,
     "shared_expert_intermediate_size": 24,
 }
+OWN["phi4_multimodal"] = {
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.75,
+    },
+    "pad_token_id": 0,
+    "vision_config": {
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "crop_size": 56,
+        "image_token_id": 96,
+    },
+    "audio_config": {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_blocks": 1,
+        "num_attention_heads": 2,
+        "ext_pw_out_channel": 16,
+        "depthwise_separable_out_channel": 16,
+        "nemo_conv_channels": 16,
+        "bias_max_distance": 10,
+        "audio_token_id": 95,
+    },
+}
+"""One configuration is that of the text model and of what is around it."""
 MIXED = ("qwen3_5", "qwen3_5_moe")
 """Families with linear layers between gated ones: tests of their own."""
 EXPERTS = (

@@ -117,8 +117,9 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     """Configuration, model and loading report, by the class that the configuration asks for."""
     from transformers import AutoModelForImageTextToText
 
-    _, whole, _ = load(source)
-    seeing = getattr(whole, "vision_config", None) is not None
+    _, whole, text = load(source)
+    # A configuration without a section for the text model belongs to that family's own class.
+    seeing = getattr(whole, "vision_config", None) is not None and whole is not text
     kind: Any = AutoModelForImageTextToText if seeing else model.family.causal_lm()
     loaded, info = kind.from_pretrained(
         source,

@@ -11,7 +11,6 @@ REFUSED = {
     "that share keys and values, and a tower of the package timm",
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",
-    "phi4_multimodal": "queries, keys and values of one projection",
     "molmo2": "by size queries and keys normed over all heads together, and a tower whose patches "
     "are pooled by attention",
     "deepseek_ocr2": "experts in its decoder, and two towers one after the other",
@@ -19,6 +18,7 @@ REFUSED = {
     "deepseek_vl_v2": OWN_FORM,
     "minicpmv": OWN_FORM,
     "phi3_v": OWN_FORM,
+    "phi4mm": f"{OWN_FORM}; transformers' own form of it, phi4_multimodal, is served",
     "llava_llama": f"{OWN_FORM}; llava-hf's checkpoints are served",
     "llava_mistral": f"{OWN_FORM}; llava-hf's checkpoints are served",
     "llava_qwen": f"{OWN_FORM}; llava-hf's checkpoints are served",

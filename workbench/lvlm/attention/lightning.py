@@ -92,6 +92,8 @@ class LightningAttention(nn.Module):
         for name in ("q_proj", "k_proj", "v_proj"):
             bias = getattr(old, name).bias is not None
             setattr(old, name, linear(parts.hidden_size, wide, bias))
+        if hasattr(old, "qkv_proj"):  # What the three have been rows of.
+            del old.qkv_proj
         old.g_proj = linear(parts.hidden_size, wide, False)
         old.o_proj = linear(wide, parts.hidden_size, old.o_proj.bias is not None)
         old.out_norm = context.create(lambda: nn.RMSNorm(wide, eps=config.rms_norm_eps))

@@ -176,6 +176,8 @@ class Model:
     def stated(self) -> dict[str, Any]:
         """Its whole config.json; empty where nothing is stated around the text model."""
         kind = FAMILIES[self.family].model_type
+        if self.around.get("model_type") == kind:  # No section is the text model's.
+            return deepcopy({**self.around, **self.fields})
         text = {"model_type": kind, **self.fields}
         return deepcopy({**self.around, "text_config": text}) if self.around else {}
 

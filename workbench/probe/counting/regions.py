@@ -19,7 +19,7 @@ from workbench.lvlm.workload import Workload
 OTHER = "other"
 OUTERMOST = ("tower", "reducer", "adapter", "V2V")
 """Regions that are one whole, whatever modules they run: V2V is D-Attn's output projection."""
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj")
 """Of a layer with keys and values; a linear one names its own pieces (``attention/linear.py``)."""
 
 
@@ -79,7 +79,7 @@ def _modules(workload: Workload) -> dict[nn.Module, str]:
         names[parts.attention] = "attention"
         if parts.linear is not None:
             continue
-        projections = (getattr(parts.attention, name) for name in PROJECTIONS)
+        projections = (getattr(parts.attention, name, None) for name in PROJECTIONS)
         names |= {module: "projections" for module in projections if module is not None}
     for module in workload.module.modules():
         if isinstance(module, Decoder):

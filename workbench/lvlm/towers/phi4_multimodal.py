@@ -1,0 +1,249 @@
+"""Phi-4-multimodal's tower and projector: SigLIP over crops and the whole image, pooled 2 × 2.
+
+Crops of an image are put together, what is padding alone is cut off, a learnt separator ends each
+row and stands before the whole image, which comes last. The last layer, the last norm and the
+pooling head feed no token: they are held, but neither run nor trained. So is the speech encoder,
+for no sound is shown. Where images of one sample have different numbers of crops, those with
+fewer get empty ones, which run as transformers runs them. Pixels of files are read by
+transformers' own processor, which needs the package torchvision; sizes alone need nothing.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from workbench.lvlm.reduce import TokenGrid
+from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers.squares import Squares, depth_of
+from workbench.visual.phi4_multimodal import Phi4Multimodal as FrontEnd
+from workbench.vocabulary.errors import RequestError, Unsupported
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from workbench.lvlm.context import Context
+    from workbench.lvlm.models import Resolved
+
+KIND = "phi4_multimodal_vision"
+MODULE = "transformers.models.phi4_multimodal.modeling_phi4_multimodal"
+PREFIX = "embed_tokens_extend."
+INSTALL = "pip install torchvision"
+
+
+class Crops(nn.Module):
+    """The hidden states of one layer; ``audio`` is held beside them.
+
+    ``seen`` [N, side, side] says which patches are no padding; ``mask`` is the same for scores,
+    None where all are.
+    """
+
+    def __init__(
+        self, tower: Any, audio: nn.Module, depth: int, seen: Tensor, mask: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.tower, self.audio, self.seen, self.mask = tower, audio, seen, mask
+        self.run = nn.ModuleList([*tower.encoder.layers][:depth])
+        for module in (tower, audio):
+            module.requires_grad_(False)
+        for module in (tower.embeddings, self.run):
+            module.requires_grad_(True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, patches, width]."""
+        hidden = self.tower.embeddings(pixels, patch_attention_mask=self.seen)
+        for layer in self.run:
+            # Without a mask its own flag, which says that it is causal, would decide.
+            hidden = layer(hidden, self.mask, is_causal=False)
+        return hidden
+
+
+class Packer(nn.Module):
+    """Features of all crops to the tokens of all images, by transformers' own modules."""
+
+    def __init__(
+        self, embedding: Any, tower: "Phi4Multimodal", grids: tuple[Grid, ...], most: int
+    ) -> None:
+        super().__init__()
+        self.img_projection_up = embedding.img_projection_up
+        self.img_projection_down = embedding.img_projection_down
+        self.global_img_feature_extensor = embedding.global_img_feature_extensor
+        self.sub_img_feature_extensor = embedding.sub_img_feature_extensor
+        self.pool = embedding.image_token_compression
+        self.pad = getattr(embedding, "img_processor_padding", nn.Identity())
+        self.grids, self.most, self.patches = grids, most, tower.side
+        self.side, self.kept = tower.eye.tokens_a_side, tower.eye.kept
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, patches, width] -> [tokens, D]."""
+        square = features.unflatten(1, (self.patches, self.patches)).permute(0, 3, 1, 2)
+        pooled = self.pool(self.pad(square)).permute(0, 2, 3, 1)
+        images = zip(pooled.split(self.most), self.grids, strict=True)
+        return torch.cat([self.project(self.pack(views, grid)) for views, grid in images])
+
+    def pack(self, views: Tensor, grid: Grid) -> Tensor:
+        """One image, [most, side, side, width] -> [n, width]."""
+        assert grid.tiles is not None, "crops"
+        rows, columns = grid.tiles
+        crops = views[1 : 1 + rows * columns].unflatten(0, (rows, columns)).transpose(1, 2)
+        picture = crops.reshape(rows * self.side, columns * self.side, -1)
+        picture = picture[: self.kept(grid.rows), : self.kept(grid.columns)]
+        before = self.global_img_feature_extensor[0]
+        return torch.cat((self.ended(picture), before, self.ended(views[0])))
+
+    def ended(self, picture: Tensor) -> Tensor:
+        """[rows, columns, width] -> [rows · (columns + 1), width]: a separator after each row."""
+        ends = self.sub_img_feature_extensor[0].expand(picture.shape[0], -1, -1)
+        return torch.cat((picture, ends), 1).flatten(0, 1)
+
+    def project(self, rows: Tensor) -> Tensor:
+        """[n, width] -> [n, D]."""
+        up = nn.functional.gelu(self.img_projection_up(rows))
+        projected: Tensor = self.img_projection_down(up)
+        return projected
+
+
+class Phi4Multimodal(Squares):
+    """A grid has the patches of an image without padding, and the crops that they lie in."""
+
+    serves: ClassVar[Serves] = {"phi4_multimodal": (KIND,)}
+    unlisted = (MODULE, "Phi4MultimodalVisionModel")
+    front_end = "phi-4-multimodal"
+    merges = True
+
+    def __init__(self, model: "Resolved") -> None:
+        super().__init__(model)
+        whole: Any = model.whole
+        assert whole is not None, "chosen by its config"
+        _ = self.own_front  # Settings that make no sense are said first.
+        self.whole, self.config = whole, whole.vision_config
+        self.hidden, self.family = model.config.hidden_size, model.family
+        chosen, layers = self.config.feature_layer, self.config.num_hidden_layers
+        self.depth = depth_of(model.name, self.front_end, chosen, layers)
+
+    @property
+    def flags(self) -> list[str]:
+        left = self.config.num_hidden_layers - self.depth
+        idle = (
+            f"the last {left} of its layers and the pooling head" if left else "the pooling head"
+        )
+        return [
+            f"tower: {idle} feed no token and are held, not run; transformers runs them",
+            "tower: the speech encoder is held and counted with it, not run: no sound is shown",
+        ]
+
+    @property
+    def eye(self) -> FrontEnd:
+        """The front end with its sizes."""
+        assert isinstance(self.front, FrontEnd)
+        return self.front
+
+    @cached_property
+    def image(self) -> Grid:  # type: ignore[override]
+        """One crop, all of it image."""
+        return self.of_image(self.eye.image_size, self.eye.image_size)[0]
+
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        columns, rows = self.eye.crops(width, height)
+        return (Grid(1, *self.eye.patches(width, height), None, (rows, columns)),)
+
+    def tokens(self, grid: Grid) -> int:
+        rows, columns = self.eye.kept(grid.rows), self.eye.kept(grid.columns)
+        side = self.eye.tokens_a_side
+        return rows * (columns + 1) + 1 + side * (side + 1)
+
+    def token_grids(self, grids: Iterable[Grid]) -> tuple[TokenGrid, ...]:
+        # With its separators and the whole image an image has no rows.
+        return tuple(TokenGrid(self.tokens(grid)) for grid in grids)
+
+    def squares(self, grid: Grid) -> int:
+        assert grid.tiles is not None, "crops"
+        return 1 + grid.tiles[0] * grid.tiles[1]
+
+    def _squares(self, grids: Iterable[Grid]) -> int:
+        counts = [self.squares(grid) for grid in grids]
+        return len(counts) * max(counts, default=0)
+
+    def build(
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
+    ) -> tuple[nn.Module, nn.Module | None]:
+        if not adapter:
+            raise Unsupported(
+                f"{context.cell.attention} is built on SigLIP's features, and the tower of "
+                f"{self.front_end} is another; --tower siglip"
+            )
+        self.config._attn_implementation = implementation(context)
+        both = self.family.from_transformers("Phi4MultimodalFeatureEmbedding")
+        made = context.create(lambda: both(self.whole))
+        for module in made.modules():  # Not parameters, so ``create`` left them without values.
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.zeros_like(buffer, device=context.device))
+        images, audio = made.image_embed, made.audio_embed
+        prefix = f"{PREFIX}image_embed."
+        context.weigh_component("tower", images.img_processor, f"{prefix}img_processor.", KIND)
+        context.weigh_component("speech encoder", audio, f"{PREFIX}audio_embed.", KIND)
+        finish(images.img_processor, context)
+        every = grids * context.cell.batch
+        most = max(map(self.squares, grids), default=0)
+        seen = torch.cat([torch.ones(0, self.side, self.side).bool(), *self._seen(every, most)])
+        seen = context.keep(seen.to(context.device))
+        crops = Crops(
+            images.img_processor, audio, self.depth, seen, self._mask(context, every, seen)
+        )
+        packer = Packer(images, self, every, most)
+        context.weigh_component("adapter", packer, prefix, KIND)
+        return crops, packer
+
+    def _seen(self, grids: tuple[Grid, ...], most: int) -> Iterable[Tensor]:
+        """Of each image, the patches of the whole and of its crops that are no padding.
+
+        bool [most, side, side], as its processor says it; empty crops are seen whole.
+        """
+        for grid in grids:
+            assert grid.tiles is not None, "crops"
+            (rows, columns), side = grid.tiles, self.side
+            inside = torch.zeros(rows * side, columns * side, dtype=torch.bool)
+            inside[: grid.rows, : grid.columns] = True
+            crops = inside.unflatten(0, (rows, side)).unflatten(2, (columns, side))
+            seen = torch.ones(most, side, side, dtype=torch.bool)
+            seen[1 : 1 + rows * columns] = crops.transpose(1, 2).flatten(0, 1)
+            yield seen
+
+    def _mask(self, context: "Context", grids: tuple[Grid, ...], seen: Tensor) -> Tensor | None:
+        """What scores get, [N, 1, 1, patches], in the form that transformers' attention takes."""
+        side = self.side
+        if all(grid[1:3] == tuple(side * n for n in grid.tiles or ()) for grid in grids):
+            return None
+        if self.config._attn_implementation != "eager":
+            return context.keep(seen.flatten(1)[:, None, None])
+        lowest = torch.finfo(context.dtype).min
+        mask = torch.zeros(seen.shape, dtype=context.dtype, device=context.device)
+        return context.keep(mask.masked_fill_(~seen, lowest).flatten(1)[:, None, None])
+
+    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
+        try:
+            from transformers.models.phi4_multimodal import (
+                image_processing_phi4_multimodal as module,
+            )
+        except ImportError:
+            raise RequestError(
+                f"model {self.model.name!r}: pictures are read by its own processor, which needs "
+                f"torchvision: {INSTALL}; sizes alone (--resolution) need nothing"
+            ) from None
+        side = self.eye.image_size
+        processor: Any = module.Phi4MultimodalImageProcessor(
+            size={"height": side, "width": side},
+            patch_size=self.eye.patch_size,
+            dynamic_hd=self.eye.max_crops,
+        )
+        found: Tensor = processor([*images], return_tensors="pt")["image_pixel_values"]
+        return found.flatten(0, 1)
+
+    def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
+        tokens = sum(map(self.tokens, grids))
+        return 2 * tokens * self.hidden * (self.config.hidden_size + self.hidden)
+
+
+TOWERS.add("phi4_multimodal", Phi4Multimodal)
