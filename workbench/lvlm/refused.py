@@ -5,10 +5,16 @@ their own.
 """
 
 OWN_FORM = "in a form of its own, of code that is never run"
+STREAMS = (
+    "four streams of hidden states between its layers (AltUp), where a token has one here; an "
+    "embedding of each id for every layer; last layers without keys and values, which attend with "
+    "those of layers before"
+)
 
 REFUSED = {
-    "gemma3n": "four streams of hidden states a layer (AltUp), embeddings for every layer, layers "
-    "that share keys and values, and a tower of the package timm",
+    "gemma3n": f"{STREAMS}; and a tower of the package timm (MobileNet-v5), which is no "
+    "dependency here",
+    "gemma3n_text": STREAMS,
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",
     "molmo2": "by size queries and keys normed over all heads together, and a tower whose patches "
