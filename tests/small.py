@@ -391,6 +391,23 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "minicpmv4_6": (
+        "qwen3_5",
+        {
+            "vision_config": {
+                "model_type": "minicpmv4_6_vision",
+                "hidden_size": 48,
+                "intermediate_size": 80,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 2,
+                "image_size": 112,
+                "patch_size": 14,
+            },
+            "insert_layer_id": 0,
+            "image_token_id": 96,
+            "tie_word_embeddings": False,
+        },
+    ),
     "internvl": (
         "qwen3",
         {
@@ -475,6 +492,7 @@ FILES = {
     "idefics3": SPLIT,
     "smolvlm": SPLIT,
     "gemma4": {"preprocessor_config.json": {"max_soft_tokens": 70}},
+    "minicpmv4_6": {"preprocessor_config.json": {"scale_resolution": 112}},
 }
 """What stands beside their config.json."""
 

@@ -577,6 +577,38 @@ SERVED: dict[str, Files] = {
     "zai-org/GLM-4.5V": glm("glm4v_moe", GLM_106B, 10944),
     "zai-org/GLM-4.6V-Flash": glm("glm4v", GLM_9B, 13696, newer=True),
     "zai-org/GLM-4.6V": glm("glm4v_moe", GLM_106B, 10944, newer=True),
+    "openbmb/MiniCPM-V-4.6": {
+        CONFIG: {
+            "model_type": "minicpmv4_6",
+            "drop_vision_last_layer": False,
+            "image_size": 1120,
+            "tie_word_embeddings": True,
+            "text_config": {
+                **inner("qwen3_5_text", 1024, 3584, 24, 8, 2, 248320),
+                "attn_output_gate": True,
+                "full_attention_interval": 4,
+                "head_dim": 256,
+                "layer_types": (["linear_attention"] * 3 + ["full_attention"]) * 6,
+                "linear_key_head_dim": 128,
+                "linear_num_key_heads": 16,
+                "linear_num_value_heads": 16,
+                "linear_value_head_dim": 128,
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 1e7,
+                    "partial_rotary_factor": 0.25,
+                    "mrope_section": [11, 11, 10],
+                },
+                "tie_word_embeddings": True,
+            },
+            "vision_config": {
+                "model_type": "minicpmv4_6_vision",
+                **SO400M,
+                "image_size": 980,
+                "num_channels": 3,
+            },
+        },
+    },
     "deepseek-community/deepseek-vl-1.3b-chat": {
         CONFIG: {
             "model_type": "deepseek_vl",

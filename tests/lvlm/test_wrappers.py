@@ -72,6 +72,9 @@ def theirs(kind, tower, sizes, pixels):
             rows = patches.unflatten(0, grid[1:3]).permute(2, 0, 3, 1, 4)
             place[:, :high, :wide] = rows.flatten(3, 4).flatten(1, 2)
         return {"pixel_values": padded, "image_sizes": torch.tensor(edges)}
+    if kind == "minicpmv4_6":
+        grids = [grid[1:3] for item in tower.of_images(sizes) for grid in item]
+        return {"pixel_values": pixels, "target_sizes": torch.tensor(grids)}
     return {"pixel_values": pixels[None] if kind in ("idefics3", "smolvlm") else pixels}
 
 
