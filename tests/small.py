@@ -382,6 +382,26 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "deepseek_vl_hybrid": (
+        "llama",
+        {
+            "vision_config": {**SIGLIP, "vision_use_head": False},
+            "high_res_vision_config": {
+                "model_type": "sam_vision_model",
+                "hidden_size": 32,
+                "mlp_dim": 40,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 2,
+                "image_size": 80,
+                "patch_size": 16,
+                "window_size": 3,
+                "global_attn_indexes": [1],
+                "output_channels": 8,
+            },
+            "image_token_id": 96,
+            "tie_word_embeddings": False,
+        },
+    ),
     "paligemma": (
         "gemma2",
         {

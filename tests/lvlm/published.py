@@ -609,6 +609,46 @@ SERVED: dict[str, Files] = {
             },
         },
     },
+    "deepseek-community/deepseek-vl-7b-chat": {
+        CONFIG: {
+            "model_type": "deepseek_vl_hybrid",
+            "text_config": {
+                "model_type": "llama",
+                "hidden_size": 4096,
+                "intermediate_size": 11008,
+                "max_position_embeddings": 16384,
+                "num_attention_heads": 32,
+                "num_hidden_layers": 30,
+                "vocab_size": 102400,
+            },
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "image_size": 384,
+                "patch_size": 16,
+                "hidden_act": "gelu",
+                "vision_use_head": False,
+                "num_attention_heads": 16,
+                "num_hidden_layers": 24,
+            },
+            "high_res_vision_config": {
+                "model_type": "sam_vision_model",
+                "hidden_size": 768,
+                "intermediate_size": 3072,
+                "image_size": 1024,
+                "patch_size": 16,
+                "num_attention_heads": 12,
+                "num_hidden_layers": 12,
+            },
+            "tie_word_embeddings": False,
+        },
+        IMAGES: {
+            "size": {"height": 384, "width": 384},
+            "high_res_size": {"height": 1024, "width": 1024},
+        },
+        BOTH: {"num_image_tokens": 576},
+    },
     "deepseek-community/deepseek-vl-1.3b-chat": {
         CONFIG: {
             "model_type": "deepseek_vl",
@@ -652,13 +692,6 @@ def plain(kind: str, **own: Any) -> Files:
 
 
 TOWERLESS: dict[str, Files] = {
-    "deepseek-community/deepseek-vl-7b-chat": plain(
-        "deepseek_vl_hybrid",
-        text_config=llama(4096, 11008, 30, 32, 32, 102400),
-        vision_config={"model_type": "siglip_vision_model", **SO400M, "image_size": 384},
-        high_res_vision_config={"model_type": "sam_vision_model", "image_size": 1024},
-        tie_word_embeddings=False,
-    ),
     "stepfun-ai/GOT-OCR-2.0-hf": plain(
         "got_ocr2",
         text_config=inner("qwen2", 1024, 2816, 24, 16, 16, 151860),

@@ -72,6 +72,12 @@ def theirs(kind, tower, sizes, pixels):
             rows = patches.unflatten(0, grid[1:3]).permute(2, 0, 3, 1, 4)
             place[:, :high, :wide] = rows.flatten(3, 4).flatten(1, 2)
         return {"pixel_values": padded, "image_sizes": torch.tensor(edges)}
+    if kind == "deepseek_vl_hybrid":
+        low, high = pixels.split([len(sizes) * 3 * edge**2 for edge in (56, 80)], 1)
+        return {
+            "pixel_values": low.view(-1, 3, 56, 56),
+            "high_res_pixel_values": high.view(-1, 3, 80, 80),
+        }
     if kind == "minicpmv4_6":
         grids = [grid[1:3] for item in tower.of_images(sizes) for grid in item]
         return {"pixel_values": pixels, "target_sizes": torch.tensor(grids)}
@@ -192,7 +198,9 @@ def test_predictions_are_what_is_measured(kind, tmp_path):
         num_text=5,
         **{"pass": "train"},
     )
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
+    # oneDNN's scratch of a backward through SAM's convolutions is a fifth of so small a peak.
+    with torch.backends.mkldnn.flags(enabled=kind != "deepseek_vl_hybrid"):
+        measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
     predicted = predict(cell, "cpu")
     assert measured.status == predicted.status == Status.OK
     for metric in ("flops", "params"):

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import CONFIG_MAPPING
 from transformers.image_utils import SizeDict
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import (
     DeepseekVLImageProcessorPil,
+)
+from transformers.models.deepseek_vl_hybrid.image_processing_pil_deepseek_vl_hybrid import (
+    DeepseekVLHybridImageProcessorPil,
 )
 from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize as resize_glm
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
@@ -538,13 +542,38 @@ def test_markers_belong_to_the_text():
 
 
 @pytest.mark.parametrize("size", [(19, 7), (640, 480), (300, 1200)])
-def test_deepseek_vl_is_one_padded_square(size, tmp_path):
+@pytest.mark.parametrize("large", [{}, {"high_res_vision_config": {"image_size": 1024}}])
+def test_deepseek_vl_is_one_padded_square(size, large, tmp_path):
     tower = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 16}
-    config = {"model_type": "deepseek_vl", "vision_config": tower}
+    kind = "deepseek_vl_hybrid" if large else "deepseek_vl"
+    config = {"model_type": kind, "vision_config": tower, **large}
     name = write(tmp_path, config, processor_config={"num_image_tokens": 576})
-    pixels = DeepseekVLImageProcessorPil()(picture(*size), return_tensors="np")["pixel_values"]
+    processor = DeepseekVLHybridImageProcessorPil if large else DeepseekVLImageProcessorPil
+    made = processor()(picture(*size), return_tensors="np")
+    pixels = made["pixel_values"]
     patches = (pixels.shape[2] // 16) * (pixels.shape[3] // 16)
-    assert front_end_of(name).tokens_of_image(*size) == patches == 576
+    found = front_end_of(name)
+    assert found.tokens_of_image(*size) == patches == 576
+    if large:
+        assert made["high_res_pixel_values"].shape[2:] == (found.high_res_size,) * 2
     name = write(tmp_path, config, processor_config={"num_image_tokens": 729})
     with pytest.raises(RequestError, match="num_image_tokens 729, but the tower"):
+        front_end_of(name)
+
+
+def test_deepseek_vl_s_tower_has_transformers_sizes_where_its_config_states_none(tmp_path):
+    config = {"model_type": "deepseek_vl", "vision_config": {"model_type": "siglip_vision_model"}}
+    built = CONFIG_MAPPING["deepseek_vl"](**config).vision_config
+    name = write(tmp_path, config)
+    assert front_end_of(name).tokens_of_image(640, 480) == (
+        (built.image_size // built.patch_size) ** 2
+    )
+    name = write(tmp_path, config, preprocessor_config={"size": {"height": 384, "width": 384}})
+    with pytest.raises(RequestError, match=r"image_size 384, but config\.json says 224"):
+        front_end_of(name)
+    config = {**config, "model_type": "deepseek_vl_hybrid"}
+    name = write(
+        tmp_path, config, preprocessor_config={"high_res_size": {"height": 512, "width": 512}}
+    )
+    with pytest.raises(RequestError, match=r"high_res_size 512, but config\.json says 1024"):
         front_end_of(name)

@@ -8,6 +8,9 @@ from workbench.visual import VISIONS, FrontEnd
 from workbench.visual.files import BOTH, CONFIG, Found
 from workbench.vocabulary.errors import RequestError
 
+DEFAULTS = {"image_size": 224, "patch_size": 16}
+"""What transformers' class of the tower has where config.json leaves it out."""
+
 
 @dataclass(frozen=True)
 class DeepseekVL(FrontEnd):
@@ -18,25 +21,27 @@ class DeepseekVL(FrontEnd):
         " DeepseekVLProcessor in transformers for its 576 tokens"
     )
 
+    kind: ClassVar[str] = "deepseek_vl"
+    """The outer model type of a config.json that it serves."""
+    models: ClassVar[tuple[str, ...]] = ("deepseek-vl-1.3b",)
+
     image_size: int = 384
     patch_size: int = 16
 
     def serves(self, config: Mapping[str, Any]) -> bool:
-        return config.get("model_type") == "deepseek_vl" and isinstance(
+        return config.get("model_type") == self.kind and isinstance(
             config.get("vision_config"), Mapping
         )
 
     def read(self, found: Found) -> None:
-        found.side("image_size", found.tower.get("image_size"), CONFIG)
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
+        for name, default in DEFAULTS.items():
+            stated = found.tower.get(name)
+            found.side(name, default if stated is None else stated, CONFIG)
         if found.images is not None:
             file, fields = found.images
             found.side("image_size", fields.get("size"), file)
         found.whole_patches(self.image_size, self.patch_size)
-        size, patch = (
-            found.taken.get(name, (getattr(self, name),))[0]
-            for name in ("image_size", "patch_size")
-        )
+        size, patch = (found.taken[name][0] for name in DEFAULTS)
         promised = found.both.get("num_image_tokens")
         if promised is not None and promised != (size // patch) ** 2:
             raise RequestError(

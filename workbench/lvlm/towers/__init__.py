@@ -302,14 +302,17 @@ def _try(model: "Resolved", name: str) -> None:
     kind = getattr(config, "model_type", None)
     if config is None or (name == PAPER and kind != "siglip_vision_model"):
         return  # The paper's own is built.
-    assert not isinstance(config, dict)
-    fields, unlisted = config.to_json_string(use_diff=False), TOWERS[name].unlisted
-    built: Any = type(config)
-    reason = _reason(built, fields, unlisted)
+    reason = tower_reason(config, TOWERS[name].unlisted)
     if reason is not None:
         raise RequestError(
             f"model {model.name!r}: transformers cannot build its vision tower: {reason}"
         )
+
+
+def tower_reason(config: Any, unlisted: tuple[str, str] | None = None) -> str | None:
+    """Why transformers cannot build a configuration's tower, on shapes alone; None if it can."""
+    kind: Any = type(config)
+    return _reason(kind, config.to_json_string(use_diff=False), unlisted)
 
 
 @lru_cache(maxsize=64)
