@@ -1,12 +1,16 @@
 """The first page: answer, recommendation, six rows, the author's words, the reader's case."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.reference import STORE
+from workbench.commands.case import fastest
+from workbench.interface import predict
 from workbench.report import write_report
-from workbench.report.case import CaseAnswer, case_table, read_case
+from workbench.report.case import Case, CaseAnswer, read_case
+from workbench.report.case_table import case_table
 from workbench.report.contents import contents
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
@@ -76,11 +80,19 @@ def test_a_report_has_it_in_front_and_stays_small(tmp_path: Path, page) -> None:
     [
         ("images=2,images=3", "images: is given twice"),
         ("images", "write name=value"),
-        ("weather=2", "choose model"),
-        ("gpus=3", "give one of visual=N, images=N and frames=N"),
-        ("images=2,frames=3", "give one of"),
+        ("weather=2", "'weather' is unknown; known: device"),
+        ("frame=2", "did you mean frames"),
+        ("gpus=3", "give visual=N, or images=N, frames=N or both of these"),
+        ("visual=2,frames=3", "give visual=N, or"),
         ("images=0", "images=0: a whole number"),
-        ("images=2,price=3", "a number with its currency"),
+        ("images=-4", "images=-4: a whole number"),
+        ("frames=nan", "frames=nan: a whole number"),
+        ("frames=1e30", "frames=1e30: a whole number"),
+        ("visual=10,gpus=2000000", "gpus=2000000: a whole number from 1 to 1,000,000"),
+        ("images=2000000,frames=2000000", "at most 1,000,000,000"),
+        ("images=2,price=nanEUR", "a number below a billion with its currency"),
+        ("images=2,price=12345678901EUR", "a number below a billion"),
+        ("images=2,price=3", "with its currency"),
         ("images=2,fps=0", "fps=0: a number above 0"),
         ("images=2,resolution=9", "resolution"),
         ("images=2,model=nobody/knows", "model"),
@@ -92,34 +104,75 @@ def test_a_case_that_makes_no_sense_is_one_line(text: str, fault: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def answer(case: Case, system: int, status: str, seconds: float, **more: Any) -> CaseAnswer:
+    return CaseAnswer(case.systems()[system][0], status, seconds, 2**30, **more)
+
+
 def test_a_case_costs_its_hours_and_its_money_where_it_fits() -> None:
-    case = read_case("model=llava-1.5-7b,images=16,gpus=8,steps=3600,price=2.5EUR")
+    case = read_case("model=llava-1.5-7b,images=16,gpus=8,steps=3_600,price=2.5EUR")
     assert case.visual == 16 * 576
-    cells = case.cells()
-    assert {cell.world_size for cell in cells} == {8}
-    fits = CaseAnswer(cells[2], "ok", 0.5, 2**30, 57_600, ("calibrated: by n records",))
-    beyond = CaseAnswer(cells[0], "oom", 9.0, 2**40, None)
-    table = case_table(case, [beyond, fits])
-    assert table.columns[4] == "EUR for 3,600 steps"
-    # No seconds and no money of what does not fit.
-    assert table.rows[0] == ("S-Attn · eager", "no, needs 1 TiB", "–", "–", "–", "–", "–")
-    # 0.5 s x 3,600 steps x 8 cards are 4 hours; a minute at 1 fps has 60 images of 576 tokens.
-    assert table.rows[1] == (
-        "D-Attn · sdpa",
-        "yes, 1 GiB",
-        "500 ms",
-        "4.00",
-        "10.00",
-        "57,600",
-        "1.7",
+    flags = ("calibrated: by n records", "beyond_calibration: |V| 9 is far", "modelled: so")
+    beyond = answer(case, 0, "oom", 9.0, max_visual=None)
+    base = answer(case, 1, "ok", 1.25, max_visual=28_800)
+    fits = answer(case, 2, "ok", 0.5, max_visual=57_600, flags=flags)
+    table = case_table(case, [beyond, base, fits])
+    assert table.columns == ("", "S-Attn · eager", "S-Attn · flash", "D-Attn · flash")
+    assert table.rows == (
+        ("fits a card", "no, needs 1 GiB", "yes, 1 GiB", "yes, 1 GiB"),
+        # No seconds and no money of what does not fit.
+        ("an iteration", "–", "1.25 s", "500 ms"),
+        # 0.5 s x 3,600 steps x 8 cards are 4 hours.
+        ("GPU-hours for 3,600 steps", "–", "10.00", "4.00"),
+        ("EUR for 3,600 steps", "–", "25.00", "10.00"),
+        ("largest |V| that fits", "–", "28,800", "57,600"),
+        # A minute at 1 fps has 60 images of 576 tokens.
+        ("minutes of video that fit", "–", "0.8", "1.7"),
     )
-    assert "calibrated: by n records." in table.note
-    unpriced = case_table(read_case("visual=100"), [fits])
-    assert not any("EUR" in column for column in unpriced.columns)
+    assert table.title == (
+        "Your case, predicted: at |V| = 9,216 D-Attn · flash takes 500 ms an iteration, 2.50× as"
+        " fast as S-Attn · flash; 3,600 steps take 4.00 GPU-hours in place of 10.00, 10.00 EUR in"
+        " place of 25.00."
+    )
+    assert "Calibrated: by n records. Beyond calibration: |V| 9 is far." in table.note
+    assert "modelled" not in table.note
+    unpriced = case_table(read_case("visual=100"), [base, fits])
+    assert not any("EUR" in row[0] for row in unpriced.rows)
+    assert "EUR" not in unpriced.title
 
 
-def test_the_cells_of_a_case_are_training_steps() -> None:
-    (first, *_) = read_case("visual=100,gpus=1").cells()
+def test_a_case_says_who_fits_where_not_all_do() -> None:
+    case = read_case("visual=100k,gpus=1")
+    base = answer(case, 1, "oom", 4.0, max_visual=60_000)
+    own = answer(case, 3, "ok", 2.0, max_visual=200_000)
+    assert case_table(case, [base, own]).title.endswith(
+        "at |V| = 100,000 D-Attn · flash · chunk 8,192 fits, 2 s an iteration; S-Attn · flash"
+        " takes 60,000 visual tokens at most."
+    )
+    beyond = answer(case, 3, "oom", 2.0, max_visual=90_000, flags=("calibrated: x",))
+    table = case_table(case, [base, beyond])
+    assert table.title.endswith(
+        "nothing fits h100-80gb; D-Attn · flash · chunk 8,192 takes most, 90,000 visual tokens."
+    )
+    assert "Calibrated" not in table.note
+    none = answer(case, 0, "unsupported", 0.0, max_visual=None)
+    assert case_table(case, [none]).title.endswith("nothing fits h100-80gb.")
+    assert case_table(case, [none]).rows[0] == ("fits a card", "cannot run")
+
+
+def test_a_case_has_images_beside_its_video() -> None:
+    still, video, both = (
+        read_case(f"model=llava-1.5-7b,{words}")
+        for words in ("images=4", "frames=60", "images=4,frames=60")
+    )
+    assert both.visual == still.visual + video.visual
+    assert both.beside == still.visual == 4 * 576
+    assert both.shown == "4 images and 60 frames of 1344x896, 36,864 visual tokens"
+    answers = [answer(both, system, "ok", 1.0, max_visual=36_864) for system in (1, 2)]
+    assert case_table(both, answers).rows[-1] == ("minutes of video that fit", "1.0", "1.0")
+
+
+def test_the_cells_of_a_case_are_training_steps_under_every_fused_kernel() -> None:
+    (first, *_), fused, *_ = read_case("visual=100,gpus=1").systems()
     assert first == make_cell(
         scope="decoder",
         kernel="eager",
@@ -129,3 +182,17 @@ def test_the_cells_of_a_case_are_training_steps() -> None:
         logits="text",
         **{"pass": "train"},
     )
+    assert [cell.kernel for cell in fused] == ["flash", "cudnn", "flex"]
+
+
+def test_a_case_takes_the_kernel_that_is_predicted_to_be_fastest() -> None:
+    """On an H100 that is cuDNN for S-Attn: flash alone would flatter D-Attn."""
+    case = read_case("visual=60_000,gpus=32")
+    cells = case.systems()[1]
+    chosen = fastest(cells, case.device)
+    assert chosen.cell.kernel == "cudnn"
+    for cell in cells:
+        assert chosen.metrics["time_s"] <= predict(cell, case.device).metrics["time_s"]
+    # What does not fit gives way to what does.
+    eager = case.systems()[0][0]
+    assert fastest([eager, cells[0]], case.device).cell == cells[0]

@@ -34,7 +34,7 @@ def report(
         str | None,
         typer.Option(
             metavar="NAME=VALUE,…",
-            help="Your own case, predicted: model, visual or images or frames, resolution, fps,"
+            help="Your own case, predicted: model, visual or images and frames, resolution, fps,"
             " text, steps, gpus, price, device.",
         ),
     ] = None,
@@ -48,16 +48,18 @@ def report(
 ) -> None:
     """Write a store as HTML, Markdown, PDF and slides, with its data and how to repeat it."""
     from workbench.report import write_report
-    from workbench.report.case import case_table, read_case
+    from workbench.report.case import read_case
+    from workbench.report.case_table import case_table
 
     own_words = "" if note is None else read_text(note, "note", MOST_NOTE)
-    told = None
-    if case is not None:
-        from workbench.commands.case import answer_case
-
-        asked = read_case(case)
-        told = case_table(asked, answer_case(asked))
+    asked = None if case is None else read_case(case)
+    costs = None
     with show.bar() as tell:
+        if asked is not None:
+            from workbench.commands.case import answer_case
+
+            tell("predicting your case", 0, 1)
+            costs = case_table(asked, answer_case(asked))
         written = write_report(
             store,
             output,
@@ -65,7 +67,7 @@ def report(
             question=question,
             against=against,
             note=own_words,
-            case=told,
+            case=costs,
             tell=tell,
         )
     for line in written.notes:

@@ -1,13 +1,15 @@
-"""The reader's own case, ``--case model=…,images=…,gpus=…,price=…``: read here, without torch.
+"""The reader's own case, ``--case model=…,frames=…,gpus=…,price=…``: read here, without torch.
 
-Its prediction is made elsewhere, where torch is, and comes back as answers to ``case_table``.
+Its prediction is made elsewhere, where torch is; ``case_table`` makes a table of the answers.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from workbench.telling.page import Table
+from workbench.telling.text import listed
+from workbench.telling.words import plural
 from workbench.visual.tokens import (
     front_end_of,
     parse_resolution,
@@ -15,10 +17,10 @@ from workbench.visual.tokens import (
     tokens_of_video,
 )
 from workbench.vocabulary.cell import Cell, make_cell
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import RequestError, unknown_name
 from workbench.vocabulary.fields import MAX_TOKENS
 from workbench.vocabulary.systems import label
-from workbench.vocabulary.units import quantity
+from workbench.vocabulary.units import count_of
 
 KEYS = (
     "model",
@@ -33,14 +35,17 @@ KEYS = (
     "price",
     "device",
 )
-SYSTEMS = (
-    ("s_attn", "eager", None),
-    ("s_attn", "sdpa", None),
-    ("d_attn", "sdpa", None),
-    ("d_attn", "sdpa", 8192),
+FUSED = ("flash", "cudnn", "flex")
+"""Kernels that a fused column chooses from: flex serves the models that the other two do not."""
+SYSTEMS: tuple[tuple[str, tuple[str, ...], int | None], ...] = (
+    ("s_attn", ("eager",), None),
+    ("s_attn", FUSED, None),
+    ("d_attn", FUSED, None),
+    ("d_attn", FUSED, 8192),
 )
-"""Attention, kernel, chunk: the columns of a report, as far as a prediction has them."""
-_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z$€£¥]{1,4})")
+"""Attention, kernels to choose from, chunk: a column each, both baselines first."""
+MAX_CARDS = 1_000_000
+_PRICE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([A-Za-z$€£¥]{1,4})")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Case:
 
     model: str = "mistral-7b-v0.3"
     visual: int = 0
+    beside: int = 0
+    """Those of ``visual`` that are of images beside a video."""
     tokens_of_a_minute: float = 0.0
     """Visual tokens of a minute of video; 0 where the model's front end is unknown."""
     shown: str = ""
@@ -61,25 +68,31 @@ class Case:
     currency: str = ""
     device: str = "h100-80gb"
 
-    def cells(self) -> list[Cell]:
-        """A training step of every system: checkpoints, logits of text, ZeRO 3 over the cards."""
-        sharded = {"zero": 3, "world_size": self.gpus} if self.gpus > 1 else {}
+    def systems(self) -> list[list[Cell]]:
+        """Training steps: checkpoints, logits of text, ZeRO 3 over the cards.
+
+        A list a system, with a cell for each kernel that it may choose.
+        """
         return [
-            make_cell(
-                model=self.model,
-                attention=attention,
-                kernel=kernel,
-                chunk=chunk,
-                num_visual=self.visual,
-                num_text=self.text,
-                scope="decoder",
-                checkpoint=True,
-                logits="text",
-                **{"pass": "train"},
-                **sharded,
-            )
-            for attention, kernel, chunk in SYSTEMS
+            [self._cell(attention, kernel, chunk) for kernel in kernels]
+            for attention, kernels, chunk in SYSTEMS
         ]
+
+    def _cell(self, attention: str, kernel: str, chunk: int | None) -> Cell:
+        sharded = {"zero": 3, "world_size": self.gpus} if self.gpus > 1 else {}
+        return make_cell(
+            model=self.model,
+            attention=attention,
+            kernel=kernel,
+            chunk=chunk,
+            num_visual=self.visual,
+            num_text=self.text,
+            scope="decoder",
+            checkpoint=True,
+            logits="text",
+            **{"pass": "train"},
+            **sharded,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,17 @@ class CaseAnswer:
     """The largest |V| that fits; None where nothing does."""
     flags: Sequence[str] = ()
 
+    @property
+    def name(self) -> str:
+        """'D-Attn · cudnn · chunk 8,192'."""
+        words = f"{label('attention', self.cell.attention)} · {self.cell.kernel}"
+        return f"{words} · chunk {self.cell.chunk:,}" if self.cell.chunk else words
+
+    @property
+    def timed(self) -> float | None:
+        """Seconds of an iteration where it fits: what does not fit takes no time."""
+        return self.seconds if self.status == "ok" else None
+
 
 def read_case(text: str) -> Case:
     """The case of ``name=value,…``; raises RequestError with the name and what would be right."""
@@ -103,63 +127,72 @@ def read_case(text: str) -> Case:
         if not equals or not value:
             raise RequestError(f"case {part[:60]!r}: write name=value, such as gpus=32")
         if name not in KEYS:
-            raise RequestError(f"case {name[:60]!r}: choose {', '.join(KEYS)}")
+            raise unknown_name("case's name", name[:60], KEYS)
         if name in given:
             raise RequestError(f"case {name}: is given twice")
         given[name] = value
-    sizes = [name for name in ("visual", "images", "frames") if name in given]
-    if len(sizes) != 1:
-        raise RequestError("case: give one of visual=N, images=N and frames=N")
     model = given.get("model", Case.model)
-    visual, minute, note = _tokens(model, sizes[0], given)
     price, currency = _price(given.get("price"))
     return Case(
         model=model,
-        visual=visual,
-        tokens_of_a_minute=minute,
-        shown=note,
+        **_tokens(model, given),
         text=_count(given, "text", Case.text),
         steps=_count(given, "steps", Case.steps),
-        gpus=_count(given, "gpus", Case.gpus),
+        gpus=_count(given, "gpus", Case.gpus, MAX_CARDS),
         price=price,
         currency=currency,
         device=given.get("device", Case.device),
     )
 
 
-def _count(given: dict[str, str], name: str, default: int, most: int = 1_000_000_000) -> int:
+def _count(given: dict[str, str], name: str, default: int, most: int = MAX_TOKENS) -> int:
     text = given.get(name)
     if text is None:
         return default
-    if not text.isdecimal() or not 1 <= int(text) <= most:
+    plain = text.replace("_", "")
+    count = int(plain) if plain.isdecimal() and len(plain) < 30 else count_of(text)
+    if count is None or not 1 <= count <= most:
         raise RequestError(f"case {name}={text[:40]}: a whole number from 1 to {most:,}")
-    return int(text)
+    return count
 
 
-def _tokens(model: str, size: str, given: dict[str, str]) -> tuple[int, float, str]:
-    """|V|, the tokens of a minute of video, and what |V| is of."""
-    count = _count(given, size, 1, MAX_TOKENS)
+def _tokens(model: str, given: dict[str, str]) -> dict[str, Any]:
+    """|V|, what it is of, the images' part of it beside a video, and the tokens of a minute."""
+    sizes = {
+        name: _count(given, name, 1) for name in ("visual", "images", "frames") if name in given
+    }
+    if not sizes or ("visual" in sizes and len(sizes) > 1):
+        raise RequestError("case: give visual=N, or images=N, frames=N or both of these")
     width, height = parse_resolution(given.get("resolution", "1344x896"))
     rate = given.get("fps", "1")
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", rate) or not 0 < float(rate) <= 120:
         raise RequestError(f"case fps={rate[:40]}: a number above 0, at most 120")
-    fps = float(rate)
     try:
         front = front_end_of(model, offline=True)
     except RequestError:
-        if size != "visual":
+        if "visual" not in sizes:
             raise
-        return count, 0.0, f"{count:,} visual tokens"
-    minute = tokens_of_video(front, width, height, max(1, round(3600 * fps))) / 60
-    if size == "visual":
-        return count, minute, f"{count:,} visual tokens"
-    if size == "images":
-        visual, words = count * tokens_of_image(front, width, height), f"{count:,} images"
-    else:
-        visual, words = tokens_of_video(front, width, height, count), f"{count:,} frames"
+        return {"visual": sizes["visual"], "shown": f"{sizes['visual']:,} visual tokens"}
+    minute = tokens_of_video(front, width, height, max(1, round(3600 * float(rate)))) / 60
+    if "visual" in sizes:
+        count = sizes["visual"]
+        return {
+            "visual": count,
+            "shown": f"{count:,} visual tokens",
+            "tokens_of_a_minute": minute,
+        }
+    still = sizes.get("images", 0) * tokens_of_image(front, width, height)
+    frames = sizes.get("frames", 0)
+    visual = still + (tokens_of_video(front, width, height, frames) if frames else 0)
+    words = listed([plural(count, name[:-1]) for name, count in sizes.items()])
     if visual > MAX_TOKENS:
-        raise RequestError(f"case {size}={count:,}: {visual:,} tokens; at most {MAX_TOKENS:,}")
-    return visual, minute, f"{words} of {width}x{height}, {visual:,} visual tokens"
+        raise RequestError(f"case: {words} are {visual:,} tokens; at most {MAX_TOKENS:,}")
+    return {
+        "visual": visual,
+        "shown": f"{words} of {width}x{height}, {visual:,} visual tokens",
+        "beside": still if frames else 0,
+        "tokens_of_a_minute": minute,
+    }
 
 
 def _price(text: str | None) -> tuple[float | None, str]:
@@ -167,59 +200,7 @@ def _price(text: str | None) -> tuple[float | None, str]:
         return None, ""
     match = _PRICE.fullmatch(text)
     if match is None:
-        raise RequestError(f"case price={text[:40]}: a number with its currency, such as 2.5EUR")
+        raise RequestError(
+            f"case price={text[:40]}: a number below a billion with its currency, such as 2.5EUR"
+        )
     return float(match[1]), match[2]
-
-
-def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
-    """GPU-hours, money where there is a price, and minutes of video, a row a system."""
-    money = [f"{case.currency} for {case.steps:,} steps"] if case.price is not None else []
-    columns = (
-        "system",
-        "fits",
-        "an iteration",
-        f"GPU-hours for {case.steps:,} steps",
-        *money,
-        "largest |V|",
-        "minutes of video that fit",
-    )
-    rows = tuple(_row(case, answer) for answer in answers)
-    flags = dict.fromkeys(
-        flag
-        for answer in answers
-        for flag in answer.flags
-        if flag.partition(":")[0] in ("calibrated", "uncalibrated", "carried")
-    )
-    cards = "one card" if case.gpus == 1 else f"each of {case.gpus:,} cards, ZeRO 3"
-    note = (
-        f"Predicted for {case.device}, {case.model}, {case.shown}, |T| = {case.text:,}, a sample"
-        f" on {cards}, with checkpoints and logits of text rows; nothing ran, and communication"
-        f" is assumed to hide behind the computing. {' '.join(f'{flag}.' for flag in flags)}"
-    )
-    return Table("Your case", columns, rows, note.strip())
-
-
-def _row(case: Case, answer: CaseAnswer) -> tuple[str, ...]:
-    cell = answer.cell
-    name = f"{label('attention', cell.attention)} · {cell.kernel}"
-    name += f" · chunk {cell.chunk:,}" if cell.chunk else ""
-    peak = quantity(answer.peak_bytes, "B")
-    fits = answer.status == "ok"
-    lacking = ["–"] * (2 if case.price is None else 3)
-    figures = lacking
-    if fits and answer.seconds is not None:
-        hours = answer.seconds * case.steps * case.gpus / 3600
-        figures = [quantity(answer.seconds, "s"), f"{hours:,.2f}"]
-        figures += [f"{hours * case.price:,.2f}"] if case.price is not None else []
-    top = answer.max_visual
-    minutes = "–"
-    if top is not None and case.tokens_of_a_minute:
-        minutes = f"{top / case.tokens_of_a_minute:,.1f}"
-    words = {"ok": f"yes, {peak}", "oom": f"no, needs {peak}"}
-    return (
-        name,
-        words.get(answer.status, "cannot run"),
-        *figures,
-        "–" if top is None else f"{top:,}",
-        minutes,
-    )
