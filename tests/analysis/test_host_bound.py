@@ -96,7 +96,7 @@ def test_a_report_says_whose_seconds_they_are(frame):
     assert table.rows[0] == ("256", "2 ms (h, 1)", "2 ms (h, 1)")
     assert "(h" not in table.rows[-1][1]
     assert "h: host-bound, the host's pace or other fixed costs" in table.note
-    assert "1, 2, 3: so few samples" in table.note
+    assert "1: timed only so many times" in table.note
     assert "(h" not in str(_seconds(rows[rows["num_visual"] > 1024], "on a card", short))
 
 

@@ -25,12 +25,14 @@ def page():
 
 def test_it_answers_with_what_an_h100_measured(page) -> None:
     assert page.answer.startswith("D-Attn · flash is 5.23× as fast as S-Attn · eager and 1.21×")
-    assert "2.60× as fast as S-Attn · cudnn, the fastest fused at |V| = 74,000" in page.answer
+    assert "2.60× as fast as S-Attn · cudnn (the fastest fused) at |V| = 74,000" in page.answer
     for mark in ("emulated: 1 of 32 ranks", "power-capped", "2 to 3 samples", "cold"):
         assert mark in page.basis
     assert page.recommendation[0].startswith("Take D-Attn · flash from |V| = 9,000 on")
     assert "134,687" in page.recommendation[-1]
     assert "255,771" in page.recommendation[-1]
+    assert "(1,000,000 or more)" in page.recommendation[-1]
+    assert page.recommendation[1].startswith("On one condition: D-Attn gives up V2V")
     assert ("Hardware", "NVIDIA H100 80GB HBM3") in page.facts
     assert ("Date", "2026-11-28") in page.facts
     assert any("quality is not measured" in risk for risk in page.risks)

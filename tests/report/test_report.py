@@ -253,14 +253,14 @@ def test_the_figures_of_the_page_are_json(stores: Path, written: dict[str, Repor
 def test_pictures_and_paper_are_written(stores: Path, tmp_path: Path) -> None:
     files = write_report(stores / "one_cell.db", tmp_path)
     text = files.markdown.read_text()
-    slugs = [figure.slug for figure in contents(stores / "one_cell.db").figures]
+    drawn = contents(stores / "one_cell.db").figures
     assert [path.name for path in files.figures] == [
-        f"{slug}.{kind}" for slug in slugs for kind in ("png", "svg")
+        f"{figure.slug}.{kind}" for figure in drawn for kind in ("png", "svg")
     ]
-    for picture in files.figures[::2]:
+    for figure, picture in zip(drawn, files.figures[::2], strict=True):
         head = picture.read_bytes()[:24]
         assert head[:8] == b"\x89PNG\r\n\x1a\n"
-        assert int.from_bytes(head[16:20], "big") == 2800
+        assert int.from_bytes(head[16:20], "big") == 2 * figure.width
         assert f"](figures/{picture.name})" in text
     for drawing in files.figures[1::2]:
         assert drawing.read_text().startswith("<svg")

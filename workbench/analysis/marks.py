@@ -95,8 +95,9 @@ def legend(every: Iterable[Sequence[str]]) -> str:
     """What the letters of a table mean, one sentence; empty where it has none."""
     seen = {word for marks in every for word in marks}
     words = [f"{LETTERS[word]}: {word}, {MEANING[word]}" for word in LETTERS if word in seen]
-    if any(word.partition(" ")[2].startswith("sample") for word in seen):
-        words.append("1, 2, 3: so few samples")
+    counts = {word.split()[0] for word in seen if word.partition(" ")[2].startswith("sample")}
+    if counts:
+        words.append(f"{', '.join(sorted(counts))}: timed only so many times")
     return f"In parentheses: {'; '.join(words)}." if words else ""
 
 

@@ -31,6 +31,8 @@ ONE, THIN = 1.03, 0.012
 """Half the width of an only |V|: as a factor on a logarithmic axis, as a share of a linear one."""
 UNSPLIT = "not split by kind"
 """Bytes of a peak whose record does not say what they are of."""
+LETTERS, LINE = 100, 17
+"""Letters of titles in a row of panels, as many as a narrow page has, and pixels of a line."""
 FAR = 1.6
 """Times the capacity at which the axis ends."""
 KINDS = {
@@ -72,6 +74,7 @@ def memory(
         top = max(top, 1.12 * limit) if top > limit / FAR else top
     short = short_names([str(key[0]) for key, _ in groups])
     alike = len({key[1:] for key, _ in groups}) == 1
+    titles = {name: _folded(plain(words), LETTERS // len(groups)) for name, words in short.items()}
     parts: dict[str, Any] = {"annotations": [], "shapes": []}
     traces = []
     named: set[str] = set()
@@ -103,7 +106,7 @@ def memory(
         )
         parts["annotations"].append(
             {
-                "text": f"<b>{plain(short[str(system)])}</b>"
+                "text": f"<b>{'<br>'.join(titles[str(system)])}</b>"
                 + ("" if alike else f"<br>{source}, {plain(device)}"),
                 "x": 0,
                 "y": 1,
@@ -118,8 +121,20 @@ def memory(
             }
         )
         _capacity(parts, suffix, capacities.get(str(device)), top, theme)
-    margin = {"l": 64, "r": 16, "t": 64, "b": 56}
+    lines = max((len(title) for title in titles.values()), default=1)
+    margin = {"l": 64, "r": 16, "t": 64 + LINE * (lines - 1), "b": 56}
     return figure(traces, layout(theme, height=480, margin=margin, **parts))
+
+
+def _folded(title: str, most: int) -> list[str]:
+    """A system's name in lines of at most so many letters, where its options allow it."""
+    lines: list[str] = []
+    for option in title.split(" · "):
+        if lines and len(lines[-1]) + len(option) + 3 <= most:
+            lines[-1] += f" · {option}"
+        else:
+            lines.append(option)
+    return lines
 
 
 def _parts(rows: pd.DataFrame) -> list[pd.DataFrame]:

@@ -1,6 +1,7 @@
 """The first page of a report: the answer, what to do, a figure and six rows; then the rest."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,8 @@ FASTER = 1.05
 MOST = 4
 """Systems of the table and of the figure."""
 METRICS = ("time_s", "peak_bytes")
+WIDTH = 800
+"""Pixels of its figure as a file: it takes half of a page on paper."""
 
 
 def first_page(material: Material, note: str = "", case: Table | None = None) -> FirstPage:
@@ -101,6 +104,12 @@ def _recommendation(verdict: Verdict) -> Iterator[str]:
         )
         if fused["lost"]:
             yield f"Up to |V| = {max(fused['lost']):,} keep S-Attn."
+        own = entry("attention", _attention(verdict.rows, verdict.system))
+        if own is not None and own.gives_up != "nothing":
+            yield (
+                f"On one condition: {own.label} gives up {own.gives_up.replace('; ', ', and ')};"
+                " whether the model stays as good is not measured here."
+            )
     else:
         yield (
             f"Keep {base}: at |V| = {fused['num_visual']:,} {name} is"
@@ -112,13 +121,15 @@ def _recommendation(verdict: Verdict) -> Iterator[str]:
             (table["max_visual"] > fused["baseline_max_visual"]) & (table["attention"] != "s_attn")
         ].sort_values("max_visual")
         more = [
-            f"{verdict.name(str(r['series']))} ({r['max_visual']:,})"
+            f"{verdict.name(str(r['series']))} ({r['max_visual']:,}"
+            f"{' or more' if pd.isna(r['fails_at']) else ''})"
             for r in beyond.to_dict("records")
         ]
-        only = f"only {listed(more)} took more" if more else "nothing took more"
+        only = f"only {listed(more)} {'take' if len(more) > 1 else 'takes'} more"
+        rest = only if more else "nothing takes more"
         yield (
-            f"For memory: {verdict.name(fused['furthest_series'])} takes"
-            f" {fused['baseline_max_visual']:,} visual tokens, and {only}."
+            f"For memory: {verdict.name(fused['furthest_series'])} takes up to"
+            f" {fused['baseline_max_visual']:,} visual tokens, and {rest}."
         )
 
 
@@ -205,7 +216,7 @@ def _figure(material: Material, subject: Subject, rows: pd.DataFrame, names: lis
         *words.provenance(own),
         "Linear axes: at twice the |V| a straight line is twice as high, a parabola four times.",
     ]
-    return drawn(
+    figure = drawn(
         "first",
         "Seconds and peak memory over |V|",
         lambda theme: scaling(
@@ -219,6 +230,7 @@ def _figure(material: Material, subject: Subject, rows: pd.DataFrame, names: lis
         ),
         caption,
     )
+    return replace(figure, width=WIDTH)
 
 
 def _facts(
@@ -251,10 +263,7 @@ def _assumptions(rows: pd.DataFrame, source: str) -> Iterator[str]:
 def _risks(verdict: Verdict, source: str) -> Iterator[str]:
     system = entry("attention", _attention(verdict.rows, verdict.system))
     if system is not None and system.gives_up != "nothing":
-        yield (
-            f"{system.label} gives up {system.gives_up}; what that costs in quality is not "
-            "measured here."
-        )
+        yield f"What {system.label} costs in quality is not measured here."
     flags = {flag.partition(":")[0] for own in verdict.rows["flags"] for flag in own}
     if "emulated" in flags:
         yield "Nothing was communicated: collectives over a network would add to each iteration."
@@ -263,4 +272,4 @@ def _risks(verdict: Verdict, source: str) -> Iterator[str]:
         yield f"Few samples{cold}: ratios near 1 may turn."
     if source == "predicted" and "uncalibrated" in flags:
         yield "No measurement stands behind the seconds: they are lower bounds."
-    yield "Another model, card, |T| or batch has other figures."
+    yield "Another model, card, batch or number of text tokens has other figures."

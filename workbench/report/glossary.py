@@ -6,6 +6,7 @@ GLOSSARY = {
     "S-Attn": "self-attention as the model has it: every token attends to all before it",
     "D-Attn": "decomposed attention: visual tokens no longer attend to each other, text attends"
     " to both; linear in |V|, and it needs training",
+    "V2V": "the attention of visual tokens to each other, which D-Attn leaves out",
     "eager": "attention as plain matrix products that hold the whole |V| × |V| table in memory",
     "fused": "attention in one kernel that never holds the table: flash, cuDNN, FlexAttention",
     "cuDNN": "NVIDIA's fused attention kernel, on an H100 often the fastest",

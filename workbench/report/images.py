@@ -16,7 +16,7 @@ HINT = (
     "no Chromium, so the report has no PNG or SVG figures; on Debian and Ubuntu: apt-get install"
     " chromium"
 )
-WIDTH, SCALE = 1400, 2
+SCALE = 2
 FORMATS = ("png", "svg")
 MOST = 60
 """Figures that are drawn as files: at about a third of a second each, half of a minute."""
@@ -56,7 +56,7 @@ async def _write(
             on_white = go.Figure(figure.light).update_layout(paper_bgcolor=LIGHT.paper)
             for kind in FORMATS:
                 path = folder / f"{figure.slug}.{kind}"
-                size = {"width": WIDTH, "height": figure.height, "scale": SCALE}
+                size = {"width": figure.width, "height": figure.height, "scale": SCALE}
                 await painter.write_fig(on_white, path=path, opts={**size, "format": kind})
                 written.append(path)
     return written

@@ -5,10 +5,13 @@ cannot be markup, whatever it says.
 """
 
 import json
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from workbench.report.glossary import GLOSSARY
+from workbench.report.own_words import paragraphs
 from workbench.telling.page import Contents, Figure, FirstPage, Table
 
 HINT = "no PDF: typst is missing; pip install typst"
@@ -68,6 +71,7 @@ def inputs(contents: Contents, stamp: str, notes: tuple[str, ...], folder: Path)
             }
             for section in contents.sections
         ],
+        "words": list(GLOSSARY.items()),
         "reproduce": contents.reproduce,
         "versions": _table(contents.versions),
     }
@@ -79,7 +83,10 @@ def _first(page: FirstPage, folder: Path) -> dict[str, Any]:
         "answer": page.answer,
         "basis": page.basis,
         "recommendation": page.recommendation,
-        "note": page.note,
+        "note": [
+            {"marker": each.marker, "runs": [asdict(run) for run in each.runs]}
+            for each in paragraphs(page.note)
+        ],
         "table": _table(page.table),
         "case": [_table(page.case)] if page.case else [],
         "figure": _figure(page.figure, folder),

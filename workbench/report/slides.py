@@ -4,11 +4,13 @@ Text is put into shapes as text: none of it is read as markup, a link or a formu
 """
 
 import io
+import textwrap
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.report.own_words import paragraphs
 from workbench.telling.page import Contents, Figure, FirstPage, Table
 from workbench.telling.text import unbroken
 
@@ -19,6 +21,8 @@ HINT = "no slides: python-pptx is missing; pip install python-pptx"
 WIDTH, HEIGHT, MARGIN = 13.333, 7.5, 0.5
 """Inches: 16 to 9."""
 FIGURES = 3
+NOTE, LINE = 330, 110
+"""Characters of the author's words on the first slide, and those of a line."""
 INK, MUTED, RULE = "1B2126", "5B6570", "E9ECEF"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every file inside, so that two reports of one store differ in their stamp alone."""
@@ -61,11 +65,24 @@ def _answer(deck: "Presentation", contents: Contents, first: FirstPage, stamp: s
     _text(slide, 1.25, 1.6, [(first.answer, 24, INK, True), (f"{first.basis}.", 11, MUTED, False)])
     told = [("What to do", 16, INK, True)]
     told += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]
-    if first.note:
-        told.append((" ".join(first.note.split()), 14, INK, False))
+    told += [(text, 14, INK, False) for text in beginning(first.note)]
     _text(slide, 3.6, 2.4, told)
     facts = [f"{name}: {value}" for name, value in first.facts]
     _text(slide, 6.5, 0.7, [(" · ".join([*facts, f"written {stamp}"]), 10, MUTED, False)])
+
+
+def beginning(note: str) -> list[str]:
+    """The paragraphs of the author's words that a slide has room for, without their styles."""
+    texts: list[str] = []
+    room = NOTE
+    for paragraph in paragraphs(note):
+        text = " ".join(paragraph.text.split())
+        if len(text) > room:
+            words = textwrap.shorten(text, max(room, 1), placeholder="")
+            return [*texts, f"{words} … (the rest is in report.html)".lstrip()]
+        texts.append(text)
+        room -= max(len(text), LINE)
+    return texts
 
 
 def _conditions(deck: "Presentation", first: FirstPage) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markdown_it import MarkdownIt
 
 from workbench.collector import without_collector
 from workbench.report.bundle import reproduce_text, write_bundle
@@ -15,6 +14,7 @@ from workbench.report.contents import DEFAULT_QUESTION, contents
 from workbench.report.glossary import GLOSSARY
 from workbench.report.images import HINT, MOST, browser, write_images
 from workbench.report.library import plotly_js
+from workbench.report.own_words import as_markdown, paragraphs, reader
 from workbench.report.pdf import HINT as PDF_HINT
 from workbench.report.pdf import write_pdf
 from workbench.report.script import digest, drawing, inert
@@ -143,7 +143,6 @@ def html(report: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
-    method = _rendered(report.method)
     return environment.get_template("report.html.j2").render(
         report=report,
         stamp=stamp,
@@ -152,15 +151,9 @@ def html(report: Contents, stamp: str, notes: Sequence[str] = ()) -> str:
         library=library,
         figures=figures,
         hashes=hashes,
-        method=method,
-        own_words=_rendered(report.first.note if report.first else ""),
+        method=reader().render(report.method),
+        own_words=reader().render(report.first.note if report.first else ""),
     )
-
-
-def _rendered(text: str) -> str:
-    """Markdown as HTML without any of its own tags, and without links or pictures to load."""
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link"])
-    return reader.disable("autolink").render(text)
 
 
 def markdown_text(
@@ -185,7 +178,13 @@ def markdown_text(
     )
     environment.filters["raw"] = Raw
     return environment.get_template("report.md.j2").render(
-        report=report, stamp=stamp, notes=notes, drawn=drawn, method=_demoted(report.method)
+        report=report,
+        stamp=stamp,
+        notes=notes,
+        drawn=drawn,
+        glossary=GLOSSARY,
+        method=_demoted(report.method),
+        own_words=as_markdown(paragraphs(report.first.note if report.first else "")),
     )
 
 

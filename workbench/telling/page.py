@@ -31,6 +31,8 @@ class Figure:
     dark: go.Figure
     """The same for a reader whose screen is dark."""
     caption: tuple[str, ...]
+    width: int = 1400
+    """Pixels of its file: the fewer, the larger its words beside the same panels."""
 
     @property
     def height(self) -> int:

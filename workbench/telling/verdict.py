@@ -57,7 +57,7 @@ class Verdict:
             here = [pair["time_s"] for pair in known if int(pair["time_s"]["num_visual"]) == size]
             words = [
                 f"{ratio_words(row['ratio'])}× as fast as {self.name(row['baseline_series'])}"
-                + (", the fastest fused" if row["baseline"] == "fused" else "")
+                + (" (the fastest fused)" if row["baseline"] == "fused" else "")
                 for row in here
             ]
             parts.append(f"{listed(words)} at |V| = {size:,}")

@@ -49,12 +49,30 @@
       if (note.yref === "paper" && note.xref in tops) note.y = tops[note.xref];
     }
   };
-  const drawOne = (slug, theme, narrow) => {
+  // What is wider than a phone goes on in a second line.
+  const LONG = 44;
+  const folded = (data, layout) => {
+    for (const trace of data) {
+      if (trace.name && trace.name.length > LONG) trace.name = trace.name.replace(" (", "<br>(");
+    }
+    for (const note of layout.annotations || []) {
+      if (note.text.length > LONG) note.text = note.text.replace("   <b>", "<br><b>");
+      note.font = { ...note.font, size: Math.min(11, note.font?.size || 11) };
+      note.align = "left";
+    }
+  };
+  // Pixels across a sheet of A4; the first page's figure is drawn as for report.pdf, then scaled.
+  const PAPER = 1000, FIRST = 800;
+  const drawOne = (slug, theme, narrow, paper) => {
     const figure = whole(FIGURES[slug]);
     const place = document.getElementById(slug);
     const { data, layout } = theme === "dark" ? patched(figure.light, figure.dark) : figure.light;
     layout.template = TEMPLATE;
-    if (narrow) stacked(data, layout);
+    if (narrow) {
+      stacked(data, layout);
+      folded(data, layout);
+    }
+    if (paper) layout.width = slug === "first" ? FIRST : PAPER;
     if (layout.height) place.style.height = `${layout.height}px`;
     config.toImageButtonOptions.filename = slug;
     Plotly.react(place, data, layout, config);
@@ -76,7 +94,13 @@
   dark.addEventListener("change", follow);
   phone.addEventListener("change", follow);
   window.addEventListener("beforeprint", () => {
-    for (const slug of Object.keys(FIGURES)) drawOne(slug, "light", false);
+    for (const slug of Object.keys(FIGURES)) {
+      drawn.add(slug);
+      drawOne(slug, "light", false, true);
+    }
   });
-  window.addEventListener("afterprint", follow);
+  window.addEventListener("afterprint", () => {
+    follow();
+    for (const slug of drawn) Plotly.Plots.resize(document.getElementById(slug));
+  });
 })();
