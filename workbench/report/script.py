@@ -109,10 +109,12 @@ def drawing(figures: Sequence[Figure]) -> str:
     return "\n".join([*lines, script])
 
 
+# Made once: it writes each of some fifty thousand values by itself.
+_ENCODER = PlotlyJSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
 def _json(value: Any) -> str:
-    return json.dumps(
-        value, cls=PlotlyJSONEncoder, separators=(",", ":"), sort_keys=True, ensure_ascii=False
-    )
+    return _ENCODER.encode(value)
 
 
 def _quiet(text: str) -> str:

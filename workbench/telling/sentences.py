@@ -145,7 +145,7 @@ def reach_rows(rows: pd.DataFrame) -> Rows:
             f"{row['num_cells']:,}",
             _count(row["max_visual"], "none"),
             _count(row["fails_at"], "not reached"),
-            together(marks(cell, timed=False) for cell in _ends(rows, [row]).to_dict("records")),
+            together(marks({"flags": own}, timed=False) for own in _ends(rows, [row])["flags"]),
         )
         for row in table
     )
@@ -380,7 +380,7 @@ def reached(rows: pd.DataFrame, where: str) -> str:
 
 
 def _ends(rows: pd.DataFrame, table: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
-    """The cells that a system's reach stands on."""
+    """The flags of the cells that a system's reach stands on."""
     ends = {
         (row["series"], at)
         for row in table
@@ -388,4 +388,4 @@ def _ends(rows: pd.DataFrame, table: Sequence[Mapping[Any, Any]]) -> pd.DataFram
         if not pd.isna(at)
     }
     keep = [pair in ends for pair in zip(rows["series"], rows["num_visual"], strict=True)]
-    return rows[keep]
+    return rows.loc[keep, ["flags"]]
