@@ -16,6 +16,7 @@ from workbench import aspects, dashboard
 from workbench.dashboard import plain, shell
 from workbench.dashboard.guard import LocalOnly
 from workbench.dashboard.pages import compare, overview, planner, runs
+from workbench.dashboard.width import measure_width
 
 # A named icon would be fetched from outside; a file of our own is not.
 ICON = Path(dashboard.__file__).with_name("icon.svg")
@@ -46,6 +47,7 @@ def draw() -> None:
         st.Page(overview.render, title="Overview", url_path="overview", visibility="hidden")
     )
     page = st.navigation(pages)
+    measure_width()
     with shell.telling_faults():
         page.run()
 

@@ -312,3 +312,15 @@ def test_a_phone_gets_panels_below_one_another(frames: dict[str, pd.DataFrame]) 
     assert upper[0] > middle[1] > middle[0] > lower[1]
     assert narrow.layout.height > 2 * wide.layout.height
     assert num_columns(wide) == 3
+
+
+def test_long_words_stand_on_two_lines_of_a_phone() -> None:
+    name = "D-Attn · flash · offload · chunk 8,192 · checkpoint every 2"
+    wide = go.Figure(
+        go.Scatter(name=name),
+        {"annotations": [{"text": f"{name}   <b>1,000,000 and more</b>"}]},
+    )
+    narrow = for_phone(wide)
+    assert narrow.data[0].name == "D-Attn · flash · offload · chunk 8,192 ·<br>checkpoint every 2"
+    assert narrow.layout.annotations[0].text == f"{name}<br><b>1,000,000 and more</b>"
+    assert wide.data[0].name == name

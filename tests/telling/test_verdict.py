@@ -76,14 +76,27 @@ def test_a_crossing_is_said_of_each_baseline(scope: str, pass_: str) -> None:
 
 
 def test_the_quadratic_term_is_the_first_of_the_fitted_terms() -> None:
-    fits, _ = fit(rows_of("layer", "train"), ["flops"])
-    columns, rows = fit_rows(fits)
+    cells = rows_of("layer", "train")
+    fits, _ = fit(cells, ["flops"])
+    columns, rows = fit_rows(fits, cells)
     assert columns[:4] == ("metric", "system", "c, per token²", "for 4× the tokens")
     terms = {row[1]: row[columns.index("c, per token²")] for row in rows}
     assert terms["S-Attn · cudnn"].startswith("57.344 kFLOP")
     assert terms["D-Attn · flash"].startswith("none found")
     points = {row[1]: row[columns.index("points")] for row in rows}
     assert points["S-Attn · cudnn"] == "5"
+
+
+def test_a_fitted_term_carries_the_marks_of_its_records() -> None:
+    cells = rows_of("decoder", "train")
+    fits, _ = fit(cells, ["peak_bytes", "time_s"])
+    columns, rows = fit_rows(fits, cells)
+    place = columns.index("source, device")
+    told = {(row[0], row[1]): row[place] for row in rows}
+    on = "measured, NVIDIA H100 80GB HBM3"
+    assert told["Peak memory", "D-Attn · flash"] == f"{on} (emulated)"
+    seconds = told["Seconds per iteration", "D-Attn · flash"]
+    assert seconds == f"{on} (emulated, cold, power-capped, 2 to 3 samples)"
 
 
 def test_tables_use_short_names_and_say_what_these_leave_out() -> None:

@@ -32,7 +32,7 @@ def scaling_block(material: Material, subject: Subject) -> Block:
     )
     tables: tuple[Table, ...] = ()
     if len(fits):
-        columns, cells = fit_rows(fits)
+        columns, cells = fit_rows(fits, rows)
         title = f"Fitted terms, y = a + b·|V| + c·|V|²{shared_options(in_order(fits))}"
         tables = (Table(title, columns, cells, NOTE),)
     return Block("How the cost grows", figure=figure, tables=tables)

@@ -1,13 +1,13 @@
 """The controls that pages share. Each keeps its value in the URL under its key."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import SUBJECT, Kinds
+from workbench.analysis import SUBJECT, Kinds, short_names
 from workbench.dashboard.reading import Data
 from workbench.telling.sentences import says
 from workbench.telling.text import markdown
@@ -95,10 +95,13 @@ AT_ONCE = 24
 """Names that one figure can tell apart, and a browser carry."""
 
 
-def several(label: str, options: Sequence[str], key: str) -> list[str]:
+def several(
+    label: str, options: Sequence[str], key: str, words: Callable[[str], str] = str
+) -> list[str]:
     """Pills of which all are on at first; none on means all, so that no figure is ever empty.
 
-    Of very many options, the first ``AT_ONCE``, and a list to pick others from.
+    Of very many options, the first ``AT_ONCE``, and a list to pick others from. ``words`` is how
+    a pill names an option.
     """
     first = list(options[:AT_ONCE])
     if len(options) < 2:
@@ -120,9 +123,14 @@ def several(label: str, options: Sequence[str], key: str) -> list[str]:
             default=first,
             key=key,
             bind="query-params",
-            format_func=markdown,
+            format_func=lambda option: markdown(words(option)),
         )
     return list(picked or first)
+
+
+def several_systems(names: Sequence[str]) -> list[str]:
+    """The systems to look at, by their short names."""
+    return several("Systems", names, "systems", short_names(names).__getitem__)
 
 
 def one(label: str, options: Sequence[str], key: str, **more: Any) -> str:

@@ -8,8 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from workbench.dashboard.width import is_narrow
 from workbench.figures import THEMES, Theme
-from workbench.figures.narrow import for_phone, num_columns
+from workbench.figures.narrow import for_phone
 from workbench.store.inert import inert
 
 # plotly's own camera draws the picture; on paper it needs the ground that the page lends it.
@@ -46,11 +47,6 @@ def theme() -> Theme:
     return THEMES[st.context.theme.type or "light"]
 
 
-def on_phone() -> bool:
-    """Whether the reader's browser says that it is a phone's; the width is not sent."""
-    return "Mobi" in (st.context.headers.get("User-Agent") or "")
-
-
 def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False) -> Any:
     """Draw a figure with its downloads under ``name``, a word; ``rows`` are what it was drawn of.
 
@@ -61,12 +57,11 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
     picture = {"format": "png", "filename": name}
     config = {"displaylogo": False, "toImageButtonOptions": picture, **closed}
     more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
-    if on_phone():
+    if is_narrow():
         figure = for_phone(figure)
-    with st.container(key=f"{'scrolls' if num_columns(figure) > 1 else 'fits'}-{name}"):
-        found = st.plotly_chart(
-            figure, theme=None, width="stretch", key=f"figure-{name}", config=config, **more
-        )
+    found = st.plotly_chart(
+        figure, theme=None, width="stretch", key=f"figure-{name}", config=config, **more
+    )
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         words = {"name": json.dumps(name), "paper": json.dumps(theme().paper)}
         st.html(_BUTTONS.format(**words), width="content", unsafe_allow_javascript=True)

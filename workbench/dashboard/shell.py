@@ -15,6 +15,7 @@ import streamlit as st
 from workbench.dashboard import states
 from workbench.dashboard.reading import Data, of_run, read
 from workbench.dashboard.stores import ENVIRONMENT_NAME, choices, named_store
+from workbench.dashboard.tables import STYLE as TABLES
 from workbench.dashboard.uploads import uploaded
 from workbench.report.glossary import GLOSSARY
 from workbench.store import RunInfo, StoreError, version_token
@@ -22,23 +23,25 @@ from workbench.telling.text import markdown, unbroken
 from workbench.telling.words import thinned
 from workbench.vocabulary.errors import RequestError
 
-# Columns go below one another, and a figure of several panels scrolls, before either is squeezed.
-STYLE = """<style>
-.stMainBlockContainer {padding: 3.2rem clamp(1rem, 4vw, 5rem) 4rem}
-h1 {padding-top: 0}
-.st-key-answer p {font-size: 1.35rem; font-weight: 600; line-height: 1.35}
-.glossary {font-size: .8rem; opacity: .75; margin: 0}
-.glossary abbr {text-decoration: underline dotted; cursor: help}
-@media (max-width: 640px) {.st-key-answer p {font-size: 1.1rem} h1 {font-size: 1.7rem}}
-.stHorizontalBlock {flex-wrap: wrap}
-.stColumn {min-width: min(12rem, 100%)}
-.stColumn .stColumn {min-width: min(7rem, 100%)}
-.stColumn .stButtonGroup, .stColumn .stButtonGroup > div {flex-wrap: wrap; max-width: 100%}
-@media (max-width: 1280px) {.st-key-in-pairs .stColumn {min-width: min(16rem, 100%)}
-  .st-key-in-rows .stColumn {min-width: 100%}}
-[class*="st-key-scrolls-"] {overflow-x: auto}
-[class*="st-key-scrolls-"] > * {min-width: 40rem}
-</style>"""
+# Columns go below one another before they are squeezed; so do panels, of which width.py decides.
+STYLE = f"""<style>
+.stMainBlockContainer {{padding: 3.2rem clamp(1rem, 4vw, 5rem) 4rem}}
+.stMain h1 {{padding-top: 0; overflow-wrap: anywhere}}
+.st-key-page-width {{display: none}}
+.st-key-answer p {{font-size: 1.35rem; font-weight: 600; line-height: 1.35}}
+.glossary {{font-size: .8rem; opacity: .75; margin: 0}}
+.glossary abbr {{text-decoration: underline dotted; cursor: help}}
+@media (max-width: 640px) {{.st-key-answer p {{font-size: 1.1rem}}
+  .stMain h1 {{font-size: 1.7rem}}}}
+.stHorizontalBlock {{flex-wrap: wrap}}
+.stColumn {{min-width: min(12rem, 100%)}}
+.stColumn .stColumn {{min-width: min(7rem, 100%)}}
+.stButtonGroup button {{height: auto; max-width: 100%}}
+.stButtonGroup button p {{white-space: normal; text-align: left}}
+.stColumn .stButtonGroup, .stColumn .stButtonGroup > div {{flex-wrap: wrap; max-width: 100%}}
+@media (max-width: 1280px) {{.st-key-in-pairs .stColumn {{min-width: min(16rem, 100%)}}
+  .st-key-in-rows .stColumn {{min-width: 100%}}}}
+{TABLES}</style>"""
 REFRESH_S = 5.0
 SENTENCES = 3
 """Sentences that stand on top of a page; more are folded."""

@@ -1,16 +1,35 @@
 """Tables of text on a page: a short one stands there whole, its lines broken, nothing cut."""
 
 from collections.abc import Sequence
+from html import escape
 
 import pandas as pd
 import streamlit as st
-
-from workbench.telling.text import markdown
 
 MOST_ROWS = 60
 """Rows that a page carries as they are; longer tables scroll in a window of their own."""
 SHORT = 9
 """Characters of a cell that is a number and its unit: '1.01 s', '43.1 GiB'."""
+FEW, MANY = 5, 8
+"""Columns up to which a table stays one on a phone, and on a small window."""
+
+# Where its columns have no room, each row becomes a block of named values.
+_BLOCKS = """{0} thead {{display: none}}
+{0} tr {{display: block; padding: .5rem 0}}
+{0} td {{display: flex; gap: 1rem; border: 0; padding: .1rem 0}}
+{0} td:first-child {{font-weight: 600}}
+{0} td:empty {{display: none}}
+{0} td::before {{content: attr(data-name); flex: 0 0 38%; opacity: .65}}"""
+STYLE = f"""
+.words {{container-type: inline-size; margin-bottom: 1rem}}
+.words table {{width: 100%; border-collapse: collapse; font-size: .9rem}}
+.words th {{font-weight: 400; opacity: .65; text-align: left; vertical-align: bottom}}
+.words th, .words td {{padding: .35rem .6rem .35rem 0; overflow-wrap: break-word}}
+.words tr {{border-bottom: 1px solid rgba(128,128,128,.3)}}
+.words td {{vertical-align: top}}
+@container (max-width: 36rem) {{{_BLOCKS.format(".words .some")}}}
+@container (max-width: 56rem) {{{_BLOCKS.format(".words .many")}}}
+"""
 
 
 def draw_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -19,9 +38,18 @@ def draw_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         frame = pd.DataFrame(list(rows), columns=list(columns))
         st.dataframe(frame, hide_index=True, width="stretch")
         return
-    cells = [[_unbroken(markdown(cell)) for cell in row] for row in rows]
-    frame = pd.DataFrame(cells, columns=[markdown(name) for name in columns])
-    st.table(frame, border="horizontal", hide_index=True)
+    size = "few" if len(columns) <= FEW else "some" if len(columns) <= MANY else "many"
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{_cells(columns, row)}</tr>" for row in rows)
+    table = f"<table class='{size}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    st.html(f"<div class='words'>{table}</div>")
+
+
+def _cells(columns: Sequence[str], row: Sequence[str]) -> str:
+    return "".join(
+        f'<td data-name="{escape(name)}">{escape(_unbroken(cell))}</td>'
+        for name, cell in zip(columns, row, strict=True)
+    )
 
 
 def _unbroken(cell: str) -> str:

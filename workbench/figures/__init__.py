@@ -1,8 +1,9 @@
 """DataFrame in, plotly figure out. Nothing here reads or writes anything."""
 
 from workbench.figures.agreement import agreement
+from workbench.figures.axes import TOKENS, Axes, Reading
+from workbench.figures.lines import Crossing
 from workbench.figures.memory import UNSPLIT, memory
-from workbench.figures.panel import TOKENS, Axes, Crossing, Reading
 from workbench.figures.roofline import Ceilings, placed, roofline
 from workbench.figures.scaling import SCALING_METRICS, multiples, scaling
 from workbench.figures.spent import spent

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from workbench.figures.panel import VISUAL_TITLE, visual_axis
+from workbench.figures.axes import VISUAL_TITLE, visual_axis
 from workbench.figures.style import Look, Theme, axis, figure, layout, plain, tint
 from workbench.vocabulary.metrics import METRICS
 

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.analysis import short_names
-from workbench.figures.panel import VISUAL_TITLE, visual_axis
+from workbench.figures.axes import VISUAL_TITLE, visual_axis
 from workbench.figures.style import (
     BLUE,
     GREEN,

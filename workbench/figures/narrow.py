@@ -1,5 +1,6 @@
 """A figure for a screen that is too narrow for several panels in a row."""
 
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -8,6 +9,8 @@ PANEL, GAP, ENTRY = 270, 92, 24
 """Pixels of a panel, between two, and of an entry of the legend."""
 LEGEND_BELOW = 66
 """Pixels from the last panel to the legend."""
+LETTERS = 40
+"""Characters of a line of words that a phone's width has room for."""
 
 
 def num_columns(figure: go.Figure) -> int:
@@ -20,9 +23,20 @@ def for_phone(figure: go.Figure) -> go.Figure:
     """The same traces with a small legend, and the panels of a row below one another."""
     found = go.Figure(figure)
     found.update_layout(legend={"itemwidth": 30, "font": {"size": 11}})
+    for trace in found.data:
+        trace.name = trace.name and "<br>".join(wrap(trace.name, LETTERS))
+    for note in found.layout.annotations:
+        note.update(text=_in_two(note.text), align="left")
     if num_columns(figure) > 1:
         _stack(found)
     return found
+
+
+def _in_two(text: str) -> str:
+    """Words and the bold figure behind them, one below the other where a line cannot hold both."""
+    words, apart, figure = text.partition("   <b>")
+    long = len(text) - len("<b></b>") > LETTERS
+    return f"{words}<br><b>{figure}" if apart and long else text
 
 
 def _stack(found: go.Figure) -> None:

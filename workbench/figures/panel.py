@@ -6,96 +6,24 @@ times faster than adding trace after trace.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from workbench.analysis import depends_on_time
+from workbench.figures.axes import TOKENS, Axes, Reading, linear_ticks, log_ticks, visual_axis
 from workbench.figures.hover import hover
-from workbench.figures.style import FAILURES, Look, Theme, axis, plain, tint
+from workbench.figures.lines import Crossing, Curve, Line, Row, known
+from workbench.figures.style import FAILURES, Theme, axis, plain, tint
 from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.units import AXIS_UNITS
 
-
-@dataclass(frozen=True)
-class Crossing:
-    """Where the curve of one system becomes the lower one."""
-
-    metric: str
-    series: str
-    source: str
-    device: str
-    baseline: str
-    num_visual: float
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A unit in which |V| is read: its name, and the tokens of one."""
-
-    title: str
-    tokens: float
-
-
-VISUAL_TITLE = "visual tokens |V|"
 CROSSING = "curves cross"
-TOKENS = Reading(VISUAL_TITLE, 1)
 WORDS_HIGH = 0.1
 """Of a panel's height, what words beside a line take."""
 FAR_LOG, FAR_LINEAR = 40.0, 2.0
 """A capacity beyond so many times the largest value would squeeze the points into a line."""
 
-Row = Mapping[str, Any]
 Trace = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Axes:
-    """Which axes are logarithmic."""
-
-    log_x: bool = True
-    log_y: bool = True
-
-
-@dataclass(frozen=True)
-class Line:
-    """One system from one source on one device: its cells by growing |V|."""
-
-    series: str
-    source: str
-    device: str
-    look: Look
-    dash: str
-    rows: Sequence[Row]
-
-    @property
-    def symbol(self) -> str:
-        """Filled where measured, hollow where predicted."""
-        return self.look.symbol + ("" if self.source == "measured" else "-open")
-
-    def symbols(self, rows: Sequence[Row], metric: str) -> str | list[str]:
-        """One for all rows, or one each: measured seconds that are the host's are hollow too."""
-        if self.source != "measured" or not depends_on_time(metric):
-            return self.symbol
-        waited = [bool(row.get("host_bound")) for row in rows]
-        hollow = f"{self.look.symbol}-open"
-        return [hollow if w else self.symbol for w in waited] if any(waited) else self.symbol
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A fitted curve and its band, in base units."""
-
-    num_visual: np.ndarray
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def known(value: Any) -> bool:
-    """Whether a cell has that metric."""
-    return value is not None and value == value
 
 
 class Panel:
@@ -162,7 +90,7 @@ class Panel:
             range=limits,
             domain=[*self.rows],
             type="log" if self.axes.log_y else "linear",
-            **(log_ticks if self.axes.log_y else _linear_ticks)(*limits),
+            **(log_ticks if self.axes.log_y else linear_ticks)(*limits),
         )
         self._title()
         if names:
@@ -270,7 +198,8 @@ class Panel:
         y = math.log10(capacity) if self.axes.log_y else capacity
         at = {0.0: "left", 0.5: "center", 1.0: "right"}[end]
         words = f"{words} {capacity:.1f} GiB"
-        self._write(words, y, yanchor=anchor, x=0.012 + 0.976 * end, xanchor=at)
+        ground = tint(self.theme.paper, 0.75)
+        self._write(words, y, yanchor=anchor, x=0.012 + 0.976 * end, xanchor=at, bgcolor=ground)
 
     def draw(self, line: Line, curve: Curve | None) -> None:
         """The line's curve with its band, its points, and its failures.
@@ -418,54 +347,3 @@ class Panel:
 def _short(values: Sequence[float] | np.ndarray) -> np.ndarray:
     """To seven digits: a curve has hundreds of numbers, and no screen shows more of one."""
     return np.asarray(values, dtype=np.float32)
-
-
-def log_ticks(low: float, high: float) -> dict[str, Any]:
-    """Powers of ten, or 1, 2, 5 where those are few; exponents in, values out."""
-    steps = (1,) if high - low > 2.3 else (1, 2, 5)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    at = [step * 10.0**power for power in powers for step in steps]
-    at = [value for value in at if low <= math.log10(value) <= high]
-    if len(at) < 3:
-        return {"nticks": 7, "tickformat": ",.6~g"}
-    words = [f"{v:,.0f}" if v >= 1 else f"{v:.12f}".rstrip("0") for v in at]
-    return {"tickvals": at, "ticktext": words}
-
-
-def _linear_ticks(low: float, high: float) -> dict[str, Any]:
-    return {"nticks": 7, "tickformat": ",.4~f" if high - low > 0.01 else ",.4~g"}
-
-
-def visual_axis(
-    visual: Sequence[float], log: bool, labels: int, reading: Reading = TOKENS
-) -> dict[str, Any]:
-    """The axis of |V| over ``visual``, its labels in the units of ``reading``."""
-    low, high = min(visual), max(visual)
-    if not log:
-        ends = {"type": "linear", "range": [0, high * 1.04]}
-        if reading == TOKENS:
-            return {**ends, "tickformat": "~s", "nticks": 6}
-        step = _step(high / reading.tokens / 6)
-        units = [step * i for i in range(int(high / reading.tokens / step) + 2)]
-        return {**ends, **_labels(units, reading)}
-    span = max(math.log10(high / low), 0.3)
-    first = math.floor(math.log2(low / reading.tokens))
-    last = math.ceil(math.log2(high / reading.tokens))
-    # Sweeps double |V|, so powers of two are where the points are.
-    step = max(1, math.ceil((last - first) / labels))
-    return {
-        "type": "log",
-        **_labels([2.0**power for power in range(first, last + 1, step)], reading),
-        "range": [math.log10(low) - 0.05 * span, math.log10(high) + 0.05 * span],
-    }
-
-
-def _step(rough: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(rough))
-    return power * next(each for each in (1, 2, 5, 10) if each * power >= rough)
-
-
-def _labels(units: Sequence[float], reading: Reading) -> dict[str, Any]:
-    words = [f"{v:,.0f}" if v >= 1 and float(v).is_integer() else f"{v:,.3g}" for v in units]
-    return {"tickvals": [v * reading.tokens for v in units], "ticktext": words}

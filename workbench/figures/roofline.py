@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.analysis import host_bound, short_names
-from workbench.figures.panel import known, log_ticks
+from workbench.figures.axes import log_ticks
+from workbench.figures.lines import known
 from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
 from workbench.vocabulary.units import quantity
 

@@ -9,7 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.analysis import host_bound, marks, short_names, together
-from workbench.figures.panel import CROSSING, TOKENS, Axes, Crossing, Curve, Line, Panel, Reading
+from workbench.figures.axes import TOKENS, Axes, Reading
+from workbench.figures.lines import Crossing, Curve, Line
+from workbench.figures.panel import CROSSING, Panel
 from workbench.figures.style import (
     DASHES,
     FAILURES,

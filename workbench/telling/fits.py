@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import short_names
+from workbench.analysis import depends_on_time, marks, short_names, together
 from workbench.figures import in_order, interval, quantity
 from workbench.telling.text import listed
 from workbench.vocabulary.metrics import METRICS
@@ -31,9 +31,12 @@ REFUTED = {"constant": ("b", "c"), "linear": ("c",)}
 """The terms that each shape does without."""
 
 
-def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def fit_rows(
+    fits: pd.DataFrame, cells: pd.DataFrame
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Columns and rows of the table of fits: each term with its 95 % interval and unit.
 
+    ``cells`` are the records that were fitted, whose marks stand behind the source and device.
     Systems have their short names: the table's title says what all share.
     """
     metrics, systems = list(fits["metric"].unique()), in_order(fits)
@@ -56,11 +59,26 @@ def fit_rows(fits: pd.DataFrame) -> tuple[tuple[str, ...], tuple[tuple[str, ...]
             _shape(row),
             _points(row),
             *(_term(row, name) for name in ("b", "a")),
-            f"{row['source']}, {row['device']}",
+            f"{row['source']}, {row['device']}{_marked(row, cells)}",
             str(row["note"]),
         )
         for row in rows
     )
+
+
+def _marked(row: Mapping[Any, Any], cells: pd.DataFrame) -> str:
+    """' (emulated, cold)': the marks of the records that one line was fitted to."""
+    metric = row["metric"]
+    own = cells[cells[metric].notna()]
+    for name in ("series", "source", "device"):
+        own = own[own[name] == row[name]]
+    if metric == "time_s":
+        own = own[~own["num_visual"].isin(row["host_bound"])]
+    words = together(
+        marks(cell, depends_on_time(metric))
+        for cell in own[["flags", "num_samples"]].to_dict("records")
+    )
+    return f" ({words})" if words else ""
 
 
 def _shape(row: Mapping[Any, Any]) -> str:

@@ -131,11 +131,11 @@ def _caption(known: pd.DataFrame, metric: str) -> str:
 def _sides(here: Data) -> tuple[Side, Side] | None:
     """The two runs that the reader picked, the newest two at first; None where there is one."""
     names = [here.name, *(name for name in stores_here() if name != here.name)]
+    name = here.name
     with st.container(key="in-rows"):
-        first, second, third = st.columns(3)
-    with first:
-        name = here.name
-        if len(names) > 1:
+        *first, second, third = st.columns(2 + (len(names) > 1))
+    for column in first:
+        with column:
             name = str(
                 st.selectbox("Store of the old run", names, key="old_store", bind="query-params")
             )

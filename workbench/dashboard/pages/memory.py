@@ -1,15 +1,15 @@
 """Memory: where the bytes of the peak go, by kind, against the card's capacity."""
 
-import pandas as pd
 import streamlit as st
 
 from workbench.analysis.thin import thin
 from workbench.aspects import ASPECTS
 from workbench.aspects.memory import largest_kind
 from workbench.dashboard.answers import choose_place, verdict_of
-from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.controls import one, several_systems, subject
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, say_thinned
+from workbench.dashboard.tables import draw_table
 from workbench.figures import memory
 from workbench.telling.predicted import ASSUMED, STATES, assumed_rows, states_rows
 from workbench.telling.sentences import at_place, place
@@ -35,7 +35,7 @@ def render() -> None:
         log_x = one("|V| axis", ("linear", "log"), "memory_x") == "log"
     where = place(*chosen)
     rows = at_place(rows, *chosen)
-    named = several("Systems", telling_systems(rows), "systems")
+    named = several_systems(telling_systems(rows))
     systems = named[:MOST]
     rows = rows[rows["series"].isin(systems)]
     drawn = thin(rows, ("peak_bytes",), PANEL_WEIGHT)
@@ -65,6 +65,4 @@ def render() -> None:
     ):
         if said:
             st.markdown(f"**{title}**")
-            st.dataframe(
-                pd.DataFrame(list(said), columns=list(columns)), hide_index=True, width="stretch"
-            )
+            draw_table(columns, said)

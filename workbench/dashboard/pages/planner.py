@@ -44,7 +44,11 @@ from workbench.vocabulary.systems import entries
 MODEL, DEVICE = "mistral-7b-v0.3", "h100-80gb"
 FIRST_SYSTEMS = tuple(name for name, each in entries()["attention"].items() if each.colors)
 PASSES = {"train": "a training step", "forward": "a prefill", "decode": "one decoded token"}
-KINDS = {"working": "temporary tensors", "inputs": "the inputs"}
+KINDS = {
+    "working": "temporary tensors",
+    "temporaries": "temporary tensors",
+    "inputs": "the inputs",
+}
 """Kinds of memory whose name alone says little."""
 AT_ONCE = 8
 """Questions that wait for a predictor."""

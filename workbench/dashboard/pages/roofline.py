@@ -10,10 +10,11 @@ from workbench.analysis.thin import thin
 from workbench.aspects import ASPECTS
 from workbench.aspects.roofline import MEANING, MISSING
 from workbench.dashboard.answers import choose_place, verdict_of
-from workbench.dashboard.controls import several, subject
+from workbench.dashboard.controls import several_systems, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, say_thinned
+from workbench.dashboard.tables import draw_table
 from workbench.figures import Ceilings, placed, quantity, roofline
 from workbench.telling.ceilings import ceilings, rates
 from workbench.telling.sentences import at_place, place
@@ -22,6 +23,8 @@ from workbench.telling.text import markdown
 from workbench.telling.verdict import telling_systems
 from workbench.telling.view import identities
 from workbench.telling.words import provenance, setting
+
+OPERATORS = ("operator", "time", "share", "FLOPs", "bytes moved", "bound by", "calls")
 
 
 def render() -> None:
@@ -34,7 +37,7 @@ def render() -> None:
     where = place(*chosen)
     rows = at_place(rows, *chosen)
     verdict = verdict_of(store, rows, *chosen)
-    systems = several("Systems", telling_systems(rows), "systems")
+    systems = several_systems(telling_systems(rows))
     rows = rows[rows["series"].isin(systems)]
     able = placed(rows)
     if able.empty:
@@ -84,21 +87,20 @@ def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, A
         st.info("This record holds no operators: `workbench measure … --trace DIR` stores them.")
         return
     peak, bandwidth = rates(rows)
-    st.dataframe(
-        pd.DataFrame(
-            {
-                "operator": found["name"],
-                "time": [quantity(v, "s") for v in found["time_s"]],
-                "share": [f"{v:.1%}" for v in found["time_s"] / found["time_s"].sum()],
-                "FLOPs": [quantity(v, "FLOP") for v in found["flops"]],
-                "bytes moved": [quantity(v, "B") for v in found["bytes"]],
-                "bound by": [_bound(row, peak, bandwidth) for row in found.to_dict("records")],
-                "calls": [quantity(v, "1") for v in found["calls"]],
-            }
-        ),
-        hide_index=True,
-        width="stretch",
-    )
+    whole = found["time_s"].sum()
+    cells = [
+        (
+            str(each["name"]),
+            quantity(each["time_s"], "s"),
+            f"{each['time_s'] / whole:.1%}",
+            quantity(each["flops"], "FLOP"),
+            quantity(each["bytes"], "B"),
+            _bound(each, peak, bandwidth),
+            quantity(each["calls"], "1"),
+        )
+        for each in found.to_dict("records")
+    ]
+    draw_table(OPERATORS, cells)
     st.caption(
         f"As {found['how'].iloc[0]}. Of what was traced, the side of the ridge tells the bound."
     )

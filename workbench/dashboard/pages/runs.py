@@ -4,40 +4,40 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import kinds
+from workbench.analysis import kinds, marks
 from workbench.dashboard.controls import several
 from workbench.dashboard.notes import editors, with_notes
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import csv_of
 from workbench.dashboard.shell import answer, data
+from workbench.dashboard.tables import draw_table
 from workbench.dashboard.uploads import upload
+from workbench.dashboard.width import is_narrow
 from workbench.figures import quantity
 from workbench.report.command import repeat
-from workbench.telling.text import markdown
+from workbench.telling.sentences import place
+from workbench.telling.text import listed, markdown
 from workbench.telling.view import identities
-from workbench.telling.words import endings, plural
+from workbench.telling.words import OUTCOMES, endings, plural
 from workbench.vocabulary.metrics import METRICS
 
-SHOWN = {
-    "status": "status",
-    "source": "source",
-    "device": "device",
-    "model": "model",
-    "scope": "scope",
-    "pass": "pass",
+FIGURES = {
     "series": "system",
     "num_visual": "|V|",
-    "flops": "TFLOP",
-    "peak_bytes": "peak, GiB",
+    "ended": "ended",
     "time_s": "s/it",
-    "num_samples": "samples",
-    "tags": "tags",
-    "note": "note",
-    "flags": "flags",
-    "error": "reason",
-    "started_at": "begun",
-    "run": "run",
 }
+"""The columns that a phone has room for."""
+MORE = {
+    "peak_bytes": "peak, GiB",
+    "flops": "TFLOP",
+    "num_samples": "samples",
+    "marks": "marks",
+    "of": "of",
+    "where": "source and device",
+}
+WRITTEN = {"tags": "tags", "note": "note"}
+"""What people wrote: columns where somebody did."""
 SCALE = {"flops": 1e12, "peak_bytes": 2.0**30}
 TEXTS = (
     "flags",
@@ -55,6 +55,8 @@ TEXTS = (
 """The columns in which a word is looked for."""
 MOST = 5_000
 """Rows that are sent to the browser; the downloads hold all."""
+NAME, TALL = 128, 64
+"""Pixels of a system's name on a phone, and of a row in which it stands on three lines."""
 
 
 def render() -> None:
@@ -65,7 +67,12 @@ def render() -> None:
     upload()
     rows = with_notes(store.frame, store.notes)
     with st.container(horizontal=True, gap="medium"):
-        statuses = several("Status", sorted(rows["status"].unique()), "status")
+        there = rows["source"].unique()
+        ended = {"ok": listed([FINE[source] for source in FINE if source in there], "or")}
+        words_of = {**OUTCOMES, **ended}
+        statuses = several(
+            "Ended", sorted(rows["status"].unique()), "status", words_of.__getitem__
+        )
         sources = several("Source", sorted(rows["source"].unique()), "source_of_runs")
         known = sorted(
             {flag.partition(":")[0] for flags in rows["flags"].unique() for flag in flags}
@@ -100,6 +107,7 @@ def render() -> None:
         hide_index=True,
         width="stretch",
         height=420,
+        row_height=TALL if is_narrow() else None,
         key="records",
         on_select="rerun",
         selection_mode="single-row",
@@ -133,17 +141,40 @@ def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
     return rows[np.array(keep)[codes]]
 
 
+FINE = {"measured": "ran", "predicted": "fits"}
+"""A record's source, and the word for a good end."""
+
+
+def _ended(source: str, status: str) -> str:
+    """'ran', 'fits', 'out of memory', 'out of memory, predicted'."""
+    if status == "ok":
+        return FINE[source]
+    return OUTCOMES[status] + (", predicted" if source == "predicted" else "")
+
+
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    table = rows[list(SHOWN)].copy()
-    for name, size in SCALE.items():
-        table[name] = pd.to_numeric(table[name]) / size
-    table["flags"] = table["flags"].map("; ".join)
-    return table.rename(columns=SHOWN)
+    written = {name: title for name, title in WRITTEN.items() if (rows[name] != "").any()}
+    columns = FIGURES | ({} if is_narrow() else MORE | written)
+    places = list(zip(rows["source"], rows["device"], strict=True))
+    of = ("model", "scope", "pass")[rows["model"].nunique() == 1 :]
+    table = rows.assign(
+        ended=list(map(_ended, rows["source"], rows["status"])),
+        of=rows[list(of)].agg(" · ".join, axis=1),
+        marks=[
+            ", ".join(marks(row, timed=not pd.isna(row["time_s"])))
+            for row in rows[["flags", "time_s", "num_samples"]].to_dict("records")
+        ],
+        where=[place(*each) for each in places],
+    )[list(columns)]
+    for name in columns.keys() & SCALE.keys():
+        table[name] = pd.to_numeric(table[name]) / SCALE[name]
+    return table.rename(columns=columns)
 
 
 def _columns() -> dict[str, object]:
     number = st.column_config.NumberColumn
     return {
+        **({"system": st.column_config.TextColumn(width=NAME)} if is_narrow() else {}),
         "|V|": number(format="localized"),
         "TFLOP": number(format="%.4g"),
         "peak, GiB": number(format="%.4g"),
@@ -189,7 +220,8 @@ def repeats(store: Data, rows: pd.DataFrame) -> str:
 def _one(store: Data, rows: pd.DataFrame) -> None:
     """Everything about the one row."""
     row = rows.iloc[0]
-    st.subheader(f"{markdown(row['series'])} at |V| = {row['num_visual']:,}")
+    st.subheader(f"{markdown(row['series'])} at \\|V\\| = {row['num_visual']:,}")
+    st.caption(markdown(f"Run {row['run']}, begun {row['started_at']}."))
     left, right = st.columns([3, 2])
     with left:
         st.code(repeats(store, rows), language="bash", wrap_lines=True)
@@ -203,8 +235,4 @@ def _one(store: Data, rows: pd.DataFrame) -> None:
             for name, metric in METRICS.items()
             if name in row and not pd.isna(row[name])
         ]
-        st.dataframe(
-            pd.DataFrame(known, columns=["metric", "value", "convention"]),
-            hide_index=True,
-            width="stretch",
-        )
+        draw_table(("metric", "value", "convention"), known)

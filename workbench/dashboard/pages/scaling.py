@@ -8,11 +8,13 @@ import streamlit as st
 from workbench.analysis.thin import thin
 from workbench.aspects import ASPECTS
 from workbench.dashboard.answers import verdict_of
-from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.controls import one, several_systems, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, fold, say_thinned
+from workbench.dashboard.tables import draw_table
 from workbench.dashboard.tokens import READINGS, eye, reading
+from workbench.dashboard.width import is_narrow
 from workbench.figures import (
     SCALING_METRICS,
     TOKENS,
@@ -74,7 +76,7 @@ def render() -> None:
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     if not all_models:
         _say(store, rows)
-        _terms(fits[fits["metric"].isin(metrics)])
+        _terms(fits[fits["metric"].isin(metrics)], rows)
 
 
 def _all_models(frame: pd.DataFrame) -> bool:
@@ -99,7 +101,7 @@ def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes, Re
             seen = eye(str(rows["model"].iloc[0]), with_fps=kind == READINGS[2])
         unit = reading(kind, seen)
     rows = rows if source == BOTH else rows[rows["source"] == source]
-    systems = several("Systems", _of_group(rows), "systems")
+    systems = several_systems(_of_group(rows))
     return metrics, rows[rows["series"].isin(systems)], Axes(log_x, log_y), unit
 
 
@@ -153,17 +155,13 @@ def _say(store: Data, rows: pd.DataFrame) -> None:
     fold(answers(rows, store.pairs(rows)), "Every comparison in words")
 
 
-def _terms(fits: pd.DataFrame) -> None:
+def _terms(fits: pd.DataFrame, rows: pd.DataFrame) -> None:
     options = markdown(shared_options(in_order(fits)))
-    st.subheader("The fitted terms: a + b·|V| + c·|V|²" + options)
-    columns, cells = fit_rows(fits)
-    st.dataframe(
-        pd.DataFrame(list(cells), columns=list(columns)),
-        hide_index=True,
-        width="stretch",
-        height="content",
-    )
-    st.caption(
-        "Least squares weighted by 1/y², so that every point counts by its relative error; in "
-        "parentheses the 95 % interval. The shape is the smallest that the points do not refute."
-    )
+    title = "The fitted terms: a + b·|V| + c·|V|²".replace("|", "\\|") + options
+    with st.expander(f"**{title}**", expanded=not is_narrow()):
+        draw_table(*fit_rows(fits, rows))
+        st.caption(
+            "Least squares weighted by 1/y², so that every point counts by its relative error; in"
+            " parentheses the 95 % interval of the term, then the marks of the records. The shape"
+            " is the smallest that the points do not refute."
+        )

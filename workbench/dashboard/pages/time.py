@@ -10,11 +10,12 @@ from workbench.analysis import marks, short_names, together
 from workbench.aspects import ASPECTS
 from workbench.aspects.time import GUESSED, TRACED, most_of
 from workbench.dashboard.answers import choose_place
-from workbench.dashboard.controls import one, several, subject
+from workbench.dashboard.controls import one, several_systems, subject
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data
 from workbench.dashboard.stores import sibling_store
+from workbench.dashboard.tables import draw_table
 from workbench.figures import in_order, quantity, spent
 from workbench.store import RecordId
 from workbench.telling.sentences import at_place, place
@@ -43,7 +44,7 @@ def render() -> None:
         share = one("Bars", ("seconds", "share"), "bars") == "share"
     rows = at_place(rows, *chosen)
     rows = rows[rows["time_s"].notna()]
-    systems = several("Systems", telling_systems(rows) if len(rows) else [], "systems")
+    systems = several_systems(telling_systems(rows) if len(rows) else [])
     rows = rows[rows["series"].isin(systems)]
     if rows.empty:
         st.info("No cell here has a time. **Runs** lists each with its reason.")
@@ -137,10 +138,13 @@ def _caption(rows: pd.DataFrame, where: str, table: pd.DataFrame) -> str:
 def _tables(table: pd.DataFrame) -> None:
     for system, own in table.groupby("system", sort=False):
         with st.expander(f"{markdown(system)}: {quantity(own['time_s'].sum(), 's')}"):
-            shown = {"name": own["name"]} | {
-                HEADS[name]: [quantity(v, UNITS[name]) for v in own[name]] for name in NUMBERS
-            }
-            st.dataframe(pd.DataFrame(shown), hide_index=True, width="stretch")
+            draw_table(
+                ["name", *(HEADS[name] for name in NUMBERS)],
+                [
+                    [str(row["name"]), *(quantity(row[n], UNITS[n]) for n in NUMBERS)]
+                    for row in own.to_dict("records")
+                ],
+            )
 
 
 def _traces(store: Data, by_system: Mapping[str, Record]) -> None:

@@ -5,10 +5,11 @@ import streamlit as st
 
 from workbench.analysis.thin import thin
 from workbench.aspects import ASPECTS
-from workbench.dashboard.controls import several, subject_of_many
+from workbench.dashboard.controls import several_systems, subject_of_many
 from workbench.dashboard.reading import kinds_of
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, say_thinned
+from workbench.dashboard.tables import draw_table
 from workbench.figures import agreement, in_order
 from workbench.telling.text import listed, markdown
 from workbench.telling.validation import TOLERANCE, both_sources, errors_by, with_both
@@ -21,7 +22,7 @@ from workbench.vocabulary.units import digits
 
 EQUAL = 1e-5
 """Relative error that is none."""
-PERCENT = {"median": "%.2f %%", "worst": "%.2f %%", "bias": "%+.2f %%"}
+ERRORS = ("median error", "worst error", "bias")
 
 
 def render() -> None:
@@ -42,7 +43,7 @@ def render() -> None:
     answer([_top(pairs, name) for name in ("time_s", "peak_bytes", "flops")], _who(pairs))
     there = set(pairs["series"].unique())
     order = [name for name in in_order(both) if name in there]
-    systems = several("Systems", order, "systems")
+    systems = several_systems(order)
     pairs = pairs[pairs["series"].isin(systems)]
     title = "predicted over measured"
     shown = both[both["key"].isin(pairs["key"])]
@@ -60,14 +61,18 @@ def render() -> None:
     )
     pairs = pairs.assign(metric=pairs["metric"].map(lambda name: METRICS[name].label))
     st.caption("Error: predicted over measured, less 1. Bias: the median error with its sign.")
-    number = st.column_config.NumberColumn
-    columns = {name: number(format=shown) for name, shown in PERCENT.items()}
-    columns |= {"|V|": number(format="localized")}
     for field, title in (("series", "system"), ("num_visual", "|V|")):
         table = errors_by(pairs.sort_values(["metric", field]), field)
-        table = table.rename(columns={field: title})
-        table[list(PERCENT)] *= 100
-        st.dataframe(table, hide_index=True, width="stretch", column_config=columns)
+        cells = [
+            (
+                str(row["metric"]),
+                f"{row[field]:,}" if field == "num_visual" else str(row[field]),
+                f"{row['cells']:,}",
+                *_errors(row["median"], row["worst"], row["bias"]),
+            )
+            for row in table.to_dict("records")
+        ]
+        draw_table(("metric", title, "cells", *ERRORS), cells)
     worst = pairs.assign(off=(pairs["ratio"] - 1).abs()).sort_values("off").iloc[-1]
     if worst["off"] > EQUAL:
         st.markdown(
@@ -95,6 +100,10 @@ def _percent(share: float) -> str:
     return f"{digits(100 * share, 2)} %" if share > EQUAL else "0 %"
 
 
+def _errors(median: float, worst: float, bias: float) -> tuple[str, str, str]:
+    return f"{median:.2%}", f"{worst:.2%}", f"{bias:+.2%}"
+
+
 def _shipped(frame: pd.DataFrame) -> None:
     """The errors of cells that the packaged calibrations did not see, of the cards at hand."""
     known = [entry for entry in DEVICES.values() if packaged(entry.name) is not None]
@@ -118,27 +127,12 @@ def _shipped(frame: pd.DataFrame) -> None:
                 " that the fit did not see."
             ]
         )
-        table = pd.DataFrame(
-            [
-                {
-                    "kind of cell": kind,
-                    "cells": spread.num_cells,
-                    "median error": spread.median * 100,
-                    "worst error": spread.worst * 100,
-                    "bias": spread.bias * 100,
-                }
-                for kind, (_, spread) in kept.items()
-            ]
-        )
+        cells = [
+            (kind, f"{of.num_cells:,}", *_errors(of.median, of.worst, of.bias))
+            for kind, (_, of) in kept.items()
+        ]
         st.markdown(f"**Errors of the packaged calibration of {markdown(entry.name)}**")
-        number = st.column_config.NumberColumn
-        names = {"median error": "%.1f %%", "worst error": "%.1f %%", "bias": "%+.1f %%"}
-        st.dataframe(
-            table,
-            hide_index=True,
-            width="stretch",
-            column_config={n: number(format=f) for n, f in names.items()},
-        )
+        draw_table(("kind of cell", "cells", *ERRORS), cells)
 
 
 def _is(entry: Device, device: str) -> bool:
