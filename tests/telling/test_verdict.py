@@ -87,6 +87,18 @@ def test_the_quadratic_term_is_the_first_of_the_fitted_terms() -> None:
     assert points["S-Attn · cudnn"] == "5"
 
 
+def test_a_baseline_that_never_ran_is_not_missing() -> None:
+    rows = rows_of("decoder", "train")
+    ended = rows.assign(status=rows["status"].where(rows["attention"] != "s_attn", "oom"))
+    told = Verdict(ended, [], "here")
+    words = ["no cell of S-Attn with the eager kernel ran", "no cell of S-Attn with a fused"]
+    assert told.lacking([])[0] == words[0]
+    assert told.lacking([])[1].startswith(words[1])
+    assert words[0] in told.speed()
+    rest = Verdict(rows[rows["attention"] != "s_attn"], [], "here")
+    assert rest.lacking([])[0] == "S-Attn with the eager kernel is missing"
+
+
 def test_a_fitted_term_carries_the_marks_of_its_records() -> None:
     cells = rows_of("decoder", "train")
     fits, _ = fit(cells, ["peak_bytes", "time_s"])

@@ -17,6 +17,8 @@ from workbench.vocabulary.cell import field_label
 ORDER = {"scope": ("layer", "decoder", "lvlm"), "pass": ("forward", "train", "decode")}
 FIRST = {"scope": ("decoder", "lvlm", "layer"), "pass": ("train", "forward", "decode")}
 """What a page opens with, the most telling first."""
+NOTHING = -1
+"""How much a place says of a card where nothing ran: less than a CPU's check."""
 KEYS = {"num_text": "text"}
 """Names in the URL that differ from the column's; they follow the command line's options."""
 
@@ -52,13 +54,17 @@ def _picked(frame: pd.DataFrame, kinds: Kinds, all_models: bool) -> pd.DataFrame
 
 
 def _first(kinds: pd.DataFrame, column: str, values: Sequence[Any]) -> Any:
-    """The value to open with: a card's cells before a CPU's, a whole model's before a layer's, a
-    training step's before a prefill's.
+    """The value to open with: what ran before what did not, a card's cells before a CPU's, a whole
+    model's before a layer's, a training step's before a prefill's.
     """
     if column not in ORDER:
         return values[0]
     places = zip(kinds["source"], kinds["device"], strict=True)
-    ranks = kinds.assign(says=[says(str(source), str(device)) for source, device in places])
+    told = [
+        says(str(source), str(device)) if ran else NOTHING
+        for (source, device), ran in zip(places, kinds["ran"], strict=True)
+    ]
+    ranks = kinds.assign(says=told)
     best = ranks.groupby(column, sort=False)["says"].max().to_dict()
     order = FIRST[column]
     return max(values, key=lambda value: (best[value], -order.index(value)))
@@ -96,19 +102,23 @@ AT_ONCE = 24
 
 
 def several(
-    label: str, options: Sequence[str], key: str, words: Callable[[str], str] = str
+    label: str,
+    options: Sequence[str],
+    key: str,
+    words: Callable[[str], str] = str,
+    most: int = AT_ONCE,
 ) -> list[str]:
-    """Pills of which all are on at first; none on means all, so that no figure is ever empty.
+    """Pills of which the first ``most`` are on at first, as they are where the reader picks none:
+    no figure is ever empty.
 
-    Of very many options, the first ``AT_ONCE``, and a list to pick others from. ``words`` is how
-    a pill names an option.
+    Of very many options, a list to pick ``AT_ONCE`` from. ``words`` is how a pill names an option.
     """
-    first = list(options[:AT_ONCE])
+    first = list(options[:most])
     if len(options) < 2:
         return first
     if len(options) > AT_ONCE:
         picked = st.multiselect(
-            f"{label}, {AT_ONCE} of {len(options):,} at once",
+            f"{label}, at most {AT_ONCE} of {len(options):,} at once",
             list(options),
             default=first,
             max_selections=AT_ONCE,
@@ -118,7 +128,7 @@ def several(
     else:
         picked = st.pills(
             label,
-            first,
+            list(options),
             selection_mode="multi",
             default=first,
             key=key,
@@ -128,9 +138,9 @@ def several(
     return list(picked or first)
 
 
-def several_systems(names: Sequence[str]) -> list[str]:
-    """The systems to look at, by their short names."""
-    return several("Systems", names, "systems", short_names(names).__getitem__)
+def several_systems(names: Sequence[str], most: int = AT_ONCE) -> list[str]:
+    """The systems to look at, by their short names; the first ``most`` where nobody picks."""
+    return several("Systems", names, "systems", short_names(names).__getitem__, most)
 
 
 def one(label: str, options: Sequence[str], key: str, **more: Any) -> str:

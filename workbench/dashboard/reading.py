@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -34,11 +35,13 @@ T = TypeVar("T")
 
 
 def kinds_of(frame: pd.DataFrame) -> Kinds:
-    """The kinds of a frame by subject, conditions, source and device, each with its ``count``:
-    some dozen rows to choose from in the place of all.
+    """The kinds of a frame by subject, conditions, source and device, each with its ``count`` and
+    how many of these ran or fit (``ran``): some dozen rows to choose from in the place of all.
     """
     found = kinds(frame, [*SUBJECT, *CONDITIONS, "source", "device"])
-    return found._replace(distinct=found.distinct.assign(count=found.counts))
+    fine = (frame["status"] == "ok").to_numpy(dtype=float)
+    ran = np.bincount(found.codes, fine, minlength=len(found.distinct)).astype(int)
+    return found._replace(distinct=found.distinct.assign(count=found.counts, ran=ran))
 
 
 @dataclass(frozen=True)

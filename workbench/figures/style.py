@@ -104,13 +104,15 @@ def looks(series: Iterable[tuple[str, str, str]]) -> dict[str, Look]:
     must not change its meaning when another series is hidden.
     """
     given: dict[str, Look] = {}
+    own: dict[str, str] = {}
     for label, attention, kernel in sorted(set(series), key=_rank):
         color = PREFERRED.get((attention, kernel == "eager"))
         symbol = SYMBOLS.get(kernel, "circle")
         used = set(given.values())
-        used_colors = {look.color for look in used}
         if color is None:
-            color = next((c for c in SPARE if c not in used_colors), SPARE[0])
+            # A system without colours of its own keeps one for all its kernels, the rarest.
+            taken = [look.color for look in used]
+            color = own.setdefault(attention, min(SPARE, key=taken.count))
         choices = [Look(color, s) for s in (symbol, *SPARE_SYMBOLS)]
         choices += [Look(c, s) for c, s in product(SPARE, SPARE_SYMBOLS)]
         given[label] = next((look for look in choices if look not in used), choices[0])

@@ -5,71 +5,108 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from workbench.figures.style import BLUE, LIGHT, VERMILLION, Theme, axis, figure, layout, plain
+from workbench.figures.style import (
+    BLUE,
+    GREEN,
+    LIGHT,
+    PURPLE,
+    VERMILLION,
+    Theme,
+    axis,
+    figure,
+    layout,
+    plain,
+)
 from workbench.vocabulary.units import quantity
 
-COLORS = {"exact": VERMILLION, "approximate": BLUE}
+COLORS = {"exact": VERMILLION, "approximate": BLUE, "reducers": GREEN}
+OTHER = PURPLE
+"""Of a system without an entry, whose group nobody knows."""
 PANELS = (("time_s", "s", "seconds an iteration"), ("peak_bytes", "B", "peak memory"))
 ROW, FRAME = 26, 130
-BARS = {"rangemode": "tozero", "showticklabels": False, "anchor": "y"}
-"""Lengths are from 0, and every bar says its value."""
+BARS = {"showticklabels": False, "anchor": "y"}
+"""Every bar says its value."""
+ROOM = 1.9
+"""The axis beyond the longest bar, for the words at its end."""
+BETWEEN = 0.04
+"""Between two panels, as a share of the figure's width."""
+LEGEND_BELOW = 44
+"""Pixels from the bars to the legend."""
 
 
 def systems_figure(
-    systems: Sequence[dict[str, Any]], title: str, theme: Theme = LIGHT
+    systems: Sequence[dict[str, Any]],
+    title: str,
+    theme: Theme = LIGHT,
+    panels: Sequence[tuple[str, str, str]] = PANELS,
 ) -> go.Figure:
-    """A bar a system and metric, the cheapest on top; colour is exact or approximate.
+    """A bar a system and metric, the cheapest on top; colour is the system's group.
 
     ``systems`` are documents of ``compare-systems``; one that is not served is left out, and one
-    that does not fit is hollow.
+    that does not fit is hollow. ``panels`` are those of PANELS to draw, side by side.
     """
     told = [s for s in systems if s["metrics"].get("peak_bytes") is not None]
     order = sorted(told, key=lambda s: s["metrics"].get("time_s") or s["metrics"]["peak_bytes"])
-    traces = []
-    for number, (metric, unit, _) in enumerate(PANELS, 1):
-        for group, color in COLORS.items():
-            rows = [s for s in order if s["group"] == group]
-            fits = [s["status"] == "ok" for s in rows]
-            shown = theme.shown(color)
-            traces.append(
-                {
-                    "type": "bar",
-                    "orientation": "h",
-                    "name": group,
-                    "legendgroup": group,
-                    "showlegend": number == 1,
-                    "xaxis": f"x{number}",
-                    "yaxis": "y",
-                    "y": [plain(s["label"]) for s in rows],
-                    "x": [s["metrics"].get(metric) for s in rows],
-                    "text": [
-                        quantity(s["metrics"].get(metric), unit)
-                        + ("" if fit else ", does not fit")
-                        for s, fit in zip(rows, fits, strict=True)
-                    ],
-                    "hovertext": [plain(f"{s['label']}: gives up {s['gives_up']}") for s in rows],
-                    "marker": {
-                        "color": [shown if fit else theme.paper for fit in fits],
-                        "line": {"color": shown, "width": 1.5},
-                    },
-                }
-            )
-    return figure(
-        traces,
-        layout(
+    groups = sorted({s["group"] for s in order}, key=[*COLORS, "unknown"].index)
+    traces = [
+        _bars([s for s in order if s["group"] == group], metric, unit, number, theme)
+        for number, (metric, unit, _) in enumerate(panels, 1)
+        for group in groups
+    ]
+    width = (1 - BETWEEN * (len(panels) - 1)) / len(panels)
+    axes = {}
+    for number, (metric, _, words) in enumerate(panels, 1):
+        longest = max((s["metrics"].get(metric) or 0 for s in order), default=0) or 1
+        left = (number - 1) * (width + BETWEEN)
+        axes[f"xaxis{number}"] = axis(
+            theme, words, **BARS, domain=[left, min(left + width, 1)], range=[0, ROOM * longest]
+        )
+    look = layout(
+        theme,
+        height=FRAME + ROW * len(order),
+        title={"text": plain(title)},
+        barmode="overlay",
+        **axes,
+        yaxis=axis(
             theme,
-            height=FRAME + ROW * len(order),
-            title={"text": plain(title)},
-            barmode="overlay",
-            xaxis1=axis(theme, PANELS[0][2], **{**BARS, "domain": [0, 0.48]}),
-            xaxis2=axis(theme, PANELS[1][2], **{**BARS, "domain": [0.52, 1]}),
-            yaxis=axis(
-                theme,
-                "",
-                type="category",
-                automargin=True,
-                categoryorder="array",
-                categoryarray=[plain(s["label"]) for s in reversed(order)],
-            ),
+            "",
+            type="category",
+            automargin=True,
+            categoryorder="array",
+            categoryarray=[plain(s["label"]) for s in reversed(order)],
         ),
     )
+    look["legend"] = {**look["legend"], "y": -LEGEND_BELOW / (ROW * max(len(order), 1))}
+    return figure(traces, look)
+
+
+def _bars(
+    rows: Sequence[dict[str, Any]], metric: str, unit: str, number: int, theme: Theme
+) -> dict[str, Any]:
+    """One group's bars of one metric."""
+    group = rows[0]["group"]
+    color = theme.shown(COLORS.get(group, OTHER))
+    fits = [s["status"] == "ok" for s in rows]
+    values = [s["metrics"].get(metric) for s in rows]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": group,
+        "legendgroup": group,
+        "showlegend": number == 1,
+        "xaxis": f"x{number}",
+        "yaxis": "y",
+        "y": [plain(s["label"]) for s in rows],
+        "x": values,
+        "text": [
+            quantity(value, unit) + ("" if fit else ", does not fit")
+            for value, fit in zip(values, fits, strict=True)
+        ],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertext": [plain(f"{s['label']}: gives up {s['gives_up']}") for s in rows],
+        "marker": {
+            "color": [color if fit else theme.paper for fit in fits],
+            "line": {"color": color, "width": 1.5},
+        },
+    }

@@ -10,6 +10,7 @@ from workbench.figures import in_order, quantity
 from workbench.telling.fits import growth_words
 from workbench.telling.sentences import (
     BASELINES,
+    RAN,
     Pair,
     Row,
     both_marks,
@@ -100,10 +101,9 @@ class Verdict:
                 f"There is no system besides S-Attn here, so nothing is compared {self._place()}."
             )
         known = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
-        held = {pair["time_s"]["baseline"] for pair in known}
-        lacking = [f"{words} is missing" for name, words in BASELINES.items() if name not in held]
+        lacking = self.lacking(known)
         if not known:
-            why = self._untimed() or f"{listed(lacking)} at any |V|"
+            why = self._untimed() or listed(lacking)
             return f"{self.name(self.system)} is compared with nothing: {why} {self._place()}."
         sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in known})
         parts = [self._at(size, known) for size in sizes]
@@ -113,6 +113,25 @@ class Verdict:
             f"{self.name(self.system)} takes {'; '.join(parts)}{rest}"
             f" {self._place(_marked(known) + emulated(cells))}."
         )
+
+    def lacking(self, known: Sequence[Pair]) -> list[str]:
+        """Each baseline that no pair is against: 'S-Attn with a fused kernel is missing', or that
+        it never ran, or fitted, or shares no |V| with the system, where there are cells of it.
+        """
+        against = {pair["time_s"]["baseline"] for pair in known}
+        there, fine = _baselines(self.rows), _baselines(self.rows[self.rows["status"] == "ok"])
+        ran = RAN[str(self.rows["source"].iloc[0])]
+        words = []
+        for name, baseline in BASELINES.items():
+            if name in against:
+                continue
+            if name in fine:
+                words.append(f"{baseline} shares no |V| with it at which both {ran}")
+            elif name in there:
+                words.append(f"no cell of {baseline} {'fits' if ran == 'fit' else ran}")
+            else:
+                words.append(f"{baseline} is missing")
+        return words
 
     def _untimed(self) -> str:
         """Where system and baseline were timed by the host alone."""
@@ -285,6 +304,12 @@ def first_system(rows: pd.DataFrame) -> str | None:
     own = dict(zip(rows["series"], rows["attention"], strict=True))
     timed = set(rows.loc[rows["time_s"].notna(), "series"])
     return min(names, key=lambda name: (own[name] != FIRST, name not in timed, len(name), name))
+
+
+def _baselines(rows: pd.DataFrame) -> set[str]:
+    """Those of BASELINES that the rows have a cell of."""
+    kernels = rows.loc[rows["attention"] == "s_attn", "kernel"].unique()
+    return {"eager" if kernel == "eager" else "fused" for kernel in kernels}
 
 
 def _share(value: Any) -> str:

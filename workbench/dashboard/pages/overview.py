@@ -15,7 +15,6 @@ from workbench.figures import Axes, in_order, quantity, scaling
 from workbench.telling.fits import growth_words
 from workbench.telling.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
 from workbench.telling.sentences import (
-    BASELINES,
     Pair,
     Row,
     answers,
@@ -96,10 +95,7 @@ def _held(frame: pd.DataFrame) -> str:
 def _cards(rows: pd.DataFrame, fits: pd.DataFrame, verdict: Verdict) -> None:
     """Four figures of one system, each against both baselines."""
     own = verdict.pairs
-    held = {pair["time_s"]["baseline"] for pair in own}
-    lacking = [
-        ("n/a", f"{words} is missing") for name, words in BASELINES.items() if name not in held
-    ]
+    lacking = [("n/a", words) for words in verdict.lacking(own)]
     with st.container(key="in-pairs"):
         first, second, third, fourth = st.columns(4)
     with first:

@@ -1,6 +1,7 @@
 """Scaling: FLOPs, peak memory and seconds over |V|, with the fitted terms."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 import streamlit as st
@@ -9,6 +10,7 @@ from workbench.analysis.thin import thin
 from workbench.aspects import ASPECTS
 from workbench.dashboard.answers import verdict_of
 from workbench.dashboard.controls import one, several_systems, subject
+from workbench.dashboard.crowd import GROUPS, MOST_LINES, draw_bars, group_of, quickest_first
 from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, fold, say_thinned
@@ -26,12 +28,11 @@ from workbench.figures import (
     scaling,
 )
 from workbench.telling.fits import fit_rows
-from workbench.telling.sentences import Pair, answers, places, shared_options
+from workbench.telling.sentences import Pair, answers, at_place, places, shared_options
 from workbench.telling.text import markdown
 from workbench.telling.verdict import telling_systems
 from workbench.telling.words import figure_caption
 from workbench.vocabulary.metrics import METRICS as KNOWN
-from workbench.vocabulary.systems import entry
 
 METRICS = {
     "all three": SCALING_METRICS,
@@ -40,6 +41,8 @@ METRICS = {
     "time": ("time_s",),
 }
 BOTH = "both"
+AT_A_GLANCE = 20
+"""Fitted terms that stand open on the page."""
 
 
 def render() -> None:
@@ -53,7 +56,8 @@ def render() -> None:
         verdict = verdict_of(store, rows, *places(rows)[0])
         with top:
             answer([verdict.growth(), *verdict.turns()])
-    metrics, rows, axes, unit = _choose(rows)
+    whole = rows
+    metrics, rows, axes, unit, names = _choose(rows)
     if rows[list(metrics)].isna().all(axis=None):
         st.info(
             "None of these cells has a figure: nothing ran. **Runs** lists each with its reason."
@@ -75,6 +79,9 @@ def render() -> None:
     caption = figure_caption(rows, metrics, bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     if not all_models:
+        if len(names) > MOST_LINES:
+            first = places(whole)[0]
+            draw_bars(at_place(whole, *first), names, *first)
         _say(store, rows)
         _terms(fits[fits["metric"].isin(metrics)], rows)
 
@@ -86,8 +93,19 @@ def _all_models(frame: pd.DataFrame) -> bool:
     return one("Models", ("one", "all, side by side"), "models") != "one"
 
 
-def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes, Reading]:
-    """The controls above the figure, and what they leave."""
+class Choice(NamedTuple):
+    """What the controls above the figure leave."""
+
+    metrics: tuple[str, ...]
+    rows: pd.DataFrame
+    axes: Axes
+    unit: Reading
+    names: list[str]
+    """The systems of the group, of which the rows may hold some."""
+
+
+def _choose(rows: pd.DataFrame) -> Choice:
+    """The controls above the figure."""
     with st.container(horizontal=True, gap="medium"):
         metrics = METRICS[one("Show", list(METRICS), "metric")]
         sources = sorted(rows["source"].unique())
@@ -101,11 +119,10 @@ def _choose(rows: pd.DataFrame) -> tuple[tuple[str, ...], pd.DataFrame, Axes, Re
             seen = eye(str(rows["model"].iloc[0]), with_fps=kind == READINGS[2])
         unit = reading(kind, seen)
     rows = rows if source == BOTH else rows[rows["source"] == source]
-    systems = several_systems(_of_group(rows))
-    return metrics, rows[rows["series"].isin(systems)], Axes(log_x, log_y), unit
-
-
-GROUPS = ("all", "exact", "approximate", "reducers")
+    names = _of_group(rows)
+    systems = several_systems(names, MOST_LINES)
+    shown = rows[rows["series"].isin(systems)]
+    return Choice(metrics, shown, Axes(log_x, log_y), unit, names)
 
 
 def _of_group(rows: pd.DataFrame) -> list[str]:
@@ -114,24 +131,20 @@ def _of_group(rows: pd.DataFrame) -> list[str]:
     The S-Attn baselines stay in every group. A name without an entry is in ``all`` alone.
     """
     names = telling_systems(rows)
+    if len(names) > MOST_LINES:
+        names = quickest_first(at_place(rows, *places(rows)[0]))
     facts = rows.drop_duplicates("series").set_index("series")[["attention", "reduce"]]
-    group = {name: _group(*facts.loc[name]) for name in names}
-    there = [each for each in GROUPS[1:] if each in group.values()]
+    group = {name: group_of(*facts.loc[name]) for name in names}
+    there = [each for each in GROUPS if each in group.values()]
     if len(there) < 2:
         return names
     picked = one("Group", ("all", *there), "group")
-    kept = [
-        n for n in names if picked in ("all", group[n]) or facts.loc[n, "attention"] == "s_attn"
+    return [
+        name
+        for name in names
+        if picked in ("all", group[name])
+        or (facts.loc[name, "attention"] == "s_attn" and group[name] != "reducers")
     ]
-    return kept
-
-
-def _group(attention: str, reducer: object) -> str:
-    """exact, approximate, or reducers where a reducer stands before the system."""
-    if isinstance(reducer, str):
-        return "reducers"
-    known = entry("attention", attention)
-    return "" if known is None else known.group
 
 
 def _crossings(found: Sequence[Pair]) -> list[Crossing]:
@@ -158,8 +171,10 @@ def _say(store: Data, rows: pd.DataFrame) -> None:
 def _terms(fits: pd.DataFrame, rows: pd.DataFrame) -> None:
     options = markdown(shared_options(in_order(fits)))
     title = "The fitted terms: a + b·|V| + c·|V|²".replace("|", "\\|") + options
-    with st.expander(f"**{title}**", expanded=not is_narrow()):
-        draw_table(*fit_rows(fits, rows))
+    columns, cells = fit_rows(fits, rows)
+    short = len(cells) <= AT_A_GLANCE and not is_narrow()
+    with st.expander(f"**{title}**", expanded=short):
+        draw_table(columns, cells)
         st.caption(
             "Least squares weighted by 1/y², so that every point counts by its relative error; in"
             " parentheses the 95 % interval of the term, then the marks of the records. The shape"
