@@ -27,17 +27,14 @@ def growth(
 
     Where the two are not four times apart the factor is that of a power law through both.
     """
-    pairs = sorted(
-        (int(at), float(value))
-        for at, value in zip(num_visual, values, strict=True)
-        if at > 0 and value > 0
-    )
-    if not pairs:
+    at, value = np.asarray(num_visual), np.asarray(values, dtype=float)
+    known = (at > 0) & (value > 0)
+    order = np.lexsort((value[known], at[known]))
+    at, value = at[known][order], value[known][order]
+    before = np.flatnonzero(at * LEAST <= at[-1]) if len(at) else ()
+    if not len(before):
         return None
-    high, above = pairs[-1]
-    before = [pair for pair in pairs if high / pair[0] >= LEAST]
-    if not before:
-        return None
-    low, below = min(before, key=lambda pair: abs(math.log(high / pair[0] / STEP)))
+    nearest = before[np.argmin(np.abs(np.log(at[-1] / at[before] / STEP)))]
+    low, below, high, above = int(at[nearest]), value[nearest], int(at[-1]), value[-1]
     power = math.log(above / below) / math.log(high / low)
     return Growth(STEP**power, low, high)

@@ -44,13 +44,11 @@ def _flagged(frame: pd.DataFrame) -> np.ndarray:
     if "flags" not in frame:
         return np.zeros(len(frame), dtype=bool)
     # Rows with the same flags share one tuple, and most have the same.
-    seen: dict[int, bool] = {}
-    flagged = []
-    for flags in frame["flags"]:
-        if id(flags) not in seen:
-            seen[id(flags)] = any(flag.partition(":")[0] == FLAG for flag in flags)
-        flagged.append(seen[id(flags)])
-    return np.array(flagged, dtype=bool)
+    flags = frame["flags"].to_numpy()
+    same = np.fromiter(map(id, flags), dtype=np.int64, count=len(flags))
+    _, first, codes = np.unique(same, return_index=True, return_inverse=True)
+    has = [any(flag.partition(":")[0] == FLAG for flag in each) for each in flags[first]]
+    return np.array(has, dtype=bool)[codes]
 
 
 def _flat(frame: pd.DataFrame) -> np.ndarray:

@@ -36,7 +36,10 @@ PREFERRED = {
 }
 """(attention, whether its kernel is eager) to colour; others take the next free one."""
 
-SPARE = (GREEN, PURPLE, SKY, ORANGE, BLUE, VERMILLION)
+TEAL, WINE, OLIVE, ROSE = "#44AA99", "#882255", "#999933", "#CC6677"
+SPARE = (GREEN, PURPLE, SKY, TEAL, WINE, OLIVE, ROSE)
+"""Of systems without colours of their own. Four are from Paul Tol's muted scheme ("Colour
+Schemes", SRON/EPS/TN/09-002, 2021); orange, blue and vermillion mean S-Attn and D-Attn."""
 SYMBOLS = {"eager": "square", "sdpa": "circle", "flash": "diamond", "flex": "triangle-up"}
 SPARE_SYMBOLS = (
     "circle",

@@ -1,11 +1,18 @@
 """Fitted terms as a table of words with units."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import depends_on_time, marks, short_names, together
+from workbench.analysis import (
+    depends_on_time,
+    kinds,
+    marks,
+    short_names,
+    together,
+    without_host_bound,
+)
 from workbench.figures import in_order, interval, quantity
 from workbench.telling.text import listed
 from workbench.vocabulary.metrics import METRICS
@@ -40,7 +47,7 @@ def fit_rows(
     Systems have their short names: the table's title says what all share.
     """
     metrics, systems = list(fits["metric"].unique()), in_order(fits)
-    short = short_names(systems)
+    short, known = short_names(systems), _marks_of(cells, metrics)
     rows = sorted(
         fits.to_dict("records"),
         key=lambda row: (
@@ -59,26 +66,34 @@ def fit_rows(
             _shape(row),
             _points(row),
             *(_term(row, name) for name in ("b", "a")),
-            f"{row['source']}, {row['device']}{_marked(row, cells)}",
+            f"{row['source']}, {row['device']}{known[_line(row)]}",
             str(row["note"]),
         )
         for row in rows
     )
 
 
-def _marked(row: Mapping[Any, Any], cells: pd.DataFrame) -> str:
-    """' (emulated, cold)': the marks of the records that one line was fitted to."""
-    metric = row["metric"]
-    own = cells[cells[metric].notna()]
-    for name in ("series", "source", "device"):
-        own = own[own[name] == row[name]]
-    if metric == "time_s":
-        own = own[~own["num_visual"].isin(row["host_bound"])]
-    words = together(
-        marks(cell, depends_on_time(metric))
-        for cell in own[["flags", "num_samples"]].to_dict("records")
-    )
-    return f" ({words})" if words else ""
+def _marks_of(cells: pd.DataFrame, metrics: Sequence[str]) -> dict[tuple[str, ...], str]:
+    """(metric, series, source, device) to ' (emulated, cold)': the marks of the records that each
+    line was fitted to; empty for none.
+    """
+    words: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    fitted = without_host_bound(cells, metrics)
+    for metric in metrics:
+        own = fitted[fitted[metric].notna().to_numpy()]
+        # Thousands of records share a few combinations of flags.
+        for row in kinds(own, (*_PLACE, "flags", "num_samples")).distinct.to_dict("records"):
+            key = (metric, *(str(row[name]) for name in _PLACE))
+            words.setdefault(key, []).append(marks(row, depends_on_time(metric)))
+    told = {key: together(each) for key, each in words.items()}
+    return {key: f" ({each})" if each else "" for key, each in told.items()}
+
+
+_PLACE = ("series", "source", "device")
+
+
+def _line(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    return str(row["metric"]), *(str(row[name]) for name in _PLACE)
 
 
 def _shape(row: Mapping[Any, Any]) -> str:

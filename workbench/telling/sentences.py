@@ -1,6 +1,6 @@
 """The headline in words and tables, computed from the frame; what is missing is said."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,6 +16,7 @@ from workbench.analysis import (
     limits,
     marks,
     short_names,
+    systems_of,
     together,
 )
 from workbench.analysis.headline import SHARED
@@ -238,11 +239,8 @@ def compared(rows: pd.DataFrame, found: Sequence[Pair], where: str) -> Iterator[
 
 def challengers(rows: pd.DataFrame) -> list[str]:
     """The series of systems other than S-Attn, in the order of the legend."""
-    return [
-        name
-        for name in in_order(rows)
-        if (rows.loc[rows["series"] == name, "attention"] != "s_attn").all()
-    ]
+    plain = {series for series, attention, _ in systems_of(rows) if attention == "s_attn"}
+    return [name for name in in_order(rows) if name not in plain]
 
 
 def turning(row: Row) -> str:
@@ -387,5 +385,12 @@ def _ends(rows: pd.DataFrame, table: Sequence[Mapping[Any, Any]]) -> pd.DataFram
         for at in (row["max_visual"], row["fails_at"])
         if not pd.isna(at)
     }
-    keep = [pair in ends for pair in zip(rows["series"], rows["num_visual"], strict=True)]
-    return rows.loc[keep, ["flags"]]
+    return of_points(rows, ends)[["flags"]]
+
+
+def of_points(rows: pd.DataFrame, points: Collection[tuple[str, int]]) -> pd.DataFrame:
+    """The rows of some (series, |V|)."""
+    # The sizes first: numbers are quick to look up, and leave few rows to look at one by one.
+    near = rows[rows["num_visual"].isin({size for _, size in points})]
+    pairs_of = zip(near["series"], near["num_visual"], strict=True)
+    return near[[pair in points for pair in pairs_of]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import fit, limits, marks, short_names, together
+from workbench.analysis import fit, limits, marks, short_names, systems_of, together
 from workbench.figures import in_order, quantity
 from workbench.telling.fits import growth_words
 from workbench.telling.sentences import (
@@ -17,6 +17,7 @@ from workbench.telling.sentences import (
     challengers,
     emulated,
     no_ratio,
+    of_points,
     ratio_text,
     ratio_words,
     shared_options,
@@ -145,11 +146,7 @@ class Verdict:
             for pair in known
             for name in (pair["time_s"]["series"], pair["time_s"]["baseline_series"])
         }
-        keep = [
-            pair in named
-            for pair in zip(self.rows["series"], self.rows["num_visual"], strict=True)
-        ]
-        return self.rows[keep]
+        return of_points(self.rows, named)
 
     def _at(self, size: int, known: Sequence[Pair]) -> str:
         here = [pair["time_s"] for pair in known if int(pair["time_s"]["num_visual"]) == size]
@@ -213,9 +210,14 @@ class Verdict:
         ran = self.rows[(self.rows["status"] == "ok") & self.rows["series"].isin(named)]
         return ran.sort_values("num_visual").drop_duplicates("series", keep="last")
 
-    def growth(self) -> str:
-        """What four times the tokens take, of the system and its baselines; and who wins where."""
-        fits, _ = fit(self.rows, ["time_s"])
+    def growth(self, fits: pd.DataFrame | None = None) -> str:
+        """What four times the tokens take, of the system and its baselines.
+
+        ``fits`` are those of the rows, where they are at hand.
+        """
+        if fits is None:
+            fits, _ = fit(self.rows, ["time_s"])
+        fits = fits[fits["metric"] == "time_s"]
         named = {str(self.system), *(pair["time_s"]["baseline_series"] for pair in self.pairs)}
         told = fits[fits["growth"].notna()]
         told = told[told["series"].isin(named)] if self.system else told
@@ -262,8 +264,7 @@ class Verdict:
             for name, row in lines.items()
             for end in ("grows_from", "grows_to")
         }
-        sizes = zip(self.rows["series"], self.rows["num_visual"], strict=True)
-        cells = self.rows[[pair in ends for pair in sizes]]
+        cells = of_points(self.rows, ends)
         return cells[cells["time_s"].notna()]
 
     def peaks(self) -> str | None:
@@ -301,8 +302,8 @@ def first_system(rows: pd.DataFrame) -> str | None:
     names = challengers(rows)
     if not names:
         return None
-    own = dict(zip(rows["series"], rows["attention"], strict=True))
-    timed = set(rows.loc[rows["time_s"].notna(), "series"])
+    own = {series: attention for series, attention, _ in systems_of(rows)}
+    timed = set(rows.loc[rows["time_s"].notna(), "series"].unique())
     return min(names, key=lambda name: (own[name] != FIRST, name not in timed, len(name), name))
 
 

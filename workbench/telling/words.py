@@ -118,12 +118,15 @@ def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
 def _marked(rows: pd.DataFrame) -> str:
     """'; 45 emulated (1 of 32 ranks, …), 12 power-capped, 8 of at most 3 samples'; or nothing."""
     counts: dict[str, int] = {}
-    for row in rows.to_dict("records"):
-        for word in marks(row, timed=not pd.isna(row["time_s"])):
+    timed = rows.assign(timed=rows["time_s"].notna())
+    # Thousands of records share a few combinations of flags.
+    _, distinct, times = kinds(timed, ("flags", "num_samples", "host_bound", "timed"))
+    for row, count in zip(distinct.to_dict("records"), times, strict=True):
+        for word in marks(row, timed=row["timed"]):
             few = word.partition(" ")[2].startswith("sample")
             word = f"of at most {FEW} samples" if few else word
-            counts[word] = counts.get(word, 0) + 1
-    how = emulation(rows["flags"])
+            counts[word] = counts.get(word, 0) + int(count)
+    how = emulation(distinct["flags"])
     words = [
         f"{count:,} {word}" + (f" ({how})" if word == "emulated" and how else "")
         for word, count in counts.items()

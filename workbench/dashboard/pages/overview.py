@@ -8,7 +8,8 @@ import streamlit as st
 from workbench.analysis import marks
 from workbench.analysis.thin import thin
 from workbench.dashboard.answers import choose_place, marked, verdict_of
-from workbench.dashboard.controls import AT_ONCE, one, subject
+from workbench.dashboard.controls import one, subject
+from workbench.dashboard.crowd import MOST_LINES, quickest_first
 from workbench.dashboard.save import show, theme
 from workbench.dashboard.shell import answer, data, fold, say_thinned
 from workbench.figures import Axes, in_order, quantity, scaling
@@ -51,16 +52,16 @@ def render() -> None:
         )
         linear = one("Axes", ("log", "linear"), "axes") == "linear"
     verdict = verdict_of(store, rows, source, device, system)
+    fits, curves = store.fit(rows, ("time_s",))
     with top:
-        answer([verdict.top(), verdict.reach(), verdict.growth()], verdict.basis())
+        answer([verdict.top(), verdict.reach(), verdict.growth(fits)], verdict.basis())
     shown = _shown(rows, system)
     if rows["series"].nunique() > len(shown):
         st.caption(
             f"{plural(len(shown), 'system')} of {rows['series'].nunique():,} are shown;"
             " **Scaling** draws those that you pick."
         )
-    rows = rows[rows["series"].isin(shown)]
-    fits, curves = store.fit(rows, ("time_s",))
+    rows, curves = (part[part["series"].isin(shown)] for part in (rows, curves))
     _cards(rows, fits, verdict)
     if rows["time_s"].isna().all():
         st.info("No cell here has a time. **Runs** lists each with its reason.")
@@ -77,9 +78,10 @@ def render() -> None:
 
 
 def _shown(rows: pd.DataFrame, system: str) -> list[str]:
-    """The system, and of the others, the baselines first, as many as a figure can tell apart."""
-    names = [name for name in in_order(rows) if name != system]
-    return [system, *names[: AT_ONCE - 1]]
+    """The system, and of the others, the baselines first, as many as a reader can tell apart."""
+    names = in_order(rows)
+    names = quickest_first(rows) if len(names) > MOST_LINES else names
+    return [system, *(name for name in names if name != system)][:MOST_LINES]
 
 
 def _held(frame: pd.DataFrame) -> str:

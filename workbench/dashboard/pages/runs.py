@@ -141,6 +141,8 @@ def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
     return rows[np.array(keep)[codes]]
 
 
+TOLD = ("source", "device", "status", "model", "scope", "pass", "flags")
+"""What a row's words are of: few combinations in thousands of rows."""
 FINE = {"measured": "ran", "predicted": "fits"}
 """A record's source, and the word for a good end."""
 
@@ -153,18 +155,17 @@ def _ended(source: str, status: str) -> str:
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows.assign(timed=rows["time_s"].notna())
     written = {name: title for name, title in WRITTEN.items() if (rows[name] != "").any()}
     columns = FIGURES | ({} if is_narrow() else MORE | written)
-    places = list(zip(rows["source"], rows["device"], strict=True))
     of = ("model", "scope", "pass")[rows["model"].nunique() == 1 :]
+    codes, distinct, _ = kinds(rows, (*TOLD, "num_samples", "timed"))
+    told = distinct.to_dict("records")
     table = rows.assign(
-        ended=list(map(_ended, rows["source"], rows["status"])),
-        of=rows[list(of)].agg(" · ".join, axis=1),
-        marks=[
-            ", ".join(marks(row, timed=not pd.isna(row["time_s"])))
-            for row in rows[["flags", "time_s", "num_samples"]].to_dict("records")
-        ],
-        where=[place(*each) for each in places],
+        ended=np.array([_ended(row["source"], row["status"]) for row in told])[codes],
+        of=np.array([" · ".join(str(row[name]) for name in of) for row in told])[codes],
+        where=np.array([place(row["source"], row["device"]) for row in told])[codes],
+        marks=np.array([", ".join(marks(row, timed=row["timed"])) for row in told])[codes],
     )[list(columns)]
     for name in columns.keys() & SCALE.keys():
         table[name] = pd.to_numeric(table[name]) / SCALE[name]

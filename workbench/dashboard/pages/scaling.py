@@ -52,18 +52,19 @@ def render() -> None:
     top = st.container()
     all_models = _all_models(store.frame)
     rows = subject(store, all_models)
+    whole, (fits, curves) = rows, store.fit(rows, SCALING_METRICS)
     if not all_models:
-        verdict = verdict_of(store, rows, *places(rows)[0])
+        first = places(rows)[0]
+        verdict = verdict_of(store, rows, *first)
         with top:
-            answer([verdict.growth(), *verdict.turns()])
-    whole = rows
+            answer([verdict.growth(at_place(fits, *first)), *verdict.turns()])
     metrics, rows, axes, unit, names = _choose(rows)
     if rows[list(metrics)].isna().all(axis=None):
         st.info(
             "None of these cells has a figure: nothing ran. **Runs** lists each with its reason."
         )
         return
-    fits, curves = store.fit(rows, SCALING_METRICS)
+    fits, curves = _of_lines(fits, rows), _of_lines(curves, rows)
     drawn = thin(rows, metrics, len(metrics))
     near = store.capacities(rows)
     if all_models:
@@ -80,7 +81,6 @@ def render() -> None:
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     if not all_models:
         if len(names) > MOST_LINES:
-            first = places(whole)[0]
             draw_bars(at_place(whole, *first), names, *first)
         _say(store, rows)
         _terms(fits[fits["metric"].isin(metrics)], rows)
@@ -91,6 +91,12 @@ def _all_models(frame: pd.DataFrame) -> bool:
     if frame["model"].nunique() < 2:
         return False
     return one("Models", ("one", "all, side by side"), "models") != "one"
+
+
+def _of_lines(fitted: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """What was fitted to the lines that the rows are of."""
+    here = [fitted[name].isin(rows[name].unique()) for name in ("series", "source")]
+    return fitted[here[0] & here[1]]
 
 
 class Choice(NamedTuple):
