@@ -54,9 +54,10 @@ docs: install
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "site/index.html"
 
-# Calibrations, report, headline table and picture from the records that are committed.
+# Calibrations, report, headline table and pictures of docs/ from the records that are committed.
 reference: install
 	@$(BIN)/python -m tests.reference
+	@$(BIN)/python -m tests.pictures
 
 clean:
 	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache

@@ -1,31 +1,23 @@
 """What is made of the records in ``reports/reference``: ``python -m tests.reference``.
 
-Rewrites the packaged calibrations and thresholds, the report beside the records, the README's
-table of headline figures and its first picture. Nothing is measured: the same records give the
-same figures.
+Rewrites the packaged calibrations and thresholds, the report beside the records and the README's
+table of headline figures; ``tests.pictures`` makes the pictures of docs/. Nothing is measured: the
+same records give the same figures.
 """
 
-import asyncio
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable
-from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
-import kaleido
-
-from workbench.analysis import fit
-from workbench.figures import LIGHT, SCALING_METRICS, scaling
 from workbench.probe.predicting.limit import predicted_limit
-from workbench.report.images import browser
 from workbench.report.write import write_report
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate
 from workbench.sweep.calibration_transfer import carried
-from workbench.telling.material import gather
 from workbench.telling.published import D_ATTN, S_ATTN, SPEED_RATIO, VISUAL_RATIO
 from workbench.vocabulary.calibration import PACKAGED, Calibration
 from workbench.vocabulary.calibration_parts import Way
@@ -40,8 +32,6 @@ FOLDER = ROOT / "reports" / "reference" / "h100-80gb"
 STORE = FOLDER / "records.db"
 README = ROOT / "README.md"
 METHOD = ROOT / "docs" / "method.md"
-PICTURE = ROOT / "docs" / "pictures" / "h100-80gb.png"
-FIRST_PAGE = ROOT / "docs" / "pictures" / "report.png"
 ALONE = "reference-part-3"
 """The run of single layers, whose fit is tested on whole models."""
 DEVICE, CARRIED_TO = "h100-80gb", "h200-141gb"
@@ -231,32 +221,6 @@ def with_errors(page: str, found: Calibration) -> str:
     return page
 
 
-SHOWN = ("S-Attn · eager", "S-Attn · flash", "S-Attn · cudnn", "D-Attn · flash")
-
-
-def picture(path: Path = PICTURE) -> None:
-    """FLOPs, memory and seconds of one layer's training, as the report draws them."""
-    store = gather(STORE, lambda every: every, "")
-    frame = store.frame
-    rows = frame[
-        (frame["scope"] == LAYER.scope)
-        & (frame["pass"] == LAYER.pass_)
-        & frame["series"].isin(SHOWN)
-    ]
-    _, curves = fit(rows, SCALING_METRICS)
-    # Bands of five points, two of them the host's, would hide what the picture is for.
-    drawn = scaling(rows, curves.assign(low=nan, high=nan), store.looks, LIGHT)
-    drawn.update_layout(paper_bgcolor=LIGHT.paper)
-    drawn.update_traces(line_width=2.4, selector=lambda trace: "lines" in (trace.mode or ""))
-    asyncio.run(_write(drawn, path))
-
-
-async def _write(drawn: object, path: Path) -> None:
-    async with kaleido.Kaleido(n=1, mathjax=False, path=browser()) as painter:
-        size = {"width": 1280, "height": 460, "scale": 1.5, "format": "png"}
-        await painter.write_fig(drawn, path=path, opts=size)
-
-
 def calibrations() -> None:
     """The packaged calibration, the one carried over, the records' copy, the method's rows."""
     found = calibrate([STORE], alone=ALONE)
@@ -309,29 +273,13 @@ def report() -> None:
         (FOLDER / "report" / "report.md").write_text(text, encoding="utf-8")
 
 
-def first_page(path: Path = FIRST_PAGE) -> None:
-    """A picture of the first page of the report beside the records."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
-        tab = found.new_page(viewport={"width": 1240, "height": 1000})
-        tab.goto((FOLDER / "report" / "report.html").as_uri())
-        tab.locator(".js-plotly-plot .point").first.wait_for()
-        tab.wait_for_timeout(1_000)
-        tab.locator("header .first").screenshot(path=path)
-        found.close()
-
-
 def main() -> None:
     """Rewrite all of it."""
     records = read_records()
     README.write_text(with_block(README.read_text(encoding="utf-8"), records), encoding="utf-8")
-    picture()
     calibrations()
     thresholds()
     report()
-    first_page()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from tests import reference
+from tests import pictures, reference
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.calibration import PACKAGED, Calibration, calibration_for
 from workbench.vocabulary.record import Record
@@ -24,8 +25,20 @@ def test_the_readme_states_what_the_records_hold(records) -> None:
     assert rows["largest \\|V\\| of a training step"][0] == "10,887"
     first = re.search(r"!\[[^]]*\]\(([^)]*)\)", text)
     assert first is not None
-    assert reference.ROOT / first[1] == reference.PICTURE
-    assert reference.PICTURE.read_bytes().startswith(b"\x89PNG")
+    assert reference.ROOT / first[1] == pictures.FOLDER / pictures.FIGURE
+
+
+def test_every_picture_of_the_pages_is_one_that_is_made() -> None:
+    pages = [reference.README, *(reference.ROOT / "docs").rglob("*.md")]
+    shown = {
+        Path(path).name
+        for page in pages
+        for path in re.findall(r"\]\(([^)]*[.]png)\)", page.read_text(encoding="utf-8"))
+    }
+    assert shown == {pictures.FIGURE, pictures.REPORT, *pictures.PAGES}
+    assert shown == {path.name for path in pictures.FOLDER.iterdir()}
+    for name in shown:
+        assert (pictures.FOLDER / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_thresholds_are_those_of_their_trials(records) -> None:
