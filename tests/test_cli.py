@@ -113,7 +113,7 @@ def test_short_numbers_and_dtypes_are_the_same_cell(capsys: pytest.CaptureFixtur
 def test_another_text_is_no_number(capsys: pytest.CaptureFixture[str], number: str) -> None:
     answer = Answer(capsys, "predict", "--visual", number)
     assert (answer.code, answer.out) == (2, "")
-    assert "write digits, or 10k, 1.5M" in answer.err
+    assert "write a whole number: digits, or 10k, 1.5M" in answer.err
     assert answer.err.count("\n") == 1
     assert len(answer.err) < 300
 

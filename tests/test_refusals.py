@@ -19,12 +19,14 @@ from tests.test_cli import Answer
         ("predict --kernel sdpaa --visual 9", "did you mean sdpa"),
         ("predict --device h1000 --visual 9", "did you mean h100-80gb"),
         ("predict --memory-cap h1000 --visual 9", "did you mean h100-80gb"),
-        ("predict --visual -1", "num_visual -1: Input should be greater than or equal to 0"),
-        ("predict --visual 9 --scope world", "scope 'world': Input should be 'layer'"),
-        ("predict --visual 9 --pass sideways", "pass 'sideways': Input should be 'forward'"),
+        ("predict --visual -1", "--visual -1: must be at least 0"),
+        ("predict --visual 9 --scope world", "--scope 'world': use 'layer'"),
+        ("predict --visual 9 --pass sideways", "--pass 'sideways': use 'forward'"),
         ("predict --visual 0 --text 0", "there is no token to compute"),
         ("predict --visual 9 --attention himix --logits all", "use 'text'"),
-        ("predict --visual 9 --chunk 0", "chunk 0"),
+        ("predict --visual 9 --chunk 0", "--chunk 0: must be at least 1"),
+        ("predict --visual many", "--visual 'many': write a whole number: digits, or 10k"),
+        ("predict --visual=many", "--visual 'many': "),
         ("measure --visual 9 --device tpu", "a measurement runs on auto, cpu, cuda or cuda:N"),
         ("measure --visual 9 --max-seconds -1", "max_seconds -1.0"),
         ("list planets", "list 'planets' is unknown; known: attentions"),
@@ -59,9 +61,10 @@ def test_a_wrong_request_is_one_line_and_exit_2(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("predict --visual many", "--visual 'many': "),
-        ("predict --visual=many", "--visual 'many': "),
-        ("predict --visual 9 --dtype2 x", "no such option: --dtype2"),
+        ("predict --visual 9 --dtype2 x", "no such option: --dtype2; did you mean --dtype?"),
+        ("predict --visual 9 --fps=x", "--fps 'x': write a number"),
+        ("dashboard a.db --port x", "--port 'x': write a whole number"),
+        ("limit --visual many", "--visual 'many': "),
         ("predict --visual", "option '--visual' requires an argument"),
         ("fly", "no such command 'fly'"),
         ("list", "missing argument"),
@@ -147,6 +150,49 @@ def test_a_full_standard_output_is_one_line() -> None:
     assert done.stderr == "workbench: standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            "predict --visual 9 --model mistral-7b --attention dattn --kernel flsh --device h10",
+            ("mean mistral-7b-v0.3", "mean d_attn", "mean flash", "mean h100-80gb"),
+        ),
+        (
+            "predict --visual ten --pass trian --attention dattn --device h10",
+            ("--visual 'ten': write", "mean train?", "mean d_attn", "mean h100-80gb"),
+        ),
+        (
+            "predict --modle x --visual ten --fps=x --attention dattn --chekpoint",
+            (
+                "--model?",
+                "--checkpoint?",
+                "--fps 'x': write",
+                "--visual 'ten': write",
+                "mean d_attn",
+            ),
+        ),
+        (
+            "predict --visual 9 --cache --pass train --tower x --lora r=4",
+            ("tower x: only", "cache: a forward pass", "lora: only a train pass"),
+        ),
+        ("predict --visual 9 --chunk 4 --skip-last", ("chunk, skip_last: s_attn has no such",)),
+        (
+            "measure --visual 9 --device h10 --kernel flsh",
+            ("auto, cpu, cuda or cuda:N", "mean flash"),
+        ),
+        ("limit --solve vide --attention dattn", ("solve 'vide': one of visual", "mean d_attn")),
+        ("sweep --dry-rnu --sotre x a.yaml", ("--dry-run?", "--store?")),
+    ],
+)
+def test_every_fault_is_told_at_once(
+    capsys: pytest.CaptureFixture[str], words: str, parts: tuple[str, ...]
+) -> None:
+    answer = Answer(capsys, *words.split())
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    for part in parts:
+        assert answer.err.count(part) == 1, answer.err
+
+
 def test_all_faults_are_told_at_once_with_near_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,27 +204,48 @@ def test_all_faults_are_told_at_once_with_near_names(
     assert answer.code == 2
     for name in ("train", "layer", "bfloat16"):
         assert f"did you mean {name}?" in answer.err
-    words = [
-        "predict",
-        "--visual",
-        "9",
-        "--model",
-        "mistral-7b",
-        "--attention",
-        "dattn",
-        "--kernel",
-        "flsh",
-    ]
-    answer = Answer(capsys, *words)
-    assert answer.code == 2
-    for name in ("mistral-7b-v0.3", "d_attn", "flash"):
-        assert f"did you mean {name}" in answer.err
     Path("a.yaml").write_text("modle: mistral-7b-v0.3\nvisual: [-5]\npasses: [trian]\n")
     answer = Answer(capsys, *["sweep", "a.yaml"])
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     for part in (
-        "visual.0 -5:",
+        "visual.0 -5: must be at least 0",
         "did you mean train?",
         "there is no such field; did you mean model",
     ):
         assert part in answer.err
+
+
+UNKNOWN = "visual: 1\nmodels: [mistrl, qwen]\nattention: dattn\nsource: predicted\ndevice: h10"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("visual: [1, ten]\npass: trian", "visual.1 'ten': write a whole number: digits, or 10k"),
+        ("visual: [1, ten]\npass: trian", "; pass 'trian': use 'forward', 'train' or 'decode'"),
+        ("visul: 1\nchunck: 2", "visual: is missing; visul 1: there is no such field; did you"),
+        ("visul: 1\nchunck: 2", "; chunck 2: there is no such field; did you mean chunk?\n"),
+        ("visual: yes", "visual 'yes': write a whole number: digits, or 10k, 1.5M, 1e6\n"),
+        ("visual: 1\nzero: 9\noptions: [{chunk: 0}, {chunck: 2}]", "zero 9: must be at most 3; "),
+        ("visual: 1\nzero: 9\noptions: [{chunk: 0}, {chunck: 2}]", "chunk 0: must be at least"),
+        ("visual: 1\nzero: 9\noptions: [{chunk: 0}, {chunck: 2}]", "did you mean chunk?\n"),
+        ("visual: 1\nset: [at=2]\nsettings: [at=3]", "set: given beside settings; leave one"),
+        ("visual: 1\noptions: {num_visual: 4}", "num_visual: is no option of a cell here"),
+        ("grids: [{visual: 1, model: 3}]", "grids.0.model 3: write a word\n"),
+        (UNKNOWN, "device 'h10' is unknown; did you mean h100-80gb"),
+        (UNKNOWN, "model 'mistrl' is unknown; did you mean"),
+        (UNKNOWN, "model 'qwen' is unknown; did you mean qwen"),
+        (UNKNOWN, "attention system 'dattn' is unknown; did you mean d_attn"),
+        ("a: &a [x, x]\nvisual: [*a, *a]", "line 2: an alias (*a) is not read"),
+    ],
+)
+def test_a_wrong_sweep_says_all_that_is_wrong_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    answer = Answer(
+        capsys, "sweep", tmp_path / "a.yaml", "--store", tmp_path / "s.db", "--dry-run"
+    )
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert message in answer.err
+    assert "Tuple" not in answer.err

@@ -8,8 +8,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,6 +23,7 @@ from workbench.commands.limits import limit
 from workbench.commands.options import give_all_options, give_options
 from workbench.commands.schema import schema
 from workbench.commands.tokens import tokens
+from workbench.commands.usage import USAGE, refused
 from workbench.commands.validate import validate
 from workbench.inputs.files import shown
 from workbench.start import INTERRUPTED, raise_interrupts
@@ -34,9 +34,6 @@ EPILOG = (
     "Exit codes: 0 done; 1 the work failed; 2 the request was wrong. "
     "Also 3: sweep --max-minutes left cells; 130: interrupted."
 )
-
-# Typer keeps its parser's exceptions to itself, in a different place in every version.
-USAGE: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="workbench",
@@ -124,7 +121,7 @@ def _run(arguments: list[str] | None) -> None:
             error.show()
             raise SystemExit(2) from None
         words = sys.argv[1:] if arguments is None else arguments
-        _leave(2, _refused(error, words))
+        _leave(2, refused(typer.main.get_command(app), error, list(words)))
     except RequestError as error:
         _leave(2, str(error))
     except Failure as error:
@@ -153,28 +150,6 @@ def _run(arguments: list[str] | None) -> None:
         _leave(INTERRUPTED, "interrupted")
     if isinstance(code, int) and code:
         raise SystemExit(code)
-
-
-def _refused(error: Any, words: list[str]) -> str:
-    """What the parser refuses: the option, what was given, and where to read on."""
-    given = next(
-        (
-            f"{option} {value!r:.60}: {error.message}"
-            for option in getattr(getattr(error, "param", None), "opts", ())
-            for word, value in _values(words)
-            if word == option
-        ),
-        error.format_message(),
-    )
-    where = error.ctx.command_path if error.ctx else "workbench"
-    return f"{given[:1].lower()}{given[1:].removesuffix('.')}; see '{where} --help'"
-
-
-def _values(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Each option with the word behind it."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        yield name, value if equals else after
 
 
 def _leave(code: int, message: str) -> NoReturn:

@@ -34,7 +34,7 @@ def answers(*lines: bytes) -> list[dict]:
         (b'{"do": "predict"}', "'cell' is an object"),
         (b'{"do": "predict", "cell": {"num_visual": ' + b"9" * 5000 + b"}}", "not JSON"),
         (b'{"do": "predict", "cell": {"num_visual": "x"}, "device": "cpu"}', "num_visual 'x'"),
-        (b'{"do": "predict", "cell": {"1 2": 3}, "device": "cpu"}', "num_visual: Field"),
+        (b'{"do": "predict", "cell": {"1 2": 3}, "device": "cpu"}', "num_visual: is missing"),
         (b'{"do": "limit", "cell": {"num_visual": 1}, "device": "\\u0000"}', "device"),
         (b"x" * (3 * MAX_LINE), "longer than 100,000 bytes"),
     ],

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from workbench.inputs.sweep_file import load_sweep
 from workbench.inputs.sweep_schema import sweep_schema
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.sweep import AXES, SINGULAR, Grid
+from workbench.vocabulary.sweep import AXES, CELL_FIELDS, RENAMED, SINGULAR, Grid
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = sweep_schema({"models": ["mistral-7b-v0.3"], "device": ["h100-80gb"]})
@@ -23,6 +23,8 @@ GOOD: list[dict[str, Any]] = [
     {"name": "a", "max_minutes": 2, "visual": [1], "device": "h100-80gb", "source": "predicted"},
     {"name": "a", "grids": [{"visual": [1], "options": {"attention": "d_attn", "chunk": "8k"}}]},
     {"visual": [1], "options": [{"memory_cap": "h100-80gb"}, {"memory_cap": 10**10}]},
+    {"visual": [1], "attention": "d_attn", "chunk": "8k", "checkpoint": True, "fold": True},
+    {"visual": [1], "attention": "fastv", "set": ["keep=0.25"], "options": {"zero": 3}},
     {"visual": [1], "protocol": {"min_samples": 3, "precision": None, "emulate": "all"}},
 ]
 BAD: list[Any] = [
@@ -38,6 +40,10 @@ BAD: list[Any] = [
     {"visual": [1], "source": "guessed"},
     {"visual": [1], "options": [{"chunck": 4}]},
     {"visual": [1], "options": [{"chunk": 0}]},
+    {"visual": [1], "chunck": 4},
+    {"visual": [1], "zero": 4},
+    {"visual": [1], "num_visual": 4},
+    {"visual": [1], "options": {"num_visual": 4}},
     {"visual": [1], "protocol": {"min_sample": 3}},
     {"visual": [1], "max_minutes": 0},
     {"visual": [1], "name": "a b"},
@@ -49,7 +55,7 @@ BAD: list[Any] = [
 def test_it_is_a_schema() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     grid = SCHEMA["$defs"]["Grid"]["properties"]
-    assert grid.keys() == {*Grid.model_fields, *SINGULAR}
+    assert grid.keys() == {*Grid.model_fields, *SINGULAR, *CELL_FIELDS, *RENAMED}
     assert all("array" in json.dumps(grid[name]) for name in AXES)
 
 

@@ -228,7 +228,7 @@ def test_predict_takes_a_video(capsys, files, tmp_path):
         (["--image", "wide.png", "--video", "clip.mkv"], "images or a video, one of the two"),
         (["--image", "wide.png", "--visual", "4"], "visual 4: image says how many"),
         (["--image", "wide.png", "--fps", "2"], "fps 2.0: only a video is sampled"),
-        (["--video", "clip.mkv", "--fps", "0"], "fps 0.0: Input should be greater than 0"),
+        (["--video", "clip.mkv", "--fps", "0"], "fps 0.0: must be more than 0"),
         (["--image", "wide.png", "--layout", "V,T,V,T"], "2 places for images, but there is onl"),
         (["--image", "wide.png", "--scope", "decoder"], "scope decoder has no vision tower"),
         ([], "give --visual N"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from workbench.commands.faults import every_fault, wrong_names
 from workbench.commands.limit_options import (
     MaxFrames,
     MaxPixels,
@@ -46,8 +47,8 @@ class CellOption(NamedTuple):
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a command; what is not given stays None or False."""
         in_help = self.default if isinstance(self.default, str) else False
-        number: dict[str, Any] = {"parser": whole, "metavar": METAVAR} if self.kind is int else {}
-        option = typer.Option(self.flag, help=self.help, show_default=in_help, **number)
+        how: dict[str, Any] = {"parser": _number, "metavar": METAVAR} if self.kind is int else {}
+        option = typer.Option(self.flag, help=self.help, show_default=in_help, **how)
         kind: Any = self.kind if self.kind is bool or self.default is None else self.kind | None
         default = False if self.kind is bool else None
         return inspect.Parameter(
@@ -56,6 +57,14 @@ class CellOption(NamedTuple):
             default=inspect.Parameter.empty if self.default is None else default,
             annotation=Annotated[kind, option],
         )
+
+
+def _number(text: str) -> int | str:
+    """The number, or a text that is none: the cell refuses it, with all else that is wrong."""
+    try:
+        return whole(text)
+    except typer.BadParameter:
+        return text
 
 
 def cell_options() -> dict[str, CellOption]:
@@ -81,6 +90,8 @@ def cell_options() -> dict[str, CellOption]:
     return options
 
 
+_OPTIONS: dict[str, Callable[[], list[CellOption]]] = {}
+"""The options of a cell by the command that takes them."""
 _PENDING: dict[str, list[Callable[[], None]]] = {}
 """Commands that get their options when they are asked for: to make them takes as long as all else
 that ``--help`` of the program does."""
@@ -119,12 +130,13 @@ def takes_cell_or_pictures(command: Command) -> Command:
     }
 
     def with_pictures(**values: Any) -> None:
-        pictures = _pictures(**{name: values.pop(name) for name in extra})
-        if pictures is not None:
-            values |= _counted(values, pictures)
-        elif values["visual"] is None:
-            raise RequestError("visual: give --visual N, or at scope lvlm --image or --video")
-        command(**_with_cell(values, options(), {}), pictures=pictures)
+        with every_fault(_given(values, options()), *_place(command.__name__, values)):
+            pictures = _pictures(**{name: values.pop(name) for name in extra})
+            if pictures is not None:
+                values |= _counted(values, pictures)
+            elif values["visual"] is None:
+                raise RequestError("visual: give --visual N, or at scope lvlm --image or --video")
+            command(**_with_cell(values, options(), {}), pictures=pictures)
 
     @cache
     def options() -> list[CellOption]:
@@ -180,7 +192,8 @@ def takes_cell_of_any_size(command: Command) -> Command:
     """The same without files and ``--visual``, for what is asked of every |V|."""
 
     def of_any_size(**values: Any) -> None:
-        command(**_with_cell(values, options(), {"num_visual": 1}))
+        with every_fault(_given(values, options()), *_place(command.__name__, values)):
+            command(**_with_cell(values, options(), {"num_visual": 1}))
 
     @cache
     def options() -> list[CellOption]:
@@ -212,22 +225,53 @@ def _given_options(
 
     give(own)
     name = command.__name__.replace("_", "-")
+    _OPTIONS[name] = options
     _PENDING.setdefault(name, []).append(
         lambda: give([*(option.parameter for option in options()), *own, *files])
     )
     return with_cell
 
 
+def wrong_values(name: str, values: dict[str, Any]) -> list[str]:
+    """What is wrong with the values of a command's cell; nothing for one that takes none."""
+    if name not in _OPTIONS:
+        return []
+    given = _given(values, _OPTIONS[name]())
+    if given.get("num_visual") is None:
+        given["num_visual"] = 1  # Files may say so, or nothing has to.
+    faults = []
+    try:
+        _cell(given)
+    except RequestError as error:
+        faults.append(str(error))
+    device, measured = _place(name, values)
+    places = [] if device is None else [("measured" if measured else "predicted", device)]
+    return faults + wrong_names([given], places)
+
+
+def _place(name: str, values: dict[str, Any]) -> tuple[str | None, bool]:
+    """The device that a command was given, and whether it measures there."""
+    return values.get("device"), name == "measure" or bool(values.get("measure"))
+
+
+def _given(values: dict[str, Any], options: list[CellOption]) -> dict[str, Any]:
+    """The fields of a cell among a command's values."""
+    return {option.field: values[option.name] for option in options}
+
+
 def _with_cell(
     values: dict[str, Any], options: list[CellOption], fixed: dict[str, Any]
 ) -> dict[str, Any]:
     """A command's values with the cell in place of its options."""
-    given = {option.field: values.pop(option.name) for option in options}
-    return {**values, "cell": _cell({**given, **fixed})}
+    given = _given(values, options)
+    names = {option.name for option in options}
+    rest = {name: value for name, value in values.items() if name not in names}
+    return {**rest, "cell": _cell({**given, **fixed})}
 
 
 def _cell(given: dict[str, Any]) -> "Cell":
-    from workbench.vocabulary.cell import make_cell
+    from workbench.vocabulary.cell import Cell, option_of
+    from workbench.vocabulary.fields import make_model
 
     # What was not given is left to the cell, whose defaults may depend on other fields.
     fields = {k: v for k, v in given.items() if v is not None and v is not False}
@@ -238,4 +282,4 @@ def _cell(given: dict[str, Any]) -> "Cell":
     cap = fields.get("memory_cap")
     if isinstance(cap, str) and cap.isdecimal() and len(cap) <= MAX_DIGITS:
         fields["memory_cap"] = int(cap)
-    return make_cell(**fields)
+    return make_model(Cell, fields, lambda place: option_of(str(place[0])) if place else "")

@@ -9,11 +9,14 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibrations
+from workbench.commands.faults import with_names
 from workbench.vocabulary.errors import RequestError, unknown_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from workbench.sweep.order import DryRun, Engine, Summary
-    from workbench.vocabulary.sweep import Sweep
+    from workbench.vocabulary.sweep import Grid, Point, Sweep
 
 OUT_OF_TIME = 3
 """The exit code where ``--max-minutes`` left cells for the next call."""
@@ -126,10 +129,15 @@ def sweep(
     from workbench.sweep.order import Order
 
     order = Order(wanted, store, new_run, choice, trace)
-    if dry_run:
-        _show_forecast(chosen.forecast(order), json_)
-        return
-    summary = chosen.run(order)
+    try:
+        if dry_run:
+            _show_forecast(chosen.forecast(order), json_)
+            return
+        summary = chosen.run(order)
+    except RequestError as error:
+        cells = (p.cell.document() for grid in wanted.grids for p in _first_points(grid))
+        places = dict.fromkeys((grid.source, grid.device) for grid in wanted.grids)
+        raise with_names(error, cells, places) from None
     if json_:
         show.emit(summary.document())
     _say_how_it_ended(summary, _again(context))
@@ -157,6 +165,11 @@ def _read(probe: Path) -> "Sweep":
         cells = sum(len(grid.points()) for grid in sweep.grids)
         show.note(f"sweep {sweep.name}: {cells:,} cells; checking names, starting workers")
     return sweep
+
+
+def _first_points(grid: "Grid") -> "Sequence[Point]":
+    """A point of each combination of names and options, whatever its |V|."""
+    return grid.points()[:: len(grid.visual)]
 
 
 def _again(context: typer.Context) -> str:

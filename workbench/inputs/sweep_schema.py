@@ -8,16 +8,15 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
+from workbench.inputs.sweep_file import OWN
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.sweep import AXES, SINGULAR, Grid, Sweep
+from workbench.vocabulary.sweep import AXES, CELL_FIELDS, RENAMED, SINGULAR, Grid, Sweep
 from workbench.vocabulary.units import COUNT_PATTERN, SHORT_DTYPES
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COUNT = {"type": "string", "pattern": rf"^\s*{COUNT_PATTERN}\s*$"}
 """A whole number in short: ``10k``, ``1.5M``, ``1e6``."""
-OWN = ("name", "max_minutes")
-"""Fields of the sweep itself, beside those of its only grid or beside ``grids``."""
 
 
 def sweep_schema(names: Mapping[str, Iterable[str]] | None = None) -> Schema:
@@ -38,11 +37,14 @@ def sweep_schema(names: Mapping[str, Iterable[str]] | None = None) -> Schema:
     options = {
         name: _offer(_widened(field), offered.get(SINGULAR.get(name, name)))
         for name, field in cell["properties"].items()
+        if name != "num_visual"
     }
     options["settings"] = {"description": "name=value, a list of them, or a mapping"}
+    options |= {one: options[field] for one, field in RENAMED.items()}
     partial = {"type": "object", "properties": options, "additionalProperties": False}
     fields["options"] = _one_or_many({"$ref": "#/$defs/Options"}, grid["properties"]["options"])
     fields |= {one: fields[many] for one, many in SINGULAR.items()}
+    fields |= {name: options[name] for name in (*CELL_FIELDS, *RENAMED)}
     closed: Schema = {"type": "object", "additionalProperties": False, "required": ["visual"]}
     own = {name: whole["properties"][name] for name in OWN}
     grids = {"type": "array", "items": {"$ref": "#/$defs/Grid"}, "minItems": 1}

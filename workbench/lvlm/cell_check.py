@@ -1,13 +1,11 @@
 """Whether a cell can be: its names, options and what they ask of its model. Builds nothing."""
 
-from collections.abc import Callable
-
 from workbench.lvlm.attention import system_of
 from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.checkpoints import check_source
-from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
+from workbench.lvlm.names import check_names
 from workbench.lvlm.optimizers import OPTIMIZERS
 from workbench.lvlm.places import places_of
 from workbench.lvlm.reduce import (
@@ -15,7 +13,6 @@ from workbench.lvlm.reduce import (
     reducer_of,
 )
 from workbench.lvlm.ring_check import check_ring
-from workbench.lvlm.scopes import SCOPES
 from workbench.lvlm.ulysses import check_ulysses
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported
@@ -60,26 +57,6 @@ def check(cell: Cell) -> None:
             raise RequestError(
                 f"layer {cell.layer}: {cell.model} has {count} layers, 0 to {count - 1}"
             )
-
-
-def check_names(cell: Cell) -> None:
-    """Raise RequestError for what the cell names and no registry holds: all of it, in a line."""
-    looks: tuple[Callable[[], object], ...] = (
-        lambda: resolve(cell.model),
-        lambda: system_of(cell),
-        lambda: KERNELS[cell.kernel],
-        lambda: SCOPES[cell.scope],
-        lambda: OPTIMIZERS[cell.optimizer],
-        lambda: reducer_of(cell),
-    )
-    faults = []
-    for find in looks:
-        try:
-            find()
-        except RequestError as error:
-            faults.append(str(error))
-    if faults:
-        raise RequestError("; ".join(faults))
 
 
 def check_optimizer(cell: Cell) -> None:

@@ -393,4 +393,4 @@ def of_points(rows: pd.DataFrame, points: Collection[tuple[str, int]]) -> pd.Dat
     # The sizes first: numbers are quick to look up, and leave few rows to look at one by one.
     near = rows[rows["num_visual"].isin({size for _, size in points})]
     pairs_of = zip(near["series"], near["num_visual"], strict=True)
-    return near[[pair in points for pair in pairs_of]]
+    return near.loc[[pair in points for pair in pairs_of]]

@@ -1,5 +1,6 @@
 """Which fields of a cell exclude each other, whatever model and system it names."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,110 +11,113 @@ SUB_GROUP_SIZE = 1_000_000_000
 
 
 def check_agreement(cell: "Cell") -> None:
-    """Raise ValueError, which names field and value, where fields of a cell exclude each other."""
+    """Raise ValueError, which names fields and values, where fields of a cell exclude each other.
+
+    All that do are told at once.
+    """
+    faults = list(_disagreements(cell))
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def _disagreements(cell: "Cell") -> Iterator[str]:
     if cell.num_visual + cell.num_text == 0:
-        raise ValueError("num_visual and num_text are both 0: there is no token to compute")
+        yield "num_visual and num_text are both 0: there is no token to compute"
     if cell.scope != "layer" and cell.pass_ == "train" and cell.num_text == 0:
-        raise ValueError("num_text 0: the loss of a training step needs at least 1 text token")
+        yield "num_text 0: the loss of a training step needs at least 1 text token"
     if cell.loss_rows == "all" and not cell.optimizes:
-        raise ValueError("loss_rows all: only a train pass of scope decoder or lvlm has a loss")
+        yield "loss_rows all: only a train pass of scope decoder or lvlm has a loss"
     if cell.loss_rows == "all" and cell.logits == "text":
-        raise ValueError(
-            "loss_rows all: needs logits 'all'; under 'text' the LM head has text rows alone"
-        )
+        yield ("loss_rows all: needs logits 'all'; under 'text' the LM head has text rows alone")
     if cell.checkpoint_every is not None and not cell.checkpoint:
-        raise ValueError("checkpoint_every: needs checkpoint as well")
+        yield "checkpoint_every: needs checkpoint as well"
     if cell.layer is not None and cell.scope != "layer":
-        raise ValueError(f"layer {cell.layer}: only scope 'layer' builds a single layer")
+        yield f"layer {cell.layer}: only scope 'layer' builds a single layer"
     if cell.tower is not None and cell.scope != "lvlm":
-        raise ValueError(f"tower {cell.tower}: only scope 'lvlm' has a tower")
+        yield f"tower {cell.tower}: only scope 'lvlm' has a tower"
     if cell.accumulate > 1 and not cell.optimizes:
-        raise ValueError(
+        yield (
             f"accumulate {cell.accumulate}: only a train pass of scope decoder or lvlm ends "
             "in an optimizer step"
         )
     if cell.frozen and not (cell.optimizes and cell.scope == "lvlm"):
-        raise ValueError(f"frozen {cell.frozen}: only training at scope lvlm has such parts")
+        yield f"frozen {cell.frozen}: only training at scope lvlm has such parts"
     if cell.cache and cell.pass_ != "forward":
-        raise ValueError(f"cache: a forward pass keeps keys and values, not {cell.pass_}")
+        yield f"cache: a forward pass keeps keys and values, not {cell.pass_}"
     if cell.experts_skew and cell.weights is not None:
-        raise ValueError(f"experts_skew: the router of {cell.weights!r:.60} sends as it learnt")
+        yield f"experts_skew: the router of {cell.weights!r:.60} sends as it learnt"
     if cell.cache_dtype is not None:
         if cell.pass_ == "train":
-            raise ValueError(f"cache_dtype {cell.cache_dtype}: training keeps no cache")
+            yield f"cache_dtype {cell.cache_dtype}: training keeps no cache"
         if cell.dtype == "float64" and cell.cache_dtype != "bfloat16":
-            raise ValueError(
-                f"cache_dtype {cell.cache_dtype}: is widened to at most float32, not float64"
-            )
+            yield (f"cache_dtype {cell.cache_dtype}: is widened to at most float32, not float64")
     if cell.weights_dtype is not None:
-        _check_packed(cell, cell.weights_dtype)
+        yield from _packed(cell, cell.weights_dtype)
     if cell.lora is not None:
-        _check_lora(cell)
+        yield from _lora(cell)
     if not cell.steps_plainly:
-        _check_optimizer(cell)
+        yield from _optimizer(cell)
     if cell.sub_group_size != SUB_GROUP_SIZE and cell.zero != 3:
-        raise ValueError(f"sub_group_size {cell.sub_group_size}: only ZeRO 3 has sub-groups")
+        yield f"sub_group_size {cell.sub_group_size}: only ZeRO 3 has sub-groups"
     if cell.offload_optimizer and not cell.zero:
-        raise ValueError("offload_optimizer: needs ZeRO; give --zero 1, 2 or 3")
+        yield "offload_optimizer: needs ZeRO; give --zero 1, 2 or 3"
     if cell.world_size % cell.sharing:
         named = {name: getattr(cell, name) for name in ("ulysses", "ring")}
         words = " × ".join(f"{name} {count}" for name, count in named.items() if count > 1)
-        raise ValueError(
+        yield (
             f"{words}: does not divide world_size {cell.world_size}; the ranks "
             "that share a sequence are among those that share the states"
         )
     if cell.ring_order != "zigzag" and cell.ring == 1:
-        raise ValueError(f"ring_order {cell.ring_order}: needs a ring; give --ring N")
+        yield f"ring_order {cell.ring_order}: needs a ring; give --ring N"
 
 
-def _check_optimizer(cell: "Cell") -> None:
+def _optimizer(cell: "Cell") -> Iterator[str]:
     for name in ("optimizer", "master_weights"):
         value = getattr(cell, name)
         if value == type(cell).model_fields[name].default:
             continue
         if not cell.optimizes:
-            raise ValueError(
+            yield (
                 f"{name} {value}: only a train pass of scope decoder or lvlm ends in an "
                 "optimizer step"
             )
         if cell.under_deepspeed:
-            raise ValueError(
+            yield (
                 f"{name} {value}: under deepspeed, so under ZeRO or on several ranks, AdamW "
                 "steps on float32 parts of all weights; leave it out"
             )
     if cell.master_weights != "float32" and cell.dtype != "bfloat16":
-        raise ValueError(
+        yield (
             f"master_weights {cell.master_weights}: says that bfloat16 weights have no wider "
             f"copy; those of dtype {cell.dtype} are not bfloat16"
         )
 
 
-def _check_packed(cell: "Cell", scheme: str) -> None:
+def _packed(cell: "Cell", scheme: str) -> Iterator[str]:
     if cell.scope == "layer":
-        raise ValueError(f"weights_dtype {scheme}: of a whole decoder; use scope decoder or lvlm")
+        yield f"weights_dtype {scheme}: of a whole decoder; use scope decoder or lvlm"
     if cell.pass_ == "train" and cell.lora is None:
-        raise ValueError(f"weights_dtype {scheme}: such weights cannot be trained; add lora")
+        yield f"weights_dtype {scheme}: such weights cannot be trained; add lora"
     if cell.pass_ == "decode":
-        raise ValueError(f"weights_dtype {scheme}: kernels of a decode step are not modelled")
+        yield f"weights_dtype {scheme}: kernels of a decode step are not modelled"
     if cell.under_deepspeed:
-        raise ValueError(f"weights_dtype {scheme}: one process alone holds such weights here")
+        yield f"weights_dtype {scheme}: one process alone holds such weights here"
     if cell.fold:
-        raise ValueError(f"fold: needs the output projection as numbers, not as {scheme}")
+        yield f"fold: needs the output projection as numbers, not as {scheme}"
     if cell.dtype == "float64":
-        raise ValueError(f"weights_dtype {scheme}: is widened to at most float32, not float64")
+        yield f"weights_dtype {scheme}: is widened to at most float32, not float64"
 
 
-def _check_lora(cell: "Cell") -> None:
+def _lora(cell: "Cell") -> Iterator[str]:
     if not cell.optimizes:
-        raise ValueError("lora: only a train pass of scope decoder or lvlm trains adapters")
+        yield "lora: only a train pass of scope decoder or lvlm trains adapters"
     if cell.frozen:
-        raise ValueError(f"frozen {cell.frozen}: lora freezes all but its adapters by itself")
+        yield f"frozen {cell.frozen}: lora freezes all but its adapters by itself"
     if cell.fold:
-        raise ValueError("fold: sums the output projection itself, without a lora adapter")
+        yield "fold: sums the output projection itself, without a lora adapter"
     if cell.visual_positions:
-        raise ValueError("visual_positions: learnt ones are frozen under lora; leave one out")
+        yield "visual_positions: learnt ones are frozen under lora; leave one out"
     adapters = cell.lora_adapters
     if adapters is not None and adapters.dtype and cell.under_deepspeed:
-        raise ValueError(
-            f"lora dtype={adapters.dtype}: deepspeed holds every weight in the cell's dtype"
-        )
+        yield (f"lora dtype={adapters.dtype}: deepspeed holds every weight in the cell's dtype")

@@ -19,6 +19,7 @@ from pydantic import (
 
 from workbench.inputs.yaml_text import read_yaml
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import all_errors
 from workbench.vocabulary.registry import Registry
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -120,13 +121,8 @@ def _make(origin: str, fields: dict[str, Any]) -> Device:
     try:
         return Device.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        value = first.get("input")
-        text = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
-        message = first["msg"].removeprefix("Value error, ")
-        prefix = f"{where}{text}: " if where else ""
-        raise RequestError(f"{origin}: {prefix}{message}") from None
+        told = all_errors(error, Device.model_fields).removeprefix("the document: ")
+        raise RequestError(f"{origin}: {told}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

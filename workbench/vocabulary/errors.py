@@ -31,9 +31,14 @@ class Unsupported(RuntimeError):
     """
 
 
+LONG_LIST = 10
+"""Of more names than this only the near ones are told, where there are any."""
+
+
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> RequestError:
     """The error for a name that no registry holds: near names first, then all of them."""
     names = sorted(choices)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return RequestError(f"{kind} {name!r} is unknown; {hint}known: {', '.join(names)}")
+    hint = f"did you mean {' or '.join(near)}?" if near else ""
+    all_names = f"known: {', '.join(names)}" if not near or len(names) <= LONG_LIST else ""
+    return RequestError(f"{kind} {name!r} is unknown; {' '.join(filter(None, (hint, all_names)))}")

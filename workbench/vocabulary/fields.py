@@ -1,7 +1,7 @@
 """The types of a request's fields: what a value may be, and how a wrong one is told."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
@@ -57,42 +57,115 @@ MODEL = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected
 """Of every model here: frozen, and no field that it does not have."""
 
 
-MOST_FAULTS = 5
+MOST_FAULTS = 12
 """Faults of a document that are told, one after another in a line."""
 _MARKS = re.compile(r"'([^']*)'")
+WHOLE = "write a whole number: digits, or 10k, 1.5M, 1e6"
+PLAIN = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "use {expected}",
+    "int_type": WHOLE,
+    "int_parsing": WHOLE,
+    "int_from_float": WHOLE,
+    "float_type": "write a number",
+    "float_parsing": "write a number",
+    "finite_number": "write a finite number",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+    "string_type": "write a word",
+    "string_too_short": "is empty",
+    "string_too_long": "has more than {max_length} characters",
+    "string_pattern_mismatch": "must be of the form {pattern}",
+    "tuple_type": "write a list",
+    "dict_type": "write names with values",
+    "model_type": "write names with values",
+    "too_short": "is empty",
+}
+"""pydantic's kinds of fault in plain words; of another kind its own are told."""
+
+Place = tuple[int | str, ...]
+"""Where in a document a value stands: names of fields, and indices of lists."""
 
 
-def all_errors(error: ValidationError, names: Iterable[str] = ()) -> str:
-    """What pydantic says of a document, in one line: of each fault field, value, what is wrong.
+def _dotted(place: Place) -> str:
+    return ".".join(map(str, place))
 
-    ``known`` are the names of fields: the near ones are told of a name that is none.
+
+def all_errors(
+    error: ValidationError,
+    names: Iterable[str] = (),
+    place_words: Callable[[Place], str] = _dotted,
+) -> str:
+    """``fault_words`` in one line."""
+    told = fault_words(error, names, place_words)
+    more = len(told) - MOST_FAULTS
+    return "; ".join(told[:MOST_FAULTS]) + (f" (and {more} more)" if more > 0 else "")
+
+
+def fault_words(
+    error: ValidationError,
+    names: Iterable[str] = (),
+    place_words: Callable[[Place], str] = _dotted,
+) -> list[str]:
+    """What is wrong with a document: of each fault its place, the value and what would be right.
+
+    ``names`` are those of fields: the near ones are told of a name that is none. ``place_words``
+    says where a fault is; by default the names and indices on the way, with dots.
     """
     faults = error.errors()
-    told = [_told(fault, names) for fault in faults[:MOST_FAULTS]]
-    more = len(faults) - len(told)
-    return "; ".join(dict.fromkeys(told)) + (f" (and {more} more)" if more > 0 else "")
+    places = [_place(fault) for fault in faults]
+    reasons: dict[str, dict[str, None]] = {}
+    for fault, place in zip(faults, places, strict=True):
+        inside = any(len(each) > len(place) and each[: len(place)] == place for each in places)
+        if fault["type"] == "too_short" and inside:
+            continue  # It is empty because what stands in it was left out as faulty.
+        value = fault.get("input")
+        text = "" if isinstance(value, (dict, list, tuple)) else f" {value!r:.80}"
+        where = place_words(place) or "the document"
+        reasons.setdefault(f"{where}{text}", {})[_reason(fault, names)] = None
+    return [f"{subject}: {', or '.join(why)}" for subject, why in reasons.items()]
 
 
-def _told(fault: Any, names: Iterable[str]) -> str:
-    where = ".".join(str(part) for part in fault["loc"]) or "the document"
-    value = fault.get("input")
-    text = "" if isinstance(value, (dict, list)) else f" {value!r:.80}"
-    message, near = fault["msg"].removeprefix("Value error, "), list[str]()
+def _place(fault: Any) -> Place:
+    """Where a fault is, without pydantic's words for the members of a union of types."""
     if fault["type"] == "extra_forbidden":
-        message = "there is no such field"
+        return tuple(fault["loc"])  # A name that somebody else chose.
+    return tuple(p for p in fault["loc"] if isinstance(p, int) or p.isidentifier())
+
+
+def _reason(fault: Any, names: Iterable[str]) -> str:
+    value, plain = fault.get("input"), PLAIN.get(fault["type"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if plain is not None:
+        bounds = {name: _bound(each) for name, each in fault.get("ctx", {}).items()}
+        message = plain.format(**bounds)
+    near = list[str]()
+    if fault["type"] == "extra_forbidden":
         near = get_close_matches(str(fault["loc"][-1]), list(names), n=2, cutoff=0.6)
     elif fault["type"] == "literal_error" and isinstance(value, str):
         near = get_close_matches(value, _MARKS.findall(message), n=2, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{where}{text}: {message}{hint}"
+    return f"{message}; did you mean {' or '.join(near)}?" if near else message
 
 
-def make_model(kind: type[_T], fields: dict[str, Any]) -> _T:
+def _bound(value: Any) -> Any:
+    return f"{value:,.12g}" if isinstance(value, (int, float)) else value
+
+
+def make_model(
+    kind: type[_T],
+    fields: dict[str, Any],
+    place_words: Callable[[Place], str] = _dotted,
+) -> _T:
     """A model from its public field names; raises RequestError, one line, at a wrong value."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        text = all_errors(error, kind.model_fields).removeprefix("the document: ")
+        text = all_errors(error, kind.model_fields, place_words).removeprefix("the document: ")
         raise RequestError(text.removeprefix("protocol.")) from None
 
 

@@ -14,6 +14,7 @@ from pydantic import (
 
 from workbench.visual import Limits
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import all_errors
 
 Limit = Annotated[int, Field(ge=1, le=10**12, strict=True)]
 File = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
@@ -64,8 +65,5 @@ def make_pictures(**fields: Any) -> Pictures:
     try:
         return Pictures.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = " ".join(str(part) for part in first["loc"][:1]) or "image and video"
-        value = f" {first['input']!r:.80}" if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
-        raise RequestError(f"{where}{value}: {message}") from None
+        told = all_errors(error, place_words=lambda place: str(place[0]) if place else "")
+        raise RequestError(told.replace("the document: ", "image and video: ")) from None

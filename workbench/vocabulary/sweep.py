@@ -1,7 +1,7 @@
 """A Sweep: the grids of cells to visit, each with whether to measure or predict it, on what."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Annotated, Any, Self
 
@@ -10,14 +10,16 @@ from pydantic import (
     Field,
     PrivateAttr,
     StringConstraints,
+    ValidationError,
     field_validator,
     model_validator,
 )
 
 from workbench.collector import without_collector
-from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.cell import FIELDS, Cell
 from workbench.vocabulary.fields import (
     MODEL,
+    MOST_FAULTS,
     Count,
     Dtype,
     Name,
@@ -25,6 +27,7 @@ from workbench.vocabulary.fields import (
     Positive,
     Scope,
     Source,
+    fault_words,
     make_model,
 )
 from workbench.vocabulary.pictures import Pictures
@@ -55,6 +58,11 @@ SINGULAR = {
     "kernel": "kernels",
 }
 """An axis may go by the name of the cell's field that it sets."""
+_OF_AXES = {*SINGULAR, "num_text", "num_visual"}
+RENAMED = {"set": "settings"}
+"""Fields of a cell that a grid may call by the name of their option as well."""
+CELL_FIELDS = tuple(name for name in FIELDS if name not in _OF_AXES)
+"""Fields of a cell that no axis sets: in a grid they hold for every cell of it."""
 
 
 class Point(BaseModel):
@@ -92,6 +100,7 @@ class Grid(BaseModel):
 
     ``options`` are partial cells laid over each combination. ``options: [{attention: s_attn,
     kernel: eager}, {attention: d_attn, fold: true}]`` names systems that are no product of axes.
+    Fields of a cell beside them, as in ``chunk: 8k``, are laid under each of ``options``.
     """
 
     model_config = MODEL
@@ -116,7 +125,7 @@ class Grid(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _axes_by_the_cells_names(cls, data: Any) -> Any:
-        return _in_plural(data) if isinstance(data, dict) else data
+        return _with_options(_in_plural(data)) if isinstance(data, dict) else data
 
     @field_validator(*AXES, mode="before")
     @classmethod
@@ -131,7 +140,7 @@ class Grid(BaseModel):
             raise ValueError("an axis is empty: every axis needs at least one value")
         _check_size(self)
         with without_collector():
-            self._points = tuple(self._made())
+            self._points = tuple(self._made(list(self._firsts())))
         return self
 
     def axes(self) -> tuple[tuple[Any, ...], ...]:
@@ -142,13 +151,31 @@ class Grid(BaseModel):
         """Every point, |V| innermost, in the order that the axes are written."""
         return self._points
 
-    def _made(self) -> Iterator[Point]:
+    def _firsts(self) -> Iterator[Cell]:
+        """The first cell of each combination; ValueError with every fault of their fields."""
         names = ("model", "scope", "pass", "dtype", "num_text", "batch", "attention", "kernel")
         *outer, visual = self.axes()
+        faults: dict[str, None] = {}
         for *values, options in product(*outer):
             named = dict(zip(names, values, strict=True))
-            first = Cell.model_validate({**named, **options, "num_visual": visual[0]})
-            for size in visual:
+            if "num_visual" in options:
+                raise ValueError("num_visual: is no option of a cell here; 'visual' says it")
+            try:
+                cell = Cell.model_validate({**named, **options, "num_visual": visual[0]})
+            except ValidationError as error:
+                told = fault_words(error, (*FIELDS, *RENAMED))
+                faults |= dict.fromkeys(each.removeprefix("the document: ") for each in told)
+            else:
+                if not faults:
+                    yield cell
+            if len(faults) >= MOST_FAULTS:
+                break
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def _made(self, firsts: Iterable[Cell]) -> Iterator[Point]:
+        for first in firsts:
+            for size in self.visual:
                 yield Point(
                     cell=first.at(size),
                     source=self.source,
@@ -156,6 +183,24 @@ class Grid(BaseModel):
                     protocol=self.protocol,
                     calibration=self.calibration,
                 )
+
+
+def _with_options(fields: dict[str, Any]) -> dict[str, Any]:
+    """A grid's document whose fields of a cell stand among its ``options``."""
+    of_cell = {name: value for name, value in fields.items() if name in (*CELL_FIELDS, *RENAMED)}
+    rest = {name: value for name, value in fields.items() if name not in of_cell}
+    options = _as_tuple(fields.get("options", ({},)))
+    if not isinstance(options, (list, tuple)) or not all(isinstance(o, dict) for o in options):
+        return rest  # Its type is wrong, and that is told.
+    for given in (fields, *options):
+        twice = [name for name, field in RENAMED.items() if name in given and field in given]
+        if twice:
+            raise ValueError(f"{twice[0]}: given beside {RENAMED[twice[0]]}; leave one out")
+    laid = [
+        {RENAMED.get(name, name): value for name, value in {**of_cell, **each}.items()}
+        for each in options
+    ]
+    return {**rest, "options": laid}
 
 
 def _in_plural(fields: dict[str, Any]) -> dict[str, Any]:

@@ -127,12 +127,13 @@ class System:
 
     def check(self, cell: Cell) -> None:
         """Raise RequestError for an option that this system does not have."""
+        lacking = [o for o in STREAM_OPTIONS if getattr(cell, o) and o not in self.options]
+        if lacking:
+            raise RequestError(
+                f"{', '.join(lacking)}: {self.name} has no such option; it has "
+                f"{', '.join(self.options) or 'none of ' + ', '.join(STREAM_OPTIONS)}"
+            )
         for option in STREAM_OPTIONS:
-            if getattr(cell, option) and option not in self.options:
-                raise RequestError(
-                    f"{option}: {self.name} has no such option; it has "
-                    f"{', '.join(self.options) or 'none of ' + ', '.join(STREAM_OPTIONS)}"
-                )
             if getattr(cell, option) and cell.pass_ == "decode":
                 raise RequestError(f"{option}: a decode step is one token and has no use for it")
         if cell.cache and not self.keeps_cache:

@@ -1,0 +1,64 @@
+"""Every fault of a request in one line: what stops it first, and the names that nothing knows."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from workbench.vocabulary.errors import RequestError
+
+
+@contextmanager
+def every_fault(
+    fields: Mapping[str, Any], device: str | None, measured: bool = False
+) -> Iterator[None]:
+    """A RequestError raised inside says also which names in ``fields`` of a cell are unknown.
+
+    ``device`` is what the command was given, where it predicts or measures; a wrong word is told.
+    """
+    try:
+        yield
+    except RequestError as error:
+        places = [] if device is None else [("measured" if measured else "predicted", device)]
+        raise with_names(error, [fields], places) from None
+
+
+def with_names(
+    error: RequestError, cells: Iterable[Mapping[str, Any]], places: Iterable[tuple[str, str]]
+) -> RequestError:
+    """The error with ``wrong_names`` that it does not tell itself."""
+    text = str(error)
+    others = [fault for fault in wrong_names(cells, places) if fault not in text]
+    return RequestError("; ".join([text, *others]))
+
+
+def wrong_names(
+    cells: Iterable[Mapping[str, Any]], places: Iterable[tuple[str, str]]
+) -> list[str]:
+    """Every unknown name in fields of cells, and every wrong device of sources and devices.
+
+    Names are the torch half's: without torch nothing is told.
+    """
+    if find_spec("torch") is None:
+        return []
+    return list(dict.fromkeys([*_wrong_devices(places), *_unknown_names(cells)]))
+
+
+def _wrong_devices(places: Iterable[tuple[str, str]]) -> Iterator[str]:
+    from workbench.sweep.plan import place_elsewhere
+
+    for source, device in places:
+        try:
+            place_elsewhere(source, device)
+        except RequestError as error:
+            yield str(error)
+
+
+def _unknown_names(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    from workbench.lvlm.names import NAMED, unknown_names
+
+    seen: set[tuple[str, str]] = set()
+    for fields in cells:
+        new = {(field, fields[field]) for field in NAMED if isinstance(fields.get(field), str)}
+        yield from unknown_names(dict(new - seen))
+        seen |= new
