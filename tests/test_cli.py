@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from workbench.vocabulary.cell import FIELDS, make_cell
 from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.record import Environment, Record, Status
 
+RECORDS = Path(cli.__file__).parents[1] / "reports/reference/h100-80gb/records.db"
 HEAVY = ("torch", "transformers", "pandas", "plotly", "pydantic", "rich", "yaml", "sqlite3")
 
 
@@ -454,13 +456,74 @@ def test_an_error_that_was_measured_elsewhere_is_not_claimed(
 
 
 @pytest.mark.parametrize(
-    ("widths", "most", "found"),
-    [([3, 4], 9, [3, 4]), ([30, 4], 20, [14, 4]), ([20, 20], 30, [14, 14]), ([40, 40], 5, [6, 6])],
+    ("widths", "whole", "most", "found"),
+    [
+        ([3, 4], [3, 4], 9, [3, 4]),
+        ([30, 4], [5, 4], 20, [14, 4]),
+        ([20, 20], [20, 7], 30, [20, 8]),
+        ([20, 20], [20, 20], 30, [14, 14]),
+        ([40, 40], [9, 9], 5, [6, 6]),
+    ],
 )
 def test_the_widest_columns_give_way_to_the_terminal(
-    widths: list[int], most: int, found: list[int]
+    widths: list[int], whole: list[int], most: int, found: list[int]
 ) -> None:
-    assert fitted(widths, most) == found
+    assert fitted(widths, whole, most) == found
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("kind", ["models", "devices", "metrics", "runs"])
+def test_tables_fit_the_terminal_and_lose_no_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, width: int
+) -> None:
+    words = ["list", kind, "--store", RECORDS] if kind == "runs" else ["list", kind]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    whole = Answer(capsys, *words).out
+    monkeypatch.setenv("COLUMNS", str(width))
+    fitting = Answer(capsys, *words).out
+    assert max(map(len, fitting.splitlines())) <= width
+    assert sorted("".join(fitting.split())) == sorted("".join(whole.split()))
+
+
+def test_sentences_fit_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    answer = Answer(capsys, "predict", "--visual", "1k")
+    assert max(map(len, answer.out.splitlines())) <= 80
+    assert "78.5 GiB" in answer.out
+
+
+SPEAKS = {
+    "predict --visual 9 --model nope": "predicting",
+    "limit --model nope": "predicting",
+    "calibrate no.db -o c.json": "fitting",
+    "report no.db": "reading the store",
+    "sweep a.yaml": "reading a.yaml",
+}
+"""A command that is refused once its imports are done, and what a terminal shows before that."""
+
+
+@pytest.mark.parametrize("words", SPEAKS)
+def test_a_long_command_says_first_what_it_does(words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("visual: x\n")
+    ours, theirs = pty.openpty()
+    program = Path(sys.executable).with_name("workbench")
+    done = subprocess.run(
+        [program, *words.split()],
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    text = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert done.returncode == 2
+    assert SPEAKS[words] in text.partition("workbench: ")[0]
+    quiet = subprocess.run([program, *words.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert (quiet.stdout, quiet.stderr.count("\n")) == ("", 1)
 
 
 def test_devices_are_listed_in_human_units(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,8 +71,9 @@ def test_the_command(capsys, tmp_path):
     assert "HiMix" in chart.read_text(encoding="utf-8")
     main(words)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:2] == ["system", "kernel"]
-    assert len(lines) == 4
+    assert " is the fastest that fits: " in lines[0]
+    assert lines[2].split()[:2] == ["system", "kernel"]
+    assert len(lines) == 5
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """What a sweep says while it runs."""
 
+import os
+import pty
+import sys
 import time
 
 import pytest
@@ -34,3 +37,27 @@ def test_the_time_left_is_no_more_than_the_sweep_s_minutes(minutes, words, capsy
     line = capsys.readouterr().err
     assert words in line
     assert ("its minutes end then" in line) == (minutes == 5)
+
+
+def test_below_the_bar_a_narrow_terminal_shows_what_each_cell_came_to(monkeypatch) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    first = tasks()[0]
+    record = Record(
+        cell=first.point.cell,
+        source="predicted",
+        device="h100-80gb",
+        status=Status.OK,
+        environment=Environment(),
+        metrics={"time_s": 0.00221},
+    )
+    with open(theirs, "w", encoding="utf-8") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        with Progress(total=2, done=0) as progress:
+            progress.begin(first)
+            progress.end(first, record)
+    lines = os.read(ours, 65_536).decode().splitlines()
+    os.close(ours)
+    bar = next(i for i, line in enumerate(lines) if "1/2" in line)
+    assert any(f"[1/2] ok, 2.21 ms/it: {first.point.cell.model}" in line for line in lines[bar:])

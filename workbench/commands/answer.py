@@ -36,11 +36,11 @@ def answer(record: "Record") -> str:
         needs = "needs " if record.status.value == "oom" else ""
         parts.append(f"{needs}{quantity(peak, 'B')}{room}")
     if seconds is not None and record.status.value == "ok":
-        parts.append(_seconds(record, float(seconds)))
+        parts.append(seconds_words(record, float(seconds)))
     return f"{status}: {'; '.join(parts)}" if parts else status
 
 
-def _seconds(record: "Record", seconds: float) -> str:
+def seconds_words(record: "Record", seconds: float) -> str:
     """The seconds with how sure they are: the error of such cells, or the marks of the record."""
     words = f"{quantity(seconds, 's')} an iteration"
     if record.source == "measured":

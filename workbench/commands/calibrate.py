@@ -31,35 +31,31 @@ def calibrate(
     json_: AsJson = False,
 ) -> None:
     """Fit what a device reaches to measured records; predictions then use it."""
-    from workbench.sweep.calibrate import calibrate as fit_records
+    with show.waiting("fitting, and predicting cells that a fit did not see"):
+        from workbench.sweep.calibrate import calibrate as fit_records
 
-    calibration = fit_records(stores, device, run, alone)
-    if carry_to is not None:
-        from workbench.sweep.calibration_transfer import carried
+        calibration = fit_records(stores, device, run, alone)
+        if carry_to is not None:
+            from workbench.sweep.calibration_transfer import carried
 
-        calibration = carried(calibration, carry_to)
+            calibration = carried(calibration, carry_to)
     calibration.write(output)
     if json_:
         show.emit(calibration.model_dump(mode="json"))
         return
-    print(f"{output}: {calibration.sentence}")
+    show.say(f"{output}: {calibration.sentence}")
     show.table(("figure", "value", "95 %", "cells", "of the datasheet's"), _rows(calibration))
-    print(
+    show.say(
         f"error of seconds, seen by the fit: {calibration.fitted.median:.1%} at the median, "
         f"{calibration.fitted.worst:.1%} at worst, {calibration.fitted.num_cells} cells, of which "
         f"{calibration.num_host_bound} are bound by the host and had no say in the rates"
     )
-    errors = (
-        "errors of cells that a fit did not see",
-        "kind of cell",
-        "median",
-        "worst",
-        "bias",
-        "cells",
+    print("errors of cells that a fit did not see:")
+    show.table(
+        ("left out", "kind of cell", "median", "worst", "bias", "cells"), _error_rows(calibration)
     )
-    show.table(errors, _error_rows(calibration))
     if calibration.undetermined:
-        print(f"not determined by these records: {', '.join(calibration.undetermined)}")
+        show.say(f"not determined by these records: {', '.join(calibration.undetermined)}")
     for reason, count in sorted(calibration.left_out.items()):
         print(f"left out: {count} {reason}")
 

@@ -80,10 +80,11 @@ def predict(
     json_: AsJson = False,
 ) -> None:
     """Predict one cell for a device that need not be here: FLOPs, peak memory, time."""
-    defer_imports_for(cell)
-    from workbench.probe.predicting.predict import predict as predict_cell
+    with show.waiting("predicting"):
+        defer_imports_for(cell)
+        from workbench.probe.predicting.predict import predict as predict_cell
 
-    record = predict_cell(cell, device, calibration, pictures, layers_of(emulate))
+        record = predict_cell(cell, device, calibration, pictures, layers_of(emulate))
     _finish(record, json_)
     if operators and not json_:
         for key in ("operator", "module"):
@@ -183,7 +184,9 @@ def measure(
         if ceilings:
             place = resolve_device(device)
             client.ceilings = {cell.dtype: client.ceiling(cell.dtype, place)}
-        _finish(client.run(point), json_)
+        with show.waiting("measuring"):
+            record = client.run(point)
+        _finish(record, json_)
 
 
 def _measure_on_ranks(point: "Point", launch: "Launch", as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """``compare``: a run against an earlier one, cell by cell."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +67,8 @@ def compare(
 def _print(rows: list[dict[str, Any]], different: list[str]) -> None:
     for line in different:
         show.note(f"differs: {line}")
+    counts = Counter(row["verdict"] for row in rows)
+    show.say(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
     cells = []
     for row in rows:
         ratio, low, high = row["ratio"], row["low"], row["high"]

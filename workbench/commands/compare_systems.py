@@ -39,11 +39,12 @@ def compare_systems(
     """Compare all attention systems: FLOPs, memory, seconds, how far each reaches, what it
     gives up.
     """
-    from workbench.probe.predicting.systems import compare_systems as compare
-
     if chart is not None and chart.suffix != ".html":
         raise RequestError(f"chart {str(chart)!r}: a file whose name ends in .html")
-    systems_compared = list(compare(cell, device, systems or (), True, lengths, calibration))
+    with show.waiting("predicting every system"):
+        from workbench.probe.predicting.systems import compare_systems as compare
+
+        systems_compared = list(compare(cell, device, systems or (), True, lengths, calibration))
     what = f"{cell.model}, {cell.scope}, {cell.pass_}, |V| = {cell.num_visual:,}"
     title = f"{what}, predicted for {device}"
     if chart is not None:
@@ -64,7 +65,8 @@ def compare_systems(
             }
         )
         return
-    print(title)
+    show.say(_answer(systems_compared))
+    show.say(title)
     show.table(COLUMNS, [_row(one) for one in systems_compared])
     if lengths:
         print()
@@ -72,6 +74,23 @@ def compare_systems(
         show.table(
             ("system", "FLOPs", "memory", "seconds"), [_lengths(one) for one in systems_compared]
         )
+
+
+def _answer(systems: list["Compared"]) -> str:
+    """Which system is the fastest that fits, with its seconds and how sure they are."""
+    from workbench.commands.answer import seconds_words
+
+    timed = {}
+    for one in systems:
+        record = one.record
+        seconds = None if record is None else record.metrics.get("time_s")
+        if record is not None and record.status == "ok" and seconds is not None:
+            timed[float(seconds)] = (one, record)
+    if not timed:
+        return "none of them fits"
+    seconds = min(timed)
+    fastest, record = timed[seconds]
+    return f"{fastest.entry.label} is the fastest that fits: {seconds_words(record, seconds)}"
 
 
 COLUMNS = ("system", "kernel", "FLOPs", "peak memory", "s/it", "largest |V|", "gives up")

@@ -24,19 +24,23 @@ class Known:
     asked: Path | None
     """The store that was asked."""
 
+    @property
+    def error(self) -> str:
+        """How far predicted thresholds of this kind are off, in words."""
+        if self.errors is not None:
+            return self.errors.words
+        return (
+            f"measured error: unknown, no threshold of {self.kind} was measured on {self.device}"
+        )
+
     def lines(self) -> Iterator[str]:
-        """For people."""
+        """What was measured of this very cell, for people."""
         if self.stored is not None:
             yield self.stored
         elif self.asked is not None:
             yield f"{self.asked}: holds no measured threshold of this cell"
         if self.reference is not None:
             yield f"Measured: {self.reference.words} (the reference campaign)"
-        if self.errors is not None:
-            yield self.errors.words
-        else:
-            unmeasured = f"no threshold of {self.kind} was measured on {self.device}"
-            yield f"measured error: unknown, {unmeasured}"
 
     def document(self) -> dict[str, Any]:
         """Fields of the JSON document."""

@@ -15,7 +15,7 @@ from workbench.commands.cells import (
     defer_imports_for,
     layers_of,
 )
-from workbench.commands.known import known_of
+from workbench.commands.known import Known, known_of
 from workbench.commands.limit_options import (
     MaxFrames,
     MaxPixels,
@@ -91,58 +91,70 @@ def limit(
     json_: AsJson = False,
 ) -> None:
     """The largest |V|, batch or video that fits a device, within 1 %, and what stops it."""
-    if not measure:
-        defer_imports_for(cell)
-    cell = _as_inference(cell, no_cache)
-    from workbench.lvlm.loss import loss_flags
-    from workbench.probe.predicting.solve import Question, check_question, solved
-
-    if store is not None and not measure:
-        from workbench.store import Store
-
-        with Store.open(store):  # one that cannot be read is refused before anything is predicted
-            pass
+    place = device or ("auto" if measure else PREDICTED_ON)
     limits = limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, False)
-    question = Question(solve, visual, vision, resolution, fps, limits)
-    check_question(cell, question)
-    for flag in loss_flags(cell):
-        show.note(flag)
-    if solve != "visual":
-        if store is not None:
-            raise RequestError(f"store {str(store)!r}: holds thresholds of |V| alone")
-        if emulate is not None:
-            raise RequestError(f"emulate {emulate}: is for |V|; leave --solve {solve} out")
-        if measure:
-            raise RequestError(f"solve {solve}: is predicted only; leave --measure out")
-        _tell(solved(cell, device or PREDICTED_ON, question), json_)
-        return
-    if measure:
-        bracket: Limit = _measured(
-            cell, device or "auto", store, {"timeout_s": timeout, "emulate": layers_of(emulate)}
-        )
-    else:
+    with show.waiting("measuring both ends" if measure else "predicting"):
+        if not measure:
+            defer_imports_for(cell)
+        cell = _as_inference(cell, no_cache)
+        from workbench.lvlm.loss import loss_flags
         from workbench.probe.predicting.limit import predicted_limit
+        from workbench.probe.predicting.solve import Question, check_question, solved
 
-        bracket = predicted_limit(cell, device or PREDICTED_ON, layers_of(emulate))
-    measured = None if measure else known_of(cell, bracket.device, store)
-    if json_:
-        show.emit(bracket.document() | ({} if measured is None else measured.document()))
-        return
+        if store is not None and not measure:
+            from workbench.store import Store
+
+            with Store.open(store):  # one that cannot be read is refused before a prediction
+                pass
+        question = Question(solve, visual, vision, resolution, fps, limits)
+        check_question(cell, question)
+        for flag in loss_flags(cell):
+            show.note(flag)
+        if solve != "visual":
+            _check_predicted(solve, store, emulate, measure)
+            answer = solved(cell, place, question)
+        elif measure:
+            settings = {"timeout_s": timeout, "emulate": layers_of(emulate)}
+            bracket: Limit = _measured(cell, place, store, settings)
+            known = None
+        else:
+            bracket = predicted_limit(cell, place, layers_of(emulate))
+            known = known_of(cell, bracket.device, store)
+    if solve != "visual":
+        _tell(answer, json_)
+    elif json_:
+        show.emit(bracket.document() | ({} if known is None else known.document()))
+    else:
+        _tell_bracket(bracket, known)
+
+
+def _check_predicted(solve: str, store: Path | None, emulate: str | None, measure: bool) -> None:
+    """Raise RequestError for what is of thresholds of |V| alone."""
+    if store is not None:
+        raise RequestError(f"store {str(store)!r}: holds thresholds of |V| alone")
+    if emulate is not None:
+        raise RequestError(f"emulate {emulate}: is for |V|; leave --solve {solve} out")
+    if measure:
+        raise RequestError(f"solve {solve}: is predicted only; leave --measure out")
+
+
+def _tell_bracket(bracket: "Limit", known: "Known | None") -> None:
     if bracket.max_visual is None:
         fewest = "nothing fits" if not bracket.fails_at else "no size was found that fits"
-        print(f"{fewest}; {bracket.fails_at:,} visual tokens do not")
+        fit = f"{fewest}; {bracket.fails_at:,} visual tokens do not"
     else:
         beyond = "" if bracket.fails_at is None else f", {bracket.fails_at:,} do not"
-        print(f"{bracket.max_visual:,} visual tokens fit{beyond}")
+        fit = f"{bracket.max_visual:,} visual tokens fit{beyond}"
+    show.say(fit if known is None else f"{fit}; {known.error}")
     room = quantity(bracket.capacity_bytes, "B")
-    print(
+    show.say(
         f"{bracket.source} on {bracket.device}, of {room}: most of it is"
         f" {kind_words(bracket.stopped_by)} there"
     )
-    for line in () if measured is None else measured.lines():
-        print(line)
+    for line in () if known is None else known.lines():
+        show.say(line)
     for flag in getattr(bracket, "flags", ()):
-        print(f"flag  {flag}")
+        show.say(f"flag  {flag}")
 
 
 def _as_inference(cell: "Cell", no_cache: bool) -> "Cell":
@@ -165,20 +177,22 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
     solve = answer["solve"]
     largest, fails = answer[f"max_{solve}"], answer["fails_at"]
     beyond = "" if fails is None else f", {fails:,.12g} do not"
-    print(
+    show.say(
         "nothing fits, not even one" if largest is None else FITS[solve].format(largest) + beyond
     )
     if largest is not None and "tokens_each" in answer:
-        print(f"{answer['max_visual']:,} visual tokens: {_made_of(answer)} ({answer['vision']})")
+        show.say(
+            f"{answer['max_visual']:,} visual tokens: {_made_of(answer)} ({answer['vision']})"
+        )
     room = quantity(answer["capacity_bytes"], "B")
-    print(
+    show.say(
         f"{answer['source']} on {answer['device']}, of {room}: most of it is"
         f" {kind_words(answer['stopped_by'])} there"
     )
     for note in answer.get("notes", ()):
-        print(f"note: {note}")
+        show.say(f"note: {note}")
     for flag in answer["flags"]:
-        print(f"flag  {flag}")
+        show.say(f"flag  {flag}")
 
 
 def _made_of(answer: dict[str, Any]) -> str:

@@ -92,12 +92,15 @@ def list_(
     if json_:
         show.emit(rows)
     elif rows:
-        head = [HEADS.get(name, name.replace("_", " ")) for name in rows[0]]
-        show.table(head, [tuple(_word(*each) for each in row.items()) for row in rows])
+        names = [name for name in rows[0] if name not in HIDDEN]
+        head = [HEADS.get(name, name.replace("_", " ")) for name in names]
+        show.table(head, [tuple(_word(name, row[name]) for name in names) for row in rows])
 
 
 UNITS = {"bfloat16_flops": "FLOP/s", "bandwidth_bytes_per_s": "B/s", "capacity_bytes": "B"}
 """Columns of numbers that are told in human units; --json has them whole."""
+HIDDEN = ("sensor", "sweep")
+"""Columns that only --json has: how NVML is asked, and what a run's id begins with."""
 HEADS = {
     "bfloat16_flops": "bfloat16",
     "bandwidth_bytes_per_s": "bandwidth",
@@ -110,19 +113,26 @@ def _word(name: str, value: Any) -> str:
         return "n/a"
     if name in UNITS:
         return show.amount(value, UNITS[name])
+    if name == "started_at":
+        return str(value)[:16].replace("T", " ")
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def doctor(json_: AsJson = False) -> None:
     """Say what this machine has, and what each missing thing costs."""
-    from workbench.probe.doctor import examine
+    with show.waiting("looking at this machine"):
+        from workbench.probe.doctor import examine
 
-    findings = examine()
+        findings = examine()
     if json_:
         show.emit([finding._asdict() for finding in findings])
         return
+    missing = [finding.name for finding in findings if not finding.ok]
+    show.say(f"missing here: {', '.join(missing)}" if missing else "nothing is missing here")
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        print(f"{'ok' if finding.ok else '--'}  {finding.name.ljust(width)}  {finding.detail}")
+        name = f"{'ok' if finding.ok else '--'}  {finding.name.ljust(width)}"
+        show.say(f"{name}  {finding.detail}", indent=width + 6)
         if not finding.ok:
-            print(f"    {''.ljust(width)}  costs: {finding.cost_if_missing}; {finding.fix}")
+            costs = f"costs: {finding.cost_if_missing}; {finding.fix}"
+            show.say(f"{' ' * len(name)}  {costs}", indent=width + 6)

@@ -1,11 +1,15 @@
 """What commands print: results on standard output, everything else on standard error."""
 
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any
 
 from workbench.commands.answer import answer
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 NARROWEST = 6
 """Characters of a column that gives way."""
+_NUMBER = re.compile(r"[-+]?[\d.,]+ ?\S{0,8}")
 # Metrics that every result names, with null where it has none.
 _ALWAYS = ("flops", "flops_causal", "model_flops", "params", "peak_bytes", "time_s")
 
@@ -22,6 +27,18 @@ _ALWAYS = ("flops", "flops_causal", "model_flops", "params", "peak_bytes", "time
 def note(line: str) -> None:
     """A line for people, on standard error."""
     print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def waiting(words: str) -> Iterator[None]:
+    """``words`` on standard error, where that is a terminal, until what takes seconds is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(words):
+        yield
 
 
 @contextmanager
@@ -53,26 +70,52 @@ def emit(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=False))
 
 
+def columns() -> int | None:
+    """How wide a line may be: of a terminal, or as COLUMNS says; None where nothing bounds it."""
+    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def say(line: str, indent: int = 2) -> None:
+    """A sentence for people, folded between words where it is longer than a line may be."""
+    most = columns()
+    form: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    print(line if most is None else fill(line, most, subsequent_indent=" " * indent, **form))
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns with a heading; on a terminal no wider than it is."""
+    """Aligned columns with a heading; where lines are bounded, cells are folded within them."""
     lines = [tuple(head), *(tuple(row) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    if sys.stdout.isatty():
-        widths = fitted(widths, shutil.get_terminal_size().columns)
+    cells = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in cells]
+    most = columns()
+    if most is not None:
+        widths = fitted(widths, [max(map(_whole, column)) for column in cells], most)
     form = "  ".join(f"{{:<{width}}}" for width in widths)
     for line in lines:
-        cut = (
-            word if len(word) <= width else f"{word[: width - 1]}…"
-            for word, width in zip(line, widths, strict=True)
-        )
-        print(form.format(*cut).rstrip())
+        folded = [wrap(word, width) for word, width in zip(line, widths, strict=True)]
+        for row in zip_longest(*folded, fillvalue=""):
+            print(form.format(*row).rstrip())
 
 
-def fitted(widths: Sequence[int], most: int) -> list[int]:
-    """Widths of columns, two apart, within ``most``: the widest give way first, down to 6."""
+def _whole(cell: str) -> int:
+    """Characters of a cell's longest piece that stays whole: a word, or a number with its unit."""
+    return len(cell) if _NUMBER.fullmatch(cell) else max(map(len, cell.split()), default=0)
+
+
+def fitted(widths: Sequence[int], whole: Sequence[int], most: int) -> list[int]:
+    """Widths of columns, two apart, within ``most``: the widest give way first.
+
+    They keep what should stay ``whole``, as far as that can be; none is narrower than 6.
+    """
     fitting = list(widths)
-    while sum(fitting) + 2 * (len(fitting) - 1) > most and max(fitting) > NARROWEST:
-        fitting[fitting.index(max(fitting))] -= 1
+    for least in (whole, [NARROWEST] * len(fitting)):
+        while sum(fitting) + 2 * (len(fitting) - 1) > most:
+            giving = [i for i, width in enumerate(fitting) if width > max(least[i], NARROWEST)]
+            if not giving:
+                break
+            fitting[max(giving, key=lambda i: fitting[i])] -= 1
     return fitting
 
 
@@ -128,8 +171,8 @@ def record(record: "Record", as_json: bool) -> None:
         document["metrics"] = {**dict.fromkeys(_ALWAYS), **document["metrics"]}
         emit(document)
         return
-    print(answer(record))
-    print(f"{record.cell.title}, |T|={record.cell.num_text:,}")
+    say(answer(record))
+    say(f"{record.cell.title}, |T|={record.cell.num_text:,}")
     print(f"{record.source} on {record.device}: {record.status}")
     rows = [
         (METRICS[name].label, amount(value, METRICS[name].unit), METRICS[name].convention)
@@ -139,7 +182,7 @@ def record(record: "Record", as_json: bool) -> None:
         table(("metric", "value", "convention"), rows)
     _parts(record.details.get("parts", {}))
     for flag in record.flags:
-        print(f"flag  {flag}")
+        say(f"flag  {flag}")
     states = record.details.get("states", {})
     if "difference" in states:
-        print(f"states  {states['difference']}")
+        say(f"states  {states['difference']}")

@@ -47,14 +47,15 @@ def report(
     json_: AsJson = False,
 ) -> None:
     """Write a store as HTML, Markdown, PDF and slides, with its data and how to repeat it."""
-    from workbench.report import write_report
-    from workbench.report.case import read_case
-    from workbench.report.case_table import case_table
-
-    own_words = "" if note is None else read_text(note, "note", MOST_NOTE)
-    asked = None if case is None else read_case(case)
-    costs = None
     with show.bar() as tell:
+        tell("reading the store", 0, 1)
+        from workbench.report import write_report
+        from workbench.report.case import read_case
+        from workbench.report.case_table import case_table
+
+        own_words = "" if note is None else read_text(note, "note", MOST_NOTE)
+        asked = None if case is None else read_case(case)
+        costs = None
         if asked is not None:
             from workbench.commands.case import answer_case
 

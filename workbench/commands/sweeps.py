@@ -151,13 +151,13 @@ def sweep(
 
 def _read(probe: Path) -> "Sweep":
     """The sweep of a file. On a screen a first word comes before what takes seconds to import."""
+    if probe.is_file() and sys.stderr.isatty():
+        show.note(f"reading {probe}")
     if probe.suffix.lower() in (".yaml", ".yml"):
         from workbench.inputs.sweep_file import load_sweep
 
         sweep = load_sweep(probe)
     else:
-        if probe.is_file() and sys.stderr.isatty():
-            show.note(f"reading {probe}")
         from workbench.sweep.plan import load_probe
 
         sweep = load_probe(probe)
@@ -234,6 +234,11 @@ def _show_forecast(forecast: "DryRun", as_json: bool) -> None:
         }
         show.emit({"cells": rows, **totals, "rate": forecast.rate})
         return
+    todo = sum(not cell.held for cell in forecast.cells)
+    show.say(
+        f"{todo} of {len(forecast.cells)} cells would run, about {duration(forecast.wall_s)} "
+        f"on {forecast.workers} worker{'s' * (forecast.workers != 1)}"
+    )
     show.table(
         ("source", "device", "cell", "estimate"),
         (
@@ -246,9 +251,4 @@ def _show_forecast(forecast: "DryRun", as_json: bool) -> None:
             for cell in forecast.cells
         ),
     )
-    todo = sum(not cell.held for cell in forecast.cells)
-    print(
-        f"{todo} of {len(forecast.cells)} cells would run, about {duration(forecast.wall_s)} "
-        f"on {forecast.workers} worker{'s' * (forecast.workers != 1)}"
-    )
-    print(f"An estimate: predicted FLOPs over {forecast.rate}; starting up is not in it.")
+    show.say(f"An estimate: predicted FLOPs over {forecast.rate}; starting up is not in it.")

@@ -67,10 +67,10 @@ def tokens(
     if json_:
         show.emit(answer)
     else:
-        print(_sentence(answer))
-        print(f"limits: {_limits(answer)}")
+        show.say(_sentence(answer))
+        show.say(f"limits: {_limits(answer)}")
         for note in answer.get("notes", ()):
-            print(f"note: {note}")
+            show.say(f"note: {note}")
 
 
 SHOWN = 8

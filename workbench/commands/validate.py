@@ -24,20 +24,34 @@ def validate(
     json_: AsJson = False,
 ) -> None:
     """How far predictions are from measured records: median, worst and bias."""
-    from workbench.sweep.validate import validation
-    from workbench.vocabulary.calibration import Choice
+    with show.waiting("predicting what was measured"):
+        from workbench.sweep.validate import validation
+        from workbench.vocabulary.calibration import Choice
 
-    choice = Choice.of(calibration) if calibration else None
-    result = validation(store, run, device, choice, keep)
+        choice = Choice.of(calibration) if calibration else None
+        result = validation(store, run, device, choice, keep)
     if json_:
         show.emit(result)
         return
     if not result["summary"]:
         print("no measured record that ended ok: nothing to validate")
         return
+    show.say(_answer(result["summary"]))
     show.table(("metric", "system", *HEAD), _rows(result["summary"], "attention"))
     print()
     show.table(("metric", "|V|", *HEAD), _rows(result["by_visual"], "num_visual"))
+
+
+def _answer(summary: list[dict[str, Any]]) -> str:
+    """How far off predictions are at worst, a metric after the other, the worst one first."""
+    from workbench.vocabulary.metrics import METRICS
+
+    worst: dict[str, float] = {}
+    for row in summary:
+        worst[row["metric"]] = max(worst.get(row["metric"], 0.0), row["worst"])
+    metrics = sorted(worst, key=lambda metric: worst[metric], reverse=True)
+    words = (f"{METRICS[metric].label} by {worst[metric]:.1%}" for metric in metrics)
+    return f"predictions are off, at worst: {', '.join(words)}"
 
 
 def _rows(summary: list[dict[str, Any]], field: str) -> list[tuple[str, ...]]:

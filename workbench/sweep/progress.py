@@ -8,6 +8,7 @@ from typing import Any, Self
 from workbench.sweep.pace import Pace
 from workbench.sweep.plan import CellId, Task
 from workbench.vocabulary.record import Record, Status
+from workbench.vocabulary.units import quantity
 
 SHOWN = 8
 """Newest results below the bar."""
@@ -62,19 +63,22 @@ class Progress:
         """A task starts."""
         self._since[task.identity] = time.monotonic()
         if self._screen is not None:
-            self._screen.show(self.done, f"{title(task)}{self._left()}")
+            self._screen.show(self.done, self._beside(task))
 
     def end(self, task: Task, record: Record) -> None:
         """A task has its record."""
         self.done += 1
         self._expected.discard(task.identity)
         self.pace.end(task.identity, time.monotonic() - self._since.pop(task.identity))
-        line = f"[{self.done}/{self.total}] {title(task)}: {_outcome(record)}"
+        count, outcome = f"[{self.done}/{self.total}]", _outcome(record)
+        line = f"{count} {title(task)}: {outcome}"
         if self._screen is None:
-            self.say(f"{line}{self._left()}")
+            self.say(", ".join(filter(None, (line, self._left()))))
         elif record.status.done:
-            self._screen.add(line)
-            self._screen.show(self.done, f"{title(task)}{self._left()}")
+            # What it came to first: a narrow terminal cuts a line at its end.
+            where = f"{task.point.source} on {task.device_name}"
+            self._screen.add(f"{count} {outcome}: {task.point.cell.title}, {where}")
+            self._screen.show(self.done, self._beside(task))
         else:
             self.say(line)
 
@@ -93,15 +97,20 @@ class Progress:
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def _beside(self, task: Task) -> str:
+        """What stands beside the bar: the time left, and the task."""
+        return ": ".join(filter(None, (self._left(), title(task))))
+
     def _left(self) -> str:
+        """The time left, in words; nothing where it is not known."""
         expected = [self.pace.seconds(identity) for identity in self._expected]
         if not expected or not self.pace.is_known:
             return ""
         left = sum(seconds for seconds in expected if seconds is not None) / self.workers
         room = None if self.stop_at is None else max(0.0, self.stop_at - time.monotonic())
         if room is not None and room < left:
-            return f", at most {duration(room)} left: its minutes end then"
-        return f", about {duration(left)} left"
+            return f"at most {duration(room)} left: its minutes end then"
+        return f"about {duration(left)} left"
 
 
 class Screen:
@@ -143,7 +152,9 @@ class Screen:
         from rich.console import Group
         from rich.text import Text
 
-        return Group(self._bar, *(Text(line, no_wrap=True) for line in self._results))
+        return Group(
+            self._bar, *(Text(line, no_wrap=True, overflow="ellipsis") for line in self._results)
+        )
 
 
 def title(task: Task) -> str:
@@ -154,7 +165,7 @@ def title(task: Task) -> str:
 def _outcome(record: Record) -> str:
     seconds = record.metrics.get("time_s")
     if record.status is Status.OK and seconds is not None:
-        return f"ok, {seconds:.3g} s/it"
+        return f"ok, {quantity(seconds, 's')}/it"
     if record.status in (Status.OK, Status.OOM):
         return str(record.status)
     return f"{record.status}, {record.error}"
