@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
 from workbench.lvlm.build import build
-from workbench.lvlm.models import resolve
+from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
@@ -58,6 +58,17 @@ def test_parameters_of_the_catalogue_are_transformers_own():
     assert found.params_by_component["decoder"] == found.params - around
     assert found.flops == found.model_flops
     assert not model.flags
+
+
+def test_the_published_form_of_its_rope_is_read(tmp_path):
+    """Type and factors in ``rope_scaling``, the rest of it beside the sizes."""
+    fields = MODELS[NAME].stated()
+    rope = fields.pop("rope_parameters")
+    factors = {key: rope[key] for key in ("short_factor", "long_factor")}
+    fields |= {"rope_theta": 10000.0, "rope_scaling": {"type": "longrope", **factors}}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    folder, catalogue = (resolve(name).config.rope_parameters for name in (str(tmp_path), NAME))
+    assert {**folder, "type": None} == {**catalogue, "type": None}
 
 
 @pytest.fixture

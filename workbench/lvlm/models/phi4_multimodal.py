@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ADAPTERS = (
     "adapters: left out, as in transformers' class; the released model runs LoRA of its own "
-    "beside the decoder's matrices where it is shown images or speech (price it with --lora)"
+    "beside the decoder's matrices where it is shown images or speech"
 )
 
 

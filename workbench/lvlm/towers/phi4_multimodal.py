@@ -4,8 +4,10 @@ Crops of an image are put together, what is padding alone is cut off, a learnt s
 row and stands before the whole image, which comes last. The last layer, the last norm and the
 pooling head feed no token: they are held, but neither run nor trained. So is the speech encoder,
 for no sound is shown. Where images of one sample have different numbers of crops, those with
-fewer get empty ones, which run as transformers runs them. Pixels of files are read by
-transformers' own processor, which needs the package torchvision; sizes alone need nothing.
+fewer get empty ones, which run as transformers runs them. Every patch sees its whole crop;
+transformers' tower does under ``eager``, but under ``sdpa`` is causal where no crop has padding.
+Pixels of files are read by transformers' own processor, which needs the package torchvision;
+sizes alone need nothing.
 """
 
 from collections.abc import Iterable
@@ -55,7 +57,7 @@ class Crops(nn.Module):
         """[N, 3, H, W] -> [N, patches, width]."""
         hidden = self.tower.embeddings(pixels, patch_attention_mask=self.seen)
         for layer in self.run:
-            # Without a mask its own flag, which says that it is causal, would decide.
+            # Without a mask the module's own flag, which says that it is causal, would decide.
             hidden = layer(hidden, self.mask, is_causal=False)
         return hidden
 
