@@ -288,6 +288,17 @@ def test_three_shares_are_the_matrix(tmp_path):
     assert not names & {"q_proj", "k_proj", "v_proj"}
 
 
+def test_projections_in_its_place_leave_nothing_of_the_matrix(tmp_path):
+    name = small_model(FAMILY, tmp_path)
+    fields = {"scope": "decoder", "kernel": "eager", "num_visual": 16, "num_text": 5}
+    plain, other = (
+        build(make_cell(model=name, attention=attention, dtype="float32", **fields))
+        for attention in ("s_attn", "lightning")
+    )
+    added = sum(other.system.extra_parameters(parts, place) for parts, place, _ in other.layers)
+    assert other.num_parameters == plain.num_parameters + added
+
+
 LORA = {"lora": "r=2", "pass": "train"}
 
 
