@@ -128,6 +128,13 @@ OWN["glm4v_moe"] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 16,
 }
+OWN["deepseek_ocr2"] = {
+    "mlp_layer_types": ["dense", "sparse"],
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+}
 OWN["qwen3_5"] = {
     "head_dim": 16,
     "full_attention_interval": 2,
@@ -185,6 +192,7 @@ EXPERTS = (
     "qwen3_vl_moe",
     "qwen3_moe",
     "glm4v_moe",
+    "deepseek_ocr2",
 )
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 CROSSING = ("mllama", "llama4")
@@ -323,6 +331,30 @@ TOWERS["llama4"] = {
     },
     "image_token_index": 96,
     "pad_token_id": 0,
+}
+TOWERS["deepseek_ocr2"] = {
+    "model_type": "deepseek_ocr2",
+    "vision_config": {
+        "model_type": "deepseek_ocr2_vision",
+        "sam_config": {
+            "hidden_size": 16,
+            "mlp_dim": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 1,
+            "global_attn_indexes": [1],
+            "output_channels": 4,
+            "downsample_channels": [8, 32],
+        },
+        "encoder_config": {
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 1,
+        },
+    },
+    "image_token_id": 96,
 }
 TOWERS["qwen3_vl_moe"] = {
     **TOWERS["qwen3_vl"],

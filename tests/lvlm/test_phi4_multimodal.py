@@ -122,12 +122,15 @@ def test_tokens_are_its_processor_s(processor):
     assert refused > 0
 
 
-def test_pixels_are_its_processor_s():
-    pytest.importorskip("torchvision")
+def test_pixels_are_its_processor_s_or_refused_without_its_package():
     tower = tower_of(resolve(NAME))
     grids = (*tower.of_image(640, 480), *tower.of_image(100, 90))
     images = [Image.new("RGB", size) for size in ((640, 480), (100, 90))]
-    assert tower.preprocess(images, 0).shape == tower.pixels(1, grids)
+    if find_spec("torchvision") is None:
+        with pytest.raises(RequestError, match="needs torchvision: pip install torchvision"):
+            tower.preprocess(images, 0)
+    else:
+        assert tower.preprocess(images, 0).shape == tower.pixels(1, grids)
 
 
 def checkpoint(folder, **fields):

@@ -19,7 +19,6 @@ REFUSED = {
     "kimi_k25": "latent keys and values, and experts",
     "molmo2": "by size queries and keys normed over all heads together, and a tower whose patches "
     "are pooled by attention",
-    "deepseek_ocr2": "experts in its decoder, and two towers one after the other",
     "internvl_chat": f"{OWN_FORM}; OpenGVLab's checkpoints whose names end in -hf are served",
     "deepseek_vl_v2": OWN_FORM,
     "minicpmv": OWN_FORM,

@@ -1,4 +1,4 @@
-"""A canvas of square tiles for an image, as the processors of Llama 3.2 Vision and 4 choose it."""
+"""A canvas of square tiles for an image, as processors choose it."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ def canvas_of(
     rounded: Callable[[float], float] = float,
 ) -> tuple[int, int]:
     """Rows and columns of tiles of ``edge`` pixels: the canvas that enlarges an image least, or
-    else shrinks it least; of those alike the one of fewest tiles.
+    else shrinks it least; of those alike the one of fewest tiles (Llama 3.2 Vision and 4).
 
     ``rounded`` is what a processor's arithmetic makes of a quotient.
     """
@@ -29,3 +29,26 @@ def canvas_of(
     best = min(larger) if larger else max(scales.values())
     alike = (canvas for canvas, scale in scales.items() if scale == best)
     return min(alike, key=lambda canvas: canvas[0] * canvas[1])
+
+
+def nearest_canvas(width: int, height: int, edge: int, least: int, most: int) -> tuple[int, int]:
+    """Columns and rows of so many tiles of ``edge`` pixels, whose shape is nearest the image's.
+
+    As the processors of InternVL and DeepSeek-OCR 2 choose it (transformers'
+    get_optimal_tiled_canvas).
+    """
+    best, nearest, shape = (1, 1), float("inf"), width / height
+    numbers = range(1, most + 1)
+    canvases = [
+        (columns, rows)
+        for columns in numbers
+        for rows in numbers
+        if least <= columns * rows <= most
+    ]
+    for columns, rows in sorted(canvases, key=lambda canvas: canvas[0] * canvas[1]):
+        away = abs(shape - columns / rows)
+        area = edge**2 * columns * rows
+        # Of canvases of one shape the larger, up to twice the image's own pixels.
+        if away < nearest or (away == nearest and width * height > 0.5 * area):
+            best, nearest = (columns, rows), away
+    return best

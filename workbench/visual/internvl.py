@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.canvas import nearest_canvas
 from workbench.visual.files import CONFIG, Found
 from workbench.vocabulary.errors import RequestError
 
@@ -77,21 +78,7 @@ class InternVL(FrontEnd):
         """Columns and rows of tiles, without the thumbnail that several have."""
         if self.max_tiles == 1:
             return 1, 1
-        best, nearest, shape = (1, 1), float("inf"), width / height
-        numbers = range(1, self.max_tiles + 1)
-        canvases = [
-            (columns, rows)
-            for columns in numbers
-            for rows in numbers
-            if self.min_tiles <= columns * rows <= self.max_tiles
-        ]
-        for columns, rows in sorted(canvases, key=lambda canvas: canvas[0] * canvas[1]):
-            away = abs(shape - columns / rows)
-            area = self.image_size**2 * columns * rows
-            # Of canvases of one shape the larger, up to twice the image's own pixels.
-            if away < nearest or (away == nearest and width * height > 0.5 * area):
-                best, nearest = (columns, rows), away
-        return best
+        return nearest_canvas(width, height, self.image_size, self.min_tiles, self.max_tiles)
 
     def num_tiles(self, width: int, height: int) -> int:
         """Tiles of an image, the thumbnail among them."""

@@ -14,6 +14,7 @@ from torch._guards import detect_fake_mode
 SHAPES = "workbench_shapes"
 REPEATED = "workbench_repeated_kv"
 MATH = "workbench_math"
+MASKED = "workbench_masked"
 
 
 def tracing(device: torch.device) -> bool:
@@ -36,6 +37,7 @@ def register() -> None:
     AttentionInterface.register(SHAPES, by_shapes)
     AttentionInterface.register(REPEATED, repeated)
     AttentionInterface.register(MATH, math)
+    AttentionInterface.register(MASKED, masked)
 
 
 def by_shapes(
@@ -65,6 +67,28 @@ def repeated(
         value,
         attn_mask=attention_mask,
         is_causal=attention_mask is None and query.shape[2] == key.shape[2],
+        scale=options.get("scaling"),
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+def masked(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **options: Any
+) -> tuple[Tensor, None]:
+    """The fused operator that CUDA has for a mask, of which it makes a bias. Only in a prediction.
+
+    As transformers calls SDPA with one: keys and values are repeated to the query's heads.
+    """
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
+    bias = torch.zeros_like(attention_mask, dtype=query.dtype)
+    out, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query,
+        key,
+        value,
+        bias.expand(*query.shape[:3], key.shape[2]),
+        query.requires_grad,
         scale=options.get("scaling"),
     )
     return out.transpose(1, 2).contiguous(), None
