@@ -62,12 +62,15 @@ async def _write(drawn: object, path: Path) -> None:
 
 
 def report(chromium: Browser, path: Path) -> None:
-    """The first page of the report beside the records."""
+    """The first page of the report beside the records, from the question on."""
     tab = chromium.new_page(viewport={"width": 1240, "height": 1000})
     tab.goto((REFERENCE / "report" / "report.html").as_uri())
     tab.locator(POINT).first.wait_for()
     tab.wait_for_timeout(1_000)
-    tab.locator("header .first").screenshot(path=path)
+    page = tab.locator("header .first").bounding_box()
+    assert page is not None, "the report has a first page"
+    whole = {"x": 0, "y": 0, "width": 1240, "height": page["y"] + page["height"] + 24}
+    tab.screenshot(path=path, clip=whole, full_page=True)
 
 
 def dashboard(chromium: Browser, folder: Path) -> None:

@@ -13,7 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from workbench.commands.case import answer_case
 from workbench.probe.predicting.limit import predicted_limit
+from workbench.report.case import read_case
+from workbench.report.case_table import case_table
 from workbench.report.write import write_report
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate
@@ -32,6 +35,8 @@ FOLDER = ROOT / "reports" / "reference" / "h100-80gb"
 STORE = FOLDER / "records.db"
 README = ROOT / "README.md"
 METHOD = ROOT / "docs" / "method.md"
+CASE = "frames=100,gpus=32"
+"""The reader's case that the report shows: what ``workbench report --case`` takes."""
 ALONE = "reference-part-3"
 """The run of single layers, whose fit is tested on whole models."""
 DEVICE, CARRIED_TO = "h100-80gb", "h200-141gb"
@@ -259,9 +264,10 @@ def thresholds() -> None:
 
 def report() -> None:
     """The report over the records: its Markdown shows the SVG files, which are the smaller."""
+    asked = read_case(CASE)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder)
-        write_report(STORE, written)
+        write_report(STORE, written, case=case_table(asked, answer_case(asked)))
         shutil.rmtree(FOLDER / "report", ignore_errors=True)
         (FOLDER / "report" / "figures").mkdir(parents=True)
         for path in written.glob("figures/*.svg"):

@@ -12,6 +12,7 @@ from workbench.report import write_report
 from workbench.report.case import Case, CaseAnswer, read_case
 from workbench.report.case_table import case_table
 from workbench.report.contents import contents
+from workbench.telling.page import Table
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 
@@ -106,6 +107,12 @@ def test_a_case_that_makes_no_sense_is_one_line(text: str, fault: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("more", [{"note": "x"}, {"case": Table("", ("",), ())}])
+def test_a_report_without_a_first_page_takes_no_words_and_no_case(more: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="question regression: has no first page"):
+        contents(STORE, "regression", STORE, **more)
+
+
 def answer(case: Case, system: int, status: str, seconds: float, **more: Any) -> CaseAnswer:
     return CaseAnswer(case.systems()[system][0], status, seconds, 2**30, **more)
 
@@ -131,9 +138,9 @@ def test_a_case_costs_its_hours_and_its_money_where_it_fits() -> None:
         ("minutes of video that fit", "–", "0.8", "1.7"),
     )
     assert table.title == (
-        "Your case, predicted: at |V| = 9,216 D-Attn · flash takes 500 ms an iteration, 2.50× as"
-        " fast as S-Attn · flash; 3,600 steps take 4.00 GPU-hours in place of 10.00, 10.00 EUR in"
-        " place of 25.00."
+        "Your case, predicted: with 16 images of 1344x896, 9,216 visual tokens, D-Attn · flash"
+        " takes 500 ms an iteration, 2.50× as fast as S-Attn · flash; 3,600 steps take 4.00"
+        " GPU-hours in place of 10.00, 10.00 EUR in place of 25.00."
     )
     assert "Calibrated: by n records. Beyond calibration: |V| 9 is far." in table.note
     assert "modelled" not in table.note
@@ -147,8 +154,8 @@ def test_a_case_says_who_fits_where_not_all_do() -> None:
     base = answer(case, 1, "oom", 4.0, max_visual=60_000)
     own = answer(case, 3, "ok", 2.0, max_visual=200_000)
     assert case_table(case, [base, own]).title.endswith(
-        "at |V| = 100,000 D-Attn · flash · chunk 8,192 fits, 2 s an iteration; S-Attn · flash"
-        " takes 60,000 visual tokens at most."
+        "with 100,000 visual tokens, D-Attn · flash · chunk 8,192 fits, 2 s an iteration;"
+        " S-Attn · flash takes 60,000 visual tokens at most."
     )
     beyond = answer(case, 3, "oom", 2.0, max_visual=90_000, flags=("calibrated: x",))
     table = case_table(case, [base, beyond])

@@ -38,19 +38,19 @@ def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
 
 
 def _verdict(case: Case, answers: Sequence[CaseAnswer]) -> str:
-    """Who wins at the reader's |V|, by how much, and what that saves; or that nothing fits."""
-    at = f"at |V| = {case.visual:,}"
+    """Who wins on the reader's data, by how much, and what that saves; or that nothing fits."""
+    of = f"with {case.shown},"
     timed = [answer for answer in answers if answer.timed]
     if not timed:
         most = max(answers, key=_reach)
         takes = f"; {most.name} takes most, {_reach(most):,} visual tokens" if _reach(most) else ""
-        return f"{at} nothing fits {case.device}{takes}."
+        return f"{of} nothing fits {case.device}{takes}."
     best = min(timed, key=_seconds)
     rivals = [a for a in answers if _is_baseline(a) is not _is_baseline(best)]
     rival = min(rivals, key=lambda answer: (_seconds(answer), -_reach(answer)))
     if not rival.timed:
         return (
-            f"{at} {best.name} fits, {quantity(best.timed, 's')} an iteration; {rival.name} takes"
+            f"{of} {best.name} fits, {quantity(best.timed, 's')} an iteration; {rival.name} takes"
             f" {_reach(rival):,} visual tokens at most."
         )
     spent = f"{_amount(_hours(case, best))} GPU-hours in place of {_amount(_hours(case, rival))}"
@@ -60,7 +60,7 @@ def _verdict(case: Case, answers: Sequence[CaseAnswer]) -> str:
             f" {_amount(_money(case, rival))}"
         )
     return (
-        f"{at} {best.name} takes {quantity(best.timed, 's')} an iteration,"
+        f"{of} {best.name} takes {quantity(best.timed, 's')} an iteration,"
         f" {rival.timed / _seconds(best):.2f}× as fast as {rival.name};"
         f" {case.steps:,} steps take {spent}."
     )

@@ -49,6 +49,8 @@ def contents(
         raise RequestError(f"question {question}: compares two stores; name the earlier one")
     if against is not None and not asked.two_stores:
         raise RequestError(f"question {question}: is about one store; leave {against} out")
+    if asked.two_stores and (note or case is not None):
+        raise RequestError(f"question {question}: has no first page for a case or a note")
     material = gather(path, asked.keep, asked.fill, against)
     ended = endings_chapter(material)
     specs, commands = _again(material)

@@ -78,7 +78,7 @@ def beginning(note: str) -> list[str]:
     for paragraph in paragraphs(note):
         text = " ".join(paragraph.text.split())
         if len(text) > room:
-            words = textwrap.shorten(text, max(room, 1), placeholder="")
+            words = textwrap.shorten(text, room, placeholder="") if room > LINE // 2 else ""
             return [*texts, f"{words} … (the rest is in report.html)".lstrip()]
         texts.append(text)
         room -= max(len(text), LINE)
