@@ -11,6 +11,7 @@ from tests.dashboard.test_pages import page, words
 from workbench.dashboard.save import csv_of
 from workbench.dashboard.stores import sibling_store
 from workbench.figures import LIGHT, spent
+from workbench.store import Store
 from workbench.telling.spent import spent_of, trace_file
 from workbench.vocabulary.errors import RequestError
 
@@ -59,6 +60,29 @@ def test_bars_add_up_to_the_iteration() -> None:
     assert sum(t.x[0] for t in seconds.data) == pytest.approx(MEASURED.metrics["time_s"])
     share = spent(parts, LIGHT, share=True)
     assert sum(t.x[0] for t in share.data) == pytest.approx(100)
+
+
+def test_the_seconds_stand_at_the_end_of_each_bar() -> None:
+    rows = pd.DataFrame({"system": ["a", "b"], "name": "whole", "time_s": [2.0, 0.5]})
+    ends = spent(rows, LIGHT).layout.annotations
+    assert [(end.y, end.x, end.text) for end in ends] == [("a", 2.0, "2 s"), ("b", 0.5, "500 ms")]
+
+
+def test_seconds_that_nothing_splits_are_whole_bars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = [
+        golden.record(num_visual=256, attention=name).model_copy(update={"details": {}})
+        for name in ("s_attn", "d_attn")
+    ]
+    with Store.open(tmp_path / "s.db", mode="w") as store:
+        store.add_many(store.begin_run("s", {}, golden.LAPTOP), bare)
+    test = page("time", tmp_path, monkeypatch)
+    assert not test.exception
+    (chart,) = test.get("plotly_chart")
+    assert "the whole iteration, not split" in chart.proto.spec
+    assert "measured without a trace" in words(test)
+    assert "is the fastest at \\|V\\| = 256" in words(test)
 
 
 def test_the_page_offers_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ MOST_ROWS = 60
 """Rows that a page carries as they are; longer tables scroll in a window of their own."""
 SHORT = 9
 """Characters of a cell that is a number and its unit: '1.01 s', '43.1 GiB'."""
-FEW, MANY = 5, 8
-"""Columns up to which a table stays one on a phone, and on a small window."""
+ROOMS = (24, 36, 48, 60)
+"""Widths in rem, below one of which a table's columns have no room."""
+LETTER, GAP = 0.45, 0.6
+"""Rem of a letter, at the mean, and between two columns."""
 
 # Where its columns have no room, each row becomes a block of named values.
 _BLOCKS = """{0} thead {{display: none}}
@@ -20,6 +22,12 @@ _BLOCKS = """{0} thead {{display: none}}
 {0} td:first-child {{font-weight: 600}}
 {0} td:empty {{display: none}}
 {0} td::before {{content: attr(data-name); flex: 0 0 38%; opacity: .65}}"""
+
+
+def _below(room: int) -> str:
+    return f"@container (max-width: {room}rem) {{{_BLOCKS.format(f'.words .room-{room}')}}}"
+
+
 STYLE = f"""
 .words {{container-type: inline-size; margin-bottom: 1rem}}
 .words table {{width: 100%; border-collapse: collapse; font-size: .9rem}}
@@ -27,9 +35,7 @@ STYLE = f"""
 .words th, .words td {{padding: .35rem .6rem .35rem 0; overflow-wrap: break-word}}
 .words tr {{border-bottom: 1px solid rgba(128,128,128,.3)}}
 .words td {{vertical-align: top}}
-@container (max-width: 36rem) {{{_BLOCKS.format(".words .some")}}}
-@container (max-width: 56rem) {{{_BLOCKS.format(".words .many")}}}
-"""
+{"".join(_below(room) for room in ROOMS)}"""
 
 
 def draw_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -38,11 +44,21 @@ def draw_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         frame = pd.DataFrame(list(rows), columns=list(columns))
         st.dataframe(frame, hide_index=True, width="stretch")
         return
-    size = "few" if len(columns) <= FEW else "some" if len(columns) <= MANY else "many"
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = "".join(f"<tr>{_cells(columns, row)}</tr>" for row in rows)
-    table = f"<table class='{size}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    st.html(f"<div class='words'>{table}</div>")
+    parts = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    room = _room(columns, rows)
+    st.html(f"<div class='words'><table class='room-{room}'>{parts}</table></div>")
+
+
+def _room(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The least of ROOMS in which every word stands whole, and all columns beside one another."""
+    words = [
+        max(len(word) for cell in column for word in _unbroken(cell).split(" "))
+        for column in zip(columns, *rows, strict=True)
+    ]
+    needed = sum(LETTER * letters + GAP for letters in words)
+    return next((room for room in ROOMS if room >= needed), ROOMS[-1])
 
 
 def _cells(columns: Sequence[str], row: Sequence[str]) -> str:

@@ -48,12 +48,15 @@ SPARE = tuple(
     for color in (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW)
 )
 ROW_HEIGHT, FRAME_HEIGHT = 54, 150
+ROOM = 1.2
+"""The axis beyond the longest bar, for the seconds at its end."""
 MOST = 12
 """Names that a legend has room for; the rest are one."""
 
 
 def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
-    """``rows``: system, name, time_s of one |V|; a bar a system in the order that they come.
+    """``rows``: system, name, time_s of one |V|; a bar a system in the order that they come, its
+    seconds at its end.
 
     With ``share`` every bar is as long as all of its time.
     """
@@ -97,7 +100,19 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
                 "hovertemplate": "%{customdata}<extra></extra>",
             }
         )
-    return figure(traces, _layout(theme, labels, share))
+    ends = [
+        {
+            "text": quantity(totals[system], "s"),
+            "x": drawn.loc[system].sum(),
+            "y": label,
+            "xanchor": "left",
+            "xshift": 4,
+            "showarrow": False,
+        }
+        for system, label in zip(systems, labels, strict=True)
+    ]
+    longest = float(drawn.sum(axis="columns").max()) or 1.0
+    return figure(traces, {**_layout(theme, labels, share, longest), "annotations": ends})
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
@@ -109,7 +124,7 @@ def _names(rows: pd.DataFrame) -> list[str]:
     return [*kept, "other"] if len(kept) < len(by_time) else kept
 
 
-def _layout(theme: Theme, labels: Sequence[str], share: bool) -> dict[str, Any]:
+def _layout(theme: Theme, labels: Sequence[str], share: bool, longest: float) -> dict[str, Any]:
     inner = ROW_HEIGHT * len(labels)
     legend = {
         "orientation": "h",
@@ -126,7 +141,12 @@ def _layout(theme: Theme, labels: Sequence[str], share: bool) -> dict[str, Any]:
         barmode="stack",
         legend=legend,
         margin={"l": 64, "r": 16, "t": 16, "b": FRAME_HEIGHT - 16},
-        xaxis=axis(theme, "% of the iteration" if share else "seconds", tickformat=",.4~g"),
+        xaxis=axis(
+            theme,
+            "% of the iteration" if share else "seconds",
+            tickformat=",.4~g",
+            range=[0, ROOM * longest],
+        ),
         yaxis=axis(
             theme,
             "",

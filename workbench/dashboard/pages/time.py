@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -18,7 +19,7 @@ from workbench.dashboard.stores import sibling_store
 from workbench.dashboard.tables import draw_table
 from workbench.figures import in_order, quantity, spent
 from workbench.store import RecordId
-from workbench.telling.sentences import at_place, place
+from workbench.telling.sentences import at_place, place, ratio_words
 from workbench.telling.spent import KINDS, NUMBERS, PREDICTED, spent_of, trace_file
 from workbench.telling.text import listed, markdown
 from workbench.telling.verdict import telling_systems
@@ -58,6 +59,8 @@ def render() -> None:
     if table["time_s"].isna().all():
         with top:
             answer([_whole(rows, where)])
+        show(spent(_undivided(rows), theme()), "time", rows)
+        st.caption(markdown(f"{setting(rows)}, {where}, |V| = {rows['num_visual'].iloc[0]:,}."))
         st.info(
             f"No record here splits its seconds by {by}: they were measured without a trace."
             " `workbench measure … --trace DIR` splits those of a cell that runs, and every"
@@ -72,28 +75,55 @@ def render() -> None:
             ],
             where,
         )
-    show(spent(table, theme(), share), "time", table)
+    short = short_names(list(by_system))
+    drawn = table.assign(system=table["system"].map(short))
+    show(spent(drawn, theme(), share), "time", table)
     st.caption(_caption(rows, where, table))
     _tables(table)
     _traces(store, by_system)
 
 
-MOST = 5
-"""Systems of a sentence."""
+MOST = 4
+"""Systems of a sentence beside the first."""
+WHOLE = "the whole iteration, not split"
 
 
 def _whole(rows: pd.DataFrame, where: str) -> str:
     """The seconds of an iteration, where nothing splits them."""
     short = short_names(list(rows["series"]))
-    known = rows.sort_values("time_s").to_dict("records")
-    words = [f"{quantity(row['time_s'], 's')} with {short[row['series']]}" for row in known]
-    words = words if len(words) <= MOST else [*words[: MOST - 1], words[-1]]
-    facts = known[0]
+    known = rows.sort_values("time_s").drop_duplicates("series").to_dict("records")
+    first, *others = known
+    at = f"|V| = {first['num_visual']:,}"
+    words = (
+        f"An iteration at {at} takes {quantity(first['time_s'], 's')} with {_name(first, short)}"
+    )
+    if others:
+        words = (
+            f"{_name(first, short)} is the fastest at {at}, {quantity(first['time_s'], 's')} an"
+            f" iteration; {listed([_slower(row, first, short) for row in others[:MOST]])}"
+        )
     told = together(marks(row) for row in known)
-    whole = f"{facts['model']} · {facts['scope']} · {facts['pass']}, {where}"
-    return (
-        f"An iteration at |V| = {facts['num_visual']:,} takes {listed(words)}"
-        f" ({whole}{f', {told}' if told else ''})."
+    whole = f"{first['model']} · {first['scope']} · {first['pass']}, {where}"
+    return f"{words} ({whole}{f', {told}' if told else ''})."
+
+
+def _name(row: Mapping[Any, Any], short: Mapping[str, str]) -> str:
+    return short[str(row["series"])]
+
+
+def _slower(row: Mapping[Any, Any], first: Mapping[Any, Any], short: Mapping[str, str]) -> str:
+    """'S-Attn · cudnn takes 1.22 s (1.21×)'."""
+    ratio = ratio_words(row["time_s"] / first["time_s"])
+    return f"{_name(row, short)} takes {quantity(row['time_s'], 's')} ({ratio}×)"
+
+
+def _undivided(rows: pd.DataFrame) -> pd.DataFrame:
+    """The seconds of each system as one part, in the order of the legend."""
+    order = in_order(rows)
+    short = short_names(order)
+    newest = rows.drop_duplicates("series", keep="last").set_index("series").loc[order]
+    return pd.DataFrame(
+        {"system": [short[name] for name in order], "name": WHOLE, "time_s": newest["time_s"]}
     )
 
 
