@@ -24,7 +24,7 @@ from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.record import Status
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 REFERENCE = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
 EXTEND = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 EVERYWHERE = {"--help", "--json"}
@@ -105,8 +105,12 @@ def test_links_and_pictures_are_there(document: Path) -> None:
 def test_commands_in_the_pages_exist(document: Path) -> None:
     """Every ``workbench …`` in a page is a command with options it has; every make a target."""
     text = document.read_text(encoding="utf-8")
-    for line in re.findall(r"workbench ([a-z]+(?: [^\n`']*)?)", "\n".join(blocks(text, ""))):
-        name, *words = line.split("#")[0].split()
+    code = "\n".join([*blocks(text, ""), *re.findall(r"`([^`\n]+)`", text)])
+    for line in re.findall(
+        r"(?<!from )(?<![\w./])(?:[.]venv/bin/)?workbench ([a-z][a-z-]*(?: [^\n`']*)?)", code
+    ):
+        name, *words = re.sub(r"\[([^]]*)\]", r"\1", line.split("#")[0]).split()
+        words = [option for word in words for option in word.split("|")]
         assert name in commands(), f"{document.name}: workbench {name}"
         used = {word.split("=")[0] for word in words if word.startswith("--")}
         assert used <= option_words(commands()[name]), f"{document.name}: workbench {line}"

@@ -180,7 +180,10 @@ def test_a_full_standard_output_is_one_line() -> None:
             "measure --visual 9 --device h10 --kernel flsh",
             ("auto, cpu, cuda or cuda:N", "mean flash"),
         ),
-        ("limit --solve vide --attention dattn", ("solve 'vide': one of visual", "mean d_attn")),
+        (
+            "limit --solve imges --attention dattn",
+            ("solve 'imges' is unknown; did you mean images", "mean d_attn"),
+        ),
         ("sweep --dry-rnu --sotre x a.yaml", ("--dry-run?", "--store?")),
     ],
 )

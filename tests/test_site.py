@@ -1,4 +1,4 @@
-"""The built pages: links lead somewhere, nothing comes from outside, the tour's commands run."""
+"""The built pages: links lead somewhere, nothing comes from outside."""
 
 import os
 import re
@@ -14,26 +14,6 @@ from workbench import aspects
 from workbench.report.glossary import page as glossary_page
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = ("dashboard ", "jobs ", "sweep probes/default.py", "sweep sweep.yaml")
-"""Commands that serve until they are ended, need a cluster, or measure for minutes: other tests
-run what they do."""
-LATER = ("report workbench.db", "report node.db", "sweep probes")
-"""Those whose store is what one of the others leaves."""
-
-
-def commands() -> list[str]:
-    """Every command of the README and the docs that a reader pastes, each once."""
-    found: dict[str, None] = {}
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
-        text = page.read_text(encoding="utf-8")
-        for line in re.findall(r"^\.venv/bin/workbench (.*)$", text, re.MULTILINE):
-            words = line.partition("  #")[0].strip()
-            if not words.startswith((*ELSEWHERE, *LATER)):
-                found[words] = None
-    return list(found)
-
-
-COMMANDS = commands()
 
 
 class Page(HTMLParser):
@@ -121,18 +101,3 @@ def test_the_python_pages_have_every_function(site: dict[Path, Page]) -> None:
     (page,) = (page for path, page in site.items() if path.name == "python.html")
     functions = [name for name in workbench.__all__ if name[0].islower()]
     assert set(functions) <= {name.rpartition(".")[2] for name in page.names}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_the_docs_run(command: str, tmp_path: Path) -> None:
-    words = [str(tmp_path) if word == "reports/tour" else word for word in command.split()]
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) > 1 or any(tmp_path.iterdir())

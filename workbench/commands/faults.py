@@ -28,7 +28,12 @@ def with_names(
 ) -> RequestError:
     """The error with ``wrong_names`` that it does not tell itself."""
     text = str(error)
-    others = [fault for fault in wrong_names(cells, places) if fault not in text]
+    # What it quotes is looked up no more: a model's name may be asked of the hub.
+    left = [
+        {field: value for field, value in fields.items() if repr(value) not in text}
+        for fields in cells
+    ]
+    others = [fault for fault in wrong_names(left, places) if fault not in text]
     return RequestError("; ".join([text, *others]))
 
 

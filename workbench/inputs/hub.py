@@ -91,8 +91,8 @@ def _silence(name: str, file: str) -> str | None:
                 get_hf_file_metadata(hf_hub_url(name, file), timeout=patience)
         except (HfHubHTTPError, HFValidationError):
             previous.append(None)  # It answers, or is not asked: the client says the rest.
-        except OfflineModeIsEnabled as error:
-            previous.append(str(error))
+        except OfflineModeIsEnabled:
+            previous.append("HF_HUB_OFFLINE is set, and the hub's cache here has no such file")
         except Exception as error:  # noqa: BLE001 - whatever the client's transport raises
             previous.append(f"the hub does not answer: {error or type(error).__name__}")
         else:

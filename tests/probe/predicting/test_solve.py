@@ -111,7 +111,7 @@ def test_nothing_fits_a_tiny_cap(tmp_path):
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (Question("seconds"), "one of visual, batch, images, pixels, frames, minutes"),
+        (Question("seconds"), "known: batch, frames, images, minutes, pixels, visual"),
         (Question("visual", num_visual=5), "--visual 5: says nothing"),
         (Question("batch"), "needs --visual"),
         (Question("batch", num_visual=-5), "num_visual -5"),

@@ -25,7 +25,7 @@ from workbench.visual.tokens import (
 )
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.devices import device
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import RequestError, unknown_name
 from workbench.vocabulary.fields import MAX_TOKENS
 from workbench.vocabulary.pictures import Pictures, make_pictures
 
@@ -73,7 +73,7 @@ def check_question(cell: Cell, question: Question) -> None:
     """Raise RequestError, one line, for options that contradict each other."""
     solve = question.solve
     if solve not in SOLVE:
-        raise RequestError(f"solve {solve!r}: one of {', '.join(SOLVE)}")
+        raise unknown_name("solve", solve, SOLVE)
     needed = {"visual": None, "batch": "num_visual"}.get(solve, "resolution")
     allowed = {
         "visual": (),
