@@ -239,6 +239,7 @@ UNKNOWN = "visual: 1\nmodels: [mistrl, qwen]\nattention: dattn\nsource: predicte
         (UNKNOWN, "model 'mistrl' is unknown; did you mean"),
         (UNKNOWN, "model 'qwen' is unknown; did you mean qwen"),
         (UNKNOWN, "attention system 'dattn' is unknown; did you mean d_attn"),
+        ('visual: 1\n"\\e[2J": 1', "\\x1b[2J 1: there is no such field\n"),
         ("a: &a [x, x]\nvisual: [*a, *a]", "line 2: an alias (*a) is not read"),
     ],
 )

@@ -39,10 +39,10 @@ def test_what_is_known_of_a_cell_stands_beside_its_prediction() -> None:
     cell = known_thresholds()[1].cell.replace(num_visual=7)
     assert threshold_of(cell, "h100-80gb") == known_thresholds()[1]
     known = known_of(cell, "h100-80gb", reference.STORE)
-    stored, measured, error = known.lines()
+    stored, measured = known.lines()
     assert "132,687 visual tokens ran and 134,013 did not (flash, NVIDIA H100" in stored
     assert measured.startswith("Measured: 132,687 visual tokens ran and 134,013 did not")
-    assert error == errors_of(cell, "h100-80gb").words  # type: ignore[union-attr]
+    assert known.error == errors_of(cell, "h100-80gb").words  # type: ignore[union-attr]
     assert known.document()["measured"] == {
         "max_visual": 132687,
         "fails_at": 134013,
@@ -51,7 +51,10 @@ def test_what_is_known_of_a_cell_stands_beside_its_prediction() -> None:
 
 
 def test_what_nobody_measured_is_said(tmp_path: Path) -> None:
-    (line,) = known_of(Cell(num_visual=1), "h200-141gb", None).lines()
-    assert line.endswith("unknown, no threshold of layer forward was measured on h200-141gb")
-    first, _ = known_of(Cell(num_visual=1), "my-card", reference.STORE).lines()
+    unknown = known_of(Cell(num_visual=1), "h200-141gb", None)
+    assert list(unknown.lines()) == []
+    assert unknown.error.endswith(
+        "unknown, no threshold of layer forward was measured on h200-141gb"
+    )
+    (first,) = known_of(Cell(num_visual=1), "my-card", reference.STORE).lines()
     assert first.endswith("holds no measured threshold of this cell")

@@ -126,7 +126,8 @@ def fault_words(
             continue  # It is empty because what stands in it was left out as faulty.
         value = fault.get("input")
         text = "" if isinstance(value, (dict, list, tuple)) else f" {value!r:.80}"
-        where = place_words(place) or "the document"
+        where = place_words(place)[:200] or "the document"
+        where = where if where.isprintable() else repr(where)[1:-1]
         reasons.setdefault(f"{where}{text}", {})[_reason(fault, names)] = None
     return [f"{subject}: {', or '.join(why)}" for subject, why in reasons.items()]
 
