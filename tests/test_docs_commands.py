@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import golden
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 RECORDS = ROOT / "reports" / "reference" / "h100-80gb" / "records.db"
@@ -95,8 +97,10 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "probes").symlink_to(ROOT / "probes")
     shipped = tmp_path / "reports" / "reference" / "h100-80gb"
     shipped.mkdir(parents=True)
-    for name in ("reports/reference/h100-80gb/records", "workbench", "node", "reference"):
-        shutil.copy(RECORDS, tmp_path / f"{name}.db")
+    for path in (shipped / "records.db", tmp_path / "reference.db"):
+        shutil.copy(RECORDS, path)
+    for name in ("workbench.db", "node.db"):
+        golden.build(tmp_path / name, "like_default")
     return tmp_path
 
 
