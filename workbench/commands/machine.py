@@ -88,7 +88,8 @@ def list_(
     """List the names that other commands take, or the runs of a store."""
     if kind not in KINDS:
         raise unknown_name("list", kind, KINDS)
-    rows = KINDS[kind](store)
+    with show.waiting(f"looking up {kind}"):
+        rows = KINDS[kind](store)
     if json_:
         show.emit(rows)
     elif rows:

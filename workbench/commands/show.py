@@ -149,13 +149,17 @@ def _parts(parts: dict[str, dict[str, Any]]) -> None:
     """How a model's cost splits over its parts, if it has several."""
     if not parts:
         return
-    units = {"params": "1", "flops": "FLOP", "time_s": "s", "forward_s": "s", "backward_s": "s"}
-    names = [name for name in units if any(name in part for part in parts.values())]
+    from workbench.vocabulary.metrics import METRICS
+
+    known = ("params", "flops", "time_s", "forward_s", "backward_s")
+    metrics = {
+        name: METRICS[name] for name in known if any(name in part for part in parts.values())
+    }
     print()
     table(
-        ("part", *names),
+        ("component", *(metric.label for metric in metrics.values())),
         (
-            (part, *(amount(costs.get(name), units[name]) for name in names))
+            (part, *(amount(costs.get(name), metric.unit) for name, metric in metrics.items()))
             for part, costs in parts.items()
         ),
     )

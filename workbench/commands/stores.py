@@ -116,6 +116,8 @@ def dashboard(
         "--",
         str(store),
     ]
+    if sys.stderr.isatty():
+        show.note(f"dashboard: starting, at http://127.0.0.1:{port}")
     # In place of this process, so that a signal meets the dashboard itself.
     os.execv(sys.executable, command)
 
