@@ -75,6 +75,12 @@ OWN["gemma4"] = {
     "final_logit_softcapping": 3.0,
     "use_bidirectional_attention": "vision",
 }
+OWN["molmo2"] = {
+    "head_dim": 8,
+    "additional_vocab_size": 6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "tie_word_embeddings": False,
+}
 OWN["ministral3"] = {
     "rms_norm_eps": 1e-6,
     "head_dim": 8,
@@ -197,7 +203,7 @@ EXPERTS = (
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 CROSSING = ("mllama", "llama4")
 """Families on which S-Attn alone has a place: tests of their own."""
-ALIKE = {"qwen2_vl": "qwen2_5_vl", "ministral3": "mistral"}
+ALIKE = {"qwen2_vl": "qwen2_5_vl", "ministral3": "mistral", "molmo2": "qwen3"}
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
 FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS) - set(MIXED) - set(CROSSING))
 LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)

@@ -739,7 +739,27 @@ def plain(kind: str, **own: Any) -> Files:
     return {CONFIG: {"model_type": kind, **own}}
 
 
+REMOTE = {"auto_map": {"AutoConfig": "configuration.Config", "AutoModel": "modeling.Model"}}
 TOWERLESS: dict[str, Files] = {
+    "allenai/Molmo2-8B": plain(
+        "molmo2",
+        text_config={
+            **inner("molmo2_text", 4096, 12288, 36, 32, 8, 151936),
+            "head_dim": 128,
+            "additional_vocab_size": 128,
+            "layer_norm_eps": 1e-6,
+            "norm_after": False,
+            "qk_norm_type": "qwen3",
+            "qkv_bias": False,
+            "rope_scaling": None,
+            "rope_scaling_layers": None,
+            "rope_theta": 1e6,
+        },
+        vit_config={"model_type": "molmo2", **SO400M, "image_default_input_size": [378, 378]},
+        adapter_config={"model_type": "molmo2", "vit_layers": [-3, -9], "text_hidden_size": 4096},
+        tie_word_embeddings=False,
+        **REMOTE,
+    ),
     "stepfun-ai/GOT-OCR-2.0-hf": plain(
         "got_ocr2",
         text_config=inner("qwen2", 1024, 2816, 24, 16, 16, 151860),
@@ -748,7 +768,6 @@ TOWERLESS: dict[str, Files] = {
 }
 """Their decoders are served, their towers are not: no other takes their place."""
 
-REMOTE = {"auto_map": {"AutoConfig": "configuration.Config", "AutoModel": "modeling.Model"}}
 REFUSED: dict[str, Files] = {
     "OpenGVLab/InternVL2_5-8B": plain("internvl_chat", **REMOTE),
     "deepseek-ai/deepseek-vl2-small": plain("deepseek_vl_v2", **REMOTE),

@@ -18,9 +18,9 @@ from workbench.vocabulary.errors import RequestError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-UNREAD = {"paligemma": ("vocab_size", "hidden_size")}
-"""By outer model type, the outer sizes of which transformers' class makes nothing: published files
-leave them out or to defaults of another size."""
+UNREAD = {"paligemma": ("vocab_size", "hidden_size"), "molmo2": ("vit_config",)}
+"""By outer model type, the outer fields of which transformers' class makes nothing, for published
+files leave them out or to defaults of another size; and a section whose model is not served."""
 
 
 @contextmanager

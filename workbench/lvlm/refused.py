@@ -17,8 +17,6 @@ REFUSED = {
     "gemma3n_text": STREAMS,
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",
-    "molmo2": "by size queries and keys normed over all heads together, and a tower whose patches "
-    "are pooled by attention",
     "internvl_chat": f"{OWN_FORM}; OpenGVLab's checkpoints whose names end in -hf are served",
     "deepseek_vl_v2": OWN_FORM,
     "minicpmv": OWN_FORM,
@@ -29,3 +27,9 @@ REFUSED = {
     "llava_qwen": f"{OWN_FORM}; llava-hf's checkpoints are served",
 }
 """By the model type of a config.json, or of its text model's section."""
+
+TOWERLESS = {
+    "molmo2": "its features are added to the embedding of a token in their place, and its images "
+    "prepared by the package torchvision",
+}
+"""By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""

@@ -18,6 +18,7 @@ from workbench.lvlm.configs import one_line, silent
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import PAPER
 from workbench.lvlm.reduce import Reducer, TokenGrid
+from workbench.lvlm.refused import TOWERLESS
 from workbench.lvlm.weights import randomise
 from workbench.visual import VISIONS, FrontEnd, Limits
 from workbench.vocabulary.errors import RequestError, unknown_name
@@ -285,10 +286,11 @@ def own_tower(model: "Resolved") -> str:
     if is_text and VISIONS[TOWERS[PAPER].front_end].serves(model.stated):
         return PAPER
     what = "no vision_config" if section is None else f"a vision tower {_kind(section)!r:.60}"
+    why = f" ({TOWERLESS[str(outer)]})" if str(outer) in TOWERLESS else ""
+    served = ", ".join(sorted(TOWERS))
     raise RequestError(
         f"model {model.name!r}: config.json has {what} under model_type {outer!r:.60}, which "
-        f"scope lvlm does not serve; it has {', '.join(sorted(TOWERS))}: --tower {PAPER} asks for "
-        "the paper's"
+        f"scope lvlm does not serve{why}; it has {served}: --tower {PAPER} asks for the paper's"
     )
 
 

@@ -1,0 +1,80 @@
+"""Molmo 2: Qwen3's layer, and rows of an embedding for tokens of images that no head predicts.
+
+The form that norms queries and keys over all heads together, or what a sublayer gives, is refused,
+as are layers without the scaling of RoPE that others have. Masks are causal, which is flagged: in
+the released model all tokens of images and frames see each other.
+"""
+
+from typing import TYPE_CHECKING
+
+from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
+from workbench.lvlm.parts import llama_like
+from workbench.vocabulary.errors import RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+class Molmo2(Family):
+    """An embedding of more rows than the head has."""
+
+    def embedded(self, config: "PreTrainedConfig") -> int:
+        return int(config.vocab_size + config.additional_vocab_size)
+
+    def check(self, name: str, config: "PreTrainedConfig") -> None:
+        for field, only, what in (
+            ("qk_norm_type", "qwen3", "queries and keys normed over all heads together"),
+            ("norm_after", False, "norms behind attention and MLP alone"),
+            ("tie_word_embeddings", False, "a head of as many rows as the embedding"),
+        ):
+            value = getattr(config, field)
+            if value != only:
+                raise RequestError(
+                    f"model {name!r}: {field} {value!r:.60}: {what}, which no part of this "
+                    f"package expresses; {str(only).lower()} is served"
+                )
+        scaled = sorted(set(config.rope_scaling_layers)) == [*range(config.num_hidden_layers)]
+        if config.rope_parameters["rope_type"] != "default" and not scaled:
+            raise RequestError(
+                f"model {name!r}: rope_scaling_layers {config.rope_scaling_layers!r:.60}: all "
+                "layers, for one table of positions is made"
+            )
+
+    def notes(self, config: "PreTrainedConfig") -> list[str]:
+        return [
+            "attention: causal; in the released model all tokens of images and frames see each "
+            "other, also those that come later"
+        ]
+
+
+FAMILIES.add(
+    "molmo2",
+    Molmo2(
+        "molmo2_text",
+        "molmo2",
+        "Molmo2",
+        llama_like,
+        config_name="Molmo2TextConfig",
+        lm_name="Molmo2ForConditionalGeneration",
+    ),
+)
+
+MODELS.add(
+    "molmo2-8b",
+    Model(
+        "molmo2",
+        {
+            "vocab_size": 151936,
+            "additional_vocab_size": 128,
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "tie_word_embeddings": False,
+        },
+        "text_config of allenai/Molmo2-8B, as transformers' Molmo2TextConfig has it by default",
+        around={"model_type": "molmo2", "tie_word_embeddings": False},
+    ),
+)
