@@ -126,43 +126,52 @@ def test_parameters_of_the_catalogue_are_transformers_own(name):
     assert found.flops == found.model_flops
 
 
+class Shown:
+    """A checkpoint of MiniCPM-V 4.7 in one of its modes, a cell of one image, and what
+    transformers' model takes for it; the token before the image opens it."""
+
+    def __init__(self, mode, folder):
+        name = written(folder, "minicpmv4_7", downsample_mode=mode)
+        torch.manual_seed(5)
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).double()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(name)
+        visual = 4 if mode == "16x" else 16
+        fields = {"scope": "lvlm", "kernel": "eager", "dtype": "float64", "weights": name}
+        self.cell = make_cell(model=name, num_visual=visual, num_text=6, layout="T,V,T", **fields)
+        self.workload = build(self.cell)
+        self.pixels, self.ids = self.workload.inputs
+        self.ids.clamp_(1, 90)  # Of 0 transformers makes padding.
+        image = torch.full((1, visual), 96)
+        self.given = torch.cat([self.ids[:, :3], image, self.ids[:, 3:]], 1)
+        grids = tower_of(resolve(name)).grids(visual)
+        self.extra = {
+            "pixel_values": self.pixels,
+            "target_sizes": torch.tensor([grid[1:3] for grid in grids]),
+            "mm_token_type_ids": (self.given == 96).int(),
+        }
+        self.model = model.eval()
+
+
 @pytest.mark.parametrize("mode", ["16x", "4x"])
-def test_canvas_and_both_modes_compute_what_transformers_does(mode, tmp_path):
-    """MiniCPM-V 4.7, from pixels to the tokens that follow; the token before opens the image."""
-    name = written(tmp_path, "minicpmv4_7", downsample_mode=mode)
-    torch.manual_seed(5)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(name)
-    visual = 4 if mode == "16x" else 16
-    fields = {"scope": "lvlm", "kernel": "eager", "dtype": "float64", "weights": name}
-    cell = make_cell(model=name, num_visual=visual, num_text=6, layout="T,V,T", **fields)
-    workload = build(cell)
-    pixels, ids = workload.inputs
-    ids.clamp_(1, 90)  # Of 0 transformers makes padding.
-    grids = tower_of(resolve(name)).grids(visual)
-    before, after = ids[:, :3], ids[:, 3:]
-    given = torch.cat([before, torch.full((1, visual), 96), after], 1)
-    extra = {
-        "pixel_values": pixels,
-        "target_sizes": torch.tensor([grid[1:3] for grid in grids]),
-        "mm_token_type_ids": (given == 96).int(),
-    }
-    (found,) = workload.run_forward()
+def test_both_modes_compute_what_transformers_does(mode, tmp_path):
+    shown = Shown(mode, tmp_path)
+    (found,) = shown.workload.run_forward()
     with torch.no_grad():
-        expected = model.eval()(input_ids=given, **extra).logits
+        expected = shown.model(input_ids=shown.given, **shown.extra).logits
     assert relative(found, expected) <= 1e-4
-    if mode == "4x":
-        return
+
+
+def test_greedy_generation_on_a_canvas_is_transformers_own(tmp_path):
+    shown = Shown("16x", tmp_path)
+    options = {"max_new_tokens": 2, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    ids = shown.ids
     with torch.no_grad():
-        new = model.generate(
-            given, **extra, max_new_tokens=2, do_sample=False, eos_token_id=None, pad_token_id=0
-        )[:, given.shape[1] :]
+        new = shown.model.generate(shown.given, **shown.extra, **options)[:, -2:]
         for step in range(2):
-            longer = cell.replace(num_text=6 + step, layout=f"T3,V,T{3 + step}")
-            module = build(longer).module
-            ids = torch.cat([ids, module(pixels, ids)[:, -1:].argmax(-1)], 1)
+            longer = shown.cell.replace(num_text=6 + step, layout=f"T3,V,T{3 + step}")
+            ids = torch.cat([ids, build(longer).module(shown.pixels, ids)[:, -1:].argmax(-1)], 1)
     assert torch.equal(ids[:, 6:], new)
 
 
