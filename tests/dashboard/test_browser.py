@@ -180,7 +180,7 @@ def test_nothing_of_a_narrow_page_scrolls_sideways(address: str, tab: Page, name
     tab.set_viewport_size({"width": 420, "height": 900})
     tab.goto(f"{address}/{name}?store=like_default.db")
     shown = "[data-testid=stDataFrame]" if name == "runs" else PLOT
-    expect(tab.locator(shown)).to_be_visible(timeout=60_000)
+    expect(tab.locator(shown).first).to_be_visible(timeout=60_000)
     # The page is drawn once more when it has said that it is narrow.
     tab.wait_for_function(f"({WIDER})().length === 0", timeout=60_000)
 

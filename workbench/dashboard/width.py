@@ -4,8 +4,8 @@ import streamlit as st
 
 NARROW = 640
 """Pixels of a page's own width under which two panels side by side are squeezed."""
-KEPT = "narrow page"
-"""The session's answer, which outlives a change of page."""
+COMPONENT, KEPT = "page width", "narrow page"
+"""What asks the browser, and the session's answer, which outlives a change of page."""
 
 # Streamlit does not send the width, so the page says when it becomes narrow or wide.
 _TELL = """
@@ -29,13 +29,17 @@ def measure_width() -> None:
     """Ask the browser, which draws the page once more where the answer is another than before."""
     before = is_narrow()
     with st.container(key="page-width"):
-        answer = _measure(
-            key="page width",
+        _measure(
+            key=COMPONENT,
             data={"narrow": before, "limit": NARROW},
             default={"narrow": before},
-            on_narrow_change=lambda: None,
+            on_narrow_change=_keep,
         )
-    st.session_state[KEPT] = bool(answer["narrow"])
+
+
+def _keep() -> None:
+    # Before the page is drawn: it would ask again if it sent the answer of before.
+    st.session_state[KEPT] = bool(st.session_state[COMPONENT]["narrow"])
 
 
 def is_narrow() -> bool:
