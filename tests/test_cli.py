@@ -495,11 +495,11 @@ def test_sentences_fit_the_terminal(
 
 
 SPEAKS = {
+    "sweep a.yaml": "reading a.yaml",
     "predict --visual 9 --model nope": "predicting",
     "limit --model nope": "predicting",
     "calibrate no.db -o c.json": "fitting",
     "report no.db": "reading the store",
-    "sweep a.yaml": "reading a.yaml",
 }
 """A command that is refused once its imports are done, and what a terminal shows before that."""
 
@@ -522,8 +522,6 @@ def test_a_long_command_says_first_what_it_does(words: str, tmp_path: Path) -> N
     os.close(ours)
     assert done.returncode == 2
     assert SPEAKS[words] in text.partition("workbench: ")[0]
-    quiet = subprocess.run([program, *words.split()], cwd=tmp_path, capture_output=True, text=True)
-    assert (quiet.stdout, quiet.stderr.count("\n")) == ("", 1)
 
 
 def test_devices_are_listed_in_human_units(capsys: pytest.CaptureFixture[str]) -> None:
