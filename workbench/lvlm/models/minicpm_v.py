@@ -61,8 +61,8 @@ MODELS.add(
     ),
 )
 COOKBOOK = (
-    "and parameters of openbmb/MiniCPM-V-4.7-{} as OpenSQZ/MiniCPM-V-CookBook has them; tower:"
-    " config.json of openbmb/MiniCPM-V-4.6"
+    "and parameters of openbmb/MiniCPM-V-4.7-{} as OpenSQZ/MiniCPM-V-CookBook has them; tower taken"
+    " to be that of openbmb/MiniCPM-V-4.6 (27 layers of patch 14 are stated, widths are not)"
 )
 MODELS.add(
     "minicpm-v-4.7-1b",
@@ -70,7 +70,8 @@ MODELS.add(
         "qwen3_5",
         "minicpmv4_7",
         False,
-        f"text_config of Qwen/Qwen3.5-0.8B, untied: kind {COOKBOOK.format('1B')}",
+        f"text_config of Qwen/Qwen3.5-0.8B, its head untied, as the 1.55 B stated say: kind"
+        f" {COOKBOOK.format('1B')}",
         QWEN_08B,
     ),
 )
