@@ -14,7 +14,7 @@ from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.config_fields import MAX_LAYERS, SIZES
 from workbench.lvlm.kernels import KERNELS
-from workbench.lvlm.models import FAMILIES, MODELS, resolve
+from workbench.lvlm.models import FAMILIES, MODELS, Resolved, resolve
 from workbench.lvlm.quantized import SKIPPED
 from workbench.lvlm.refused import REFUSED
 from workbench.lvlm.rope import MOVING, rope_types
@@ -129,11 +129,11 @@ def _training() -> Iterator[Boundary]:
 
 def _kernels() -> Iterator[Boundary]:
     """Which families each kernel serves, as it says itself of their layers."""
-    published = _published()
+    examples = _examples()
     for name, kernel in sorted(KERNELS.items()):
         refused: dict[bool, list[str]] = {False: [], True: []}
         for family in sorted(FAMILIES):
-            model = resolve(published[family])
+            model = examples[family]
             with torch.device("meta"):
                 kinds = {
                     model.layer_type(i): i for i in reversed(range(model.config.num_hidden_layers))
@@ -193,8 +193,8 @@ def _deepstack() -> Iterator[Boundary]:
 
 
 def _linear() -> Iterator[Boundary]:
-    published = _published()
-    mixed = _words(f for f in sorted(FAMILIES) if has_linear(resolve(published[f])))
+    examples = _examples()
+    mixed = _words(f for f in sorted(FAMILIES) if has_linear(examples[f]))
     served = {name for name, system in SYSTEMS.items() if system.mixes}
     yield Boundary(
         f"linear layers of {mixed}",
@@ -205,9 +205,15 @@ def _linear() -> Iterator[Boundary]:
     )
 
 
-def _published() -> dict[str, str]:
-    """A model of the catalogue for every family."""
-    return {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
+def _examples() -> dict[str, Resolved]:
+    """A model of the catalogue for every family; where it has none, transformers' defaults."""
+    names = {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
+    return {
+        name: resolve(names[name])
+        if name in names
+        else Resolved(name, family, family.from_transformers(family.config_name)())
+        for name, family in FAMILIES.items()
+    }
 
 
 ROWS += [_configs, _pictures, _deepstack, _linear, _training, _kernels, _systems]

@@ -61,8 +61,8 @@ MODELS.add(
     ),
 )
 COOKBOOK = (
-    "and parameters of openbmb/MiniCPM-V-4.7-{} as OpenSQZ/MiniCPM-V-CookBook has them; tower taken"
-    " to be that of openbmb/MiniCPM-V-4.6 (27 layers of patch 14 are stated, widths are not)"
+    "and parameters of openbmb/MiniCPM-V-4.7-{} as OpenSQZ/MiniCPM-V-CookBook has them; tower"
+    " taken to be that of openbmb/MiniCPM-V-4.6 (27 layers of patch 14 are stated, widths are not)"
 )
 MODELS.add(
     "minicpm-v-4.7-1b",

@@ -7,7 +7,7 @@ the released model all tokens of images and frames see each other.
 
 from typing import TYPE_CHECKING
 
-from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
+from workbench.lvlm.models import FAMILIES, Family
 from workbench.lvlm.parts import llama_like
 from workbench.vocabulary.errors import RequestError
 
@@ -56,25 +56,5 @@ FAMILIES.add(
         llama_like,
         config_name="Molmo2TextConfig",
         lm_name="Molmo2ForConditionalGeneration",
-    ),
-)
-
-MODELS.add(
-    "molmo2-8b",
-    Model(
-        "molmo2",
-        {
-            "vocab_size": 151936,
-            "additional_vocab_size": 128,
-            "hidden_size": 4096,
-            "intermediate_size": 12288,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "tie_word_embeddings": False,
-        },
-        "text_config of allenai/Molmo2-8B, as transformers' Molmo2TextConfig has it by default",
-        around={"model_type": "molmo2", "tie_word_embeddings": False},
     ),
 )
