@@ -68,6 +68,18 @@ LIMITS: tuple[tuple[dict[str, object], int | None], ...] = (
 """Steps whose threshold is searched, and how many layers of an emulated rank run."""
 
 
+DIFFERING = (
+    "biformer",
+    "gated_xattn",
+    "hyper_attn",
+    "lightning",
+    "lsda",
+    "moh",
+    "pyramid_drop",
+)
+"""Systems whose layers differ or run many operators: their traces take longest."""
+
+
 ADAPTERS = {
     "model": "qwen3-vl-8b",
     "scope": "lvlm",
@@ -142,6 +154,11 @@ def prediction() -> Iterator[Figure]:
     for visual in (74_000, 10_000_000):
         cell = make_cell(num_visual=visual, attention="d_attn", **TRAINING)
         name = f"predict a 32-layer step, |V| = {visual:,}, CPU time"
+        yield Figure(name, own_cpu_seconds(lambda c=cell: predict(c, "h100-80gb")), 0.5, "s")
+    for system in DIFFERING:
+        cell = make_cell(num_visual=74_000, attention=system, **TRAINING)
+        predict(cell.replace(num_visual=9000), "h100-80gb")  # Imports of that system.
+        name = f"predict a 32-layer step, {system}, |V| = 74,000, CPU time"
         yield Figure(name, own_cpu_seconds(lambda c=cell: predict(c, "h100-80gb")), 0.5, "s")
     for fields, layers in LIMITS:
         cell = make_cell(num_visual=0, **{**TRAINING, **fields})

@@ -6,10 +6,8 @@ blocks keep their place relative to the stretch in which they are born and freed
 every layer.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from workbench.probe.counting.tracker import Block, Call, Timeline
 
@@ -59,87 +57,84 @@ def _repeated(timeline: Timeline, stretches: "_Stretches", repeat: Repeat) -> Ti
     return timeline._replace(
         blocks=blocks,
         calls=calls,
-        forward_end=end if end < 0 else stretches.moved(end).first,
+        forward_end=end if end < 0 else stretches.firsts[end],
         passing=tuple(copy for block in timeline.passing for copy in stretches.copies(block)),
     )
 
 
-class _Moved(NamedTuple):
-    """The new moments of an old one; copies are counted by unit, not by time."""
-
-    first: int
-    step: int
-
-    def at(self, copy: int) -> int:
-        return self.first + self.step * copy
-
-
 class _Stretches:
-    """Old moments -> new ones. Stretches in time: before, F0, F1, F2, head, B2, B1, B0."""
+    """Old moments -> new ones. Stretches in time: before, F0, F1, F2, head, B2, B1, B0.
+
+    Copies of the middle unit are counted by unit, not by time: each one's forward comes after the
+    one's before it, its backward before that one's.
+    """
 
     def __init__(self, timeline: Timeline, bounds: Boundaries, times: int) -> None:
         back = bounds.backward
         starts = [0, *bounds.forward, bounds.head, *reversed(back)]
         last = max(
-            [0, *(c.tick for c in timeline.calls), *(b.died or b.born for b in timeline.blocks)]
+            starts[-1],
+            timeline.forward_end,
+            max((call.tick for call in timeline.calls), default=0),
+            max((block.died or block.born for block in timeline.blocks), default=0),
         )
         self.starts, self.times = starts, times
         self.forward, self.backward = 2, 6 if back else -1
-        lengths = [b - a for a, b in zip(starts, [*starts[1:], last + 1], strict=True)]
-        self.base, at = [], 0
-        for index, length in enumerate(lengths):
-            self.base.append(at)
-            at += length * (times if index in (self.forward, self.backward) else 1)
-        self.lengths = lengths
-
-    def where(self, tick: int) -> int:
-        """The stretch of an old moment."""
-        return bisect_right(self.starts, tick) - 1
-
-    def moved(self, tick: int) -> _Moved:
-        stretch = self.where(tick)
-        first, length = self.base[stretch] + tick - self.starts[stretch], self.lengths[stretch]
-        if stretch == self.forward:
-            return _Moved(first, length)
-        if stretch == self.backward:
-            return _Moved(first + (self.times - 1) * length, -length)
-        return _Moved(first, 0)
+        self.lengths = [b - a for a, b in zip(starts, [*starts[1:], last + 1], strict=True)]
+        self.steps = [0] * len(starts)
+        """By stretch: from a moment of one copy to that of the next."""
+        self.stretches, self.firsts = list[int](), list[int]()
+        """By old moment: its stretch, and its new moment, of the first copy."""
+        at = 0
+        for index, length in enumerate(self.lengths):
+            first = at
+            if index == self.forward:
+                self.steps[index] = length
+            elif index == self.backward:
+                self.steps[index] = -length
+                first += (times - 1) * length
+            self.stretches += [index] * length
+            self.firsts += range(first, first + length)
+            at += length * (times if self.steps[index] else 1)
 
     def shifted(self, bounds: Boundaries) -> Boundaries:
         """Where another stretch's boundaries are when this one's unit is repeated."""
+        firsts = self.firsts
         return Boundaries(
-            [self.moved(tick).first for tick in bounds.forward],
-            self.moved(bounds.head).first,
-            [self.moved(tick).first for tick in bounds.backward],
+            [firsts[tick] for tick in bounds.forward],
+            firsts[bounds.head],
+            [firsts[tick] for tick in bounds.backward],
         )
 
     def call(self, call: Call) -> Call:
         """One that stands for its repetitions, at the first of them."""
-        copies = self.times if self.where(call.tick) in (self.forward, self.backward) else 1
-        return Call(self.moved(call.tick).first, call.times * copies, call.operator)
+        copies = self.times if self.steps[self.stretches[call.tick]] else 1
+        return Call(self.firsts[call.tick], call.times * copies, call.operator)
 
     def copies(self, block: Block) -> list[Block]:
         """Where a block of the middle unit lives in each repetition; others are only moved."""
-        size, kind, born = block.bytes, block.kind, self.moved(block.born)
-        middle = self.where(block.born) in (self.forward, self.backward)
-        # Freed in the neighbouring repetition: the first in time for what was born before it.
-        alone = 0 if self.where(block.born) < self.forward else self.times - 1
-        every = range(self.times) if middle else (alone,)
-        if block.died is None:
-            return [Block(size, born.at(copy), None, kind) for copy in every]
+        size, kind, died = block.bytes, block.kind, block.died
+        born, stretch = self.firsts[block.born], self.stretches[block.born]
+        step = self.steps[stretch]
+        if died is None:
+            copies = range(self.times if step else 1)
+            return [Block(size, born + step * copy, None, kind) for copy in copies]
         # Freed after the last operator of a stretch is freed in it, not in the next.
-        died = self.moved(block.died - 1)
-        ends = [died.at(copy) + 1 for copy in every]
-        if middle:
-            self._pass_on(block, ends)
-        return [Block(size, born.at(c), end, kind) for c, end in zip(every, ends, strict=True)]
+        end, later = self.firsts[died - 1] + 1, self.steps[self.stretches[died - 1]]
+        if not step:
+            # Freed in the neighbouring repetition.
+            copy = 0 if stretch < self.forward else self.times - 1
+            return [Block(size, born, end + later * copy, kind)]
+        ends = [end + later * copy for copy in range(self.times)]
+        self._pass_on(block, ends)
+        return [Block(size, born + step * copy, at, kind) for copy, at in enumerate(ends)]
 
     def _pass_on(self, block: Block, ends: list[int]) -> None:
         """What a later stretch frees is freed by the next repetition in time, where there is one;
         only the last repetition's by the stretch itself. Changes ``ends``, one a repetition.
         """
         assert block.died is not None, "a freed block"
-        born, died = self.where(block.born), self.where(block.died - 1)
+        born, died = self.stretches[block.born], self.stretches[block.died - 1]
         if died == self.forward + 1 or (died == self.backward - 1 and born == self.forward):
             later = 1
         elif died == self.backward + 1:
@@ -147,10 +142,11 @@ class _Stretches:
         else:
             return
         stretch = self.forward if died == self.forward + 1 else self.backward
-        start = self.moved(self.starts[stretch])
+        start, step = self.firsts[self.starts[stretch]], self.steps[stretch]
         # The last unit's backward is the end of its stretch; the others begin theirs.
         before = self.lengths[died] - self.lengths[stretch] if died == self.backward - 1 else 0
         offset = block.died - self.starts[died] - before
         for copy in range(self.times):
             if 0 <= copy + later < self.times:
-                ends[copy] = start.at(copy + later) + offset  # At most the stretch's length.
+                # At most the stretch's length.
+                ends[copy] = start + step * (copy + later) + offset

@@ -35,19 +35,19 @@ class Outputs:
         """``func(*args, **kwargs)``, or fresh tensors like what it returned before."""
         if func.is_view or func._schema.is_mutable:
             return func(*args, **kwargs)
-        given = tensors_in((args, *kwargs.values()))
         try:
-            if _is_pointwise(func) and _even(given, kwargs):
-                shape = _broadcast([tensor.shape for tensor in given])
-                if shape is not None:
-                    dtype = _dtype(func, _kind(args), _kind(tuple(kwargs.items())))
-                    return torch.empty(shape, dtype=dtype, device=META)
-            key = func, _told(args), _told(tuple(kwargs.items()))
+            key = func, _told(args), _told(tuple(kwargs.items())) if kwargs else ()
             told = self._known.get(key)
         except TypeError:  # Something that has no hash, such as a generator of random numbers.
             return func(*args, **kwargs)
         if told is not None:
             return told.made() if isinstance(told, _Like) else tuple(k.made() for k in told)
+        given = tensors_in((args, *kwargs.values()))
+        if _is_pointwise(func) and _even(given, kwargs):
+            even = _pointwise(func, given, args, kwargs)
+            if even is not None:
+                self._known[key] = even
+                return even.made()
         out = _grouped(func, args, kwargs) if func in GROUPED else func(*args, **kwargs)
         like = _fresh(out, given)
         if like is not None:
@@ -88,7 +88,7 @@ def _told(value: Any) -> Hashable:
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device
     if isinstance(value, (list, tuple)):
-        return tuple(map(_told, value))
+        return tuple([_told(each) for each in value])
     # 1, 1.0 and True are equal, and give other data types.
     return type(value), value
 
@@ -104,6 +104,21 @@ def _fresh(out: Any, given: list[Tensor]) -> list[_Like] | _Like | None:
     storage, inputs = out.untyped_storage(), {t.untyped_storage()._cdata for t in given}
     same_size = storage.nbytes() == like.made().untyped_storage().nbytes()
     return like if same_size and storage._cdata not in inputs else None
+
+
+def _pointwise(
+    func: Any, given: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> _Like | None:
+    """The contiguous output of a pointwise operator; None where torch has to say what is wrong."""
+    shape = _broadcast([tensor.shape for tensor in given])
+    if shape is None:
+        return None
+    stride, step = [], 1
+    for size in reversed(shape):
+        stride.append(step)
+        step *= size or 1
+    dtype = _dtype(func, _kind(args), _kind(tuple(kwargs.items())))
+    return _Like(shape, (*reversed(stride),), dtype)
 
 
 @lru_cache(maxsize=4096)

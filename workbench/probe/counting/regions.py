@@ -95,6 +95,8 @@ class Nodes:
 
     def __init__(self) -> None:
         self._stack: list[str] = []
+        self._here = innermost(self._stack)
+        """The region that the stack stands for."""
         self._by_number: dict[int, str] = {}
         self._last = OTHER
 
@@ -102,16 +104,18 @@ class Nodes:
     def mark(self, name: str) -> Iterator[None]:
         """The marker of ``named``."""
         self._stack.append(name)
+        self._here = innermost(self._stack)
         try:
             yield
         finally:
             self._stack.pop()
+            self._here = innermost(self._stack)
 
     def now(self) -> str:
         """The region of the operator that is being dispatched."""
         node = torch._C._current_autograd_node()
         if node is None or self._stack:
-            self._last = innermost(self._stack)
+            self._last = self._here
             self._by_number.setdefault(torch.autograd._get_sequence_nr() - 1, self._last)
         else:
             # A sum of gradients has no number of its own: it belongs to what ran before it.

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -100,6 +101,12 @@ Scratch = Callable[[str, Any, tuple[Any, ...]], Iterable[int]]
 def none(component: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
     """No temporaries."""
     return ()
+
+
+@lru_cache(maxsize=4096)
+def _name(packet: Any) -> str:
+    """An operator's name; torch's own go without their namespace."""
+    return str(packet).removeprefix("aten.")
 
 
 @dataclass
@@ -217,7 +224,7 @@ class Tracker(TorchDispatchMode):
         if self.start is None:
             return self._make(func, args, kwargs)
         out = self._outputs.of(func, args, kwargs)
-        outputs = tensors_in(out)
+        outputs = [out] if type(out) is Tensor else tensors_in(out)
         if not outputs:
             return out
         self.tick += 1
@@ -239,7 +246,7 @@ class Tracker(TorchDispatchMode):
         self, packet: Any, flops: int, region: str, given: Any, outputs: list[Tensor]
     ) -> Call:
         """What there is to know of an operator that has just run."""
-        name = str(packet).removeprefix("aten.")
+        name = _name(packet)
         if self.memory_only:
             return Call(self.tick, self.times, Operator(name, flops, 0, False))
         moved = bytes_of(packet, tensors_in(given), outputs)
@@ -250,7 +257,7 @@ class Tracker(TorchDispatchMode):
 
     def _make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operator that makes the workload: only what it allocates counts."""
-        out = func(*args, **kwargs)
+        out = self._outputs.of(func, args, kwargs)
         if not func.is_view and not WITHOUT_MEMORY.get():
             self.tick += 1
             for tensor in tensors_in(out):
@@ -295,12 +302,14 @@ class Timeline(NamedTuple):
 
     def peak(self) -> tuple[int, int]:
         """The largest sum of live blocks, in bytes, and the moment it is first reached."""
-        changes = [(block.born, block.bytes) for block in self.blocks]
-        changes += [(b.died, -b.bytes) for b in self.blocks if b.died is not None]
-        changes.sort()  # At one moment, deaths come first.
+        changes: dict[int, int] = {}
+        for block in self.blocks:
+            changes[block.born] = changes.get(block.born, 0) + block.bytes
+            if block.died is not None:
+                changes[block.died] = changes.get(block.died, 0) - block.bytes
         live = best = moment = 0
-        for tick, change in changes:
-            live += change
+        for tick in sorted(changes):
+            live += changes[tick]
             if live > best:
                 best, moment = live, tick
         return best, moment
@@ -319,7 +328,7 @@ class Timeline(NamedTuple):
         end = self.forward_end
         sums: Counter[str] = Counter()
         for block in self.blocks:
-            if block.alive(moment):
+            if block.born <= moment and (block.died is None or block.died > moment):
                 saved = block.kind == "working" and block.born <= end and block.alive(end)
                 sums["activations" if saved else block.kind] += block.bytes
         return dict(sums)
@@ -347,7 +356,15 @@ class Timeline(NamedTuple):
 
     def of_kind(self, kind: str) -> int:
         """Bytes of all blocks of a kind."""
-        return sum(block.bytes for block in self.blocks if block.kind == kind)
+        return self.of_kinds(kind)[kind]
+
+    def of_kinds(self, *kinds: str) -> dict[str, int]:
+        """Bytes of all blocks of each kind."""
+        sums = dict.fromkeys(kinds, 0)
+        for block in self.blocks:
+            if block.kind in sums:
+                sums[block.kind] += block.bytes
+        return sums
 
 
 def tally(calls: Iterable[Call]) -> Counter[Operator]:

@@ -33,6 +33,8 @@ EXPERTS: "ContextVar[int | None]" = ContextVar("experts", default=None)
 
 def extent(tensor: Tensor) -> int:
     """Bytes that reading or writing the tensor touches: an expanded dimension is touched once."""
+    if tensor.is_contiguous():
+        return tensor.numel() * tensor.element_size()
     count = 1
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         count *= size if stride or size == 0 else 1

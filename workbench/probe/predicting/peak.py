@@ -10,6 +10,8 @@ from workbench.probe.counting.tracker import Timeline
 from workbench.vocabulary.cell import Cell
 
 STATE_KINDS = ("weights", "gradients")
+THERE = ("inputs", "input gradients", "workspace")
+"""Kinds of blocks that are there when the backward is over, beside model states."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,7 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
         "zero buffers": rank.buffers + host,
     }
     # The last bucket is reduced when the backward is over, and nothing works any more.
-    there = ("inputs", "input gradients", "workspace")
-    reducing = {**running, **{kind: rest.of_kind(kind) for kind in there}}
+    reducing = {**running, **rest.of_kinds(*THERE)}
     reducing["zero buffers"] += rank.reducing
     running = add(running, rest.by_kind(rest.peak()[1]))
     stepping = {
@@ -106,14 +107,11 @@ def _at_step(cell: Cell, traced: Trace, rank: States, away: bool) -> dict[str, i
     One process widens one gradient at a time to float32, deepspeed those of a group. ``away``:
     whether gradients have left the device.
     """
-    kinds = {k: traced.timeline.of_kind(k) for k in ("inputs", "input gradients", "workspace")}
+    kinds = traced.timeline.of_kinds(*THERE, *STATE_KINDS)
     kinds["working"] = _widened(cell, traced, rank)
     if cell.under_deepspeed:
         kinds["weights"] = rank.weights - rank.persistent
         kinds["gradients"] = 0 if away else rank.reduced
-        return kinds
-    kinds["weights"] = traced.timeline.of_kind("weights")
-    kinds["gradients"] = traced.timeline.of_kind("gradients")
     return kinds
 
 

@@ -8,6 +8,7 @@ than the first.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ def make_program(
     taken = list(zip(_first_matmuls(timeline), number(spaces), strict=False))
     before = [*timeline.made, *held]
     making = [*_events(before, number(before), until=start), *(t for t in taken if t[0] <= start)]
-    setup = [request for _, request in sorted(making, key=lambda event: event[0])]
+    setup = [request for _, request in sorted(making, key=itemgetter(0))]
     setup += add(*states)
     blocks = [b for b in timeline.blocks if b.born > start]
     numbers = number(blocks)
@@ -112,7 +113,7 @@ def make_program(
         own = add(*step.sizes)
         dropped += [own[n] if n >= 0 else ~own[~n] for n in step.requests]
     running_first = [*running, *(t for t in taken if t[0] > start)]
-    starting = sorted(running_first, key=lambda event: event[0])
+    starting = sorted(running_first, key=itemgetter(0))
     return Program(
         sizes,
         setup,
@@ -179,7 +180,7 @@ def _events(blocks: Sequence[Block], numbers: range, until: int | None = None) -
         for block, n in zip(blocks, numbers, strict=True)
         if block.died is not None and (until is None or block.died <= until)
     ]
-    return sorted([*died, *born], key=lambda event: event[0])
+    return sorted([*died, *born], key=itemgetter(0))
 
 
 def _first_matmuls(timeline: Timeline) -> list[int]:
