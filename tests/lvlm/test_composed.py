@@ -13,7 +13,11 @@ from workbench.vocabulary.protocol import Protocol
 SYSTEMS = (
     "cmai",
     "cross_lmm",
+    "d_attn_biased",
+    "d_attn_full",
+    "d_attn_sigmoid",
     "d_attn_sum",
+    "d_attn_tanh",
     "gated_xattn",
     "hyper_attn",
     "moh",

@@ -6,6 +6,7 @@ from tests.small import FAMILY_NAMES, small_model
 from workbench.probe.counting.allocator import CARD
 from workbench.probe.counting.stretches import plan_of
 from workbench.probe.counting.trace import trace
+from workbench.probe.predicting.footprint import footprint
 from workbench.vocabulary.cell import make_cell
 
 CASES = [
@@ -42,3 +43,23 @@ def test_composing_equals_tracing_all_layers(family, fields, tmp_path):
         assert getattr(composed, name) == getattr(whole, name)
     kinds_composed = composed.timeline.by_kind(composed.timeline.peak()[1])
     assert kinds_composed == whole.timeline.by_kind(whole.timeline.peak()[1])
+
+
+@pytest.mark.parametrize("attention", ["d_attn", "gated_xattn", "s_attn"])
+def test_an_allocator_is_asked_for_as_much_as_by_all_layers(attention, tmp_path):
+    """Gradients are there while the optimizer steps, also where nothing is composed."""
+    cell = make_cell(
+        model=small_model("mistral", tmp_path, num_hidden_layers=10),
+        attention=attention,
+        scope="decoder",
+        kernel="eager",
+        checkpoint=True,
+        num_visual=33,
+        num_text=9,
+        **{"pass": "train"},
+    )
+    composed, whole = (trace(cell, CARD, compose=compose) for compose in (True, False))
+    alive = [b for b in whole.timeline.blocks if b.kind == "gradients" and b.died is None]
+    assert len(alive) == len(whole.parameters)
+    outcomes = [footprint(cell, traced, CARD, None).outcome for traced in (composed, whole)]
+    assert outcomes[0] == outcomes[1]

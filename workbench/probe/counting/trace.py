@@ -201,6 +201,7 @@ def _traced(
         repeated |= dict.fromkeys((id(w) for w in (*weights, *packed)), middles)
         again = traced_layers[first:second]
         workload.layers += [(p, place, n * (middles - 1)) for p, place, n in again]
+    tracker.end()
     timeline = repeat_middles(timeline, repeats)
     listed = parameters_of(workload, repeated)
     times = workload.cell.accumulate

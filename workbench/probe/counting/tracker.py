@@ -190,6 +190,10 @@ class Tracker(TorchDispatchMode):
         """A block whose batched matmuls no mask touches, nor those of its backward."""
         return self._unmasked.block()
 
+    def end(self) -> None:
+        """The iteration is over: what goes with the workload does not end in it."""
+        self._known.clear()
+
     def block_of(self, tensor: Tensor) -> Block:
         """The block of a tensor's storage."""
         return self._follow(tensor)
