@@ -247,22 +247,6 @@ def test_every_tower_serves_a_reducer_or_is_named(name, kind, tmp_path):
     workload.step()
 
 
-@pytest.mark.parametrize("attention", sorted(SYSTEMS))
-def test_every_system_runs_behind_a_reducer_of_images(attention, tmp_path):
-    """The paper's tower, on shapes; each system behind one of the reducers."""
-    name = NAMES[sorted(SYSTEMS).index(attention) % len(NAMES)]
-    settings = both(**{attention: settings_of(attention)})
-    cell = cell_of(tmp_path, attention=attention, reduce=name, settings=settings)
-    cell = cell.replace(scope="lvlm", num_visual=1458, layout="T,V,T")
-    try:
-        found = trace(cell)
-    except (RequestError, Unsupported) as error:
-        assert attention in str(error)  # noqa: PT017
-        assert attention in ("cross_lmm", "himix", "saisa")
-        return
-    assert found.flops == found.model_flops
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_measured(name, tmp_path):
     cell = cell_of(tmp_path, reduce=name, scope="lvlm", dtype="float32", **{"pass": "train"})
