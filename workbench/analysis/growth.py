@@ -28,9 +28,9 @@ def growth(
     Where the two are not four times apart the factor is that of a power law through both.
     """
     at, value = np.asarray(num_visual), np.asarray(values, dtype=float)
-    known = (at > 0) & (value > 0)
-    order = np.lexsort((value[known], at[known]))
-    at, value = at[known][order], value[known][order]
+    positive = (at > 0) & (value > 0)
+    order = np.lexsort((value[positive], at[positive]))
+    at, value = at[positive][order], value[positive][order]
     before = np.flatnonzero(at * LEAST <= at[-1]) if len(at) else ()
     if not len(before):
         return None

@@ -34,8 +34,8 @@ def memory_block(material: Material, subject: Subject) -> Block:
     here, name = at_place(rows, source, device), place(source, device)
     systems = in_order(here)
     kept = here[here["series"].isin(telling_systems(here)[:MOST])]
-    shown = thin(kept, ("peak_bytes",), KINDS, material.most_points)
-    kinds = memory_kinds(shown, material.details)
+    points = thin(kept, ("peak_bytes",), KINDS, material.most_points)
+    kinds = memory_kinds(points, material.details)
     left = len(systems) - MOST
     more = f" {MOST} of {len(systems)} systems are shown; data/ has all." if left > 0 else ""
     caption = (
@@ -43,7 +43,7 @@ def memory_block(material: Material, subject: Subject) -> Block:
         "Bytes at the moment of the peak, device context excluded. Where a record does not split"
         f" its whole peak by kind, the rest is a band of its own.{more}",
         *provenance(kept, bars=False),
-        thinned(shown, kept),
+        thinned(points, kept),
     )
     near = material.capacities(here)
     figure = drawn(
@@ -58,7 +58,7 @@ def memory_block(material: Material, subject: Subject) -> Block:
 
 def _behind(rows: pd.DataFrame, material: Material) -> tuple[Table, ...]:
     """Where these are predictions: model states beside deepspeed's estimate, what is assumed."""
-    found = (
+    tables = (
         Table(
             "Model states beside deepspeed's estimate", STATES, states_rows(rows, material.details)
         ),
@@ -68,14 +68,14 @@ def _behind(rows: pd.DataFrame, material: Material) -> tuple[Table, ...]:
             assumed_rows(rows, material.details),
         ),
     )
-    return tuple(table for table in found if table.rows)
+    return tuple(table for table in tables if table.rows)
 
 
 def largest_kind(kinds: pd.DataFrame, where: str) -> str:
     """The kind that takes most of one system's peak, at the largest |V| whose record splits it."""
     split = kinds.groupby("num_visual")["kind"].transform(lambda own: UNSPLIT not in set(own))
-    known = kinds[split.astype(bool)]
-    kinds = known if len(known) else kinds
+    full = kinds[split.astype(bool)]
+    kinds = full if len(full) else kinds
     last = kinds[kinds["num_visual"] == kinds["num_visual"].max()]
     total, most = last["bytes"].sum(), last.loc[last["bytes"].idxmax()]
     return (

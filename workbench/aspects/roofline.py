@@ -28,17 +28,17 @@ def roofline_block(material: Material, subject: Subject) -> Block:
     source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
     here = at_place(rows, source, device)
     lines, words = ceilings(here)
-    shown = thin(here, ("time_s",), most=material.most_points)
+    points = thin(here, ("time_s",), most=material.most_points)
     caption = (
         f"{setting(here)}, {place(source, device)}.",
         MEANING,
         words,
-        thinned(shown, here),
+        thinned(points, here),
     )
     figure = drawn(
         f"{subject.slug}-roofline",
         f"{subject.title}: roofline",
-        lambda theme: roofline(shown, material.looks, theme, lines),
+        lambda theme: roofline(points, material.looks, theme, lines),
         caption,
     )
     return Block(TITLE, figure=figure)

@@ -23,12 +23,12 @@ def scaling_block(material: Material, subject: Subject) -> Block:
     fits, curves = fit(rows, SCALING_METRICS)
     near = material.capacities(rows)
     banded = bool(curves["low"].notna().any())
-    shown = thin(rows, SCALING_METRICS, len(SCALING_METRICS), material.most_points)
+    points = thin(rows, SCALING_METRICS, len(SCALING_METRICS), material.most_points)
     figure = drawn(
         subject.slug,
         f"{subject.title}: FLOPs, peak memory and seconds per iteration over |V|",
-        lambda theme: scaling(shown, curves, material.looks, theme, capacities=near),
-        [*words.figure_caption(rows, SCALING_METRICS, banded), words.thinned(shown, rows)],
+        lambda theme: scaling(points, curves, material.looks, theme, capacities=near),
+        [*words.figure_caption(rows, SCALING_METRICS, banded), words.thinned(points, rows)],
     )
     tables: tuple[Table, ...] = ()
     if len(fits):

@@ -36,10 +36,10 @@ def seconds_block(material: Material, subject: Subject) -> Block:
         table = _seconds(here, name, short)
         if table is not None:
             tables.append(table)
-        found = pairs_at(subject.pairs, source, device)
+        pairs = pairs_at(subject.pairs, source, device)
         # S-Attn under one kernel against another says less than what is compared with it.
-        found.sort(key=lambda pair: bool(pair["time_s"]["attention"] == "s_attn"))
-        against = against_rows(found, short)
+        pairs.sort(key=lambda pair: bool(pair["time_s"]["attention"] == "s_attn"))
+        against = against_rows(pairs, short)
         if against:
             tables.append(
                 Table(
@@ -89,8 +89,8 @@ def _words(row: Mapping[Any, Any]) -> str:
     status = ENDED.get(str(row["status"]), str(row["status"]))
     if pd.isna(row["time_s"]):
         return status if row["status"] != "ok" else "not timed"
-    shown = quantity(row["time_s"], "s") + letters(marks(row))
-    return shown if row["status"] == "ok" else f"{shown}, but {status}"
+    text = quantity(row["time_s"], "s") + letters(marks(row))
+    return text if row["status"] == "ok" else f"{text}, but {status}"
 
 
 ASPECTS.add(

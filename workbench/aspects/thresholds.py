@@ -28,14 +28,14 @@ MEANING = (
 )
 
 
-def wide_brackets(found: pd.DataFrame) -> str | None:
+def wide_brackets(brackets: pd.DataFrame) -> str | None:
     """How many brackets of ``analysis.limits`` leave a threshold open; None where none does."""
-    ends = found.dropna(subset=["max_visual", "fails_at"])
+    ends = brackets.dropna(subset=["max_visual", "fails_at"])
     wide = int((ends["fails_at"] > ends["max_visual"] * (1 + TOLERANCE)).sum())
     if not wide:
         return None
     return (
-        f"{wide} of {len(found)} brackets {'is' if wide == 1 else 'are'} wider than"
+        f"{wide} of {len(brackets)} brackets {'is' if wide == 1 else 'are'} wider than"
         f" {TOLERANCE:.0%}, as a sweep leaves them; workbench limit narrows one by bisection."
     )
 
@@ -52,20 +52,20 @@ def thresholds_block(material: Material, subject: Subject) -> Block:
         )
         for source, device in places(rows)
     )
-    found = limits(rows)
-    if found["fails_at"].isna().all():
+    brackets = limits(rows)
+    if brackets["fails_at"].isna().all():
         return Block(
             "Where the memory ends",
             ("No cell here ran out of memory, so there is no threshold to draw.",),
             None,
             tables,
         )
-    sentences = tuple(filter(None, [wide_brackets(found)]))
+    sentences = tuple(filter(None, [wide_brackets(brackets)]))
     caption = (f"{setting(rows)}.", MEANING)
     figure = drawn(
         f"{subject.slug}-thresholds",
         f"{subject.title}: out-of-memory thresholds",
-        lambda theme: thresholds(found, material.looks, theme),
+        lambda theme: thresholds(brackets, material.looks, theme),
         caption,
     )
     return Block("Where the memory ends", sentences, figure, tables)

@@ -24,19 +24,19 @@ def regions_block(material: Material, subject: Subject) -> Block:
     """The parts of each system at the largest |V| that most of a place's systems tell them of."""
     telling = material.telling
     rows = subject.rows[[identity in telling for identity in identities(subject.rows)]]
-    found = [
+    split = [
         told
         for source, device in places(rows)
         if not (told := _told(material, at_place(rows, source, device))).empty
     ]
-    if not found:
+    if not split:
         return Block(TITLE, (MISSING,))
     tables, sentences = [], []
-    for told in found:
+    for told in split:
         where = place(str(told["source"].iloc[0]), str(told["device"].iloc[0]))
         tables.append(_table(told, where))
         sentences += [most_of(own, where) for _, own in told.groupby("system", sort=False)]
-    first = found[0]
+    first = split[0]
     here = at_place(subject.rows, str(first["source"].iloc[0]), str(first["device"].iloc[0]))
     caption = (
         f"{setting(here)}, {place(str(first['source'].iloc[0]), str(first['device'].iloc[0]))},"
@@ -61,7 +61,7 @@ def _told(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
         own = rows[rows["num_visual"] == num_visual]
         records = material.details.some(identities(own))
         names = dict(zip(own["series"], identities(own), strict=True))
-        found = [
+        tables = [
             spent_of(records[names[name]]).assign(
                 system=name,
                 source=own["source"].iloc[0],
@@ -70,7 +70,7 @@ def _told(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
             )
             for name in in_order(own)
         ]
-        table = pd.concat(found, ignore_index=True)
+        table = pd.concat(tables, ignore_index=True)
         table = table[(table["by"] == "part") & (table["time_s"] > 0)]
         if len(table):
             return table

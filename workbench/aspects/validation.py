@@ -17,8 +17,8 @@ COLUMNS = ("cells", "median error", "worst error", "bias")
 
 def agreement_block(material: Material, subject: Subject) -> Block:
     """Ratios over |V|, and errors by metric and system."""
-    found = both_sources(subject.rows)
-    if found.empty:
+    ratios = both_sources(subject.rows)
+    if ratios.empty:
         return Block(
             TITLE,
             (
@@ -26,19 +26,19 @@ def agreement_block(material: Material, subject: Subject) -> Block:
                 " predictions are off; workbench validate predicts every measured cell again.",
             ),
         )
-    shown = thin(found, ("ratio",), most=material.most_points, lines=("metric", "series"))
+    points = thin(ratios, ("ratio",), most=material.most_points, lines=("metric", "series"))
     caption = (
-        f"{setting(subject.rows)}, {plural(found['key'].nunique(), 'cell')}.",
+        f"{setting(subject.rows)}, {plural(ratios['key'].nunique(), 'cell')}.",
         f"The grey band is {TOLERANCE:.0%} about equal. FLOPs and bytes depend on shapes and are"
         " compared whatever the device; seconds only where the prediction is for the card that was"
         " measured. Bars: measured quartiles.",
-        thinned(shown.drop_duplicates("key"), found.drop_duplicates("key")),
+        thinned(points.drop_duplicates("key"), ratios.drop_duplicates("key")),
     )
     figure = drawn(
         f"{subject.slug}-agreement",
         f"{subject.title}: predicted over measured",
         lambda theme: agreement(
-            shown, material.looks, theme, "predicted over measured", TOLERANCE
+            points, material.looks, theme, "predicted over measured", TOLERANCE
         ),
         caption,
     )
@@ -47,20 +47,20 @@ def agreement_block(material: Material, subject: Subject) -> Block:
         Table(
             "Errors of the prediction",
             ("metric", "system", *COLUMNS),
-            _rows(found, "series"),
+            _rows(ratios, "series"),
             note,
         ),
         Table(
             "Errors of the prediction by |V|",
             ("metric", "|V|", *COLUMNS),
-            _rows(found.sort_values("num_visual"), "num_visual"),
+            _rows(ratios.sort_values("num_visual"), "num_visual"),
             note,
         ),
     )
     return Block(TITLE, (), figure, tables)
 
 
-def _rows(found: pd.DataFrame, field: str) -> tuple[tuple[str, ...], ...]:
+def _rows(ratios: pd.DataFrame, field: str) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             METRICS[row["metric"]].label,
@@ -70,7 +70,7 @@ def _rows(found: pd.DataFrame, field: str) -> tuple[tuple[str, ...], ...]:
             f"{row['worst']:.2%}",
             f"{row['bias']:+.2%}",
         )
-        for row in errors_by(found, field).to_dict("records")
+        for row in errors_by(ratios, field).to_dict("records")
     )
 
 

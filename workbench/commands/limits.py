@@ -116,16 +116,16 @@ def limit(
         elif measure:
             settings = {"timeout_s": timeout, "emulate": layers_of(emulate)}
             bracket: Limit = _measured(cell, place, store, settings)
-            known = None
+            earlier = None
         else:
             bracket = predicted_limit(cell, place, layers_of(emulate))
-            known = known_of(cell, bracket.device, store)
+            earlier = known_of(cell, bracket.device, store)
     if solve != "visual":
         _tell(answer, json_)
     elif json_:
-        show.emit(bracket.document() | ({} if known is None else known.document()))
+        show.emit(bracket.document() | ({} if earlier is None else earlier.document()))
     else:
-        _tell_bracket(bracket, known)
+        _tell_bracket(bracket, earlier)
 
 
 def _check_predicted(solve: str, store: Path | None, emulate: str | None, measure: bool) -> None:
@@ -138,20 +138,20 @@ def _check_predicted(solve: str, store: Path | None, emulate: str | None, measur
         raise RequestError(f"solve {solve}: is predicted only; leave --measure out")
 
 
-def _tell_bracket(bracket: "Limit", known: "Known | None") -> None:
+def _tell_bracket(bracket: "Limit", earlier: "Known | None") -> None:
     if bracket.max_visual is None:
         fewest = "nothing fits" if not bracket.fails_at else "no size was found that fits"
         fit = f"{fewest}; {bracket.fails_at:,} visual tokens do not"
     else:
         beyond = "" if bracket.fails_at is None else f", {bracket.fails_at:,} do not"
         fit = f"{bracket.max_visual:,} visual tokens fit{beyond}"
-    show.say(fit if known is None else f"{fit}; {known.error}")
+    show.say(fit if earlier is None else f"{fit}; {earlier.error}")
     room = quantity(bracket.capacity_bytes, "B")
     show.say(
         f"{bracket.source} on {bracket.device}, of {room}: most of it is"
         f" {kind_words(bracket.stopped_by)} there"
     )
-    for line in () if known is None else known.lines():
+    for line in () if earlier is None else earlier.lines():
         show.say(line)
     for flag in getattr(bracket, "flags", ()):
         show.say(f"flag  {flag}")

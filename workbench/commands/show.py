@@ -151,9 +151,9 @@ def _parts(parts: dict[str, dict[str, Any]]) -> None:
         return
     from workbench.vocabulary.metrics import METRICS
 
-    known = ("params", "flops", "time_s", "forward_s", "backward_s")
+    names = ("params", "flops", "time_s", "forward_s", "backward_s")
     metrics = {
-        name: METRICS[name] for name in known if any(name in part for part in parts.values())
+        name: METRICS[name] for name in names if any(name in part for part in parts.values())
     }
     print()
     table(

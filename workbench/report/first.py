@@ -180,8 +180,8 @@ def _table(rows: pd.DataFrame, verdict: Verdict, names: list[str]) -> Table:
         if step is None:
             return "–"
         ends = own[own["num_visual"].isin([step.low, step.high])].to_dict("records")
-        known = dict.fromkeys(word for row in ends for word in marks(row))
-        return f"×{step.factor:.2f} ({step.low:,} to {step.high:,}){letters(list(known))}"
+        marked = dict.fromkeys(word for row in ends for word in marks(row))
+        return f"×{step.factor:.2f} ({step.low:,} to {step.high:,}){letters(list(marked))}"
 
     def mfu(name: str) -> str:
         own = cell(timed, name, sizes[-1]) if sizes else None

@@ -44,7 +44,7 @@ def reader() -> MarkdownIt:
 
 def paragraphs(text: str) -> list[Paragraph]:
     """The paragraphs of a note; a row of a table is one, with bars between its cells."""
-    found: list[Paragraph] = []
+    paragraphs: list[Paragraph] = []
     row: list[Run] | None = None
     marker, bold = "", False
     for token in reader().parse(text):
@@ -55,16 +55,16 @@ def paragraphs(text: str) -> list[Paragraph]:
         elif token.type == "tr_open":
             row = []
         elif token.type == "tr_close":
-            found.append(Paragraph(tuple(row or ())))
+            paragraphs.append(Paragraph(tuple(row or ())))
             row = None
         elif token.type in ("inline", "fence", "code_block"):
             runs = list(_runs(token, bold))
             if row is not None:
                 row += [*([Run(" | ")] if row else []), *runs]
             else:
-                found.append(Paragraph(tuple(runs), marker))
+                paragraphs.append(Paragraph(tuple(runs), marker))
                 marker = ""
-    return found
+    return paragraphs
 
 
 def _runs(token: Token, bold: bool) -> Iterator[Run]:

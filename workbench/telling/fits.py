@@ -47,7 +47,7 @@ def fit_rows(
     Systems have their short names: the table's title says what all share.
     """
     metrics, systems = list(fits["metric"].unique()), in_order(fits)
-    short, known = short_names(systems), _marks_of(cells, metrics)
+    short, marks_of_line = short_names(systems), _marks_of(cells, metrics)
     rows = sorted(
         fits.to_dict("records"),
         key=lambda row: (
@@ -66,7 +66,7 @@ def fit_rows(
             _shape(row),
             _points(row),
             *(_term(row, name) for name in ("b", "a")),
-            f"{row['source']}, {row['device']}{known[_line(row)]}",
+            f"{row['source']}, {row['device']}{marks_of_line[_line(row)]}",
             str(row["note"]),
         )
         for row in rows

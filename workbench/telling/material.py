@@ -135,10 +135,12 @@ def gather(
             f"{path}: {words.endings(frame)}, and no cell has a figure to report; once the cause"
             f" is removed, run the sweep again: {command}"
         )
-    found = [(facts, where(frame, facts)) for facts in subjects(frame)]
+    split = [(facts, where(frame, facts)) for facts in subjects(frame)]
     # A subject of which nothing ran has no figure; its cells are in the table of those.
-    shown = [(f, rows) for f, rows in found if rows[list(SCALING_METRICS)].notna().any(axis=None)]
-    titles = _titles([facts for facts, _ in shown])
+    plotted = [
+        (f, rows) for f, rows in split if rows[list(SCALING_METRICS)].notna().any(axis=None)
+    ]
+    titles = _titles([facts for facts, _ in plotted])
     return Material(
         path,
         frame,
@@ -148,7 +150,7 @@ def gather(
         all_looks(frame),
         tuple(
             Subject(title, _slug(number, title), facts, rows, pairs(rows, details))
-            for number, (title, (facts, rows)) in enumerate(zip(titles, shown, strict=True), 1)
+            for number, (title, (facts, rows)) in enumerate(zip(titles, plotted, strict=True), 1)
         ),
         notes,
         against,

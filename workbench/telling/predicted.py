@@ -41,31 +41,34 @@ FIXED = ("weights", "gradients", "optimizer", "zero buffers", "workspace")
 
 def assumed_rows(rows: pd.DataFrame, details: Details) -> Rows:
     """Every assumption of the predictions of one device, once a kernel where kernels differ."""
-    found: dict[tuple[str, str], set[str]] = {}
+    kernels_of: dict[tuple[str, str], set[str]] = {}
     for record in _one_each(rows, ["kernel", "pass"], details):
         for name, sentence in _told(record, "assumed").items():
-            found.setdefault((str(name), str(sentence)), set()).add(record.cell.kernel)
-    return tuple((", ".join(sorted(kernels)), *said) for said, kernels in sorted(found.items()))
+            kernels_of.setdefault((str(name), str(sentence)), set()).add(record.cell.kernel)
+    return tuple(
+        (", ".join(sorted(kernels)), *assumption)
+        for assumption, kernels in sorted(kernels_of.items())
+    )
 
 
 def states_rows(rows: pd.DataFrame, details: Details) -> Rows:
     """Model states beside deepspeed's estimate, for the predicted cells under ZeRO 2 and 3."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    systems_of: dict[tuple[str, ...], list[str]] = {}
     sharded = rows[rows["zero"] >= 2]
     for record in _one_each(sharded, ["series", "zero", "world_size"], details):
         states = _told(record, "states")
-        held, estimate = (states.get(k) for k in ("held_bytes", "deepspeed_estimate_bytes"))
-        if isinstance(held, int) and isinstance(estimate, int):
-            said = (
+        own, estimate = (states.get(k) for k in ("held_bytes", "deepspeed_estimate_bytes"))
+        if isinstance(own, int) and isinstance(estimate, int):
+            figures = (
                 str(record.cell.zero),
                 f"{record.cell.world_size:,}",
-                quantity(held, "B"),
+                quantity(own, "B"),
                 quantity(estimate, "B"),
                 str(states.get("difference", "")),
             )
             series = rows.loc[rows["key"] == record.cell.key, "series"].iloc[0]
-            found.setdefault(said, []).append(str(series))
-    return tuple((", ".join(systems), *said) for said, systems in found.items())
+            systems_of.setdefault(figures, []).append(str(series))
+    return tuple((", ".join(systems), *figures) for figures, systems in systems_of.items())
 
 
 def table_2_rows(rows: pd.DataFrame, details: Details) -> Rows:
@@ -74,15 +77,15 @@ def table_2_rows(rows: pd.DataFrame, details: Details) -> Rows:
     fits &= (rows["scope"] != "layer") & (rows["zero"] == 3) & (rows["world_size"] == 32)
     fits &= rows["num_visual"].isin([S_ATTN.max_visual, D_ATTN.max_visual])
     fits &= rows["attention"].isin(["s_attn", "d_attn", "d_attn_biased"])
-    found = []
+    lines = []
     for row in rows[fits & (rows["device"] == "h100-80gb")].to_dict("records"):
         published = S_ATTN if row["attention"] == "s_attn" else D_ATTN
         identity = (row["run"], row["key"], row["source"], row["device"])
         record = details.some([identity]).get(identity)
         capacity = None if record is None else record.details.get("capacity_bytes")
         if record is not None and isinstance(capacity, int) and not pd.isna(row["peak_bytes"]):
-            found.append(_table_2_row(row, published, record, capacity))
-    return tuple(found)
+            lines.append(_table_2_row(row, published, record, capacity))
+    return tuple(lines)
 
 
 def _table_2_row(
@@ -110,8 +113,8 @@ def _table_2_row(
 
 def _told(record: Record, name: str) -> dict[str, Any]:
     """A mapping among the details: a stranger's store may hold anything there."""
-    found = record.details.get(name)
-    return found if isinstance(found, dict) else {}
+    value = record.details.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _one_each(rows: pd.DataFrame, columns: list[str], details: Details) -> list[Record]:

@@ -80,8 +80,8 @@ def place(source: str, device: str) -> str:
 def places(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """Every (source, device) of the frame: measured on a card, predicted, measured on a CPU."""
     rows = kinds(frame, ("source", "device")).distinct.itertuples(index=False)
-    found = [(str(source), str(device)) for source, device in rows]
-    return sorted(found, key=lambda each: (-says(*each), *each))
+    places = [(str(source), str(device)) for source, device in rows]
+    return sorted(places, key=lambda each: (-says(*each), *each))
 
 
 def says(source: str, device: str) -> int:
@@ -102,24 +102,24 @@ def pairs(frame: pd.DataFrame, samples: Samples) -> list[Pair]:
     """
     needed = [name for name in NEEDED if name in frame]
     table = headline(frame[needed], samples=samples, near=S_ATTN.max_visual)
-    found: dict[tuple[str, ...], dict[str, Row]] = {}
+    pairs: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in table.to_dict("records"):
         facts = {str(name): value for name, value in row.items()}
         key = (row["source"], row["device"], row["series"], row["baseline"], row["size"])
-        found.setdefault(key, {})[row["metric"]] = facts
+        pairs.setdefault(key, {})[row["metric"]] = facts
     order = in_order(frame)
     sizes = ("near", "largest")
     keys = sorted(
-        found, key=lambda key: (*key[:2], order.index(key[2]), key[3], sizes.index(key[4]))
+        pairs, key=lambda key: (*key[:2], order.index(key[2]), key[3], sizes.index(key[4]))
     )
-    return [found[key] for key in keys]
+    return [pairs[key] for key in keys]
 
 
-def pairs_at(found: Sequence[Pair], source: str, device: str) -> list[Pair]:
+def pairs_at(pairs: Sequence[Pair], source: str, device: str) -> list[Pair]:
     """The pairs of one source and device."""
     return [
         pair
-        for pair in found
+        for pair in pairs
         if (pair["time_s"]["source"], pair["time_s"]["device"]) == (source, device)
     ]
 
@@ -152,7 +152,7 @@ def reach_rows(rows: pd.DataFrame) -> Rows:
     )
 
 
-def against_rows(found: Sequence[Pair], short: Mapping[str, str] | None = None) -> Rows:
+def against_rows(pairs: Sequence[Pair], short: Mapping[str, str] | None = None) -> Rows:
     """Each system against each baseline; the columns are ``AGAINST``. ``short``: names to use."""
     names = short or {}
     return tuple(
@@ -167,7 +167,7 @@ def against_rows(found: Sequence[Pair], short: Mapping[str, str] | None = None) 
             ratio_text(pair["flops"]),
             pair_marks(pair),
         )
-        for pair in found
+        for pair in pairs
     )
 
 
@@ -210,25 +210,25 @@ def answers(frame: pd.DataFrame, both: Sequence[Pair]) -> list[str]:
 
     ``both`` are its ``pairs``.
     """
-    found: list[str] = []
+    sentences: list[str] = []
     for source, device in places(frame):
         rows = at_place(frame, source, device)
         here = pairs_at(both, source, device)
-        found += compared(rows, here, place(source, device))
-        found.append(reached(rows, place(source, device)))
-    return found
+        sentences += compared(rows, here, place(source, device))
+        sentences.append(reached(rows, place(source, device)))
+    return sentences
 
 
-def compared(rows: pd.DataFrame, found: Sequence[Pair], where: str) -> Iterator[str]:
+def compared(rows: pd.DataFrame, pairs: Sequence[Pair], where: str) -> Iterator[str]:
     """Every system but S-Attn against each baseline, and which of these is missing."""
     candidates = challengers(rows)
     if not candidates:
         yield f"There is no system besides S-Attn here ({where}), so nothing is compared."
-    held = {pair["time_s"]["baseline"] for pair in found}
-    lacking = [words for name, words in BASELINES.items() if name not in held]
+    baselines = {pair["time_s"]["baseline"] for pair in pairs}
+    lacking = [words for name, words in BASELINES.items() if name not in baselines]
     if candidates and lacking:
         yield f"Not compared against {listed(lacking, 'or')}: no such cell ran ({where})."
-    for pair in found:
+    for pair in pairs:
         row = pair["time_s"]
         if row["series"] in candidates:
             yield _pair(pair, where)
@@ -290,8 +290,8 @@ def _pair(pair: Pair, where: str) -> str:
         ),
         _amount(pair["flops"], "fewer FLOPs", "more FLOPs", "the same FLOPs"),
     ]
-    known = listed([cost for cost in costs if cost])
-    also = f", with {known}" if known else ""
+    changes = listed([cost for cost in costs if cost])
+    also = f", with {changes}" if changes else ""
     seconds = f"{quantity(time['value'], 's')} against {quantity(time['baseline_value'], 's')}"
     fastest = ", the fastest fused" if time["baseline"] == "fused" else ""
     largest = (
@@ -349,8 +349,8 @@ def _certainty(pair: Pair) -> str:
 
 def emulated(rows: pd.DataFrame) -> str:
     """', emulated: 1 of 32 ranks, 2 of 32 layers, …' where a row is; else empty."""
-    known = emulation(rows["flags"])
-    return f", emulated: {known}" if known else ""
+    words = emulation(rows["flags"])
+    return f", emulated: {words}" if words else ""
 
 
 def reached(rows: pd.DataFrame, where: str) -> str:

@@ -44,8 +44,8 @@ def spent_of(record: Record) -> pd.DataFrame:
     return summed[COLUMNS].sort_values("time_s", ascending=False, kind="stable")
 
 
-def _rows(found: Any) -> Iterable[Mapping[str, Any]]:
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+def _rows(value: Any) -> Iterable[Mapping[str, Any]]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _row(by: str, row: Mapping[str, Any], name: str, how: str) -> dict[str, Any]:

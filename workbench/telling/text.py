@@ -25,8 +25,8 @@ def markdown(text: object) -> str:
     return _SPECIAL.sub(_escaped, line)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    character = found[0]
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
     return f"\\{character}" if character in _BACKSLASH else f"&#{ord(character)};"
 
 

@@ -35,7 +35,7 @@ def both_sources(frame: pd.DataFrame) -> pd.DataFrame:
     devices = zip(both["device_predicted"].tolist(), both["device"].tolist(), strict=True)
     same = pd.Series([_same(entry, driver) for entry, driver in devices], dtype=bool)
     note = both["device"] + " measured, " + both["device_predicted"] + " predicted"
-    found = []
+    tables = []
     for metric in METRICS:
         guess = both[f"{metric}_predicted"]
         timed = metric == "time_s"
@@ -47,8 +47,8 @@ def both_sources(frame: pd.DataFrame) -> pd.DataFrame:
             note=note,
         )
         keep = guess.notna() & (both[metric] > 0) & (same | (not timed))
-        found.append(ratios[keep][COLUMNS])
-    return pd.concat(found, ignore_index=True)
+        tables.append(ratios[keep][COLUMNS])
+    return pd.concat(tables, ignore_index=True)
 
 
 def errors_by(pairs: pd.DataFrame, field: str) -> pd.DataFrame:
@@ -58,13 +58,13 @@ def errors_by(pairs: pd.DataFrame, field: str) -> pd.DataFrame:
     """
     errors = pairs["ratio"] - 1
     groups = pairs.assign(error=errors, size=errors.abs()).groupby(["metric", field], sort=False)
-    found = groups.agg(
+    summary = groups.agg(
         cells=("error", "size"),
         median=("size", "median"),
         worst=("size", "max"),
         bias=("error", "median"),
     )
-    return found.reset_index()
+    return summary.reset_index()
 
 
 @cache

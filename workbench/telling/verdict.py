@@ -33,11 +33,11 @@ class Verdict:
     """One system of one place against both baselines: three sentences, each from the data."""
 
     def __init__(
-        self, rows: pd.DataFrame, found: Sequence[Pair], where: str, system: str | None = None
+        self, rows: pd.DataFrame, pairs: Sequence[Pair], where: str, system: str | None = None
     ) -> None:
         self.rows, self.where = rows, where
         self.system = system or first_system(rows)
-        self.pairs = [pair for pair in found if pair["time_s"]["series"] == self.system]
+        self.pairs = [pair for pair in pairs if pair["time_s"]["series"] == self.system]
         self._short = short_names(in_order(rows))
         self._options = shared_options(in_order(rows))
 
@@ -50,13 +50,15 @@ class Verdict:
 
     def top(self) -> str:
         """Who wins, by how much, at which sizes, against eager and the fastest fused."""
-        known = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
-        if self.system is None or not known:
+        compared = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        if self.system is None or not compared:
             return self.speed()
-        sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in known})
+        sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in compared})
         parts = []
         for size in sizes:
-            here = [pair["time_s"] for pair in known if int(pair["time_s"]["num_visual"]) == size]
+            here = [
+                pair["time_s"] for pair in compared if int(pair["time_s"]["num_visual"]) == size
+            ]
             words = [
                 f"{ratio_words(row['ratio'])}× as fast as {self.name(row['baseline_series'])}"
                 + (" (the fastest fused)" if row["baseline"] == "fused" else "")
@@ -67,10 +69,10 @@ class Verdict:
 
     def basis(self) -> str:
         """What the figures of ``top`` are of: the place, the options that all share, the marks."""
-        known = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
-        if not known:
+        compared = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        if not compared:
             return ""
-        return self._place(_marked(known) + emulated(self._cells(known)))[1:-1]
+        return self._place(_marked(compared) + emulated(self._cells(compared)))[1:-1]
 
     def utilization(self) -> str | None:
         """MFU by allowed pairs at the largest |V| that system and fused baseline share."""
@@ -101,25 +103,25 @@ class Verdict:
             return (
                 f"There is no system besides S-Attn here, so nothing is compared {self._place()}."
             )
-        known = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
-        lacking = self.lacking(known)
-        if not known:
+        compared = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        lacking = self.lacking(compared)
+        if not compared:
             why = self._untimed() or listed(lacking)
             return f"{self.name(self.system)} is compared with nothing: {why} {self._place()}."
-        sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in known})
-        parts = [self._at(size, known) for size in sizes]
+        sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in compared})
+        parts = [self._at(size, compared) for size in sizes]
         rest = f"; {listed(lacking)}" if lacking else ""
-        cells = self._cells(known)
+        cells = self._cells(compared)
         return (
             f"{self.name(self.system)} takes {'; '.join(parts)}{rest}"
-            f" {self._place(_marked(known) + emulated(cells))}."
+            f" {self._place(_marked(compared) + emulated(cells))}."
         )
 
-    def lacking(self, known: Sequence[Pair]) -> list[str]:
+    def lacking(self, compared: Sequence[Pair]) -> list[str]:
         """Each baseline that no pair is against: 'S-Attn with a fused kernel is missing', or that
         it never ran, or fitted, or shares no |V| with the system, where there are cells of it.
         """
-        against = {pair["time_s"]["baseline"] for pair in known}
+        against = {pair["time_s"]["baseline"] for pair in compared}
         there, fine = _baselines(self.rows), _baselines(self.rows[self.rows["status"] == "ok"])
         ran = RAN[str(self.rows["source"].iloc[0])]
         words = []
@@ -139,17 +141,17 @@ class Verdict:
         waits = [pair for pair in self.pairs if pair["time_s"]["waits"]]
         return "the host set the pace wherever both were timed" if waits else ""
 
-    def _cells(self, known: Sequence[Pair]) -> pd.DataFrame:
+    def _cells(self, compared: Sequence[Pair]) -> pd.DataFrame:
         """The records that the sentence is of."""
         named = {
             (name, int(pair["time_s"]["num_visual"]))
-            for pair in known
+            for pair in compared
             for name in (pair["time_s"]["series"], pair["time_s"]["baseline_series"])
         }
         return of_points(self.rows, named)
 
-    def _at(self, size: int, known: Sequence[Pair]) -> str:
-        here = [pair["time_s"] for pair in known if int(pair["time_s"]["num_visual"]) == size]
+    def _at(self, size: int, compared: Sequence[Pair]) -> str:
+        here = [pair["time_s"] for pair in compared if int(pair["time_s"]["num_visual"]) == size]
         words = []
         for row in here:
             kind = ", the fastest fused" if row["baseline"] == "fused" else ""
@@ -286,15 +288,15 @@ class Verdict:
 
     def turns(self) -> list[str]:
         """Who is faster at which |V|, against each baseline."""
-        found = []
+        sentences = []
         for pair in self.pairs:
             row = {**pair["time_s"], "series": self.name(pair["time_s"]["series"])}
             words = turning(row) if row["size"] == "largest" else ""
             if row["waits"] and pd.isna(row["ratio"]):
                 words = no_ratio(row)
             if words:
-                found.append(f"{words} {self._place()}.")
-        return found
+                sentences.append(f"{words} {self._place()}.")
+        return sentences
 
 
 def first_system(rows: pd.DataFrame) -> str | None:
@@ -345,8 +347,8 @@ def _grown(name: str, row: Mapping[Any, Any]) -> str:
     return f"{factor} the time with {name} {ends[:-1]}{shape})"
 
 
-def _marked(known: Sequence[Pair]) -> str:
+def _marked(pairs: Sequence[Pair]) -> str:
     """The marks of all figures of a sentence; how it was emulated is told apart."""
-    words = together([each for pair in known for each in both_marks(pair)])
+    words = together([each for pair in pairs for each in both_marks(pair)])
     left = [word for word in words.split(", ") if word and word != "emulated"]
     return "".join(f", {word}" for word in left)

@@ -62,8 +62,8 @@ class Details:
 
     def get(self, key: RecordId, default: Sequence[float] = (), /) -> Sequence[float]:
         """The seconds of a cell's iterations, as ``analysis.headline`` asks for them."""
-        found = self.some([key]).get(key)
-        return default if found is None else found.samples.get("time_s", default)
+        row = self.some([key]).get(key)
+        return default if row is None else row.samples.get("time_s", default)
 
 
 def identities(frame: pd.DataFrame) -> list[RecordId]:
@@ -87,12 +87,12 @@ def splitting(frame: pd.DataFrame) -> list[str]:
     data type of a CPU beside that of a card, is named with the device instead.
     """
     where_ = [*SUBJECT, "source", "device"]
-    found = kinds(frame, [*where_, *CONDITIONS]).distinct
-    groups = group_codes(found, where_)
+    distinct = kinds(frame, [*where_, *CONDITIONS]).distinct
+    groups = group_codes(distinct, where_)
     return [
         name
         for name in CONDITIONS
-        if len({*zip(groups, group_codes(found, [name]), strict=True)}) > len({*groups})
+        if len({*zip(groups, group_codes(distinct, [name]), strict=True)}) > len({*groups})
     ]
 
 
@@ -109,11 +109,11 @@ def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo]) -> dict[str, int]:
     As the records say (CAPACITIES are columns of ``frame``); else the device entry of a
     prediction, or the card as its driver says.
     """
-    found: dict[str, int] = {}
+    capacities: dict[str, int] = {}
     environments = {run.id: run.environment for run in runs}
     for device, rows in frame.groupby("device"):
-        said = rows[CAPACITIES[0]].fillna(rows[CAPACITIES[1]])
-        sizes = {int(size) for size in said.dropna().unique()}
+        stated = rows[CAPACITIES[0]].fillna(rows[CAPACITIES[1]])
+        sizes = {int(size) for size in stated.dropna().unique()}
         if not sizes and (rows["source"] == "predicted").all() and device in DEVICES:
             size = DEVICES[str(device)].capacity_bytes
             sizes = set() if size is None else {size}
@@ -125,8 +125,8 @@ def capacities(frame: pd.DataFrame, runs: Iterable[RunInfo]) -> dict[str, int]:
                 if card.gpu == device and card.gpu_memory_bytes is not None
             }
         if len(sizes) == 1:
-            found[str(device)] = sizes.pop()
-    return found
+            capacities[str(device)] = sizes.pop()
+    return capacities
 
 
 COUNTED = {
@@ -142,7 +142,7 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
 
     As the record tells; else the kinds that have a metric, and what is left of the peak (UNSPLIT).
     """
-    found = []
+    lines = []
     needed = ["run", "key", "source", "device", "series", "num_visual", "peak_bytes"]
     rows = frame.loc[frame["peak_bytes"].notna(), [*needed, *COUNTED.values()]]
     records = details.some(identities(rows))
@@ -160,9 +160,9 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
             "device": row["device"],
             "num_visual": row["num_visual"],
         }
-        found += [{**facts, "kind": kind, "bytes": size} for kind, size in kinds.items()]
+        lines += [{**facts, "kind": kind, "bytes": size} for kind, size in kinds.items()]
     columns = ["system", "source", "device", "num_visual", "kind", "bytes"]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(lines, columns=columns)
 
 
 def same_card(entry: Device, driver: str) -> bool:

@@ -50,9 +50,9 @@ def setting(rows: pd.DataFrame) -> str:
     distinct = kinds(rows, (*SUBJECT, *CONDITIONS)).distinct
     unique = {name: distinct[name].unique() for name in (*SUBJECT, *CONDITIONS)}
     facts: dict[str, Any] = {
-        name: None if pd.isna(found[0]) else found[0]
-        for name, found in unique.items()
-        if len(found) == 1
+        name: None if pd.isna(values[0]) else values[0]
+        for name, values in unique.items()
+        if len(values) == 1
     }
     kind = PASSES[facts["pass"]]
     if facts["scope"] == "layer" and facts["pass"] == "train":
@@ -85,8 +85,8 @@ _ALWAYS = ("dtype", "num_text", "batch")
 
 def _condition(name: str, value: Any) -> str:
     """A condition in a caption: '|T| = 400', 'layer 3', 'allocator: expandable_segments'."""
-    said = DESCRIPTIONS[name].caption
-    return said.format(value) if said else f"{field_label(name).lower()}: {value}"
+    caption = DESCRIPTIONS[name].caption
+    return caption.format(value) if caption else f"{field_label(name).lower()}: {value}"
 
 
 def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
@@ -95,24 +95,24 @@ def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:
     ``bars``: whether the figure draws the quartiles.
     """
     meaning = ", bars are quartiles" if bars else ""
-    found, names = [], place_names(frame)
+    sentences, names = [], place_names(frame)
     narrow = frame[["source", "device", "time_s", "num_samples", "flags"]]
     narrow = narrow.assign(host_bound=host_bound(frame))
     for (source, device), rows in narrow.groupby(["source", "device"]):
         name = names[str(source), str(device)]
         cells = plural(len(rows), "cell")
         if source == "predicted":
-            found.append(
+            sentences.append(
                 f"Predicted for {name}: {cells}, computed from shapes and datasheet"
                 " peaks; nothing ran."
             )
             continue
         timed = rows.loc[rows["time_s"].notna(), "num_samples"]
         how = f", median of {spread(timed, 'sample')} each{meaning}" if len(timed) else ""
-        found.append(f"Measured on {name}: {cells}{how}{_marked(rows)}.")
+        sentences.append(f"Measured on {name}: {cells}{how}{_marked(rows)}.")
         if str(device) == "cpu":
-            found.append("A CPU's cells are a check: their seconds do not stand for a card's.")
-    return found
+            sentences.append("A CPU's cells are a check: their seconds do not stand for a card's.")
+    return sentences
 
 
 def _marked(rows: pd.DataFrame) -> str:
@@ -173,21 +173,23 @@ def convention_line(metrics: Sequence[str]) -> str:
 
 def _reading(rows: pd.DataFrame, has_fits: bool) -> list[str]:
     sources = set(rows["source"].unique())
-    found = ["Lines with a band are fits; the band is their 95 % interval."] if has_fits else []
+    sentences = (
+        ["Lines with a band are fits; the band is their 95 % interval."] if has_fits else []
+    )
     if sources == {"measured", "predicted"}:
-        found.append(
+        sentences.append(
             "Filled points and unbroken strokes are measured; hollow points and broken"
             " strokes are predicted."
         )
     failed = rows["status"] == "oom"
     if (failed & (rows["source"] == "measured")).any():
-        found.append("Out of memory when run: a cross in the band above the panel.")
+        sentences.append("Out of memory when run: a cross in the band above the panel.")
     if (failed & (rows["source"] == "predicted")).any():
-        found.append(
+        sentences.append(
             "Predicted beyond the card's memory: the point crossed out, at the value that"
             " an unlimited card would show."
         )
-    return found
+    return sentences
 
 
 def thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> str:
