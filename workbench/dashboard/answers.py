@@ -28,7 +28,7 @@ def verdict_of(
     return Verdict(here, pairs_at(store.pairs(rows), source, device), whole, system)
 
 
-def marked(known: Sequence[tuple[str, ...]]) -> str:
+def marked(groups: Sequence[tuple[str, ...]]) -> str:
     """Marks behind a figure on a card; empty without any."""
-    words = together(known)
+    words = together(groups)
     return f" ({words})" if words else ""

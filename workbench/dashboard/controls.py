@@ -36,12 +36,12 @@ MANY = 8_000
 """Cells of which a page that shows all subjects together looks at one."""
 
 
-def subject_of_many(frame: pd.DataFrame, found: Kinds) -> pd.DataFrame:
+def subject_of_many(frame: pd.DataFrame, combinations: Kinds) -> pd.DataFrame:
     """All rows where that is a matter of a moment, else those of one subject, as picked.
 
-    ``found`` are the ``kinds_of`` the frame.
+    ``combinations`` are the ``kinds_of`` the frame.
     """
-    return frame if len(frame) <= MANY else _picked(frame, found, all_models=False)
+    return frame if len(frame) <= MANY else _picked(frame, combinations, all_models=False)
 
 
 def _picked(frame: pd.DataFrame, kinds: Kinds, all_models: bool) -> pd.DataFrame:
@@ -72,8 +72,8 @@ def _first(kinds: pd.DataFrame, column: str, values: Sequence[Any]) -> Any:
 
 def _pick(kinds: pd.DataFrame, column: str, always: bool) -> pd.DataFrame:
     counts = kinds.groupby(column, sort=False, dropna=False)["count"].sum()
-    found = counts.sort_values(ascending=False, kind="stable").index
-    values = [None if pd.isna(value) else value for value in found]
+    index = counts.sort_values(ascending=False, kind="stable").index
+    values = [None if pd.isna(value) else value for value in index]
     if column in ORDER:
         values.sort(key=ORDER[column].index)
     names = {"none" if value is None else str(value): value for value in values}

@@ -29,8 +29,8 @@ def group_of(attention: str, reducer: object) -> str:
     """One of GROUPS, reducers where one stands before the system; 'unknown' without an entry."""
     if isinstance(reducer, str):
         return "reducers"
-    known = entry("attention", attention)
-    return "unknown" if known is None else known.group
+    system = entry("attention", attention)
+    return "unknown" if system is None else system.group
 
 
 def quickest_first(rows: pd.DataFrame) -> list[str]:
@@ -89,8 +89,10 @@ def draw_bars(rows: pd.DataFrame, names: Sequence[str], source: str, device: str
         st.info("No system has a figure at this |V|.")
         return
     cells = here.assign(host_bound=host_bound(here)).to_dict("records")
-    known = together(marks(cell) for cell in cells)
-    told = f"{_first(here, size)} ({place(source, device)}{f', {known}' if known else ''})"
+    mark_words = together(marks(cell) for cell in cells)
+    told = (
+        f"{_first(here, size)} ({place(source, device)}{f', {mark_words}' if mark_words else ''})"
+    )
     st.markdown(f"**{markdown(told)}**")
     drawn = documents(here)
     # Below one another where two panels would leave the names no room.
@@ -102,20 +104,20 @@ def draw_bars(rows: pd.DataFrame, names: Sequence[str], source: str, device: str
 def documents(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows, one a series, as documents of ``compare-systems``."""
     short = short_names(list(rows["series"]))
-    found = []
+    bars = []
     for row in rows.to_dict("records"):
-        known = entry("attention", row["attention"])
+        system = entry("attention", row["attention"])
         figures = {name: row[name] for name in ("time_s", "peak_bytes")}
-        found.append(
+        bars.append(
             {
                 "label": short[row["series"]],
                 "group": group_of(row["attention"], row["reduce"]),
-                "gives_up": "" if known is None else known.gives_up,
+                "gives_up": "" if system is None else system.gives_up,
                 "status": row["status"],
                 "metrics": {n: None if pd.isna(v) else v for n, v in figures.items()},
             }
         )
-    return found
+    return bars
 
 
 def _first(rows: pd.DataFrame, size: int) -> str:

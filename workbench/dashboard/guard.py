@@ -79,10 +79,10 @@ def is_own(host: str) -> bool:
 
 def _only(scope: Scope, name: bytes) -> str | None:
     """A header's value, None where there is none; ValueError where there are two."""
-    found = [value for key, value in scope["headers"] if key == name]
-    if len(found) > 1:
+    values = [value for key, value in scope["headers"] if key == name]
+    if len(values) > 1:
         raise ValueError(f"two headers {name.decode()}")
-    return found[0].decode("latin-1") if found else None
+    return values[0].decode("latin-1") if values else None
 
 
 def _closed(send: Send, own: str) -> Send:

@@ -19,7 +19,7 @@ def choose_options(pass_: str, names: Mapping[str, Any]) -> dict[str, Any]:
         text = st.number_input(
             "Text tokens |T|", 1, 1_000_000, 400, key="text", bind="query-params"
         )
-    found: dict[str, Any] = {"scope": "decoder", "batch": int(batch), "num_text": int(text)}
+    options: dict[str, Any] = {"scope": "decoder", "batch": int(batch), "num_text": int(text)}
     with right:
         tower = st.toggle(
             "Tower too",
@@ -28,19 +28,19 @@ def choose_options(pass_: str, names: Mapping[str, Any]) -> dict[str, Any]:
             help="Scope lvlm: the vision tower, the adapter and the decoder",
         )
         if tower:
-            found["scope"] = "lvlm"
+            options["scope"] = "lvlm"
     if pass_ == "train":
         with right:
-            found["checkpoint"] = st.toggle(
+            options["checkpoint"] = st.toggle(
                 "Checkpointing", True, key="checkpoint", bind="query-params"
             )
-        return found | _training(names)
-    return found | _serving(pass_)
+        return options | _training(names)
+    return options | _serving(pass_)
 
 
 def _training(names: Mapping[str, Any]) -> dict[str, Any]:
     left, right = st.columns(2)
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     with left:
         gpus = int(st.number_input("Cards", 1, 1_000_000, 32, key="cards", bind="query-params"))
         adapters = st.toggle(
@@ -51,48 +51,48 @@ def _training(names: Mapping[str, Any]) -> dict[str, Any]:
         )
         if adapters:
             rank = st.number_input("Rank r", 1, 65_536, 16, key="rank", bind="query-params")
-            found["lora"] = f"r={int(rank)}"
+            options["lora"] = f"r={int(rank)}"
     with right:
         if gpus > 1:
             zero = st.selectbox(
                 "ZeRO stage", (0, 1, 2, 3), index=3, key="zero", bind="query-params"
             )
-            found |= {"zero": int(zero or 0), "world_size": gpus}
+            options |= {"zero": int(zero or 0), "world_size": gpus}
         else:
             optimizer = _one_of("Optimizer", list(names["optimizers"]), "optimizer", "adamw")
-            found["optimizer"] = optimizer
+            options["optimizer"] = optimizer
             if adapters:
-                found |= _weights()
-    return found
+                options |= _weights()
+    return options
 
 
 def _serving(pass_: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     left, right = st.columns(2)
     with left:
         if pass_ == "forward":
-            found["cache"] = st.toggle(
+            options["cache"] = st.toggle(
                 "Keep the cache",
                 True,
                 key="cache",
                 bind="query-params",
                 help="Keys and values of every layer stay, as whoever generates needs them",
             )
-            found |= _weights()
+            options |= _weights()
     with right:
-        if found.get("cache", True):
-            held = _one_of("Cache in", [AS_COMPUTED, "fp8", "int8"], "cache_dtype", AS_COMPUTED)
-            found |= {} if held == AS_COMPUTED else {"cache_dtype": held}
-    return found
+        if options.get("cache", True):
+            dtype = _one_of("Cache in", [AS_COMPUTED, "fp8", "int8"], "cache_dtype", AS_COMPUTED)
+            options |= {} if dtype == AS_COMPUTED else {"cache_dtype": dtype}
+    return options
 
 
 def _weights() -> dict[str, Any]:
-    held = _one_of(
+    dtype = _one_of(
         "Frozen weights in", [AS_COMPUTED, *get_args(WeightsDtype)], "weights_dtype", AS_COMPUTED
     )
-    return {} if held == AS_COMPUTED else {"weights_dtype": held}
+    return {} if dtype == AS_COMPUTED else {"weights_dtype": dtype}
 
 
 def _one_of(label: str, names: list[str], key: str, first: str) -> str:
-    found = st.selectbox(label, names, index=names.index(first), key=key, bind="query-params")
-    return str(found or first)
+    choice = st.selectbox(label, names, index=names.index(first), key=key, bind="query-params")
+    return str(choice or first)

@@ -33,19 +33,19 @@ class System(NamedTuple):
 
 def systems(attentions: list[str], kernel: str) -> list[System]:
     """Each system with the chosen kernel, S-Attn with the eager one too: both baselines."""
-    found = []
+    columns = []
     for attention in attentions:
         if attention == "s_attn" and kernel != "eager":
-            found.append(System(attention, "eager"))
-        found.append(System(attention, kernel))
-    return found
+            columns.append(System(attention, "eager"))
+        columns.append(System(attention, kernel))
+    return columns
 
 
 def predicted(cell: Cell, system: System, ask: Ask) -> tuple[Cell, Answer]:
     """The cell under that system, and its prediction."""
     fields = {"attention": system.attention}
-    known = entry("attention", system.attention)
-    if known is not None and known.logits == "text":
+    system_entry = entry("attention", system.attention)
+    if system_entry is not None and system_entry.logits == "text":
         fields["logits"] = "text"
     kernels = FUSED if system.kernel == "fused" else (system.kernel,)
     tried = []
@@ -151,8 +151,8 @@ def fits(answer: Answer) -> bool:
 
 def peak_of(answer: Answer) -> int | None:
     """Bytes of a prediction's peak."""
-    found = answer.get("metrics", {}).get("peak_bytes")
-    return None if found is None else int(found)
+    peak = answer.get("metrics", {}).get("peak_bytes")
+    return None if peak is None else int(peak)
 
 
 def sharded(cell: Cell, ask: Ask) -> Remedy | None:
@@ -188,41 +188,41 @@ def larger_cards(peak_bytes: int, device: str) -> list[str]:
 
 def advice(cell: Cell, answer: Answer, ask: Ask) -> Iterator[str]:
     """What would have to change for a cell that does not fit, each change predicted to fit."""
-    found = False
+    helps = False
     for remedy in remedies(cell):
         changed = ask("predict", remedy.cell)
         if fits(changed):
-            found = True
+            helps = True
             yield f"{remedy.words}: peak {_gib(peak_of(changed))}"
     spread = sharded(cell, ask)
     if spread is not None:
-        found = True
+        helps = True
         yield f"{spread.words}: peak {_gib(peak_of(ask('predict', spread.cell)))}"
-    if not found:
+    if not helps:
         everything = together(cell)
         changed = ask("predict", everything)
         if everything != cell and fits(changed):
-            found = True
+            helps = True
             yield f"all memory options together (`{_options(everything)}`): peak " + _gib(
                 peak_of(changed)
             )
         else:
             spread = sharded(everything, ask)
             if spread is not None:
-                found = True
+                helps = True
                 yield f"all memory options together and {spread.words}"
     peak = peak_of(answer)
     cards = [] if peak is None else larger_cards(peak, str(answer.get("device")))
     if cards:
         yield f"as it is on {' or '.join(f'`{name}`' for name in cards)}"
-    elif not found:
+    elif not helps:
         yield "no option and no card here makes it fit: fewer visual tokens are needed"
 
 
 def asked_first(cell: Cell) -> list[Cell]:
     """The cells that ``advice`` asks about in any case: they can be asked about at once."""
-    found = [remedy.cell for remedy in remedies(cell)]
-    return [_most(cell), *found] if _shards(cell) else found
+    cells = [remedy.cell for remedy in remedies(cell)]
+    return [_most(cell), *cells] if _shards(cell) else cells
 
 
 def _gib(size: int | None) -> str:

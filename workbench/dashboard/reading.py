@@ -38,10 +38,10 @@ def kinds_of(frame: pd.DataFrame) -> Kinds:
     """The kinds of a frame by subject, conditions, source and device, each with its ``count`` and
     how many of these ran or fit (``ran``): some dozen rows to choose from in the place of all.
     """
-    found = kinds(frame, [*SUBJECT, *CONDITIONS, "source", "device"])
+    every = kinds(frame, [*SUBJECT, *CONDITIONS, "source", "device"])
     fine = (frame["status"] == "ok").to_numpy(dtype=float)
-    ran = np.bincount(found.codes, fine, minlength=len(found.distinct)).astype(int)
-    return found._replace(distinct=found.distinct.assign(count=found.counts, ran=ran))
+    ran = np.bincount(every.codes, fine, minlength=len(every.distinct)).astype(int)
+    return every._replace(distinct=every.distinct.assign(count=every.counts, ran=ran))
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
     more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
     if is_narrow():
         figure = for_phone(figure)
-    found = st.plotly_chart(
+    chart = st.plotly_chart(
         figure, theme=None, width="stretch", key=f"figure-{name}", config=config, **more
     )
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
@@ -75,7 +75,7 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
             type="tertiary",
             icon=":material/download:",
         )
-    return found.selection.points if selects else None
+    return chart.selection.points if selects else None
 
 
 def csv_of(rows: pd.DataFrame) -> bytes:

@@ -54,7 +54,7 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
     """
     told = [sentence for sentence in sentences if sentence]
     parts = [split_basis(sentence) for sentence in told]
-    said = ""
+    caption = ""
     for number, (sentence, of) in enumerate(parts[:SENTENCES]):
         if number == 0:
             with st.container(key="answer"):
@@ -62,9 +62,9 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
         else:
             st.markdown(markdown(unbroken(sentence)))
         if number == 0:
-            said = basis or of
-            _caption(said)
-        elif more := _beyond(of, said):
+            caption = basis or of
+            _caption(caption)
+        elif more := _beyond(of, caption):
             _caption(more)
     fold(told[SENTENCES:])
     words = " · ".join(
@@ -82,21 +82,21 @@ def _caption(basis: str) -> None:
         st.caption(f"{badge} {markdown(basis)}".strip())
 
 
-def _beyond(basis: str, said: str) -> str:
+def _beyond(basis: str, caption: str) -> str:
     """What of a sentence's basis was not said of the first: both are parts between commas."""
-    parts, known = basis.split(", "), said.split(", ")
+    parts, earlier = basis.split(", "), caption.split(", ")
     shared = next(
-        (place for place, part in enumerate(parts) if known[place : place + 1] != [part]),
+        (place for place, part in enumerate(parts) if earlier[place : place + 1] != [part]),
         len(parts),
     )
     rest = parts[shared:]
-    return ", ".join(rest) if set(rest) - set(known) else ""
+    return ", ".join(rest) if set(rest) - set(earlier) else ""
 
 
 def split_basis(sentence: str) -> tuple[str, str]:
     """A sentence and what it is of, which stands in parentheses at its end: '(…, cpu).'."""
-    found = _BASIS.fullmatch(sentence)
-    return (f"{found[1]}.", found[2]) if found else (sentence, "")
+    match = _BASIS.fullmatch(sentence)
+    return (f"{match[1]}.", match[2]) if match else (sentence, "")
 
 
 _BASIS = re.compile(r"(.+) \(([^()]*(?:measured on|predicted for)[^()]*)\)\.")
@@ -121,13 +121,13 @@ def data(choose_run: bool = True) -> Data:
     Without ``choose_run`` the frame holds every record of every run.
     """
     st.html(STYLE)
-    found, wanted = stores_here(), st.query_params.get("store") or None
-    if wanted is not None and wanted not in found:
-        states.not_found(Path.cwd(), wanted, list(found))
-    if not found:
+    stores, wanted = stores_here(), st.query_params.get("store") or None
+    if wanted is not None and wanted not in stores:
+        states.not_found(Path.cwd(), wanted, list(stores))
+    if not stores:
         states.nothing_here(Path.cwd())
-    name = _picked(wanted, list(found))
-    store = opened(name, found[name])
+    name = _picked(wanted, list(stores))
+    store = opened(name, stores[name])
     if not choose_run:
         return store
     return replace(store, frame=of_run(store.version, _one_run(store.runs)))
@@ -168,13 +168,13 @@ def frame_at_hand() -> pd.DataFrame | None:
 
     The picker stands there in any case, so that the other pages find the store again.
     """
-    found = stores_here()
-    if not found:
+    stores = stores_here()
+    if not stores:
         return None
     wanted = st.query_params.get("store")
-    name = _picked(wanted if wanted in found else None, list(found))
+    name = _picked(wanted if wanted in stores else None, list(stores))
     try:
-        frame, *_ = read((str(found[name]), version_token(found[name])))
+        frame, *_ = read((str(stores[name]), version_token(stores[name])))
     except (RequestError, StoreError):
         return None  # The other pages say what is wrong with it.
     return frame if len(frame) else None

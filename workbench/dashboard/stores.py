@@ -19,8 +19,8 @@ def stores_under(root: Path) -> list[str]:
 
     Hidden folders are left out, and the search ends ``MAX_DEPTH`` folders down.
     """
-    found = sorted((-age, path.relative_to(root).as_posix()) for age, path in _walk(root))
-    return [name for _, name in found[:MAX_STORES]]
+    names = sorted((-age, path.relative_to(root).as_posix()) for age, path in _walk(root))
+    return [name for _, name in names[:MAX_STORES]]
 
 
 def _walk(root: Path) -> Iterator[tuple[float, Path]]:
@@ -69,14 +69,14 @@ def choices(root: Path, named: Path | None) -> dict[str, Path]:
     place = None if named is None else _real(named)
     if place is not None and place.is_dir():
         return {name: place / name for name in stores_under(place)}
-    found = {name: root / name for name in stores_under(root)}
+    names = {name: root / name for name in stores_under(root)}
     if place is None:
-        return found
+        return names
     if place.is_relative_to(_real(root)):
         name = place.relative_to(_real(root)).as_posix()
-        return {name: place, **found}
+        return {name: place, **names}
     # Outside the folder a store can be named on the command line only; its URL shows no folder.
-    return {place.name: place, **{n: p for n, p in found.items() if n != place.name}}
+    return {place.name: place, **{n: p for n, p in names.items() if n != place.name}}
 
 
 def sibling_store(store: Path, name: str) -> Path:

@@ -64,16 +64,16 @@ def upload() -> None:
         st.caption("It is checked, opened for reading only, and gone when you close this tab.")
         if sent is None or sent.file_id in st.session_state.get(_SEEN, ()):
             return
-        held = st.session_state.setdefault(_FOUND, {})
+        uploaded = st.session_state.setdefault(_FOUND, {})
         st.session_state.setdefault(_SEEN, set()).add(sent.file_id)
         try:
-            if len(held) >= MOST:
+            if len(uploaded) >= MOST:
                 raise RequestError(f"upload: {MOST} are kept in a session; reload for a new one")
             folder = st.session_state.setdefault(_FOLDER, tempfile.TemporaryDirectory())
-            path = keep(sent.getvalue(), Path(folder.name), len(held) + 1)
+            path = keep(sent.getvalue(), Path(folder.name), len(uploaded) + 1)
         except RequestError as error:
             st.error(markdown(error))
             return
-        held[path.name] = path
+        uploaded[path.name] = path
         st.query_params["store"] = path.name
         st.rerun()

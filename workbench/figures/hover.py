@@ -28,8 +28,8 @@ def hover(row: Mapping[Any, Any], metric: str) -> str:
         else f"predicted for {plain(row['device'])}",
     ]
     if isinstance(value, (int, float)) and not math.isnan(value):
-        shown = quantity(value, METRICS[metric].unit)
-        lines.append(f"{METRICS[metric].label}: <b>{shown}</b>")
+        amount = quantity(value, METRICS[metric].unit)
+        lines.append(f"{METRICS[metric].label}: <b>{amount}</b>")
     if times and metric == "time_s":
         low, high = quantity(row["time_q1_s"], "s"), quantity(row["time_q3_s"], "s")
         lines.append(f"median of {times} samples, quartiles {low} to {high}")
@@ -42,9 +42,9 @@ def hover(row: Mapping[Any, Any], metric: str) -> str:
             for flag in (flags if isinstance(flags, (tuple, list)) else ())
             if flag.partition(":")[0] in CALIBRATED
         ]
-    known = marks({**row, "num_samples": None, "host_bound": False}, depends_on_time(metric))
-    if known:
-        lines.append(", ".join(known))
+    words = marks({**row, "num_samples": None, "host_bound": False}, depends_on_time(metric))
+    if words:
+        lines.append(", ".join(words))
     if row.get("host_bound") and depends_on_time(metric):
         lines.append("the card waited for the host: not in fits and headlines")
     if row["status"] != "ok":

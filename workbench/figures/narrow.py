@@ -21,15 +21,15 @@ def num_columns(figure: go.Figure) -> int:
 
 def for_phone(figure: go.Figure) -> go.Figure:
     """The same traces with a small legend, and the panels of a row below one another."""
-    found = go.Figure(figure)
-    found.update_layout(legend={"itemwidth": 30, "font": {"size": 11}})
-    for trace in found.data:
+    narrow = go.Figure(figure)
+    narrow.update_layout(legend={"itemwidth": 30, "font": {"size": 11}})
+    for trace in narrow.data:
         trace.name = trace.name and "<br>".join(wrap(trace.name, LETTERS))
-    for note in found.layout.annotations:
+    for note in narrow.layout.annotations:
         note.update(text=_in_two(note.text), align="left")
     if num_columns(figure) > 1:
-        _stack(found)
-    return found
+        _stack(narrow)
+    return narrow
 
 
 def _in_two(text: str) -> str:
@@ -39,12 +39,12 @@ def _in_two(text: str) -> str:
     return f"{words}<br><b>{figure}" if apart and long else text
 
 
-def _stack(found: go.Figure) -> None:
-    axes = _axes(found.layout.to_plotly_json())
+def _stack(narrow: go.Figure) -> None:
+    axes = _axes(narrow.layout.to_plotly_json())
     names = sorted(axes, key=lambda name: (-axes[name][1], axes[name][0][0]))
-    entries = sum(bool(trace.name) and trace.showlegend is not False for trace in found.data)
+    entries = sum(bool(trace.name) and trace.showlegend is not False for trace in narrow.data)
     whole = len(names) * (PANEL + GAP) - GAP
-    margin = {**found.layout.margin.to_plotly_json(), "l": 56}
+    margin = {**narrow.layout.margin.to_plotly_json(), "l": 56}
     tops: dict[str, float] = {}
     changes: dict[str, Any] = {}
     for row, name in enumerate(names):
@@ -53,10 +53,10 @@ def _stack(found: go.Figure) -> None:
         upright = name.replace("x", "y", 1)
         changes[upright] = {"domain": [max(0.0, top - PANEL / whole), top], "showticklabels": True}
         tops[f"{name.replace('axis', '')} domain"] = top
-    for note in found.layout.annotations:
+    for note in narrow.layout.annotations:
         if note.yref == "paper" and note.xref in tops:
             note.y = tops[note.xref]
-    found.update_layout(
+    narrow.update_layout(
         **changes,
         margin=margin,
         height=whole + margin.get("t", 48) + margin.get("b", 56) + ENTRY * entries,
@@ -66,9 +66,9 @@ def _stack(found: go.Figure) -> None:
 
 def _axes(layout: dict[str, Any]) -> dict[str, tuple[tuple[float, float], float]]:
     """Each axis of |V|: its domain, and where the panel's lower edge is."""
-    found = {}
+    panels = {}
     for name, axis in layout.items():
         if name.startswith("xaxis") and axis.get("domain"):
             upright = layout.get(name.replace("x", "y", 1), {})
-            found[name] = (tuple(axis["domain"]), (upright.get("domain") or (0.0, 1.0))[0])
-    return found
+            panels[name] = (tuple(axis["domain"]), (upright.get("domain") or (0.0, 1.0))[0])
+    return panels

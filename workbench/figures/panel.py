@@ -65,13 +65,13 @@ class Panel:
         rows = [row for line in lines for row in line.rows]
         values = [v for v in self._values([r for r in rows if known(r[self.metric])]) if v > 0]
         far = max(values, default=0.0) * (FAR_LOG if self.axes.log_y else FAR_LINEAR)
-        shown = {name: size / self.base for name, size in capacities.items()}
-        shown = {name: size for name, size in shown.items() if size <= far}
+        marked = {name: size / self.base for name, size in capacities.items()}
+        marked = {name: size for name, size in marked.items() if size <= far}
         ended = {row["status"] for row in rows if self._has_failed(row)}
         self._strip = " or ".join(words for name, (_, words) in FAILURES.items() if name in ended)
         names = [line.series for line in lines if any(map(self._has_failed, line.rows))]
         names = list(dict.fromkeys(names))
-        inner, limits = self._limits(values, max([*values, *shown.values()], default=1.0), names)
+        inner, limits = self._limits(values, max([*values, *marked.values()], default=1.0), names)
         for place, name in enumerate(names, start=1):
             at = inner + (limits[1] - inner) * place / (len(names) + 0.6)
             self._slots[name] = 10**at if self.axes.log_y else at
@@ -95,10 +95,10 @@ class Panel:
         self._title()
         if names:
             self._shade(inner, limits[1])
-        for device, capacity in sorted(shown.items()):
+        for device, capacity in sorted(marked.items()):
             # Above the highest line the strip has words of its own.
-            at_strip = bool(names) and capacity >= max([*values, *shown.values()])
-            words = "capacity" if len(shown) == 1 else f"{plain(device)} has"
+            at_strip = bool(names) and capacity >= max([*values, *marked.values()])
+            words = "capacity" if len(marked) == 1 else f"{plain(device)} has"
             end = self._empty_end(rows, capacity, limits)
             self._capacity(words, capacity, "top" if at_strip else "bottom", end)
 

@@ -94,9 +94,9 @@ def roofline(
                 "line": {"color": theme.ink, "width": 2, "dash": DASHES.get(each.name, "dot")},
             }
         )
-    shown = [v for trace in traces for v in trace["y"] if v > 0]
+    heights_drawn = [v for trace in traces for v in trace["y"] if v > 0]
     widths = [math.log10(low), math.log10(high)]
-    heights = [math.log10(min(shown)) - 0.1, math.log10(max(shown)) + 0.1]
+    heights = [math.log10(min(heights_drawn)) - 0.1, math.log10(max(heights_drawn)) + 0.1]
     return figure(
         traces,
         layout(

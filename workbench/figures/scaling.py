@@ -80,8 +80,8 @@ def scaling(
     system's curve becomes lower than a baseline's.
     """
     # Whose seconds they are shows in columns that no panel draws.
-    known = frame.assign(host_bound=host_bound(frame))
-    lines = _lines(known[[*COLUMNS, "host_bound", *metrics]], looks, theme, _strokes(frame))
+    rows = frame.assign(host_bound=host_bound(frame))
+    lines = _lines(rows[[*COLUMNS, "host_bound", *metrics]], looks, theme, _strokes(frame))
     fitted = _curves(curves)
     width = (1 - GAP * (len(metrics) - 1)) / len(metrics)
     panels = []
@@ -135,8 +135,8 @@ def multiples(
     across = min(len(models), ACROSS)
     down = math.ceil(len(models) / across)
     width, height = (1 - GAP * (across - 1)) / across, (1 - ROW_GAP * (down - 1)) / down
-    strokes, known = _strokes(frame), frame.assign(host_bound=host_bound(frame))
-    panels, shown = [], []
+    strokes, rows = _strokes(frame), frame.assign(host_bound=host_bound(frame))
+    panels, drawn = [], []
     for place, model in enumerate(models):
         row, column = divmod(place, across)
         left, top = column * (width + GAP), 1 - row * (height + ROW_GAP)
@@ -151,12 +151,12 @@ def multiples(
             title=str(model),
             rows=(max(top - height, 0.0), top),
         )
-        own = known.loc[known["model"] == model, [*COLUMNS, "host_bound", metric]]
+        own = rows.loc[rows["model"] == model, [*COLUMNS, "host_bound", metric]]
         lines = _lines(own, looks, theme, strokes)
         _fill(panel, lines, _curves(curves[curves["model"] == model]), capacities or {})
         panels.append(panel)
-        shown += lines
-    legend = _legend(shown, place_names(frame), theme)
+        drawn += lines
+    legend = _legend(drawn, place_names(frame), theme)
     return _figure(panels, legend, theme, MULTIPLE_HEIGHT * down)
 
 
@@ -213,11 +213,11 @@ def _lines(
 ) -> list[Line]:
     """The lines of the frame, baselines first."""
     order = {name: place for place, name in enumerate(in_order(frame))}
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    by_line: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in frame.sort_values("num_visual", kind="stable").to_dict("records"):
         facts = {str(name): value for name, value in row.items()}
-        found.setdefault((row["series"], row["source"], row["device"]), []).append(facts)
-    keys = sorted(found, key=lambda key: (order[key[0]], key[1:]))
+        by_line.setdefault((row["series"], row["source"], row["device"]), []).append(facts)
+    keys = sorted(by_line, key=lambda key: (order[key[0]], key[1:]))
     return [
         Line(
             series,
@@ -225,7 +225,7 @@ def _lines(
             device,
             _shown(looks[series], theme),
             strokes[source, device],
-            found[series, source, device],
+            by_line[series, source, device],
         )
         for series, source, device in keys
     ]
@@ -273,8 +273,10 @@ def _legend(
     for (source, device), dash in sorted(strokes.items()):
         symbol = "circle" if source == "measured" else "circle-open"
         here = (line for line in lines if (line.source, line.device) == (source, device))
-        known = together(marks({"flags": row["flags"]}) for line in here for row in line.rows)
-        words = f"{source}, {plain(names[source, device])}" + (f" ({known})" if known else "")
+        mark_words = together(marks({"flags": row["flags"]}) for line in here for row in line.rows)
+        words = f"{source}, {plain(names[source, device])}" + (
+            f" ({mark_words})" if mark_words else ""
+        )
         marker = {"color": theme.ink, "symbol": symbol, "size": 9}
         stroke = {"color": theme.ink, "width": 2, "dash": dash}
         entry(words, f"source {words}", "markers+lines", marker, stroke)

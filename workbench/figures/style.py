@@ -138,15 +138,15 @@ def place_names(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Each (source, device) to its name: the device, and the conditions that are its own."""
     distinct = kinds(frame, ("source", "device", *CONDITIONS)).distinct
     conditions = [name for name in CONDITIONS if distinct[name].nunique(dropna=False) > 1]
-    found = {}
+    names = {}
     for (source, device), rows in distinct.groupby(["source", "device"]):
         words = [str(device)]
         for name in conditions:
             values = rows[name].unique()
             if len(values) == 1 and not pd.isna(values[0]):
                 words.append(str(values[0]) if name == "dtype" else f"{name} {values[0]}")
-        found[str(source), str(device)] = ", ".join(words)
-    return found
+        names[str(source), str(device)] = ", ".join(words)
+    return names
 
 
 def tint(color: str, alpha: float) -> str:

@@ -95,10 +95,10 @@ def _reach(row: Mapping[Any, Any]) -> str:
 def _row(name: str, row: Mapping[Any, Any], color: str, theme: Theme) -> list[dict[str, Any]]:
     ran, failed = row["max_visual"], row["fails_at"]
     words = _words(row)
-    found: list[dict[str, Any]] = []
+    bars: list[dict[str, Any]] = []
 
     def add(x: list[Any], **more: Any) -> None:
-        found.append(
+        bars.append(
             {
                 "type": "scatter",
                 "x": x,
@@ -121,7 +121,7 @@ def _row(name: str, row: Mapping[Any, Any], color: str, theme: Theme) -> list[di
             mode="markers",
             marker={"symbol": "x", "size": 11, "color": color, "line": line},
         )
-    return found
+    return bars
 
 
 def _words(row: Mapping[Any, Any]) -> str:

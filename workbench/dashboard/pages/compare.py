@@ -70,18 +70,18 @@ def render() -> None:
     metric = METRICS[one("Compare", list(METRICS), "compared")]
     _environments(old.run, new.run)
     table = _compared(old, new, metric)
-    known = table[table["ratio"].notna()]
+    matched = table[table["ratio"].notna()]
     with top:
-        answer([_top(table, known, metric)], f"{old.run.id} against {new.run.id}")
-    if len(known):
-        drawn = thin(known, ("ratio",), lines=("series", "source", "device"))
+        answer([_top(table, matched, metric)], f"{old.run.id} against {new.run.id}")
+    if len(matched):
+        drawn = thin(matched, ("ratio",), lines=("series", "source", "device"))
         notes = drawn["verdict"] + drawn["note"].map(lambda note: f", {note}" if note else "")
         drawn = drawn.assign(note=notes)
         systems = (side.store.once("systems", side.store.frame, systems_of) for side in sides)
-        found = looks(dict.fromkeys(each for some in systems for each in some))
-        show(agreement(drawn, found, theme(), "new over old", TOLERANCE), "compare", table)
-        say_thinned(drawn, known)
-        st.caption(_caption(known, metric))
+        palette = looks(dict.fromkeys(each for some in systems for each in some))
+        show(agreement(drawn, palette, theme(), "new over old", TOLERANCE), "compare", table)
+        say_thinned(drawn, matched)
+        st.caption(_caption(matched, metric))
     else:
         st.info(
             "They measured different things. Pick others, or sweep again after a change"
@@ -93,33 +93,33 @@ def render() -> None:
     _differing(table, metric)
 
 
-def _top(table: pd.DataFrame, known: pd.DataFrame, metric: str) -> str:
+def _top(table: pd.DataFrame, matched: pd.DataFrame, metric: str) -> str:
     """How many cells became slower or faster, and by how much at most."""
-    if known.empty:
+    if matched.empty:
         return "These two runs share no cell that ran in both, so nothing is compared."
     name = METRIC_OF[metric].label
     counts = table["verdict"].value_counts()
-    changed = known[known["verdict"].isin(["slower", "faster"])]
+    changed = matched[matched["verdict"].isin(["slower", "faster"])]
     words = listed([f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if verdict in counts])
     if changed.empty:
-        return f"{name} of {plural(len(known), 'cell')}: {words}."
+        return f"{name} of {plural(len(matched), 'cell')}: {words}."
     far = changed["ratio"].where(changed["ratio"] >= 1, 1 / changed["ratio"])
     most = changed.assign(far=far).sort_values("far").iloc[-1]
     return (
-        f"{name} of {plural(len(known), 'cell')}: {words}; most changed"
+        f"{name} of {plural(len(matched), 'cell')}: {words}; most changed"
         f" {most['series']} at |V| = {most['num_visual']:,}, {most['ratio']:.2f}× of before."
     )
 
 
-def _caption(known: pd.DataFrame, metric: str) -> str:
+def _caption(matched: pd.DataFrame, metric: str) -> str:
     """What was compared, on what, with how many samples."""
     about = METRIC_OF[metric]
     words = [
-        f"{about.label} ({about.convention}), new over old: {plural(len(known), 'cell')} of"
-        f" {listed(sorted(known['model'].unique()))},"
-        f" {listed([place(*each) for each in places(known)])}."
+        f"{about.label} ({about.convention}), new over old: {plural(len(matched), 'cell')} of"
+        f" {listed(sorted(matched['model'].unique()))},"
+        f" {listed([place(*each) for each in places(matched)])}."
     ]
-    counts = pd.concat([known["old_num_samples"], known["new_num_samples"]]).dropna()
+    counts = pd.concat([matched["old_num_samples"], matched["new_num_samples"]]).dropna()
     if counts.max() > 0:
         words.append(
             f"Medians of {spread(counts, 'sample')}; bars are the 95 % interval of their ratio."
@@ -153,12 +153,12 @@ def _sides(here: Data) -> tuple[Side, Side] | None:
 def _comparable(there: Data, here: Data) -> tuple[str, str]:
     """The newest two runs that share a cell; the newest two where none do."""
     older, newer = ([run.id for run in store.runs] for store in (there, here))
-    held = {store.name: _cells(store) for store in (there, here)}
+    cells_of = {store.name: _cells(store) for store in (there, here)}
     for new in reversed(newer):
         for old in reversed(older):
             if there is here and older.index(old) >= newer.index(new):
                 continue
-            if held[there.name].get(old, set()) & held[here.name].get(new, set()):
+            if cells_of[there.name].get(old, set()) & cells_of[here.name].get(new, set()):
                 return old, new
     return (older[-2] if there is here else older[-1]), newer[-1]
 
@@ -208,8 +208,8 @@ def _judged(
         else {}
         for store, rows in ((old, before), (new, after))
     )
-    found = compare(old.whole(before), new.whole(after), was, now, metric, TOLERANCE)
-    return found.astype({"ratio": "float64", "low": "float64", "high": "float64"})
+    judged = compare(old.whole(before), new.whole(after), was, now, metric, TOLERANCE)
+    return judged.astype({"ratio": "float64", "low": "float64", "high": "float64"})
 
 
 def _differing(table: pd.DataFrame, metric: str) -> None:
@@ -225,14 +225,14 @@ def _differing(table: pd.DataFrame, metric: str) -> None:
         words += f" The table shows {MOST:,} of {len(differs):,}, the largest changes first."
     st.caption(words)
     unit, base = AXIS_UNITS[METRIC_OF[metric].unit]
-    shown = differs.head(MOST)[list(SHOWN)]
-    shown = shown.assign(**{name: pd.to_numeric(shown[name]) / base for name in ("old", "new")})
+    most = differs.head(MOST)[list(SHOWN)]
+    most = most.assign(**{name: pd.to_numeric(most[name]) / base for name in ("old", "new")})
     names = SHOWN | {name: f"{name}, {unit}" for name in ("old", "new")}
     number = st.column_config.NumberColumn
     formats = dict.fromkeys(("new over old", "from", "to"), "%.3f")
     formats |= {"|V|": "localized", names["old"]: "%.4g", names["new"]: "%.4g"}
     st.dataframe(
-        shown.rename(columns=names),
+        most.rename(columns=names),
         hide_index=True,
         width="stretch",
         column_config={name: number(format=words) for name, words in formats.items()},

@@ -59,10 +59,10 @@ def render() -> None:
             " Where a record does not split its whole peak by kind, the rest is a band of its own."
         )
     )
-    for title, columns, said in (
+    for title, columns, lines in (
         ("What the predictions assume", ASSUMED, assumed_rows(drawn, store.details)),
         ("Beside deepspeed's estimate", STATES, states_rows(drawn, store.details)),
     ):
-        if said:
+        if lines:
             st.markdown(f"**{title}**")
-            draw_table(columns, said)
+            draw_table(columns, lines)

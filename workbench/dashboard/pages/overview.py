@@ -55,13 +55,13 @@ def render() -> None:
     fits, curves = store.fit(rows, ("time_s",))
     with top:
         answer([verdict.top(), verdict.reach(), verdict.growth(fits)], verdict.basis())
-    shown = _shown(rows, system)
-    if rows["series"].nunique() > len(shown):
+    names = _shown(rows, system)
+    if rows["series"].nunique() > len(names):
         st.caption(
-            f"{plural(len(shown), 'system')} of {rows['series'].nunique():,} are shown;"
+            f"{plural(len(names), 'system')} of {rows['series'].nunique():,} are shown;"
             " **Scaling** draws those that you pick."
         )
-    rows, curves = (part[part["series"].isin(shown)] for part in (rows, curves))
+    rows, curves = (part[part["series"].isin(names)] for part in (rows, curves))
     _cards(rows, fits, verdict)
     if rows["time_s"].isna().all():
         st.info("No cell here has a time. **Runs** lists each with its reason.")
@@ -149,16 +149,16 @@ def _growth(fits: pd.DataFrame, verdict: Verdict) -> list[tuple[str, str]]:
     """What four times the tokens take, of the system and then of its baselines."""
     names = [verdict.system, *(pair["time_s"]["baseline_series"] for pair in verdict.pairs)]
     lines = {row["series"]: row for row in fits.to_dict("records") if not pd.isna(row["growth"])}
-    found = []
+    factors = []
     for name in dict.fromkeys(names):
         if name in lines:
             factor, _, ends = growth_words(lines[name]).partition(" ")
             shape = lines[name]["shape"]
             told = f"{shape}, " if isinstance(shape, str) else ""
-            known = verdict.growth_marks(str(name), lines[name])
+            mark_words = verdict.growth_marks(str(name), lines[name])
             of = f"{verdict.name(str(name))}, {told}{ends.strip('()')}"
-            found.append((factor, of + (f" ({known})" if known else "")))
-    return found[:3] or [("n/a", "no system was timed at two sizes that tell")]
+            factors.append((factor, of + (f" ({mark_words})" if mark_words else "")))
+    return factors[:3] or [("n/a", "no system was timed at two sizes that tell")]
 
 
 def _mfu(rows: pd.DataFrame, verdict: Verdict) -> list[tuple[str, str]]:
@@ -169,21 +169,21 @@ def _mfu(rows: pd.DataFrame, verdict: Verdict) -> list[tuple[str, str]]:
         return [("n/a", _why_no_mfu(rows))]
     at = fused[-1]["num_visual"]
     cells = rows[(rows["num_visual"] == at) & (rows["status"] == "ok")]
-    found = []
+    shares = []
     for name in (verdict.system, fused[-1]["baseline_series"]):
         own = cells[(cells["series"] == name) & cells["mfu_causal"].notna()]
         if len(own):
             cell = own.iloc[-1].to_dict()
             dense = "" if pd.isna(cell["mfu"]) else f"; dense count {100 * cell['mfu']:.1f} %"
             meaning = f"{verdict.name(str(name))}, at |V| = {at:,}{dense}{marked([marks(cell)])}"
-            found.append((f"{100 * cell['mfu_causal']:.1f} %", meaning))
-    return found or [("n/a", _why_no_mfu(rows))]
+            shares.append((f"{100 * cell['mfu_causal']:.1f} %", meaning))
+    return shares or [("n/a", _why_no_mfu(rows))]
 
 
 def _why_no_mfu(rows: pd.DataFrame) -> str:
     """What the records say of it."""
-    said = [flag for flags in rows["flags"] for flag in flags if flag.startswith("mfu:")]
-    return said[0].partition(": ")[2] if said else "no cell here has it"
+    reasons = [flag for flags in rows["flags"] for flag in flags if flag.startswith("mfu:")]
+    return reasons[0].partition(": ")[2] if reasons else "no cell here has it"
 
 
 def _card(title: str, lines: Sequence[tuple[str, str]], note: str = "", claims: str = "") -> None:

@@ -62,20 +62,20 @@ def _predictors() -> Predictors:
 
 
 def _ask(
-    predictors: Predictors, device: str, shown: dict[str, Any] | None, do: str, cell: Cell
+    predictors: Predictors, device: str, images: dict[str, Any] | None, do: str, cell: Cell
 ) -> Answer:
     """``shown`` are the sizes that a tower sees, which a limit, being of all |V|, has none of."""
     fields = cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     fields["num_visual"] = 1 if do == "limit" else cell.num_visual
-    sees = shown is not None and cell.scope == "lvlm" and cell.pass_ != "decode"
-    pictures = {"pictures": shown} if sees and do in ("predict", "fields") else {}
+    sees = images is not None and cell.scope == "lvlm" and cell.pass_ != "decode"
+    pictures = {"pictures": images} if sees and do in ("predict", "fields") else {}
     return predictors.ask({"do": do, "cell": fields, "device": device, **pictures})
 
 
 def render() -> None:
     """Draw the page."""
     st.html(STYLE)
-    held = frame_at_hand()
+    records = frame_at_hand()
     st.title("Will it fit, and what does it cost?")
     top = st.container()
     try:
@@ -87,10 +87,10 @@ def render() -> None:
     chosen = _choose(names)
     if chosen is None:
         return
-    cell, device, price, seen, picked, shown = chosen
-    ask = partial(_ask, _predictors(), device, shown)
+    cell, device, price, seen, picked, images = chosen
+    ask = partial(_ask, _predictors(), device, images)
     try:
-        cell, rounded = _seen_by_tower(cell, shown, ask)
+        cell, rounded = _seen_by_tower(cell, images, ask)
     except (Failure, RequestError) as error:
         st.error(markdown(error))
         return
@@ -105,7 +105,7 @@ def render() -> None:
     )
     try:
         with st.spinner("Predicting …"):
-            _side_by_side(cell, ask, price, seen, picked, top, device, held)
+            _side_by_side(cell, ask, price, seen, picked, top, device, records)
     except Failure as error:
         st.error(markdown(error))
 
@@ -181,10 +181,10 @@ def _choose(names: Answer) -> Chosen | None:
         st.error(markdown(error))
         return None
     columns = systems(list(picked or FIRST_SYSTEMS), str(kernel))
-    shown = None
+    images = None
     if given == "images":
-        shown = {"resolution": f"{seen.width}x{seen.height}", "count": int(count)}
-    return Chosen(cell, str(device), price, seen, columns, shown)
+        images = {"resolution": f"{seen.width}x{seen.height}", "count": int(count)}
+    return Chosen(cell, str(device), price, seen, columns, images)
 
 
 def _price() -> Price | None:
@@ -210,17 +210,17 @@ def _price() -> Price | None:
     return Price(amount, currency) if amount is not None and currency else None
 
 
-def _seen_by_tower(cell: Cell, shown: dict[str, Any] | None, ask: Ask) -> tuple[Cell, str]:
+def _seen_by_tower(cell: Cell, images: dict[str, Any] | None, ask: Ask) -> tuple[Cell, str]:
     """The cell with the tokens that its tower makes of what is shown, and that in words.
 
     Raises RequestError where the tower does not take such images.
     """
-    if cell.scope != "lvlm" or shown is None or cell.pass_ == "decode":
+    if cell.scope != "lvlm" or images is None or cell.pass_ == "decode":
         return _whole_images(cell, ask)
-    found = ask("fields", cell)
-    if "error" in found:
-        raise RequestError(str(found["error"]))
-    own = cell.replace(num_visual=found["num_visual"], layout=found["layout"])
+    fields = ask("fields", cell)
+    if "error" in fields:
+        raise RequestError(str(fields["error"]))
+    own = cell.replace(num_visual=fields["num_visual"], layout=fields["layout"])
     if own.num_visual == cell.num_visual:
         return own, ""
     return own, f" The model's own tower makes {own.num_visual:,} tokens of them."
@@ -267,7 +267,7 @@ def _side_by_side(
     picked: Sequence[System],
     top: Any,
     device: str,
-    held: pd.DataFrame | None,
+    records: pd.DataFrame | None,
 ) -> None:
     """A column for each system: the predictions of all first, then what takes longer."""
     pool = ThreadPoolExecutor(AT_ONCE)
@@ -280,7 +280,7 @@ def _side_by_side(
             pool,
             top,
             device,
-            held,
+            records,
         )
     finally:
         # The reader may have moved on: what nobody waits for is not asked.
@@ -295,41 +295,41 @@ def _draw(
     pool: Executor,
     top: Any,
     device: str,
-    held: pd.DataFrame | None,
+    records: pd.DataFrame | None,
 ) -> None:
     with st.container(key="in-pairs"):
         columns = st.columns(len(answers), border=True)
-    shown = []
+    cards = []
     for coming, column in zip(answers, columns, strict=True):
         with column:
-            own, found = coming.result()
+            own, reply = coming.result()
             st.markdown(f"**{attention_name(own.attention)} · {own.kernel}**")
-            _verdict(own, found, price)
-            shown.append((own, found, st.container(), st.container()))
-    tight = [(own, found, more) for own, found, _, more in shown if found.get("status") == "oom"]
+            _verdict(own, reply, price)
+            cards.append((own, reply, st.container(), st.container()))
+    tight = [(own, reply, more) for own, reply, _, more in cards if reply.get("status") == "oom"]
     with top:
-        answer([best_of([(own, found) for own, found, *_ in shown])])
+        answer([best_of([(own, reply) for own, reply, *_ in cards])])
     for own, *_ in tight:
         for change in asked_first(own):
             pool.submit(ask, "predict", change)
-    runs = [(own, place) for own, found, place, _ in shown if found.get("status") in ("ok", "oom")]
+    runs = [(own, place) for own, reply, place, _ in cards if reply.get("status") in ("ok", "oom")]
     limits = [pool.submit(ask, "limit", own) for own, _ in runs]
-    for own, found, more in tight:
+    for own, reply, more in tight:
         with more:
             st.markdown("**To make it fit**")
-            for line in advice(own, found, ask):
+            for line in advice(own, reply, ask):
                 st.markdown(f"- {line}")
     served = [
-        pool.submit(generation, own, found, ask) if own.pass_ != "train" else None
-        for own, found, *_ in shown
-        if found.get("status") in ("ok", "oom")
+        pool.submit(generation, own, reply, ask) if own.pass_ != "train" else None
+        for own, reply, *_ in cards
+        if reply.get("status") in ("ok", "oom")
     ]
     for (own, place), limit, serving in zip(runs, limits, served, strict=True):
         with place:
             _largest(limit.result(), seen)
             if serving is not None:
                 st.markdown(markdown(serving.result()))
-            _measured(held, own, device)
+            _measured(records, own, device)
 
 
 def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
@@ -365,11 +365,11 @@ def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
         )
 
 
-def _measured(held: pd.DataFrame | None, cell: Cell, device: str) -> None:
+def _measured(records: pd.DataFrame | None, cell: Cell, device: str) -> None:
     """The threshold that the store at hand has of this very cell, where it was measured."""
-    found = None if held is None else measured_threshold(held, cell, device)
-    if found is not None:
-        st.markdown(markdown(found))
+    sentence = None if records is None else measured_threshold(records, cell, device)
+    if sentence is not None:
+        st.markdown(markdown(sentence))
 
 
 def _largest(answer: Answer, seen: Eye) -> None:

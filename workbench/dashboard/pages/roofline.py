@@ -80,14 +80,14 @@ def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, A
         return
     row = chosen.iloc[-1]
     record = store.details.some(identities(chosen.tail(1)))[identities(chosen.tail(1))[0]]
-    found = spent_of(record)
-    found = found[found["by"] == "operator"]
+    spent = spent_of(record)
+    spent = spent[spent["by"] == "operator"]
     st.subheader(f"{markdown(row['series'])} at \\|V\\| = {row['num_visual']:,}")
-    if found.empty:
+    if spent.empty:
         st.info("This record holds no operators: `workbench measure … --trace DIR` stores them.")
         return
     peak, bandwidth = rates(rows)
-    whole = found["time_s"].sum()
+    whole = spent["time_s"].sum()
     cells = [
         (
             str(each["name"]),
@@ -98,11 +98,11 @@ def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, A
             _bound(each, peak, bandwidth),
             quantity(each["calls"], "1"),
         )
-        for each in found.to_dict("records")
+        for each in spent.to_dict("records")
     ]
     draw_table(OPERATORS, cells)
     st.caption(
-        f"As {found['how'].iloc[0]}. Of what was traced, the side of the ridge tells the bound."
+        f"As {spent['how'].iloc[0]}. Of what was traced, the side of the ridge tells the bound."
     )
 
 

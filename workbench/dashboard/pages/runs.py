@@ -74,10 +74,12 @@ def render() -> None:
             "Ended", sorted(rows["status"].unique()), "status", words_of.__getitem__
         )
         sources = several("Source", sorted(rows["source"].unique()), "source_of_runs")
-        known = sorted(
+        flag_names = sorted(
             {flag.partition(":")[0] for flags in rows["flags"].unique() for flag in flags}
         )
-        flags = st.multiselect("Flags", known, key="flags", bind="query-params", placeholder="any")
+        flags = st.multiselect(
+            "Flags", flag_names, key="flags", bind="query-params", placeholder="any"
+        )
     words = st.text_input(
         "Containing",
         key="containing",
@@ -101,9 +103,9 @@ def render() -> None:
     if rows.empty:
         st.info("No record matches. Clear the filter to see all.")
         return
-    shown = store.whole(rows.head(MOST))
+    page_rows = store.whole(rows.head(MOST))
     event = st.dataframe(
-        _table(shown),
+        _table(page_rows),
         hide_index=True,
         width="stretch",
         height=420,
@@ -116,8 +118,8 @@ def render() -> None:
     _downloads(store, rows)
     chosen = event.selection.rows
     if chosen:
-        _one(store, shown.iloc[chosen])
-        editors(store, shown.iloc[chosen[0]])
+        _one(store, page_rows.iloc[chosen])
+        editors(store, page_rows.iloc[chosen[0]])
     else:
         st.caption("Tick a record for its flags, its metrics and the command that repeats it.")
 
@@ -136,8 +138,8 @@ def _containing(rows: pd.DataFrame, words: str) -> pd.DataFrame:
     codes, distinct, _ = kinds(rows, TEXTS)
     keep = []
     for flags, *texts in distinct.itertuples(index=False):
-        said = " ".join([*flags, *(str(text) for text in texts if not pd.isna(text))]).lower()
-        keep.append(all(word in said for word in words.lower().split()))
+        haystack = " ".join([*flags, *(str(text) for text in texts if not pd.isna(text))]).lower()
+        keep.append(all(word in haystack for word in words.lower().split()))
     return rows[np.array(keep)[codes]]
 
 
@@ -231,9 +233,9 @@ def _one(store: Data, rows: pd.DataFrame) -> None:
         for flag in row["flags"]:
             st.markdown(f"- {markdown(flag)}")
     with right:
-        known = [
+        lines = [
             (metric.label, quantity(row[name], metric.unit, 4), metric.convention)
             for name, metric in METRICS.items()
             if name in row and not pd.isna(row[name])
         ]
-        draw_table(("metric", "value", "convention"), known)
+        draw_table(("metric", "value", "convention"), lines)

@@ -127,8 +127,8 @@ def _choose(rows: pd.DataFrame) -> Choice:
     rows = rows if source == BOTH else rows[rows["source"] == source]
     names = _of_group(rows)
     systems = several_systems(names, MOST_LINES)
-    shown = rows[rows["series"].isin(systems)]
-    return Choice(metrics, shown, Axes(log_x, log_y), unit, names)
+    chosen = rows[rows["series"].isin(systems)]
+    return Choice(metrics, chosen, Axes(log_x, log_y), unit, names)
 
 
 def _of_group(rows: pd.DataFrame) -> list[str]:
@@ -153,9 +153,9 @@ def _of_group(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _crossings(found: Sequence[Pair]) -> list[Crossing]:
+def _crossings(pairs: Sequence[Pair]) -> list[Crossing]:
     """Where a system's curve becomes lower than a baseline's."""
-    rows = [row for pair in found for row in pair.values() if row["attention"] != "s_attn"]
+    rows = [row for pair in pairs for row in pair.values() if row["attention"] != "s_attn"]
     return [
         Crossing(
             row["metric"],

@@ -29,16 +29,16 @@ def render() -> None:
     store = data()
     st.title(ASPECTS["thresholds"].question)
     rows = subject(store)
-    found = limits(rows)
-    if found[["max_visual", "fails_at"]].isna().all(axis=None):
+    brackets = limits(rows)
+    if brackets[["max_visual", "fails_at"]].isna().all(axis=None):
         st.info("No cell here ran or ran out of memory. **Runs** lists each with its reason.")
         return
     source, device = places(rows)[0]
     verdict = verdict_of(store, rows, source, device)
     answer([verdict.reach() or reached(at_place(rows, source, device), place(source, device))])
-    show(thresholds(found, store.looks, theme()), "thresholds", found)
+    show(thresholds(brackets, store.looks, theme()), "thresholds", brackets)
     st.caption(markdown(f"{setting(rows)}. {' '.join(provenance(rows, bars=False))} {MEANING}"))
-    if wide := wide_brackets(found):
+    if wide := wide_brackets(brackets):
         st.info(wide)
     for source, device in places(rows):
         here = rows[(rows["source"] == source) & (rows["device"] == device)]

@@ -53,8 +53,8 @@ def render() -> None:
     rows = rows[rows["num_visual"] == _size(rows)]
     records = store.details.some(identities(rows))
     by_system = _newest(rows, records)
-    found = [spent_of(record).assign(system=name) for name, record in by_system.items()]
-    table = pd.concat(found, ignore_index=True)
+    tables = [spent_of(record).assign(system=name) for name, record in by_system.items()]
+    table = pd.concat(tables, ignore_index=True)
     table = table[table["by"] == by]
     if table["time_s"].isna().all():
         with top:
@@ -91,8 +91,8 @@ WHOLE = "the whole iteration, not split"
 def _whole(rows: pd.DataFrame, where: str) -> str:
     """The seconds of an iteration, where nothing splits them."""
     short = short_names(list(rows["series"]))
-    known = rows.sort_values("time_s").drop_duplicates("series").to_dict("records")
-    first, *others = known
+    fastest = rows.sort_values("time_s").drop_duplicates("series").to_dict("records")
+    first, *others = fastest
     at = f"|V| = {first['num_visual']:,}"
     words = (
         f"An iteration at {at} takes {quantity(first['time_s'], 's')} with {_name(first, short)}"
@@ -102,7 +102,7 @@ def _whole(rows: pd.DataFrame, where: str) -> str:
             f"{_name(first, short)} is the fastest at {at}, {quantity(first['time_s'], 's')} an"
             f" iteration; {listed([_slower(row, first, short) for row in others[:MOST]])}"
         )
-    told = together(marks(row) for row in known)
+    told = together(marks(row) for row in fastest)
     whole = f"{first['model']} · {first['scope']} · {first['pass']}, {where}"
     return f"{words} ({whole}{f', {told}' if told else ''})."
 
@@ -146,12 +146,12 @@ def _size(rows: pd.DataFrame) -> int:
 
 def _newest(rows: pd.DataFrame, records: Mapping[RecordId, Record]) -> dict[str, Record]:
     """The record of each system, in the order of the legend."""
-    found = {
+    newest = {
         name: records[identity]
         for name, identity in zip(rows["series"], identities(rows), strict=True)
         if identity in records
     }
-    return {name: found[name] for name in in_order(rows) if name in found}
+    return {name: newest[name] for name in in_order(rows) if name in newest}
 
 
 def _caption(rows: pd.DataFrame, where: str, table: pd.DataFrame) -> str:
@@ -180,19 +180,19 @@ def _tables(table: pd.DataFrame) -> None:
 def _traces(store: Data, by_system: Mapping[str, Record]) -> None:
     """The trace files that lie beside the store, to open elsewhere."""
     named = {name: trace_file(record) for name, record in by_system.items()}
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     lacking = []
     for system, file in named.items():
         if file is not None:
             try:
-                found[system] = sibling_store(store.path, file)
+                files[system] = sibling_store(store.path, file)
             except RequestError as error:
                 lacking.append(str(error))
     if lacking:
         more = f"; and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         st.caption(markdown(lacking[0] + more))
     with st.container(horizontal=True):
-        for system, path in found.items():
+        for system, path in files.items():
             st.download_button(
                 f"Trace of {markdown(system)}",
                 path.read_bytes,
@@ -202,7 +202,7 @@ def _traces(store: Data, by_system: Mapping[str, Record]) -> None:
                 on_click="ignore",
                 icon=":material/download:",
             )
-    if found:
+    if files:
         st.caption(
             "Open a trace at ui.perfetto.dev (**Open trace file**; it stays in the browser), in"
             " Chrome at chrome://tracing, or with `tensorboard --logdir FOLDER` and"

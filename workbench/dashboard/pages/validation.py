@@ -46,9 +46,9 @@ def render() -> None:
     systems = several_systems(order)
     pairs = pairs[pairs["series"].isin(systems)]
     title = "predicted over measured"
-    shown = both[both["key"].isin(pairs["key"])]
-    models = sorted(shown["model"].unique())
-    taken = shown.loc[shown["source"] == "measured", "num_samples"]
+    matched = both[both["key"].isin(pairs["key"])]
+    models = sorted(matched["model"].unique())
+    taken = matched.loc[matched["source"] == "measured", "num_samples"]
     drawn = thin(pairs, ("ratio",), lines=("metric", "series"))
     show(agreement(drawn, store.looks, theme(), title, TOLERANCE), "validation", pairs)
     say_thinned(drawn, pairs)
@@ -106,12 +106,12 @@ def _errors(median: float, worst: float, bias: float) -> tuple[str, str, str]:
 
 def _shipped(frame: pd.DataFrame) -> None:
     """The errors of cells that the packaged calibrations did not see, of the cards at hand."""
-    known = [entry for entry in DEVICES.values() if packaged(entry.name) is not None]
-    here = [e for e in known if any(_is(e, str(device)) for device in frame["device"].unique())]
-    for entry in here or known[:1]:
-        found = calibration_for(entry.name)
-        assert found is not None
-        ways = found.held_out_by_kind
+    shipped = [entry for entry in DEVICES.values() if packaged(entry.name) is not None]
+    here = [e for e in shipped if any(_is(e, str(device)) for device in frame["device"].unique())]
+    for entry in here or shipped[:1]:
+        calibration = calibration_for(entry.name)
+        assert calibration is not None
+        ways = calibration.held_out_by_kind
         kept = {
             kind: (way, spread)
             for way in reversed(list(ways))
