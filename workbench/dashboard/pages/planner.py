@@ -118,7 +118,7 @@ class Chosen(NamedTuple):
     price: Price | None
     seen: Eye
     systems: list[System]
-    shown: dict[str, Any] | None
+    images: dict[str, Any] | None
     """The size of the images and their number; None where no images were chosen."""
 
 

@@ -60,10 +60,10 @@ def system_of(cell: Cell, model: "Resolved | None" = None) -> "System":
 
     Raises RequestError for an unknown name, Unsupported where the model has no place for it.
     """
-    found = SYSTEMS[cell.attention]
-    found = copy(found if model is None else found.on(model))
-    found.settings = settings_of("attention", cell.attention, cell.settings)
-    return found
+    system = SYSTEMS[cell.attention]
+    system = copy(system if model is None else system.on(model))
+    system.settings = settings_of("attention", cell.attention, cell.settings)
+    return system
 
 
 class System:
@@ -100,8 +100,8 @@ class System:
     @property
     def text_only(self) -> bool:
         """Whether no visual row reaches the LM head (HiMix), so that logits are of text alone."""
-        known = entry("attention", self.name)
-        return known is not None and known.logits == "text"
+        described = entry("attention", self.name)
+        return described is not None and described.logits == "text"
 
     def share(self, name: str) -> Fraction:
         """One of its settings, exactly the decimal that it is written as."""

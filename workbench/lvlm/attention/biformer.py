@@ -87,12 +87,12 @@ def _gathered(x: Tensor, chosen: Tensor, tail: Tensor) -> Tensor:
     batch, groups, _, size, width = x.shape
     rows, topk = chosen.shape[1:]
     index = chosen.flatten(1)[:, None, :, None, None].expand(-1, groups, -1, size, width)
-    found = torch.gather(x, 2, index).unflatten(2, (rows, topk)).transpose(1, 2)
-    found = found.reshape(batch * rows, groups, topk * size, width)
+    blocks = torch.gather(x, 2, index).unflatten(2, (rows, topk)).transpose(1, 2)
+    blocks = blocks.reshape(batch * rows, groups, topk * size, width)
     if not tail.shape[2]:
-        return found
+        return blocks
     beside = tail[:, None].expand(-1, rows, -1, -1, -1).flatten(0, 1)
-    return torch.cat((found, beside), 2)
+    return torch.cat((blocks, beside), 2)
 
 
 class BiFormer(Grouped):

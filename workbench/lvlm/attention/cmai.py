@@ -46,8 +46,8 @@ class Maps:
     def take(self) -> Tensor:
         """[B, H, rows, keys]."""
         assert self.found is not None, "the eager kernel gives its weights"
-        found, self.found = self.found, None
-        return found
+        hidden, self.found = self.found, None
+        return hidden
 
 
 def choosing() -> AbstractContextManager[object]:
@@ -96,8 +96,8 @@ class InhibitedLayer(SAttnLayer):
             hidden = least(reach.masked_fill(self.after, -1.0), self.lost).transpose(1, 2)
             batch, visual, text = hidden.shape
             columns = self.layout.join(hidden, hidden.new_zeros(batch, text, text))
-            shown = hidden.new_zeros(batch, visual, visual + text)
-            rows = self.layout.join(shown, columns.transpose(1, 2))
+            padded = hidden.new_zeros(batch, visual, visual + text)
+            rows = self.layout.join(padded, columns.transpose(1, 2))
             lowest = torch.finfo(self.mask.dtype).min
             return self.mask.masked_fill(rows[:, None], lowest)
 
@@ -183,16 +183,16 @@ class CMAI(SAttn):
         return super().pairs(place, window).allowed < super().pairs(place, None).allowed
 
     def pairs(self, place: Place, window: int | None) -> Pairs:
-        found = super().pairs(place, window)
+        pairs = super().pairs(place, window)
         if place.role not in (BOTH, INHIBITS) or self.window_bites(place, window):
-            return found
+            return pairs
         layout = place.layout
         lost, total = self.lost(layout), layout.num_visual
         # What stands after a row is lost first.
         gone = sum(
             s.length * max(0, lost - (total - s.visual_before)) for s in layout.text_segments
         )
-        return Pairs(found.dense, found.allowed - gone)
+        return Pairs(pairs.dense, pairs.allowed - gone)
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         return super().linear_flops(parts, place, cell) + self.choice_flops(parts, place, cell)
@@ -208,8 +208,8 @@ class CMAI(SAttn):
 
     def cache_elements(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         layout, maps = place.layout, place.role in (MAPS, BOTH)
-        held = cell.batch * layout.num_text * layout.num_visual * maps
-        return super().cache_elements(parts, place, cell) + held
+        mixed = cell.batch * layout.num_text * layout.num_visual * maps
+        return super().cache_elements(parts, place, cell) + mixed
 
 
 SYSTEMS.add("cmai", CMAI())

@@ -93,8 +93,8 @@ class CrossLayer(nn.Module):
         if self.decode:
             self.prefixes["text"] = (Prefix(0, 1, self.num_visual),)
             for name in ("keys", "values"):
-                held = context.cache(parts, self.num_visual)
-                self.register_buffer(f"visual_{name}", held, persistent=False)
+                cache = context.cache(parts, self.num_visual)
+                self.register_buffer(f"visual_{name}", cache, persistent=False)
 
     def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
         """[B, V, D], [B, S, D] -> the same shapes; the token alone [B, 1, D] in a decode step."""
@@ -115,15 +115,15 @@ class CrossLayer(nn.Module):
     def _read(self, kept: list[Tensor], y: Tensor) -> Tensor:
         """What both streams add: [B, S, D]."""
         if self.decode:
-            found = self._cross("text", y, (self.visual_keys, self.visual_values))
-            return torch.tanh(self.text_gate) * found
+            read = self._cross("text", y, (self.visual_keys, self.visual_values))
+            return torch.tanh(self.text_gate) * read
         streams = dict(zip(("visual", "text"), self.layout.split(y), strict=True))
         gates = {"visual": self.visual_gate, "text": self.text_gate}
         for stream, rows in streams.items():
             if rows.shape[1]:
-                found = self._cross(stream, rows, self._keys(stream, kept[0]))
+                read = self._cross(stream, rows, self._keys(stream, kept[0]))
                 with region("merge"):
-                    streams[stream] = torch.tanh(gates[stream]) * found
+                    streams[stream] = torch.tanh(gates[stream]) * read
         return self.layout.join(streams["visual"], streams["text"])
 
     def _keys(self, stream: str, originals: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,9 +177,9 @@ class CrossLMM(SAttn):
             raise RequestError(f"visual_positions: {self.name} has two streams of visual tokens")
 
     def pooling(self) -> Reducer:
-        found = copy(REDUCERS["pool"])
-        found.settings = {"side": self.settings["pool"]}
-        return found
+        pool = copy(REDUCERS["pool"])
+        pool.settings = {"side": self.settings["pool"]}
+        return pool
 
     def role(self, index: int) -> str:
         return CROSS if (index + 1) % int(self.settings["every"]) == 0 else ""
@@ -233,22 +233,22 @@ class CrossLMM(SAttn):
         return [(place.originals.num_visual, d), (place.layout.length, d)]
 
     def pairs(self, place: Place, window: int | None) -> Pairs:
-        found = super().pairs(place, window)
+        pairs = super().pairs(place, window)
         if place.role != CROSS or not place.originals.num_visual:
-            return found
+            return pairs
         prefixes = (*pooled_prefixes(place), *text_reads(place))
         read = sum((p.stop - p.start) * p.length for p in prefixes)
-        return Pairs(found.dense + read, found.allowed + read)
+        return Pairs(pairs.dense + read, pairs.allowed + read)
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
-        found = super().linear_flops(parts, place, cell)
+        flops = super().linear_flops(parts, place, cell)
         visual = place.originals.num_visual
         if place.role != CROSS or not visual:
-            return found
+            return flops
         queries = place.layout.length * token_flops(parts, kv=False, rest=False)
         streams = (place.layout.num_visual > 0) + (place.layout.num_text > 0)
         keys = visual * streams * 4 * parts.hidden_size * parts.num_kv_heads * parts.head_dim
-        return found + cell.batch * (queries + keys)
+        return flops + cell.batch * (queries + keys)
 
     def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
         if place.role != CROSS:
@@ -257,10 +257,10 @@ class CrossLMM(SAttn):
         return 2 * parts.hidden_size * heads * parts.head_dim + 2
 
     def cached(self, place: Place, window: int | None) -> Cached:
-        found = super().cached(place, window)
+        cached = super().cached(place, window)
         if place.role != CROSS:
-            return found
-        return replace(found, visual=found.visual + place.originals.num_visual)
+            return cached
+        return replace(cached, visual=cached.visual + place.originals.num_visual)
 
     def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         reads = place.role == CROSS and place.originals.num_visual

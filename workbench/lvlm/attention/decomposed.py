@@ -108,8 +108,8 @@ class DecomposedLayer(nn.Module):
         self.scores = Scores(self.parts.scale, self.parts.softcap, causal=False)
         for stream, tokens in (("visual", cached.visual), ("text", cached.text)):
             for name in ("keys", "values"):
-                held = context.cache(self.parts, tokens)
-                self.register_buffer(f"{stream}_{name}", held, persistent=False)
+                cache = context.cache(self.parts, tokens)
+                self.register_buffer(f"{stream}_{name}", cache, persistent=False)
 
     def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
         """[B, V, D], [B, T, D] -> the same shapes; the text alone [B, 1, D] in a decode step."""
@@ -214,11 +214,11 @@ class Decomposed(System):
         return self.layer_class(self, parts, context, place)
 
     def cached(self, place: Place, window: int | None) -> Cached:
-        found = super().cached(place, window)
+        cached = super().cached(place, window)
         if self.layer_class.rotate_visual:
-            return found
+            return cached
         return replace(
-            found, visual=place.layout.num_visual
+            cached, visual=place.layout.num_visual
         )  # No distance without RoPE, no window.
 
     def pairs(self, place: Place, window: int | None) -> Pairs:

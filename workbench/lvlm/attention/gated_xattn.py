@@ -61,8 +61,8 @@ class CrossLayer(nn.Module):
         if self.decode:
             self.prefixes: tuple[Prefix, ...] = (Prefix(0, 1, self.num_visual),)
             for name in ("keys", "values"):
-                held = context.cache(parts, self.num_visual)
-                self.register_buffer(f"visual_{name}", held, persistent=False)
+                cache = context.cache(parts, self.num_visual)
+                self.register_buffer(f"visual_{name}", cache, persistent=False)
             return
         self.prefixes = text_prefixes(layout)
         self.sees = prefix_rows(self.prefixes, layout.num_text, context)
@@ -112,12 +112,12 @@ class GatedXAttn(TextCosts):
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         """Inserted layers stand before the layer whose kind they copy."""
         own, chosen = super().places(model, cell, layout), self.chosen(model, cell)
-        found: list[Place] = []
+        places: list[Place] = []
         for place in own:
             if place.index in chosen:
-                found.append(Place(place.index, layout, CROSS, inserted=True))
-            found.append(place)
-        return tuple(found)
+                places.append(Place(place.index, layout, CROSS, inserted=True))
+            places.append(place)
+        return tuple(places)
 
     def reads_visual(self, place: Place) -> bool:
         return place.inserted

@@ -49,11 +49,11 @@ class GroupedLayer(DecomposedLayer):
             with region("V2V"):
                 query = parts.rope(query, *self.tables)
                 runs = [slice(s.offset, s.offset + s.length) for s in self.segments]
-                found = [
+                groups = [
                     self.segment(query[:, :, run], key[:, :, run], value[:, :, run])
                     for run in runs
                 ]
-                attended = found[0] if len(found) == 1 else cat(found, 2)
+                attended = groups[0] if len(groups) == 1 else cat(groups, 2)
             visual = parts.finish(visual, parts.output(attended))
         return visual, key, value
 

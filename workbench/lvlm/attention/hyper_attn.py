@@ -125,13 +125,13 @@ LAYERS = {"joint": HyperLayer, "adaptive": AdaptiveLayer, "channel": ChannelLaye
 
 def seeing(layout: Layout, window: int | None) -> tuple[Prefix, ...]:
     """The rows of text that see an image by its place, and how much stands before them."""
-    found = []
+    prefixes = []
     for row in layout.text_segments:
         before = [s.start + s.length - 1 for s in layout.visual_segments if s.start < row.start]
         near = _rows_near(row.start, row.length, before[-1], window) if before else 0
         if near:
-            found.append(Prefix(row.offset, row.offset + near, row.visual_before))
-    return tuple(found)
+            prefixes.append(Prefix(row.offset, row.offset + near, row.visual_before))
+    return tuple(prefixes)
 
 
 class HyperAttn(TextCosts):
@@ -152,9 +152,9 @@ class HyperAttn(TextCosts):
         return kind(self, parts, context, place)
 
     def pairs(self, place: Place, window: int | None) -> Pairs:
-        found = super().pairs(place, window)
+        pairs = super().pairs(place, window)
         if place.role != HYPER:
-            return found
+            return pairs
         layout = place.layout
         seen = sum(
             key.length * _rows_near(row.start, row.length, key.start + key.length - 1, window)
@@ -162,15 +162,15 @@ class HyperAttn(TextCosts):
             for key in layout.visual_segments
             if key.start < row.start
         )
-        return Pairs(found.dense + cross_pairs(layout), found.allowed + seen)
+        return Pairs(pairs.dense + cross_pairs(layout), pairs.allowed + seen)
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
-        found, layout = super().linear_flops(parts, place, cell), place.layout
+        flops, layout = super().linear_flops(parts, place, cell), place.layout
         if place.role != HYPER:
-            return found
-        found += cell.batch * layout.num_visual * token_flops(parts, q=False, rest=False)
+            return flops
+        flops += cell.batch * layout.num_visual * token_flops(parts, q=False, rest=False)
         rows = layout.num_text if text_prefixes(layout) else 0
-        return found + cell.batch * rows * self._weight_flops(parts)
+        return flops + cell.batch * rows * self._weight_flops(parts)
 
     def _weight_flops(self, parts: "LayerParts") -> int:
         """Matmul FLOPs of β, of one row."""
@@ -184,14 +184,14 @@ class HyperAttn(TextCosts):
         return 2 * narrow * (parts.hidden_size + 1) + gate[str(self.settings["gate"])]
 
     def cached(self, place: Place, window: int | None) -> Cached:
-        found, layout = super().cached(place, window), place.layout
+        cached, layout = super().cached(place, window), place.layout
         if place.role != HYPER:
-            return found
+            return cached
         near = (
             image.length * _rows_near(layout.length, 1, image.start + image.length - 1, window)
             for image in layout.visual_segments
         )
-        return replace(found, visual=sum(near))
+        return replace(cached, visual=sum(near))
 
     def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         return token_flops(parts) + (self._weight_flops(parts) if cached.visual else 0)

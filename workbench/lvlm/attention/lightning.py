@@ -112,8 +112,8 @@ class LightningAttention(nn.Module):
         blocks, rest = divmod(place.layout.length, block)
         for length in [block] * (blocks > 0) + [rest] * (rest > 0):
             for name, table in decays(self.rates, length).items():
-                held = table.to(context.device, context.dtype)
-                self.register_buffer(f"{name}_{length}", held, persistent=False)
+                values = table.to(context.device, context.dtype)
+                self.register_buffer(f"{name}_{length}", values, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, S, D] -> [B, S, D]; one token against the state in a decode step."""
@@ -122,12 +122,12 @@ class LightningAttention(nn.Module):
             for name in ("q_proj", "k_proj", "v_proj")
         )
         with region("attention"):
-            found = self.step(q, k, v) if hasattr(self, "state") else self.blocks(q, k, v)
+            attended = self.step(q, k, v) if hasattr(self, "state") else self.blocks(q, k, v)
         with region("norms"):
-            found = self.own.out_norm(found.transpose(1, 2).flatten(2))
+            attended = self.own.out_norm(attended.transpose(1, 2).flatten(2))
         with region("projections"):
             gate = torch.sigmoid(self.own.g_proj(x))
-        return self.own.o_proj(gate * found)
+        return self.own.o_proj(gate * attended)
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.size)).transpose(1, 2)
@@ -147,17 +147,17 @@ class LightningAttention(nn.Module):
             out, _ = self.fused(*rows, g_gamma=self.log_decay, scale=1.0)
             return out.transpose(1, 2)
         whole = q.shape[2] // self.block * self.block
-        found: list[Tensor] = []
+        outputs: list[Tensor] = []
         carried = None
         if whole:
             grouped = [x[:, :, :whole].unflatten(2, (-1, self.block)) for x in (q, k, v)]
             out, carried = self._equal(grouped, carried)
-            found.append(out.flatten(2, 3))
+            outputs.append(out.flatten(2, 3))
         if whole < q.shape[2]:
             last = [x[:, :, whole:].unsqueeze(2) for x in (q, k, v)]
             out, _ = self._equal(last, carried)
-            found.append(out.flatten(2, 3))
-        return found[0] if len(found) == 1 else torch.cat(found, 2)
+            outputs.append(out.flatten(2, 3))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
 
     def _equal(self, qkv: list[Tensor], carried: Tensor | None) -> tuple[Tensor, Tensor]:
         """Blocks [B, H, n, b, K] after a state [B, H, K, K] -> output, and the state then."""
@@ -202,12 +202,12 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
         of_states, grad = grads
         (ratio,) = ctx.saved_tensors
-        found = torch.empty_like(of_states)
+        gradients = torch.empty_like(of_states)
         for step in identical_iterations(range(of_states.shape[2])):
             block = of_states.shape[2] - 1 - step
-            found[:, :, block] = grad
+            gradients[:, :, block] = grad
             grad = ratio * grad + of_states[:, :, block]
-        return found, grad if ctx.carried else None, None
+        return gradients, grad if ctx.carried else None, None
 
 
 def decays(of_heads: list[float], length: int) -> dict[str, Tensor]:

@@ -63,10 +63,10 @@ def fused(context: Context, computed: str, name: str) -> Callable[..., Any] | No
     elif find_spec(package) is None:
         reason = f"{distribution} is not installed"
     else:
-        found: Callable[..., Any] = getattr(import_module(module), name)
+        kernel: Callable[..., Any] = getattr(import_module(module), name)
         context.forms[computed] = form = f"{distribution}'s {name}"
         context.flag(f"{computed}: ran as {form}; FLOPs are counted of torch's form")
-        return found
+        return kernel
     context.forms[computed] = f"{PLAIN[computed]}: {reason}"
     return None
 
@@ -123,8 +123,8 @@ class DeltaNet:
         """A causal convolution a channel, and silu: [B, M, S] -> [B, M, S]."""
         weight = self.own.conv1d.weight
         if self.convolution is not None:
-            found: Tensor = self.convolution(mixed, weight.squeeze(1), None, activation="silu")
-            return found
+            convolved: Tensor = self.convolution(mixed, weight.squeeze(1), None, activation="silu")
+            return convolved
         before = self.sizes.taps - 1
         rows = F.conv1d(mixed, weight, padding=before, groups=self.sizes.mixed)
         return F.silu(rows[:, :, :tokens])
@@ -329,7 +329,7 @@ def system_on(cell: Cell, model: "Resolved") -> System:
     system = system_of(cell, model)
     if not system.mixes or not has_linear(model):
         return system
-    found = copy(system)
+    mixing = copy(system)
     kind = type(system)
-    found.__class__ = type(f"Mixing{kind.__name__}", (Mixing, kind), {})
-    return found
+    mixing.__class__ = type(f"Mixing{kind.__name__}", (Mixing, kind), {})
+    return mixing

@@ -35,14 +35,14 @@ class LongShortLayer(GroupedLayer):
 
     def _runs(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         whole = q.shape[2] // self.width * self.width
-        found = []
+        outputs = []
         if whole:
             grouped = (_batched(x[:, :, :whole].unflatten(2, (-1, self.width))) for x in (q, k, v))
             out = self.attend(*grouped)
-            found.append(out.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3))
+            outputs.append(out.unflatten(0, (q.shape[0], -1)).transpose(1, 2).flatten(2, 3))
         if whole < q.shape[2]:
-            found.append(self.attend(*(x[:, :, whole:] for x in (q, k, v))))
-        return found[0] if len(found) == 1 else cat(found, 2)
+            outputs.append(self.attend(*(x[:, :, whole:] for x in (q, k, v))))
+        return outputs[0] if len(outputs) == 1 else cat(outputs, 2)
 
     def _strided(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Token j is number j // stride of group j mod stride; the first groups have one more."""

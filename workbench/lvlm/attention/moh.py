@@ -69,12 +69,12 @@ class MoHLayer(nn.Module):
         key, value = parts.key_value(x)
         with region("attention"):
             query, key = (parts.rope(y, *self.tables) for y in (query, key))
-            found = []
+            heads = []
             if self.shared:
-                found.append(self.shared_heads(query, key, value))
+                heads.append(self.shared_heads(query, key, value))
             if self.shared < parts.num_heads:
-                found.append(self.routed_heads(raw, query, key, value))
-            attended = found[0] if len(found) == 1 else torch.cat(found, 1)
+                heads.append(self.routed_heads(raw, query, key, value))
+            attended = heads[0] if len(heads) == 1 else torch.cat(heads, 1)
         return (parts.finish(sequence, parts.output(attended)),)
 
     def shared_heads(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ class MoHLayer(nn.Module):
             return slice(start, min(start + size, starts[number + 1]))
 
         if trains:
-            found = [attend(n, rows_of(n, t)) for n in range(len(counts)) for t in tiles(n)]
-            return torch.cat(found) if found else chosen
+            outputs = [attend(n, rows_of(n, t)) for n in range(len(counts)) for t in tiles(n)]
+            return torch.cat(outputs) if outputs else chosen
         out = torch.empty_like(chosen)
         for number in identical_iterations(range(len(counts))):
             for start in identical_iterations(tiles(number)):
@@ -188,8 +188,8 @@ class MoHDecode(nn.Module):
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
         cached = system.cached(place, parts.window)
         for name in ("keys", "values"):
-            held = context.cache(parts, cached.visual + cached.text)
-            self.register_buffer(name, held, persistent=False)
+            cache = context.cache(parts, cached.visual + cached.text)
+            self.register_buffer(name, cache, persistent=False)
 
     def forward(self, token: Tensor) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
@@ -202,13 +202,13 @@ class MoHDecode(nn.Module):
             key = torch.cat((self.keys, key), 2)
             value = torch.cat((self.values, own_value), 2)
             shared = self.shared
-            found = []
+            heads = []
             if shared:
                 k, v = (of_heads(y, query, shared) for y in (key, value))
-                found.append(self.kernel.own(Branch(query[:, :shared], k, v), self.scores))
+                heads.append(self.kernel.own(Branch(query[:, :shared], k, v), self.scores))
             if shared < parts.num_heads:
-                found.append(self._routed(raw, query[:, shared:], key, value))
-            attended = found[0] if len(found) == 1 else torch.cat(found, 1)
+                heads.append(self._routed(raw, query[:, shared:], key, value))
+            attended = heads[0] if len(heads) == 1 else torch.cat(heads, 1)
         return (parts.finish(token, parts.output(attended)),)
 
     def _routed(self, raw: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

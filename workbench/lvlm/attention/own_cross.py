@@ -88,8 +88,8 @@ class OwnCross(nn.Module):
         if self.decode:
             seen, rows = seen[:, :, -1:], rows[:, :, -1:]
             for name in ("keys", "values"):
-                held = context.cache(parts, self.num_visual)
-                self.register_buffer(name, held, persistent=False)
+                cache = context.cache(parts, self.num_visual)
+                self.register_buffer(name, cache, persistent=False)
         else:
             self.kept = context.kept_cache()
             if context.cell.tiled:
@@ -101,23 +101,23 @@ class OwnCross(nn.Module):
         *visual, text = state
         if not self.num_visual or not text.shape[1]:
             return state  # As transformers passes the layer by.
-        found = self.layer(
+        hidden = self.layer(
             text,
             cross_attention_mask=self.seen,
             full_text_row_masked_out_mask=self.rows,
             attention_mask=None,
             **self._arguments(visual),
         )
-        return (*visual, found)
+        return (*visual, hidden)
 
     def _arguments(self, visual: list[Tensor]) -> dict[str, Any]:
         from workbench.lvlm.held_cache import KeptCache
 
         if self.decode:
-            held = {self.number: SimpleNamespace(keys=self.keys, values=self.values)}
+            layers = {self.number: SimpleNamespace(keys=self.keys, values=self.values)}
             return {
                 "cross_attention_states": None,
-                "past_key_values": SimpleNamespace(layers=held),
+                "past_key_values": SimpleNamespace(layers=layers),
             }
         kept = None if self.kept is None else KeptCache(None, self.kept, None, 0)
         return {"cross_attention_states": visual[0], "past_key_values": kept}
@@ -152,7 +152,7 @@ def sights(layout: Layout) -> list[Sight]:
 
     Images between which stands one row, the first image's own token, are seen together after them.
     """
-    found: list[Sight] = []
+    sights: list[Sight] = []
     first = last = between = 0
     for segment in layout.segments:
         stop = segment.offset + segment.length
@@ -163,8 +163,8 @@ def sights(layout: Layout) -> list[Sight]:
         else:
             between = segment.length
             if last:
-                found.append(Sight(segment.offset, stop, first, last))
-    return found
+                sights.append(Sight(segment.offset, stop, first, last))
+    return sights
 
 
 class OwnCrossLayers(TextCosts):
@@ -216,9 +216,9 @@ class OwnCrossLayers(TextCosts):
         layout = place.layout
         if place.role != CROSS:
             return Pairs(layout.num_text**2, causal_pairs(layout.num_text))
-        found = sights(layout)
-        blind = layout.num_text - sum(sight.stop - sight.start for sight in found)
-        seen = sum(sight.pairs for sight in found) + blind * layout.num_visual
+        seen_by = sights(layout)
+        blind = layout.num_text - sum(sight.stop - sight.start for sight in seen_by)
+        seen = sum(sight.pairs for sight in seen_by) + blind * layout.num_visual
         return Pairs(layout.num_text * layout.num_visual, seen)
 
     def skipped_share(self, kernel: "Kernel", place: Place, window: int | None) -> Fraction:

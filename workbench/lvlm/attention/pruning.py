@@ -172,8 +172,8 @@ class PrunedLayer(SAttnLayer):
 def gathered(sequence: Tensor, positions: Tensor | None, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [B, n'] of a sequence [B, n, D], and their positions."""
     with region("gather"):
-        found = rows if positions is None else positions.gather(1, rows)
-        return take_rows(sequence, rows), found
+        places = rows if positions is None else positions.gather(1, rows)
+        return take_rows(sequence, rows), places
 
 
 def at(tables: Sequence[Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:

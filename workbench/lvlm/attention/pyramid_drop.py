@@ -28,16 +28,16 @@ class PyramidDrop(Pruning):
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         count, stages = model.config.num_hidden_layers, int(self.settings["stages"])
         self.require(f"stages={stages}", model, stages <= count)
-        found: list[Place] = []
+        places: list[Place] = []
         for stage in range(stages):
             first = stage * (count // stages)
             end = count if stage == stages - 1 else first + count // stages
             kept, role = floor(layout.num_visual * self.share("keep") ** stage), ""
-            left = found[-1].layout if found else layout
+            left = places[-1].layout if places else layout
             if kept < left.num_visual:  # Else nothing leaves, so nothing is ranked.
                 left, role = kept_of(left, kept), RANKS_FIRST
-            found += [Place(i, left, role if i == first else "") for i in range(first, end)]
-        return tuple(found)
+            places += [Place(i, left, role if i == first else "") for i in range(first, end)]
+        return tuple(places)
 
 
 SYSTEMS.add("pyramid_drop", PyramidDrop())

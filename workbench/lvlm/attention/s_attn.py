@@ -80,11 +80,11 @@ class SAttnDecode(nn.Module):
         cached = SYSTEMS["s_attn"].cached(place, parts.window)
         self.scheme = context.cell.cache_dtype
         for name in ("keys", "values"):
-            held = context.cache(parts, cached.visual + cached.text)
+            cache = context.cache(parts, cached.visual + cached.text)
             if self.scheme is not None:
-                held, scales = Narrow.of(held, self.scheme)
+                cache, scales = Narrow.of(cache, self.scheme)
                 self.register_buffer(f"{name}_scales", scales, persistent=False)
-            self.register_buffer(name, held, persistent=False)
+            self.register_buffer(name, cache, persistent=False)
 
     def forward(self, token: Tensor) -> tuple[Tensor, ...]:
         """[B, 1, D] -> [B, 1, D]."""
@@ -94,14 +94,14 @@ class SAttnDecode(nn.Module):
         """What the layer, or its attention alone, is given beside hidden states."""
         from workbench.lvlm.held_cache import HeldCache
 
-        held: list[Tensor | Narrow] = [self.keys, self.values]
+        cache: list[Tensor | Narrow] = [self.keys, self.values]
         if self.scheme is not None:
-            held = [Narrow(self.keys, self.keys_scales), Narrow(self.values, self.values_scales)]
+            cache = [Narrow(self.keys, self.keys_scales), Narrow(self.values, self.values_scales)]
         return {
             "attention_mask": None,
             "position_embeddings": self.tables,
             "position_ids": self.places,
-            "past_key_values": HeldCache(*held),
+            "past_key_values": HeldCache(*cache),
             "use_cache": True,
         }
 

@@ -32,12 +32,12 @@ class DeepseekOcr2(Family):
             raise RequestError(
                 f"model {name!r}: mlp_layer_types {min(wrong)!r:.60}: dense or sparse"
             )
-        known = {"greedy": (), "group_limited_greedy": ("n_group", "topk_group")}
-        if config.topk_method not in known:
+        methods = {"greedy": (), "group_limited_greedy": ("n_group", "topk_group")}
+        if config.topk_method not in methods:
             raise RequestError(
-                f"model {name!r}: topk_method {config.topk_method!r:.60}: {' or '.join(known)}"
+                f"model {name!r}: topk_method {config.topk_method!r:.60}: {' or '.join(methods)}"
             )
-        for field in ("num_experts_per_tok", "n_shared_experts", *known[config.topk_method]):
+        for field in ("num_experts_per_tok", "n_shared_experts", *methods[config.topk_method]):
             if not getattr(config, field):
                 raise RequestError(f"model {name!r}: {field} is missing; its experts need it")
 

@@ -104,9 +104,9 @@ def reducer_of(cell: Cell) -> Reducer | None:
     """The reducer that a cell names, under its settings; None where it names none."""
     if cell.reduce is None:
         return None
-    found = copy(REDUCERS[cell.reduce])
-    found.settings = settings_of("reduce", cell.reduce, cell.settings)
-    return found
+    reducer = copy(REDUCERS[cell.reduce])
+    reducer.settings = settings_of("reduce", cell.reduce, cell.settings)
+    return reducer
 
 
 class ReducedTokens(nn.Module):
@@ -129,7 +129,7 @@ class ReducedTokens(nn.Module):
         if self.looked is not None:
             shape = visual.shape[:2]
             beside = tuple(x.reshape(*shape, *x.shape[2:]) for x in self.looked())
-        batch, start, found = visual.shape[0], 0, []
+        batch, start, reduced = visual.shape[0], 0, []
         for grid, alike in groupby(self.grids):
             count = len([*alike])
             stop = start + count * grid.tokens
@@ -139,8 +139,8 @@ class ReducedTokens(nn.Module):
             )
             start = stop
             left = self.reduction(images, grid, *other)
-            found.append(left.reshape(batch, count * left.shape[1], left.shape[2]))
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
+            reduced.append(left.reshape(batch, count * left.shape[1], left.shape[2]))
+        return reduced[0] if len(reduced) == 1 else torch.cat(reduced, 1)
 
 
 def runs(layout: Layout) -> tuple[TokenGrid, ...]:

@@ -116,8 +116,8 @@ def split_latents(latents: Tensor, groups: list[Tensor]) -> list[Tensor]:
 
 def join(latents: list[Tensor], batch: int) -> Tensor:
     """The inverse of ``split_latents``."""
-    found = [x.unflatten(0, (batch, -1)) for x in latents]
-    return found[0] if len(found) == 1 else torch.cat(found, 1)
+    images = [x.unflatten(0, (batch, -1)) for x in latents]
+    return images[0] if len(images) == 1 else torch.cat(images, 1)
 
 
 class FITModule(Reduction):

@@ -44,9 +44,9 @@ def groups_of(keys: Tensor, left: int) -> Tensor:
     groups, sizes = places, keys.new_ones(batch, count, 1)
     for tokens, merged in rounds(count, left):
         unit, now = F.normalize(keys, dim=-1), places[:, :tokens]
-        best, found = torch.matmul(unit[:, ::2], unit[:, 1::2].transpose(1, 2)).max(-1)
+        best, nearest = torch.matmul(unit[:, ::2], unit[:, 1::2].transpose(1, 2)).max(-1)
         order = best.argsort(dim=1, descending=True, stable=True)[:, :merged]
-        into = now.scatter(1, 2 * order, 2 * found.gather(1, order) + 1)
+        into = now.scatter(1, 2 * order, 2 * nearest.gather(1, order) + 1)
         first = first_members(into, now, now + tokens)  # Who has left stands behind all others.
         rank = torch.zeros_like(into).scatter(1, first.argsort(dim=1), now)
         new = rank.gather(1, into)
@@ -99,8 +99,8 @@ class ToMe(Reducer):
         return Merged(self)
 
     def flops(self, grid: TokenGrid, width: int, keys: int = 0) -> int:
-        found = rounds(grid.tokens, self.tokens(grid))
-        return sum(2 * (n - n // 2) * (n // 2) * keys for n, _ in found)
+        pairs = rounds(grid.tokens, self.tokens(grid))
+        return sum(2 * (n - n // 2) * (n // 2) * keys for n, _ in pairs)
 
     def backward_flops(self, grid: TokenGrid, width: int) -> int:
         return 0

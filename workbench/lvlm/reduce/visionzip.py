@@ -35,14 +35,14 @@ class Zipped(Reduction):
         importance, keys = beside
         kept, rest = split_by(importance, self.dominant)
         targets, merged = spaced(rest, self.contextual)
-        found = take_rows(images, targets)
+        tokens = take_rows(images, targets)
         if merged.shape[1]:
             with torch.no_grad():
                 chosen = nearest(take_rows(keys, merged), take_rows(keys, targets))
                 hot = one_hot(chosen, self.contextual, images)
                 sizes = hot.sum(-1, keepdim=True).clamp(min=1)
-            found = found + torch.matmul(hot, take_rows(images, merged)) / sizes
-        return torch.cat((take_rows(images, kept), found), 1)
+            tokens = tokens + torch.matmul(hot, take_rows(images, merged)) / sizes
+        return torch.cat((take_rows(images, kept), tokens), 1)
 
 
 class VisionZip(Reducer):

@@ -162,8 +162,10 @@ class MiniCPMV(Tower):
 
     def _check(self, name: str) -> None:
         """Raise RequestError for a merging that its processor does not count."""
-        known = {"merge_kernel_size": [2, 2], "merger_times": 1, "drop_vision_last_layer": False}
-        fields = [(field, getattr(self.whole, field, only), only) for field, only in known.items()]
+        counted = {"merge_kernel_size": [2, 2], "merger_times": 1, "drop_vision_last_layer": False}
+        fields = [
+            (field, getattr(self.whole, field, only), only) for field, only in counted.items()
+        ]
         window = self.config.window_kernel_size
         for field, value, only in [*fields, ("vision_config.window_kernel_size", window, [2, 2])]:
             if (list(value) if isinstance(value, (list, tuple)) else value) != only:
@@ -235,8 +237,8 @@ class MiniCPMV(Tower):
         windows = rows // WINDOW**2
         index = context.keep(indices(context, lambda: [*_windows(images)], rows))
         ends = torch.arange(windows + 1, dtype=torch.int32, device=context.device) * WINDOW**2
-        found = index, context.keep(ends), WINDOW**2
-        merger.get_window_index = lambda sizes, kwargs=None: found
+        order = index, context.keep(ends), WINDOW**2
+        merger.get_window_index = lambda sizes, kwargs=None: order
         merger.self_attn = GroupedAttention(merger.self_attn, [(windows, WINDOW**2)], eager)
 
     def _places(self, grids: tuple[Grid, ...]) -> list[int]:

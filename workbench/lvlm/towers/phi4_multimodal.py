@@ -240,8 +240,8 @@ class Phi4Multimodal(Squares):
             patch_size=self.eye.patch_size,
             dynamic_hd=self.eye.max_crops,
         )
-        found: Tensor = processor([*images], return_tensors="pt")["image_pixel_values"]
-        return found.flatten(0, 1)
+        pixels: Tensor = processor([*images], return_tensors="pt")["image_pixel_values"]
+        return pixels.flatten(0, 1)
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         tokens = sum(map(self.tokens, grids))

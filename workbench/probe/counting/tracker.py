@@ -155,15 +155,15 @@ class Tracker(TorchDispatchMode):
 
     def hold(self, kinds: Mapping[str, Iterable[Tensor]]) -> None:
         """Count tensors that exist before the iteration, by kind; the first kind counts."""
-        held: set[int] = set()
+        held_ids: set[int] = set()
         for kind, tensors in kinds.items():
             for tensor in tensors:
                 block = self._follow(tensor)
-                if id(block) not in held:
-                    held.add(id(block))
+                if id(block) not in held_ids:
+                    held_ids.add(id(block))
                     block.kind = kind
-        self.made = [b for b in self.blocks if id(b) not in held]
-        self.blocks = [b for b in self.blocks if id(b) in held]
+        self.made = [b for b in self.blocks if id(b) not in held_ids]
+        self.blocks = [b for b in self.blocks if id(b) in held_ids]
 
     def reserve(self, kind: str, size: int, times: int) -> None:
         """Count what the device's libraries hold throughout."""
@@ -273,9 +273,9 @@ class Tracker(TorchDispatchMode):
     def _follow(self, tensor: Tensor) -> Block:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        known = self._known.get(key)
-        if known is not None and known[0]() is not None:
-            return known[1]
+        followed = self._known.get(key)
+        if followed is not None and followed[0]() is not None:
+            return followed[1]
         block = Block(self.allocator.rounded(storage.nbytes()), self.tick)
         if self.vocabulary is not None and tensor.shape[-1:] == (self.vocabulary,):
             block.kind = "logits"
@@ -389,12 +389,12 @@ def causal_attention(operators: Counter[Operator]) -> dict[int, dict[str, int]]:
 
     A tower's attention hides none of its own.
     """
-    found: dict[int, dict[str, int]] = {}
+    by_place: dict[int, dict[str, int]] = {}
     for op, count in operators.items():
         if op.attention and op.component == "decoder":
-            regions = found.setdefault(op.place, {})
+            regions = by_place.setdefault(op.place, {})
             regions[op.region] = regions.get(op.region, 0) + op.flops * count
-    return found
+    return by_place
 
 
 def storage_bytes(tensors: Iterable[Tensor], granule: int = 1) -> int:

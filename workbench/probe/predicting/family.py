@@ -65,8 +65,8 @@ class Family:
         """How the replay of a member's program ends; the same requests are replayed once."""
         granule = self.allocator.granule
         program = replace(program, sizes=[-(-size // granule) * granule for size in program.sizes])
-        for known, ended in self._replayed:
-            if known == program:
+        for earlier, ended in self._replayed:
+            if earlier == program:
                 return ended
         ended = outcome(program, setting, capacity)
         self._replayed.append((program, ended))

@@ -148,19 +148,19 @@ def rank_program(cell: Cell, traced: Trace) -> Program:
     """
     if not cell.optimizes:
         return make_program(traced.timeline)
-    held = states(cell, traced.parameters)
+    rank = states(cell, traced.parameters)
     timeline = without_states(cell, traced)
     apart = kinds_apart(cell)
-    sizes = [held.weights] if "weights" in apart else []
-    sizes += [held.gradients] if "gradients" in apart and not held.on_host else []
+    sizes = [rank.weights] if "weights" in apart else []
+    sizes += [rank.gradients] if "gradients" in apart and not rank.on_host else []
     if not cell.under_deepspeed:
         sizes += master_sizes(cell, traced.parameters) + resident_sizes(cell, traced.parameters)
         return make_program(timeline, sizes, optimizer_steps(cell, traced))
-    sizes += [held.kept_buffers] if held.kept_buffers else []
-    sizes += [] if held.on_host else [held.optimizer]
+    sizes += [rank.kept_buffers] if rank.kept_buffers else []
+    sizes += [] if rank.on_host else [rank.optimizer]
     # ZeRO's other buffers are made anew in each iteration, and gone when the optimizer steps.
     last = max(block.died or block.born for block in timeline.blocks)
-    passing = Block(held.buffers - held.kept_buffers, timeline.start + 1, last + 1)
-    reducing = Block(held.reducing, last, last + 1)
+    passing = Block(rank.buffers - rank.kept_buffers, timeline.start + 1, last + 1)
+    reducing = Block(rank.reducing, last, last + 1)
     timeline = timeline._replace(blocks=[*timeline.blocks, passing, reducing])
-    return make_program(timeline, sizes, [Temporaries((held.stepping,), (0, ~0))])
+    return make_program(timeline, sizes, [Temporaries((rank.stepping,), (0, ~0))])

@@ -96,10 +96,10 @@ def make_program(
         sizes.extend(more)
         return list(range(len(sizes) - len(more), len(sizes)))
 
-    held = [b for b in timeline.blocks if b.born <= start and b.kind != WORKSPACE]
+    standing = [b for b in timeline.blocks if b.born <= start and b.kind != WORKSPACE]
     spaces = [b for b in timeline.blocks if b.kind == WORKSPACE]
     taken = list(zip(_first_matmuls(timeline), number(spaces), strict=False))
-    before = [*timeline.made, *held]
+    before = [*timeline.made, *standing]
     making = [*_events(before, number(before), until=start), *(t for t in taken if t[0] <= start)]
     setup = [request for _, request in sorted(making, key=itemgetter(0))]
     setup += add(*states)
