@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
-from workbench.visual.files import Found
+from workbench.visual.files import ImageFiles
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.registry import Registry
 
@@ -57,7 +57,7 @@ class FrontEnd(ABC):
         """Whether a checkpoint with this config.json prepares its images so."""
         return False
 
-    def read(self, found: Found) -> None:  # noqa: B027 - one without such files reads nothing
+    def read(self, files: ImageFiles) -> None:  # noqa: B027 - one without such files reads nothing
         """Take this front end's settings from a checkpoint's files."""
 
     def of_files(
@@ -67,10 +67,10 @@ class FrontEnd(ABC):
 
         Raises RequestError that names file, field and value where one makes no sense.
         """
-        found = Found(config, files, model)
-        self.read(found)
-        origins = {**self.origins, **{name: origin for name, (_, origin) in found.taken.items()}}
-        values = {name: value for name, (value, _) in found.taken.items()}
+        stated = ImageFiles(config, files, model)
+        self.read(stated)
+        origins = {**self.origins, **{name: origin for name, (_, origin) in stated.taken.items()}}
+        values = {name: value for name, (value, _) in stated.taken.items()}
         return replace(self, **values, origins=origins)
 
     def of_model(self, model: str) -> Self:

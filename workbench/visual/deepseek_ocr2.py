@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
 from workbench.visual.canvas import nearest_canvas
-from workbench.visual.files import BOTH, Found
+from workbench.visual.files import BOTH, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 MOST_TILES = 100
@@ -34,34 +34,34 @@ class DeepseekOcr2(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        known: list[tuple[str, Mapping[str, Any], str, object]] = [
-            (BOTH, found.both, "patch_size", 16),
-            (BOTH, found.both, "downsample_ratio", 4),
+    def read(self, files: ImageFiles) -> None:
+        fixed: list[tuple[str, Mapping[str, Any], str, object]] = [
+            (BOTH, files.both, "patch_size", 16),
+            (BOTH, files.both, "downsample_ratio", 4),
         ]
-        if found.images is not None:
-            file, fields = found.images
-            found.side("image_size", fields.get("size"), file)
-            known += [
-                (file, {k: v for k, (v, _) in found.taken.items()}, "image_size", self.image_size),
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("size"), file)
+            fixed += [
+                (file, {k: v for k, (v, _) in files.taken.items()}, "image_size", self.image_size),
                 (file, fields, "tile_size", self.tile_size),
                 (file, fields, "crop_to_patches", True),
             ]
             for setting, field in (("min_tiles", "min_patches"), ("max_tiles", "max_patches")):
-                found.take(setting, fields.get(field), file)
-        for file, fields, field, only in known:
+                files.take(setting, fields.get(field), file)
+        for file, fields, field, only in fixed:
             value = fields.get(field)
             if value is not None and (value != only or isinstance(value, bool) != (only is True)):
                 raise RequestError(
-                    f"model {found.model!r}: {file}: {field} {value!r:.60}: "
+                    f"model {files.model!r}: {file}: {field} {value!r:.60}: "
                     f"{str(only).lower()}, for which its tower has queries"
                 )
         least, most = (
-            found.taken.get(name, (getattr(self, name),))[0] for name in ("min_tiles", "max_tiles")
+            files.taken.get(name, (getattr(self, name),))[0] for name in ("min_tiles", "max_tiles")
         )
         if not least <= most <= MOST_TILES:
             raise RequestError(
-                f"model {found.model!r}: min_patches {least}, max_patches {most}: the first is "
+                f"model {files.model!r}: min_patches {least}, max_patches {most}: the first is "
                 f"the smaller, and they are at most {MOST_TILES}"
             )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import BOTH, CONFIG, Found
+from workbench.visual.files import BOTH, CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 DEFAULTS = {"image_size": 224, "patch_size": 16}
@@ -33,19 +33,19 @@ class DeepseekVL(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
+    def read(self, files: ImageFiles) -> None:
         for name, default in DEFAULTS.items():
-            stated = found.tower.get(name)
-            found.side(name, default if stated is None else stated, CONFIG)
-        if found.images is not None:
-            file, fields = found.images
-            found.side("image_size", fields.get("size"), file)
-        found.whole_patches(self.image_size, self.patch_size)
-        size, patch = (found.taken[name][0] for name in DEFAULTS)
-        promised = found.both.get("num_image_tokens")
+            stated = files.tower.get(name)
+            files.side(name, default if stated is None else stated, CONFIG)
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("size"), file)
+        files.whole_patches(self.image_size, self.patch_size)
+        size, patch = (files.taken[name][0] for name in DEFAULTS)
+        promised = files.both.get("num_image_tokens")
         if promised is not None and promised != (size // patch) ** 2:
             raise RequestError(
-                f"model {found.model!r}: {BOTH}: num_image_tokens {promised!r:.60}, but the tower "
+                f"model {files.model!r}: {BOTH}: num_image_tokens {promised!r:.60}, but the tower "
                 f"of {CONFIG} makes {(size // patch) ** 2}"
             )
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from workbench.visual import VISIONS
 from workbench.visual.deepseek_vl import DeepseekVL
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 
 SAM = 1024
 """The image_size that transformers' class of that tower has where config.json leaves it out."""
@@ -25,14 +25,14 @@ class DeepseekVLHybrid(DeepseekVL):
 
     high_res_size: int = SAM
 
-    def read(self, found: Found) -> None:
-        section: Any = found.config.get("high_res_vision_config")
+    def read(self, files: ImageFiles) -> None:
+        section: Any = files.config.get("high_res_vision_config")
         stated = section.get("image_size") if isinstance(section, Mapping) else None
-        found.side("high_res_size", SAM if stated is None else stated, CONFIG)
-        if found.images is not None:
-            file, fields = found.images
-            found.side("high_res_size", fields.get("high_res_size"), file)
-        super().read(found)
+        files.side("high_res_size", SAM if stated is None else stated, CONFIG)
+        if files.images is not None:
+            file, fields = files.images
+            files.side("high_res_size", fields.get("high_res_size"), file)
+        super().read(files)
 
 
 VISIONS.add("deepseek-vl-hybrid", DeepseekVLHybrid())

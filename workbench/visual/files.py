@@ -15,7 +15,7 @@ CONFIG, IMAGES, VIDEOS, BOTH = (
 )
 
 
-class Found:
+class ImageFiles:
     """What the files say, and what a front end has taken of it so far.
 
     Files go by transformers' order: the section of processor_config.json, else the file of images

@@ -6,7 +6,7 @@ from math import ceil, floor
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 
@@ -34,21 +34,21 @@ class Gemma3(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        found.take("tokens_a_crop", found.config.get("mm_tokens_per_image"), CONFIG)
-        if found.images is None:
+    def read(self, files: ImageFiles) -> None:
+        files.take("tokens_a_crop", files.config.get("mm_tokens_per_image"), CONFIG)
+        if files.images is None:
             return
-        file, fields = found.images
+        file, fields = files.images
         crops = fields.get("do_pan_and_scan")
         if isinstance(crops, bool):
-            found.taken["pan_and_scan"] = crops, file
+            files.taken["pan_and_scan"] = crops, file
         elif crops is not None:
             raise RequestError(
-                f"model {found.model!r}: {file}: do_pan_and_scan {crops!r:.60}: true or false"
+                f"model {files.model!r}: {file}: do_pan_and_scan {crops!r:.60}: true or false"
             )
-        found.take("min_crop", fields.get("pan_and_scan_min_crop_size"), file)
-        found.take("max_crops", fields.get("pan_and_scan_max_num_crops"), file)
-        found.take("min_ratio", fields.get("pan_and_scan_min_ratio_to_activate"), file, 1.0)
+        files.take("min_crop", fields.get("pan_and_scan_min_crop_size"), file)
+        files.take("max_crops", fields.get("pan_and_scan_max_num_crops"), file)
+        files.take("min_ratio", fields.get("pan_and_scan_min_ratio_to_activate"), file, 1.0)
 
     def changes(self, limit: str, value: int) -> dict[str, Any] | None:
         return {limit: value} if limit == "pan_and_scan" else super().changes(limit, value)

@@ -6,7 +6,7 @@ from math import floor, sqrt
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, IMAGES, Found
+from workbench.visual.files import CONFIG, IMAGES, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 BUDGETS = (70, 140, 280, 560, 1120)
@@ -39,22 +39,22 @@ class Gemma4(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        found.take("pooling", found.tower.get("pooling_kernel_size"), CONFIG)
-        for section, budget in ((found.images, "max_tokens"), (found.videos, "video_max_tokens")):
+    def read(self, files: ImageFiles) -> None:
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        files.take("pooling", files.tower.get("pooling_kernel_size"), CONFIG)
+        for section, budget in ((files.images, "max_tokens"), (files.videos, "video_max_tokens")):
             if section is None or (budget == "video_max_tokens" and section[0] == IMAGES):
                 continue  # A video processor has its own budget, where no file gives it one.
             file, fields = section
-            found.side("patch_size", fields.get("patch_size"), file)
-            found.take("pooling", fields.get("pooling_kernel_size"), file)
+            files.side("patch_size", fields.get("patch_size"), file)
+            files.take("pooling", fields.get("pooling_kernel_size"), file)
             tokens = fields.get("max_soft_tokens")
             if tokens is not None and (isinstance(tokens, bool) or tokens not in BUDGETS):
                 raise RequestError(
-                    f"model {found.model!r}: {file}: max_soft_tokens {tokens!r:.60}: one of "
+                    f"model {files.model!r}: {file}: max_soft_tokens {tokens!r:.60}: one of "
                     f"{', '.join(map(str, BUDGETS))}"
                 )
-            found.take(budget, tokens, file)
+            files.take(budget, tokens, file)
 
     @property
     def factor(self) -> int:

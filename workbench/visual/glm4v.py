@@ -6,7 +6,7 @@ from math import ceil, floor
 from typing import ClassVar
 
 from workbench.visual import VISIONS
-from workbench.visual.files import Found
+from workbench.visual.files import ImageFiles
 from workbench.visual.qwen3_vl import Qwen3VL
 from workbench.visual.qwen_vl import QwenVL
 
@@ -47,13 +47,13 @@ class Glm4v(Qwen3VL):
     by_length: bool = False
     """Whether frames follow from a video's length alone, as with GLM-4.6V's processor."""
 
-    def read(self, found: Found) -> None:
-        QwenVL.read(self, found)  # It has no cap of one frame.
-        if found.videos is not None:
-            file, fields = found.videos
-            found.take("max_duration", fields.get("max_duration"), file)
+    def read(self, files: ImageFiles) -> None:
+        QwenVL.read(self, files)  # It has no cap of one frame.
+        if files.videos is not None:
+            file, fields = files.videos
+            files.take("max_duration", fields.get("max_duration"), file)
             if fields.get("video_processor_type") == OF_LENGTH:
-                found.taken["by_length"] = True, file
+                files.taken["by_length"] = True, file
 
     @property
     def min_tokens(self) -> int:

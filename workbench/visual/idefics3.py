@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 MOST_PIXELS = 4096
@@ -57,49 +57,49 @@ class Idefics3(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        found.side("image_size", found.tower.get("image_size"), CONFIG)
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        found.take("shuffle", found.config.get("scale_factor"), CONFIG)
-        if found.images is not None:
-            file, fields = found.images
+    def read(self, files: ImageFiles) -> None:
+        files.side("image_size", files.tower.get("image_size"), CONFIG)
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        files.take("shuffle", files.config.get("scale_factor"), CONFIG)
+        if files.images is not None:
+            file, fields = files.images
             for setting, field in (("image_size", "max_image_size"), ("longest_edge", "size")):
                 edge = fields.get(field)
                 if edge is not None and not isinstance(edge, Mapping):
                     raise RequestError(
-                        f"model {found.model!r}: {file}: {field} {edge!r:.60}: "
+                        f"model {files.model!r}: {file}: {field} {edge!r:.60}: "
                         '{"longest_edge": pixels}'
                     )
-                found.take(setting, None if edge is None else edge.get("longest_edge"), file)
+                files.take(setting, None if edge is None else edge.get("longest_edge"), file)
             if fields.get("do_resize") is False:
                 raise RequestError(
-                    f"model {found.model!r}: {file}: do_resize false: only true is known"
+                    f"model {files.model!r}: {file}: do_resize false: only true is known"
                 )
             splits = fields.get("do_image_splitting")
             if isinstance(splits, bool):
-                found.taken["splits"] = splits, file
+                files.taken["splits"] = splits, file
             elif splits is not None:
                 raise RequestError(
-                    f"model {found.model!r}: {file}: do_image_splitting {splits!r:.60}: true or "
+                    f"model {files.model!r}: {file}: do_image_splitting {splits!r:.60}: true or "
                     "false"
                 )
-        if found.videos is not None:
-            file, fields = found.videos
+        if files.videos is not None:
+            file, fields = files.videos
             sampling = fields.get("video_sampling")
             if sampling is not None and not isinstance(sampling, Mapping):
                 raise RequestError(
-                    f"model {found.model!r}: {file}: video_sampling {sampling!r:.60}: an object "
+                    f"model {files.model!r}: {file}: video_sampling {sampling!r:.60}: an object "
                     "with max_frames"
                 )
-            found.take("max_frames", (sampling or {}).get("max_frames"), file)
-        found.whole_patches(self.image_size, self.patch_size)
+            files.take("max_frames", (sampling or {}).get("max_frames"), file)
+        files.whole_patches(self.image_size, self.patch_size)
         size, patch, shuffle = (
-            found.taken.get(name, (getattr(self, name),))[0]
+            files.taken.get(name, (getattr(self, name),))[0]
             for name in ("image_size", "patch_size", "shuffle")
         )
         if size // patch % shuffle:
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: scale_factor {shuffle}: {size // patch} "
+                f"model {files.model!r}: {CONFIG}: scale_factor {shuffle}: {size // patch} "
                 "patches a side are no multiple of it"
             )
 

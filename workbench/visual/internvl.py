@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
 from workbench.visual.canvas import nearest_canvas
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 MOST_TILES = 256
@@ -38,34 +38,34 @@ class InternVL(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        ratio = found.config.get("downsample_ratio", 0.5)
+    def read(self, files: ImageFiles) -> None:
+        ratio = files.config.get("downsample_ratio", 0.5)
         shuffles = {1.0 / n: n for n in (1, 2, 4)}
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or ratio not in shuffles:
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: downsample_ratio {ratio!r:.60}: 1, 0.5 or 0.25"
+                f"model {files.model!r}: {CONFIG}: downsample_ratio {ratio!r:.60}: 1, 0.5 or 0.25"
             )
-        found.take("shuffle", shuffles[ratio], CONFIG)
-        found.side("image_size", found.tower.get("image_size"), CONFIG)
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        if found.images is not None:
-            file, fields = found.images
-            found.side("image_size", fields.get("size"), file)
+        files.take("shuffle", shuffles[ratio], CONFIG)
+        files.side("image_size", files.tower.get("image_size"), CONFIG)
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("size"), file)
             for setting, field in (("min_tiles", "min_patches"), ("max_tiles", "max_patches")):
                 value = fields.get(field)
-                taken = found.take(setting, value, file)
+                taken = files.take(setting, value, file)
                 if taken and isinstance(value, int) and value > MOST_TILES:
                     raise RequestError(
-                        f"model {found.model!r}: {file}: {field} {value}: at most {MOST_TILES}"
+                        f"model {files.model!r}: {file}: {field} {value}: at most {MOST_TILES}"
                     )
-        found.whole_patches(self.image_size, self.patch_size)
+        files.whole_patches(self.image_size, self.patch_size)
         side = (
-            found.taken.get("image_size", (self.image_size,))[0]
-            // found.taken.get("patch_size", (self.patch_size,))[0]
+            files.taken.get("image_size", (self.image_size,))[0]
+            // files.taken.get("patch_size", (self.patch_size,))[0]
         )
         if side % shuffles[ratio]:
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: downsample_ratio {ratio}: {side} patches a "
+                f"model {files.model!r}: {CONFIG}: downsample_ratio {ratio}: {side} patches a "
                 f"side are no multiple of {shuffles[ratio]}"
             )
 

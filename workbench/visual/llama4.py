@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
 from workbench.visual.canvas import MOST_TILES, canvas_of
-from workbench.visual.files import BOTH, CONFIG, Found
+from workbench.visual.files import BOTH, CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 
@@ -41,33 +41,33 @@ class Llama4(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        found.side("image_size", found.tower.get("image_size"), CONFIG)
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        ratio = found.tower.get("pixel_shuffle_ratio", 0.5)
+    def read(self, files: ImageFiles) -> None:
+        files.side("image_size", files.tower.get("image_size"), CONFIG)
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        ratio = files.tower.get("pixel_shuffle_ratio", 0.5)
         shuffles = {1.0 / n: n for n in (1, 2, 4)}
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or ratio not in shuffles:
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: pixel_shuffle_ratio {ratio!r:.60}: 1, 0.5 or "
+                f"model {files.model!r}: {CONFIG}: pixel_shuffle_ratio {ratio!r:.60}: 1, 0.5 or "
                 "0.25"
             )
-        found.take("shuffle", shuffles[ratio], CONFIG)
-        if found.images is not None:
-            file, fields = found.images
-            found.side("image_size", fields.get("size"), file)
-            found.take("max_tiles", fields.get("max_patches"), file)
-        found.take("patch_size", found.both.get("patch_size"), BOTH)
-        found.whole_patches(self.image_size, self.patch_size)
-        tiles, file = found.taken.get("max_tiles", (self.max_tiles, CONFIG))
+        files.take("shuffle", shuffles[ratio], CONFIG)
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("size"), file)
+            files.take("max_tiles", fields.get("max_patches"), file)
+        files.take("patch_size", files.both.get("patch_size"), BOTH)
+        files.whole_patches(self.image_size, self.patch_size)
+        tiles, file = files.taken.get("max_tiles", (self.max_tiles, CONFIG))
         if tiles > MOST_TILES:
             raise RequestError(
-                f"model {found.model!r}: {file}: max_patches {tiles}: at most {MOST_TILES}"
+                f"model {files.model!r}: {file}: max_patches {tiles}: at most {MOST_TILES}"
             )
-        edge = found.taken.get("image_size", (self.image_size,))[0]
-        side = edge // found.taken.get("patch_size", (self.patch_size,))[0]
+        edge = files.taken.get("image_size", (self.image_size,))[0]
+        side = edge // files.taken.get("patch_size", (self.patch_size,))[0]
         if side % shuffles[ratio]:
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: pixel_shuffle_ratio {ratio}: {side} patches a "
+                f"model {files.model!r}: {CONFIG}: pixel_shuffle_ratio {ratio}: {side} patches a "
                 f"side are no multiple of {shuffles[ratio]}"
             )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -32,22 +32,22 @@ class Llava(FrontEnd):
         kind = tower.get("model_type") if isinstance(tower, Mapping) else None
         return config.get("model_type") == "llava" and kind in TOWERS
 
-    def read(self, found: Found) -> None:
-        strategy = found.config.get("vision_feature_select_strategy", "default")
+    def read(self, files: ImageFiles) -> None:
+        strategy = files.config.get("vision_feature_select_strategy", "default")
         if strategy not in ("default", "full"):
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: vision_feature_select_strategy "
+                f"model {files.model!r}: {CONFIG}: vision_feature_select_strategy "
                 f"{strategy!r:.60}: default or full"
             )
-        rows = (found.tower.get("model_type") == TOWERS[0]) - (strategy == "default")
-        found.taken["extra_rows"] = rows, CONFIG
-        found.side("image_size", found.tower.get("image_size"), CONFIG)
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        if found.images is not None:
-            file, fields = found.images
+        rows = (files.tower.get("model_type") == TOWERS[0]) - (strategy == "default")
+        files.taken["extra_rows"] = rows, CONFIG
+        files.side("image_size", files.tower.get("image_size"), CONFIG)
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        if files.images is not None:
+            file, fields = files.images
             crop = fields.get("crop_size") if fields.get("do_center_crop", True) else None
-            found.side("image_size", fields.get("size") if crop is None else crop, file)
-        found.whole_patches(self.image_size, self.patch_size)
+            files.side("image_size", fields.get("size") if crop is None else crop, file)
+        files.whole_patches(self.image_size, self.patch_size)
 
     def tokens_of_image(self, width: int, height: int) -> int:
         return max(1, (self.image_size // self.patch_size) ** 2 + self.extra_rows)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.visual.llava import TOWERS
 from workbench.vocabulary.errors import RequestError
 
@@ -35,30 +35,30 @@ class LlavaNext(FrontEnd):
         dropped = config.get("vision_feature_select_strategy", "default") == "default"
         return config.get("model_type") == "llava_next" and kind == TOWERS[0] and dropped
 
-    def read(self, found: Found) -> None:
-        found.side("image_size", found.tower.get("image_size"), CONFIG)
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        self._grids(found, found.config.get("image_grid_pinpoints"), CONFIG)
-        if found.images is not None:
-            file, fields = found.images
-            found.side("image_size", fields.get("crop_size", fields.get("size")), file)
-            self._grids(found, fields.get("image_grid_pinpoints"), file)
-        found.whole_patches(self.image_size, self.patch_size)
-        side = found.taken.get("image_size", (self.image_size, ""))[0]
-        grids, origin = found.taken.get("pinpoints", (self.pinpoints, CONFIG))
+    def read(self, files: ImageFiles) -> None:
+        files.side("image_size", files.tower.get("image_size"), CONFIG)
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        self._grids(files, files.config.get("image_grid_pinpoints"), CONFIG)
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("crop_size", fields.get("size")), file)
+            self._grids(files, fields.get("image_grid_pinpoints"), file)
+        files.whole_patches(self.image_size, self.patch_size)
+        side = files.taken.get("image_size", (self.image_size, ""))[0]
+        grids, origin = files.taken.get("pinpoints", (self.pinpoints, CONFIG))
         for pair in grids:
             if min(pair) < side:
                 raise RequestError(
-                    f"model {found.model!r}: {origin}: image_grid_pinpoints {[*pair]}: smaller "
+                    f"model {files.model!r}: {origin}: image_grid_pinpoints {[*pair]}: smaller "
                     f"than a tile of {side} pixels"
                 )
             if pair[0] % side or pair[1] % side:
                 raise RequestError(
-                    f"model {found.model!r}: {origin}: image_grid_pinpoints {[*pair]}: no whole "
+                    f"model {files.model!r}: {origin}: image_grid_pinpoints {[*pair]}: no whole "
                     f"number of tiles of {side} pixels"
                 )
 
-    def _grids(self, found: Found, value: object, file: str) -> None:
+    def _grids(self, files: ImageFiles, value: object, file: str) -> None:
         if value is None:
             return
         pairs: list[Any] = value if isinstance(value, list) and value else [None]
@@ -72,10 +72,10 @@ class LlavaNext(FrontEnd):
         )
         if not right:
             raise RequestError(
-                f"model {found.model!r}: {file}: image_grid_pinpoints {value!r:.60}: a list of "
+                f"model {files.model!r}: {file}: image_grid_pinpoints {value!r:.60}: a list of "
                 "heights and widths in pixels"
             )
-        found.taken["pinpoints"] = tuple((high, wide) for high, wide in pairs), file
+        files.taken["pinpoints"] = tuple((high, wide) for high, wide in pairs), file
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """The (height, width) that keeps most of the image's pixels and wastes least."""

@@ -7,7 +7,7 @@ from math import ceil, sqrt
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.visual.llava import TOWERS
 from workbench.visual.llava_next import LlavaNext
 from workbench.vocabulary.errors import RequestError
@@ -38,24 +38,24 @@ class LlavaOnevision(LlavaNext):
         kind = tower.get("model_type") if isinstance(tower, Mapping) else None
         return config.get("model_type") == "llava_onevision" and kind == TOWERS[1]
 
-    def read(self, found: Found) -> None:
-        strategy = found.config.get("vision_feature_select_strategy", "full")
+    def read(self, files: ImageFiles) -> None:
+        strategy = files.config.get("vision_feature_select_strategy", "full")
         if strategy != "full":
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: vision_feature_select_strategy "
+                f"model {files.model!r}: {CONFIG}: vision_feature_select_strategy "
                 f"{strategy!r:.60}: full, for SigLIP has no class token to drop"
             )
-        super().read(found)
-        ratio = found.config.get("vision_aspect_ratio")
+        super().read(files)
+        ratio = files.config.get("vision_aspect_ratio")
         if ratio is None:
             return
         number = re.fullmatch(r"anyres_max_([1-9][0-9]{0,3})", str(ratio))
         if number is None:
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: vision_aspect_ratio {ratio!r:.60}: "
+                f"model {files.model!r}: {CONFIG}: vision_aspect_ratio {ratio!r:.60}: "
                 "anyres_max_N, such as anyres_max_9"
             )
-        found.take("most_tiles", int(number[1]), CONFIG)
+        files.take("most_tiles", int(number[1]), CONFIG)
 
     def kept(self, rows: int, columns: int) -> tuple[int, int]:
         ratio = sqrt(rows * columns / (self.most_tiles * self.side**2))

@@ -6,7 +6,7 @@ from math import ceil, log, sqrt
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 MERGED = {"16x": 4, "4x": 2}
@@ -43,54 +43,54 @@ class MiniCPMV(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        self._take_mode(found, found.config.get("downsample_mode"), CONFIG)
-        for section, prefix in ((found.images, ""), (found.videos, "video_")):
+    def read(self, files: ImageFiles) -> None:
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        self._take_mode(files, files.config.get("downsample_mode"), CONFIG)
+        for section, prefix in ((files.images, ""), (files.videos, "video_")):
             if section is None:
                 continue
             file, fields = section
-            found.side("patch_size", fields.get("patch_size"), file)
-            self._take_mode(found, fields.get("downsample_mode"), file)
-            found.take(f"{prefix}scale", fields.get("scale_resolution"), file)
-            found.take(f"{prefix}max_slices", fields.get("max_slice_nums"), file)
-            slices = found.taken.get(f"{prefix}max_slices", (self.max_slices, file))[0]
+            files.side("patch_size", fields.get("patch_size"), file)
+            self._take_mode(files, fields.get("downsample_mode"), file)
+            files.take(f"{prefix}scale", fields.get("scale_resolution"), file)
+            files.take(f"{prefix}max_slices", fields.get("max_slice_nums"), file)
+            slices = files.taken.get(f"{prefix}max_slices", (self.max_slices, file))[0]
             if slices > MOST_SLICES:
                 raise RequestError(
-                    f"model {found.model!r}: {file}: max_slice_nums {slices}: at most "
+                    f"model {files.model!r}: {file}: max_slice_nums {slices}: at most "
                     f"{MOST_SLICES:,}"
                 )
             whole = fields.get("slice_mode")
             if whole is False:
-                found.taken[f"{prefix}max_slices"] = 1, file
+                files.taken[f"{prefix}max_slices"] = 1, file
             elif whole is not None and whole is not True:
                 raise RequestError(
-                    f"model {found.model!r}: {file}: slice_mode {whole!r:.60}: true or false"
+                    f"model {files.model!r}: {file}: slice_mode {whole!r:.60}: true or false"
                 )
             for field, only in (("do_resize", True), ("stack_frames", 1)):
                 if fields.get(field, only) not in (only, None):
                     raise RequestError(
-                        f"model {found.model!r}: {file}: {field} {fields[field]!r:.60}: only "
+                        f"model {files.model!r}: {file}: {field} {fields[field]!r:.60}: only "
                         f"{str(only).lower()} is known"
                     )
             if prefix:
-                found.take("max_frames", fields.get("max_num_frames"), file)
+                files.take("max_frames", fields.get("max_num_frames"), file)
 
-    def _take_mode(self, found: Found, mode: object, file: str) -> None:
+    def _take_mode(self, files: ImageFiles, mode: object, file: str) -> None:
         """Take the tower's mode; RequestError for one that nothing knows, or that is another's."""
         if mode is None:
             return
         if not isinstance(mode, str) or mode not in MERGED:
             raise RequestError(
-                f"model {found.model!r}: {file}: downsample_mode {mode!r:.60}: "
+                f"model {files.model!r}: {file}: downsample_mode {mode!r:.60}: "
                 f"{' or '.join(MERGED)}"
             )
         if file == CONFIG:
-            found.taken["downsample"] = mode, file
-        own = found.taken.get("downsample", (self.downsample,))[0]
+            files.taken["downsample"] = mode, file
+        own = files.taken.get("downsample", (self.downsample,))[0]
         if mode != own:
             raise RequestError(
-                f"model {found.model!r}: {file}: downsample_mode {mode}, but the tower of "
+                f"model {files.model!r}: {file}: downsample_mode {mode}, but the tower of "
                 f"{CONFIG} has {own}"
             )
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
 from workbench.visual.canvas import MOST_TILES, canvas_of
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 
@@ -30,19 +30,19 @@ class Mllama(FrontEnd):
     def serves(self, config: Mapping[str, Any]) -> bool:
         return config.get("model_type") == "mllama"
 
-    def read(self, found: Found) -> None:
-        found.side("image_size", found.tower.get("image_size"), CONFIG)
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        found.take("max_tiles", found.tower.get("max_num_tiles"), CONFIG)
-        if found.images is not None:
-            file, fields = found.images
-            found.side("image_size", fields.get("size"), file)
-            found.take("max_tiles", fields.get("max_image_tiles"), file)
-        found.whole_patches(self.image_size, self.patch_size)
-        tiles, file = found.taken.get("max_tiles", (self.max_tiles, CONFIG))
+    def read(self, files: ImageFiles) -> None:
+        files.side("image_size", files.tower.get("image_size"), CONFIG)
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        files.take("max_tiles", files.tower.get("max_num_tiles"), CONFIG)
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("size"), file)
+            files.take("max_tiles", fields.get("max_image_tiles"), file)
+        files.whole_patches(self.image_size, self.patch_size)
+        tiles, file = files.taken.get("max_tiles", (self.max_tiles, CONFIG))
         if tiles > MOST_TILES:
             raise RequestError(
-                f"model {found.model!r}: {file}: max_tiles {tiles}: at most {MOST_TILES}"
+                f"model {files.model!r}: {file}: max_tiles {tiles}: at most {MOST_TILES}"
             )
 
     @property

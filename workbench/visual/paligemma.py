@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import BOTH, CONFIG, Found
+from workbench.visual.files import BOTH, CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 DEFAULTS = {"image_size": 224, "patch_size": 16}
@@ -38,23 +38,23 @@ class PaliGemma(FrontEnd):
             and tower.get("model_type") == "siglip_vision_model"
         )
 
-    def read(self, found: Found) -> None:
+    def read(self, files: ImageFiles) -> None:
         for name, default in DEFAULTS.items():
-            stated = found.tower.get(name)
-            found.side(name, default if stated is None else stated, CONFIG)
-        promised = [(BOTH, found.both)]
-        if found.images is not None:
-            file, fields = found.images
-            found.side("image_size", fields.get("size"), file)
-            promised.append(found.images)
-        found.whole_patches(self.image_size, self.patch_size)
-        size, patch = (found.taken[name][0] for name in ("image_size", "patch_size"))
+            stated = files.tower.get(name)
+            files.side(name, default if stated is None else stated, CONFIG)
+        promised = [(BOTH, files.both)]
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("size"), file)
+            promised.append(files.images)
+        files.whole_patches(self.image_size, self.patch_size)
+        size, patch = (files.taken[name][0] for name in ("image_size", "patch_size"))
         made = (size // patch) ** 2
         for file, fields in promised:
             told = fields.get("image_seq_length")
             if told is not None and told != made:
                 raise RequestError(
-                    f"model {found.model!r}: {file}: image_seq_length {told!r:.60}, but the tower "
+                    f"model {files.model!r}: {file}: image_seq_length {told!r:.60}, but the tower "
                     f"of {CONFIG} makes {made}"
                 )
 

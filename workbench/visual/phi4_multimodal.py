@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, Found
+from workbench.visual.files import CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 SMALLEST = 10
@@ -36,27 +36,27 @@ class Phi4Multimodal(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
+    def read(self, files: ImageFiles) -> None:
         # What a section leaves out are the defaults of transformers' class: the published ones.
         for name in ("image_size", "patch_size"):
-            found.side(name, found.tower.get(name, getattr(self, name)), CONFIG)
-        side = found.taken["image_size"][0]
-        crop = found.tower.get("crop_size", self.image_size)
+            files.side(name, files.tower.get(name, getattr(self, name)), CONFIG)
+        side = files.taken["image_size"][0]
+        crop = files.tower.get("crop_size", self.image_size)
         if crop != side:
             raise RequestError(
-                f"model {found.model!r}: {CONFIG}: crop_size {crop!r:.60}, but image_size {side}: "
+                f"model {files.model!r}: {CONFIG}: crop_size {crop!r:.60}, but image_size {side}: "
                 "the tower takes one size"
             )
-        if found.images is not None:
-            file, fields = found.images
-            found.side("image_size", fields.get("size"), file)
-            found.side("patch_size", fields.get("patch_size"), file)
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("size"), file)
+            files.side("patch_size", fields.get("patch_size"), file)
             crops: Any = fields.get("dynamic_hd")
-            if found.take("max_crops", crops, file) and crops > MOST_CROPS:
+            if files.take("max_crops", crops, file) and crops > MOST_CROPS:
                 raise RequestError(
-                    f"model {found.model!r}: {file}: dynamic_hd {crops}: at most {MOST_CROPS}"
+                    f"model {files.model!r}: {file}: dynamic_hd {crops}: at most {MOST_CROPS}"
                 )
-        found.whole_patches(self.image_size, self.patch_size)
+        files.whole_patches(self.image_size, self.patch_size)
 
     @property
     def side(self) -> int:

@@ -6,7 +6,7 @@ from math import floor
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import BOTH, CONFIG, Found
+from workbench.visual.files import BOTH, CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 
@@ -38,29 +38,29 @@ class Pixtral(FrontEnd):
         kind = tower.get("model_type") if isinstance(tower, Mapping) else None
         return config.get("model_type") in ("llava", "mistral3") and kind == "pixtral"
 
-    def read(self, found: Found) -> None:
-        found.side("patch_size", found.tower.get("patch_size"), CONFIG)
-        found.take("longest_edge", found.tower.get("image_size"), CONFIG)
-        merge = found.config.get("spatial_merge_size", 2)
-        found.take("merge", merge if found.config.get("model_type") == "mistral3" else 1, CONFIG)
-        if found.images is None:
+    def read(self, files: ImageFiles) -> None:
+        files.side("patch_size", files.tower.get("patch_size"), CONFIG)
+        files.take("longest_edge", files.tower.get("image_size"), CONFIG)
+        merge = files.config.get("spatial_merge_size", 2)
+        files.take("merge", merge if files.config.get("model_type") == "mistral3" else 1, CONFIG)
+        if files.images is None:
             return
-        file, fields = found.images
-        found.side("patch_size", fields.get("patch_size"), file)
+        file, fields = files.images
+        files.side("patch_size", fields.get("patch_size"), file)
         size = fields.get("size")
         if size is not None:
             edge = size.get("longest_edge") if isinstance(size, Mapping) else None
             if edge is None:
                 raise RequestError(
-                    f"model {found.model!r}: {file}: size {size!r:.60}: "
+                    f"model {files.model!r}: {file}: size {size!r:.60}: "
                     '{"longest_edge": pixels} is known'
                 )
             # The tower has no size of its own: what is larger rotates further.
-            found.taken.pop("longest_edge", None)
-            found.take("longest_edge", edge, file)
-        whole = found.both
-        found.take("patch_size", whole.get("patch_size"), BOTH)
-        found.take("merge", whole.get("spatial_merge_size"), BOTH)
+            files.taken.pop("longest_edge", None)
+            files.take("longest_edge", edge, file)
+        whole = files.both
+        files.take("patch_size", whole.get("patch_size"), BOTH)
+        files.take("merge", whole.get("spatial_merge_size"), BOTH)
 
     @property
     def token_size(self) -> int:

@@ -6,7 +6,7 @@ from math import floor
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS
-from workbench.visual.files import Found
+from workbench.visual.files import ImageFiles
 from workbench.visual.qwen_vl import QwenVL
 
 UNSAID_VIDEO = {"min": 128 * 28 * 28, "max": 28 * 28 * 768}
@@ -34,18 +34,18 @@ class Qwen25VL(QwenVL):
 
     max_video_pixels: int | None = None
 
-    def read(self, found: Found) -> None:
-        super().read(found)
-        if found.videos is not None and found.videos[1].get("cap_pixels_per_frame") is True:
-            file, fields = found.videos
+    def read(self, files: ImageFiles) -> None:
+        super().read(files)
+        if files.videos is not None and files.videos[1].get("cap_pixels_per_frame") is True:
+            file, fields = files.videos
             context = fields.get("max_video_tokens", CONTEXT)
-            if found.take("max_video_pixels", context, file):
+            if files.take("max_video_pixels", context, file):
                 merge, patch = (
-                    found.taken[name][0] if name in found.taken else getattr(self, name)
+                    files.taken[name][0] if name in files.taken else getattr(self, name)
                     for name in ("merge_size", "patch_size")
                 )
                 pixels = int(context * (merge * patch) ** 2 * SHARE)
-                found.taken["max_video_pixels"] = pixels, file
+                files.taken["max_video_pixels"] = pixels, file
 
     def changes(self, limit: str, value: int) -> dict[str, Any] | None:
         if limit in ("min_pixels", "max_pixels"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS
-from workbench.visual.files import Found
+from workbench.visual.files import ImageFiles
 from workbench.visual.qwen_vl import QwenVL
 from workbench.vocabulary.errors import RequestError
 
@@ -46,11 +46,11 @@ class Qwen3VL(QwenVL):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        super().read(found)
-        if found.videos is not None and found.videos[1].get("cap_pixels_per_frame") is True:
-            file, fields = found.videos
-            found.take("max_frame_tokens", fields.get("max_video_tokens", FRAME_TOKENS), file)
+    def read(self, files: ImageFiles) -> None:
+        super().read(files)
+        if files.videos is not None and files.videos[1].get("cap_pixels_per_frame") is True:
+            file, fields = files.videos
+            files.take("max_frame_tokens", fields.get("max_video_tokens", FRAME_TOKENS), file)
 
     def changes(self, limit: str, value: int) -> dict[str, Any] | None:
         if limit in ("min_pixels", "max_pixels"):

@@ -6,7 +6,7 @@ from math import ceil, floor, sqrt
 from typing import Any, ClassVar
 
 from workbench.visual import FrontEnd
-from workbench.visual.files import Found
+from workbench.visual.files import ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 MAX_RATIO = 200
@@ -45,14 +45,14 @@ class QwenVL(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, found: Found) -> None:
-        tower = found.tower
-        found.take("patch_size", tower.get("patch_size"), "config.json")
-        found.take("merge_size", tower.get("spatial_merge_size"), "config.json")
-        found.take("temporal_patch_size", tower.get("temporal_patch_size"), "config.json")
+    def read(self, files: ImageFiles) -> None:
+        tower = files.tower
+        files.take("patch_size", tower.get("patch_size"), "config.json")
+        files.take("merge_size", tower.get("spatial_merge_size"), "config.json")
+        files.take("temporal_patch_size", tower.get("temporal_patch_size"), "config.json")
         for prefix, section, unsaid in (
-            ("", found.images, self.unsaid),
-            ("video_", found.videos, self.unsaid_video),
+            ("", files.images, self.unsaid),
+            ("video_", files.videos, self.unsaid_video),
         ):
             if section is None:
                 continue
@@ -62,14 +62,14 @@ class QwenVL(FrontEnd):
             for end, edge in (("min", "shortest_edge"), ("max", "longest_edge")):
                 named = f"{end}_pixels"
                 value = fields.get(named, size.get(edge, size.get(named)))
-                if not found.take(f"{prefix}{named}", value, file):
+                if not files.take(f"{prefix}{named}", value, file):
                     origin = f"transformers' default: {file} does not say"
-                    found.take(f"{prefix}{named}", unsaid[end], origin)
+                    files.take(f"{prefix}{named}", unsaid[end], origin)
             for name in ("patch_size", "merge_size", "temporal_patch_size"):
-                found.take(name, fields.get(name), file)
+                files.take(name, fields.get(name), file)
             if prefix:
-                found.take("min_frames", fields.get("min_frames"), file)
-                found.take("max_frames", fields.get("max_frames"), file)
+                files.take("min_frames", fields.get("min_frames"), file)
+                files.take("max_frames", fields.get("max_frames"), file)
 
     @property
     def factor(self) -> int:
