@@ -105,7 +105,7 @@ def kind_of(cell: Cell, host_bound: bool = False) -> str:
     return f"{kind}, host-bound" if host_bound else kind
 
 
-OPTIONS = tuple(name for name, said in DESCRIPTIONS.items() if said.operators)
+OPTIONS = tuple(name for name, described in DESCRIPTIONS.items() if described.operators)
 """Fields that change which operators run, and that few cells have."""
 
 
