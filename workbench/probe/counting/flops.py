@@ -6,6 +6,7 @@ scores).
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -31,9 +32,14 @@ FUSED_BACKWARDS = tuple(packet for packet, matmuls in MATMULS.items() if matmuls
 BATCHED = (aten.bmm, aten.baddbmm)
 """Operators that only attention uses: linear layers of 3-D inputs run as mm or addmm."""
 
+PRODUCTS = (aten.mm, aten.addmm, *BATCHED)
+"""Operators whose FLOPs are of their tensors' shapes alone."""
+
 
 def operator_flops(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
     """FLOPs of one call, dense, 2 a multiply-add; 0 for an operator without matmuls."""
+    if packet in PRODUCTS:
+        return _product_flops(packet, tuple([x.shape for x in args if isinstance(x, Tensor)]))
     if packet in MATMULS:
         q, k = _query_and_key(args, packet)
         batch, heads, rows, size = q.shape
@@ -52,6 +58,14 @@ def operator_flops(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any], o
         return each * sum(args[10][:2])
     formula: Callable[..., int] | None = flop_registry.get(packet)
     return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
+
+
+@lru_cache(maxsize=4096)
+def _product_flops(packet: Any, shapes: tuple[torch.Size, ...]) -> int:
+    """By torch's formula, which is asked once: it takes longer than most operators."""
+    # A byte an element: any tensor that there is has a stand-in.
+    tensors = [torch.empty(shape, dtype=torch.uint8, device="meta") for shape in shapes]
+    return int(flop_registry[packet](*tensors, out_val=None))
 
 
 def is_attention(packet: Any) -> bool:
