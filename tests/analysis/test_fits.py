@@ -93,7 +93,8 @@ def test_no_more_points_than_terms_give_no_interval_and_say_so(count: int) -> No
     assert fit.intervals == (None, None, None)
     assert fit.shape is None
     assert fit.scatter is None
-    assert f"{count} points for {count} terms: no interval" in fit.note
+    several = "" if count == 1 else "s"
+    assert f"{count} point{several} for {count} term{several}: no interval" in fit.note
     assert fit.values(visual) == pytest.approx(values)
     assert np.isnan(fit.band(visual)).all()
 

@@ -97,7 +97,8 @@ def fit_curve(
         covariance = best.inverse * scatter**2
         quantile = float(stdtrit(freedom, (1 + LEVEL) / 2))
     else:
-        note = f"{len(x)} points for {size} terms: no interval" + (f"; {why}" if why else "")
+        note = f"{_count(len(x), 'point')} for {_count(size, 'term')}: no interval"
+        note += f"; {why}" if why else ""
     intervals = _padded(_intervals(best.terms, covariance, quantile))
     if shape == "linear" and intervals[2] is not None:
         share = intervals[2][1] * x.max() ** 2 / np.abs(y[x.argmax()])
@@ -161,7 +162,9 @@ def _shape(num_points: int, fits: list[_Solution]) -> tuple[str | None, str]:
         if freedom > 0 and solution.squares <= num_points * EXACT**2:
             return shape, ""
     if num_points < MIN_POINTS or len(fits) < len(SHAPES):
-        return None, f"{num_points} points: too few to tell constant, linear and quadratic apart"
+        return None, (
+            f"{_count(num_points, 'point')}: too few to tell constant, linear and quadratic apart"
+        )
     constant, linear, quadratic = fits
     bends = quadratic.terms[-1] > 0
     if bends and _refuted(num_points, linear, quadratic):
@@ -197,3 +200,8 @@ def _intervals(
 
 def _padded(items: list) -> list:
     return items + [None] * (3 - len(items))
+
+
+def _count(number: int, noun: str) -> str:
+    """'1 point', '3 points'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
