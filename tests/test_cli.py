@@ -477,9 +477,9 @@ def test_tables_fit_the_terminal_and_lose_no_word(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, width: int
 ) -> None:
     words = ["list", kind, "--store", RECORDS] if kind == "runs" else ["list", kind]
-    monkeypatch.delenv("COLUMNS", raising=False)
-    whole = Answer(capsys, *words).out
     monkeypatch.setenv("COLUMNS", str(width))
+    whole = Answer(capsys, *words).out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     fitting = Answer(capsys, *words).out
     assert max(map(len, fitting.splitlines())) <= width
     assert sorted("".join(fitting.split())) == sorted("".join(whole.split()))
@@ -489,6 +489,7 @@ def test_sentences_fit_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     answer = Answer(capsys, "predict", "--visual", "1k")
     assert max(map(len, answer.out.splitlines())) <= 80
     assert "78.5 GiB" in answer.out

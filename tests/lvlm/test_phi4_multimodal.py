@@ -83,7 +83,10 @@ def processor(monkeypatch):
         del sys.modules[PROCESSOR]
     module = import_module(PROCESSOR)
     monkeypatch.setattr(module, "tvF", same)
-    return module.Phi4MultimodalImageProcessor
+    yield module.Phi4MultimodalImageProcessor
+    package, _, name = PROCESSOR.rpartition(".")
+    vars(sys.modules[package]).pop(name, None)  # Another test imports it as it is.
+    sys.modules.pop(PROCESSOR)
 
 
 def mask_of(processor, width, height):

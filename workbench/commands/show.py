@@ -1,7 +1,6 @@
 """What commands print: results on standard output, everything else on standard error."""
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -71,10 +70,11 @@ def emit(document: Any) -> None:
 
 
 def columns() -> int | None:
-    """How wide a line may be: of a terminal, or as COLUMNS says; None where nothing bounds it."""
-    if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
-        return None
-    return shutil.get_terminal_size().columns
+    """How wide a line of a terminal may be, COLUMNS before what it says itself; None in a pipe.
+
+    What other programs read is never folded: COLUMNS is inherited from terminals further up.
+    """
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def say(line: str, indent: int = 2) -> None:

@@ -116,6 +116,7 @@ IMAGE = {
     "qwen3_vl_moe": 64,
     "qwen3_5": 64,
     "qwen3_5_moe": 64,
+    "deepseek_ocr2": 257,
 }
 """Tokens of one image of these small towers."""
 

@@ -12,6 +12,7 @@ sizes alone need nothing.
 
 from collections.abc import Iterable
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 KIND = "phi4_multimodal_vision"
 MODULE = "transformers.models.phi4_multimodal.modeling_phi4_multimodal"
+PROCESSOR = "transformers.models.phi4_multimodal.image_processing_phi4_multimodal"
 PREFIX = "embed_tokens_extend."
 INSTALL = "pip install torchvision"
 
@@ -226,9 +228,7 @@ class Phi4Multimodal(Squares):
 
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         try:
-            from transformers.models.phi4_multimodal import (
-                image_processing_phi4_multimodal as module,
-            )
+            module = import_module(PROCESSOR)
         except ImportError:
             raise RequestError(
                 f"model {self.model.name!r}: pictures are read by its own processor, which needs "
