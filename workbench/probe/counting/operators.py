@@ -49,6 +49,22 @@ ROWS = (
         True,
     ),
     Row(
+        names(
+            "_scaled_dot_product_efficient_attention "
+            "_scaled_dot_product_efficient_attention_backward"
+        ),
+        "its tensors; the backward's workspace, row sums of output and its gradient and the bias "
+        "padded to a multiple of 16 are left out (towers with a mask or a bias)",
+        "transformers/cuda/attention_backward.cu, _efficient_attention_backward",
+        True,
+    ),
+    Row(
+        names("upsample_linear1d upsample_linear1d_backward"),
+        "its tensors; a copy of a strided gradient is left out (a tower's)",
+        "cuda/UpSampleLinear1d.cu, upsample_linear1d_backward_out_cuda_template",
+        True,
+    ),
+    Row(
         names("_safe_softmax"),
         "taken apart on a card: comparison, softmax and where make some "
         "three tensors; the trace has one (kernel `math` alone)",
