@@ -44,7 +44,7 @@ def _stack(narrow: go.Figure) -> None:
     names = sorted(axes, key=lambda name: (-axes[name][1], axes[name][0][0]))
     entries = sum(bool(trace.name) and trace.showlegend is not False for trace in narrow.data)
     whole = len(names) * (PANEL + GAP) - GAP
-    margin = {**narrow.layout.margin.to_plotly_json(), "l": 56}
+    margin = {**narrow.layout.margin.to_plotly_json(), "l": 64}
     tops: dict[str, float] = {}
     changes: dict[str, Any] = {}
     for row, name in enumerate(names):

@@ -33,7 +33,7 @@
     const entries = data.filter((trace) => trace.name && trace.showlegend !== false).length;
     const whole = names.length * (PANEL + GAP) - GAP;
     const margin = { t: 48, b: 56, ...layout.margin };
-    layout.margin = { ...margin, l: 56 };
+    layout.margin = { ...margin, l: 64 };
     layout.height = whole + margin.t + margin.b + ENTRY * entries;
     Object.assign(layout.legend, { y: -66 / whole, itemwidth: 30, font: { size: 11 } });
     const tops = {};
