@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.small import small_model
 from workbench.lvlm.build import build
-from workbench.lvlm.packed import LAYOUTS, Packed
+from workbench.lvlm.packed import Packed
 from workbench.lvlm.quantized import linear_bytes
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
@@ -15,6 +15,13 @@ from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Status
+
+LAYOUTS = {
+    "int4": ("bitsandbytes", {"load_in_4bit": True, "bnb_4bit_use_double_quant": True}),
+    "int8": ("bitsandbytes", {"load_in_8bit": True}),
+    "fp8": ("fbgemm_fp8", {}),
+}
+"""The method and the ``quantization_config`` whose bytes ``quantized.linear_bytes`` knows."""
 
 LORA = {
     "scope": "decoder",

@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from workbench.lvlm.workload import Workload
 
 BLOCK, GROUP = 64, 256
-LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "int4": ("bitsandbytes", {"load_in_4bit": True, "bnb_4bit_use_double_quant": True}),
-    "int8": ("bitsandbytes", {"load_in_8bit": True}),
-    "fp8": ("fbgemm_fp8", {}),
-}
-"""The method and the ``quantization_config`` whose bytes ``quantized.linear_bytes`` knows."""
 BYTES: dict[str, tuple[torch.dtype, float]] = {
     "int8": (torch.int8, 127.0),
     "fp8": (torch.float8_e4m3fn, 448.0),
