@@ -21,11 +21,13 @@ def measured_threshold(frame: pd.DataFrame, cell: Cell, device: str) -> str | No
     rows = frame[(frame["source"] == "measured") & frame["device"].isin(names)]
     rows = rows[(rows["kernel"] == "eager") == (cell.kernel == "eager")]
     for name, value in cell.document().items():
+        if rows.empty:
+            return None
         if name in FREE or name not in FIELDS:
             continue
         rows = rows[rows[name].isna() if value is None else rows[name] == value]
     ended = limits(rows).dropna(subset=["max_visual", "fails_at"]) if len(rows) else rows
-    if not len(ended):
+    if ended.empty:
         return None
     best = ended.sort_values("max_visual").iloc[-1]
     ran = rows[(rows["series"] == best["series"]) & (rows["num_visual"] == best["max_visual"])]

@@ -64,7 +64,7 @@ def _predictors() -> Predictors:
 def _ask(
     predictors: Predictors, device: str, images: dict[str, Any] | None, do: str, cell: Cell
 ) -> Answer:
-    """``shown`` are the sizes that a tower sees, which a limit, being of all |V|, has none of."""
+    """``images`` are the sizes that a tower sees, which a limit, being of all |V|, has none of."""
     fields = cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     fields["num_visual"] = 1 if do == "limit" else cell.num_visual
     sees = images is not None and cell.scope == "lvlm" and cell.pass_ != "decode"
