@@ -8,8 +8,9 @@ from workbench.vocabulary.errors import RequestError
 
 
 def carried(calibration: Calibration, name: str) -> Calibration:
-    """``found`` for the device entry ``name``: FLOP/s and overheads as they are, bytes/s by the
-    ratio of the datasheets' bandwidths.
+    """``calibration`` for the device entry ``name``: bytes/s by the ratio of datasheet bandwidths.
+
+    FLOP/s and overheads stay as they are.
 
     Errors stay those of the card that was measured: nothing was measured on the other one. Raises
     RequestError where the datasheets do not say that the processors are the same.

@@ -152,7 +152,7 @@ def step_seconds(rates: Rates, rank: States | None) -> float:
 
 
 def predict_times(work: Iterable[Work], rates: Rates, rank: States | None) -> Times:
-    """Seconds by operator; ``held`` are the states of a cell that ends in an optimizer step."""
+    """Seconds by operator; ``rank`` has the states of a cell that ends in an optimizer step."""
     timed, calls = [], 0
     for one in work:
         computing = one.flops / rates.flops_per_s[one.rate] if one.rate else 0.0
@@ -288,7 +288,7 @@ def table(
 ) -> list[Row]:
     """Calls, FLOPs and bytes (exact), seconds and bound, grouped by ``key``, longest first.
 
-    Seconds and bound are None without ``found``. FLOPs are dense.
+    Seconds and bound are None without ``times``. FLOPs are dense.
     """
     seconds = {} if times is None else {id(t.work): t for t in times.operators}
     rows: dict[tuple[str, ...], Row] = {}

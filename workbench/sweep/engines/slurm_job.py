@@ -46,7 +46,7 @@ def is_same(task: Task, identity: CellId) -> bool:
 
 
 def by_task(tasks: Mapping[str, Task], statuses: Mapping[CellId, Status]) -> dict[str, Status]:
-    """How the tasks ended, by their names, as far as ``found`` says.
+    """How the tasks ended, by their names, as far as ``statuses`` says.
 
     Of starts on several kinds of GPUs one counts that is done.
     """
