@@ -65,6 +65,7 @@ def report(chromium: Browser, path: Path) -> None:
     """The first page of the report beside the records, from the question on."""
     tab = chromium.new_page(viewport={"width": 1240, "height": 1000})
     tab.goto((REFERENCE / "report" / "report.html").as_uri())
+    tab.locator("#first").scroll_into_view_if_needed()  # A figure is drawn once it is looked at.
     tab.locator(POINT).first.wait_for()
     tab.wait_for_timeout(1_000)
     page = tab.locator("header .first").bounding_box()

@@ -1,5 +1,6 @@
 """What the README and the package say of the reference records is what the records hold."""
 
+import base64
 import hashlib
 import json
 import re
@@ -98,3 +99,13 @@ def test_steps_and_prefills_are_predicted_within_a_tenth(records) -> None:
         (flag,) = [flag for flag in predicted.flags if flag.startswith("calibrated:")]
         assert "held-out error of " in flag
         assert f"a fit of the run {reference.ALONE} alone" in flag
+
+
+def test_the_scripts_of_the_committed_report_are_those_that_it_allows_itself() -> None:
+    """A page that was changed by hand would draw nothing."""
+    page = (reference.FOLDER / "report" / "report.html").read_text(encoding="utf-8")
+    allowed = re.findall(r"'sha256-([^']+)'", page.partition("style-src")[0])
+    scripts = re.findall(r"<script(?![^>]*application/json)[^>]*>(.*?)</script>", page, re.S)
+    made = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    assert made
+    assert set(made) <= set(allowed)
