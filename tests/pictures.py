@@ -68,6 +68,7 @@ def report(chromium: Browser, path: Path) -> None:
     tab.locator("#first").scroll_into_view_if_needed()  # A figure is drawn once it is looked at.
     tab.locator(POINT).first.wait_for()
     tab.wait_for_timeout(1_000)
+    tab.evaluate("window.scrollTo(0, 0)")
     page = tab.locator("header .first").bounding_box()
     assert page is not None, "the report has a first page"
     whole = {"x": 0, "y": 0, "width": 1240, "height": page["y"] + page["height"] + 24}
