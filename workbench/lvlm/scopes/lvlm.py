@@ -44,6 +44,8 @@ class LVLM(nn.Module):
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
         self.num_stacked = tower.stacked
+        if not system.adapter and tower.without_adapter:
+            raise Unsupported(f"{cell.attention} {tower.without_adapter.format(tower=tower)}")
         self.tower, self.adapter = tower.build(context, grids, system.adapter)
         if not system.adapter:
             check_width(tower, system, self.decoder.parts[0])

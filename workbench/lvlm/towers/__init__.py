@@ -57,6 +57,16 @@ class Grid(NamedTuple):
         return prod(self[:3])
 
 
+ANOTHER = (
+    "is built on SigLIP's features, and the tower of {tower.front_end} is another; --tower siglip"
+)
+MERGED = (
+    "keeps the width of SigLIP's features, but the tower of {tower.front_end} merges its patches "
+    "into the decoder's width"
+)
+"""Reasons of several towers for ``without_adapter``."""
+
+
 class Tower(ABC):
     """The tower and adapter of one model: which images it takes, what it runs, what it costs.
 
@@ -113,6 +123,10 @@ class Tower(ABC):
     stacked: int = 0
     """Of the decoder's first layers, those after which features of the tower are added to its
     visual rows (deepstack). The adapter then gives one tensor more for each."""
+
+    without_adapter: ClassVar[str] = ""
+    """Why no system can keep its features as they are: words behind that system's name, in which
+    ``{tower}`` is the tower. Empty where one can."""
 
     merges = False
     """Whether the adapter itself makes fewer tokens of the tower's, so that a reducer follows."""
@@ -194,8 +208,8 @@ class Tower(ABC):
     ) -> "tuple[nn.Module, nn.Module | None]":
         """Tower and adapter: pixels -> features -> embeddings, reshapeable to [B, V, W].
 
-        Without ``adapter`` what maps to the decoder's width is left out (HiMix). Raises
-        Unsupported where the tower cannot do without.
+        Without ``adapter`` what maps to the decoder's width is left out (HiMix), which is asked
+        only where there is no ``without_adapter``.
         """
 
     @abstractmethod

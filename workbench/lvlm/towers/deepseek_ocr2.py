@@ -23,7 +23,7 @@ from workbench.lvlm.towers.sam import (
 )
 from workbench.visual.deepseek_ocr2 import QUERIES
 from workbench.visual.deepseek_ocr2 import DeepseekOcr2 as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,6 +104,10 @@ class DeepseekOcr2(Tower):
         "DeepseekOcr2VisionModel",
     )
     front_end = "deepseek-ocr-2"
+    without_adapter = (
+        "keeps the width of SigLIP's features, but the tower of {tower.front_end} reads "
+        "an image into queries of its own"
+    )
     merges = True
 
     def __init__(self, model: "Resolved") -> None:
@@ -184,11 +188,6 @@ class DeepseekOcr2(Tower):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} keeps the width of SigLIP's features, but the tower "
-                f"of {self.front_end} reads an image into queries of its own"
-            )
         for config in (self.config, self.sam, self.encoder):
             config._attn_implementation = implementation(context)
         kind = self.family.from_transformers("DeepseekOcr2VisionModel")

@@ -23,7 +23,7 @@ from workbench.lvlm.towers.sam import (
 )
 from workbench.lvlm.towers.siglip import Features
 from workbench.visual.deepseek_vl_hybrid import DeepseekVLHybrid as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,6 +99,9 @@ class Hybrid(DeepseekVL):
 
     serves: ClassVar[Serves] = {"deepseek_vl_hybrid": ("siglip_vision_model",)}
     front_end = "deepseek-vl-hybrid"
+    without_adapter = (
+        "keeps the features of one tower, and {tower.front_end} has two, whose adapter mixes them"
+    )
     merges = True  # Features of two towers, so that a reducer follows.
     widens = False
 
@@ -138,11 +141,6 @@ class Hybrid(DeepseekVL):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} keeps the features of one tower, and "
-                f"{self.front_end} has two, whose adapter mixes them"
-            )
         from transformers.models.deepseek_vl_hybrid import modeling_deepseek_vl_hybrid as module
         from transformers.models.sam.modeling_sam import SamVisionModel
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Serves, Tower, finish, implementation
+from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, Tower, finish, implementation
 from workbench.visual.gemma_4 import Gemma4 as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,6 +79,7 @@ class Gemma4(Tower):
 
     serves: ClassVar[Serves] = {"gemma4": (KIND,)}
     front_end = "gemma-4"
+    without_adapter = ANOTHER
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
@@ -120,11 +121,6 @@ class Gemma4(Tower):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} is built on SigLIP's features, and the tower of "
-                f"{self.front_end} is another; --tower siglip"
-            )
         self.config._attn_implementation = implementation(context)
         tower = context.create(
             lambda: self.family.from_transformers("Gemma4VisionModel")(self.config)

@@ -14,7 +14,6 @@ from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
 from workbench.lvlm.towers.squares import Tiles
 from workbench.visual.idefics3 import Idefics3 as FrontEnd
-from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context
@@ -48,6 +47,10 @@ class Idefics3(Tiles):
         "smolvlm": ("smolvlm_vision", "smolvlm"),
     }
     front_end = "idefics3"
+    without_adapter = (
+        "keeps the width of SigLIP's features, but the tower of {tower.package} merges "
+        "its patches into the decoder's width"
+    )
     merges = True
 
     def __init__(self, model: "Resolved") -> None:
@@ -74,11 +77,6 @@ class Idefics3(Tiles):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} keeps the width of SigLIP's features, but the tower "
-                f"of {self.package} merges its patches into the decoder's width"
-            )
         self.config._attn_implementation = implementation(context)
         tower = context.create(lambda: self.from_transformers("VisionTransformer")(self.config))
         context.weigh_component("tower", tower, "vision_model.", self.config.model_type)

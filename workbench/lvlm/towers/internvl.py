@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers import MERGED, TOWERS, Grid, Serves, finish, implementation
 from workbench.lvlm.towers.squares import Tiles, check_projector, depth_of
 from workbench.visual.internvl import InternVL as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context
@@ -61,6 +61,7 @@ class InternVL(Tiles):
 
     serves: ClassVar[Serves] = {"internvl": (KIND,)}
     front_end = "internvl"
+    without_adapter = MERGED
     merges = True
     class_token = 1
 
@@ -92,11 +93,6 @@ class InternVL(Tiles):
     ) -> tuple[nn.Module, nn.Module | None]:
         from transformers import InternVLVisionModel
 
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} keeps the width of SigLIP's features, but the tower "
-                "of internvl merges its patches into the decoder's width"
-            )
         self.config._attn_implementation = implementation(context)
         tower = context.create(lambda: InternVLVisionModel(self.config))
         context.weigh_component("tower", tower, "vision_tower.", KIND)

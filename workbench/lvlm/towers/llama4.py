@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, finish, implementation
 from workbench.lvlm.towers.squares import Tiles, first
 from workbench.visual.llama4 import Llama4 as FrontEnd
 from workbench.vocabulary.errors import RequestError, Unsupported
@@ -57,6 +57,7 @@ class Llama4(Tiles):
     serves: ClassVar[Serves] = {"llama4": (KIND,)}
     unlisted = ("transformers.models.llama4.modeling_llama4", "Llama4VisionModel")
     front_end = "llama4"
+    without_adapter = ANOTHER
     class_token = 1
 
     def __init__(self, model: "Resolved") -> None:
@@ -94,11 +95,6 @@ class Llama4(Tiles):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} is built on SigLIP's features, and the tower of "
-                f"{self.front_end} is another; --tower siglip"
-            )
         self.config._attn_implementation = implementation(context)
         tower = context.create(
             lambda: self.family.from_transformers("Llama4VisionModel")(self.config)

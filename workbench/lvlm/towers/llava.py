@@ -17,7 +17,6 @@ from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
 from workbench.lvlm.towers.glance import View, glance_flops, last_but_one
 from workbench.lvlm.towers.squares import Rows, Squares, check_projector, depth_of
 from workbench.visual.llava import Llava as FrontEnd
-from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context
@@ -29,6 +28,10 @@ class Llava(Squares):
 
     serves: ClassVar[Serves] = {"llava": ("clip_vision_model", "siglip_vision_model")}
     front_end = "llava"
+    without_adapter = (
+        "is built on SigLIP's features, and the tower of llava takes another layer's; "
+        "--tower siglip"
+    )
     widens = True
 
     def __init__(self, model: "Resolved") -> None:
@@ -58,11 +61,6 @@ class Llava(Squares):
     ) -> tuple[nn.Module, nn.Module | None]:
         from transformers import CLIPVisionModel, SiglipVisionModel
 
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} is built on SigLIP's features, and the tower of llava "
-                "takes another layer's; --tower siglip"
-            )
         self.config._attn_implementation = implementation(context)
         kind: Any = CLIPVisionModel if self.class_token else SiglipVisionModel
         tower = context.create(lambda: kind(self.config))

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Serves, Tower, finish, implementation
+from workbench.lvlm.towers import MERGED, TOWERS, Grid, Serves, Tower, finish, implementation
 from workbench.lvlm.towers.qwen_vl import indices
 from workbench.lvlm.towers.squares import first
 from workbench.visual.minicpm_v import MiniCPMV as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -141,6 +141,7 @@ class MiniCPMV(Tower):
         "MiniCPMV4_6VisionModel",
     )
     front_end = "minicpm-v"
+    without_adapter = MERGED
     merges = True
 
     def __init__(self, model: "Resolved") -> None:
@@ -200,11 +201,6 @@ class MiniCPMV(Tower):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} keeps the width of SigLIP's features, but the tower "
-                f"of {self.front_end} merges its patches into the decoder's width"
-            )
         self.config._attn_implementation = implementation(context)
         tower = context.create(lambda: self.from_transformers("VisionModel")(self.config))
         context.weigh_component("tower", tower, "vision_tower.", self.config.model_type)

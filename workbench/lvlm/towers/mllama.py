@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Serves, Tower, finish, implementation
+from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, Tower, finish, implementation
 from workbench.lvlm.towers.squares import first
 from workbench.visual.mllama import Mllama as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,6 +57,7 @@ class Mllama(Tower):
     serves: ClassVar[Serves] = {"mllama": (KIND,)}
     unlisted = ("transformers.models.mllama.modeling_mllama", "MllamaVisionModel")
     front_end = "mllama"
+    without_adapter = ANOTHER
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
@@ -131,11 +132,6 @@ class Mllama(Tower):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} is built on SigLIP's features, and the tower of "
-                f"{self.front_end} is another; --tower siglip"
-            )
         self.config._attn_implementation = implementation(context)
         tower = context.create(
             lambda: self.family.from_transformers("MllamaVisionModel")(self.config)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, finish, implementation
 from workbench.lvlm.towers.squares import Squares, depth_of
 from workbench.visual.phi4_multimodal import Phi4Multimodal as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -115,6 +115,7 @@ class Phi4Multimodal(Squares):
     serves: ClassVar[Serves] = {"phi4_multimodal": (KIND,)}
     unlisted = (MODULE, "Phi4MultimodalVisionModel")
     front_end = "phi-4-multimodal"
+    without_adapter = ANOTHER
     merges = True
 
     def __init__(self, model: "Resolved") -> None:
@@ -173,11 +174,6 @@ class Phi4Multimodal(Squares):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} is built on SigLIP's features, and the tower of "
-                f"{self.front_end} is another; --tower siglip"
-            )
         self.config._attn_implementation = implementation(context)
         both = self.family.from_transformers("Phi4MultimodalFeatureEmbedding")
         made = context.create(lambda: both(self.whole))

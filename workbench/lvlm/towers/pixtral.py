@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import TOWERS, Grid, Serves, Tower, finish, implementation
+from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, Tower, finish, implementation
 from workbench.lvlm.towers.squares import check_projector, depth_of, first
 from workbench.visual.pixtral import Pixtral as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,6 +68,7 @@ class Pixtral(Tower):
 
     serves: ClassVar[Serves] = {"llava": (KIND,)}
     front_end = "pixtral"
+    without_adapter = ANOTHER
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
@@ -141,11 +142,6 @@ class Pixtral(Tower):
     ) -> tuple[nn.Module, nn.Module | None]:
         from transformers import PixtralVisionModel
 
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} is built on SigLIP's features, and the tower of "
-                f"{self.front_end} is another; --tower siglip"
-            )
         self.config._attn_implementation = implementation(context)
         tower = context.create(lambda: PixtralVisionModel(self.config))
         context.weigh_component("tower", tower, "vision_tower.", KIND)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.reduce import TokenGrid
-from workbench.lvlm.towers import Grid, Tower, finish, implementation
+from workbench.lvlm.towers import MERGED, Grid, Tower, finish, implementation
 from workbench.visual.qwen_vl import MAX_RATIO
 from workbench.visual.qwen_vl import QwenVL as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,6 +102,7 @@ class QwenTower(Tower):
     what differs: the modules, and the matmuls of one patch.
     """
 
+    without_adapter = MERGED
     merges = True
     has_positions = True
     config_class: str
@@ -169,11 +170,6 @@ class QwenTower(Tower):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        if not adapter:
-            raise Unsupported(
-                f"{context.cell.attention} keeps the width of SigLIP's features, but the tower "
-                f"of {self.front_end} merges its patches into the decoder's width"
-            )
         self.config._attn_implementation = implementation(context)
         kind = self.family.from_transformers(self.model_class)
         visual = context.create(lambda: kind(self.config))
