@@ -38,6 +38,8 @@ class Verdict:
         self.rows, self.where = rows, where
         self.system = system or first_system(rows)
         self.pairs = [pair for pair in pairs if pair["time_s"]["series"] == self.system]
+        self.compared = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        """Those of ``pairs`` in which both took a time."""
         self._short = short_names(in_order(rows))
         self._options = shared_options(in_order(rows))
 
@@ -50,7 +52,7 @@ class Verdict:
 
     def top(self) -> str:
         """Who wins, by how much, at which sizes, against eager and the fastest fused."""
-        compared = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        compared = self.compared
         if self.system is None or not compared:
             return self.speed()
         sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in compared})
@@ -69,7 +71,7 @@ class Verdict:
 
     def basis(self) -> str:
         """What the figures of ``top`` are of: the place, the options that all share, the marks."""
-        compared = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        compared = self.compared
         if not compared:
             return ""
         return self._place(_marked(compared) + emulated(self._cells(compared)))[1:-1]
@@ -103,7 +105,7 @@ class Verdict:
             return (
                 f"There is no system besides S-Attn here, so nothing is compared {self._place()}."
             )
-        compared = [pair for pair in self.pairs if not pd.isna(pair["time_s"]["ratio"])]
+        compared = self.compared
         lacking = self.lacking(compared)
         if not compared:
             why = self._untimed() or listed(lacking)
