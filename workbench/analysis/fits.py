@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import fdtrc, stdtrit
 
+from workbench.vocabulary.units import plural
+
 LEVEL = 0.95
 SIGNIFICANCE = 0.01
 """Of an F-test that adds a term: of a hundred straight lines about one is called curved."""
@@ -97,7 +99,7 @@ def fit_curve(
         covariance = best.inverse * scatter**2
         quantile = float(stdtrit(freedom, (1 + LEVEL) / 2))
     else:
-        note = f"{_count(len(x), 'point')} for {_count(size, 'term')}: no interval"
+        note = f"{plural(len(x), 'point')} for {plural(size, 'term')}: no interval"
         note += f"; {why}" if why else ""
     intervals = _padded(_intervals(best.terms, covariance, quantile))
     if shape == "linear" and intervals[2] is not None:
@@ -163,7 +165,7 @@ def _shape(num_points: int, fits: list[_Solution]) -> tuple[str | None, str]:
             return shape, ""
     if num_points < MIN_POINTS or len(fits) < len(SHAPES):
         return None, (
-            f"{_count(num_points, 'point')}: too few to tell constant, linear and quadratic apart"
+            f"{plural(num_points, 'point')}: too few to tell constant, linear and quadratic apart"
         )
     constant, linear, quadratic = fits
     bends = quadratic.terms[-1] > 0
@@ -200,8 +202,3 @@ def _intervals(
 
 def _padded(items: list) -> list:
     return items + [None] * (3 - len(items))
-
-
-def _count(number: int, noun: str) -> str:
-    """'1 point', '3 points'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -8,8 +8,9 @@ from workbench.figures import agreement
 from workbench.telling.material import Material, Subject, drawn
 from workbench.telling.page import Block, Table
 from workbench.telling.validation import TOLERANCE, both_sources, errors_by
-from workbench.telling.words import plural, setting, thinned
+from workbench.telling.words import setting, thinned
 from workbench.vocabulary.metrics import METRICS
+from workbench.vocabulary.units import plural
 
 TITLE = "Predicted against measured"
 COLUMNS = ("cells", "median error", "worst error", "bias")

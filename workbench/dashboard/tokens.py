@@ -6,7 +6,6 @@ import streamlit as st
 
 from workbench.figures import TOKENS, Reading
 from workbench.telling.text import markdown
-from workbench.telling.words import plural
 from workbench.visual import VISIONS, FrontEnd
 from workbench.visual.tokens import (
     default_vision,
@@ -16,6 +15,7 @@ from workbench.visual.tokens import (
     tokens_of_video,
 )
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.units import plural
 
 RESOLUTION = "1344x896"
 MOST_MINUTES = 100_000

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.telling.text import listed
-from workbench.telling.words import plural
 from workbench.visual.tokens import (
     front_end_of,
     parse_resolution,
@@ -20,7 +19,7 @@ from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.errors import RequestError, unknown_name
 from workbench.vocabulary.fields import MAX_TOKENS
 from workbench.vocabulary.systems import label
-from workbench.vocabulary.units import count_of
+from workbench.vocabulary.units import count_of, plural
 
 KEYS = (
     "model",

@@ -26,6 +26,7 @@ from workbench.telling.page import Contents, Section, Table
 from workbench.telling.sentences import answers
 from workbench.telling.view import identities
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.units import plural
 
 __all__ = ["DEFAULT_QUESTION", "NothingToReport", "contents"]
 
@@ -93,8 +94,8 @@ def _provenance(material: Material) -> tuple[str, ...]:
     whole, kept = material.num_cells, len(frame)
     part = "" if whole == kept else f", of which {kept:,} bear on the question"
     first = (
-        f"{material.path.name} holds {words.plural(whole, 'cell')}{part}, of"
-        f" {words.plural(frame['series'].nunique(), 'system')} ({systems}):"
+        f"{material.path.name} holds {plural(whole, 'cell')}{part}, of"
+        f" {plural(frame['series'].nunique(), 'system')} ({systems}):"
         f" {words.endings(frame)}."
     )
     sources = set(frame["source"].unique())

@@ -27,6 +27,7 @@ from workbench.telling.view import (
     where,
 )
 from workbench.vocabulary.errors import Failure
+from workbench.vocabulary.units import plural
 
 PAGE_POINTS, LEAST_POINTS = 1_500, 100
 """Of all figures of one kind, and of each at least: some 500 bytes a point, in two themes."""
@@ -127,7 +128,7 @@ def gather(
     frame = keep(every)
     if frame.empty:
         raise NothingToReport(
-            f"{path}: none of its {words.plural(len(every), 'cell')} answers the question; fill"
+            f"{path}: none of its {plural(len(every), 'cell')} answers the question; fill"
             f" it with: {command}"
         )
     if frame[list(SCALING_METRICS)].isna().all(axis=None):

@@ -19,6 +19,7 @@ from workbench.figures import place_names
 from workbench.telling.text import listed
 from workbench.vocabulary.cell import DESCRIPTIONS, FIELDS, field_label
 from workbench.vocabulary.metrics import METRICS
+from workbench.vocabulary.units import plural
 
 SCOPES = {
     "layer": "One decoder layer of {}",
@@ -29,11 +30,6 @@ PASSES = {"forward": "forward", "train": "training step", "decode": "decoding st
 TOGETHER = ("logits", "zero", "world_size", "weights")
 """Conditions whose words depend on another field; others have them in their description."""
 LAYER_TRAIN = "forward and backward, no optimizer"
-
-
-def plural(count: int, noun: str) -> str:
-    """'1 sample', '3 samples'."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def spread(values: pd.Series, noun: str) -> str:

@@ -79,3 +79,8 @@ def interval(value: float, low: float, high: float, unit: str, significant: int 
     factor, name = _prefix(value, unit, significant)
     ends = " to ".join(digits(end / factor, significant) for end in (low, high))
     return f"{digits(value / factor, significant)} {name}".rstrip() + f" ({ends})"
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 sample', '3 samples'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

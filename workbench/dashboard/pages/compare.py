@@ -15,9 +15,9 @@ from workbench.figures import agreement, looks
 from workbench.store import RunInfo
 from workbench.telling.sentences import place, places
 from workbench.telling.text import listed, markdown
-from workbench.telling.words import plural, spread
+from workbench.telling.words import spread
 from workbench.vocabulary.metrics import METRICS as METRIC_OF
-from workbench.vocabulary.units import AXIS_UNITS
+from workbench.vocabulary.units import AXIS_UNITS, plural
 
 METRICS = {"time": "time_s", "memory": "peak_bytes", "FLOPs": "flops"}
 TOLERANCE = 0.02

@@ -27,7 +27,8 @@ from workbench.telling.sentences import (
 )
 from workbench.telling.text import listed, markdown, unbroken
 from workbench.telling.verdict import Verdict, first_system
-from workbench.telling.words import endings, figure_caption, plural
+from workbench.telling.words import endings, figure_caption
+from workbench.vocabulary.units import plural
 
 
 def render() -> None:

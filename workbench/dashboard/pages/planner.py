@@ -34,12 +34,12 @@ from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
 from workbench.figures import quantity
 from workbench.telling.measured_threshold import measured_threshold
 from workbench.telling.text import listed, markdown
-from workbench.telling.words import plural
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.devices import DEVICES
 from workbench.vocabulary.errors import Failure, RequestError
 from workbench.vocabulary.fields import MAX_TOKENS
 from workbench.vocabulary.systems import entries
+from workbench.vocabulary.units import plural
 
 MODEL, DEVICE = "mistral-7b-v0.3", "h100-80gb"
 FIRST_SYSTEMS = tuple(name for name, each in entries()["attention"].items() if each.colors)

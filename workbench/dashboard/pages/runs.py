@@ -18,8 +18,9 @@ from workbench.report.command import repeat
 from workbench.telling.sentences import place
 from workbench.telling.text import listed, markdown
 from workbench.telling.view import identities
-from workbench.telling.words import OUTCOMES, endings, plural
+from workbench.telling.words import OUTCOMES, endings
 from workbench.vocabulary.metrics import METRICS
+from workbench.vocabulary.units import plural
 
 FIGURES = {
     "series": "system",

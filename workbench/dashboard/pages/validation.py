@@ -14,11 +14,11 @@ from workbench.figures import agreement, in_order
 from workbench.telling.text import listed, markdown
 from workbench.telling.validation import TOLERANCE, both_sources, errors_by, with_both
 from workbench.telling.view import same_card
-from workbench.telling.words import plural, spread
+from workbench.telling.words import spread
 from workbench.vocabulary.calibration import calibration_for, packaged
 from workbench.vocabulary.devices import DEVICES, Device
 from workbench.vocabulary.metrics import METRICS
-from workbench.vocabulary.units import digits
+from workbench.vocabulary.units import digits, plural
 
 EQUAL = 1e-5
 """Relative error that is none."""

@@ -10,7 +10,7 @@ from workbench.telling.material import Material
 from workbench.telling.page import Block, Section, Table
 from workbench.telling.sentences import BASELINES
 from workbench.telling.text import listed
-from workbench.telling.words import plural
+from workbench.vocabulary.units import plural
 
 MOST = 200
 """Rows of the table of flags; beyond it only their number is told."""

@@ -9,7 +9,7 @@ from workbench.telling.material import Material
 from workbench.telling.page import Table
 from workbench.telling.sentences import at_place, place, places, ratio_words
 from workbench.telling.text import listed
-from workbench.telling.words import plural
+from workbench.vocabulary.units import plural
 
 SYSTEM = "himix"
 COLUMNS = ("model", "source", "at |V|", "system", "FLOPs", "peak memory", "s/it", "KV cache")

@@ -13,7 +13,7 @@ from workbench.telling.material import Material
 from workbench.telling.page import Table
 from workbench.telling.sentences import at_place, place, places, ratio_words
 from workbench.telling.text import listed
-from workbench.telling.words import plural
+from workbench.vocabulary.units import plural
 
 LINE = ["attention", "fold", "chunk", "skip_last", "tiled", "compile"]
 """What must agree for two cells to differ in their kernel only."""

@@ -11,8 +11,8 @@ from workbench.report.side import read_side
 from workbench.telling.material import Material
 from workbench.telling.page import Block, Section, Table
 from workbench.telling.text import listed
-from workbench.telling.words import plural
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.units import plural
 
 METRIC = "time_s"
 MOST = 200
