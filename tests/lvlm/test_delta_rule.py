@@ -8,7 +8,8 @@ from workbench.lvlm.delta_rule import CHUNK, chunked, step
 from workbench.lvlm.marks import unmasked_by
 from workbench.probe.counting.allocator import HOST
 from workbench.probe.counting.shapes import shapes_only
-from workbench.probe.counting.tracker import Timeline, Tracker, tally, total
+from workbench.probe.counting.tallies import tally, total
+from workbench.probe.counting.tracker import Timeline, Tracker
 
 TOLERANCE = 1e-9
 

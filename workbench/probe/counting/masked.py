@@ -7,7 +7,8 @@ from fractions import Fraction
 from workbench.lvlm.attention import Pairs
 from workbench.lvlm.place import Place
 from workbench.lvlm.workload import Workload
-from workbench.probe.counting.tracker import Operator, causal_attention
+from workbench.probe.counting.tallies import causal_attention
+from workbench.probe.counting.tracker import Operator
 
 
 def has_branches(workload: Workload) -> bool:

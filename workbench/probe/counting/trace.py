@@ -39,7 +39,8 @@ from workbench.probe.counting.regions import Nodes, named
 from workbench.probe.counting.shapes import shapes_only
 from workbench.probe.counting.states import Parameter
 from workbench.probe.counting.stretches import boundaries, middles_of, plan_of, units
-from workbench.probe.counting.tracker import Operator, Timeline, Tracker, tally, total
+from workbench.probe.counting.tallies import tally, total
+from workbench.probe.counting.tracker import Operator, Timeline, Tracker
 from workbench.probe.counting.traffic import EXPERTS
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError

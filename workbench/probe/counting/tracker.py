@@ -371,32 +371,6 @@ class Timeline(NamedTuple):
         return sums
 
 
-def tally(calls: Iterable[Call]) -> Counter[Operator]:
-    """How often each operator ran."""
-    counts: Counter[Operator] = Counter()
-    for call in calls:
-        counts[call.operator] += call.times
-    return counts
-
-
-def total(operators: Counter[Operator]) -> int:
-    """FLOPs of all calls."""
-    return sum(op.flops * count for op, count in operators.items())
-
-
-def causal_attention(operators: Counter[Operator]) -> dict[int, dict[str, int]]:
-    """FLOPs over the decoder's query-key pairs by kind of layer (``Operator.place``) and region.
-
-    A tower's attention hides none of its own.
-    """
-    by_place: dict[int, dict[str, int]] = {}
-    for op, count in operators.items():
-        if op.attention and op.component == "decoder":
-            regions = by_place.setdefault(op.place, {})
-            regions[op.region] = regions.get(op.region, 0) + op.flops * count
-    return by_place
-
-
 def storage_bytes(tensors: Iterable[Tensor], granule: int = 1) -> int:
     """Bytes of distinct storages, each rounded up."""
     sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}

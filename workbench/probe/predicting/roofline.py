@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from workbench.probe.counting.states import States
+from workbench.probe.counting.tallies import causal_attention
 from workbench.probe.counting.trace import Trace
-from workbench.probe.counting.tracker import Operator, causal_attention
+from workbench.probe.counting.tracker import Operator
 from workbench.vocabulary.calibration import Calibration
 from workbench.vocabulary.calibration_parts import kind_of
 from workbench.vocabulary.cell import Cell
