@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.small import small_model
+from tests.terminals import written
 from workbench import __version__, cli
 from workbench.commands.options import cell_options, give_all_options
 from workbench.commands.show import fitted
@@ -519,8 +520,7 @@ def test_a_long_command_says_first_what_it_does(words: str, tmp_path: Path) -> N
         stderr=theirs,
     )
     os.close(theirs)
-    text = os.read(ours, 65_536).decode()
-    os.close(ours)
+    text = written(ours)
     assert done.returncode == 2
     assert SPEAKS[words] in text.partition("workbench: ")[0]
 

@@ -1,6 +1,5 @@
 """What a sweep says while it runs."""
 
-import os
 import pty
 import sys
 import time
@@ -8,6 +7,7 @@ import time
 import pytest
 
 from tests.sweep.test_pace import tasks
+from tests.terminals import written
 from workbench.sweep.progress import Progress
 from workbench.vocabulary.record import Environment, Record, Status
 
@@ -57,7 +57,6 @@ def test_below_the_bar_a_narrow_terminal_shows_what_each_cell_came_to(monkeypatc
         with Progress(total=2, done=0) as progress:
             progress.begin(first)
             progress.end(first, record)
-    lines = os.read(ours, 65_536).decode().splitlines()
-    os.close(ours)
+    lines = written(ours).splitlines()
     bar = next(i for i, line in enumerate(lines) if "1/2" in line)
     assert any(f"[1/2] ok, 2.21 ms/it: {first.point.cell.model}" in line for line in lines[bar:])
