@@ -115,9 +115,9 @@ class Child:
             if request:
                 selector.register(self._to, selectors.EVENT_WRITE)
             while b"\n" not in self._received:
-                left = deadline - time.monotonic()
-                events = selector.select(max(0.0, left))
-                if not events and left <= 0:
+                remaining = deadline - time.monotonic()
+                events = selector.select(max(0.0, remaining))
+                if not events and remaining <= 0:
                     raise TimeoutError(f"no answer within {timeout_s:g} s")
                 for key, _ in events:
                     if key.fd == self._stop:

@@ -105,8 +105,8 @@ def _judged(
     tolerance: float,
 ) -> dict[str, Any]:
     if was["status"] != now["status"]:
-        ended = Status.OK.value
-        verdict = {was["status"]: SLOWER, now["status"]: FASTER}.get(ended, UNKNOWN)
+        ok = Status.OK.value
+        verdict = {was["status"]: SLOWER, now["status"]: FASTER}.get(ok, UNKNOWN)
         return {"verdict": verdict, "note": f"was {was['status']}, is {now['status']}"}
     if pd.isna(was[metric]) or pd.isna(now[metric]):
         return {"verdict": UNKNOWN, "note": f"no {metric}"}

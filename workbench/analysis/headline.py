@@ -138,17 +138,17 @@ def _group(
         for code, line in enumerate(distinct.to_dict("records"))
     ]
     plain = [s for s in systems if s.attention == BASELINE]
-    kept: dict[tuple[str, tuple[Any, ...]], _System | None] = {}
+    baselines: dict[tuple[str, tuple[Any, ...]], _System | None] = {}
     rows = []
     place = {name: group[name].iloc[0] for name in _GROUP}
     for system in systems:
         if system.reach is None:
             continue
         for name in ("eager", "fused"):
-            if (name, system.shared) not in kept:
+            if (name, system.shared) not in baselines:
                 alike = [s for s in plain if (s.kernel == EAGER) == (name == "eager")]
-                kept[name, system.shared] = _best(alike, system.shared)
-            baseline = kept[name, system.shared]
+                baselines[name, system.shared] = _best(alike, system.shared)
+            baseline = baselines[name, system.shared]
             if baseline is None or baseline.names == {system.series}:
                 continue
             if system.series in baseline.names and not _compares(system, baseline, metrics):
@@ -188,8 +188,8 @@ def _best(alike: Sequence["_System"], shared: tuple[Any, ...]) -> "_System | Non
     order = np.lexsort((newest, seconds, ~fits, rows["num_visual"]))
     _, first = np.unique(rows["num_visual"][order], return_index=True)
     names = {s.series for s in own}
-    taken = _taken(rows, order[first])
-    return _System(f"{min(names)} and others", BASELINE, "fused", shared, taken, names)
+    columns = _taken(rows, order[first])
+    return _System(f"{min(names)} and others", BASELINE, "fused", shared, columns, names)
 
 
 def _taken(columns: Columns, which: np.ndarray) -> Columns:
@@ -224,9 +224,9 @@ class _System:
     def places(self, metric: str) -> dict[int, int]:
         """The place in ``ran`` of the row that tells ``metric`` at each |V|: the latest."""
         if metric not in self._places:
-            told = np.flatnonzero(~pd.isna(self.ran[metric]))
-            at = self.ran["num_visual"][told]
-            self._places[metric] = dict(zip(at.tolist(), told.tolist(), strict=True))
+            rows = np.flatnonzero(~pd.isna(self.ran[metric]))
+            at = self.ran["num_visual"][rows]
+            self._places[metric] = dict(zip(at.tolist(), rows.tolist(), strict=True))
         return self._places[metric]
 
     def curve(self, metric: str) -> tuple[Fit, float, float] | None:
@@ -275,14 +275,14 @@ def _turns(system: _System, baseline: _System) -> Turns:
     """Who took less time where; seconds of the host included."""
     ours, theirs = system.places("raw_s"), baseline.places("raw_s")
     won: list[int] = []
-    lost: list[int] = []
+    losses: list[int] = []
     shared = _shared_sizes(system, baseline, "raw_s")
     own, base = system.places("time_s"), baseline.places("time_s")
     for at in shared:
         faster = system.ran["raw_s"][ours[at]] < baseline.ran["raw_s"][theirs[at]]
-        (won if faster else lost).append(at)
+        (won if faster else losses).append(at)
     waits = tuple(at for at in shared if at not in own or at not in base)
-    return Turns(tuple(won), tuple(lost), waits)
+    return Turns(tuple(won), tuple(losses), waits)
 
 
 def _against(

@@ -53,25 +53,25 @@ def fit(frame: pd.DataFrame, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.D
     # As arrays: to take a table apart line by line costs as much as all of the fits.
     whole = with_series(frame)
     rows = without_host_bound(whole, metrics)
-    at, ended = rows["num_visual"].to_numpy(), _ended(rows).to_numpy()
+    at, is_ok = rows["num_visual"].to_numpy(), _ended(rows).to_numpy()
     columns = {metric: rows[metric].to_numpy() for metric in metrics}
     held_up = {
         metric: pd.isna(values) & ~pd.isna(whole[metric].to_numpy())
         for metric, values in columns.items()
     }
-    told = {metric: ended & ~pd.isna(values) for metric, values in columns.items()}
+    numbers = {metric: is_ok & ~pd.isna(values) for metric, values in columns.items()}
     every = _lines(rows)
     fits: list[dict[str, Any]] = []
     curved: list[dict[str, Any]] = []
     curves: list[np.ndarray] = []
     for metric in metrics:
         for line, places in every:
-            own = places[told[metric][places]]
+            own = places[numbers[metric][places]]
             if not len(own):
                 continue
             curve = fit_curve(at[own], columns[metric][own])
             facts = {**line, "metric": metric}
-            waited = at[places[ended[places] & held_up[metric][places]]]
+            waited = at[places[is_ok[places] & held_up[metric][places]]]
             fits.append(
                 {
                     **facts,

@@ -105,8 +105,8 @@ def group_codes(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
         codes_of, distinct = pd.factorize(values)
         span *= len(distinct) + 1
         if span > _MOST:
-            codes, kept = pd.factorize(codes)
-            span = len(kept) * (len(distinct) + 1)
+            codes, groups = pd.factorize(codes)
+            span = len(groups) * (len(distinct) + 1)
         codes = codes * (len(distinct) + 1) + codes_of + 1
     return pd.factorize(codes)[0]
 

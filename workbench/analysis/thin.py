@@ -36,11 +36,11 @@ def thin(
     keep = np.zeros(len(rows), dtype=bool)
     for group in (np.flatnonzero(codes == code) for code in range(codes.max() + 1)):
         for metric in metrics:
-            keep[_chosen(rows, group, metric, each)] = True
+            keep[_most_telling(rows, group, metric, each)] = True
     return rows[keep]
 
 
-def _chosen(rows: pd.DataFrame, group: np.ndarray, metric: str, count: int) -> np.ndarray:
+def _most_telling(rows: pd.DataFrame, group: np.ndarray, metric: str, count: int) -> np.ndarray:
     """Positions of ``count`` rows of a group, or all where it has no more."""
     at = rows["num_visual"].to_numpy()[group]
     group = group[np.argsort(at, kind="stable")]
@@ -53,5 +53,5 @@ def _chosen(rows: pd.DataFrame, group: np.ndarray, metric: str, count: int) -> n
     # Even in the logarithm, in which |V| is mostly drawn.
     x = np.log1p(rows["num_visual"].to_numpy()[finite].astype(np.float64))
     y = np.ascontiguousarray(values[np.isfinite(values)])
-    chosen = MinMaxLTTBDownsampler().downsample(x, y, n_out=count)
-    return finite[chosen]
+    picked = MinMaxLTTBDownsampler().downsample(x, y, n_out=count)
+    return finite[picked]

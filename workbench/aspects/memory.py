@@ -33,17 +33,17 @@ def memory_block(material: Material, subject: Subject) -> Block:
     source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
     here, name = at_place(rows, source, device), place(source, device)
     systems = in_order(here)
-    kept = here[here["series"].isin(telling_systems(here)[:MOST])]
-    points = thin(kept, ("peak_bytes",), KINDS, material.most_points)
+    telling = here[here["series"].isin(telling_systems(here)[:MOST])]
+    points = thin(telling, ("peak_bytes",), KINDS, material.most_points)
     kinds = memory_kinds(points, material.details)
-    left = len(systems) - MOST
-    more = f" {MOST} of {len(systems)} systems are shown; data/ has all." if left > 0 else ""
+    num_others = len(systems) - MOST
+    more = f" {MOST} of {len(systems)} systems are shown; data/ has all." if num_others > 0 else ""
     caption = (
         f"{setting(here)}, {name}.",
         "Bytes at the moment of the peak, device context excluded. Where a record does not split"
         f" its whole peak by kind, the rest is a band of its own.{more}",
-        *provenance(kept, bars=False),
-        thinned(points, kept),
+        *provenance(telling, bars=False),
+        thinned(points, telling),
     )
     near = material.capacities(here)
     figure = drawn(

@@ -63,11 +63,11 @@ def _seconds(rows: pd.DataFrame, name: str, short: Mapping[str, str]) -> Table |
     systems = in_order(timed)
     tokens = sorted(timed["num_visual"].unique())
     rest, last = len(tokens) - MOST_ROWS, tokens[-MOST_ROWS:]
-    told = timed.assign(host_bound=host_bound(timed))
-    told = told.loc[told["num_visual"].isin(last), list(SHOWN)]
-    kept = told.to_dict("records")
-    cells = {(row["num_visual"], row["series"]): _words(row) for row in kept}
-    meaning = legend(marks(row) for row in kept if not pd.isna(row["time_s"]))
+    table = timed.assign(host_bound=host_bound(timed))
+    table = table.loc[table["num_visual"].isin(last), list(SHOWN)]
+    records = table.to_dict("records")
+    cells = {(row["num_visual"], row["series"]): _words(row) for row in records}
+    meaning = legend(marks(row) for row in records if not pd.isna(row["time_s"]))
     return Table(
         f"Seconds per iteration, {name}",
         ("|V|", *(short[name] for name in systems)),

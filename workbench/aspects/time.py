@@ -25,17 +25,17 @@ def regions_block(material: Material, subject: Subject) -> Block:
     telling = material.telling
     rows = subject.rows[[identity in telling for identity in identities(subject.rows)]]
     split = [
-        told
+        table
         for source, device in places(rows)
-        if not (told := _told(material, at_place(rows, source, device))).empty
+        if not (table := _component_times(material, at_place(rows, source, device))).empty
     ]
     if not split:
         return Block(TITLE, (MISSING,))
     tables, sentences = [], []
-    for told in split:
-        where = place(str(told["source"].iloc[0]), str(told["device"].iloc[0]))
-        tables.append(_table(told, where))
-        sentences += [most_of(own, where) for _, own in told.groupby("system", sort=False)]
+    for table in split:
+        where = place(str(table["source"].iloc[0]), str(table["device"].iloc[0]))
+        tables.append(_table(table, where))
+        sentences += [most_of(own, where) for _, own in table.groupby("system", sort=False)]
     first = split[0]
     here = at_place(subject.rows, str(first["source"].iloc[0]), str(first["device"].iloc[0]))
     caption = (
@@ -52,7 +52,7 @@ def regions_block(material: Material, subject: Subject) -> Block:
     return Block(TITLE, tuple(sentences), figure, tuple(tables))
 
 
-def _told(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
+def _component_times(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each system and part, the systems in the order of the legend."""
     counts = rows[rows["time_s"].notna()].groupby("num_visual")["series"].nunique()
     for num_visual in (

@@ -51,7 +51,9 @@ def seconds_words(record: "Record", seconds: float) -> str:
             for name, word in {**FLAGS_OF_ALL, **FLAGS_OF_TIME}.items()
             if any(flag.partition(":")[0] == name for flag in record.flags)
         ]
-        marks += [f"{len(taken)} samples" for taken in [record.samples.get("time_s", [])] if taken]
+        marks += [
+            f"{len(samples)} samples" for samples in [record.samples.get("time_s", [])] if samples
+        ]
         return f"{words} ({', '.join(marks)})" if marks else words
     for flag in record.flags:
         if flag.startswith("beyond_calibration: "):

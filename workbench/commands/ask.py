@@ -114,12 +114,12 @@ def _pictures(question: dict[str, Any]) -> Any:
     """What the question's cell shows, by size: no file is read for a question."""
     from workbench.vocabulary.pictures import make_pictures
 
-    asked = question.get("pictures")
-    if asked is None:
+    scene = question.get("pictures")
+    if scene is None:
         return None
-    if not isinstance(asked, dict) or not {"resolution"} <= set(asked) <= SHOWN:
+    if not isinstance(scene, dict) or not {"resolution"} <= set(scene) <= SHOWN:
         raise RequestError(f"question: 'pictures' has a resolution, of {', '.join(sorted(SHOWN))}")
-    return make_pictures(**asked)
+    return make_pictures(**scene)
 
 
 def _fields(question: dict[str, Any]) -> dict[str, Any]:

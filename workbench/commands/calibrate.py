@@ -63,10 +63,10 @@ def calibrate(
 def _error_rows(calibration: "Calibration") -> list[tuple[str, ...]]:
     from workbench.vocabulary.calibration_parts import WAYS
 
-    named = {**WAYS, "alone": f"a fit of {calibration.alone} alone"}
+    ways = {**WAYS, "alone": f"a fit of {calibration.alone} alone"}
     return [
         (
-            named[way],
+            ways[way],
             kind,
             *(f"{e:.1%}" for e in (s.median, s.worst)),
             f"{s.bias:+.1%}",
@@ -82,8 +82,8 @@ def _rows(calibration: "Calibration") -> list[tuple[str, ...]]:
     rows += [
         _row(f"bytes of {name}", rate, "B/s") for name, rate in calibration.bytes_per_s.items()
     ]
-    named = ("exposed", "overhead", "launch")
-    for name, value in zip(named, calibration.overheads, strict=True):
+    names = ("exposed", "overhead", "launch")
+    for name, value in zip(names, calibration.overheads, strict=True):
         if value is not None:
             rows.append(_row(name, value, "1" if name == "exposed" else "s"))
     rows += [_row(f"start of a {name}", value, "s") for name, value in calibration.start_s.items()]

@@ -62,8 +62,8 @@ def layers_of(emulate: str | None) -> "Layers | None":
     """The protocol's value of ``--emulate``; raises RequestError for another word."""
     from workbench.vocabulary.protocol import make_protocol
 
-    given = int(emulate) if emulate is not None and emulate.isdecimal() else emulate
-    return make_protocol(emulate=given).emulate
+    number = int(emulate) if emulate is not None and emulate.isdecimal() else emulate
+    return make_protocol(emulate=number).emulate
 
 
 @takes_cell_or_pictures
@@ -166,14 +166,14 @@ def measure(
     if alone and not point.through_launcher:
         launch = None
     if launch is not None or point.through_launcher:
-        for name, given in (
+        for name, option in (
             ("trace", trace),
             ("snapshot", snapshot),
             ("ceilings", ceilings or None),
             ("emulate", emulate),
         ):
-            if given is not None:
-                raise RequestError(f"{name} {given}: works with one process; leave it out")
+            if option is not None:
+                raise RequestError(f"{name} {option}: works with one process; leave it out")
     if launch is not None:
         _measure_on_ranks(point, launch, json_)
         return

@@ -29,11 +29,11 @@ def with_names(
     """The error with ``wrong_names`` that it does not tell itself."""
     text = str(error)
     # What it quotes is looked up no more: a model's name may be asked of the hub.
-    left = [
+    rest = [
         {field: value for field, value in fields.items() if repr(value) not in text}
         for fields in cells
     ]
-    others = [fault for fault in wrong_names(left, places) if fault not in text]
+    others = [fault for fault in wrong_names(rest, places) if fault not in text]
     return RequestError("; ".join([text, *others]))
 
 
@@ -62,8 +62,8 @@ def _wrong_devices(places: Iterable[tuple[str, str]]) -> Iterator[str]:
 def _unknown_names(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     from workbench.lvlm.names import NAMED, unknown_names
 
-    seen: set[tuple[str, str]] = set()
+    pairs: set[tuple[str, str]] = set()
     for fields in cells:
         new = {(field, fields[field]) for field in NAMED if isinstance(fields.get(field), str)}
-        yield from unknown_names(dict(new - seen))
-        seen |= new
+        yield from unknown_names(dict(new - pairs))
+        pairs |= new

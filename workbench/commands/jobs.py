@@ -80,10 +80,10 @@ def _say_what_they_mean(rows: list[dict[str, Any]]) -> None:
 
     counts = Counter(row["state"] for row in rows)
     each = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    done, cells = (sum(row[name] for row in rows) for name in ("done", "cells"))
-    show.note(f"{done} of {cells} cells have ended; jobs: {each}")
+    num_done, cells = (sum(row[name] for row in rows) for name in ("done", "cells"))
+    show.note(f"{num_done} of {cells} cells have ended; jobs: {each}")
     if any(row["state"] not in ALIVE and not row["merged"] for row in rows):
         show.note("what ended jobs left is merged by the sweep that watches them, or the next")
-    begun = next((row["job"] for row in rows if row["starts"]), None)
-    if begun is not None:
-        show.note(f"what a job prints: {show.program()} jobs --logs {begun}")
+    first_job = next((row["job"] for row in rows if row["starts"]), None)
+    if first_job is not None:
+        show.note(f"what a job prints: {show.program()} jobs --logs {first_job}")

@@ -62,9 +62,9 @@ def known_of(cell: "Cell", device: str, store: Path | None) -> Known:
     """What is known of a cell's threshold on a device entry, also in ``store`` if one is given."""
     from workbench.vocabulary.thresholds import errors_of, threshold_of
 
-    stored = None if store is None else _stored(cell, device, store)
+    record = None if store is None else _stored(cell, device, store)
     kind = f"{cell.scope} {cell.pass_}"
-    return Known(kind, device, threshold_of(cell, device), errors_of(cell, device), stored, store)
+    return Known(kind, device, threshold_of(cell, device), errors_of(cell, device), record, store)
 
 
 def _stored(cell: "Cell", device: str, path: Path) -> str | None:
@@ -74,8 +74,8 @@ def _stored(cell: "Cell", device: str, path: Path) -> str | None:
     from workbench.telling.view import newest_of_each, prepared
     from workbench.vocabulary.devices import DEVICES
 
-    with Store.open(path) as opened:
-        frame = opened.frame()
+    with Store.open(path) as opened_store:
+        frame = opened_store.frame()
     if frame.empty or device not in DEVICES:
         return None
     return measured_threshold(newest_of_each(prepared(frame)), cell, device)

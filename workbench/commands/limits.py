@@ -219,17 +219,17 @@ def _measured(
     # A cell's key does not know whether a rank is emulated, and by how many layers: its run does.
     emulated = "" if protocol.emulate is None else f"-emulate-{protocol.emulate}"
     name = f"limit{emulated}"
-    with nullcontext() if path is None else Store.open(path, "w") as opened:
-        run = None if opened is None else opened.begin_run(name, {}, environment(place))
+    with nullcontext() if path is None else Store.open(path, "w") as target:
+        run = None if target is None else target.begin_run(name, {}, environment(place))
 
         def keep(record: Record) -> None:
             seconds = record.metrics.get("time_s")
             took = "" if seconds is None else f", {show.amount(seconds, 's')} an iteration"
             show.note(f"|V| = {record.cell.num_visual:,}: {record.status}{took}")
-            if opened is not None and run is not None:
-                opened.add(run, record)
+            if target is not None and run is not None:
+                target.add(run, record)
 
-        trials = {} if opened is None or run is None else trials_in(opened.records(run), cell)
+        trials = {} if target is None or run is None else trials_in(target.records(run), cell)
         if trials:
             show.note(f"{len(trials)} sizes of this cell are stored; they are not run again")
         return measured_limit(cell, place, protocol, keep, trials)

@@ -57,7 +57,7 @@ def _metrics(_: Path) -> Rows:
 def _runs(store: Path) -> Rows:
     from workbench.store import Store
 
-    with Store.open(store) as opened:
+    with Store.open(store) as opened_store:
         return [
             {
                 "id": run.id,
@@ -66,7 +66,7 @@ def _runs(store: Path) -> Rows:
                 "records": run.num_records,
                 "machine": run.environment.gpu or run.environment.cpu,
             }
-            for run in opened.runs()
+            for run in opened_store.runs()
         ]
 
 

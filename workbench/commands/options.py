@@ -130,7 +130,7 @@ def takes_cell_or_pictures(command: Command) -> Command:
     }
 
     def with_pictures(**values: Any) -> None:
-        with every_fault(_given(values, options()), *_place(command.__name__, values)):
+        with every_fault(_stated(values, options()), *_place(command.__name__, values)):
             pictures = _pictures(**{name: values.pop(name) for name in extra})
             if pictures is not None:
                 values |= _counted(values, pictures)
@@ -141,8 +141,8 @@ def takes_cell_or_pictures(command: Command) -> Command:
     @cache
     def options() -> list[CellOption]:
         of_cell = cell_options()
-        counted = of_cell["num_visual"]._replace(default="counted from --image or --video")
-        return [counted, *(each for name, each in of_cell.items() if name != "num_visual")]
+        of_visual = of_cell["num_visual"]._replace(default="counted from --image or --video")
+        return [of_visual, *(each for name, each in of_cell.items() if name != "num_visual")]
 
     files = [
         inspect.Parameter(
@@ -160,17 +160,17 @@ def _pictures(
 
     if fps is not None and video is None:
         raise RequestError(f"fps {fps}: only a video is sampled; give --video as well")
-    asked = {
+    fields = {
         name: value for name, value in limits.items() if value is not None and value is not False
     }
     if not image and video is None:
-        for name, value in asked.items():
+        for name, value in fields.items():
             raise RequestError(f"{name} {value}: only files have limits; give --image or --video")
         return None
     files = [str(path.absolute()) for path in image or []]
     rate = {} if fps is None else {"fps": fps}
     path_text = None if video is None else str(video.absolute())
-    return make_pictures(images=files, video=path_text, **rate, **asked)
+    return make_pictures(images=files, video=path_text, **rate, **fields)
 
 
 def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
@@ -178,8 +178,8 @@ def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
     which = "image" if pictures.images else "video"
     if values["visual"] is not None:
         raise RequestError(f"visual {values['visual']}: {which} says how many; leave one out")
-    named = ("preset", "model", "scope", "layout", "tower")
-    cell = _cell({**{name: values[name] for name in named}, "num_visual": 1})
+    names = ("preset", "model", "scope", "layout", "tower")
+    cell = _cell({**{name: values[name] for name in names}, "num_visual": 1})
     if cell.scope != "lvlm":
         raise RequestError(f"{which}: scope {cell.scope} has no vision tower; give --scope lvlm")
     from workbench.lvlm.pictures import fields_of
@@ -192,7 +192,7 @@ def takes_cell_of_any_size(command: Command) -> Command:
     """The same without files and ``--visual``, for what is asked of every |V|."""
 
     def of_any_size(**values: Any) -> None:
-        with every_fault(_given(values, options()), *_place(command.__name__, values)):
+        with every_fault(_stated(values, options()), *_place(command.__name__, values)):
             command(**_with_cell(values, options(), {"num_visual": 1}))
 
     @cache
@@ -236,17 +236,17 @@ def wrong_values(name: str, values: dict[str, Any]) -> list[str]:
     """What is wrong with the values of a command's cell; nothing for one that takes none."""
     if name not in _OPTIONS:
         return []
-    given = _given(values, _OPTIONS[name]())
-    if given.get("num_visual") is None:
-        given["num_visual"] = 1  # Files may say so, or nothing has to.
+    fields = _stated(values, _OPTIONS[name]())
+    if fields.get("num_visual") is None:
+        fields["num_visual"] = 1  # Files may say so, or nothing has to.
     faults = []
     try:
-        _cell(given)
+        _cell(fields)
     except RequestError as error:
         faults.append(str(error))
     device, measured = _place(name, values)
     places = [] if device is None else [("measured" if measured else "predicted", device)]
-    return faults + wrong_names([given], places)
+    return faults + wrong_names([fields], places)
 
 
 def _place(name: str, values: dict[str, Any]) -> tuple[str | None, bool]:
@@ -254,7 +254,7 @@ def _place(name: str, values: dict[str, Any]) -> tuple[str | None, bool]:
     return values.get("device"), name == "measure" or bool(values.get("measure"))
 
 
-def _given(values: dict[str, Any], options: list[CellOption]) -> dict[str, Any]:
+def _stated(values: dict[str, Any], options: list[CellOption]) -> dict[str, Any]:
     """The fields of a cell among a command's values."""
     return {option.field: values[option.name] for option in options}
 
@@ -263,10 +263,10 @@ def _with_cell(
     values: dict[str, Any], options: list[CellOption], fixed: dict[str, Any]
 ) -> dict[str, Any]:
     """A command's values with the cell in place of its options."""
-    given = _given(values, options)
+    fields = _stated(values, options)
     names = {option.name for option in options}
     rest = {name: value for name, value in values.items() if name not in names}
-    return {**rest, "cell": _cell({**given, **fixed})}
+    return {**rest, "cell": _cell({**fields, **fixed})}
 
 
 def _cell(given: dict[str, Any]) -> "Cell":

@@ -50,11 +50,11 @@ def bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = BarColumn(bar_width=24), TextColumn("{task.description}", markup=False)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
-        row = drawn.add_task("", total=1)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        row = progress.add_task("", total=1)
 
         def tell(words: str, done: int, total: int) -> None:
-            drawn.update(row, description=words, completed=done, total=total)
+            progress.update(row, description=words, completed=done, total=total)
 
         yield tell
 

@@ -54,14 +54,14 @@ def report(
         from workbench.report.case_table import case_table
 
         own_words = "" if note is None else read_text(note, "note", MOST_NOTE)
-        asked = None if case is None else read_case(case)
+        own_case = None if case is None else read_case(case)
         costs = None
-        if asked is not None:
+        if own_case is not None:
             from workbench.commands.case import answer_case
 
             tell("predicting your case", 0, 1)
-            costs = case_table(asked, answer_case(asked))
-        written = write_report(
+            costs = case_table(own_case, answer_case(own_case))
+        files = write_report(
             store,
             output,
             static_images=not no_images,
@@ -71,24 +71,24 @@ def report(
             case=costs,
             tell=tell,
         )
-    for line in written.notes:
+    for line in files.notes:
         show.note(line)
     if json_:
         show.emit(
             {
-                "html": str(written.html),
-                "markdown": str(written.markdown),
-                "pdf": None if written.pdf is None else str(written.pdf),
-                "slides": None if written.slides is None else str(written.slides),
-                "data": [str(path) for path in written.data],
-                "reproduce": str(written.reproduce),
-                "figures": [str(path) for path in written.figures],
-                "specs": [str(path) for path in written.specs],
-                "notes": list(written.notes),
+                "html": str(files.html),
+                "markdown": str(files.markdown),
+                "pdf": None if files.pdf is None else str(files.pdf),
+                "slides": None if files.slides is None else str(files.slides),
+                "data": [str(path) for path in files.data],
+                "reproduce": str(files.reproduce),
+                "figures": [str(path) for path in files.figures],
+                "specs": [str(path) for path in files.specs],
+                "notes": list(files.notes),
             }
         )
     else:
-        print(f"report:     {written.html}")
+        print(f"report:     {files.html}")
 
 
 def dashboard(
@@ -157,13 +157,13 @@ def export(
         raise RequestError("export: needs STORE and -o DIR, or --deepspeed-config CELL")
     from workbench.store.export import export as write_tables
 
-    written = write_tables(store, output, inert)
-    for line in written.notes:
+    files = write_tables(store, output, inert)
+    for line in files.notes:
         show.note(line)
     if json_:
-        show.emit({"files": [str(path) for path in written.files], "notes": written.notes})
+        show.emit({"files": [str(path) for path in files.files], "notes": files.notes})
     else:
-        for path in written.files:
+        for path in files.files:
             print(path)
 
 
@@ -183,5 +183,5 @@ def merge(
     if json_:
         show.emit({**merged._asdict(), "out": str(merged.out)})
     else:
-        added = f"{merged.num_added:,} added"
-        print(f"{merged.out}: {merged.num_runs} runs, {merged.num_records:,} records ({added})")
+        amount = f"{merged.num_added:,} added"
+        print(f"{merged.out}: {merged.num_runs} runs, {merged.num_records:,} records ({amount})")

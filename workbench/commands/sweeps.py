@@ -93,9 +93,9 @@ def sweep(
 
     if trace is not None and not dry_run:
         check_folder(trace, "trace")
-    wanted = _read(probe)
+    config = _read(probe)
     choice = Choice.of(calibration) if calibration else None
-    chosen: Engine
+    scheduler: Engine
     if engine == "slurm":
         if max_minutes is not None:
             raise RequestError(f"max_minutes {max_minutes:g}: is for --engine local; use --time")
@@ -115,28 +115,28 @@ def sweep(
             pairs(sbatch or []),
             shared,
         )
-        chosen = Slurm(request, folder)
+        scheduler = Slurm(request, folder)
     else:
         from workbench.sweep.run import Local
 
-        given = (partition, gpus_per_task, gpu_type, cpus_per_task, sbatch, folder)
-        if any(value is not None for value in given) or shared:
+        options = (partition, gpus_per_task, gpu_type, cpus_per_task, sbatch, folder)
+        if any(value is not None for value in options) or shared:
             raise RequestError(
                 "partition, gpus-per-task, gpu-type, cpus-per-task, sbatch, folder and shared are "
                 "for --engine slurm"
             )
-        chosen = Local(workers, max_minutes, source)  # type: ignore[arg-type]
+        scheduler = Local(workers, max_minutes, source)  # type: ignore[arg-type]
     from workbench.sweep.order import Order
 
-    order = Order(wanted, store, new_run, choice, trace)
+    order = Order(config, store, new_run, choice, trace)
     try:
         if dry_run:
-            _show_forecast(chosen.forecast(order), json_)
+            _show_forecast(scheduler.forecast(order), json_)
             return
-        summary = chosen.run(order)
+        summary = scheduler.run(order)
     except RequestError as error:
-        cells = (p.cell.document() for grid in wanted.grids for p in _first_points(grid))
-        places = dict.fromkeys((grid.source, grid.device) for grid in wanted.grids)
+        cells = (p.cell.document() for grid in config.grids for p in _first_points(grid))
+        places = dict.fromkeys((grid.source, grid.device) for grid in config.grids)
         raise with_names(error, cells, places) from None
     if json_:
         show.emit(summary.document())
@@ -196,8 +196,8 @@ def _say_how_it_ended(summary: "Summary", again: str) -> None:
         show.note(f"interrupted; what ran is stored. To go on: {again}")
         return
     if summary.unbegun:
-        left = len(summary.unbegun)
-        show.note(f"the minutes are over, {left} cells are left; to go on: {again}")
+        num_unbegun = len(summary.unbegun)
+        show.note(f"the minutes are over, {num_unbegun} cells are left; to go on: {again}")
     if summary.dropped:
         show.note(
             f"{len(summary.dropped)} cells had no room in the sweep's minutes; to run them:"

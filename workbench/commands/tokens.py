@@ -95,10 +95,10 @@ def _sentence(answer: dict[str, Any]) -> str:
     each = "" if answer["tokens_each"] is None else f", {answer['tokens_each']:,} each"
     if what == "frame" and answer["num_visual"] < number * answer["tokens_each"]:
         each += " step of several frames"
-    counted = f"{number:,} {what}{'s' * (number != 1)}{each}"
+    amount = f"{number:,} {what}{'s' * (number != 1)}{each}"
     markers = answer.get("markers", 0)
     beside = f", beside {markers:,} text tokens that mark them" if markers else ""
-    return f"{answer['num_visual']:,} visual tokens ({answer['vision']}: {counted}){beside}"
+    return f"{answer['num_visual']:,} visual tokens ({answer['vision']}: {amount}){beside}"
 
 
 def _limits(answer: dict[str, Any]) -> str:

@@ -26,17 +26,17 @@ def refused(group: Any, error: Any, words: list[str]) -> str:
     left out and the rest parsed again; of what can be parsed, the values of a cell are checked.
     """
     where = error.ctx.command_path if error.ctx else "workbench"
-    told: list[str] = []
-    while error is not None and len(told) < MOST:
-        told.append(_told(error, words))
+    lines: list[str] = []
+    while error is not None and len(lines) < MOST:
+        lines.append(_fault(error, words))
         rest = _without(error, words)
         if rest is None or "--help" in rest:
             break
         words = rest
         error, name, values = _parsed(group, words)
         if error is None:
-            told += wrong_values(name, values)
-    return f"{'; '.join(told)}; see '{where} --help'"
+            lines += wrong_values(name, values)
+    return f"{'; '.join(lines)}; see '{where} --help'"
 
 
 def _parsed(group: Any, words: list[str]) -> tuple[Any, str, dict[str, Any]]:
@@ -51,7 +51,7 @@ def _parsed(group: Any, words: list[str]) -> tuple[Any, str, dict[str, Any]]:
         return error, name, {}
 
 
-def _told(error: Any, words: list[str]) -> str:
+def _fault(error: Any, words: list[str]) -> str:
     """One fault: the option, what was given, what would be right."""
     option = getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):

@@ -45,12 +45,12 @@ def subject_of_many(frame: pd.DataFrame, combinations: Kinds) -> pd.DataFrame:
 
 
 def _picked(frame: pd.DataFrame, kinds: Kinds, all_models: bool) -> pd.DataFrame:
-    left = kinds.distinct
+    rest = kinds.distinct
     for column in SUBJECT[all_models:]:
-        left = _pick(left, column, always=True)
-    for column in splitting(left):
-        left = _pick(left, column, always=False)
-    return frame[np.isin(kinds.codes, left.index)]
+        rest = _pick(rest, column, always=True)
+    for column in splitting(rest):
+        rest = _pick(rest, column, always=False)
+    return frame[np.isin(kinds.codes, rest.index)]
 
 
 def _first(kinds: pd.DataFrame, column: str, values: Sequence[Any]) -> Any:
@@ -60,11 +60,11 @@ def _first(kinds: pd.DataFrame, column: str, values: Sequence[Any]) -> Any:
     if column not in ORDER:
         return values[0]
     places = zip(kinds["source"], kinds["device"], strict=True)
-    told = [
+    words = [
         says(str(source), str(device)) if ran else NOTHING
         for (source, device), ran in zip(places, kinds["ran"], strict=True)
     ]
-    ranks = kinds.assign(says=told)
+    ranks = kinds.assign(says=words)
     best = ranks.groupby(column, sort=False)["says"].max().to_dict()
     order = FIRST[column]
     return max(values, key=lambda value: (best[value], -order.index(value)))

@@ -90,15 +90,15 @@ def draw_bars(rows: pd.DataFrame, names: Sequence[str], source: str, device: str
         return
     cells = here.assign(host_bound=host_bound(here)).to_dict("records")
     mark_words = together(marks(cell) for cell in cells)
-    told = (
+    sentence = (
         f"{_first(here, size)} ({place(source, device)}{f', {mark_words}' if mark_words else ''})"
     )
-    st.markdown(f"**{markdown(told)}**")
-    drawn = documents(here)
+    st.markdown(f"**{markdown(sentence)}**")
+    systems = documents(here)
     # Below one another where two panels would leave the names no room.
     for panels in [[panel] for panel in PANELS] if is_narrow() else [PANELS]:
         name = f"systems-{panels[0][0].replace('_', '-')}"
-        show(systems_figure(drawn, "", theme(), panels), name, here)
+        show(systems_figure(systems, "", theme(), panels), name, here)
 
 
 def documents(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -73,8 +73,8 @@ def is_own(host: str) -> bool:
     except ValueError:
         return False
     bare = parts.hostname or ""
-    written = f"[{bare}]" if ":" in bare else bare
-    return bare in HOSTS and host.lower() in (written, f"{written}:{port}")
+    name = f"[{bare}]" if ":" in bare else bare
+    return bare in HOSTS and host.lower() in (name, f"{name}:{port}")
 
 
 def _only(scope: Scope, name: bytes) -> str | None:
@@ -97,8 +97,8 @@ def _closed(send: Send, own: str) -> Send:
                 (b"referrer-policy", b"no-referrer"),
             ]
             names = {name for name, _ in headers}
-            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
-            message = {**message, "headers": [*kept, *headers]}
+            others = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message = {**message, "headers": [*others, *headers]}
         await send(message)
 
     return sends

@@ -58,8 +58,8 @@ def _editor(store: Data, of: NoteOf, label: str) -> None:
 
 def _write(path: Path, of: NoteOf, text: str, tags: str) -> None:
     try:
-        with Store.open(path, "w") as opened:
-            opened.write_note(of, text, tags.split(","))
+        with Store.open(path, "w") as store:
+            store.write_note(of, text, tags.split(","))
     except (RequestError, StoreError) as error:
         st.error(markdown(error))
         return

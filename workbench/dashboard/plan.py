@@ -48,13 +48,13 @@ def predicted(cell: Cell, system: System, ask: Ask) -> tuple[Cell, Answer]:
     if system_entry is not None and system_entry.logits == "text":
         fields["logits"] = "text"
     kernels = FUSED if system.kernel == "fused" else (system.kernel,)
-    tried = []
+    predictions = []
     for kernel in kernels:
         own = cell.replace(kernel=kernel, **fields)
-        tried.append((own, ask("predict", own)))
-        if tried[-1][1].get("status") != "unsupported":
-            return tried[-1]
-    return tried[0]
+        predictions.append((own, ask("predict", own)))
+        if predictions[-1][1].get("status") != "unsupported":
+            return predictions[-1]
+    return predictions[0]
 
 
 class Remedy(NamedTuple):
@@ -263,13 +263,15 @@ class Price(NamedTuple):
 
 def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
     """The quickest system that fits beside every other one; None where no answer is one."""
-    told = [(cell, answer) for cell, answer in answers if answer.get("status") in ("ok", "oom")]
+    candidates = [
+        (cell, answer) for cell, answer in answers if answer.get("status") in ("ok", "oom")
+    ]
     fitting = [
         (cell, answer)
-        for cell, answer in told
+        for cell, answer in candidates
         if fits(answer) and answer["metrics"].get("time_s") is not None
     ]
-    if not told:
+    if not candidates:
         return None
     if not fitting:
         return "None of these systems fits; below each stands what would make it fit."
@@ -277,7 +279,7 @@ def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
     took, capacity = float(best["metrics"]["time_s"]), best["details"].get("capacity_bytes")
     room = f" of {_gib(capacity)}" if capacity else ""
     others, tight = [], []
-    for other, answer in told:
+    for other, answer in candidates:
         if other is cell:
             continue
         seconds = answer["metrics"].get("time_s")

@@ -122,8 +122,8 @@ def read(
         left_out, runs = store.left_out(), store.runs()
         frame = prepared(store.frame(metrics=()))
     if left_out is not None:
-        kept = set(frame["run"].unique())
-        runs = [run for run in runs if run.id in kept]
+        ids = set(frame["run"].unique())
+        runs = [run for run in runs if run.id in ids]
     return frame, runs, all_looks(frame), left_out
 
 

@@ -83,6 +83,6 @@ def csv_of(rows: pd.DataFrame) -> bytes:
     flat = rows.assign(flags=rows["flags"].map("; ".join)) if "flags" in rows else rows
     texts = flat.select_dtypes(["object", "str"]).columns
     safe = {name: flat[name].map(inert, na_action="ignore") for name in texts}
-    named = flat.assign(**safe).rename(columns=inert)
+    table = flat.assign(**safe).rename(columns=inert)
     # Quoted, because a spreadsheet may split at other characters than the comma.
-    return bytes(named.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode())
+    return bytes(table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode())

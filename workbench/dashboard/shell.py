@@ -52,8 +52,8 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
 
     ``basis`` says what they are of. Under it stand the field's words, each with its meaning.
     """
-    told = [sentence for sentence in sentences if sentence]
-    parts = [split_basis(sentence) for sentence in told]
+    lines = [sentence for sentence in sentences if sentence]
+    parts = [split_basis(sentence) for sentence in lines]
     caption = ""
     for number, (sentence, of) in enumerate(parts[:SENTENCES]):
         if number == 0:
@@ -66,7 +66,7 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
             _caption(caption)
         elif more := _beyond(of, caption):
             _caption(more)
-    fold(told[SENTENCES:])
+    fold(lines[SENTENCES:])
     words = " · ".join(
         f'<abbr title="{escape(meaning)}">{escape(word)}</abbr>'
         for word, meaning in GLOSSARY.items()
@@ -121,12 +121,12 @@ def data(choose_run: bool = True) -> Data:
     Without ``choose_run`` the frame holds every record of every run.
     """
     st.html(STYLE)
-    stores, wanted = stores_here(), st.query_params.get("store") or None
-    if wanted is not None and wanted not in stores:
-        states.not_found(Path.cwd(), wanted, list(stores))
+    stores, query = stores_here(), st.query_params.get("store") or None
+    if query is not None and query not in stores:
+        states.not_found(Path.cwd(), query, list(stores))
     if not stores:
         states.nothing_here(Path.cwd())
-    name = _picked(wanted, list(stores))
+    name = _picked(query, list(stores))
     store = opened(name, stores[name])
     if not choose_run:
         return store
@@ -135,8 +135,8 @@ def data(choose_run: bool = True) -> Data:
 
 def stores_here() -> dict[str, Path]:
     """The stores to pick from, by the name that a link has for each."""
-    named = named_store(sys.argv[1:], os.environ.get(ENVIRONMENT_NAME))
-    return choices(Path.cwd(), named) | uploaded()
+    path = named_store(sys.argv[1:], os.environ.get(ENVIRONMENT_NAME))
+    return choices(Path.cwd(), path) | uploaded()
 
 
 def opened(name: str, path: Path) -> Data:
@@ -171,8 +171,8 @@ def frame_at_hand() -> pd.DataFrame | None:
     stores = stores_here()
     if not stores:
         return None
-    wanted = st.query_params.get("store")
-    name = _picked(wanted if wanted in stores else None, list(stores))
+    query = st.query_params.get("store")
+    name = _picked(query if query in stores else None, list(stores))
     try:
         frame, *_ = read((str(stores[name]), version_token(stores[name])))
     except (RequestError, StoreError):

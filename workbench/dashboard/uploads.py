@@ -55,22 +55,22 @@ def keep(content: bytes, folder: Path, number: int) -> Path:
 def upload() -> None:
     """The control that takes a store, and opens it."""
     with st.expander("Look at a store from your own machine", icon=":material/upload:"):
-        sent = st.file_uploader(
+        files = st.file_uploader(
             "A store",
             max_upload_size=MAX_BYTES // 2**20,
             key="upload",
             label_visibility="collapsed",
         )
         st.caption("It is checked, opened for reading only, and gone when you close this tab.")
-        if sent is None or sent.file_id in st.session_state.get(_SEEN, ()):
+        if files is None or files.file_id in st.session_state.get(_SEEN, ()):
             return
         uploaded = st.session_state.setdefault(_FOUND, {})
-        st.session_state.setdefault(_SEEN, set()).add(sent.file_id)
+        st.session_state.setdefault(_SEEN, set()).add(files.file_id)
         try:
             if len(uploaded) >= MOST:
                 raise RequestError(f"upload: {MOST} are kept in a session; reload for a new one")
             folder = st.session_state.setdefault(_FOLDER, tempfile.TemporaryDirectory())
-            path = keep(sent.getvalue(), Path(folder.name), len(uploaded) + 1)
+            path = keep(files.getvalue(), Path(folder.name), len(uploaded) + 1)
         except RequestError as error:
             st.error(markdown(error))
             return

@@ -23,18 +23,18 @@ def agreement(
     metrics = list(dict.fromkeys(pairs["metric"]))
     width = (1 - GAP * (len(metrics) - 1)) / len(metrics)
     traces: list[dict[str, Any]] = []
-    named: set[str] = set()
+    labels: set[str] = set()
     parts: dict[str, Any] = {"annotations": [], "shapes": []}
     for column, metric in enumerate(metrics, start=1):
         suffix, start = "" if column == 1 else str(column), (column - 1) * (width + GAP)
         rows = pairs[pairs["metric"] == metric]
         order = sorted(rows["series"].unique(), key=lambda name: (not name.startswith("S-"), name))
         for place, series in enumerate(order):
-            own, first = rows[rows["series"] == series], series not in named
+            own, first = rows[rows["series"] == series], series not in labels
             # Where all agree they lie on one another, and the smaller leave the larger in sight.
             size = 15 - 8 * place / max(len(order) - 1, 1)
             traces.append(_points(series, own, looks[series], suffix, theme, first, size))
-            named.add(series)
+            labels.add(series)
         spread = [abs(v - 1) for name in ("ratio", "low", "high") for v in rows[name].dropna()]
         reach = max(1.25 * max(spread, default=0.0), 2 * tolerance)
         parts[f"xaxis{suffix}"] = axis(

@@ -77,7 +77,7 @@ def memory(
     titles = {name: _folded(plain(words), LETTERS // len(groups)) for name, words in short.items()}
     parts: dict[str, Any] = {"annotations": [], "shapes": []}
     traces = []
-    named: set[str] = set()
+    labels: set[str] = set()
     for column, ((system, source, device), rows) in enumerate(groups, start=1):
         suffix = "" if column == 1 else str(column)
         start = (column - 1) * (width + GAP)
@@ -87,8 +87,10 @@ def memory(
                 area = own[own["kind"] == kind].sort_values("num_visual")
                 if len(area):
                     wide = 0 if log_x else THIN * float(rows["num_visual"].max())
-                    traces.append(_area(kind, area, suffix, stack, theme, kind not in named, wide))
-                    named.add(kind)
+                    traces.append(
+                        _area(kind, area, suffix, stack, theme, kind not in labels, wide)
+                    )
+                    labels.add(kind)
         parts[f"xaxis{suffix}"] = axis(
             theme,
             VISUAL_TITLE,

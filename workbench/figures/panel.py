@@ -67,8 +67,10 @@ class Panel:
         far = max(values, default=0.0) * (FAR_LOG if self.axes.log_y else FAR_LINEAR)
         marked = {name: size / self.base for name, size in capacities.items()}
         marked = {name: size for name, size in marked.items() if size <= far}
-        ended = {row["status"] for row in rows if self._has_failed(row)}
-        self._strip = " or ".join(words for name, (_, words) in FAILURES.items() if name in ended)
+        statuses = {row["status"] for row in rows if self._has_failed(row)}
+        self._strip = " or ".join(
+            words for name, (_, words) in FAILURES.items() if name in statuses
+        )
         names = [line.series for line in lines if any(map(self._has_failed, line.rows))]
         names = list(dict.fromkeys(names))
         inner, limits = self._limits(values, max([*values, *marked.values()], default=1.0), names)

@@ -63,11 +63,11 @@ def roofline(
     ceilings: Sequence[Ceilings],
 ) -> go.Figure:
     """``frame``: ``placed`` cells of one source and device, ``series`` and ``dtype`` set."""
-    counted = _counted(frame)
+    flops = _counted(frame)
     rows = frame[[*COLUMNS, *({"mfu"} & {*frame.columns})]].assign(
-        flops=counted,
-        intensity=counted / frame["bytes_moved"],
-        rate=counted / frame["time_s"] / TERA,
+        flops=flops,
+        intensity=flops / frame["bytes_moved"],
+        rate=flops / frame["time_s"] / TERA,
     )
     short = short_names(in_order(rows))
     traces = [
@@ -81,8 +81,8 @@ def roofline(
     for each in ceilings:
         peak, bandwidth = each.flops_s, each.bytes_s
         large = bandwidth >= TERA
-        moved = f"{bandwidth / (TERA if large else 1e9):.3g} {'TB' if large else 'GB'}/s"
-        speed = f"{quantity(peak, 'FLOP')}/s, {moved}"
+        rate = f"{bandwidth / (TERA if large else 1e9):.3g} {'TB' if large else 'GB'}/s"
+        speed = f"{quantity(peak, 'FLOP')}/s, {rate}"
         traces.append(
             {
                 "type": "scatter",

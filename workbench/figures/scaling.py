@@ -223,7 +223,7 @@ def _lines(
             series,
             source,
             device,
-            _shown(looks[series], theme),
+            _on_theme(looks[series], theme),
             strokes[source, device],
             by_line[series, source, device],
         )
@@ -231,7 +231,7 @@ def _lines(
     ]
 
 
-def _shown(look: Look, theme: Theme) -> Look:
+def _on_theme(look: Look, theme: Theme) -> Look:
     return Look(theme.shown(look.color), look.symbol)
 
 
@@ -283,9 +283,9 @@ def _legend(
     if any(row["host_bound"] for line in lines for row in line.rows):
         marker = {"color": theme.ink, "symbol": "circle-open", "size": 9}
         entry(HOST_BOUND, "host bound", "markers", marker)
-    ended = {row["status"] for line in lines for row in line.rows}
+    statuses = {row["status"] for line in lines for row in line.rows}
     for status, (symbol, words) in FAILURES.items():
-        if status in ended:
+        if status in statuses:
             marker = {"color": theme.ink, "symbol": symbol, "size": 10}
             entry(words, f"status {status}", "markers", marker)
     return entries

@@ -65,7 +65,7 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
     grouped = rows.assign(name=rows["name"].where(rows["name"].isin(names), "other"))
     table = grouped.groupby(["system", "name"])["time_s"].sum().unstack().fillna(0.0)
     totals = table.sum(axis="columns")
-    drawn = table.div(totals.where(totals > 0), axis="index") * 100 if share else table
+    values = table.div(totals.where(totals > 0), axis="index") * 100 if share else table
     labels = [plain(name) for name in systems]
     traces = []
     for place, name in enumerate(names):
@@ -84,7 +84,7 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
                 "orientation": "h",
                 "y": labels,
                 "name": plain(name),
-                "x": [drawn.loc[system, name] for system in systems],
+                "x": [values.loc[system, name] for system in systems],
                 "marker": {
                     "color": color,
                     "line": {"width": 1, "color": theme.paper},
@@ -103,7 +103,7 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
     ends = [
         {
             "text": quantity(totals[system], "s"),
-            "x": drawn.loc[system].sum(),
+            "x": values.loc[system].sum(),
             "y": label,
             "xanchor": "left",
             "xshift": 4,
@@ -111,17 +111,17 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
         }
         for system, label in zip(systems, labels, strict=True)
     ]
-    longest = float(drawn.sum(axis="columns").max()) or 1.0
+    longest = float(values.sum(axis="columns").max()) or 1.0
     return figure(traces, {**_layout(theme, labels, share, longest), "annotations": ends})
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
     """Parts in the order of the layer, then operators by their time; ``other`` last."""
     by_time = rows.groupby("name")["time_s"].sum().sort_values(ascending=False)
-    kept = [str(name) for name in by_time.index if name != "other"][:MOST]
+    names = [str(name) for name in by_time.index if name != "other"][:MOST]
     order = list(LOOKS)
-    kept.sort(key=lambda name: order.index(name) if name in order else len(order))
-    return [*kept, "other"] if len(kept) < len(by_time) else kept
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
+    return [*names, "other"] if len(names) < len(by_time) else names
 
 
 def _layout(theme: Theme, labels: Sequence[str], share: bool, longest: float) -> dict[str, Any]:

@@ -106,20 +106,20 @@ def looks(series: Iterable[tuple[str, str, str]]) -> dict[str, Look]:
     It depends on the whole list, so pass all series of the store, not those on screen: a colour
     must not change its meaning when another series is hidden.
     """
-    given: dict[str, Look] = {}
+    by_label: dict[str, Look] = {}
     own: dict[str, str] = {}
     for label, attention, kernel in sorted(set(series), key=_rank):
         color = PREFERRED.get((attention, kernel == "eager"))
         symbol = SYMBOLS.get(kernel, "circle")
-        used = set(given.values())
+        used = set(by_label.values())
         if color is None:
             # A system without colours of its own keeps one for all its kernels, the rarest.
-            taken = [look.color for look in used]
-            color = own.setdefault(attention, min(SPARE, key=taken.count))
+            colors = [look.color for look in used]
+            color = own.setdefault(attention, min(SPARE, key=colors.count))
         choices = [Look(color, s) for s in (symbol, *SPARE_SYMBOLS)]
         choices += [Look(c, s) for c, s in product(SPARE, SPARE_SYMBOLS)]
-        given[label] = next((look for look in choices if look not in used), choices[0])
-    return given
+        by_label[label] = next((look for look in choices if look not in used), choices[0])
+    return by_label
 
 
 def _rank(entry: tuple[str, str, str]) -> tuple[bool, bool, tuple[str, str, str]]:

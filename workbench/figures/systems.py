@@ -45,8 +45,8 @@ def systems_figure(
     ``systems`` are documents of ``compare-systems``; one that is not served is left out, and one
     that does not fit is hollow. ``panels`` are those of PANELS to draw, side by side.
     """
-    told = [s for s in systems if s["metrics"].get("peak_bytes") is not None]
-    order = sorted(told, key=lambda s: s["metrics"].get("time_s") or s["metrics"]["peak_bytes"])
+    bars = [s for s in systems if s["metrics"].get("peak_bytes") is not None]
+    order = sorted(bars, key=lambda s: s["metrics"].get("time_s") or s["metrics"]["peak_bytes"])
     groups = sorted({s["group"] for s in order}, key=[*COLORS, "unknown"].index)
     traces = [
         _bars([s for s in order if s["group"] == group], metric, unit, number, theme)

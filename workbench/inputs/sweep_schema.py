@@ -66,15 +66,15 @@ def sweep_schema(names: Mapping[str, Iterable[str]] | None = None) -> Schema:
 
 def _one_or_many(one: Schema, axis: Schema) -> Schema:
     """An axis: a value, or a list of them."""
-    told = _part(axis, ("description", "default"))
-    return {**told, "anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
+    words = _part(axis, ("description", "default"))
+    return {**words, "anyOf": [one, {"type": "array", "items": one, "minItems": 1}]}
 
 
 def _widened(field: Schema) -> Schema:
     """The field with what is read as its values too: short numbers and dtypes."""
     if field.get("type") == "integer":
-        told = _part(field, ("description", "default", "title"))
-        return {**told, "anyOf": [{k: v for k, v in field.items() if k not in told}, COUNT]}
+        words = _part(field, ("description", "default", "title"))
+        return {**words, "anyOf": [{k: v for k, v in field.items() if k not in words}, COUNT]}
     if "bfloat16" in field.get("enum", ()):
         return {**field, "enum": [*field["enum"], *SHORT_DTYPES]}
     if "anyOf" in field:

@@ -53,17 +53,17 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
-        seen: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag != _STRING:
                 raise _Refused("a key is a word", key.start_mark)
-            if key.value in seen:
+            if key.value in lines:
                 raise _Refused(
-                    f"{key.value:.60}: given twice, first in line {seen[key.value]}",
+                    f"{key.value:.60}: given twice, first in line {lines[key.value]}",
                     key.start_mark,
                 )
-            seen[key.value] = line
+            lines[key.value] = line
         return super().construct_mapping(node, deep)
 
     def flatten_mapping(self, node: Any) -> None:
@@ -141,8 +141,8 @@ def write_yaml(value: Any) -> str:
     ``value`` is None, a bool, an int, a float, a string, or lists and mappings (with strings for
     keys) of such, within the bounds that reading has.
     """
-    written = yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=math.inf)
-    return str(written)
+    text = yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=math.inf)
+    return str(text)
 
 
 def read_yaml(path: str | Path, what: str) -> Any:

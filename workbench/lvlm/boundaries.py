@@ -131,7 +131,7 @@ def _kernels() -> Iterator[Boundary]:
     """Which families each kernel serves, as it says itself of their layers."""
     examples = _examples()
     for name, kernel in sorted(KERNELS.items()):
-        refused: dict[bool, list[str]] = {False: [], True: []}
+        names: dict[bool, list[str]] = {False: [], True: []}
         for family in sorted(FAMILIES):
             model = examples[family]
             with torch.device("meta"):
@@ -142,13 +142,13 @@ def _kernels() -> Iterator[Boundary]:
                     FAMILIES[family].parts(FAMILIES[family].layer(model.config, index))
                     for index in kinds.values()
                 ]
-            for decomposed, families in refused.items():
+            for decomposed, families in names.items():
                 try:
                     for part in (p for p in parts if p.linear is None):
                         kernel.refuse(part, decomposed, part.window is not None)
                 except Unsupported:
                     families.append(family)
-        served = [f for f in sorted(FAMILIES) if f not in refused[False]]
+        served = [f for f in sorted(FAMILIES) if f not in names[False]]
         modelled = kernel.traced_as()
         yield Boundary(
             f"kernel `{name}`",
@@ -156,8 +156,8 @@ def _kernels() -> Iterator[Boundary]:
             "; ".join(
                 f"{what} of {_words(families)}"
                 for what, families in (
-                    ("S-Attn", refused[False]),
-                    ("other systems", refused[True]),
+                    ("S-Attn", names[False]),
+                    ("other systems", names[True]),
                 )
                 if families
             ),

@@ -44,9 +44,9 @@ def check(cell: Cell) -> None:
     model = resolve(cell.model)
     system_of(cell, model).check(cell)
     if cell.sharing > 1 and has_linear(model):
-        named = "ulysses" if cell.ring == 1 else "ring"
+        axis = "ulysses" if cell.ring == 1 else "ring"
         raise Unsupported(
-            f"{named}: most layers of {cell.model} are linear, and ranks that share a sequence do "
+            f"{axis}: most layers of {cell.model} are linear, and ranks that share a sequence do "
             "not pass the state on that these carry along it"
         )
     check_ring(cell, model)
@@ -76,8 +76,8 @@ def check_reducer(cell: Cell, reducer: Reducer) -> None:
             "decoder or lvlm"
         )
     if cell.sharing > 1:
-        named = "ulysses" if cell.ring == 1 else "ring"
-        raise RequestError(f"reduce {reducer.name}: {named} shares a sequence that is not reduced")
+        axis = "ulysses" if cell.ring == 1 else "ring"
+        raise RequestError(f"reduce {reducer.name}: {axis} shares a sequence that is not reduced")
     reducer.check(cell)
 
 

@@ -47,13 +47,13 @@ class Checkpoint:
 
     def copy(self, name: str, parameter: Tensor) -> None:
         """Copy one tensor; raises RequestError where it is missing or of another shape."""
-        stored = self.tensors.get(name)
-        if stored is None or stored.shape != parameter.shape:
-            state = "missing" if stored is None else "mis-shaped"
-            shape = None if stored is None else tuple(stored.shape)
+        tensor = self.tensors.get(name)
+        if tensor is None or tensor.shape != parameter.shape:
+            state = "missing" if tensor is None else "mis-shaped"
+            shape = None if tensor is None else tuple(tensor.shape)
             raise _wrong(self.source, self.files, state, name, shape, tuple(parameter.shape))
         with torch.no_grad():
-            parameter.copy_(stored)
+            parameter.copy_(tensor)
 
     def fill(self, prefix: str, module: nn.Module) -> None:
         """Copy every parameter of a module, and every buffer that a checkpoint has.
@@ -159,9 +159,9 @@ def read_headers(folder: Path, source: str) -> dict[str, Held]:
     tensors: dict[str, Held] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(path, "pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - no mapping: it has keys() alone
-                    shape = tuple(opened.get_slice(name).get_shape())
+            with safe_open(path, "pt") as weights_file:
+                for name in weights_file.keys():  # noqa: SIM118 - no mapping: it has keys() alone
+                    shape = tuple(weights_file.get_slice(name).get_shape())
                     tensors[name] = Held(path.name, shape)
         except (SafetensorError, OSError) as error:
             raise RequestError(

@@ -50,11 +50,12 @@ class _Chunked(torch.autograd.Function):
         fn, chunk, num_inputs = ctx.call
         saved = ctx.saved_tensors  # Under a checkpoint it can be read only once.
         inputs, weights = saved[:num_inputs], saved[num_inputs:]
-        wanted = ctx.needs_input_grad[3:]
+        needs_grad = ctx.needs_input_grad[3:]
         d_inputs = [
-            torch.empty_like(x) if want else None for x, want in zip(inputs, wanted, strict=False)
+            torch.empty_like(x) if want else None
+            for x, want in zip(inputs, needs_grad, strict=False)
         ]
-        trained = [w for w, want in zip(weights, wanted[num_inputs:], strict=True) if want]
+        trained = [w for w, want in zip(weights, needs_grad[num_inputs:], strict=True) if want]
         sums: list[Tensor | None] = [None] * len(trained)
         for start in identical_iterations(range(0, inputs[0].shape[1], chunk)):
             rows = slice(start, start + chunk)
@@ -76,7 +77,7 @@ class _Chunked(torch.autograd.Function):
         grads_of = iter(
             None if s is None else s.to(w.dtype) for s, w in zip(sums, trained, strict=True)
         )
-        d_weights = [next(grads_of) if want else None for want in wanted[num_inputs:]]
+        d_weights = [next(grads_of) if want else None for want in needs_grad[num_inputs:]]
         return (None, None, None, *d_inputs, *d_weights)
 
 

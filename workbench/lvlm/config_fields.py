@@ -205,18 +205,18 @@ def check_experts(prefix: str, config: Any) -> None:
     field, experts = next(((k, n) for k, n in counts.items() if n), ("", 0))
     if not experts:
         return
-    groups, chosen = (getattr(config, name, None) or 1 for name in ("n_group", "topk_group"))
+    groups, of_groups = (getattr(config, name, None) or 1 for name in ("n_group", "topk_group"))
     for name in ("num_experts_per_tok", "top_k_experts"):
         active = getattr(config, name, None) or 0
         if active > experts:
             raise RequestError(f"{prefix} {name} {active}: at most {field} {experts}")
-        if active > chosen * (experts // groups):
+        if active > of_groups * (experts // groups):
             raise RequestError(
-                f"{prefix} topk_group {chosen}: {name} {active} are chosen of so many of {groups} "
-                f"groups of {experts // groups}"
+                f"{prefix} topk_group {of_groups}: {name} {active} are chosen of so many of "
+                f"{groups} groups of {experts // groups}"
             )
-    if chosen > groups or (groups > 1 and (experts % groups or experts // groups < 2)):
+    if of_groups > groups or (groups > 1 and (experts % groups or experts // groups < 2)):
         raise RequestError(
-            f"{prefix} n_group {groups}, topk_group {chosen}: {field} {experts} is to be in "
+            f"{prefix} n_group {groups}, topk_group {of_groups}: {field} {experts} is to be in "
             "groups of two or more alike, and no more are chosen than there are"
         )

@@ -130,12 +130,12 @@ def check_built(
         key, _, rest = where.partition(".")
         if rest or not (set(section) & set(SIZES)):
             continue
-        built: Any
+        part: Any
         fields: tuple[str, ...]
         if where == "":
-            built, fields = config, SIZES
+            part, fields = config, SIZES
         elif parts.get(key) is not None:
-            built, fields = parts[key], SIZES if key == text else TOWER_SIZES
+            part, fields = parts[key], SIZES if key == text else TOWER_SIZES
         elif text is None and key not in parts:
             raise RequestError(
                 f"model {name!r}: its section {key} is nothing that transformers' {kind} reads"
@@ -145,7 +145,7 @@ def check_built(
                 f"model {name!r}: transformers' {kind} makes no model of its section {key}"
             )
         for field in fields:
-            _compare(name, kind, where, field, section.get(field), getattr(built, field, None))
+            _compare(name, kind, where, field, section.get(field), getattr(part, field, None))
     if text is not None:
         # Some wrappers size their LM head by fields of their own, which have defaults.
         for field in SIZES:
@@ -185,15 +185,15 @@ def _defaults(
     stated: Mapping[str, Any], inner: Mapping[str, Any], config: "PreTrainedConfig"
 ) -> list[str]:
     """A flag that names the sizes which only transformers' class supplies."""
-    taken = []
+    names = []
     for field in SIZES:
         own = getattr(type(config), field, None)
         if isinstance(own, int) and inner.get(field) is None and stated.get(field) is None:
-            taken.append(f"{field} {getattr(config, field):,}")
-    if not taken:
+            names.append(f"{field} {getattr(config, field):,}")
+    if not names:
         return []
     return [
-        f"config: config.json does not state {', '.join(taken)}: the default of transformers' "
+        f"config: config.json does not state {', '.join(names)}: the default of transformers' "
         f"{type(config).__name__}"
     ]
 

@@ -83,23 +83,25 @@ class Context:
         layer_type = self.model.layer_type(index)
         if (layer_type, stream) not in self._tables:
             places = self._positions(stream)
-            self._tables[layer_type, stream] = self._made(layer_type, places, self._last_position)
+            self._tables[layer_type, stream] = self._rotation(
+                layer_type, places, self._last_position
+            )
         return self._tables[layer_type, stream]
 
     def positions_given(self, index: int, stream: str) -> Any:
         """The same as the family's own layer takes them."""
-        made = self.model.family.given(self.rope(index, stream))
+        positions = self.model.family.given(self.rope(index, stream))
         return (
-            self.constant((self.model.layer_type(index), stream), lambda: made)
-            if isinstance(made, Tensor)
-            else made
+            self.constant((self.model.layer_type(index), stream), lambda: positions)
+            if isinstance(positions, Tensor)
+            else positions
         )
 
     def cache_rope(self, index: int, tokens: int) -> tuple[Tensor, Tensor]:
         """cos and sin [1, n, K] at that layer of the first places: those inside a cache."""
         layer_type, stream = self.model.layer_type(index), f"cache of {tokens}"
         if (layer_type, stream) not in self._tables:
-            rotations = self._made(layer_type, torch.arange(tokens), tokens - 1)
+            rotations = self._rotation(layer_type, torch.arange(tokens), tokens - 1)
             self._tables[layer_type, stream] = rotations
         return self._tables[layer_type, stream]
 
@@ -124,7 +126,7 @@ class Context:
 
         return self.constant(("query factor", stream, cached), make)
 
-    def _made(self, layer_type: str, places: Tensor, last: int) -> tuple[Tensor, Tensor]:
+    def _rotation(self, layer_type: str, places: Tensor, last: int) -> tuple[Tensor, Tensor]:
         """cos and sin of these positions, in a sequence whose last one is ``last``."""
         if self._rotary is None:
             self._rotary = self.model.family.rotary(self.model.config).to(self.device)

@@ -121,17 +121,17 @@ class _Scan(torch.autograd.Function):
         size, chunks = (q.shape[-1], value.shape[-1]), value.shape[2]
         state = value.new_zeros(*value.shape[:2], *size)
         out = value.new_empty(value.shape)
-        kept = any(ctx.needs_input_grad)
-        if kept:
+        needs_grad = any(ctx.needs_input_grad)
+        if needs_grad:
             states = value.new_empty(*value.shape[:3], *size)
             updates = value.new_empty(value.shape)
         for at in identical_iterations(range(chunks)):
             update = value[:, :, at] - reading[:, :, at] @ state
             out[:, :, at] = q[:, :, at] @ state + scores[:, :, at] @ update
-            if kept:
+            if needs_grad:
                 states[:, :, at], updates[:, :, at] = state, update
             state = state * ratio[:, :, at, None, None] + k[:, :, at].mT @ update
-        if kept:
+        if needs_grad:
             ctx.save_for_backward(reading, q, k, scores, ratio, states, updates)
         return out, state
 

@@ -64,8 +64,8 @@ def chosen_layers(cell: Cell, count: int) -> tuple[int, ...]:
 
 def emulated_rank(cell: Cell, emulation: Emulation, device: torch.device | str) -> EmulatedRank:
     """The workload of one rank of the cell; raises as ``build`` does."""
-    chosen = chosen_layers(cell, emulation.layers)
-    workload = build(cell, device, chosen, shared=True)
+    layers = chosen_layers(cell, emulation.layers)
+    workload = build(cell, device, layers, shared=True)
     place = workload.context.device
     shard = nn.Parameter(torch.zeros(emulation.shard, device=place, dtype=workload.context.dtype))
     for parameter in (*workload.module.parameters(), shard):

@@ -36,8 +36,8 @@ def parts_of(
             f"dtype float64: the experts of {model.config.model_type} are one call of "
             "torch's grouped matmul, which takes float32, bfloat16 and float16"
         )
-    added = not place.inserted and system.extra_parameters(parts, place)
-    if added and context.checkpoint() is not None:
+    extra = not place.inserted and system.extra_parameters(parts, place)
+    if extra and context.checkpoint() is not None:
         context.flag(f"weights: random in what {system.name} adds to a layer")
     return parts
 

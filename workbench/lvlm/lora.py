@@ -48,8 +48,8 @@ class Adapted(nn.Module):
             # peft's layer over bitsandbytes copies it, for the sake of its backward.
             result = result.clone()
             x = x.to(self.lora_A.weight.dtype)
-            added = self.lora_B(self.lora_A(self.dropout(x))) * self.scaling
-            return result + added.to(dtype)
+            update = self.lora_B(self.lora_A(self.dropout(x))) * self.scaling
+            return result + update.to(dtype)
         x = x.to(self.lora_A.weight.dtype)
         result = result + self.lora_B(self.lora_A(self.dropout(x))) * self.scaling
         return result.to(dtype)
@@ -63,18 +63,18 @@ def add_adapters(workload: "Workload", lora: Lora, dtype: "torch.dtype", light: 
     decoder does not have, Unsupported where something of the model has to be trained whole.
     """
     _check_whole(workload)
-    chosen = _targets(workload.module, lora)
+    targets = _targets(workload.module, lora)
     workload.module.requires_grad_(False)
     for tensor in workload.inputs:
         if tensor.is_floating_point():
             tensor.requires_grad_(False)  # Nothing before the decoder is trained.
     device = workload.context.device
-    if light or any(isinstance(base, Packed) for base in chosen.values()):
-        for name, base in chosen.items():
+    if light or any(isinstance(base, Packed) for base in targets.values()):
+        for name, base in targets.items():
             replace_module(workload.module, name, Adapted(base, lora, device, dtype))
         return
-    _inject(workload.module, chosen, lora, workload.cell.weights_dtype == "int4")
-    for name in chosen:
+    _inject(workload.module, targets, lora, workload.cell.weights_dtype == "int4")
+    for name in targets:
         layer: Any = workload.module.get_submodule(name)
         for half in (*layer.lora_A.values(), *layer.lora_B.values()):
             materialise(half, device, dtype)
@@ -104,8 +104,8 @@ def _targets(module: nn.Module, lora: Lora) -> dict[str, nn.Module]:
             f"lora targets={missing[0]}: the decoder's linear layers are "
             f"{', '.join(sorted(names))}; or {ALL}"
         )
-    wanted = set(lora.targets) or names
-    return {name: child for name, child in linears.items() if name.rpartition(".")[2] in wanted}
+    patterns = set(lora.targets) or names
+    return {name: child for name, child in linears.items() if name.rpartition(".")[2] in patterns}
 
 
 def _check_whole(workload: "Workload") -> None:

@@ -79,10 +79,10 @@ def loss_of_all_rows(cell: Cell, logits: Tensor, labels: Tensor, count: int) -> 
 
 def loss_of_text_rows(cell: Cell, logits: Tensor, targets: Tensor, count: int) -> Tensor:
     """The float32 cross-entropy of logits [B, T, W] against [B, T]: a mean, of ranks a share."""
-    rows, wanted = logits.float().flatten(0, 1), targets.flatten()
+    rows, labels = logits.float().flatten(0, 1), targets.flatten()
     if cell.sharing == 1:
-        return F.cross_entropy(rows, wanted)
-    return F.cross_entropy(rows, wanted, reduction="sum") / count
+        return F.cross_entropy(rows, labels)
+    return F.cross_entropy(rows, labels, reduction="sum") / count
 
 
 def loss_flags(cell: Cell) -> list[str]:

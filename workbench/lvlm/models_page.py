@@ -86,8 +86,8 @@ def _families(names: dict[str, Resolved]) -> Iterator[str]:
 
 def _module(key: str, family: Family) -> str:
     """The module of a family: that of its name, or of its class."""
-    named = f"{Family.__module__}.{key}"
-    return named if find_spec(named) else type(family).__module__
+    path = f"{Family.__module__}.{key}"
+    return path if find_spec(path) else type(family).__module__
 
 
 def _doc(module: str) -> str:

@@ -51,13 +51,13 @@ def _shapes(codes: Tensor, scales: Tensor, token: Tensor) -> Tensor:
 
 def _widen(codes: Tensor, scales: Tensor, token: Tensor) -> Tensor:
     out = _shapes(codes, scales, token)
-    stored = out[:, :, : codes.shape[2]]
+    rows = out[:, :, : codes.shape[2]]
     if codes.dtype != torch.int8:
-        stored.copy_(codes)  # A scale of 1 needs no product.
+        rows.copy_(codes)  # A scale of 1 needs no product.
     elif codes.is_cuda:
-        torch.mul(codes, scales, out=stored)
+        torch.mul(codes, scales, out=rows)
     else:  # The CPU would widen the codes first.
-        stored.copy_(codes).mul_(scales.to(out.dtype))
+        rows.copy_(codes).mul_(scales.to(out.dtype))
     out[:, :, codes.shape[2] :] = token
     return out
 
@@ -83,10 +83,10 @@ def cache_flags(cell: Cell) -> list[str]:
     """What a reader of such a cell should know."""
     if cell.cache_dtype is None:
         return []
-    kept = {
+    layers = {
         "bfloat16": "no scales",
         "fp8": "e4m3, a scale of 1 for the keys and the values of each layer",
         "int8": "a float32 scale for each token and head",
     }[cell.cache_dtype]
-    read = "; a step widens a layer's cache for its attention, where other kernels read codes"
-    return [f"cache_dtype {cell.cache_dtype}: {kept}{read if cell.pass_ == 'decode' else ''}"]
+    note = "; a step widens a layer's cache for its attention, where other kernels read codes"
+    return [f"cache_dtype {cell.cache_dtype}: {layers}{note if cell.pass_ == 'decode' else ''}"]

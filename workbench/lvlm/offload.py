@@ -48,10 +48,10 @@ class Offload:
         before = self._boundaries[-1]() if self._boundaries else None
         boundary = _Boundary(self.stream, before)
         self._boundaries.append(weakref.ref(boundary))
-        moved = {_storage(t) for t in state[self.stays :] if not t.is_leaf}
+        offloaded = {_storage(t) for t in state[self.stays :] if not t.is_leaf}
 
         def pack(tensor: Tensor) -> "_Waiting | Tensor":
-            return boundary.put(tensor) if _storage(tensor) in moved else tensor
+            return boundary.put(tensor) if _storage(tensor) in offloaded else tensor
 
         def unpack(kept: "_Waiting | Tensor") -> Tensor:
             return kept if isinstance(kept, Tensor) else kept.boundary.take(kept.number)

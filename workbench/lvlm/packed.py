@@ -127,8 +127,8 @@ def pack(workload: "Workload", scheme: str, light: bool) -> None:
     for name, base in decoder_linears(module).items():
         assert isinstance(base, nn.Linear), "nothing is packed yet"
         own = light or scheme in BYTES
-        made = Packed(base, scheme, workload.context.device) if own else _four_bits(base)
-        replace_module(module, name, made)
+        linear = Packed(base, scheme, workload.context.device) if own else _four_bits(base)
+        replace_module(module, name, linear)
     workload.context.flags += packed_flags(workload.cell)
 
 
@@ -156,7 +156,7 @@ def _four_bits(base: nn.Linear) -> nn.Module:
     weight, dtype = base.weight, base.weight.dtype
     rows, columns = weight.shape
     settings: dict[str, Any] = {"quant_type": "nf4", "compress_statistics": True}
-    made = Linear4bit(columns, rows, bias=False, compute_dtype=dtype, device="meta", **settings)
-    made.weight = Params4bit(weight.detach(), requires_grad=False, **settings)
-    made.bias = base.bias
-    return made.to(weight.device)
+    linear = Linear4bit(columns, rows, bias=False, compute_dtype=dtype, device="meta", **settings)
+    linear.weight = Params4bit(weight.detach(), requires_grad=False, **settings)
+    linear.bias = base.bias
+    return linear.to(weight.device)

@@ -203,8 +203,8 @@ class LayerParts:
         if isinstance(self.mlp, OwnTiles):
             self.mlp.tile(tile)
         else:
-            named = dict(self.layer.named_children())
-            name = next(name for name, module in named.items() if module is self.mlp)
+            children = dict(self.layer.named_children())
+            name = next(name for name, module in children.items() if module is self.mlp)
             setattr(self.layer, name, Tiled(self.mlp, tile))
 
     def _heads(self, x_bsx: Tensor, heads: int, norm: nn.Module | None) -> Tensor:

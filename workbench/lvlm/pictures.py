@@ -121,6 +121,6 @@ def fields_of(
         first += count
     total = sum(sizes)
     if shares != even_shares(total, places):
-        left = iter(shares)
-        layout = ",".join(f"V{next(left)}" if kind == "V" else kind for kind in kinds)
+        shares_left = iter(shares)
+        layout = ",".join(f"V{next(shares_left)}" if kind == "V" else kind for kind in kinds)
     return {"num_visual": total, "layout": layout}

@@ -63,9 +63,9 @@ def quantization_flags(model: "Resolved", cell: Cell) -> list[str]:
         return []
     method = method_of(config)
     bits = config.get("bits", 4 if _is_four(config) else None)
-    named = method if bits is None else f"{method}, {bits} bits"
+    scheme = method if bits is None else f"{method}, {bits} bits"
     return [
-        f"quantization: config.json says {named:.60}; this is not modelled: weights are priced "
+        f"quantization: config.json says {scheme:.60}; this is not modelled: weights are priced "
         f"and run in the cell's {cell.dtype}"
     ]
 
@@ -106,15 +106,15 @@ def _bytes(
         towers = ("visual", "vision_tower", "vision_model")
         if not any(stays(tower, stay) for tower in towers):
             raise NotComputed(f"{method}: which layers of a vision tower it takes is not known")
-    left, total = params, 0
+    rest, total = params, 0
     for name, rows, columns, bias in _linears(model, cell):
         if any(stays(prefix + name, stay) for prefix in PREFIXES):
             continue
         total += linear_bytes(method, config, rows, columns)
-        left -= rows * columns
+        rest -= rows * columns
         if bias and method in ("awq", "gptq"):
-            total, left = total + 2 * rows, left - rows
-    return total + left * _item(model, cell)
+            total, rest = total + 2 * rows, rest - rows
+    return total + rest * _item(model, cell)
 
 
 def _item(model: "Resolved", cell: Cell) -> int:
@@ -147,16 +147,16 @@ def _linears(model: "Resolved", cell: Cell) -> Iterator[tuple[str, int, int, boo
 
     config = model.config
     count = config.num_hidden_layers
-    chosen = model.global_layer if cell.layer is None else cell.layer
-    indices = [chosen] if cell.scope == "layer" else range(count)
-    built: dict[Hashable, nn.Module] = {}
+    layer = model.global_layer if cell.layer is None else cell.layer
+    indices = [layer] if cell.scope == "layer" else range(count)
+    modules: dict[Hashable, nn.Module] = {}
     kinds = model_kinds(model)
     for index in indices:
         kind = kinds[index]
-        if kind not in built:
+        if kind not in modules:
             with torch.device("meta"):
-                built[kind] = model.family.layer(config, index)
-        for name, module in built[kind].named_modules():
+                modules[kind] = model.family.layer(config, index)
+        for name, module in modules[kind].named_modules():
             if isinstance(module, nn.Linear):
                 rows, columns = module.weight.shape
                 yield f"layers.{index}.{name}", rows, columns, module.bias is not None

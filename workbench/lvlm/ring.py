@@ -94,17 +94,17 @@ class _Ring(torch.autograd.Function):
             else:
                 keys, values = present[:, :, :, block.keys]
                 with region("attention"):
-                    out, seen, extra = backend.forward(
+                    out, cross, extra = backend.forward(
                         cut(q, block.rows), keys, values, block.causal, scale
                     )
                 saved.append(extra)
                 if merged is None or lse is None:
                     # Clones: the kernel's own may be views of what it saved.
-                    merged, lse = wide(out), seen.clone()
+                    merged, lse = wide(out), cross.clone()
                 else:
                     with region("merge"):
-                        merge_rows(merged, lse, block.rows, out, seen)
-                del out, seen
+                        merge_rows(merged, lse, block.rows, out, cross)
+                del out, cross
             if coming is not None:
                 present = coming.wait()
         assert merged is not None, "the first step is of own rows"
@@ -205,7 +205,7 @@ class _Gathered(torch.autograd.Function):
             lses.append(lse)
             saved.append(extra)
         with region("merge"):
-            seen, seen_lse = over_ranks(link, torch.cat(pieces, 2), torch.cat(lses, 2))
+            cross, seen_lse = over_ranks(link, torch.cat(pieces, 2), torch.cat(lses, 2))
         del pieces, lses
         own_saved = None
         if own:
@@ -213,7 +213,7 @@ class _Gathered(torch.autograd.Function):
                 out, lse, own_saved = backend.forward(own[0], own[1], own[2], causal, scale)
             merged, lse = wide(out), lse.clone()
         else:
-            merged = torch.zeros_like(q, dtype=seen.dtype)
+            merged = torch.zeros_like(q, dtype=cross.dtype)
             lse = q.new_full(q.shape[:3], -torch.inf, dtype=seen_lse.dtype)
         with region("merge"):
             first = 0
@@ -221,7 +221,7 @@ class _Gathered(torch.autograd.Function):
                 stop = first + p.stop - p.start
                 mine = slice(first, stop)
                 merge_rows(
-                    merged, lse, slice(p.start, p.stop), seen[:, :, mine], seen_lse[:, :, mine]
+                    merged, lse, slice(p.start, p.stop), cross[:, :, mine], seen_lse[:, :, mine]
                 )
                 first = stop
             out = merged.to(q.dtype)

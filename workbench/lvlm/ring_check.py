@@ -40,9 +40,9 @@ def check_ring(cell: Cell, model: Resolved) -> None:
     if system.ring == "text":
         _check_visual(cell)
     elif rows % (2 * cell.sharing):
-        unit, named = 2 * cell.sharing, "2·ring" if cell.ulysses == 1 else "2·ulysses·ring"
+        unit, product = 2 * cell.sharing, "2·ring" if cell.ulysses == 1 else "2·ulysses·ring"
         raise RequestError(
-            f"{lead}{rows} tokens are no multiple of {named} = {unit}; give "
+            f"{lead}{rows} tokens are no multiple of {product} = {unit}; give "
             f"{rows // unit * unit} or {(rows // unit + 1) * unit} in all"
         )
     window = _narrowest_window(model)

@@ -17,12 +17,14 @@ WITHOUT_MEMORY: ContextVar[bool] = ContextVar("without_memory", default=False)
 
 def materialise(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Replace every meta parameter by an uninitialised one; tied parameters stay tied."""
-    made: dict[int, nn.Parameter] = {}
+    parameters: dict[int, nn.Parameter] = {}
     for child in module.modules():
         for name, old in list(child.named_parameters(recurse=False)):
-            if id(old) not in made:
-                made[id(old)] = nn.Parameter(torch.empty(old.shape, device=device, dtype=dtype))
-            setattr(child, name, made[id(old)])
+            if id(old) not in parameters:
+                parameters[id(old)] = nn.Parameter(
+                    torch.empty(old.shape, device=device, dtype=dtype)
+                )
+            setattr(child, name, parameters[id(old)])
 
 
 Made = TypeVar("Made", bound=nn.Module)

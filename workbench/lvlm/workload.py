@@ -77,8 +77,8 @@ class Workload:
 
     def clear(self) -> None:
         """Drop the gradients of weights and inputs, and what the last prefill kept."""
-        for kept in self.context.caches:
-            kept.clear()
+        for cache in self.context.caches:
+            cache.clear()
         for tensor in (*self.module.parameters(), *self.inputs):
             tensor.grad = None
 

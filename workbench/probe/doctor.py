@@ -92,16 +92,16 @@ def telemetry(device: str, nvml: Nvml) -> Finding:
 
 def compiler() -> Finding:
     """A C++ compiler, for torch.compile on the CPU and for deepspeed's helper."""
-    wanted = tuple(filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++")))
+    names = tuple(filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++")))
     cost = "no --compile on the CPU and no deepspeed"
-    return _program("c++ compiler", wanted, cost, "apt-get install g++")
+    return _program("c++ compiler", names, cost, "apt-get install g++")
 
 
 def chromium() -> Finding:
     """A browser that kaleido can draw with."""
-    wanted = tuple(filter(None, (os.environ.get("BROWSER_PATH"), *CHROMIUMS)))
+    names = tuple(filter(None, (os.environ.get("BROWSER_PATH"), *CHROMIUMS)))
     cost = "reports without PNG and SVG; browser tests are skipped"
-    return _program("chromium", wanted, cost, "apt-get install chromium")
+    return _program("chromium", names, cost, "apt-get install chromium")
 
 
 def memory() -> Finding:

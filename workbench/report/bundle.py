@@ -17,9 +17,9 @@ def write_bundle(contents: Contents, folder: Path) -> tuple[list[Path], list[str
     for number, path in enumerate(contents.stores):
         # The earlier store of a comparison has a folder of its own.
         target = folder / "earlier" if number else folder
-        written = export(path, target, known=None if number else contents.records)
-        files += written.files
-        notes += written.notes
+        exported = export(path, target, known=None if number else contents.records)
+        files += exported.files
+        notes += exported.notes
     for name, body in contents.specs.items():
         (folder / name).write_text(body, encoding="utf-8")
         files.append(folder / name)

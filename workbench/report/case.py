@@ -120,27 +120,27 @@ class CaseAnswer:
 
 def read_case(text: str) -> Case:
     """The case of ``name=value,…``; raises RequestError with the name and what would be right."""
-    given: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
             raise RequestError(f"case {part[:60]!r}: write name=value, such as gpus=32")
         if name not in KEYS:
             raise unknown_name("case's name", name[:60], KEYS)
-        if name in given:
+        if name in fields:
             raise RequestError(f"case {name}: is given twice")
-        given[name] = value
-    model = given.get("model", Case.model)
-    price, currency = _price(given.get("price"))
+        fields[name] = value
+    model = fields.get("model", Case.model)
+    price, currency = _price(fields.get("price"))
     return Case(
         model=model,
-        **_tokens(model, given),
-        text=_count(given, "text", Case.text),
-        steps=_count(given, "steps", Case.steps),
-        gpus=_count(given, "gpus", Case.gpus, MAX_CARDS),
+        **_tokens(model, fields),
+        text=_count(fields, "text", Case.text),
+        steps=_count(fields, "steps", Case.steps),
+        gpus=_count(fields, "gpus", Case.gpus, MAX_CARDS),
         price=price,
         currency=currency,
-        device=given.get("device", Case.device),
+        device=fields.get("device", Case.device),
     )
 
 

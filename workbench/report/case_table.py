@@ -53,16 +53,16 @@ def _verdict(case: Case, answers: Sequence[CaseAnswer]) -> str:
             f"{of} {best.name} fits, {quantity(best.timed, 's')} an iteration; {rival.name} takes"
             f" {_reach(rival):,} visual tokens at most."
         )
-    spent = f"{_amount(_hours(case, best))} GPU-hours in place of {_amount(_hours(case, rival))}"
+    hours = f"{_amount(_hours(case, best))} GPU-hours in place of {_amount(_hours(case, rival))}"
     if case.price is not None:
-        spent += (
+        hours += (
             f", {_amount(_money(case, best))} {case.currency} in place of"
             f" {_amount(_money(case, rival))}"
         )
     return (
         f"{of} {best.name} takes {quantity(best.timed, 's')} an iteration,"
         f" {rival.timed / _seconds(best):.2f}× as fast as {rival.name};"
-        f" {case.steps:,} steps take {spent}."
+        f" {case.steps:,} steps take {hours}."
     )
 
 

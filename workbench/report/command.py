@@ -69,8 +69,8 @@ def _files(details: Mapping[str, Any]) -> Iterator[str]:
     for fact in pictures:
         if isinstance(fact, dict) and isinstance(fact.get("file"), str):
             yield from ("--video" if "frames" in fact else "--image", fact["file"])
-    asked = details.get("pictures_asked")
-    for name, value in asked.items() if isinstance(asked, dict) else ():
+    request = details.get("pictures_asked")
+    for name, value in request.items() if isinstance(request, dict) else ():
         if name in ASKED and value is not None and value is not False:
             option = "--" + name.replace("_", "-")
             yield from [option] if value is True else [option, str(value)]
@@ -98,13 +98,13 @@ def sweep_of(name: str, records: Iterable[Record]) -> dict[str, Any]:
             changed = record.cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
             changed.pop("num_visual", None)
             protocol = {"emulate": layers, "iterations": bare}
-            kept = {name: value for name, value in protocol.items() if value is not None}
+            settings = {name: value for name, value in protocol.items() if value is not None}
             grids[key] = {
                 "source": record.source,
                 "device": _device(record.source, record.device),
                 "visual": [],
                 "options": [changed],
-                **({"protocol": kept} if kept else {}),
+                **({"protocol": settings} if settings else {}),
             }
         if record.cell.num_visual not in grids[key]["visual"]:
             grids[key]["visual"].append(record.cell.num_visual)

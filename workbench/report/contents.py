@@ -45,28 +45,28 @@ def contents(
     ``against`` is the earlier store of a question about two, ``note`` the author's own words in
     Markdown, ``case`` what the reader's own case costs.
     """
-    asked = QUESTIONS[question]
-    if asked.two_stores and against is None:
+    words = QUESTIONS[question]
+    if words.two_stores and against is None:
         raise RequestError(f"question {question}: compares two stores; name the earlier one")
-    if against is not None and not asked.two_stores:
+    if against is not None and not words.two_stores:
         raise RequestError(f"question {question}: is about one store; leave {against} out")
-    if asked.two_stores and (note or case is not None):
+    if words.two_stores and (note or case is not None):
         raise RequestError(f"question {question}: has no first page for a case or a note")
-    material = gather(path, asked.keep, asked.fill, against)
-    ended = endings_chapter(material)
+    material = gather(path, words.keep, words.fill, against)
+    endings = endings_chapter(material)
     specs, commands = _again(material)
     return Contents(
         question=question,
-        title=asked.title,
-        answer=asked.answer(material),
+        title=words.title,
+        answer=words.answer(material),
         provenance=_provenance(material),
-        headline=asked.headline(material),
+        headline=words.headline(material),
         sections=(
-            *asked.chapters(material),
+            *words.chapters(material),
             *(_subject(material, subject) for subject in material.subjects),
             paper_chapter(material),
             threats_chapter(material),
-            *([ended] if ended else []),
+            *([endings] if endings else []),
             conventions_chapter(material),
         ),
         method=method_page(),
@@ -74,7 +74,7 @@ def contents(
         versions=environment_table(material),
         specs=specs,
         stores=(path,) if against is None else (path, against),
-        first=None if asked.two_stores else first_page(material, note, case),
+        first=None if words.two_stores else first_page(material, note, case),
         records=material.details.read,
     )
 
@@ -91,8 +91,8 @@ def _subject(material: Material, subject: Subject) -> Section:
 def _provenance(material: Material) -> tuple[str, ...]:
     frame = material.frame
     systems = words.listed(in_order(frame))
-    whole, kept = material.num_cells, len(frame)
-    part = "" if whole == kept else f", of which {kept:,} bear on the question"
+    whole, count = material.num_cells, len(frame)
+    part = "" if whole == count else f", of which {count:,} bear on the question"
     first = (
         f"{material.path.name} holds {plural(whole, 'cell')}{part}, of"
         f" {plural(frame['series'].nunique(), 'system')} ({systems}):"
@@ -161,10 +161,10 @@ def _commands(
         ("repeat the sweep", f"workbench sweep data/{name} --store again.db") for name in specs
     ]
     repeats += [("repeat a cell, in the folder of the files that it shows", c) for c in commands]
-    asked = "" if question == DEFAULT_QUESTION else f" --question {question}"
+    option = "" if question == DEFAULT_QUESTION else f" --question {question}"
     # The name of a file from outside has no place in a command that is to be pasted.
     earlier = "" if against is None else " --against EARLIER.db"
-    return (*repeats, ("write the report", f"workbench report again.db{asked}{earlier} -o again"))
+    return (*repeats, ("write the report", f"workbench report again.db{option}{earlier} -o again"))
 
 
 def method_page() -> str:

@@ -30,7 +30,7 @@ WIDTH = 800
 
 def first_page(material: Material, note: str = "", case: Table | None = None) -> FirstPage:
     """Of the subject that says most, at its first place."""
-    subject = _told(material)
+    subject = _subject(material)
     source, device = places(subject.rows)[0]
     rows = at_place(subject.rows, source, device)
     verdict = Verdict(
@@ -52,7 +52,7 @@ def first_page(material: Material, note: str = "", case: Table | None = None) ->
     )
 
 
-def _told(material: Material) -> Subject:
+def _subject(material: Material) -> Subject:
     """The first subject that holds both S-Attn and another system, else the first."""
     both = (
         s
@@ -155,10 +155,10 @@ def _table(rows: pd.DataFrame, verdict: Verdict, names: list[str]) -> Table:
         if name not in bounds or pd.isna(bounds[name]["max_visual"]):
             return "none"
         top = int(bounds[name]["max_visual"])
-        ended = not pd.isna(bounds[name]["fails_at"])
+        has_failed = not pd.isna(bounds[name]["fails_at"])
         own = cell(rows, name, top)
         mark = letters(marks(own.to_dict(), timed=False)) if own is not None else ""
-        return f"{top:,}{mark}" if ended else f"{top:,} or more{mark}"
+        return f"{top:,}{mark}" if has_failed else f"{top:,} or more{mark}"
 
     def amount(metric: str, unit: str, at: int) -> Callable[[str], str]:
         def tell(name: str) -> str:

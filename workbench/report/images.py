@@ -24,9 +24,9 @@ MOST = 60
 
 def browser() -> str | None:
     """The Chromium to draw with: ``BROWSER_PATH``, or the first on the path; None without one."""
-    named = os.environ.get("BROWSER_PATH")
-    if named:
-        return named if os.access(named, os.X_OK) else None
+    configured = os.environ.get("BROWSER_PATH")
+    if configured:
+        return configured if os.access(configured, os.X_OK) else None
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
@@ -48,7 +48,7 @@ async def _write(
 ) -> list[Path]:
     import kaleido
 
-    written = []
+    files = []
     # mathjax=False: kaleido would load it from outside, and no figure has a formula.
     async with kaleido.Kaleido(n=1, mathjax=False, path=chromium) as painter:
         for done, figure in enumerate(figures):
@@ -58,5 +58,5 @@ async def _write(
                 path = folder / f"{figure.slug}.{kind}"
                 size = {"width": figure.width, "height": figure.height, "scale": SCALE}
                 await painter.write_fig(on_white, path=path, opts={**size, "format": kind})
-                written.append(path)
-    return written
+                files.append(path)
+    return files

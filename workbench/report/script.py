@@ -71,9 +71,9 @@ def said_once(value: Any) -> tuple[Any, list[Any]]:
         if counts[text] < 2 or len(text) < SHORT:
             return inner(value)
         if text not in places:
-            made = inner(value)
+            words = inner(value)
             places[text] = len(shared)
-            shared.append(made)
+            shared.append(words)
         return {"&": places[text]}
 
     def inner(value: Any) -> Any:

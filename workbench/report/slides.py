@@ -63,10 +63,10 @@ def figures_of(contents: Contents, first: FirstPage) -> list[Figure]:
 def _answer(deck: "Presentation", contents: Contents, first: FirstPage, stamp: str) -> None:
     slide = _slide(deck, contents.title)
     _text(slide, 1.25, 1.6, [(first.answer, 24, INK, True), (f"{first.basis}.", 11, MUTED, False)])
-    told = [("What to do", 16, INK, True)]
-    told += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]
-    told += [(text, 14, INK, False) for text in beginning(first.note)]
-    _text(slide, 3.6, 2.4, told)
+    texts = [("What to do", 16, INK, True)]
+    texts += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]
+    texts += [(text, 14, INK, False) for text in beginning(first.note)]
+    _text(slide, 3.6, 2.4, texts)
     facts = [f"{name}: {value}" for name, value in first.facts]
     _text(slide, 6.5, 0.7, [(" · ".join([*facts, f"written {stamp}"]), 10, MUTED, False)])
 
@@ -91,8 +91,8 @@ def _conditions(deck: "Presentation", first: FirstPage) -> None:
         (0.0, "Assumptions", first.assumptions),
         (0.5, "Risks", first.risks),
     ):
-        told = [(name, 16, INK, True), *((f"• {line}", 13, INK, False) for line in lines)]
-        _text(slide, 1.3, 5.5, told, left, 0.5)
+        texts = [(name, 16, INK, True), *((f"• {line}", 13, INK, False) for line in lines)]
+        _text(slide, 1.3, 5.5, texts, left, 0.5)
 
 
 def _figure(deck: "Presentation", figure: Figure, folder: Path) -> None:

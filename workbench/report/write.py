@@ -83,29 +83,29 @@ def write_report(
     chromium = browser() if static_images else None
     notes = _left_out(report.stores)
     notes += [HINT] if static_images and chromium is None else []
-    drawn = report.figures[:MOST] if chromium is not None else ()
-    left = len(report.figures) - len(drawn)
-    if drawn and left:
-        notes.append(f"{left} of {len(report.figures)} figures are in report.html only")
-    total = len(drawn) + READING + 3 * WRITING
+    images = report.figures[:MOST] if chromium is not None else ()
+    num_undrawn = len(report.figures) - len(images)
+    if images and num_undrawn:
+        notes.append(f"{num_undrawn} of {len(report.figures)} figures are in report.html only")
+    total = len(images) + READING + 3 * WRITING
 
     def tell_figures(done: int) -> None:
-        tell(f"figure {done + 1} of {len(drawn)}", READING + done, total)
+        tell(f"figure {done + 1} of {len(images)}", READING + done, total)
 
-    pictures = write_images(drawn, target / "figures", chromium, tell_figures) if chromium else []
-    tell("data", READING + len(drawn), total)
+    pictures = write_images(images, target / "figures", chromium, tell_figures) if chromium else []
+    tell("data", READING + len(images), total)
     data, missing = write_bundle(report, target / "data")
     notes += missing
-    tell("paper and slides", READING + len(drawn) + WRITING, total)
+    tell("paper and slides", READING + len(images) + WRITING, total)
     paper = write_pdf(report, stamp, tuple(notes), target) if static_images else None
     notes += [PDF_HINT] if static_images and paper is None else []
     slides = write_slides(report, stamp, target) if static_images else None
     notes += [SLIDES_HINT] if static_images and slides is None and report.first else []
-    tell("pages", READING + len(drawn) + 2 * WRITING, total)
+    tell("pages", READING + len(images) + 2 * WRITING, total)
     page, text = target / "report.html", target / "report.md"
     page.write_text(html(report, stamp, notes), encoding="utf-8")
     text.write_text(
-        markdown_text(report, stamp, notes, {figure.slug for figure in drawn}), encoding="utf-8"
+        markdown_text(report, stamp, notes, {figure.slug for figure in images}), encoding="utf-8"
     )
     again = target / "REPRODUCE.md"
     again.write_text(reproduce_text(report), encoding="utf-8")

@@ -90,16 +90,16 @@ def _metrics_as_written(row: Sequence[Any], run_environment: str) -> dict[str, A
     if _NUMBERS.issuperset(map(type, numbers)) and max(map(abs, numbers), default=0) < EXACT:
         return metrics if dump(metrics) == metrics_json else None
     metrics = {name: exact(value) for name, value in metrics.items()}
-    written = not any(value.__class__ is bool for value in metrics.values())
-    return metrics if written and metrics_text(metrics) == metrics_json else None
+    is_same = not any(value.__class__ is bool for value in metrics.values())
+    return metrics if is_same and metrics_text(metrics) == metrics_json else None
 
 
 @remember
 def _written_cell(text: str) -> tuple[Any, Any]:
     """The cell and its keys as ``cell_of`` reads them; no cell where it is written otherwise."""
     cell, key_at = cell_of(text)
-    written = cell.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"num_visual"})
-    return (cell if written == text else None), key_at
+    document = cell.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"num_visual"})
+    return (cell if document == text else None), key_at
 
 
 @remember

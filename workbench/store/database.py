@@ -118,9 +118,9 @@ class Store(Reading):
                 yield encode(record, environment)
 
         with self._transaction():
-            kept = self._put(run_id, rows())
+            count = self._put(run_id, rows())
             self._connection.executemany(_UNIT, [(name, unit_of(name)) for name in names])
-        return kept
+        return count
 
     def add_rows(self, run: str, rows: Iterable[Row]) -> int:
         """``add_many`` for ``copies.sound_row``s of another store; their units come beforehand."""
@@ -146,10 +146,10 @@ class Store(Reading):
                     identities.append(row[:3])
                 yield (run_id, *row)
 
-        kept = self._connection.executemany(_PUT, numbered()).rowcount
+        count = self._connection.executemany(_PUT, numbered()).rowcount
         for identity in identities:
             claims.drop(self._connection, (run_id, *identity), None)
-        return kept
+        return count
 
     def claim(
         self, run: str, identity: CellId, lease_s: float = LEASE_S, owner: Owner | None = None

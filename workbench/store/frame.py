@@ -96,14 +96,14 @@ def _figures(
     details: Sequence[str],
 ) -> tuple[Mapping[str, Sequence[Any]], Columns]:
     """Columns of the table ``records``, ``more`` among them, and the columns of numbers."""
-    wanted = None if metrics is None else set(metrics)
-    told = () if wanted == set() else ("metrics",)
-    names = ("id", "num_samples", *more, *told)
+    names_of_metrics = None if metrics is None else set(metrics)
+    column = () if names_of_metrics == set() else ("metrics",)
+    names = ("id", "num_samples", *more, *column)
     values = _columns(query, source, bound, names, details)
-    columns = _metrics(values["metrics"], wanted) if told else {}
-    counted = pd.Series(values["num_samples"], dtype="float64")
+    columns = _metrics(values["metrics"], names_of_metrics) if column else {}
+    samples = pd.Series(values["num_samples"], dtype="float64")
     stated = columns.get("num_samples")
-    columns["num_samples"] = counted if stated is None else stated.fillna(counted)
+    columns["num_samples"] = samples if stated is None else stated.fillna(samples)
     return values, columns | _numbers(values, details)
 
 
@@ -124,10 +124,10 @@ def _indexed(columns: Columns, values: Mapping[str, Sequence[Any]]) -> pd.DataFr
 
 def _numbers(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> Columns:
     """Columns in which whatever is no number is missing."""
-    taken = {name: pd.Series(values[name], dtype=object) for name in names}
+    columns = {name: pd.Series(values[name], dtype=object) for name in names}
     return {
         name: pd.to_numeric(column, errors="coerce").astype("float64")
-        for name, column in taken.items()
+        for name, column in columns.items()
     }
 
 
@@ -189,12 +189,12 @@ def _floats(documents: Sequence[dict[str, Any]], names: Sequence[str]) -> np.nda
     """(documents, names): float64, NaN for null and for what is not there."""
     if not names:
         return np.empty((len(documents), 0))
-    chosen = itemgetter(*names)
+    pick = itemgetter(*names)
     try:
-        rows = list(map(chosen, documents))
+        rows = list(map(pick, documents))
     except KeyError:
         blank = dict.fromkeys(names)
-        rows = [chosen(blank | document) for document in documents]
+        rows = [pick(blank | document) for document in documents]
     return np.array(rows, dtype=np.float64).reshape(len(documents), len(names))
 
 

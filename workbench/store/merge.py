@@ -69,12 +69,12 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
     units = {name: unit_of(name) for part in parts for name in part.metrics}
     units |= {name: unit for part in parts for name, unit in part.units.items()}
     with Store.open(target, "w") as store:
-        added = 0
+        num_added = 0
         for run in runs:
             store.adopt_run(run, units)
         for part in parts:
             for run_id, rows in _by_run(part.rows):
-                added += store.add_rows(run_id, rows)
+                num_added += store.add_rows(run_id, rows)
         own_notes = store.notes()
         for of, note in ((of, note) for part in parts for of, note in part.notes.items()):
             if own_notes.setdefault(of, note) is note:
@@ -82,7 +82,7 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
         source_runs = store.runs()
     notes = [part.note for part in parts if part.note]
     return Merged(
-        target, len(source_runs), sum(run.num_records for run in source_runs), added, notes
+        target, len(source_runs), sum(run.num_records for run in source_runs), num_added, notes
     )
 
 
@@ -166,8 +166,8 @@ def _pieces(path: Path, file: Salvage) -> _Part:
             continue
     facts_of = {number: run.environment.model_dump_json() for number, run in runs.items()}
     # Each is let go when it is taken: there may be many.
-    taken = (rows.popleft() for _ in range(len(rows)))
-    sound = _sound((number, row, facts_of.get(number, "{}")) for _, number, *row in taken)
+    batch = (rows.popleft() for _ in range(len(rows)))
+    sound = _sound((number, row, facts_of.get(number, "{}")) for _, number, *row in batch)
     missing = {number for number, _ in sound.rows} - runs.keys()
     if missing:
         # What stands for a run whose own row is lost is named by the file's content.
@@ -176,6 +176,6 @@ def _pieces(path: Path, file: Salvage) -> _Part:
             if number in missing:
                 name = f"salvaged-{digest}-{number}"
                 runs[number] = RunInfo(name, "salvaged", "", {}, Environment(), 0)
-    named = [(runs[number].id, row) for number, row in sound.rows]
-    note = _note(path, named, sound.num_lost)
-    return _Part(list(runs.values()), named, sound.metrics, {}, {}, note)
+    rows_by_run = [(runs[number].id, row) for number, row in sound.rows]
+    note = _note(path, rows_by_run, sound.num_lost)
+    return _Part(list(runs.values()), rows_by_run, sound.metrics, {}, {}, note)

@@ -42,22 +42,22 @@ def portion(query: Query, size: int, run_id: int | None = None) -> Portion:
     if size <= SMALL:
         return Portion(every, None)
     costs = [row for row in query(_COSTS) if run_id in (None, row[0])]
-    left, records = MOST_BYTES, 0
-    taken: list[int] = []
+    room, records = MOST_BYTES, 0
+    numbers: list[int] = []
     for number, _, count, characters in costs:
         cost = ROW_BYTES * count + CHARACTER_BYTES * (characters or 0)
-        if cost > left:
+        if cost > room:
             break
-        taken.append(number)
-        left, records = left - cost, records + count
-    if len(taken) == len(costs):
+        numbers.append(number)
+        room, records = room - cost, records + count
+    if len(numbers) == len(costs):
         return Portion(every, None)
     total = sum(count for _, _, count, _ in costs)
     whole = f"a table of all {total:,} records would take more than {MOST_BYTES:,} bytes"
-    if taken:
+    if numbers:
         return Portion(
-            f"+records.run_id IN ({', '.join(map(str, taken))})",
-            f"{whole}: only the newest {len(taken):,} of {len(costs):,} runs are read, "
+            f"+records.run_id IN ({', '.join(map(str, numbers))})",
+            f"{whole}: only the newest {len(numbers):,} of {len(costs):,} runs are read, "
             f"{records:,} records",
         )
     number, name, count, characters = costs[0]

@@ -334,25 +334,27 @@ _NONSENSE = (
 
 
 def _meaning(path: Path, mode: Mode, code: int, message: str) -> Exception:
-    named = f"store {str(path)!r}"
+    subject = f"store {str(path)!r}"
     if code == sqlite3.SQLITE_NOTADB:
-        return DamagedStore(f"{named}: not a store: {message}; {_way_out(path)}")
+        return DamagedStore(f"{subject}: not a store: {message}; {_way_out(path)}")
     if code == sqlite3.SQLITE_INTERRUPT:
         message = "a statement took more steps than a store of its size can need"
     if code in _NONSENSE:
         return damaged_store_error(path, message)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreError(f"{named}: another program kept it locked for {BUSY_TIMEOUT_S:.0f} s")
+        return StoreError(f"{subject}: another program kept it locked for {BUSY_TIMEOUT_S:.0f} s")
     if mode == "r" and code == sqlite3.SQLITE_READONLY:
         return RequestError(
-            f"{named}: a write to it was cut off, and undoing that needs write access; copy it "
+            f"{subject}: a write to it was cut off, and undoing that needs write access; copy it "
             "and its -journal file to a writable folder and open it there"
         )
     if mode == "r":
-        return RequestError(f"{named}: cannot be read: {message}")
-    kept = "every row acknowledged before is intact"
+        return RequestError(f"{subject}: cannot be read: {message}")
+    promise = "every row acknowledged before is intact"
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return StoreError(f"{named}: cannot be written, is the disk full? ({message}); {kept}")
+        return StoreError(
+            f"{subject}: cannot be written, is the disk full? ({message}); {promise}"
+        )
     return StoreError(
-        f"{named}: cannot be written, is it or its folder read-only? ({message}); {kept}"
+        f"{subject}: cannot be written, is it or its folder read-only? ({message}); {promise}"
     )

@@ -41,8 +41,8 @@ def described(tasks: Iterable[Task]) -> str:
         name = f"{where}{cell.attention} {cell.kernel} {cell.scope} {cell.pass_}"
         kinds.setdefault(name, []).append(cell.num_visual)
     count = sum(map(len, kinds.values()))
-    told = [
+    lines = [
         f"{name} |V| = {', '.join(f'{size:,}' for size in sorted(sizes))}"
         for name, sizes in sorted(kinds.items())
     ]
-    return f"{count} cell{'s' * (count != 1)}: {'; '.join(told)}"
+    return f"{count} cell{'s' * (count != 1)}: {'; '.join(lines)}"

@@ -94,7 +94,7 @@ def calibrate(
         raise Failure(
             f"calibrate: {len(usable)} usable records of {entry}, at least {FEWEST} are needed"
         )
-    kept = [record for _, record in usable.values()]
+    fitted_records = [record for _, record in usable.values()]
     cases = Cases([_case(record, target, made_by) for made_by, record in usable.values()])
     floor, host = floor_of(cases, target), target.peak_flops is not None
     fitted = fit(cases, floor, host)
@@ -102,12 +102,12 @@ def calibrate(
     if alone is not None:
         groups["alone"] = [others(cases, alone)]
     errors = {
-        way: seen
+        way: of_way
         for way, some in groups.items()
-        if (seen := held_out(cases, some, floor, host, fitted.cost))
+        if (of_way := held_out(cases, some, floor, host, fitted.cost))
     }
     waiting = cases.host_bound(fitted.cost)
-    kinds = [kind_of(r.cell, bool(w)) for r, w in zip(kept, waiting, strict=True)]
+    kinds = [kind_of(r.cell, bool(w)) for r, w in zip(fitted_records, waiting, strict=True)]
     return Calibration(
         device=entry,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -132,16 +132,16 @@ def calibrate(
             if (start := _cost(fitted, START + phase)) is not None
         },
         undetermined=fitted.undetermined,
-        num_records=len(kept),
+        num_records=len(fitted_records),
         num_host_bound=fitted.num_host_bound,
         left_out=dict(left_out),
         stores=sources,
-        environments=_environments(kept),
-        covered=_covered(kept),
+        environments=_environments(fitted_records),
+        covered=_covered(fitted_records),
         fitted=spread_of(cases.seconds(fitted.cost) / cases.measured - 1),
         alone=alone,
-        held_out={way: spread_of(list(seen.values())) for way, seen in errors.items()},
-        held_out_by_kind={way: by_kind(seen, kinds) for way, seen in errors.items()},
+        held_out={way: spread_of(list(of_way.values())) for way, of_way in errors.items()},
+        held_out_by_kind={way: by_kind(of_way, kinds) for way, of_way in errors.items()},
     )
 
 
@@ -156,12 +156,12 @@ def _read(
     for path in stores:
         with Store.open(path) as store:
             measured = [(name, r) for name, r in store.items(run) if r.source == "measured"]
-        ended = [(name, record) for name, record in measured if record.status == Status.OK]
+        usable = [(name, record) for name, record in measured if record.status == Status.OK]
         left_out.update(f"ended {r.status}" for _, r in measured if r.status != Status.OK)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        sources.append(Source(file=path.name, sha256=digest, num_records=len(ended)))
-        records += [record for _, record in ended]
-        runs += [name for name, _ in ended]
+        sources.append(Source(file=path.name, sha256=digest, num_records=len(usable)))
+        records += [record for _, record in usable]
+        runs += [name for name, _ in usable]
     return tuple(sources), records, runs, left_out
 
 
@@ -263,8 +263,8 @@ def _cost(fitted: Fit, name: str, most: float = float("inf")) -> Fitted | None:
 def _environments(records: Iterable[Record]) -> tuple[dict[str, str | int | None], ...]:
     """What the records were measured with, each once."""
     names = ("gpu", "driver", "cuda", "cpu", "num_threads", "torch", "transformers")
-    seen = [{name: getattr(r.environment, name) for name in names} for r in records]
-    return tuple({tuple(facts.items()): facts for facts in seen}.values())
+    environments = [{name: getattr(r.environment, name) for name in names} for r in records]
+    return tuple({tuple(facts.items()): facts for facts in environments}.values())
 
 
 def _covered(records: Sequence[Record]) -> Covered:

@@ -174,26 +174,26 @@ def fit(
         )
     device = Cases([case for case, w in zip(cases.cases, waiting, strict=True) if not w])
     issued = Cases([case for case, w in zip(cases.cases, waiting, strict=True) if w])
-    told = _Part({}, {}, {}, ())
+    issue_fit = _Part({}, {}, {}, ())
     for _ in range(ROUNDS):
         names = [
             name
             for name in rates
             if name in (BYTES, OVERHEAD, EXPOSED, OPTIMIZER) or name in device.classes
         ]
-        device_fit = _determined(device, names, told.cost, floor, near)
+        device_fit = _determined(device, names, issue_fit.cost, floor, near)
         if len(issued.cases) >= ENOUGH:
             names = [
                 name
                 for name in hosts
                 if name == LAUNCH or name.removeprefix(START) in issued.phases
             ]
-            told = _determined(issued, names, device_fit.cost, floor, near)
-    cost = device_fit.cost | told.cost
+            issue_fit = _determined(issued, names, device_fit.cost, floor, near)
+    cost = device_fit.cost | issue_fit.cost
     return Fit(
         cost,
-        device_fit.interval | told.interval,
-        device_fit.num_cells | told.num_cells,
+        device_fit.interval | issue_fit.interval,
+        device_fit.num_cells | issue_fit.num_cells,
         tuple(sorted({*rates, *hosts} - set(cost))),
         int(waiting.sum()),
     )
@@ -207,7 +207,7 @@ def _determined(
     near: dict[str, float] | None,
 ) -> _Part:
     """Fit ``names`` with the other costs ``given``, without those that the cases leave open."""
-    names, dropped = list(names), list[str]()
+    names, undetermined = list(names), list[str]()
     while names:
         cost, interval = _solve(cases, names, given, floor, near)
         shares = cases.shares(given | cost)
@@ -219,12 +219,12 @@ def _determined(
             or (name.startswith("attention") and interval[name][1] > VAGUE * cost[name])
         ]
         if not weak:
-            return _Part(cost, interval, counts, tuple(dropped))
+            return _Part(cost, interval, counts, tuple(undetermined))
         # One at a time, the weakest first: what it took may make another one matter.
         worst = min(weak, key=lambda name: float(shares[name].max()))
         names.remove(worst)
-        dropped.append(worst)
-    return _Part({}, {}, {}, tuple(dropped))
+        undetermined.append(worst)
+    return _Part({}, {}, {}, tuple(undetermined))
 
 
 def _solve(
@@ -253,9 +253,9 @@ def _solve(
         for start in _starts(cases, names, near)
     ]
     best = min(tries, key=lambda one: float(one.cost))
-    left = residuals(best.x)
-    free = max(len(left) - len(names), 1)
-    covariance = np.linalg.pinv(best.jac.T @ best.jac) * (left @ left) / free
+    residual = residuals(best.x)
+    free = max(len(residual) - len(names), 1)
+    covariance = np.linalg.pinv(best.jac.T @ best.jac) * (residual @ residual) / free
     width = np.minimum(1.96 * np.sqrt(np.maximum(np.diag(covariance), 0.0)), WIDEST)
     cost = {name: float(value) for name, value in zip(names, np.exp(best.x), strict=True)}
     interval = {

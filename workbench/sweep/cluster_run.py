@@ -36,16 +36,16 @@ def jobs_folder(store: Path) -> Path:
     return store.with_suffix(".jobs")
 
 
-def _asked(tasks: list[Task], request: Request) -> Request:
+def _with_gpus(tasks: list[Task], request: Request) -> Request:
     """The request with its GPUs: one for each rank where the sweep measures on GPUs, else none."""
     check_ranks(tasks, here=False)
     on_gpu = [task for task in tasks if task.on_gpu]
     ranks = max((t.point.ranks for t in on_gpu), default=0)
     if request.gpus is None:
         return replace(request, gpus=ranks)
-    named = next((t.device for t in on_gpu if t.device.startswith("cuda")), None)
-    if not request.gpus and named:
-        raise RequestError(f"gpus_per_task 0: the sweep measures on {named}; give at least 1")
+    device = next((t.device for t in on_gpu if t.device.startswith("cuda")), None)
+    if not request.gpus and device:
+        raise RequestError(f"gpus_per_task 0: the sweep measures on {device}; give at least 1")
     if 0 < request.gpus < ranks:
         raise RequestError(f"gpus_per_task {request.gpus}: cells of {ranks} ranks take a GPU each")
     return request
@@ -85,8 +85,8 @@ class Slurm:
     """Where the jobs leave their files; None: beside the store."""
 
     def forecast(self, order: Order) -> DryRun:
-        first, request, cluster, wanted = self._prepared(order)
-        run = None if order.new_run else newest(self._jobs(order), wanted)
+        first, request, cluster, same_run = self._prepared(order)
+        run = None if order.new_run else newest(self._jobs(order), same_run)
         card = _stand_in(cluster, request)
         with Client() as client:
             with checked(client, first):
@@ -107,7 +107,7 @@ class Slurm:
         return DryRun(cells, num_jobs, note, rate)
 
     def run(self, order: Order) -> Summary:
-        first, request, cluster, wanted = self._prepared(order)
+        first, request, cluster, same_run = self._prepared(order)
         jobs = self._jobs(order)
         with Client() as client:
             with checked(client, first):
@@ -116,9 +116,9 @@ class Slurm:
                 pass
             check_folder(jobs, "folder")
             with locked(jobs):
-                run = None if order.new_run else newest(jobs, wanted)
+                run = None if order.new_run else newest(jobs, same_run)
                 coordinator = Coordinator(
-                    run or begin(jobs, wanted),
+                    run or begin(jobs, same_run),
                     order.store.absolute(),
                     request,
                     cluster,
@@ -137,13 +137,13 @@ class Slurm:
             with Store.open(order.store):  # a file of another kind is refused at once
                 pass
         first = heads(order.sweep, order.calibrations, here=False)
-        request = _asked(first, self.request)
+        request = _with_gpus(first, self.request)
         cluster = check(request, self._jobs(order))
         digests = calibration_digests(first)
-        wanted = wanted_run(
+        run = wanted_run(
             order.sweep, cluster.partition, request.gpus or 0, digests, request.gpu_type
         )
-        return first, request, cluster, wanted
+        return first, request, cluster, run
 
 
 def _watch(
@@ -151,20 +151,20 @@ def _watch(
 ) -> Summary:
     summary.run = coordinator.run.file.run
     coordinator.resume()
-    done = {name for name, status in coordinator.held().items() if status.done}
-    summary.num_held = len(done)
+    names_done = {name for name, status in coordinator.held().items() if status.done}
+    summary.num_held = len(names_done)
     under_way = coordinator.under_way()
     names = [cell_id(task.point, task.identity[0]) for task in tasks]
     todo = [
         task
         for name, task in zip(names, tasks, strict=True)
-        if name not in done and name not in under_way
+        if name not in names_done and name not in under_way
     ]
     summary.num_workers = _num_jobs(coordinator.request, coordinator.cluster, len(todo))
-    progress = Progress(len(tasks), len(done))
+    progress = Progress(len(tasks), len(names_done))
     with progress:
-        if todo and (told := mixture(coordinator.request, coordinator.cluster)):
-            progress.say(told)
+        if todo and (sentence := mixture(coordinator.request, coordinator.cluster)):
+            progress.say(sentence)
         if coordinator.live:
             n = len(coordinator.live)
             progress.say(f"{_jobs(n)} of an earlier call {'has' if n == 1 else 'have'} not ended")
@@ -177,7 +177,7 @@ def _watch(
                 f"{len(todo)} cells in {_jobs(first.num_jobs)}: {', '.join(first.jobs or ())}"
             )
         try:
-            summary.num_ran = _until_all_ended(coordinator, progress, len(done))
+            summary.num_ran = _until_all_ended(coordinator, progress, len(names_done))
         except KeyboardInterrupt:
             summary.interrupted = True
     counts = Counter(str(status) for status in coordinator.held().values())

@@ -63,12 +63,12 @@ def held_out(
     errors: dict[int, float] = {}
     for group in groups:
         try:
-            seen = fit(cases.without(group), floor, host, near)
+            fitted = fit(cases.without(group), floor, host, near)
         except Failure:
             continue
         places = sorted(group)
         own = Cases([cases.cases[i] for i in places])
-        relative = own.seconds(seen.cost) / own.measured - 1
+        relative = own.seconds(fitted.cost) / own.measured - 1
         errors |= dict(zip(places, map(float, relative), strict=True))
     return errors
 

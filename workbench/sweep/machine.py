@@ -94,8 +94,8 @@ def thinned(
     """
     for stop in range(len(sizes), 0, -1):
         whole = tuple(sizes[:stop])
-        for left in (whole, whole[::2]):
-            enough = len(left) >= min(3, stop)
-            if enough and sum(map(seconds, left)) <= budget_s:
-                return left
+        for thinner in (whole, whole[::2]):
+            enough = len(thinner) >= min(3, stop)
+            if enough and sum(map(seconds, thinner)) <= budget_s:
+                return thinner
     return tuple(sizes[:1])

@@ -98,8 +98,8 @@ class DryRun:
     @property
     def wall_s(self) -> float:
         """Until the last worker would end."""
-        left = (cell.seconds for cell in self.cells if not cell.held)
-        return wall_seconds(left, self.workers)
+        seconds = (cell.seconds for cell in self.cells if not cell.held)
+        return wall_seconds(seconds, self.workers)
 
 
 class Engine(Protocol):

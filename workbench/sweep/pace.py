@@ -42,10 +42,10 @@ class Pace:
         expected = self._forecast.get(identity)
         if expected is None:
             return None
-        ended = self._ended.get(identity[1], [])
-        fixed = min((max(0.0, spent - forecast) for forecast, spent in ended), default=0.0)
-        spent = sum(max(0.0, spent - fixed) for _, spent in ended)
-        factor = (spent + TRUSTED_S) / (sum(forecast for forecast, _ in ended) + TRUSTED_S)
+        past = self._ended.get(identity[1], [])
+        fixed = min((max(0.0, spent - forecast) for forecast, spent in past), default=0.0)
+        spent = sum(max(0.0, spent - fixed) for _, spent in past)
+        factor = (spent + TRUSTED_S) / (sum(forecast for forecast, _ in past) + TRUSTED_S)
         return fixed + factor * expected
 
     @property

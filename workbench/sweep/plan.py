@@ -117,10 +117,10 @@ def _tasks(points: Iterable[Point], calibrations: Choice | None, here: bool) -> 
     tasks: dict[CellId, Task] = {}
     with without_collector():
         for point in points:
-            asked = (point.source, point.device)
-            if asked not in places:
-                places[asked] = place(*asked) if here else place_elsewhere(*asked)
-            task = Task(point, *places[asked])
+            where = (point.source, point.device)
+            if where not in places:
+                places[where] = place(*where) if here else place_elsewhere(*where)
+            task = Task(point, *places[where])
             if point.source == "measured":
                 check_allocator(point.cell, task.device)
             _check_alike(task, tasks.setdefault(task.identity, task))
@@ -150,9 +150,9 @@ def calibration_digests(tasks: list[Task]) -> set[str]:
     """What tells the calibrations apart that the tasks name; RequestError for one of no use."""
     digests = set()
     predicted = [task for task in tasks if task.point.source == "predicted"]
-    for device, asked in {(task.device_name, task.point.calibration) for task in predicted}:
-        calibration = calibration_for(device, asked)
-        if asked is None and calibration is None:
+    for device, setting in {(task.device_name, task.point.calibration) for task in predicted}:
+        calibration = calibration_for(device, setting)
+        if setting is None and calibration is None:
             continue
         digests.add(NONE if calibration is None else str(calibration.provenance["sha256"]))
     return digests

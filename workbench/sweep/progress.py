@@ -106,11 +106,11 @@ class Progress:
         expected = [self.pace.seconds(identity) for identity in self._expected]
         if not expected or not self.pace.is_known:
             return ""
-        left = sum(seconds for seconds in expected if seconds is not None) / self.workers
+        seconds_left = sum(seconds for seconds in expected if seconds is not None) / self.workers
         room = None if self.stop_at is None else max(0.0, self.stop_at - time.monotonic())
-        if room is not None and room < left:
+        if room is not None and room < seconds_left:
             return f"at most {duration(room)} left: its minutes end then"
-        return f"about {duration(left)} left"
+        return f"about {duration(seconds_left)} left"
 
 
 class Screen:
@@ -122,8 +122,8 @@ class Screen:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        told = TextColumn("{task.description}", markup=False)
-        self._bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), told)
+        words = TextColumn("{task.description}", markup=False)
+        self._bar = Bar(BarColumn(bar_width=24), MofNCompleteColumn(), words)
         self._row = self._bar.add_task("starting", total=total, completed=done)
         self._results: deque[str] = deque(maxlen=SHOWN)
         # Drawing by itself would take time from what is being measured.

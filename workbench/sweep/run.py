@@ -159,18 +159,20 @@ def run_sweep(
             spec = sweep.model_dump(mode="json", by_alias=True)
             summary.run = store.begin_run(sweep.name, spec, facts, new_run)
             try:
-                left = _run_tasks(tasks, clients, store, summary, stop_at, kept_out)
-                titles = [title(task) for task in left]
+                unbegun = _run_tasks(tasks, clients, store, summary, stop_at, kept_out)
+                titles = [title(task) for task in unbegun]
                 if max_minutes is None:
                     summary.dropped = titles
                 else:
                     summary.unbegun = titles
                 if not kept_out and source != "predicted":
-                    note_dropped(store, summary.run, minutes, left if summary.dropped else [])
+                    note_dropped(store, summary.run, minutes, unbegun if summary.dropped else [])
             except KeyboardInterrupt:
                 summary.interrupted = True
-            kept = store.identities(summary.run)
-    counts = Counter(str(kept[task.identity]) for task in tasks if task.identity in kept)
+            identities = store.identities(summary.run)
+    counts = Counter(
+        str(identities[task.identity]) for task in tasks if task.identity in identities
+    )
     summary.counts = dict(sorted(counts.items()))
     return summary
 
@@ -231,10 +233,10 @@ def _run_tasks(
         return mine
 
     def settled(task: Task) -> bool:
-        done = _is_done(store.identities(run), task)
-        if done:
+        is_done = _is_done(store.identities(run), task)
+        if is_done:
             progress.drop(task)
-        return done
+        return is_done
 
     with progress:
         if len(clients) > 1:

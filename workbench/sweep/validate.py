@@ -119,10 +119,10 @@ def validation(
         records = store.records(run)
     predictions: list[Record] = []
     errors = validate(records, device, calibrations, predictions)
-    kept = _keep(path, predictions) if keep and predictions else None
+    run_id = _keep(path, predictions) if keep and predictions else None
     return {
         "store": str(path),
-        "run": kept,
+        "run": run_id,
         "summary": _documents("attention", summarise(errors)),
         "by_visual": _documents("num_visual", summarise(errors, "num_visual")),
         "cells": [{**error._asdict(), "relative": error.relative} for error in errors],

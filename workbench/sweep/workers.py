@@ -80,6 +80,6 @@ def _bound(tasks: list[Task]) -> str | None:
 
 def _visible(count: int) -> list[str | None]:
     """The words by which CUDA knows the first cards that it shows this process."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    words = range(count) if chosen is None else chosen.split(",")[:count]
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    words = range(count) if variable is None else variable.split(",")[:count]
     return [str(word).strip() for word in words]

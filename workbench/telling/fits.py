@@ -85,8 +85,8 @@ def _marks_of(cells: pd.DataFrame, metrics: Sequence[str]) -> dict[tuple[str, ..
         for row in kinds(own, (*_PLACE, "flags", "num_samples")).distinct.to_dict("records"):
             key = (metric, *(str(row[name]) for name in _PLACE))
             words.setdefault(key, []).append(marks(row, depends_on_time(metric)))
-    told = {key: together(each) for key, each in words.items()}
-    return {key: f" ({each})" if each else "" for key, each in told.items()}
+    joined = {key: together(each) for key, each in words.items()}
+    return {key: f" ({each})" if each else "" for key, each in joined.items()}
 
 
 _PLACE = ("series", "source", "device")
@@ -102,10 +102,10 @@ def _shape(row: Mapping[Any, Any]) -> str:
 
 def _points(row: Mapping[Any, Any]) -> str:
     """How many, and which were left out because the host set their pace."""
-    left = row["host_bound"]
-    if not left:
+    excluded = row["host_bound"]
+    if not excluded:
         return f"{row['num_points']:,}"
-    return f"{row['num_points']:,}, without {listed([f'{at:,}' for at in left])} (host-bound)"
+    return f"{row['num_points']:,}, without {listed([f'{at:,}' for at in excluded])} (host-bound)"
 
 
 def growth_words(row: Mapping[Any, Any]) -> str:

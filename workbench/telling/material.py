@@ -97,8 +97,8 @@ def _weight(subject: Subject) -> tuple[int, int, int, int]:
     scope, pass_ = subject.facts["scope"], subject.facts["pass"]
     ran = subject.rows[subject.rows["status"] == "ok"]
     most = max((says(*each) for each in places(ran)), default=0)
-    told = [at_place(ran, *each) for each in places(ran) if says(*each) == most]
-    reach = max((rows["num_visual"].max() for rows in told), default=None)
+    lines = [at_place(ran, *each) for each in places(ran) if says(*each) == most]
+    reach = max((rows["num_visual"].max() for rows in lines), default=None)
     return (
         most,
         ("layer", "decoder", "lvlm").index(scope),

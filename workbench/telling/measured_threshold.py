@@ -26,10 +26,10 @@ def measured_threshold(frame: pd.DataFrame, cell: Cell, device: str) -> str | No
         if name in FREE or name not in FIELDS:
             continue
         rows = rows[rows[name].isna() if value is None else rows[name] == value]
-    ended = limits(rows).dropna(subset=["max_visual", "fails_at"]) if len(rows) else rows
-    if ended.empty:
+    thresholds = limits(rows).dropna(subset=["max_visual", "fails_at"]) if len(rows) else rows
+    if thresholds.empty:
         return None
-    best = ended.sort_values("max_visual").iloc[-1]
+    best = thresholds.sort_values("max_visual").iloc[-1]
     ran = rows[(rows["series"] == best["series"]) & (rows["num_visual"] == best["max_visual"])]
     how = emulation(ran["flags"])
     return (

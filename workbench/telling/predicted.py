@@ -43,7 +43,7 @@ def assumed_rows(rows: pd.DataFrame, details: Details) -> Rows:
     """Every assumption of the predictions of one device, once a kernel where kernels differ."""
     kernels_of: dict[tuple[str, str], set[str]] = {}
     for record in _one_each(rows, ["kernel", "pass"], details):
-        for name, sentence in _told(record, "assumed").items():
+        for name, sentence in _detail(record, "assumed").items():
             kernels_of.setdefault((str(name), str(sentence)), set()).add(record.cell.kernel)
     return tuple(
         (", ".join(sorted(kernels)), *assumption)
@@ -56,7 +56,7 @@ def states_rows(rows: pd.DataFrame, details: Details) -> Rows:
     systems_of: dict[tuple[str, ...], list[str]] = {}
     sharded = rows[rows["zero"] >= 2]
     for record in _one_each(sharded, ["series", "zero", "world_size"], details):
-        states = _told(record, "states")
+        states = _detail(record, "states")
         own, estimate = (states.get(k) for k in ("held_bytes", "deepspeed_estimate_bytes"))
         if isinstance(own, int) and isinstance(estimate, int):
             figures = (
@@ -91,7 +91,7 @@ def table_2_rows(rows: pd.DataFrame, details: Details) -> Rows:
 def _table_2_row(
     row: Mapping[Any, Any], published: Published, record: Record, capacity: int
 ) -> tuple[str, ...]:
-    kinds = _told(record, "memory_by_kind")
+    kinds = _detail(record, "memory_by_kind")
     fixed = sum(size for kind in FIXED if isinstance(size := kinds.get(kind), int))
     peak, seconds = int(row["peak_bytes"]), row["time_s"]
     samples = (capacity - fixed) / max(peak - fixed, 1) * record.cell.batch
@@ -111,7 +111,7 @@ def _table_2_row(
     )
 
 
-def _told(record: Record, name: str) -> dict[str, Any]:
+def _detail(record: Record, name: str) -> dict[str, Any]:
     """A mapping among the details: a stranger's store may hold anything there."""
     value = record.details.get(name)
     return value if isinstance(value, dict) else {}
@@ -119,7 +119,7 @@ def _told(record: Record, name: str) -> dict[str, Any]:
 
 def _one_each(rows: pd.DataFrame, columns: list[str], details: Details) -> list[Record]:
     """One predicted record for each combination of ``columns``."""
-    chosen = rows[rows["source"] == "predicted"].drop_duplicates(columns)
-    identities = chosen[["run", "key", "source", "device"]].itertuples(index=False, name=None)
-    wanted = [(str(a), str(b), str(c), str(d)) for a, b, c, d in identities]
-    return list(details.some(wanted).values())
+    predictions = rows[rows["source"] == "predicted"].drop_duplicates(columns)
+    identities = predictions[["run", "key", "source", "device"]].itertuples(index=False, name=None)
+    keys = [(str(a), str(b), str(c), str(d)) for a, b, c, d in identities]
+    return list(details.some(keys).values())

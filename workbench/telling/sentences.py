@@ -249,19 +249,19 @@ def turning(row: Row) -> str:
     Empty for fewer than two, and where the host set the pace at each: ``no_ratio`` tells that.
     """
     system, baseline = row["series"], IN_TURNS[row["baseline"]]
-    won, lost = row["won"], row["lost"]
-    if len(won) + len(lost) < 2 or {*won, *lost} <= {*row["waits"]}:
+    won, losing = row["won"], row["lost"]
+    if len(won) + len(losing) < 2 or {*won, *losing} <= {*row["waits"]}:
         return ""
-    if not lost or not won:
-        first, last = min(won + lost), max(won + lost)
+    if not losing or not won:
+        first, last = min(won + losing), max(won + losing)
         better, other = (system, baseline) if won else (baseline, system)
         words = f"{better} is faster than {other} at every |V| in common, {first:,} to {last:,}"
-    elif max(lost) < min(won):
-        words = f"{baseline} is faster up to |V| = {max(lost):,}, {system} from {min(won):,} on"
-    elif max(won) < min(lost):
-        words = f"{system} is faster up to |V| = {max(won):,}, {baseline} from {min(lost):,} on"
+    elif max(losing) < min(won):
+        words = f"{baseline} is faster up to |V| = {max(losing):,}, {system} from {min(won):,} on"
+    elif max(won) < min(losing):
+        words = f"{system} is faster up to |V| = {max(won):,}, {baseline} from {min(losing):,} on"
     else:
-        words = f"{system} is faster at |V| = {_sizes(won)}, {baseline} at {_sizes(lost)}"
+        words = f"{system} is faster at |V| = {_sizes(won)}, {baseline} at {_sizes(losing)}"
     return words[0].upper() + words[1:] + _waiting(row["waits"])
 
 
@@ -357,12 +357,12 @@ def reached(rows: pd.DataFrame, where: str) -> str:
     """Who met the memory's end and who did not."""
     order = in_order(rows)
     table = sorted(limits(rows).to_dict("records"), key=lambda row: order.index(row["series"]))
-    ended = [
+    thresholds = [
         f"{row['series']} at |V| = {row['fails_at']:,}"
         for row in table
         if not pd.isna(row["fails_at"])
     ]
-    if not ended:
+    if not thresholds:
         top = rows.loc[rows["status"] == "ok", "num_visual"].max()
         reach = "" if pd.isna(top) else f" up to |V| = {int(top):,}, where this sweep ends"
         return f"No system ran out of memory{reach} ({where})."
@@ -374,7 +374,7 @@ def reached(rows: pd.DataFrame, where: str) -> str:
     rest = "".join(
         f"; {listed(names)} still {still} at |V| = {top:,}" for top, names in reached.items()
     )
-    return f"Out of memory: {listed(ended)}{rest} ({where}{emulated(_ends(rows, table))})."
+    return f"Out of memory: {listed(thresholds)}{rest} ({where}{emulated(_ends(rows, table))})."
 
 
 def _ends(rows: pd.DataFrame, table: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:

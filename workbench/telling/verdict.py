@@ -145,12 +145,12 @@ class Verdict:
 
     def _cells(self, compared: Sequence[Pair]) -> pd.DataFrame:
         """The records that the sentence is of."""
-        named = {
+        names = {
             (name, int(pair["time_s"]["num_visual"]))
             for pair in compared
             for name in (pair["time_s"]["series"], pair["time_s"]["baseline_series"])
         }
-        return of_points(self.rows, named)
+        return of_points(self.rows, names)
 
     def _at(self, size: int, compared: Sequence[Pair]) -> str:
         here = [pair["time_s"] for pair in compared if int(pair["time_s"]["num_visual"]) == size]
@@ -170,18 +170,18 @@ class Verdict:
             for pair in self.pairs
             if pair["time_s"]["size"] == "largest"
         }
-        ended = {
+        thresholds = {
             name: row for name, row in largest.items() if not pd.isna(row["baseline_fails_at"])
         }
-        if not ended:
+        if not thresholds:
             return None
-        first = next(iter(ended.values()))
+        first = next(iter(thresholds.values()))
         bound: str = "at least " if pd.isna(first["fails_at"]) else ""
         words = [
             f"{bound}{ratio_words(row['visual_ratio'])}× the {row['baseline_max_visual']:,} of"
             f" {self.name(row['furthest_series'])}"
             + (", the furthest fused" if name == "fused" else "")
-            for name, row in ended.items()
+            for name, row in thresholds.items()
         ]
         table = limits(self.rows).dropna(subset=["max_visual"])
         beyond = table[
@@ -192,12 +192,12 @@ class Verdict:
             for row in beyond.sort_values("max_visual").to_dict("records")
         ]
         also = f"; {listed(rest)}" if rest else ""
-        named = {
+        names = {
             str(self.system),
-            *(row["furthest_series"] for row in ended.values()),
+            *(row["furthest_series"] for row in thresholds.values()),
             *beyond["series"],
         }
-        cells = self._furthest(named)
+        cells = self._furthest(names)
         still = "fit" if str(self.rows["source"].iloc[0]) == "predicted" else "ran"
         return (
             f"{self.name(str(self.system))} {still} up to |V| = {first['max_visual']:,}, "
@@ -222,16 +222,16 @@ class Verdict:
         if fits is None:
             fits, _ = fit(self.rows, ["time_s"])
         fits = fits[fits["metric"] == "time_s"]
-        named = {str(self.system), *(pair["time_s"]["baseline_series"] for pair in self.pairs)}
-        told = fits[fits["growth"].notna()]
-        told = told[told["series"].isin(named)] if self.system else told
-        if told.empty:
+        names = {str(self.system), *(pair["time_s"]["baseline_series"] for pair in self.pairs)}
+        growing = fits[fits["growth"].notna()]
+        growing = growing[growing["series"].isin(names)] if self.system else growing
+        if growing.empty:
             return (
                 "How the seconds grow with |V| is open: no system was timed at two sizes that tell"
                 f" of its method {self._place()}."
             )
-        lines = {str(row["series"]): row for row in told.to_dict("records")}
-        words = [_grown(self.name(name), lines[name]) for name in in_order(told)]
+        lines = {str(row["series"]): row for row in growing.to_dict("records")}
+        words = [_grown(self.name(name), lines[name]) for name in in_order(growing)]
         return (
             f"Four times the tokens take {listed(words)}; ×4 is linear, ×16"
             f" quadratic{self._left_out(lines)} {self._place(self._marks_of(lines))}."
@@ -241,12 +241,12 @@ class Verdict:
         """The |V| that a fit left out; by system where a point tells of one and not of another."""
         sizes: dict[tuple[int, ...], list[str]] = {}
         for name, row in lines.items():
-            if left := tuple(sorted(row["host_bound"])):
-                sizes.setdefault(left, []).append(self.name(name))
+            if excluded := tuple(sorted(row["host_bound"])):
+                sizes.setdefault(excluded, []).append(self.name(name))
         everywhere = len(sizes) == 1 and len(next(iter(sizes.values()))) == len(lines)
         words = [
-            listed([f"{at:,}" for at in left]) + ("" if everywhere else f" of {listed(names)}")
-            for left, names in sizes.items()
+            listed([f"{at:,}" for at in excluded]) + ("" if everywhere else f" of {listed(names)}")
+            for excluded, names in sizes.items()
         ]
         return f"; left out as host-bound: {'; '.join(words)}" if words else ""
 
@@ -258,8 +258,8 @@ class Verdict:
         """The marks of all of these points, and how they were emulated."""
         cells = self._grown_of(lines)
         words = together(marks(row) for row in cells.to_dict("records"))
-        left = [word for word in words.split(", ") if word and word != "emulated"]
-        return "".join(f", {word}" for word in left) + emulated(cells)
+        others = [word for word in words.split(", ") if word and word != "emulated"]
+        return "".join(f", {word}" for word in others) + emulated(cells)
 
     def _grown_of(self, lines: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
         """The records of the two points that each line's growth is of."""
@@ -352,5 +352,5 @@ def _grown(name: str, row: Mapping[Any, Any]) -> str:
 def _marked(pairs: Sequence[Pair]) -> str:
     """The marks of all figures of a sentence; how it was emulated is told apart."""
     words = together([each for pair in pairs for each in both_marks(pair)])
-    left = [word for word in words.split(", ") if word and word != "emulated"]
-    return "".join(f", {word}" for word in left)
+    others = [word for word in words.split(", ") if word and word != "emulated"]
+    return "".join(f", {word}" for word in others)

@@ -43,12 +43,12 @@ class Details:
 
     def some(self, identities: Iterable[RecordId]) -> dict[RecordId, Record]:
         """The records of (run, key, source, device)."""
-        wanted = list(identities)
-        missing = [identity for identity in wanted if identity not in self._held]
+        keys = list(identities)
+        missing = [identity for identity in keys if identity not in self._held]
         if missing:
             with Store.open(self._path) as store:
                 self._held |= store.some(missing)
-        return {identity: self._held[identity] for identity in wanted if identity in self._held}
+        return {identity: self._held[identity] for identity in keys if identity in self._held}
 
     @property
     def read(self) -> Mapping[RecordId, Record]:
@@ -147,8 +147,8 @@ def memory_kinds(frame: pd.DataFrame, details: Details) -> pd.DataFrame:
     rows = frame.loc[frame["peak_bytes"].notna(), [*needed, *COUNTED.values()]]
     records = details.some(identities(rows))
     for identity, row in zip(identities(rows), rows.to_dict("records"), strict=True):
-        told = records[identity].details.get("memory_by_kind")
-        kinds = told if isinstance(told, dict) else {}
+        by_kind = records[identity].details.get("memory_by_kind")
+        kinds = by_kind if isinstance(by_kind, dict) else {}
         kinds = {str(kind): size for kind, size in kinds.items() if isinstance(size, int)}
         if not kinds:
             sizes = {kind: row[name] for kind, name in COUNTED.items()}

@@ -143,8 +143,8 @@ class FrontEnd(ABC):
 
     def sampled(self, total_frames: int, native_fps: float, fps: float) -> int:
         """Frames sampled at ``fps`` from a clip: one at 0 s, 1/fps s, … before its end."""
-        wanted = math.ceil(round(total_frames / native_fps * fps, 6))
-        return max(1, min(wanted, total_frames, self.max_frames or total_frames))
+        frames = math.ceil(round(total_frames / native_fps * fps, 6))
+        return max(1, min(frames, total_frames, self.max_frames or total_frames))
 
     def notes(self, width: int, height: int, num_frames: int) -> list[str]:
         """What a reader of a video's tokens should know; no frames are an image's."""
@@ -161,8 +161,9 @@ def vision_of(model: str, config: Mapping[str, Any]) -> str:
             return name
     tower = config.get("vision_config")
     kind = tower.get("model_type") if isinstance(tower, Mapping) else None
-    seen = "" if kind is None else f" with a {kind!r:.60}"
+    kind_words = "" if kind is None else f" with a {kind!r:.60}"
     raise RequestError(
-        f"model {model!r}: how model_type {config.get('model_type')!r:.60}{seen} prepares images "
-        f"is not known; the front ends are {', '.join(sorted(VISIONS))}: choose one with --vision"
+        f"model {model!r}: how model_type {config.get('model_type')!r:.60}{kind_words} prepares "
+        f"images is not known; the front ends are {', '.join(sorted(VISIONS))}: choose one "
+        "with --vision"
     )

@@ -62,7 +62,7 @@ def video_clip(path: Path) -> Clip:
 
 def _times(container: "InputContainer", stream: "VideoStream") -> tuple[int, float]:
     """Frames that are shown, and seconds from the first's time stamp to the last's end."""
-    count, spent = 0, 0
+    count, total = 0, 0
     first: int | None = None
     last: int | None = None
     length = 0
@@ -70,7 +70,7 @@ def _times(container: "InputContainer", stream: "VideoStream") -> tuple[int, flo
         if not packet.size or packet.is_discard:
             continue
         count += 1
-        spent += packet.duration or 0
+        total += packet.duration or 0
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None:
             continue
@@ -82,7 +82,7 @@ def _times(container: "InputContainer", stream: "VideoStream") -> tuple[int, flo
         if not length:  # It is shown as long as the others on average.
             return count, float((last - first) * base) * count / (count - 1)
         return count, float((last - first + length) * base)
-    if spent and base is not None:
-        return count, float(spent * base)
+    if total and base is not None:
+        return count, float(total * base)
     rate: Any = stream.average_rate or stream.guessed_rate
     return count, float(count / rate) if rate else 0.0

@@ -58,8 +58,8 @@ class Gemma3(FrontEnd):
         long, short = max(width, height), min(width, height)
         if not self.pan_and_scan or long / short < self.min_ratio:
             return 0
-        wanted = min(floor(long / self.min_crop), floor(long / short + 0.5))
-        count = min(self.max_crops, max(2, wanted))
+        crops = min(floor(long / self.min_crop), floor(long / short + 0.5))
+        count = min(self.max_crops, max(2, crops))
         return 0 if min(ceil(long / count), short) < self.min_crop else count
 
     def tokens_of_image(self, width: int, height: int) -> int:

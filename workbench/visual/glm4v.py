@@ -94,9 +94,9 @@ class Glm4v(Qwen3VL):
         length = min(seconds, RATES[-1][0])
         rate = next(rate for longest, rate in RATES if length <= longest)
         together = self.temporal_patch_size
-        wanted = min(int(length * rate * together), MOST)
-        unlike = min(wanted, total_frames)
-        if unlike == wanted:
+        frames = min(int(length * rate * together), MOST)
+        unlike = min(frames, total_frames)
+        if unlike == frames:
             # Those that its steps meet; where they are too few, as many between first and last.
             due, met, last = 0.0, 0, 0
             for place in range(total_frames):
@@ -105,8 +105,8 @@ class Glm4v(Qwen3VL):
                     met, last = met + 1, place
                     if due >= int(seconds):
                         break
-            if met < wanted:
-                unlike = min(wanted, last + 1)
+            if met < frames:
+                unlike = min(frames, last + 1)
         return min(unlike + unlike % 2, self.max_frames or unlike + 1)
 
 

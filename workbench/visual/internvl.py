@@ -53,8 +53,8 @@ class InternVL(FrontEnd):
             files.side("image_size", fields.get("size"), file)
             for setting, field in (("min_tiles", "min_patches"), ("max_tiles", "max_patches")):
                 value = fields.get(field)
-                taken = files.take(setting, value, file)
-                if taken and isinstance(value, int) and value > MOST_TILES:
+                number = files.take(setting, value, file)
+                if number and isinstance(value, int) and value > MOST_TILES:
                     raise RequestError(
                         f"model {files.model!r}: {file}: {field} {value}: at most {MOST_TILES}"
                     )

@@ -32,8 +32,8 @@ class LlavaNext(FrontEnd):
     def serves(self, config: Mapping[str, Any]) -> bool:
         tower = config.get("vision_config")
         kind = tower.get("model_type") if isinstance(tower, Mapping) else None
-        dropped = config.get("vision_feature_select_strategy", "default") == "default"
-        return config.get("model_type") == "llava_next" and kind == TOWERS[0] and dropped
+        drops_first = config.get("vision_feature_select_strategy", "default") == "default"
+        return config.get("model_type") == "llava_next" and kind == TOWERS[0] and drops_first
 
     def read(self, files: ImageFiles) -> None:
         files.side("image_size", files.tower.get("image_size"), CONFIG)
@@ -83,8 +83,8 @@ class LlavaNext(FrontEnd):
         def worth(pinpoint: tuple[int, int]) -> tuple[int, int]:
             grid_height, grid_width = pinpoint
             scale = min(grid_width / width, grid_height / height)
-            kept = min(int(width * scale) * int(height * scale), width * height)
-            return kept, kept - grid_height * grid_width
+            pixels = min(int(width * scale) * int(height * scale), width * height)
+            return pixels, pixels - grid_height * grid_width
 
         return max(self.pinpoints, key=worth)
 

@@ -102,11 +102,11 @@ class MiniCPMV(FrontEnd):
     def slices(self, width: int, height: int, video: bool = False) -> tuple[int, int] | None:
         """Rows and columns of slices, whose shape is nearest the image's; None of a small one."""
         scale, most = self.limits(video)
-        wanted = min(ceil(width * height / (scale * scale)), most)
-        if wanted <= 1:
+        count = min(ceil(width * height / (scale * scale)), most)
+        if count <= 1:
             return None
         shape = log(width / height)
-        numbers = [n for n in (wanted - 1, wanted, wanted + 1) if 1 < n <= most]
+        numbers = [n for n in (count - 1, count, count + 1) if 1 < n <= most]
         grids = [(r, n // r) for n in numbers for r in range(1, n + 1) if n % r == 0]
         return min(grids, key=lambda g: (abs(shape - log(g[1] / g[0])), -g[0]))
 

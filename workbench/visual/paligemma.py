@@ -49,13 +49,13 @@ class PaliGemma(FrontEnd):
             promised.append(files.images)
         files.whole_patches(self.image_size, self.patch_size)
         size, patch = (files.taken[name][0] for name in ("image_size", "patch_size"))
-        made = (size // patch) ** 2
+        expected = (size // patch) ** 2
         for file, fields in promised:
-            told = fields.get("image_seq_length")
-            if told is not None and told != made:
+            length = fields.get("image_seq_length")
+            if length is not None and length != expected:
                 raise RequestError(
-                    f"model {files.model!r}: {file}: image_seq_length {told!r:.60}, but the tower "
-                    f"of {CONFIG} makes {made}"
+                    f"model {files.model!r}: {file}: image_seq_length {length!r:.60}, but the "
+                    f"tower of {CONFIG} makes {expected}"
                 )
 
     def tokens_of_image(self, width: int, height: int) -> int:

@@ -30,19 +30,19 @@ def read_frames(path: Path, total: int, count: int) -> "Iterator[Image]":
     """
     import av
 
-    wanted = [i * total // count for i in range(count)]
-    given = 0
+    numbers = [i * total // count for i in range(count)]
+    position = 0
     try:
         with av.open(str(path.resolve()), options=LOCAL_ONLY) as container:
             for index, frame in enumerate(container.decode(video=0)):
-                while given < count and index == wanted[given]:
+                while position < count and index == numbers[position]:
                     image = frame.to_image()
                     yield image.rotate(frame.rotation, expand=True) if frame.rotation else image
-                    given += 1
-                if given == count:
+                    position += 1
+                if position == count:
                     return
     except av.FFmpegError as error:
         raise RequestError(f"video {str(path)!r}: not a readable video: {error}") from None
     raise RequestError(
-        f"video {str(path)!r}: frame {wanted[given]} of {total} could not be decoded"
+        f"video {str(path)!r}: frame {numbers[position]} of {total} could not be decoded"
     )

@@ -68,8 +68,8 @@ class Qwen25VL(QwenVL):
     def sampled(self, total_frames: int, native_fps: float, fps: float) -> int:
         together = self.temporal_patch_size
         most = floor(min(self.max_frames or total_frames, total_frames) / together) * together
-        wanted = min(max(total_frames / native_fps * fps, self.min_frames), most)
-        return max(1, floor(wanted / together) * together)
+        frames = min(max(total_frames / native_fps * fps, self.min_frames), most)
+        return max(1, floor(frames / together) * together)
 
     def notes(self, width: int, height: int, num_frames: int) -> list[str]:
         notes = super().notes(width, height, num_frames)

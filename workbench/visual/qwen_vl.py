@@ -60,11 +60,11 @@ class QwenVL(FrontEnd):
             size = fields.get("size")
             size = size if isinstance(size, Mapping) else {}
             for end, edge in (("min", "shortest_edge"), ("max", "longest_edge")):
-                named = f"{end}_pixels"
-                value = fields.get(named, size.get(edge, size.get(named)))
-                if not files.take(f"{prefix}{named}", value, file):
+                field = f"{end}_pixels"
+                value = fields.get(field, size.get(edge, size.get(field)))
+                if not files.take(f"{prefix}{field}", value, file):
                     origin = f"transformers' default: {file} does not say"
-                    files.take(f"{prefix}{named}", unsaid[end], origin)
+                    files.take(f"{prefix}{field}", unsaid[end], origin)
             for name in ("patch_size", "merge_size", "temporal_patch_size"):
                 files.take(name, fields.get(name), file)
             if prefix:

@@ -151,11 +151,11 @@ def tokens(
         sizes = [image_size(path) for path in images] or [parse_resolution(resolution or "")]
         counts = tokens_of_images(front_end, sizes)
         each = counts[0] if len(set(counts)) == 1 else None
-        counted = {"images": len(counts), "frames": 0, "tokens_each": each}
+        numbers = {"images": len(counts), "frames": 0, "tokens_each": each}
         markers = sum(front_end.markers_of_image(*size) for size in sizes)
         if markers:
-            counted["markers"] = markers
-        return {**document, **counted, "num_visual": sum(counts), **front_end.document()}
+            numbers["markers"] = markers
+        return {**document, **numbers, "num_visual": sum(counts), **front_end.document()}
     if video is not None:
         clip = video_clip(video)
         width, height = clip.width, clip.height

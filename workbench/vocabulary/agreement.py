@@ -62,8 +62,8 @@ def _disagreements(cell: "Cell") -> Iterator[str]:
     if cell.offload_optimizer and not cell.zero:
         yield "offload_optimizer: needs ZeRO; give --zero 1, 2 or 3"
     if cell.world_size % cell.sharing:
-        named = {name: getattr(cell, name) for name in ("ulysses", "ring")}
-        words = " × ".join(f"{name} {count}" for name, count in named.items() if count > 1)
+        axes = {name: getattr(cell, name) for name in ("ulysses", "ring")}
+        words = " × ".join(f"{name} {count}" for name, count in axes.items() if count > 1)
         yield (
             f"{words}: does not divide world_size {cell.world_size}; the ranks "
             "that share a sequence are among those that share the states"

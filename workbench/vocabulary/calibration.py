@@ -107,9 +107,9 @@ class Calibration(BaseModel):
     def sentence(self) -> str:
         """Where the rates come from."""
         made_on = sorted({_machine(facts) for facts in self.environments})
-        carried = f", carried over from {self.carried_from}" if self.carried_from else ""
+        source = f", carried over from {self.carried_from}" if self.carried_from else ""
         return (
-            f"{self.device}{carried}, {self.made_at[:10]}, {self.num_records} records on "
+            f"{self.device}{source}, {self.made_at[:10]}, {self.num_records} records on "
             f"{', '.join(made_on)}"
         )
 
@@ -118,11 +118,11 @@ class Calibration(BaseModel):
         for way in WAYS:
             spread = self.held_out_by_kind.get(way, {}).get(kind)
             if spread is not None and (spread.num_cells >= ENOUGH or way == "cells"):
-                seen = f"a fit of the run {self.alone} alone" if way == "alone" else WAYS[way]
+                way_words = f"a fit of the run {self.alone} alone" if way == "alone" else WAYS[way]
                 measured = f" on {self.carried_from}" if self.carried_from else ""
                 return (
                     f"held-out error of {kind}{measured}: {spread.median:.1%} at the median, "
-                    f"{spread.worst:.1%} at worst (of {spread.num_cells}, {seen})"
+                    f"{spread.worst:.1%} at worst (of {spread.num_cells}, {way_words})"
                 )
         return f"no {kind} was held out, so how good this is nobody knows"
 
@@ -220,9 +220,9 @@ class Choice:
         names = sorted(set(devices))
         for device, word in self.files.items():
             if device not in names:
-                wanted = ", ".join(names) or "none"
+                listing = ", ".join(names) or "none"
                 raise RequestError(
-                    f"calibration {word}: belongs to device {device!r}; predicted: {wanted}"
+                    f"calibration {word}: belongs to device {device!r}; predicted: {listing}"
                 )
 
     def file(self, device: str) -> str | None:

@@ -133,7 +133,7 @@ class Covered(BaseModel):
     def beyond(self, cell: Cell) -> list[str]:
         """What of ``cell`` was not among the records, each as a clause."""
         low, high = self.num_visual
-        named = (
+        fields = (
             ("model", cell.model, self.models),
             ("attention", cell.attention, self.attentions),
             ("kernel", cell.kernel, self.kernels),
@@ -143,8 +143,8 @@ class Covered(BaseModel):
         )
         clauses = [
             f"{field} {value!r} was not measured"
-            for field, value, seen in named
-            if value not in seen
+            for field, value, covered in fields
+            if value not in covered
         ]
         clauses += [
             f"{name} was not measured" for name in options_of(cell) if name not in self.options

@@ -49,18 +49,18 @@ class Cell(CellFields):
     def _of_its_system(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        named = {kind: data.get(kind) for kind in KINDS}
-        named["attention"] = named["attention"] or "s_attn"
+        names = {kind: data.get(kind) for kind in KINDS}
+        names["attention"] = names["attention"] or "s_attn"
         fields = {**data}
         if data.get("settings") is not None:
-            fields["settings"] = canonical(data["settings"], named)
+            fields["settings"] = canonical(data["settings"], names)
         if data.get("cache_dtype") is not None:
             dtype = data.get("dtype", "bfloat16")
             if data["cache_dtype"] == SHORT_DTYPES.get(str(dtype), dtype):
                 fields["cache_dtype"] = None
             elif data.get("pass", data.get("pass_", "forward")) == "forward":
                 fields["cache"] = True  # Only what is kept has a type.
-        system = entry("attention", named["attention"])
+        system = entry("attention", names["attention"])
         # Of some systems no visual token reaches the LM head.
         if system is not None and system.logits == "text":
             if data.get("logits") not in (None, "text"):
@@ -162,8 +162,8 @@ class Cell(CellFields):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with ``changes``, validated again; ``pass`` may be called ``pass_``."""
-        named = {PUBLIC_NAMES.get(name, name): value for name, value in changes.items()}
-        return type(self).model_validate({**self.document(), **named})
+        fields = {PUBLIC_NAMES.get(name, name): value for name, value in changes.items()}
+        return type(self).model_validate({**self.document(), **fields})
 
     @property
     def title(self) -> str:

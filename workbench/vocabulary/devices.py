@@ -121,8 +121,8 @@ def _make(origin: str, fields: dict[str, Any]) -> Device:
     try:
         return Device.model_validate(fields)
     except ValidationError as error:
-        told = all_errors(error, Device.model_fields).removeprefix("the document: ")
-        raise RequestError(f"{origin}: {told}") from None
+        faults = all_errors(error, Device.model_fields).removeprefix("the document: ")
+        raise RequestError(f"{origin}: {faults}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -146,11 +146,11 @@ def load_device_file(path: Path) -> Device:
     if not isinstance(sources, dict):
         raise RequestError(f"{path}: sources: a mapping from figure to source is needed")
     defaults = {"name": path.stem, "label": path.stem, "memory_bytes": fields["total_bytes"]}
-    named = {**dict.fromkeys(FIGURES, str(path)), **sources}
+    origins = {**dict.fromkeys(FIGURES, str(path)), **sources}
     for figure in OPTIONAL:
         if fields.get(figure) is None:
-            named[figure] = f"{path} does not state it"
-    return _make(str(path), {**defaults, **fields, "sources": named})
+            origins[figure] = f"{path} does not state it"
+    return _make(str(path), {**defaults, **fields, "sources": origins})
 
 
 DEVICES: Registry[Device] = Registry("device")

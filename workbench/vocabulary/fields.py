@@ -102,9 +102,9 @@ def all_errors(
     place_words: Callable[[Place], str] = _dotted,
 ) -> str:
     """``fault_words`` in one line."""
-    told = fault_words(error, names, place_words)
-    more = len(told) - MOST_FAULTS
-    return "; ".join(told[:MOST_FAULTS]) + (f" (and {more} more)" if more > 0 else "")
+    faults = fault_words(error, names, place_words)
+    more = len(faults) - MOST_FAULTS
+    return "; ".join(faults[:MOST_FAULTS]) + (f" (and {more} more)" if more > 0 else "")
 
 
 def fault_words(

@@ -40,14 +40,14 @@ def canonical_lora(value: Any) -> str | None:
     """
     if value is None:
         return None
-    given = dict[str, str]()
+    values = dict[str, str]()
     for name, text in written(value):
-        if name in given:
+        if name in values:
             raise ValueError(f"{name} is given twice")
-        given[name] = text
-    if "r" not in given:
+        values[name] = text
+    if "r" not in values:
         raise ValueError("r is missing: give the rank, such as r=16,alpha=32,targets=all-linear")
-    adapters = _read(given)
+    adapters = _read(values)
     targets = "+".join(adapters.targets) or ALL
     dropout = f"dropout={adapters.dropout:g}," if adapters.dropout else ""
     dtype = f"dtype={adapters.dtype}," if adapters.dtype else ""

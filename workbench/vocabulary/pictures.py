@@ -49,8 +49,8 @@ class Pictures(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = bool(self.images), self.video is not None, self.resolution is not None
-        if sum(given) != 1:
+        kinds = bool(self.images), self.video is not None, self.resolution is not None
+        if sum(kinds) != 1:
             raise ValueError("give images or a video, one of the two")
         return self
 
@@ -65,5 +65,5 @@ def make_pictures(**fields: Any) -> Pictures:
     try:
         return Pictures.model_validate(fields)
     except ValidationError as error:
-        told = all_errors(error, place_words=lambda place: str(place[0]) if place else "")
-        raise RequestError(told.replace("the document: ", "image and video: ")) from None
+        faults = all_errors(error, place_words=lambda place: str(place[0]) if place else "")
+        raise RequestError(faults.replace("the document: ", "image and video: ")) from None

@@ -140,7 +140,7 @@ class Grid(BaseModel):
             raise ValueError("an axis is empty: every axis needs at least one value")
         _check_size(self)
         with without_collector():
-            self._points = tuple(self._made(list(self._firsts())))
+            self._points = tuple(self._points_from(list(self._firsts())))
         return self
 
     def axes(self) -> tuple[tuple[Any, ...], ...]:
@@ -157,14 +157,14 @@ class Grid(BaseModel):
         *outer, visual = self.axes()
         faults: dict[str, None] = {}
         for *values, options in product(*outer):
-            named = dict(zip(names, values, strict=True))
+            fields = dict(zip(names, values, strict=True))
             if "num_visual" in options:
                 raise ValueError("num_visual: is no option of a cell here; 'visual' says it")
             try:
-                cell = Cell.model_validate({**named, **options, "num_visual": visual[0]})
+                cell = Cell.model_validate({**fields, **options, "num_visual": visual[0]})
             except ValidationError as error:
-                told = fault_words(error, (*FIELDS, *RENAMED))
-                faults |= dict.fromkeys(each.removeprefix("the document: ") for each in told)
+                words = fault_words(error, (*FIELDS, *RENAMED))
+                faults |= dict.fromkeys(each.removeprefix("the document: ") for each in words)
             else:
                 if not faults:
                     yield cell
@@ -173,7 +173,7 @@ class Grid(BaseModel):
         if faults:
             raise ValueError("; ".join(faults))
 
-    def _made(self, firsts: Iterable[Cell]) -> Iterator[Point]:
+    def _points_from(self, firsts: Iterable[Cell]) -> Iterator[Point]:
         for first in firsts:
             for size in self.visual:
                 yield Point(
@@ -192,8 +192,8 @@ def _with_options(fields: dict[str, Any]) -> dict[str, Any]:
     options = _as_tuple(fields.get("options", ({},)))
     if not isinstance(options, (list, tuple)) or not all(isinstance(o, dict) for o in options):
         return rest  # Its type is wrong, and that is told.
-    for given in (fields, *options):
-        twice = [name for name, field in RENAMED.items() if name in given and field in given]
+    for option in (fields, *options):
+        twice = [name for name, field in RENAMED.items() if name in option and field in option]
         if twice:
             raise ValueError(f"{twice[0]}: given beside {RENAMED[twice[0]]}; leave one out")
     laid = [
@@ -241,11 +241,11 @@ class Sweep(BaseModel):
 
     def points(self) -> list[Point]:
         """The points of all grids, each (key, source, device) once, in order."""
-        seen: dict[tuple[str, str, str], Point] = {}
+        by_key: dict[tuple[str, str, str], Point] = {}
         for grid in self.grids:
             for point in grid.points():
-                seen.setdefault((point.cell.key, point.source, point.device), point)
-        return list(seen.values())
+                by_key.setdefault((point.cell.key, point.source, point.device), point)
+        return list(by_key.values())
 
     def replace(self, **changes: Any) -> Self:
         """A copy with ``changes``, validated again."""

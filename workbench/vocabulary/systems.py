@@ -67,18 +67,18 @@ def entries() -> dict[str, dict[str, Entry]]:
     """The entries of ``systems.yaml`` by kind (``attention``, ``reduce``) and name."""
     text = Path(__file__).with_name("systems.yaml").read_text(encoding="utf-8")
     kinds: dict[str, dict[str, Entry]] = {}
-    for kind, named in yaml.safe_load(text).items():
-        kinds[kind] = {name: _entry(name, **fields) for name, fields in named.items()}
+    for kind, group in yaml.safe_load(text).items():
+        kinds[kind] = {name: _entry(name, **fields) for name, fields in group.items()}
     return kinds
 
 
 def _entry(name: str, settings: Mapping[str, Any] | None = None, **fields: Any) -> Entry:
-    made = {}
+    settings_by_name = {}
     for key, described in (settings or {}).items():
         choices = tuple(described.pop("choices", ()))
-        made[key] = Setting(name=key, choices=choices, **described)
+        settings_by_name[key] = Setting(name=key, choices=choices, **described)
     colors = tuple(fields.pop("colors", ()))
-    return Entry(name=name, settings=made, colors=colors, **fields)
+    return Entry(name=name, settings=settings_by_name, colors=colors, **fields)
 
 
 def entry(kind: str, name: str | None) -> Entry | None:
@@ -100,14 +100,14 @@ def written(value: Any) -> list[tuple[str, str]]:
     if value is None:
         return []
     if isinstance(value, Mapping):
-        return [(str(name), str(given)) for name, given in value.items()]
+        return [(str(name), str(content)) for name, content in value.items()]
     texts = value if isinstance(value, (list, tuple)) else [value]
     pairs = []
     for text in (part for whole in texts for part in str(whole).split(",") if part.strip()):
-        name, equals, given = (piece.strip() for piece in text.partition("="))
-        if not (name and equals and given):
+        name, equals, content = (piece.strip() for piece in text.partition("="))
+        if not (name and equals and content):
             raise ValueError(f"{text.strip()!r}: write name=value, such as side=2")
-        pairs.append((name, given))
+        pairs.append((name, content))
     return pairs
 
 
@@ -118,20 +118,20 @@ def canonical(value: Any, named: Mapping[str, str | None]) -> str | None:
     its owner, ``fastv.keep=0.5``. Raises ValueError for one that neither declares.
     """
     values: dict[str, str] = {}
-    for name, given in written(value):
+    for name, text in written(value):
         key, setting = _owner(name, named)
         if key in values:
             raise ValueError(f"{name} is given twice")
         if setting is None:
-            values[key] = given
+            values[key] = text
         else:
-            read = setting.read(given)
-            if read != setting.default:
-                values[key] = _text(read)
+            number = setting.read(text)
+            if number != setting.default:
+                values[key] = _text(number)
             else:
                 values.setdefault(key, "")
-    kept = sorted((key, given) for key, given in values.items() if given)
-    return ",".join(f"{key}={given}" for key, given in kept) or None
+    pairs = sorted((key, text) for key, text in values.items() if text)
+    return ",".join(f"{key}={text}" for key, text in pairs) or None
 
 
 def settings_of(kind: str, name: str, text: str | None) -> dict[str, Value]:
@@ -139,10 +139,10 @@ def settings_of(kind: str, name: str, text: str | None) -> dict[str, Value]:
     owner = entry(kind, name)
     if owner is None:
         return {}
-    given = dict(written(text))
+    texts = dict(written(text))
     values = {}
     for key, setting in owner.settings.items():
-        stated = given.get(f"{name}.{key}", given.get(key))
+        stated = texts.get(f"{name}.{key}", texts.get(key))
         values[key] = setting.default if stated is None else setting.read(stated)
     return values
 

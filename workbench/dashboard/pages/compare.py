@@ -74,13 +74,13 @@ def render() -> None:
     with top:
         answer([_top(table, matched, metric)], f"{old.run.id} against {new.run.id}")
     if len(matched):
-        drawn = thin(matched, ("ratio",), lines=("series", "source", "device"))
-        notes = drawn["verdict"] + drawn["note"].map(lambda note: f", {note}" if note else "")
-        drawn = drawn.assign(note=notes)
+        points = thin(matched, ("ratio",), lines=("series", "source", "device"))
+        notes = points["verdict"] + points["note"].map(lambda note: f", {note}" if note else "")
+        points = points.assign(note=notes)
         systems = (side.store.once("systems", side.store.frame, systems_of) for side in sides)
         palette = looks(dict.fromkeys(each for some in systems for each in some))
-        show(agreement(drawn, palette, theme(), "new over old", TOLERANCE), "compare", table)
-        say_thinned(drawn, matched)
+        show(agreement(points, palette, theme(), "new over old", TOLERANCE), "compare", table)
+        say_thinned(points, matched)
         st.caption(_caption(matched, metric))
     else:
         st.info(

@@ -31,27 +31,27 @@ def render() -> None:
     rows = subject(store)
     top = st.container()
     with st.container(horizontal=True, gap="medium"):
-        chosen = choose_place(rows)
+        at = choose_place(rows)
         log_x = one("|V| axis", ("linear", "log"), "memory_x") == "log"
-    where = place(*chosen)
-    rows = at_place(rows, *chosen)
-    named = several_systems(telling_systems(rows))
-    systems = named[:MOST]
+    where = place(*at)
+    rows = at_place(rows, *at)
+    several = several_systems(telling_systems(rows))
+    systems = several[:MOST]
     rows = rows[rows["series"].isin(systems)]
-    drawn = thin(rows, ("peak_bytes",), PANEL_WEIGHT)
-    kinds = memory_kinds(drawn, store.details)
+    points = thin(rows, ("peak_bytes",), PANEL_WEIGHT)
+    kinds = memory_kinds(points, store.details)
     if kinds.empty:
         st.info("No cell here has a peak. **Runs** lists each with its reason.")
         return
     with top:
         order = sorted(kinds["system"].unique(), key=lambda name: name != first_system(rows))
         most = [largest_kind(kinds[kinds["system"] == name], where) for name in order]
-        answer([verdict_of(store, rows, *chosen).peaks(), *most])
-    if len(named) > MOST:
-        st.caption(f"{MOST} of {len(named)} systems are shown; pick the others above.")
+        answer([verdict_of(store, rows, *at).peaks(), *most])
+    if len(several) > MOST:
+        st.caption(f"{MOST} of {len(several)} systems are shown; pick the others above.")
     near = store.capacities(rows)
     show(memory(kinds, near, theme(), log_x), "memory", kinds)
-    say_thinned(drawn, rows)
+    say_thinned(points, rows)
     st.caption(
         markdown(
             f"{setting(rows)}, {where}. Bytes at the moment of the peak, device context excluded."
@@ -60,8 +60,8 @@ def render() -> None:
         )
     )
     for title, columns, lines in (
-        ("What the predictions assume", ASSUMED, assumed_rows(drawn, store.details)),
-        ("Beside deepspeed's estimate", STATES, states_rows(drawn, store.details)),
+        ("What the predictions assume", ASSUMED, assumed_rows(points, store.details)),
+        ("Beside deepspeed's estimate", STATES, states_rows(points, store.details)),
     ):
         if lines:
             st.markdown(f"**{title}**")

@@ -67,10 +67,10 @@ def render() -> None:
     if rows["time_s"].isna().all():
         st.info("No cell here has a time. **Runs** lists each with its reason.")
         return
-    drawn = thin(rows, ("time_s",))
+    points = thin(rows, ("time_s",))
     axes = Axes(not linear, not linear)
-    show(scaling(drawn, curves, store.looks, theme(), ("time_s",), axes), "overview", rows)
-    say_thinned(drawn, rows)
+    show(scaling(points, curves, store.looks, theme(), ("time_s",), axes), "overview", rows)
+    say_thinned(points, rows)
     caption = figure_caption(rows, ("time_s",), bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     _claim()
@@ -155,9 +155,9 @@ def _growth(fits: pd.DataFrame, verdict: Verdict) -> list[tuple[str, str]]:
         if name in lines:
             factor, _, ends = growth_words(lines[name]).partition(" ")
             shape = lines[name]["shape"]
-            told = f"{shape}, " if isinstance(shape, str) else ""
+            rate = f"{shape}, " if isinstance(shape, str) else ""
             mark_words = verdict.growth_marks(str(name), lines[name])
-            of = f"{verdict.name(str(name))}, {told}{ends.strip('()')}"
+            of = f"{verdict.name(str(name))}, {rate}{ends.strip('()')}"
             factors.append((factor, of + (f" ({mark_words})" if mark_words else "")))
     return factors[:3] or [("n/a", "no system was timed at two sizes that tell")]
 

@@ -84,10 +84,10 @@ def render() -> None:
     except Failure as error:
         st.warning(f"{markdown(error)}. Predictions need torch: `pip install torch transformers`.")
         return
-    chosen = _choose(names)
-    if chosen is None:
+    choice = _choose(names)
+    if choice is None:
         return
-    cell, device, price, seen, picked, images = chosen
+    cell, device, price, front_end, picked, images = choice
     ask = partial(_ask, _predictors(), device, images)
     try:
         cell, rounded = _seen_by_tower(cell, images, ask)
@@ -97,7 +97,7 @@ def render() -> None:
     place = "one card" if cell.world_size == 1 else f"each of {cell.world_size:,} cards"
     st.markdown(
         markdown(
-            f"{cell.num_visual:,} visual tokens: {seen.said(cell.num_visual)}.{rounded}"
+            f"{cell.num_visual:,} visual tokens: {front_end.said(cell.num_visual)}.{rounded}"
             f" Predicted for {PASSES[cell.pass_]} on {place}, logits of {cell.logits}"
             " rows: nothing"
             " is measured here."
@@ -105,7 +105,7 @@ def render() -> None:
     )
     try:
         with st.spinner("Predicting …"):
-            _side_by_side(cell, ask, price, seen, picked, top, device, records)
+            _side_by_side(cell, ask, price, front_end, picked, top, device, records)
     except Failure as error:
         st.error(markdown(error))
 
@@ -136,9 +136,9 @@ def _choose(names: Answer) -> Chosen | None:
         )
         pass_ = one("For", list(PASSES), "pass")
     with second:
-        given = one("Look at", ("images", "video", "tokens"), "look_at")
-        count = _amount(given)
-        seen = eye(str(model), with_fps=given == "video")
+        entry = one("Look at", ("images", "video", "tokens"), "look_at")
+        count = _amount(entry)
+        front_end = eye(str(model), with_fps=entry == "video")
     with third:
         options = choose_options(pass_, names)
         price = _price()
@@ -159,13 +159,13 @@ def _choose(names: Answer) -> Chosen | None:
         "kernel",
         help=f"fused: the first of {listed(FUSED)} that serves the model",
     )
-    if seen is None:
+    if front_end is None:
         return None
     visual = {
         "tokens": lambda: int(count),
-        "images": lambda: int(count) * seen.per_image,
-        "video": lambda: seen.of_minutes(count),
-    }[given]()
+        "images": lambda: int(count) * front_end.per_image,
+        "video": lambda: front_end.of_minutes(count),
+    }[entry]()
     if visual > MAX_TOKENS:
         st.error(f"{visual:,} visual tokens: at most {MAX_TOKENS:,} make a cell.")
         return None
@@ -182,9 +182,9 @@ def _choose(names: Answer) -> Chosen | None:
         return None
     columns = systems(list(picked or FIRST_SYSTEMS), str(kernel))
     images = None
-    if given == "images":
-        images = {"resolution": f"{seen.width}x{seen.height}", "count": int(count)}
-    return Chosen(cell, str(device), price, seen, columns, images)
+    if entry == "images":
+        images = {"resolution": f"{front_end.width}x{front_end.height}", "count": int(count)}
+    return Chosen(cell, str(device), price, front_end, columns, images)
 
 
 def _price() -> Price | None:

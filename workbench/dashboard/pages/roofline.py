@@ -33,10 +33,10 @@ def render() -> None:
     st.title(ASPECTS["roofline"].question)
     rows = subject(store)
     top = st.container()
-    chosen = choose_place(rows)
-    where = place(*chosen)
-    rows = at_place(rows, *chosen)
-    verdict = verdict_of(store, rows, *chosen)
+    at = choose_place(rows)
+    where = place(*at)
+    rows = at_place(rows, *at)
+    verdict = verdict_of(store, rows, *at)
     systems = several_systems(telling_systems(rows))
     rows = rows[rows["series"].isin(systems)]
     able = placed(rows)
@@ -46,10 +46,10 @@ def render() -> None:
     lines, words = ceilings(rows)
     with top:
         answer([verdict.utilization() or _closest(able, lines)])
-    drawn = thin(able, ("time_s",))
-    figure = roofline(drawn, store.looks, theme(), lines)
+    points = thin(able, ("time_s",))
+    figure = roofline(points, store.looks, theme(), lines)
     clicked = show(figure, "roofline", rows, selects=True)
-    say_thinned(drawn, able)
+    say_thinned(points, able)
     st.caption(
         markdown(
             f"{setting(rows)}, {where}. {MEANING} {words} {' '.join(provenance(rows, bars=False))}"
@@ -74,20 +74,20 @@ def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, A
     keys = [str(point["customdata"][1]) for point in clicked if point.get("customdata")]
     if keys:
         st.query_params["cell"] = keys[0]
-    chosen = rows[rows["key"] == st.query_params.get("cell")]
-    if chosen.empty:
+    own = rows[rows["key"] == st.query_params.get("cell")]
+    if own.empty:
         st.caption("Click a point for its operators.")
         return
-    row = chosen.iloc[-1]
-    record = store.details.some(identities(chosen.tail(1)))[identities(chosen.tail(1))[0]]
-    spent = spent_of(record)
-    spent = spent[spent["by"] == "operator"]
+    row = own.iloc[-1]
+    record = store.details.some(identities(own.tail(1)))[identities(own.tail(1))[0]]
+    table = spent_of(record)
+    table = table[table["by"] == "operator"]
     st.subheader(f"{markdown(row['series'])} at \\|V\\| = {row['num_visual']:,}")
-    if spent.empty:
+    if table.empty:
         st.info("This record holds no operators: `workbench measure … --trace DIR` stores them.")
         return
     peak, bandwidth = rates(rows)
-    whole = spent["time_s"].sum()
+    whole = table["time_s"].sum()
     cells = [
         (
             str(each["name"]),
@@ -98,11 +98,11 @@ def _operators(store: Data, rows: pd.DataFrame, clicked: Sequence[Mapping[str, A
             _bound(each, peak, bandwidth),
             quantity(each["calls"], "1"),
         )
-        for each in spent.to_dict("records")
+        for each in table.to_dict("records")
     ]
     draw_table(OPERATORS, cells)
     st.caption(
-        f"As {spent['how'].iloc[0]}. Of what was traced, the side of the ridge tells the bound."
+        f"As {table['how'].iloc[0]}. Of what was traced, the side of the ridge tells the bound."
     )
 
 

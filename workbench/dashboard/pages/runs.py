@@ -69,8 +69,8 @@ def render() -> None:
     rows = with_notes(store.frame, store.notes)
     with st.container(horizontal=True, gap="medium"):
         there = rows["source"].unique()
-        ended = {"ok": listed([FINE[source] for source in FINE if source in there], "or")}
-        words_of = {**OUTCOMES, **ended}
+        endings = {"ok": listed([FINE[source] for source in FINE if source in there], "or")}
+        words_of = {**OUTCOMES, **endings}
         statuses = several(
             "Ended", sorted(rows["status"].unique()), "status", words_of.__getitem__
         )
@@ -117,10 +117,10 @@ def render() -> None:
         column_config=_columns(),
     )
     _downloads(store, rows)
-    chosen = event.selection.rows
-    if chosen:
-        _one(store, page_rows.iloc[chosen])
-        editors(store, page_rows.iloc[chosen[0]])
+    selection = event.selection.rows
+    if selection:
+        _one(store, page_rows.iloc[selection])
+        editors(store, page_rows.iloc[selection[0]])
     else:
         st.caption("Tick a record for its flags, its metrics and the command that repeats it.")
 
@@ -163,12 +163,12 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     columns = FIGURES | ({} if is_narrow() else MORE | written)
     of = ("model", "scope", "pass")[rows["model"].nunique() == 1 :]
     codes, distinct, _ = kinds(rows, (*TOLD, "num_samples", "timed"))
-    told = distinct.to_dict("records")
+    records = distinct.to_dict("records")
     table = rows.assign(
-        ended=np.array([_ended(row["source"], row["status"]) for row in told])[codes],
-        of=np.array([" · ".join(str(row[name]) for name in of) for row in told])[codes],
-        where=np.array([place(row["source"], row["device"]) for row in told])[codes],
-        marks=np.array([", ".join(marks(row, timed=row["timed"])) for row in told])[codes],
+        ended=np.array([_ended(row["source"], row["status"]) for row in records])[codes],
+        of=np.array([" · ".join(str(row[name]) for name in of) for row in records])[codes],
+        where=np.array([place(row["source"], row["device"]) for row in records])[codes],
+        marks=np.array([", ".join(marks(row, timed=row["timed"])) for row in records])[codes],
     )[list(columns)]
     for name in columns.keys() & SCALE.keys():
         table[name] = pd.to_numeric(table[name]) / SCALE[name]

@@ -65,18 +65,20 @@ def render() -> None:
         )
         return
     fits, curves = _of_lines(fits, rows), _of_lines(curves, rows)
-    drawn = thin(rows, metrics, len(metrics))
+    points = thin(rows, metrics, len(metrics))
     near = store.capacities(rows)
     if all_models:
         for metric in metrics:
-            figure = multiples(drawn, curves, store.looks, theme(), metric, axes, near, unit)
+            figure = multiples(points, curves, store.looks, theme(), metric, axes, near, unit)
             st.markdown(f"**{KNOWN[metric].label}**")
             show(figure, f"scaling-{metric.replace('_', '-')}", rows)
     else:
         crossings = _crossings(store.pairs(rows))
-        figure = scaling(drawn, curves, store.looks, theme(), metrics, axes, near, unit, crossings)
+        figure = scaling(
+            points, curves, store.looks, theme(), metrics, axes, near, unit, crossings
+        )
         show(figure, "scaling", rows)
-    say_thinned(drawn, rows)
+    say_thinned(points, rows)
     caption = figure_caption(rows, metrics, bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     if not all_models:
@@ -122,13 +124,13 @@ def _choose(rows: pd.DataFrame) -> Choice:
     unit = TOKENS
     if kind != READINGS[0]:
         with st.container(horizontal=True, gap="medium"):
-            seen = eye(str(rows["model"].iloc[0]), with_fps=kind == READINGS[2])
-        unit = reading(kind, seen)
+            front_end = eye(str(rows["model"].iloc[0]), with_fps=kind == READINGS[2])
+        unit = reading(kind, front_end)
     rows = rows if source == BOTH else rows[rows["source"] == source]
     names = _of_group(rows)
     systems = several_systems(names, MOST_LINES)
-    chosen = rows[rows["series"].isin(systems)]
-    return Choice(metrics, chosen, Axes(log_x, log_y), unit, names)
+    own = rows[rows["series"].isin(systems)]
+    return Choice(metrics, own, Axes(log_x, log_y), unit, names)
 
 
 def _of_group(rows: pd.DataFrame) -> list[str]:

@@ -39,11 +39,11 @@ def render() -> None:
     rows = subject(store)
     top = st.container()
     with st.container(horizontal=True, gap="medium"):
-        chosen = choose_place(rows)
-        where = place(*chosen)
+        at = choose_place(rows)
+        where = place(*at)
         by = one("By", KINDS, "by")
         share = one("Bars", ("seconds", "share"), "bars") == "share"
-    rows = at_place(rows, *chosen)
+    rows = at_place(rows, *at)
     rows = rows[rows["time_s"].notna()]
     systems = several_systems(telling_systems(rows) if len(rows) else [])
     rows = rows[rows["series"].isin(systems)]
@@ -76,8 +76,8 @@ def render() -> None:
             where,
         )
     short = short_names(list(by_system))
-    drawn = table.assign(system=table["system"].map(short))
-    show(spent(drawn, theme(), share), "time", table)
+    renamed = table.assign(system=table["system"].map(short))
+    show(spent(renamed, theme(), share), "time", table)
     st.caption(_caption(rows, where, table))
     _tables(table)
     _traces(store, by_system)
@@ -102,9 +102,9 @@ def _whole(rows: pd.DataFrame, where: str) -> str:
             f"{_name(first, short)} is the fastest at {at}, {quantity(first['time_s'], 's')} an"
             f" iteration; {listed([_slower(row, first, short) for row in others[:MOST]])}"
         )
-    told = together(marks(row) for row in fastest)
+    marked = together(marks(row) for row in fastest)
     whole = f"{first['model']} · {first['scope']} · {first['pass']}, {where}"
-    return f"{words} ({whole}{f', {told}' if told else ''})."
+    return f"{words} ({whole}{f', {marked}' if marked else ''})."
 
 
 def _name(row: Mapping[Any, Any], short: Mapping[str, str]) -> str:
@@ -179,10 +179,10 @@ def _tables(table: pd.DataFrame) -> None:
 
 def _traces(store: Data, by_system: Mapping[str, Record]) -> None:
     """The trace files that lie beside the store, to open elsewhere."""
-    named = {name: trace_file(record) for name, record in by_system.items()}
+    traces = {name: trace_file(record) for name, record in by_system.items()}
     files: dict[str, Path] = {}
     lacking = []
-    for system, file in named.items():
+    for system, file in traces.items():
         if file is not None:
             try:
                 files[system] = sibling_store(store.path, file)

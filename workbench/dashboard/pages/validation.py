@@ -48,13 +48,13 @@ def render() -> None:
     title = "predicted over measured"
     matched = both[both["key"].isin(pairs["key"])]
     models = sorted(matched["model"].unique())
-    taken = matched.loc[matched["source"] == "measured", "num_samples"]
-    drawn = thin(pairs, ("ratio",), lines=("metric", "series"))
-    show(agreement(drawn, store.looks, theme(), title, TOLERANCE), "validation", pairs)
-    say_thinned(drawn, pairs)
+    counts = matched.loc[matched["source"] == "measured", "num_samples"]
+    points = thin(pairs, ("ratio",), lines=("metric", "series"))
+    show(agreement(points, store.looks, theme(), title, TOLERANCE), "validation", pairs)
+    say_thinned(points, pairs)
     st.caption(
         f"{plural(pairs['key'].nunique(), 'cell')} of {markdown(listed(models))}: {_who(pairs)}, "
-        f"{spread(taken, 'sample')} each. "
+        f"{spread(counts, 'sample')} each. "
         f"The grey band is {TOLERANCE:.0%} about equal. "
         "FLOPs and bytes are compared whatever the device, for they depend on shapes; seconds "
         "only where the prediction is for the card that was measured. Bars: measured quartiles."
@@ -112,12 +112,12 @@ def _shipped(frame: pd.DataFrame) -> None:
         calibration = calibration_for(entry.name)
         assert calibration is not None
         ways = calibration.held_out_by_kind
-        kept = {
+        records = {
             kind: (way, spread)
             for way in reversed(list(ways))
             for kind, spread in ways[way].items()
         }
-        first = kept.get("training step") or next(iter(kept.values()))
+        first = records.get("training step") or next(iter(records.values()))
         answer(
             [
                 f"Seconds predicted for {entry.name} are {first[1].median:.1%} off at the"
@@ -129,7 +129,7 @@ def _shipped(frame: pd.DataFrame) -> None:
         )
         cells = [
             (kind, f"{of.num_cells:,}", *_errors(of.median, of.worst, of.bias))
-            for kind, (_, of) in kept.items()
+            for kind, (_, of) in records.items()
         ]
         st.markdown(f"**Errors of the packaged calibration of {markdown(entry.name)}**")
         draw_table(("kind of cell", "cells", *ERRORS), cells)

@@ -40,10 +40,10 @@ class BiFormerLayer(GroupedLayer):
         if count == 0:
             return self.attend(q, k, v)
         regions = tuple(x[:, :, :whole].unflatten(2, (count, size)) for x in (q, k, v))
-        chosen, of_tail = self._choose(q, k, count)
+        nearest, of_tail = self._choose(q, k, count)
         tails = k[:, :, whole:], v[:, :, whole:]
         keys, values = (
-            _gathered(x, chosen, tail) for x, tail in zip(regions[1:], tails, strict=True)
+            _gathered(x, nearest, tail) for x, tail in zip(regions[1:], tails, strict=True)
         )
         rows = regions[0].transpose(1, 2).flatten(0, 1)
         out = self.attend(rows, keys, values)
@@ -67,11 +67,11 @@ class BiFormerLayer(GroupedLayer):
         keys = _means(k[:, :, :whole], count).transpose(1, 2)  # [B, G·K, count]
         with unmasked():
             affinity = torch.bmm(_means(summed[:, :, :whole], count), keys)
-            chosen = affinity.topk(topk, -1).indices
+            nearest = affinity.topk(topk, -1).indices
             if whole == q.shape[2]:
-                return chosen, None
+                return nearest, None
             tail = _means(summed[:, :, whole:], 1)
-            return chosen, torch.bmm(tail, keys).topk(topk, -1).indices
+            return nearest, torch.bmm(tail, keys).topk(topk, -1).indices
 
 
 def _means(x: Tensor, count: int) -> Tensor:

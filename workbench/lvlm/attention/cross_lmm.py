@@ -98,32 +98,32 @@ class CrossLayer(nn.Module):
 
     def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
         """[B, V, D], [B, S, D] -> the same shapes; the token alone [B, 1, D] in a decode step."""
-        *kept, sequence = state
+        *streams, sequence = state
         parts = self.parts
         hidden = sequence + self._attended(parts.input_norm(sequence))
         if self.num_visual:
-            hidden = hidden + self._read(kept, parts.mlp_norm(hidden))
-        return (*kept, parts.scaled(hidden + parts.feed(self.mlp, hidden)))
+            hidden = hidden + self._read(streams, parts.mlp_norm(hidden))
+        return (*streams, parts.scaled(hidden + parts.feed(self.mlp, hidden)))
 
     def _attended(self, x: Tensor) -> Tensor:
         """The layer's own attention over normed rows, as transformers computes it."""
-        given = {**self.inner.arguments(), **self.parts.alone}
-        out = self.parts.attention(hidden_states=x, **given)[0]
+        arguments = {**self.inner.arguments(), **self.parts.alone}
+        out = self.parts.attention(hidden_states=x, **arguments)[0]
         norm = self.parts.post_attention_norm
         return out if norm is None else norm(out)
 
     def _read(self, kept: list[Tensor], y: Tensor) -> Tensor:
         """What both streams add: [B, S, D]."""
         if self.decode:
-            read = self._cross("text", y, (self.visual_keys, self.visual_values))
-            return torch.tanh(self.text_gate) * read
+            attended = self._cross("text", y, (self.visual_keys, self.visual_values))
+            return torch.tanh(self.text_gate) * attended
         streams = dict(zip(("visual", "text"), self.layout.split(y), strict=True))
         gates = {"visual": self.visual_gate, "text": self.text_gate}
         for stream, rows in streams.items():
             if rows.shape[1]:
-                read = self._cross(stream, rows, self._keys(stream, kept[0]))
+                attended = self._cross(stream, rows, self._keys(stream, kept[0]))
                 with region("merge"):
-                    streams[stream] = torch.tanh(gates[stream]) * read
+                    streams[stream] = torch.tanh(gates[stream]) * attended
         return self.layout.join(streams["visual"], streams["text"])
 
     def _keys(self, stream: str, originals: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,8 +140,8 @@ class CrossLayer(nn.Module):
             q = self._heads(module.q_proj(y), self.parts.num_heads)
         name = "V2V" if stream == "visual" else "T2V"
         with region(name):
-            seen = self.kernel.cross(Branch(q, *keys, name), self.prefixes[stream], self.scores)
-        return seen.transpose(1, 2).flatten(2)
+            partial = self.kernel.cross(Branch(q, *keys, name), self.prefixes[stream], self.scores)
+        return partial.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor, heads: int) -> Tensor:
         return x.unflatten(-1, (heads, self.parts.head_dim)).transpose(1, 2)
@@ -237,8 +237,8 @@ class CrossLMM(SAttn):
         if place.role != CROSS or not place.originals.num_visual:
             return pairs
         prefixes = (*pooled_prefixes(place), *text_reads(place))
-        read = sum((p.stop - p.start) * p.length for p in prefixes)
-        return Pairs(pairs.dense + read, pairs.allowed + read)
+        visual_pairs = sum((p.stop - p.start) * p.length for p in prefixes)
+        return Pairs(pairs.dense + visual_pairs, pairs.allowed + visual_pairs)
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         flops = super().linear_flops(parts, place, cell)

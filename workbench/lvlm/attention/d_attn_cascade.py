@@ -66,9 +66,9 @@ class CascadeLayer(DecomposedLayer):
             q_bhtk = q.unflatten(-1, (parts.num_heads, parts.head_dim)).transpose(1, 2)
             branch = Branch(q_bhtk, key, value, "T2V")
             with region(branch.region):
-                seen = self.kernel.cross(branch, self.prefixes, self.scores)
+                partial = self.kernel.cross(branch, self.prefixes, self.scores)
             with region("projections"):
-                out = self.cross.o_proj(seen.transpose(1, 2).flatten(2))
+                out = self.cross.o_proj(partial.transpose(1, 2).flatten(2))
             if parts.post_attention_norm is not None:
                 out = parts.post_attention_norm(out)
             text = text + out

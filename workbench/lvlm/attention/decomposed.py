@@ -248,13 +248,13 @@ def cross_pairs(layout: Layout) -> int:
 
 def rotated_pairs(layout: Layout, window: int | None) -> Pairs:
     """Pairs of text rows where T2V keeps its distances, and with them the window."""
-    seen = sum(
+    cross = sum(
         window_pairs(row, key, window)
         for row in layout.text_segments
         for key in layout.visual_segments
         if key.start < row.start
     )
-    return Pairs(layout.num_text**2 + cross_pairs(layout), text_pairs(layout, window) + seen)
+    return Pairs(layout.num_text**2 + cross_pairs(layout), text_pairs(layout, window) + cross)
 
 
 def text_pairs(layout: Layout, window: int | None) -> int:

@@ -28,12 +28,12 @@ class FastV(Pruning):
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         count, at = model.config.num_hidden_layers, int(self.settings["at"])
         self.require(f"at={at}", model, at < count)
-        kept = self.first_kept(layout.num_visual)
-        if kept == layout.num_visual:  # Nothing leaves, so nothing is ranked.
+        remaining = self.first_kept(layout.num_visual)
+        if remaining == layout.num_visual:  # Nothing leaves, so nothing is ranked.
             return super().places(model, cell, layout)
         ranking = Place(at - 1, layout, RANKS_LAST)
         before = [Place(i, layout) for i in range(at - 1)]
-        after = [Place(i, kept_of(layout, kept)) for i in range(at, count)]
+        after = [Place(i, kept_of(layout, remaining)) for i in range(at, count)]
         return (*before, ranking, *after)
 
 

@@ -69,11 +69,13 @@ class CrossLayer(nn.Module):
 
     def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
         """[B, V, D], [B, T, D] -> the same shapes; the text alone [B, 1, D] in a decode step."""
-        *kept, text = state
+        *streams, text = state
         if not self.num_visual:
             return state
-        key, value = (self.visual_keys, self.visual_values) if self.decode else self._keys(kept[0])
-        return (*kept, self._rows(text, key, value) if text.shape[1] else text)
+        key, value = (
+            (self.visual_keys, self.visual_values) if self.decode else self._keys(streams[0])
+        )
+        return (*streams, self._rows(text, key, value) if text.shape[1] else text)
 
     def _keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, G, V, K] of the embeddings as they are."""
@@ -91,8 +93,8 @@ class CrossLayer(nn.Module):
         q = self._normed("query", parts.query(parts.input_norm(text)))
         branch = Branch(q, key, value, "T2V")
         with region(branch.region):
-            seen = self.kernel.cross(branch, self.prefixes, self.scores)
-        out = parts.output(seen)
+            partial = self.kernel.cross(branch, self.prefixes, self.scores)
+        out = parts.output(partial)
         if parts.post_attention_norm is not None:
             out = parts.post_attention_norm(out)
         text = self._join(text, out, self.attention_gate)
@@ -111,10 +113,10 @@ class GatedXAttn(TextCosts):
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         """Inserted layers stand before the layer whose kind they copy."""
-        own, chosen = super().places(model, cell, layout), self.chosen(model, cell)
+        own, cross_layers = super().places(model, cell, layout), self.chosen(model, cell)
         places: list[Place] = []
         for place in own:
-            if place.index in chosen:
+            if place.index in cross_layers:
                 places.append(Place(place.index, layout, CROSS, inserted=True))
             places.append(place)
         return tuple(places)

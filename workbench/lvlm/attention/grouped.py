@@ -100,10 +100,10 @@ class Grouped(Decomposed):
         layout, visual = place.layout, 0
         if not place.keys_only:
             visual = sum(self.visual_pairs(s.length, place) for s in layout.visual_segments)
-        seen = sum(s.length * s.visual_before for s in layout.text_segments)
+        cross = sum(s.length * s.visual_before for s in layout.text_segments)
         return {
             "V2V": Pairs(visual, visual),
-            "T2V": Pairs(seen, seen),
+            "T2V": Pairs(cross, cross),
             "T2T": Pairs(layout.num_text**2, text_pairs(layout, None)),
         }
 

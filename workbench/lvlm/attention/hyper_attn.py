@@ -138,9 +138,9 @@ class HyperAttn(TextCosts):
     name = "hyper_attn"
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
-        layout, chosen = whole_images(model, cell, layout), self.chosen(model, cell)
+        layout, cross_layers = whole_images(model, cell, layout), self.chosen(model, cell)
         return tuple(
-            Place(i, layout, HYPER if i in chosen else "")
+            Place(i, layout, HYPER if i in cross_layers else "")
             for i in range(model.config.num_hidden_layers)
         )
 
@@ -156,13 +156,13 @@ class HyperAttn(TextCosts):
         if place.role != HYPER:
             return pairs
         layout = place.layout
-        seen = sum(
+        cross = sum(
             key.length * _rows_near(row.start, row.length, key.start + key.length - 1, window)
             for row in layout.text_segments
             for key in layout.visual_segments
             if key.start < row.start
         )
-        return Pairs(pairs.dense + cross_pairs(layout), pairs.allowed + seen)
+        return Pairs(pairs.dense + cross_pairs(layout), pairs.allowed + cross)
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         flops, layout = super().linear_flops(parts, place, cell), place.layout

@@ -85,9 +85,9 @@ class LightningAttention(nn.Module):
         wide = self.heads * self.size
 
         def linear(source: int, target: int, bias: bool) -> nn.Linear:
-            made = context.create(lambda: nn.Linear(source, target, bias=bias))
-            randomise(made)
-            return made
+            layer = context.create(lambda: nn.Linear(source, target, bias=bias))
+            randomise(layer)
+            return layer
 
         for name in ("q_proj", "k_proj", "v_proj"):
             bias = getattr(old, name).bias is not None
@@ -148,14 +148,14 @@ class LightningAttention(nn.Module):
             return out.transpose(1, 2)
         whole = q.shape[2] // self.block * self.block
         outputs: list[Tensor] = []
-        carried = None
+        state = None
         if whole:
             grouped = [x[:, :, :whole].unflatten(2, (-1, self.block)) for x in (q, k, v)]
-            out, carried = self._equal(grouped, carried)
+            out, state = self._equal(grouped, state)
             outputs.append(out.flatten(2, 3))
         if whole < q.shape[2]:
             last = [x[:, :, whole:].unsqueeze(2) for x in (q, k, v)]
-            out, _ = self._equal(last, carried)
+            out, _ = self._equal(last, state)
             outputs.append(out.flatten(2, 3))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
 
@@ -169,8 +169,8 @@ class LightningAttention(nn.Module):
         scores = torch.matmul(q, k.transpose(3, 4)) * inside
         out = torch.matmul(scores, v)
         with unmasked():
-            added = torch.matmul((k * writing).transpose(3, 4), v)
-            before, after = _Scan.apply(added, carried, self._ratio(q, length))
+            sums = torch.matmul((k * writing).transpose(3, 4), v)
+            before, after = _Scan.apply(sums, carried, self._ratio(q, length))
             return out + torch.matmul(q * reading, before), after
 
     def _ratio(self, like: Tensor, length: int) -> Tensor:

@@ -58,8 +58,8 @@ def fused(context: Context, computed: str, name: str) -> Callable[..., Any] | No
     if context.device.type != "cuda":
         reason = f"{distribution} needs a CUDA device"
     elif context.dtype == torch.float64 or (computed == RULE and context.dtype == torch.float32):
-        named = str(context.dtype).removeprefix("torch.")
-        reason = f"{distribution} does not take {named}"
+        dtype = str(context.dtype).removeprefix("torch.")
+        reason = f"{distribution} does not take {dtype}"
     elif find_spec(package) is None:
         reason = f"{distribution} is not installed"
     else:

@@ -91,9 +91,9 @@ class MoHLayer(nn.Module):
         rows, counts = self.choose(raw)
         routed = query[:, self.shared :]
         batch, heads, tokens, size = routed.shape
-        chosen = routed.reshape(-1, size).index_select(0, rows)
-        out = self._attend(chosen, rows % tokens, counts, key, value)
-        whole = chosen.new_zeros(batch * heads * tokens, size).index_copy(0, rows, out)
+        rows_of_heads = routed.reshape(-1, size).index_select(0, rows)
+        out = self._attend(rows_of_heads, rows % tokens, counts, key, value)
+        whole = rows_of_heads.new_zeros(batch * heads * tokens, size).index_copy(0, rows, out)
         return whole.view(batch, heads, tokens, size)
 
     @torch.no_grad()
@@ -129,11 +129,11 @@ class MoHLayer(nn.Module):
             group = (self.shared + head) // repeats
             k, v = (x[sample : sample + 1, group : group + 1] for x in (key, value))
             distance = places[rows, None] - columns
-            seen = distance >= 0
+            mask = distance >= 0
             if self.window is not None:
-                seen = seen & (distance < self.window)
+                mask = mask & (distance < self.window)
             branch = Branch(chosen[None, None, rows], k, v)
-            return self.kernel.masked(branch, seen, self.scores)[0, 0]
+            return self.kernel.masked(branch, mask, self.scores)[0, 0]
 
         def tiles(number: int) -> range:
             return range(starts[number], starts[number + 1], size)
@@ -216,9 +216,9 @@ class MoHDecode(nn.Module):
         on = chosen_heads(raw, self.active, self.shared)[:, 0]  # [B, active - shared]
         groups = (on + self.shared) // (self.parts.num_heads // key.shape[1])
         size, tokens = key.shape[3], key.shape[2]
-        wanted = groups[:, :, None, None].expand(-1, -1, tokens, size)
+        index = groups[:, :, None, None].expand(-1, -1, tokens, size)
         rows = on[:, :, None, None].expand(-1, -1, 1, size)
-        branch = Branch(query.gather(1, rows), key.gather(1, wanted), value.gather(1, wanted))
+        branch = Branch(query.gather(1, rows), key.gather(1, index), value.gather(1, index))
         out = self.kernel.own(branch, self.scores)
         return torch.zeros_like(query).scatter(1, rows, out)
 

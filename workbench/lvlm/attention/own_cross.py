@@ -67,8 +67,8 @@ class OwnText(nn.Module):
             return {"attention_mask": None, "past_key_values": HeldCache(self.keys, self.values)}
         if self.kept is None:
             return {"attention_mask": self.mask}
-        kept = KeptCache(None, self.kept, None, 0)
-        return {"attention_mask": self.mask, "past_key_values": kept}
+        cache = KeptCache(None, self.kept, None, 0)
+        return {"attention_mask": self.mask, "past_key_values": cache}
 
 
 class OwnCross(nn.Module):
@@ -83,10 +83,10 @@ class OwnCross(nn.Module):
         self.number, layout = parts.attention.layer_idx, place.layout
         self.num_visual = layout.num_visual
         self.decode = context.cell.pass_ == "decode"
-        seen = context.constant("own cross: seen", lambda: masks(layout, context)[0])
+        mask = context.constant("own cross: seen", lambda: masks(layout, context)[0])
         rows = context.constant("own cross: rows", lambda: masks(layout, context)[1])
         if self.decode:
-            seen, rows = seen[:, :, -1:], rows[:, :, -1:]
+            mask, rows = mask[:, :, -1:], rows[:, :, -1:]
             for name in ("keys", "values"):
                 cache = context.cache(parts, self.num_visual)
                 self.register_buffer(name, cache, persistent=False)
@@ -94,7 +94,7 @@ class OwnCross(nn.Module):
             self.kept = context.kept_cache()
             if context.cell.tiled:
                 parts.tile(TILE)
-        self.seen, self.rows = seen, rows
+        self.seen, self.rows = mask, rows
 
     def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
         """[B, V, D], [B, T, D] -> the same shapes; the text alone [B, 1, D] in a decode step."""
@@ -119,18 +119,18 @@ class OwnCross(nn.Module):
                 "cross_attention_states": None,
                 "past_key_values": SimpleNamespace(layers=layers),
             }
-        kept = None if self.kept is None else KeptCache(None, self.kept, None, 0)
-        return {"cross_attention_states": visual[0], "past_key_values": kept}
+        cache = None if self.kept is None else KeptCache(None, self.kept, None, 0)
+        return {"cross_attention_states": visual[0], "past_key_values": cache}
 
 
 def masks(layout: Layout, context: Context) -> tuple[Tensor, Tensor]:
     """transformers' two: additive [1, 1, T, V], and 1 for each row that sees an image."""
-    seen = torch.zeros(max(1, layout.num_text), layout.num_visual, dtype=torch.bool)
+    sees = torch.zeros(max(1, layout.num_text), layout.num_visual, dtype=torch.bool)
     for sight in sights(layout):
-        seen[sight.start : sight.stop, sight.first : sight.last] = True
-    rows = seen.any(1, keepdim=True).to(context.dtype)
+        sees[sight.start : sight.stop, sight.first : sight.last] = True
+    rows = sees.any(1, keepdim=True).to(context.dtype)
     lowest = torch.finfo(context.dtype).min
-    mask = torch.zeros(seen.shape, dtype=context.dtype).masked_fill_(~seen, lowest) * rows
+    mask = torch.zeros(sees.shape, dtype=context.dtype).masked_fill_(~sees, lowest) * rows
     return mask[None, None], rows[None, None]
 
 
@@ -218,8 +218,8 @@ class OwnCrossLayers(TextCosts):
             return Pairs(layout.num_text**2, causal_pairs(layout.num_text))
         seen_by = sights(layout)
         blind = layout.num_text - sum(sight.stop - sight.start for sight in seen_by)
-        seen = sum(sight.pairs for sight in seen_by) + blind * layout.num_visual
-        return Pairs(layout.num_text * layout.num_visual, seen)
+        cross = sum(sight.pairs for sight in seen_by) + blind * layout.num_visual
+        return Pairs(layout.num_text * layout.num_visual, cross)
 
     def skipped_share(self, kernel: "Kernel", place: Place, window: int | None) -> Fraction:
         # A cross-attention layer is handed an explicit mask, under which all pairs are computed.

@@ -95,10 +95,10 @@ class PrunedLayer(SAttnLayer):
         self.window = parts.window if system.window_bites(place, parts.window) else None
         if self.window is not None and isinstance(place.layout, Kept):
             self.mask = None  # By position, so it is made of what is left.
-        left = ranked(system, place)
-        self.num_left = None if left is None else left.length
+        remaining = ranked(system, place)
+        self.num_left = None if remaining is None else remaining.length
         self.factor = context.query_factor("sequence")
-        if left is not None:
+        if remaining is not None:
             whole = torch.zeros(context.layout.length, dtype=torch.bool)
             whole[context.layout.positions(visual=False)] = True
             self.is_text = context.keep(whole.to(context.device))
@@ -225,8 +225,8 @@ class Pruning(SAttn):
         sequence, *positions = state
         if text_rows is None or not positions:
             return super().rows((sequence,), layout, text_rows)
-        wanted = text_rows.expand(sequence.shape[0], -1).contiguous()
-        return take_rows(sequence, torch.searchsorted(positions[0], wanted))
+        index = text_rows.expand(sequence.shape[0], -1).contiguous()
+        return take_rows(sequence, torch.searchsorted(positions[0], index))
 
     def left(self, state: tuple[Tensor, ...], text_rows: Tensor | None) -> Tensor | None:
         return state[1] if text_rows is None and len(state) > 1 else None

@@ -32,11 +32,11 @@ class PyramidDrop(Pruning):
         for stage in range(stages):
             first = stage * (count // stages)
             end = count if stage == stages - 1 else first + count // stages
-            kept, role = floor(layout.num_visual * self.share("keep") ** stage), ""
-            left = places[-1].layout if places else layout
-            if kept < left.num_visual:  # Else nothing leaves, so nothing is ranked.
-                left, role = kept_of(left, kept), RANKS_FIRST
-            places += [Place(i, left, role if i == first else "") for i in range(first, end)]
+            remaining, role = floor(layout.num_visual * self.share("keep") ** stage), ""
+            shorter = places[-1].layout if places else layout
+            if remaining < shorter.num_visual:  # Else nothing leaves, so nothing is ranked.
+                shorter, role = kept_of(shorter, remaining), RANKS_FIRST
+            places += [Place(i, shorter, role if i == first else "") for i in range(first, end)]
         return tuple(places)
 
 

@@ -60,8 +60,8 @@ class SAttnLayer(nn.Module):
             return {}
         from workbench.lvlm.held_cache import KeptCache
 
-        kept = KeptCache(self.cache_window, self.kept, self.cache_dtype, self.cached)
-        return {"past_key_values": kept}
+        cache = KeptCache(self.cache_window, self.kept, self.cache_dtype, self.cached)
+        return {"past_key_values": cache}
 
 
 class SAttnDecode(nn.Module):

@@ -130,20 +130,20 @@ class Kernel:
         """
         if not self.dense_mask and window is None and band is None:
             return None
-        seen = torch.ones(tokens, tokens, dtype=torch.bool, device=like.device).tril_()
+        allowed = torch.ones(tokens, tokens, dtype=torch.bool, device=like.device).tril_()
         if isinstance(window, Chunk):
             chunks = torch.arange(tokens, device=like.device) // int(window)
-            seen &= chunks[:, None] == chunks
+            allowed &= chunks[:, None] == chunks
         elif window is not None:
-            seen = seen.triu_(1 - window)
+            allowed = allowed.triu_(1 - window)
         if band is not None:
-            near = torch.ones_like(seen).triu_(1 - band.recent)
+            near = torch.ones_like(allowed).triu_(1 - band.recent)
             near[:, : band.sinks] = True
-            seen &= near
+            allowed &= near
         if self.dense_mask:
             mask = torch.zeros(tokens, tokens, dtype=like.dtype, device=like.device)
-            seen = mask.masked_fill_(~seen, torch.finfo(like.dtype).min)
-        return seen[None, None]
+            allowed = mask.masked_fill_(~allowed, torch.finfo(like.dtype).min)
+        return allowed[None, None]
 
     def refuse(self, parts: "LayerParts", decomposed: bool, window_bites: bool) -> None:
         """Raise Unsupported, naming kernel and feature, where it cannot serve the layer.

@@ -86,7 +86,7 @@ class Flex(Kernel):
         return by_rows(
             branch.q,
             prefixes,
-            lambda p: _seen(branch, p, scores)[0],
+            lambda p: _cross(branch, p, scores)[0],
             lambda start, stop: torch.zeros_like(branch.q[:, :, start:stop]),
         )
 
@@ -98,11 +98,11 @@ class Flex(Kernel):
 
         def merge(p: Prefix) -> Tensor:
             with region(other.region):
-                seen, seen_lse = _seen(other, p, scores)
+                cross, seen_lse = _cross(other, p, scores)
             with region("merge"):
                 rows = out[:, :, p.start : p.stop]
                 alpha = torch.sigmoid(seen_lse - lse[:, :, p.start : p.stop]).unsqueeze(-1)
-                mixed = torch.lerp(wide(rows), wide(seen), alpha.to(wide(rows).dtype))
+                mixed = torch.lerp(wide(rows), wide(cross), alpha.to(wide(rows).dtype))
                 return mixed.to(rows.dtype)
 
         return by_rows(own.q, prefixes, merge, lambda start, stop: out[:, :, start:stop])
@@ -202,10 +202,10 @@ def _own_mask(branch: Branch, scores: Scores) -> BlockMask | None:
     else:
         places, window = scores.rows, scores.window
         mod = placed_mod(places, places, window)
-    return _made(scores, "own", lambda: block_mask(places, places, window, mod))
+    return _block_mask(scores, "own", lambda: block_mask(places, places, window, mod))
 
 
-def _seen(other: Branch, p: Prefix, scores: Scores) -> tuple[Tensor, Tensor]:
+def _cross(other: Branch, p: Prefix, scores: Scores) -> tuple[Tensor, Tensor]:
     """One run of rows over its prefix: output [B, H, n, K] and log-sum-exp [B, H, n]."""
     branch = Branch(
         other.q[:, :, p.start : p.stop], other.k[:, :, : p.length], other.v[:, :, : p.length]
@@ -216,11 +216,11 @@ def _seen(other: Branch, p: Prefix, scores: Scores) -> tuple[Tensor, Tensor]:
     if window is not None and scores.rows is not None and scores.other is not None:
         rows, columns = scores.rows[p.start : p.stop], scores.other[: p.length]
         mod = placed_mod(rows, columns, window)
-        mask = _made(scores, p, lambda: block_mask(rows, columns, window, mod))
+        mask = _block_mask(scores, p, lambda: block_mask(rows, columns, window, mod))
     return _attend(branch, scores, mask, causal=False)
 
 
-def _made(scores: Scores, key: object, make: Callable[[], BlockMask]) -> BlockMask:
+def _block_mask(scores: Scores, key: object, make: Callable[[], BlockMask]) -> BlockMask:
     if key not in scores.made:
         scores.made[key] = make()
     return scores.made[key]

@@ -69,13 +69,13 @@ class _Merged(torch.autograd.Function):
         for p in prefixes:
             rows = slice(p.start, p.stop)
             with region(names[1]):
-                seen, seen_lse, seen_saved = forward_to(
+                cross, seen_lse, seen_saved = forward_to(
                     backend, p, q_other, k_other, v_other, scale
                 )
             saved.append(seen_saved)
             with region("merge"):
                 alpha = torch.sigmoid(seen_lse - lse[:, :, rows]).unsqueeze(-1)
-                mixed = torch.lerp(wide(out[:, :, rows]), wide(seen), alpha)
+                mixed = torch.lerp(wide(out[:, :, rows]), wide(cross), alpha)
                 merged_lse = torch.logaddexp(lse[:, :, rows], seen_lse)
                 if p.stop - p.start == q.shape[2]:
                     out, lse = mixed.to(out.dtype), merged_lse

@@ -22,10 +22,10 @@ class Gemma2(Family):
     """PaliGemma 2 makes its attention bidirectional, which is flagged: every mask is causal."""
 
     def layer(self, config: Any, index: int) -> "nn.Module":
-        made: Any = super().layer(config, index)
+        block: Any = super().layer(config, index)
         # Kernels without an explicit mask go by this word, which PaliGemma's configuration unsets.
-        made.self_attn.is_causal = True
-        layer: nn.Module = made
+        block.self_attn.is_causal = True
+        layer: nn.Module = block
         return layer
 
     def notes(self, config: Any) -> list[str]:

@@ -98,8 +98,8 @@ class DenseAndExperts(OwnTiles):
         """[B, S, D] -> [B, S, D]."""
         dense = self.norm_1(self.mlp(self.norm(hidden)))
         flat = hidden.reshape(-1, hidden.shape[-1])
-        _, weights, chosen = self.router(flat)
-        routed = self.experts(self.norm_2(flat), chosen, weights)
+        _, weights, experts = self.router(flat)
+        routed = self.experts(self.norm_2(flat), experts, weights)
         both: Tensor = dense + self.norm_3(routed.reshape(hidden.shape))
         return both
 

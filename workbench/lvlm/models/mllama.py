@@ -24,12 +24,16 @@ class Mllama(Family):
     """Two kinds of layers, chosen by index."""
 
     def check(self, name: str, config: Any) -> None:
-        chosen, count = config.cross_attention_layers, config.num_hidden_layers
-        right = isinstance(chosen, list) and all(isinstance(i, int) for i in chosen)
-        if not right or len(set(chosen)) < len(chosen) or any(not 0 <= i < count for i in chosen):
+        cross_layers, count = config.cross_attention_layers, config.num_hidden_layers
+        right = isinstance(cross_layers, list) and all(isinstance(i, int) for i in cross_layers)
+        if (
+            not right
+            or len(set(cross_layers)) < len(cross_layers)
+            or any(not 0 <= i < count for i in cross_layers)
+        ):
             raise RequestError(
-                f"model {name!r}: cross_attention_layers {chosen!r:.60}: different layers, 0 to "
-                f"{count - 1}"
+                f"model {name!r}: cross_attention_layers {cross_layers!r:.60}: different "
+                f"layers, 0 to {count - 1}"
             )
 
     def cross_layers(self, config: Any) -> frozenset[int]:

@@ -78,8 +78,8 @@ class Sequence:
 
     def done(self) -> Temporaries:
         """All of them; what nobody gave back goes last."""
-        left = [n for n in range(len(self._sizes)) if ~n not in self._requests]
-        self.give(*left)
+        unserved = [n for n in range(len(self._sizes)) if ~n not in self._requests]
+        self.give(*unserved)
         return Temporaries(tuple(self._sizes), tuple(self._requests))
 
 

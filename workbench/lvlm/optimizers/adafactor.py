@@ -73,13 +73,13 @@ class Adafactor(Optimizer):
             relative_step=False,
         )
         wide = torch.promote_types(parameter.dtype, torch.float32)
-        made = partial(torch.zeros, dtype=wide, device=parameter.device)
-        state: dict[str, object] = {"step": 0, "RMS": made(())}
+        zeros = partial(torch.zeros, dtype=wide, device=parameter.device)
+        state: dict[str, object] = {"step": 0, "RMS": zeros(())}
         if parameter.ndim < 2:
             state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=wide)
         else:
-            state["exp_avg_sq_row"] = made(parameter.shape[:-1])
-            state["exp_avg_sq_col"] = made(parameter.shape[:-2] + parameter.shape[-1:])
+            state["exp_avg_sq_row"] = zeros(parameter.shape[:-1])
+            state["exp_avg_sq_col"] = zeros(parameter.shape[:-2] + parameter.shape[-1:])
         optimizer.state[parameter] = state
         return optimizer
 

@@ -46,10 +46,10 @@ class Muon(Optimizer):
                 products.append(take.take(side))
                 if len(products) > 2:
                     take.give(products.pop(0))
-            made = take.take(NARROW * of.numel)
+            narrow = take.take(NARROW * of.numel)
             if last != update:
                 take.give(last)
-            last = made
+            last = narrow
         take.give(*products, update)
         if not card and of.item > NARROW:
             take.take(of.nbytes)  # The CPU widens the update before it adds it.

@@ -138,8 +138,8 @@ class ReducedTokens(nn.Module):
                 for x in (visual, *beside)
             )
             start = stop
-            left = self.reduction(images, grid, *other)
-            reduced.append(left.reshape(batch, count * left.shape[1], left.shape[2]))
+            fewer = self.reduction(images, grid, *other)
+            reduced.append(fewer.reshape(batch, count * fewer.shape[1], fewer.shape[2]))
         return reduced[0] if len(reduced) == 1 else torch.cat(reduced, 1)
 
 
@@ -156,11 +156,11 @@ def reduced_layout(layout: Layout, reducer: Reducer, grids: Sequence[TokenGrid])
 
     Raises RequestError where a written size cuts an image.
     """
-    left = [reducer.tokens(grid) for grid in grids]
+    fewer = [reducer.tokens(grid) for grid in grids]
     sizes = _written(layout)
     if sizes is None:
-        return Layout(sum(left), layout.num_text, layout.pattern)
-    shares, images = [], iter(zip(grids, left, strict=True))
+        return Layout(sum(fewer), layout.num_text, layout.pattern)
+    shares, images = [], iter(zip(grids, fewer, strict=True))
     for size in sizes:
         whole = share = 0
         while whole < size:
@@ -176,7 +176,7 @@ def reduced_layout(layout: Layout, reducer: Reducer, grids: Sequence[TokenGrid])
     pattern = ",".join(
         f"V{next(words)}" if part.startswith("V") else part for part in layout.pattern.split(",")
     )
-    return Layout(sum(left), layout.num_text, pattern)
+    return Layout(sum(fewer), layout.num_text, pattern)
 
 
 def reduced_segments(layout: Layout, reducer: Reducer) -> Layout:
@@ -185,8 +185,8 @@ def reduced_segments(layout: Layout, reducer: Reducer) -> Layout:
         f"V{reducer.tokens(TokenGrid(s.length))}" if s.visual else f"T{s.length}"
         for s in layout.segments
     ]
-    left = sum(int(word[1:]) for word in words if word.startswith("V"))
-    return Layout(left, layout.num_text, ",".join(words))
+    fewer = sum(int(word[1:]) for word in words if word.startswith("V"))
+    return Layout(fewer, layout.num_text, ",".join(words))
 
 
 def entering_layout(cell: Cell) -> Layout:

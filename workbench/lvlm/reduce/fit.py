@@ -77,8 +77,8 @@ class Read(nn.Module):
         self.attention = Attention(width)
 
     def forward(self, rows: Tensor, other: Tensor) -> Tensor:
-        read: Tensor = rows + self.attention(self.norm(rows), self.other_norm(other))
-        return read
+        attended: Tensor = rows + self.attention(self.norm(rows), self.other_norm(other))
+        return attended
 
 
 class Block(nn.Module):
@@ -190,22 +190,22 @@ class FIT(Reducer):
         return latents * ceil(grid.tokens / group)
 
     def build(self, context: "Context", width: int) -> FITModule:
-        made = context.create(lambda: FITModule(width, self.sizes, self.blocks))
-        randomise(made)
+        reader = context.create(lambda: FITModule(width, self.sizes, self.blocks))
+        randomise(reader)
         if context.checkpoint() is not None:
             context.flag(f"weights: random in {self.name}")
-        return made
+        return reader
 
     def flops(self, grid: TokenGrid, width: int, keys: int = 0) -> int:
         (group, m), blocks, w, n = self.sizes, self.blocks, width, grid.tokens
         num_local, num_global = (sum(layers) for layers in zip(*blocks, strict=True))
-        left, tail = self.tokens(grid), n % group
+        outputs, tail = self.tokens(grid), n % group
         inside = n // group * group**2 + tail**2
         reads = 2 * len(blocks) - 1
         return (
             num_local * (24 * w**2 * n + 4 * w * inside)
-            + num_global * (24 * w**2 * left + 4 * w * left**2)
-            + reads * (4 * w**2 * (left + n) + 4 * w * n * m)
+            + num_global * (24 * w**2 * outputs + 4 * w * outputs**2)
+            + reads * (4 * w**2 * (outputs + n) + 4 * w * n * m)
         )
 
     def parameters(self, width: int) -> int:

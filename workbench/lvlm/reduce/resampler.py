@@ -44,10 +44,10 @@ class ResamplerLayer(nn.Module):
 
     def forward(self, latents: Tensor, tokens: Tensor) -> Tensor:
         normed = self.latents_norm(latents)
-        read = torch.cat((self.tokens_norm(tokens), normed), 1)
+        both = torch.cat((self.tokens_norm(tokens), normed), 1)
         q = self._by_head(self.q_proj(normed), self.heads)
-        k = self._by_head(self.k_proj(read), self.kv_heads)
-        v = self._by_head(self.v_proj(read), self.kv_heads)
+        k = self._by_head(self.k_proj(both), self.kv_heads)
+        v = self._by_head(self.v_proj(both), self.kv_heads)
         out = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.heads != self.kv_heads)
         latents = latents + self.o_proj(out.transpose(1, 2).flatten(2))
         x = self.mlp_norm(latents)
@@ -93,18 +93,18 @@ class Resampler(Reducer):
     def build(self, context: "Context", width: int) -> PerceiverResampler:
         sizes = self._setting("heads"), self._setting("kv_heads"), self._setting("head")
         queries, depth = self._setting("queries"), self._setting("depth")
-        made = context.create(lambda: PerceiverResampler(width, queries, depth, sizes))
-        randomise(made)
+        resampler = context.create(lambda: PerceiverResampler(width, queries, depth, sizes))
+        randomise(resampler)
         if context.checkpoint() is not None:
             context.flag("weights: random in the resampler")
-        return made
+        return resampler
 
     def flops(self, grid: TokenGrid, width: int, keys: int = 0) -> int:
         wide, narrow = self._widths
-        queries, read = self._setting("queries"), grid.tokens + self._setting("queries")
+        queries, num_keys = self._setting("queries"), grid.tokens + self._setting("queries")
         of_latents = queries * 2 * (2 * width * wide + 12 * width**2)
-        pairs = 4 * wide * queries * read
-        return self._setting("depth") * (of_latents + read * 4 * width * narrow + pairs)
+        pairs = 4 * wide * queries * num_keys
+        return self._setting("depth") * (of_latents + num_keys * 4 * width * narrow + pairs)
 
     def parameters(self, width: int) -> int:
         wide, narrow = self._widths

@@ -71,9 +71,9 @@ class Merged(Reduction):
     def forward(self, images: Tensor, grid: TokenGrid, *beside: Tensor) -> Tensor:
         """[images, N, W] -> [images, ⌈keep·N⌉, W]."""
         (keys,) = beside
-        left = self.reducer.tokens(grid)
-        groups = groups_of(keys, left)[..., None]
-        sums = images.new_zeros(images.shape[0], left, images.shape[2])
+        outputs = self.reducer.tokens(grid)
+        groups = groups_of(keys, outputs)[..., None]
+        sums = images.new_zeros(images.shape[0], outputs, images.shape[2])
         sums = sums.scatter_add(1, groups.expand_as(images), images)
         ones = torch.ones_like(groups, dtype=torch.float32)
         sizes = ones.new_zeros(sums[..., :1].shape).scatter_add(1, groups, ones)

@@ -33,16 +33,16 @@ class Zipped(Reduction):
     def forward(self, images: Tensor, grid: TokenGrid, *beside: Tensor) -> Tensor:
         """[images, N, W] -> [images, dominant + contextual, W]."""
         importance, keys = beside
-        kept, rest = split_by(importance, self.dominant)
+        dominant, rest = split_by(importance, self.dominant)
         targets, merged = spaced(rest, self.contextual)
         tokens = take_rows(images, targets)
         if merged.shape[1]:
             with torch.no_grad():
-                chosen = nearest(take_rows(keys, merged), take_rows(keys, targets))
-                hot = one_hot(chosen, self.contextual, images)
+                targets_of = nearest(take_rows(keys, merged), take_rows(keys, targets))
+                hot = one_hot(targets_of, self.contextual, images)
                 sizes = hot.sum(-1, keepdim=True).clamp(min=1)
             tokens = tokens + torch.matmul(hot, take_rows(images, merged)) / sizes
-        return torch.cat((take_rows(images, kept), tokens), 1)
+        return torch.cat((take_rows(images, dominant), tokens), 1)
 
 
 class VisionZip(Reducer):

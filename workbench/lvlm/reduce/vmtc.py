@@ -37,8 +37,8 @@ class Clustered(Reduction):
     def forward(self, images: Tensor, grid: TokenGrid, *beside: Tensor) -> Tensor:
         """[images, N, W] -> [images, R, W]."""
         (importance,) = beside
-        kept, clusters = self.reducer.sizes(grid)
-        best, rest = split_by(importance, kept)
+        dominant, clusters = self.reducer.sizes(grid)
+        best, rest = split_by(importance, dominant)
         if not clusters:
             return take_rows(images, best)
         others, seeds = take_rows(images, rest), spaced(rest, clusters)[0]
@@ -71,16 +71,16 @@ class VMTC(Reducer):
     def sizes(self, grid: TokenGrid) -> tuple[int, int]:
         """Tokens that stay, and clusters of the others."""
         keep, clusters = (Fraction(str(self.settings[name])) for name in ("keep", "clusters"))
-        kept = ceil(keep * grid.tokens)
-        return kept, min(ceil(clusters * grid.tokens), grid.tokens - kept)
+        dominant = ceil(keep * grid.tokens)
+        return dominant, min(ceil(clusters * grid.tokens), grid.tokens - dominant)
 
     def tokens(self, grid: TokenGrid) -> int:
-        left = sum(self.sizes(grid))
-        if not left:
+        outputs = sum(self.sizes(grid))
+        if not outputs:
             raise RequestError(
                 f"keep=0, clusters=0: {self.name} leaves nothing; raise one of them"
             )
-        return left
+        return outputs
 
     def build(self, context: "Context", width: int) -> Clustered:
         context.flag(
@@ -94,8 +94,8 @@ class VMTC(Reducer):
 
     def backward_flops(self, grid: TokenGrid, width: int) -> int:
         """Of the last means alone."""
-        kept, clusters = self.sizes(grid)
-        return 2 * (grid.tokens - kept) * clusters * width
+        dominant, clusters = self.sizes(grid)
+        return 2 * (grid.tokens - dominant) * clusters * width
 
 
 REDUCERS.add("vmtc", VMTC())

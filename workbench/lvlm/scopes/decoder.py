@@ -60,18 +60,18 @@ class Decoder(nn.Module):
         self.embed_tokens = context.create(lambda: nn.Embedding(rows, width))
         self.parts: list[LayerParts] = []
         blocks: list[nn.Module] = []
-        made: dict[Hashable, tuple[LayerParts, nn.Module]] = {}
+        layers_by_kind: dict[Hashable, tuple[LayerParts, nn.Module]] = {}
         # What is added between layers is no part of them.
         plain = [replace(place, stacked=False) for place in context.places]
         kinds = layer_kinds(model, plain) if context.shared else ()
         for number, place in enumerate(context.places):
             kind = kinds[number] if context.shared else number
-            if kind not in made:
+            if kind not in layers_by_kind:
                 layer = make_layer(model, place, context)
                 parts = parts_of(model, layer, place, system, context)
-                made[kind] = parts, system.layer(parts, context, place)
-            self.parts.append(made[kind][0])
-            blocks.append(made[kind][1])
+                layers_by_kind[kind] = parts, system.layer(parts, context, place)
+            self.parts.append(layers_by_kind[kind][0])
+            blocks.append(layers_by_kind[kind][1])
         self.layers = nn.ModuleList(grouped(blocks, cell, context.offload))
         self.norm = context.create(lambda: model.family.norm(config))
         self.lm_head = context.create(lambda: nn.Linear(width, vocab, bias=False))
@@ -123,22 +123,22 @@ class Decoder(nn.Module):
                     state = self.system.add_visual(state, features, self.visual_rows)
         if visual is None:
             return self._logits(self.norm(state[0]))
-        wanted = self.text_rows if self.cell.logits == "text" else None
-        hidden = self.norm(self.system.rows(state, self.layout, wanted))
+        text_rows = self.text_rows if self.cell.logits == "text" else None
+        hidden = self.norm(self.system.rows(state, self.layout, text_rows))
         if targets is None:
             return self._logits(hidden)
-        left = self.system.left(state, wanted)
+        rows = self.system.left(state, text_rows)
         # A rank that shares a sequence may have none of its text.
         if self.cell.tiled and hidden.shape[1]:
-            return self._tiled_loss(hidden, targets, left)
+            return self._tiled_loss(hidden, targets, rows)
         logits = self._logits(hidden)
         if self.cell.loss_rows == "all":
-            targets = targets if left is None else targets.gather(1, left)
+            targets = targets if rows is None else targets.gather(1, rows)
             with region("loss"):
                 return loss_of_all_rows(self.cell, logits, targets, self.num_targets)
-        if left is not None:
-            text = self.text_rows.expand(left.shape[0], -1)
-            logits = take_rows(logits, torch.searchsorted(left, text.contiguous()))
+        if rows is not None:
+            text = self.text_rows.expand(rows.shape[0], -1)
+            logits = take_rows(logits, torch.searchsorted(rows, text.contiguous()))
         elif logits.shape[1] != targets.shape[1]:
             logits = logits[:, self.text_rows]
         with region("loss"):

@@ -158,11 +158,11 @@ def trained_before(cell: Cell, last: bool, adapter: bool) -> bool:
 
 def check_width(tower: Tower, system: System, parts: "LayerParts") -> None:
     """Raise Unsupported where a system that keeps the tower's features expects another width."""
-    built, wanted = tower.config.hidden_size, system.visual_width(parts)
-    if built != wanted:
+    tower_width, width = tower.config.hidden_size, system.visual_width(parts)
+    if tower_width != width:
         raise Unsupported(
-            f"{system.name} keeps the tower's features, {wanted:,} wide as SigLIP so400m's; "
-            f"{tower.front_end}'s are {built:,} wide"
+            f"{system.name} keeps the tower's features, {width:,} wide as SigLIP so400m's; "
+            f"{tower.front_end}'s are {tower_width:,} wide"
         )
 
 
@@ -212,19 +212,19 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     pixels = random_tensor(tower.pixels(cell.batch, grids), context)
     files = context.pictures
     if scene is not None and files is not None and files.has_files and not tracing(context.device):
-        read = read_pixels(tower, files, scene)
-        pixels.view(cell.batch, *read.shape).copy_(read)
+        content = read_pixels(tower, files, scene)
+        pixels.view(cell.batch, *content.shape).copy_(content)
     _, ids, *targets = workload.inputs
     workload.inputs = [pixels, ids, *targets]
     workload.forward = lambda: (model(pixels, ids, *(targets if train else [])),)
     workload.outside_flops = {"tower": cell.batch * tower.tower_flops(grids)}
     # The adapter runs token by token: on those that the reducer leaves, where that stands before.
     before = reducer is not None and not reduces_last(tower, reducer)
-    left, whole = context.layout.num_visual if before else cell.num_visual, cell.num_visual
+    counts, whole = context.layout.num_visual if before else cell.num_visual, cell.num_visual
     if before and own is not None:
-        left += whole
+        counts += whole
     if system.adapter:
-        flops = cell.batch * tower.adapter_flops(grids) * left // whole
+        flops = cell.batch * tower.adapter_flops(grids) * counts // whole
         workload.outside_flops["adapter"] = flops
     learns = False
     if reducer is not None:
@@ -241,7 +241,7 @@ def _lvlm_scope(cell: Cell, system: System, context: Context) -> Workload:
     workload.leaf_flops = cell.batch * tower.patch_flops(grids)
     if "tower" in cell.frozen_parts:
         frozen = "adapter" in cell.frozen_parts
-        entry = cell.batch * tower.entry_flops(grids) * left // whole if system.adapter else 0
+        entry = cell.batch * tower.entry_flops(grids) * counts // whole if system.adapter else 0
         workload.leaf_flops = workload.outside_flops.get("adapter", 0) if frozen else entry
         if before and learns:
             workload.leaf_flops = 0  # What enters the adapter is learned.

@@ -258,11 +258,11 @@ class Tower(ABC):
 
     def reduced(self, grid: Grid, reducer: Reducer) -> Grid:
         """What a reducer leaves of an image or a video, in patches."""
-        left = reducer.grid(self.token_grid(grid))
-        assert left.rows is not None, "a reducer that keeps grids"
-        assert left.columns is not None, "a reducer that keeps grids"
+        reduced_grid = reducer.grid(self.token_grid(grid))
+        assert reduced_grid.rows is not None, "a reducer that keeps grids"
+        assert reduced_grid.columns is not None, "a reducer that keeps grids"
         side = int(self.patches_a_token**0.5)
-        return grid._replace(rows=left.rows * side, columns=left.columns * side)
+        return grid._replace(rows=reduced_grid.rows * side, columns=reduced_grid.columns * side)
 
     def positions(self, layout: Layout, grids: tuple[Grid, ...]) -> "torch.Tensor | None":
         """Positions of the whole sequence other than indices, int64 [3, S]; None for indices."""
@@ -274,7 +274,7 @@ def tower_of(model: "Resolved", asked: str | None = None, limits: Limits | None 
 
     Raises RequestError where the config's tower is none of those here.
     """
-    name = own_tower(model) if asked is None else _asked(model, asked)
+    name = own_tower(model) if asked is None else _named_tower(model, asked)
     if model.stated:
         _try(model, name)
     tower = TOWERS[name](model)
@@ -291,8 +291,8 @@ def own_tower(model: "Resolved") -> str:
     if not model.stated:
         return model.tower
     outer, section = model.stated.get("model_type"), model.stated.get("vision_config")
-    built = getattr(model.whole, "vision_config", None)
-    kind = getattr(built, "model_type", None) if isinstance(section, dict) else None
+    config = getattr(model.whole, "vision_config", None)
+    kind = getattr(config, "model_type", None) if isinstance(section, dict) else None
     for name, tower in TOWERS.items():
         if kind in tower.serves.get(str(outer), ()):
             return name
@@ -352,7 +352,7 @@ def _reason(kind: Any, fields: str, unlisted: tuple[str, str] | None) -> str | N
     return None
 
 
-def _asked(model: "Resolved", name: str) -> str:
+def _named_tower(model: "Resolved", name: str) -> str:
     if name not in TOWERS:
         raise unknown_name("tower", name, TOWERS)
     if name != PAPER and own_tower(model) != name:

@@ -71,8 +71,8 @@ class Reading(nn.Module):
         encoder = self.tower.vision_encoder
         for layer in encoder.layers:
             rows = layer(rows, attention_mask=mask, position_embeddings=tuple(tables))
-        read: Tensor = encoder.norm(rows)[:, features.shape[1] :]
-        return read
+        tokens: Tensor = encoder.norm(rows)[:, features.shape[1] :]
+        return tokens
 
 
 class Packer(nn.Module):
@@ -241,9 +241,9 @@ class DeepseekOcr2(Tower):
         processor = module.DeepseekOcr2ImageProcessorPil(
             min_patches=self.eye.min_tiles, max_patches=self.eye.max_tiles
         )
-        made = [processor(image, return_tensors="pt") for image in images]
+        batches = [processor(image, return_tensors="pt") for image in images]
         names = "pixel_values", "pixel_values_local"
-        return torch.cat([x[name].flatten() for name in names for x in made if name in x])[None]
+        return torch.cat([x[name].flatten() for name in names for x in batches if name in x])[None]
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         return batch, sum(n * 3 * edge**2 for edge, n in self.squares(grids).items())

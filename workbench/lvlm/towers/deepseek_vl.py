@@ -29,13 +29,13 @@ class DeepseekVL(SigLIP):
         """transformers' aligner."""
         from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLAligner
 
-        wanted: Any = SimpleNamespace(
+        config: Any = SimpleNamespace(
             vision_config=SimpleNamespace(hidden_size=self.entry_width),
             text_config=SimpleNamespace(hidden_size=self.hidden),
         )
-        made = context.create(lambda: DeepseekVLAligner(wanted))
-        self.weigh_adapter(context, made, "aligner.", self.model_type)
-        return made
+        aligner = context.create(lambda: DeepseekVLAligner(config))
+        self.weigh_adapter(context, aligner, "aligner.", self.model_type)
+        return aligner
 
     def processor(self, frames: bool = False) -> Any:
         from transformers.models.deepseek_vl import image_processing_pil_deepseek_vl as module

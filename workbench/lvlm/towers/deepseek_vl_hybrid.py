@@ -90,8 +90,8 @@ class Aligned(nn.Module):
 
     def forward(self, features: tuple[Tensor, Tensor]) -> Tensor:
         """[N, patches, width] each -> [N, patches, D]."""
-        made: Tensor = self.aligner(*features)
-        return made
+        rows: Tensor = self.aligner(*features)
+        return rows
 
 
 class Hybrid(DeepseekVL):
@@ -126,10 +126,10 @@ class Hybrid(DeepseekVL):
             return f"intermediate_size {stated!r:.60}: transformers' class builds {high.mlp_dim}"
         if high.hidden_size % high.num_attention_heads:
             return f"hidden_size {high.hidden_size}: no multiple of its heads"
-        chosen = [*high.global_attn_indexes]
-        if not chosen or not 0 <= chosen[0] < high.num_hidden_layers:
+        global_layers = [*high.global_attn_indexes]
+        if not global_layers or not 0 <= global_layers[0] < high.num_hidden_layers:
             last = high.num_hidden_layers - 1
-            return f"global_attn_indexes {chosen!r:.60}: the first is a layer, 0 to {last}"
+            return f"global_attn_indexes {global_layers!r:.60}: the first is a layer, 0 to {last}"
         if self.hidden % 2:
             return f"hidden_size {self.hidden} of the text model: each tower gets half of it"
         return None
@@ -150,26 +150,26 @@ class Hybrid(DeepseekVL):
             "neck": lambda: module.DeepseekVLSamVisionNeck(self.high),
             "proj": lambda: module.DeepseekVLSamVisionProj(self.high, self.image.rows),
         }
-        made: dict[str, Any] = {}
+        modules: dict[str, Any] = {}
         for name, make in makers.items():
-            made[name] = context.create(make)
+            modules[name] = context.create(make)
             context.weigh_component(
-                "tower", made[name], f"high_res_vision_{name}.", self.model_type
+                "tower", modules[name], f"high_res_vision_{name}.", self.model_type
             )
         alpha = context.create(Alpha)
         context.weigh_component("tower", alpha, "", self.model_type)
-        finish(made["model"], context)
-        encoder = made["model"].vision_encoder
+        finish(modules["model"], context)
+        encoder = modules["model"].vision_encoder
         model_attention(encoder, context)
-        high = encoder, made["neck"], made["proj"]
+        high = encoder, modules["neck"], modules["proj"]
         return Both(self.tower(context), high, alpha, self), self.adapter(context)
 
     def adapter(self, context: "Context") -> nn.Module:
         from transformers.models.deepseek_vl_hybrid import modeling_deepseek_vl_hybrid as module
 
-        made = context.create(lambda: module.DeepseekVLHybridAligner(self.whole))
-        context.weigh_component("adapter", made, "aligner.", self.model_type)
-        return Aligned(made)
+        aligner = context.create(lambda: module.DeepseekVLHybridAligner(self.whole))
+        context.weigh_component("adapter", aligner, "aligner.", self.model_type)
+        return Aligned(aligner)
 
     def view(self, module: nn.Module) -> View:
         low: Any = module.low
@@ -184,9 +184,9 @@ class Hybrid(DeepseekVL):
         assert isinstance(self.front, FrontEnd)
         low, high = ({"height": edge, "width": edge} for edge in self._edges)
         processor = module.DeepseekVLHybridImageProcessorPil(size=low, high_res_size=high)
-        made = [processor(image, return_tensors="pt") for image in images]
+        batches = [processor(image, return_tensors="pt") for image in images]
         names = "pixel_values", "high_res_pixel_values"
-        return torch.cat([one[name].flatten() for name in names for one in made])[None]
+        return torch.cat([one[name].flatten() for name in names for one in batches])[None]
 
     @property
     def _edges(self) -> tuple[int, int]:

@@ -95,15 +95,15 @@ class Gemma3(SigLIP):
 
     def adapter(self, context: "Context") -> nn.Module:
         """transformers' projector."""
-        wanted = SimpleNamespace(
+        config = SimpleNamespace(
             vision_config=self.config,
             text_config=SimpleNamespace(hidden_size=self.hidden),
             mm_tokens_per_image=self.num_tokens,
         )
         projector = self.family.from_transformers("Gemma3MultiModalProjector")
-        made = context.create(lambda: projector(wanted))
-        context.weigh_component("adapter", made, "multi_modal_projector.", self.model_type)
-        return made
+        projection = context.create(lambda: projector(config))
+        context.weigh_component("adapter", projection, "multi_modal_projector.", self.model_type)
+        return projection
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         return 2 * sum(map(self.tokens, grids)) * self.hidden * self.config.hidden_size

@@ -140,9 +140,9 @@ class Gemma4(Tower):
     def _adapter(self, context: "Context") -> nn.Module:
         """transformers' projector: a norm without weights, and one matrix."""
         embedder = self.family.from_transformers("Gemma4MultimodalEmbedder")
-        made = context.create(lambda: embedder(self.config, self.text))
-        context.weigh_component("adapter", made, "embed_vision.", KIND)
-        return made
+        embedding = context.create(lambda: embedder(self.config, self.text))
+        context.weigh_component("adapter", embedding, "embed_vision.", KIND)
+        return embedding
 
     def _alike(
         self, grids: tuple[Grid, ...], rotary: nn.Module, context: "Context"
@@ -181,9 +181,9 @@ class Gemma4(Tower):
         )
         rows = []
         for image in images:
-            made = processor(image, return_tensors="pt")
-            tokens = int(made["num_soft_tokens_per_image"][0])
-            rows.append(made["pixel_values"][0, : tokens * self.patches_a_token])
+            batch = processor(image, return_tensors="pt")
+            tokens = int(batch["num_soft_tokens_per_image"][0])
+            rows.append(batch["pixel_values"][0, : tokens * self.patches_a_token])
         return torch.cat(rows)
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:

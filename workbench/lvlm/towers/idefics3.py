@@ -81,17 +81,17 @@ class Idefics3(Tiles):
         tower = context.create(lambda: self.from_transformers("VisionTransformer")(self.config))
         context.weigh_component("tower", tower, "vision_model.", self.config.model_type)
         finish(tower, context)
-        wanted: Any = SimpleNamespace(
+        config: Any = SimpleNamespace(
             vision_config=self.config,
             text_config=SimpleNamespace(hidden_size=self.hidden),
             scale_factor=self.shuffle,
         )
-        connector = context.create(lambda: self.from_transformers("Connector")(wanted))
+        connector = context.create(lambda: self.from_transformers("Connector")(config))
         context.weigh_component("adapter", connector, "connector.", self.config.model_type)
         number = context.cell.batch * self._squares(grids)
         shape = number, self.side, self.side
-        seen = context.keep(torch.ones(shape, dtype=torch.bool, device=context.device))
-        return Features(tower, seen), connector
+        mask = context.keep(torch.ones(shape, dtype=torch.bool, device=context.device))
+        return Features(tower, mask), connector
 
     @property
     def eye(self) -> FrontEnd:

@@ -73,8 +73,8 @@ class InternVL(Tiles):
         check_projector(model.name, whole)
         self.name, self.whole, self.config = model.name, whole, whole.vision_config
         self.hidden = model.config.hidden_size
-        chosen, layers = whole.vision_feature_layer, self.config.num_hidden_layers
-        self.depth, self.last = depth_of(self.name, self.front_end, chosen, layers), chosen == -1
+        layer, layers = whole.vision_feature_layer, self.config.num_hidden_layers
+        self.depth, self.last = depth_of(self.name, self.front_end, layer, layers), layer == -1
         strategy = whole.vision_feature_select_strategy
         if strategy != "default":
             raise RequestError(
@@ -105,15 +105,15 @@ class InternVL(Tiles):
         """transformers' projector, whose norm comes first."""
         from transformers.models.internvl.modeling_internvl import InternVLMultiModalProjector
 
-        wanted: Any = SimpleNamespace(
+        config: Any = SimpleNamespace(
             vision_config=self.config,
             text_config=SimpleNamespace(hidden_size=self.hidden),
             downsample_ratio=self.whole.downsample_ratio,
             projector_hidden_act=self.whole.projector_hidden_act,
         )
-        made = context.create(lambda: InternVLMultiModalProjector(wanted))
-        context.weigh_component("adapter", made, "multi_modal_projector.", KIND)
-        return made
+        projection = context.create(lambda: InternVLMultiModalProjector(config))
+        context.weigh_component("adapter", projection, "multi_modal_projector.", KIND)
+        return projection
 
     @property
     def eye(self) -> FrontEnd:

@@ -102,13 +102,13 @@ class Llama4(Tiles):
         tower.rotary_embedding = type(tower.rotary_embedding)(self.config).to(context.device)
         context.weigh_component("tower", tower, "vision_model.", KIND)
         finish(tower, context)
-        wanted = SimpleNamespace(
+        config = SimpleNamespace(
             vision_config=self.config, text_config=SimpleNamespace(hidden_size=self.hidden)
         )
         projector = self.family.from_transformers("Llama4MultiModalProjector")
-        made = context.create(lambda: projector(wanted))
-        context.weigh_component("adapter", made, "multi_modal_projector.", KIND)
-        return Whole(tower), Projector(made)
+        projection = context.create(lambda: projector(config))
+        context.weigh_component("adapter", projection, "multi_modal_projector.", KIND)
+        return Whole(tower), Projector(projection)
 
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         raise Unsupported(

@@ -44,8 +44,8 @@ class Llava(Squares):
         self.hidden = model.config.hidden_size
         self.class_token = int(self.config.model_type == "clip_vision_model")
         self.dropped = int(whole.vision_feature_select_strategy == "default")
-        chosen, layers = whole.vision_feature_layer, self.config.num_hidden_layers
-        self.depth = depth_of(self.name, self.front_end, chosen, layers)
+        layer, layers = whole.vision_feature_layer, self.config.num_hidden_layers
+        self.depth = depth_of(self.name, self.front_end, layer, layers)
 
     @cached_property
     def image(self) -> Grid:  # type: ignore[override]
@@ -75,8 +75,8 @@ class Llava(Squares):
         if self.merges:
             return None
         tower: Any = module.tower
-        chosen = last_but_one(tower.encoder.layers, self.depth)
-        return View(chosen.self_attn, self.class_token, self.dropped)
+        layer = last_but_one(tower.encoder.layers, self.depth)
+        return View(layer.self_attn, self.class_token, self.dropped)
 
     def glance_flops(self, grids: tuple[Grid, ...], needs: Sequence[str]) -> int:
         rows, width = self.side**2 + self.class_token, self.config.hidden_size
@@ -96,16 +96,16 @@ class Llava(Squares):
         """transformers' projector."""
         from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-        wanted: Any = SimpleNamespace(
+        config: Any = SimpleNamespace(
             vision_config=SimpleNamespace(hidden_size=self.entry_width),
             text_config=SimpleNamespace(hidden_size=self.hidden),
             vision_feature_layer=-1,
             projector_hidden_act=self.whole.projector_hidden_act,
             multimodal_projector_bias=self.whole.multimodal_projector_bias,
         )
-        made = context.create(lambda: LlavaMultiModalProjector(wanted))
-        self.weigh_adapter(context, made, "multi_modal_projector.", self.config.model_type)
-        return made
+        projection = context.create(lambda: LlavaMultiModalProjector(config))
+        self.weigh_adapter(context, projection, "multi_modal_projector.", self.config.model_type)
+        return projection
 
     @property
     def _eye(self) -> FrontEnd:

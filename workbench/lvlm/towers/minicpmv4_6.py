@@ -122,8 +122,8 @@ class Merger(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[1, rows, width] -> [tokens, D]."""
         runs = features[0].split([run.number * run.patches for run in self.images])
-        made = (self._merged(rows, run) for rows, run in zip(runs, self.images, strict=True))
-        return torch.cat([*made])
+        merged = (self._merged(rows, run) for rows, run in zip(runs, self.images, strict=True))
+        return torch.cat([*merged])
 
     def _merged(self, rows: Tensor, run: Alike) -> Tensor:
         number, high, wide = run.merged()
@@ -174,10 +174,10 @@ class MiniCPMV(Tower):
                     f"model {name!r}: {field} {value!r:.60}: {only!r}, by which its processor "
                     "counts and transformers' class runs"
                 )
-        chosen = self.whole.insert_layer_id
-        if not isinstance(chosen, int) or not 0 <= chosen < self.depth:
+        layer = self.whole.insert_layer_id
+        if not isinstance(layer, int) or not 0 <= layer < self.depth:
             raise RequestError(
-                f"model {name!r}: insert_layer_id {chosen!r:.60}: a layer of its tower, 0 to "
+                f"model {name!r}: insert_layer_id {layer!r:.60}: a layer of its tower, 0 to "
                 f"{self.depth - 1}"
             )
 
@@ -275,8 +275,8 @@ class MiniCPMV(Tower):
             patch_size=self.eye.patch_size,
             downsample_mode=self.eye.downsample,
         )
-        made = (processor(image, return_tensors="pt")["pixel_values"] for image in images)
-        return torch.cat([*made], -1)
+        batches = (processor(image, return_tensors="pt")["pixel_values"] for image in images)
+        return torch.cat([*batches], -1)
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         side = first(self.config.patch_size)

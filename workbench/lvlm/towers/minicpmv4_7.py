@@ -29,21 +29,21 @@ class Canvas(MiniCPMV):
         pieces: list[Tensor] = []
         current, waiting, opened = 0, [*self._frames(grids)], False
         for segment in layout.segments:
-            left = segment.length
+            remaining = segment.length
             if not segment.visual:
-                pieces.append(torch.arange(current, current + left).repeat(3, 1))
-                current += left
-                opened = left > 0
+                pieces.append(torch.arange(current, current + remaining).repeat(3, 1))
+                current += remaining
+                opened = remaining > 0
                 continue
-            if opened and left:  # The marker before it lies outside the canvas' corner.
+            if opened and remaining:  # The marker before it lies outside the canvas' corner.
                 current -= 1
                 pieces[-1][1:, -1] = max(current - 1, 0)
                 opened = False
-            while left > 0:
+            while remaining > 0:
                 frame = waiting.pop(0)
                 places, edge = self._on_canvas(frame)
-                left -= places.shape[1]
-                if left < 0:
+                remaining -= places.shape[1]
+                if remaining < 0:
                     raise RequestError(
                         f"layout {layout.pattern!r}: a visual segment of {segment.length} tokens "
                         "is no whole number of images; M-RoPE needs whole ones"

@@ -36,11 +36,11 @@ class Mistral3(Pixtral):
     def adapter(self, context: "Context", grids: tuple[Grid, ...]) -> nn.Module:
         from transformers.models.mistral3.modeling_mistral3 import Mistral3MultiModalProjector
 
-        made = context.create(lambda: Mistral3MultiModalProjector(self.wanted()))
-        context.weigh_component("adapter", made, "multi_modal_projector.", KIND)
+        projection = context.create(lambda: Mistral3MultiModalProjector(self.wanted()))
+        context.weigh_component("adapter", projection, "multi_modal_projector.", KIND)
         patch = first(self.config.patch_size)
         sizes = [(g.rows * patch, g.columns * patch) for g in grids for _ in range(g.steps)]
-        return Merged(made, sizes)
+        return Merged(projection, sizes)
 
     def entry_flops(self, grids: tuple[Grid, ...]) -> int:
         return 0  # Its norm comes first.

@@ -68,16 +68,16 @@ class Mllama(Tower):
         self.hidden = model.config.hidden_size
         self.shapes = [tuple(shape) for shape in self.config.supported_aspect_ratios]
         most = self.config.max_num_tiles
-        chosen, depth = self.config.intermediate_layers_indices, self.config.num_hidden_layers
-        if any(not 0 <= i < depth for i in chosen):
+        indices, depth = self.config.intermediate_layers_indices, self.config.num_hidden_layers
+        if any(not 0 <= i < depth for i in indices):
             raise RequestError(
-                f"model {model.name!r}: intermediate_layers_indices {chosen!r:.60}: layers of the "
-                f"tower, 0 to {depth - 1}"
+                f"model {model.name!r}: intermediate_layers_indices {indices!r:.60}: layers of "
+                f"the tower, 0 to {depth - 1}"
             )
-        if self.config.vision_output_dim != (1 + len(chosen)) * self.config.hidden_size:
+        if self.config.vision_output_dim != (1 + len(indices)) * self.config.hidden_size:
             raise RequestError(
                 f"model {model.name!r}: vision_output_dim {self.config.vision_output_dim}: "
-                f"{1 + len(chosen)} features of {self.config.hidden_size} lie side by side"
+                f"{1 + len(indices)} features of {self.config.hidden_size} lie side by side"
             )
         fitting = [shape for shape in self.shapes if shape[0] * shape[1] <= most]
         full = max(fitting, key=lambda s: (s[0] * s[1], -abs(s[0] - s[1])))

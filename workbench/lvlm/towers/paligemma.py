@@ -41,19 +41,19 @@ class PaliGemma(SigLIP):
     @property
     def flags(self) -> list[str]:
         """The prefix's mask is the whole model's, whatever its text model's section says."""
-        told = self.model.family.notes(self.model.config)
-        return [] if PREFIX in told else [PREFIX]
+        notes = self.model.family.notes(self.model.config)
+        return [] if PREFIX in notes else [PREFIX]
 
     def adapter(self, context: "Context") -> nn.Module:
         """transformers' projector."""
         from transformers.models.paligemma.modeling_paligemma import PaliGemmaMultiModalProjector
 
-        wanted: Any = SimpleNamespace(
+        config: Any = SimpleNamespace(
             vision_config=SimpleNamespace(hidden_size=self.entry_width, projection_dim=self.hidden)
         )
-        made = context.create(lambda: PaliGemmaMultiModalProjector(wanted))
-        self.weigh_adapter(context, made, "multi_modal_projector.", self.model_type)
-        return made
+        projection = context.create(lambda: PaliGemmaMultiModalProjector(config))
+        self.weigh_adapter(context, projection, "multi_modal_projector.", self.model_type)
+        return projection
 
     def processor(self) -> Any:
         from transformers.models.siglip import image_processing_pil_siglip as module

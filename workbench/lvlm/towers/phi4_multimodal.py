@@ -125,14 +125,16 @@ class Phi4Multimodal(Squares):
         _ = self.own_front  # Settings that make no sense are said first.
         self.whole, self.config = whole, whole.vision_config
         self.hidden, self.family = model.config.hidden_size, model.family
-        chosen, layers = self.config.feature_layer, self.config.num_hidden_layers
-        self.depth = depth_of(model.name, self.front_end, chosen, layers)
+        layer, layers = self.config.feature_layer, self.config.num_hidden_layers
+        self.depth = depth_of(model.name, self.front_end, layer, layers)
 
     @property
     def flags(self) -> list[str]:
-        left = self.config.num_hidden_layers - self.depth
+        unused = self.config.num_hidden_layers - self.depth
         idle = (
-            f"the last {left} of its layers and the pooling head" if left else "the pooling head"
+            f"the last {unused} of its layers and the pooling head"
+            if unused
+            else "the pooling head"
         )
         return [
             f"tower: {idle} feed no token and are held, not run; transformers runs them",
@@ -176,27 +178,29 @@ class Phi4Multimodal(Squares):
     ) -> tuple[nn.Module, nn.Module | None]:
         self.config._attn_implementation = implementation(context)
         both = self.family.from_transformers("Phi4MultimodalFeatureEmbedding")
-        made = context.create(lambda: both(self.whole))
-        for module in made.modules():  # Not parameters, so ``create`` left them without values.
+        features = context.create(lambda: both(self.whole))
+        for (
+            module
+        ) in features.modules():  # Not parameters, so ``create`` left them without values.
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, torch.zeros_like(buffer, device=context.device))
-        images, audio = made.image_embed, made.audio_embed
+        images, audio = features.image_embed, features.audio_embed
         prefix = f"{PREFIX}image_embed."
         context.weigh_component("tower", images.img_processor, f"{prefix}img_processor.", KIND)
         context.weigh_component("speech encoder", audio, f"{PREFIX}audio_embed.", KIND)
         finish(images.img_processor, context)
         every = grids * context.cell.batch
         most = max(map(self.squares, grids), default=0)
-        seen = torch.cat([torch.ones(0, self.side, self.side).bool(), *self._seen(every, most)])
-        seen = context.keep(seen.to(context.device))
+        mask = torch.cat([torch.ones(0, self.side, self.side).bool(), *self._masks(every, most)])
+        mask = context.keep(mask.to(context.device))
         crops = Crops(
-            images.img_processor, audio, self.depth, seen, self._mask(context, every, seen)
+            images.img_processor, audio, self.depth, mask, self._mask(context, every, mask)
         )
         packer = Packer(images, self, every, most)
         context.weigh_component("adapter", packer, prefix, KIND)
         return crops, packer
 
-    def _seen(self, grids: tuple[Grid, ...], most: int) -> Iterable[Tensor]:
+    def _masks(self, grids: tuple[Grid, ...], most: int) -> Iterable[Tensor]:
         """Of each image, the patches of the whole and of its crops that are no padding.
 
         bool [most, side, side], as its processor says it; empty crops are seen whole.
@@ -207,9 +211,9 @@ class Phi4Multimodal(Squares):
             inside = torch.zeros(rows * side, columns * side, dtype=torch.bool)
             inside[: grid.rows, : grid.columns] = True
             crops = inside.unflatten(0, (rows, side)).unflatten(2, (columns, side))
-            seen = torch.ones(most, side, side, dtype=torch.bool)
-            seen[1 : 1 + rows * columns] = crops.transpose(1, 2).flatten(0, 1)
-            yield seen
+            mask = torch.ones(most, side, side, dtype=torch.bool)
+            mask[1 : 1 + rows * columns] = crops.transpose(1, 2).flatten(0, 1)
+            yield mask
 
     def _mask(self, context: "Context", grids: tuple[Grid, ...], seen: Tensor) -> Tensor | None:
         """What scores get, [N, 1, 1, patches], in the form that transformers' attention takes."""

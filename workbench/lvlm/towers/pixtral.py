@@ -78,8 +78,8 @@ class Pixtral(Tower):
         check_projector(model.name, whole)
         self.name, self.whole, self.config = model.name, whole, whole.vision_config
         self.hidden, self.eps = model.config.hidden_size, getattr(model.config, "rms_norm_eps", 0)
-        chosen, layers = whole.vision_feature_layer, self.config.num_hidden_layers
-        self.depth = depth_of(self.name, self.front_end, chosen, layers)
+        layer, layers = whole.vision_feature_layer, self.config.num_hidden_layers
+        self.depth = depth_of(self.name, self.front_end, layer, layers)
         self.merge = self.merged()
         self.patches_a_token = self.merge**2
 
@@ -100,12 +100,12 @@ class Pixtral(Tower):
 
     @property
     def flags(self) -> list[str]:
-        left = self.config.num_hidden_layers - self.depth
-        if not left:
+        unused = self.config.num_hidden_layers - self.depth
+        if not unused:
             return []
         return [
-            f"tower: the last {left} of its {self.config.num_hidden_layers} layers feed no token "
-            "and are held, not run; transformers runs them"
+            f"tower: the last {unused} of its {self.config.num_hidden_layers} layers feed no "
+            "token and are held, not run; transformers runs them"
         ]
 
     def grids(self, num_visual: int) -> tuple[Grid, ...]:
@@ -165,9 +165,9 @@ class Pixtral(Tower):
         """transformers' projector of LLaVA."""
         from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-        made = context.create(lambda: LlavaMultiModalProjector(self.wanted()))
-        context.weigh_component("adapter", made, "multi_modal_projector.", KIND)
-        return made
+        projection = context.create(lambda: LlavaMultiModalProjector(self.wanted()))
+        context.weigh_component("adapter", projection, "multi_modal_projector.", KIND)
+        return projection
 
     def wanted(self) -> Any:
         """What a projector reads of a whole configuration."""

@@ -48,12 +48,12 @@ class Blocks(nn.Module):
         """[patches, pixels of a patch] -> [patches, width] of the last block, and the chosen."""
         hidden: Tensor = self.patch_embed(pixels)
         hidden = hidden + self.places().to(hidden.dtype)
-        left: dict[int, Tensor] = {}
+        features: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks):
             hidden = block(hidden, cu_seqlens=None, position_embeddings=self.tables)
             if index in self.chosen:
-                left[index] = hidden
-        return hidden, *(left[index] for index in self.chosen)
+                features[index] = hidden
+        return hidden, *(features[index] for index in self.chosen)
 
 
 class Plain(nn.Module):
@@ -83,8 +83,8 @@ class Mergers(nn.Module):
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """[patches, width] each -> [tokens, D] each: the embeddings, and what is added."""
         last, *others = features
-        added = (merge(x) for merge, x in zip(self.deepstack, others, strict=True))
-        return self.merger(last), *added
+        deepstack = (merge(x) for merge, x in zip(self.deepstack, others, strict=True))
+        return self.merger(last), *deepstack
 
 
 class Qwen3VL(QwenTower):
@@ -97,19 +97,19 @@ class Qwen3VL(QwenTower):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        chosen, layers = self.deepstack(), model.config.num_hidden_layers
+        deepstack, layers = self.deepstack(), model.config.num_hidden_layers
         right = (
-            isinstance(chosen, (list, tuple))
-            and all(isinstance(i, int) and 0 <= i < self.config.depth for i in chosen)
-            and len(set(chosen)) == len(chosen) <= layers
+            isinstance(deepstack, (list, tuple))
+            and all(isinstance(i, int) and 0 <= i < self.config.depth for i in deepstack)
+            and len(set(deepstack)) == len(deepstack) <= layers
         )
         if not right:
             raise RequestError(
-                f"model {model.name!r}: deepstack_visual_indexes {chosen!r:.60}: different blocks "
-                f"of the tower, 0 to {self.config.depth - 1}, at most one for each of the "
+                f"model {model.name!r}: deepstack_visual_indexes {deepstack!r:.60}: different "
+                f"blocks of the tower, 0 to {self.config.depth - 1}, at most one for each of the "
                 f"{layers} layers"
             )
-        self.chosen = tuple(chosen)
+        self.chosen = tuple(deepstack)
         self.stacked = len(self.chosen)
 
     def deepstack(self) -> Any:

@@ -319,15 +319,15 @@ class QwenTower(Tower):
         """
         pieces, current, waiting = [], 0, list(grids)
         for segment in layout.segments:
-            left = segment.length
+            remaining = segment.length
             if not segment.visual:
-                pieces.append(torch.arange(current, current + left).expand(3, -1))
-                current += left
+                pieces.append(torch.arange(current, current + remaining).expand(3, -1))
+                current += remaining
                 continue
-            while left > 0:
+            while remaining > 0:
                 grid = waiting.pop(0)
-                left -= self.tokens(grid)
-                if left < 0:
+                remaining -= self.tokens(grid)
+                if remaining < 0:
                     raise RequestError(
                         f"layout {layout.pattern!r}: a visual segment of {segment.length} tokens "
                         f"is no whole number of images; M-RoPE needs whole ones"

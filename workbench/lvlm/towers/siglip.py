@@ -125,14 +125,14 @@ class SigLIP(Tower):
 
     def adapter(self, context: "Context") -> nn.Module:
         """The paper's adapter."""
-        made = context.create(lambda: Adapter(self.entry_width, self.hidden))
-        randomise(made.norm)  # LLaVA's projector, whose two layers these are, has none.
-        for layer, name in ((made.up, "linear_1."), (made.down, "linear_2.")):
+        projection = context.create(lambda: Adapter(self.entry_width, self.hidden))
+        randomise(projection.norm)  # LLaVA's projector, whose two layers these are, has none.
+        for layer, name in ((projection.up, "linear_1."), (projection.down, "linear_2.")):
             prefix = f"multi_modal_projector.{name}"
             self.weigh_adapter(context, layer, prefix, self.model_type, f"adapter's {name}*")
         if context.checkpoint() is not None:
             context.flags.append("weights: random in the adapter's norm: no checkpoint holds one")
-        return made
+        return projection
 
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
         return (self.image,)

@@ -62,11 +62,11 @@ class _FusedRmsNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, rstd, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
+        needs_grad = ctx.needs_input_grad
         dx, dw = torch.ops.workbench.fused_rms_norm_backward(
-            grads[0].contiguous(), x, rstd, weight, wanted[1]
+            grads[0].contiguous(), x, rstd, weight, needs_grad[1]
         )
-        return dx if wanted[0] else None, dw if wanted[1] else None, None
+        return dx if needs_grad[0] else None, dw if needs_grad[1] else None, None
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def component_seconds(workload: Workload, count: int) -> dict[str, dict[str, flo
 
 
 def _once(workload: Workload) -> dict[tuple[str, str], float]:
-    first, named = ("decoder", components_named) if workload.modules else ("layers", head_named)
+    first, names = ("decoder", components_named) if workload.modules else ("layers", head_named)
     on_card, phase = workload.context.device.type == "cuda", "forward_s"
     marks: list[tuple[str, str, Any]] = []
 
@@ -91,7 +91,7 @@ def _once(workload: Workload) -> dict[tuple[str, str], float]:
     def switch(component: str) -> None:
         marks.append((component, phase, now()))
 
-    with named(workload, switch):
+    with names(workload, switch):
         switch(first)
         outputs = workload.run_forward()
         if workload.cell.pass_ == "train":

@@ -36,20 +36,22 @@ class Outputs:
         if func.is_view or func._schema.is_mutable:
             return func(*args, **kwargs)
         try:
-            key = func, _told(args), _told(tuple(kwargs.items())) if kwargs else ()
-            told = self._known.get(key)
+            key = func, _signature(args), _signature(tuple(kwargs.items())) if kwargs else ()
+            outputs = self._known.get(key)
         except TypeError:  # Something that has no hash, such as a generator of random numbers.
             return func(*args, **kwargs)
-        if told is not None:
-            return told.made() if isinstance(told, _Like) else tuple(k.made() for k in told)
-        given = tensors_in((args, *kwargs.values()))
-        if _is_pointwise(func) and _even(given, kwargs):
-            even = _pointwise(func, given, args, kwargs)
+        if outputs is not None:
+            return (
+                outputs.made() if isinstance(outputs, _Like) else tuple(k.made() for k in outputs)
+            )
+        inputs = tensors_in((args, *kwargs.values()))
+        if _is_pointwise(func) and _even(inputs, kwargs):
+            even = _pointwise(func, inputs, args, kwargs)
             if even is not None:
                 self._known[key] = even
                 return even.made()
         out = _grouped(func, args, kwargs) if func in GROUPED else func(*args, **kwargs)
-        like = _fresh(out, given)
+        like = _fresh(out, inputs)
         if like is not None:
             self._known[key] = like
         return out
@@ -83,12 +85,12 @@ def tensors_in(value: Any) -> list[Tensor]:
     return tensors
 
 
-def _told(value: Any) -> Hashable:
+def _signature(value: Any) -> Hashable:
     """What an operator can see of an argument."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device
     if isinstance(value, (list, tuple)):
-        return tuple([_told(each) for each in value])
+        return tuple([_signature(each) for each in value])
     # 1, 1.0 and True are equal, and give other data types.
     return type(value), value
 

@@ -197,10 +197,12 @@ def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequenc
     item, world, trained = ITEM[cell.dtype], cell.world_size, sum(map(sum, groups))
     shares = [[share(n, world) for n in group] for group in groups]
     own = sum(map(sum, shares))
-    kept = gathered = 0
+    persistent = gathered = 0
     if world > 1:
-        kept = sum(world * share(p.numel, world) for p in parameters if p.numel <= PERSISTENT)
-        gathered = min(max(0, sum(p.numel for p in parameters) - kept), MAX_LIVE)
+        persistent = sum(
+            world * share(p.numel, world) for p in parameters if p.numel <= PERSISTENT
+        )
+        gathered = min(max(0, sum(p.numel for p in parameters) - persistent), MAX_LIVE)
     bucket, copied = (size * min(trained, REDUCE_BUCKET) for size in (item, item))
     if cell.sharing > 1 and item < MASTER:
         # Gradients travel in float32 where a sequence was shared: widened, then interleaved.
@@ -210,7 +212,7 @@ def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequenc
     offload = cell.offload_optimizer
     largest = max(size for group in shares for size in sub_groups(group, cell.sub_group_size))
     return States(
-        weights=item * (sum(share(p.numel, world) for p in parameters) + kept),
+        weights=item * (sum(share(p.numel, world) for p in parameters) + persistent),
         gradients=item * own,
         reduced=item * own,
         optimizer=3 * MASTER * own,
@@ -218,7 +220,7 @@ def _third(cell: Cell, parameters: Sequence[Parameter], groups: Sequence[Sequenc
         reducing=copied,
         stepping=0 if offload else widened(item, largest, max(map(max, shares))),
         on_host=offload,
-        persistent=item * kept,
+        persistent=item * persistent,
         kept_buffers=bucket,
         host=MASTER * own if offload else 0,
     )

@@ -33,8 +33,8 @@ def middles_of(plan: tuple[Stretch, ...]) -> list[tuple[int, int]]:
     """Where the second of the three units of each stretch begins and ends among traced layers."""
     if not plan:
         return []
-    kept = shortened(plan, plan[0].total, UNITS)
-    starts = [kept.index(stretch.start) + stretch.unit for stretch in plan]
+    middles = shortened(plan, plan[0].total, UNITS)
+    starts = [middles.index(stretch.start) + stretch.unit for stretch in plan]
     return [(start, start + s.unit) for start, s in zip(starts, plan, strict=True)]
 
 

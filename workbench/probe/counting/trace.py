@@ -177,8 +177,8 @@ def _traced(
         EXPERTS.reset(met)
     parameters = [*workload.module.parameters()]
     tracker.label("gradients", [p.grad for p in parameters if p.grad is not None])
-    kept = [tensor for cache in workload.context.caches for tensor in cache.tensors]
-    tracker.label("keys and values", kept)
+    cached = [tensor for cache in workload.context.caches for tensor in cache.tensors]
+    tracker.label("keys and values", cached)
     tracker.label("input gradients", [x.grad for x in workload.inputs if x.grad is not None])
     timeline = Timeline(
         tracker.blocks,

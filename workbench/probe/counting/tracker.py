@@ -242,8 +242,8 @@ class Tracker(TorchDispatchMode):
                 self.blocks.append(Block(size, self.tick, self.tick + 1, "temporaries"))
             flops = operator_flops(packet, args, kwargs, out)
             if flops or not self.memory_only:
-                given = (args, *kwargs.values())
-                self.calls.append(self._call(packet, flops, region, given, outputs))
+                inputs = (args, *kwargs.values())
+                self.calls.append(self._call(packet, flops, region, inputs, outputs))
         return out
 
     def _call(
@@ -253,10 +253,10 @@ class Tracker(TorchDispatchMode):
         name = _name(packet)
         if self.memory_only:
             return Call(self.tick, self.times, Operator(name, flops, 0, False))
-        moved = bytes_of(packet, tensors_in(given), outputs)
+        num_bytes = bytes_of(packet, tensors_in(given), outputs)
         attention = is_attention(packet) and not self._unmasked.now()
         place = self.place if attention else 0
-        operator = Operator(name, flops, moved, attention, self.component, region, place)
+        operator = Operator(name, flops, num_bytes, attention, self.component, region, place)
         return Call(self.tick, self.times, operator)
 
     def _make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

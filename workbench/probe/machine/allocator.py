@@ -23,13 +23,15 @@ def variables_of(setting: str, there: Mapping[str, str] = os.environ) -> dict[st
 
     Other parts of a configuration that ``there`` has stay; for the default all of it does.
     """
-    told = CONFIGURATIONS[setting]
-    if told is None:
+    option = CONFIGURATIONS[setting]
+    if option is None:
         return {}
-    name = told.partition(":")[0]
-    given = next((there[variable] for variable in VARIABLES if there.get(variable)), "")
-    kept = [part for part in given.split(",") if part and part.partition(":")[0].strip() != name]
-    return dict.fromkeys(VARIABLES, ",".join([*kept, told]))
+    name = option.partition(":")[0]
+    configured = next((there[variable] for variable in VARIABLES if there.get(variable)), "")
+    others = [
+        part for part in configured.split(",") if part and part.partition(":")[0].strip() != name
+    ]
+    return dict.fromkeys(VARIABLES, ",".join([*others, option]))
 
 
 def check_allocator(cell: Cell, place: str) -> None:
@@ -48,13 +50,13 @@ def allocator_flags(cell: Cell, there: Mapping[str, str] = os.environ) -> list[s
     Raises RequestError where the process was started without the cell's setting.
     """
     setting = setting_of(cell)
-    told = CONFIGURATIONS[setting]
-    given = next((there[variable] for variable in VARIABLES if there.get(variable)), "")
-    if told is None:
-        return [f"allocator: configured by the environment: {given}"] if given else []
-    if told not in (part.strip() for part in given.split(",")):
+    option = CONFIGURATIONS[setting]
+    configured = next((there[variable] for variable in VARIABLES if there.get(variable)), "")
+    if option is None:
+        return [f"allocator: configured by the environment: {configured}"] if configured else []
+    if option not in (part.strip() for part in configured.split(",")):
         raise RequestError(
             f"allocator {setting!r}: this process was started without it; set "
-            f"{VARIABLES[0]}={told} for every rank"
+            f"{VARIABLES[0]}={option} for every rank"
         )
     return []

@@ -88,8 +88,8 @@ def resolve_device(device: str, nvml: Nvml | None = None) -> str:
         raise RequestError(f"device {device!r}: torch {build.version} has no CUDA; use cpu")
     count = num_gpus(nvml)
     if index >= count:
-        seen = f"this process sees {count} GPU{'s' * (count != 1)}"
-        raise RequestError(f"device {device!r}: {nvml.reason or seen}; use cpu or a lower number")
+        sight = f"this process sees {count} GPU{'s' * (count != 1)}"
+        raise RequestError(f"device {device!r}: {nvml.reason or sight}; use cpu or a lower number")
     return device
 
 
@@ -120,8 +120,8 @@ def _gpu_facts(index: int, nvml: Nvml) -> dict[str, Any]:
 
 def num_threads() -> int:
     """The threads that torch starts with: ``OMP_NUM_THREADS``, else the cores of this process."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdecimal() and int(wanted) else len(os.sched_getaffinity(0))
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    return int(setting) if setting.isdecimal() and int(setting) else len(os.sched_getaffinity(0))
 
 
 def _first_number(names: tuple[str, ...]) -> int | None:
@@ -173,10 +173,10 @@ def _version(package: str) -> str | None:
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(PACKAGE), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 @cache

@@ -62,11 +62,11 @@ class Nvml:
         names = {self.ask("nvmlDeviceGetName", handle).value for handle in handles}
         if len(names) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
             return self._ask_cuda(handles)
-        chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if chosen is None:
+        variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if variable is None:
             return handles
         cards: list[Any] = []
-        for word in (part.strip() for part in chosen.split(",")):
+        for word in (part.strip() for part in variable.split(",")):
             if word.isdecimal() and int(word) < len(handles):
                 handle = handles[int(word)]
             elif word.startswith(("GPU-", "MIG-")):

@@ -71,7 +71,7 @@ def _norms(cell: Cell, device: str) -> dict[str, float]:
         for weight in _weights(mine):
             if not weight.any():  # A gate that is shut at the start hides what it weighs.
                 weight.normal_()
-        for ours, theirs in zip(_given(mine), _given(exact), strict=True):
+        for ours, theirs in zip(_gradient_inputs(mine), _gradient_inputs(exact), strict=True):
             theirs.copy_(ours)
     outputs = [_run(workload) for workload in (mine, exact)]
     norms = {"outputs": relative(*outputs)}
@@ -90,7 +90,7 @@ def _inputs(workload: Workload) -> list[Tensor]:
     return workload.inputs
 
 
-def _given(workload: Workload) -> list[Tensor]:
+def _gradient_inputs(workload: Workload) -> list[Tensor]:
     return [*_weights(workload), *workload.inputs, *workload.upstream]
 
 

@@ -46,9 +46,9 @@ def best_seconds(run: Callable[[], object], place: torch.device) -> float:
     """The shortest of the repetitions that fit into SECONDS, after one that warms up."""
     timed = _on_card if place.type == "cuda" else _on_cpu
     timed(run)
-    best, stop_at, done = float("inf"), time.monotonic() + SECONDS, 0
-    while done < AT_LEAST or time.monotonic() < stop_at:
-        best, done = min(best, timed(run)), done + 1
+    best, stop_at, count = float("inf"), time.monotonic() + SECONDS, 0
+    while count < AT_LEAST or time.monotonic() < stop_at:
+        best, count = min(best, timed(run)), count + 1
     return best
 
 

@@ -75,7 +75,7 @@ def measure(
         memory = HOST if place == "cpu" else CARD
         traced = trace_cell(cell, memory, pictures=pictures)
         quantized, model_notes = model_facts(cell, traced.params)
-        counted = counts(traced) | quantized
+        exact = counts(traced) | quantized
         if protocol.emulate is not None:
             rank = plan_rank(cell, protocol.emulate, memory)
         clear_card(place)
@@ -91,14 +91,14 @@ def measure(
             "error": str(error),
             "flags": [f"unsupported: {error}"],
         }
-        counted, flags = {}, []
+        exact, flags = {}, []
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[0]
         result = {"status": Status.OOM, "error": reason, "flags": [f"oom: {reason}"]}
         flags = cap_flags(cell)
-    metrics = {**counted, **result.pop("metrics", {})}
+    metrics = {**exact, **result.pop("metrics", {})}
     if result["status"] == Status.OK:
         result["flags"] += utilisation_of(cell, record["device"], traced, metrics)
         if rank is not None:
@@ -198,10 +198,10 @@ def _components(
     workload: Workload, protocol: Protocol, timing: Timing
 ) -> dict[str, dict[str, float]]:
     """Seconds of each component in up to 3 iterations; none without time for it, or compiled."""
-    left = protocol.max_seconds - sum(timing.whole)
+    seconds_left = protocol.max_seconds - sum(timing.whole)
     if protocol.iterations is not None or workload.cell.compile:
         return {}
-    return component_seconds(workload, 3 if 3 * median(timing.whole) < left else 1)
+    return component_seconds(workload, 3 if 3 * median(timing.whole) < seconds_left else 1)
 
 
 def _without_the_host(workload: Workload, protocol: Protocol, timing: Timing) -> dict[str, Any]:
@@ -227,8 +227,10 @@ def _without_the_host(workload: Workload, protocol: Protocol, timing: Timing) ->
 
 def _costs(traced: Trace, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Components with their parameters, FLOPs and seconds, for a record's details."""
-    counted = component_details(traced, None)
-    components = {name: {**counted.get(name, {}), **times} for name, times in seconds.items()}
+    counts_by_name = component_details(traced, None)
+    components = {
+        name: {**counts_by_name.get(name, {}), **times} for name, times in seconds.items()
+    }
     return {"parts": components} if components else {}
 
 
@@ -276,7 +278,7 @@ def _files(workload: Workload, folders: Folders, flags: list[str]) -> dict[str, 
 
     A failure costs no measurement: it is a flag.
     """
-    written: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for name, folder, write in (
         ("trace", folders.trace, write_trace),
         ("snapshot", folders.snapshot, write_snapshot),
@@ -284,11 +286,11 @@ def _files(workload: Workload, folders: Folders, flags: list[str]) -> dict[str, 
         if folder is None:
             continue
         try:
-            written[name] = write(workload, folder)
+            files[name] = write(workload, folder)
         except OSError as error:
             flags.append(f"{name}: {error}")
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             flags.append(f"{name}: its iteration ran out of memory")
-    return written
+    return files

@@ -74,8 +74,8 @@ class Memory:
     def details(self) -> dict[str, Any]:
         """The record's details: which attention operators ran, bytes by phase."""
         operators = self.attention_operators
-        seen = {"attention_operators": list(operators)} if operators else {}
-        return seen | ({} if self.split is None else self.split.details())
+        attention = {"attention_operators": list(operators)} if operators else {}
+        return attention | ({} if self.split is None else self.split.details())
 
     def flags(self) -> list[str]:
         """The reason for what is missing, and the allocator's retries."""
@@ -103,10 +103,10 @@ class _Seen(TorchDispatchMode):
 def memory_pass(workload: Workload) -> Memory:
     """One iteration, tracked; gradients of the last one are dropped first."""
     workload.clear()
-    seen = _Seen()
+    observer = _Seen()
     # A compiled module does not meet its own graph under a dispatch mode.
     watchable = workload.context.kernel.under_dispatch and not workload.cell.compile
-    watch: AbstractContextManager[object] = seen if watchable else nullcontext()
+    watch: AbstractContextManager[object] = observer if watchable else nullcontext()
     cuda = workload.context.device.type == "cuda"
     history: Recorder = CudaHistory(workload.context.device) if cuda else CpuHistory()
     granule = MIN_BLOCK if cuda else 1
@@ -134,7 +134,7 @@ def memory_pass(workload: Workload) -> Memory:
         by_kind={kind: size for kind, size in kinds.items() if size} if adds_up else None,
         by_phase=history.phases(timeline, before),
     )
-    operators = tuple(sorted(seen.names))
+    operators = tuple(sorted(observer.names))
     return Memory(peak, history.reserved_bytes(), history.retries(), operators, split)
 
 

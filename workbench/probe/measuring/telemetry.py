@@ -205,9 +205,9 @@ class Telemetry:
         """
         assert self._first is not None
         assert self._last is not None, "summary() comes after after()"
-        seen = [self._first, *self._samples, self._last]
+        samples = [self._first, *self._samples, self._last]
         # The ends are idle moments; they stand in only where the work was too short to be seen.
-        busy = self._samples or seen
+        busy = self._samples or samples
 
         def values(name: str, among: list[Snapshot]) -> list[Any]:
             return [value for one in among if (value := getattr(one, name)) is not None]
@@ -221,7 +221,7 @@ class Telemetry:
         clocks = values("memory_clock_mhz", busy)
         facts["memory_clock_mhz"] = median(clocks) if clocks else None
         for name in ("temperature_c", "used_bytes", "other_processes"):
-            facts[name] = max(values(name, seen), default=None)
+            facts[name] = max(values(name, samples), default=None)
         throttled = values("throttle_reasons", busy)
         facts["throttle_reasons"] = sorted({r for one in throttled for r in one}) or (
             [] if throttled else None

@@ -35,13 +35,13 @@ def watched(
     timing = _samples(workload, protocol, typical_s, stop_at, nvml)
     if timing.marked and time.monotonic() < stop_at:
         again = _samples(workload, protocol, typical_s, stop_at, nvml)
-        kept, other = (again, timing) if _share(again) <= _share(timing) else (timing, again)
-        kept.flags.append(
+        lighter, other = (again, timing) if _share(again) <= _share(timing) else (timing, again)
+        lighter.flags.append(
             f"repeated: {len(timing.marked)} of the first {len(timing.whole)} samples were "
             "disturbed"
         )
-        kept.details["timing"]["discarded"] = other.samples
-        timing = kept
+        lighter.details["timing"]["discarded"] = other.samples
+        timing = lighter
     timing.details["timing"] |= {
         "clock": "CUDA events" if device.type == "cuda" else "monotonic",
         "num_threads": torch.get_num_threads(),
@@ -99,13 +99,13 @@ def account(timing: Timing, telemetry: Telemetry) -> None:
     if not used:
         why = reasons.get("energy_j", "the card's counter did not move during the samples")
         timing.flags.append(f"energy_j: {why}")
-    told = {name: (fact, 1.0) for name, fact in FACTS.items()}
-    told |= {
+    sources = {name: (fact, 1.0) for name, fact in FACTS.items()}
+    sources |= {
         name: (metric.sensor.fact or name, metric.sensor.factor)
         for name, metric in METRICS.items()
         if metric.sensor is not None
     }
-    for metric, (fact, unit) in told.items():
+    for metric, (fact, unit) in sources.items():
         timing.metrics[metric] = None if facts[fact] is None else facts[fact] * unit
         if facts[fact] is None:
             timing.flags.append(f"{metric}: {reasons.get(fact, 'the driver did not say')}")
@@ -126,9 +126,9 @@ def allocator(device: torch.device) -> dict[str, str | None]:
     On a CPU a preloaded library takes malloc's place.
     """
     if device.type == "cuda":
-        given = (os.environ.get(name) for name in VARIABLES)
+        settings = (os.environ.get(name) for name in VARIABLES)
         return {
             "name": cuda.get_allocator_backend(),
-            "configuration": next((value for value in given if value), None),
+            "configuration": next((value for value in settings if value), None),
         }
     return {"name": "malloc", "configuration": os.environ.get("LD_PRELOAD") or None}

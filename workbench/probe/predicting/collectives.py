@@ -69,12 +69,12 @@ def collectives(
     """
     if cell.world_size == 1:
         return None, []
-    sent = {**sent_bytes(cell, parameters), **shared}
-    sending = Collectives(sent, target.link_bandwidth_bytes_per_s)
+    sizes = {**sent_bytes(cell, parameters), **shared}
+    sending = Collectives(sizes, target.link_bandwidth_bytes_per_s)
     if sending.rate is None:
         reason = target.sources["link_bandwidth_bytes_per_s"]
         return sending, [f"communication: collectives take no time in time_s: {reason}"]
-    also = "and a ring's steps " if "ring" in sent else ""
+    also = "and a ring's steps " if "ring" in sizes else ""
     flag = (
         f"communication: {sending.seconds:.3g} s by rings on links of {sending.rate / 1e9:g} GB/s "
         f"between the cards of one machine; ZeRO's {also}are assumed to run beside the computing, "
@@ -100,11 +100,11 @@ def sent_bytes(cell: Cell, parameters: Sequence[Parameter]) -> dict[str, int]:
     if cell.zero < 3:
         # Stages 0 and 1 reduce what all micro-batches have added up.
         rounds = num_microbatches if cell.zero == 2 else 1
-        sent = {"all_reduce": reduced * 2 * rounds * _ring(trained, world)}
+        sizes = {"all_reduce": reduced * 2 * rounds * _ring(trained, world)}
         if cell.zero:
             gathered = world * sum(flat_shards(groups, world))
-            sent["all_gather"] = item * _ring(gathered, world)
-        return sent
+            sizes["all_gather"] = item * _ring(gathered, world)
+        return sizes
     whole = {True: 0, False: 0}
     again = 0
     for parameter in parameters:

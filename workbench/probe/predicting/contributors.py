@@ -40,8 +40,8 @@ def counted(subject: Subject, _: Contributions) -> Contribution:
     """What is counted in one pass: FLOPs, parameters, bytes; and FLOPs over bytes moved."""
     traced, metrics = subject.traced, counts(subject.traced)
     if traced.bytes_moved:
-        done = traced.flops - traced.flops_skipped
-        metrics["arithmetic_intensity"] = done / traced.bytes_moved
+        flops = traced.flops - traced.flops_skipped
+        metrics["arithmetic_intensity"] = flops / traced.bytes_moved
     return Contribution(metrics, details=picture_details(subject.cell, subject.pictures))
 
 
@@ -123,11 +123,11 @@ def communication(subject: Subject, _: Contributions) -> Contribution:
         return Contribution()
     cell, traced = subject.cell, subject.traced
     shared = shared_bytes(cell, traced)
-    sent, flags = collectives(cell, traced.parameters, shared, subject.target)
-    if sent is None:
+    sizes, flags = collectives(cell, traced.parameters, shared, subject.target)
+    if sizes is None:
         return Contribution(flags=flags)
-    details = {"communication": sent.document()}
-    return Contribution({}, flags, details, sent.overlapped_with)
+    details = {"communication": sizes.document()}
+    return Contribution({}, flags, details, sizes.overlapped_with)
 
 
 def optimizer(subject: Subject, _: Contributions) -> Contribution:
@@ -140,9 +140,9 @@ def optimizer(subject: Subject, _: Contributions) -> Contribution:
         metrics["optimizer_flops"] = states.step_flops
     flags = []
     if states.step_bytes is not None:
-        named = f"optimizer {cell.optimizer}, master_weights {cell.master_weights}"
+        setting = f"optimizer {cell.optimizer}, master_weights {cell.master_weights}"
         flags.append(
-            f"{named}: its seconds are its bytes and FLOPs at the rates of other operators"
+            f"{setting}: its seconds are its bytes and FLOPs at the rates of other operators"
         )
         if subject.allocator.card and states.paged:
             flags.append(

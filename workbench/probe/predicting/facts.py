@@ -57,12 +57,12 @@ def model_flags(cell: Cell) -> list[str]:
     """Flags of a model that is read from files, and of its tower."""
     model = resolve(cell.model)
     towers = tower_of(model, cell.tower).flags if cell.scope == "lvlm" else ()
-    added = []
+    flags = []
     if model.family.deepstack and cell.scope == "decoder" and cell.pass_ != "decode":
-        added = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
-    added += model.family.notes(model.config)
-    added += expert_flags(model, cell)
-    return [*model.flags, *towers, *added, *quantization_flags(model, cell)]
+        flags = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
+    flags += model.family.notes(model.config)
+    flags += expert_flags(model, cell)
+    return [*model.flags, *towers, *flags, *quantization_flags(model, cell)]
 
 
 def expert_flags(model: Resolved, cell: Cell) -> list[str]:
@@ -76,10 +76,12 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
             f"it, of which the router chooses {experts.active}: FLOPs, seconds and bytes are of "
             "all; active_params are of those that are chosen"
         ]
-    sent = "tokens were spread over all evenly"
+    spread = "tokens were spread over all evenly"
     if cell.experts_skew:
-        sent = "all tokens were sent to the same, the fewest bytes; on one card FLOPs and memory "
-        sent += "are those of any routing"
+        spread = (
+            "all tokens were sent to the same, the fewest bytes; on one card FLOPs and memory "
+        )
+        spread += "are those of any routing"
     # peft and bitsandbytes take linear layers; the matrices of experts are stacked.
     left_alone = [name for name in ("lora", "weights_dtype") if getattr(cell, name) is not None]
     return [
@@ -88,7 +90,7 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
             for name in left_alone
         ),
         f"experts: FLOPs are of the {experts.active} of {experts.total} that a token "
-        f"meets, bytes held of all; bytes_moved as if {sent}",
+        f"meets, bytes held of all; bytes_moved as if {spread}",
     ]
 
 
@@ -109,6 +111,6 @@ def picture_details(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
     if pictures is None:
         return {}
     tower = tower_of(resolve(cell.model), cell.tower, pictures.limits)
-    asked = pictures.model_dump(mode="json", exclude_defaults=True, exclude={"images", "video"})
+    request = pictures.model_dump(mode="json", exclude_defaults=True, exclude={"images", "video"})
     facts = {"pictures": [*look(tower, pictures).facts]} if pictures.has_files else {}
-    return {**facts, "pictures_asked": asked}
+    return {**facts, "pictures_asked": request}

@@ -65,12 +65,12 @@ class Family:
         """How the replay of a member's program ends; the same requests are replayed once."""
         granule = self.allocator.granule
         program = replace(program, sizes=[-(-size // granule) * granule for size in program.sizes])
-        for earlier, ended in self._replayed:
+        for earlier, result in self._replayed:
             if earlier == program:
-                return ended
-        ended = outcome(program, setting, capacity)
-        self._replayed.append((program, ended))
-        return ended
+                return result
+        result = outcome(program, setting, capacity)
+        self._replayed.append((program, result))
+        return result
 
     def fits(self, number: int) -> bool:
         """Whether one member fits, by a trace of its own."""

@@ -91,10 +91,10 @@ class Footprint:
         if self.outcome is None or self.outcome.refused is None:
             return needs
         when = f"iteration {self.outcome.iteration}" if self.outcome.iteration else "the set-up"
-        asked = f"a request of {self.outcome.refused:,} bytes in {when} finds no memory"
+        request = f"a request of {self.outcome.refused:,} bytes in {when} finds no memory"
         if self.capacity_bytes is None or self.peak.total > self.capacity_bytes:
-            return f"{needs}; {asked}"
-        return f"{needs}, but {asked}: what is free there is in pieces, held as cached segments"
+            return f"{needs}; {request}"
+        return f"{needs}, but {request}: what is free there is in pieces, held as cached segments"
 
 
 def footprint(cell: Cell, traced: Trace, allocator: Allocator, capacity: int | None) -> Footprint:

@@ -146,31 +146,31 @@ class _Card:
                 free, owners = large, large_owners
             else:
                 free, owners = small, small_owners
-            given = taken[~request]
-            assert given is not None, "it was taken"
-            allocated -= given.size
-            before, after = given.before, given.after
+            block = taken[~request]
+            assert block is not None, "it was taken"
+            allocated -= block.size
+            before, after = block.before, block.after
             if before is not None and before.key:
                 at = bisect_left(free, before.key)
                 del free[at], owners[at]
-                before.size += given.size
+                before.size += block.size
                 before.after = after
                 if after is not None:
                     after.before = before
-                spare.append(given)
-                given = before
+                spare.append(block)
+                block = before
             if after is not None and after.key:
                 at = bisect_left(free, after.key)
                 del free[at], owners[at]
-                given.size += after.size
-                given.after = after.after
+                block.size += after.size
+                block.after = after.after
                 if after.after is not None:
-                    after.after.before = given
+                    after.after.before = block
                 spare.append(after)
-            given.key = key = given.size << SHIFT | given.address
+            block.key = key = block.size << SHIFT | block.address
             at = bisect_left(free, key)
             free.insert(at, key)
-            owners.insert(at, given)
+            owners.insert(at, block)
         self.allocated, self.peak_allocated = allocated, peak
         return None
 

@@ -11,19 +11,19 @@ def achieved(metrics: Metrics, skipped: int, ceiling: Ceiling | None) -> Metrics
     ``skipped`` are FLOPs of pairs that a mask hides and the kernel skips, so did not do
     (``Trace.flops_skipped``).
     """
-    flops, moved, seconds = metrics["flops"], metrics["bytes_moved"], metrics["time_s"]
-    if not flops or not moved or not seconds:
+    flops, num_bytes, seconds = metrics["flops"], metrics["bytes_moved"], metrics["time_s"]
+    if not flops or not num_bytes or not seconds:
         return {}
-    counted = flops - skipped
+    work = flops - skipped
     ratios: Metrics = {
-        "achieved_flops_s": counted / seconds,
-        "achieved_bytes_s": moved / seconds,
-        "arithmetic_intensity": counted / moved,
+        "achieved_flops_s": work / seconds,
+        "achieved_bytes_s": num_bytes / seconds,
+        "arithmetic_intensity": work / num_bytes,
     }
     if ceiling is not None:
         ratios |= {
             "ceiling_flops_s": ceiling.flops_s,
             "ceiling_bytes_s": ceiling.bytes_s,
-            "ceiling_fraction": counted / seconds / ceiling.at(counted / moved),
+            "ceiling_fraction": work / seconds / ceiling.at(work / num_bytes),
         }
     return ratios

@@ -44,9 +44,9 @@ class Program:
     def allocated_peak(self, sizes: "np.ndarray[Any, np.dtype[np.float64]]") -> float:
         """The largest sum of blocks at once, were they of these sizes, in bytes."""
         requests = np.array([*self.setup, *self.first])
-        taken = requests >= 0
-        bytes_ = sizes[np.where(taken, requests, ~requests)]
-        return float(np.where(taken, bytes_, -bytes_).cumsum().max())
+        is_request = requests >= 0
+        bytes_ = sizes[np.where(is_request, requests, ~requests)]
+        return float(np.where(is_request, bytes_, -bytes_).cumsum().max())
 
     def is_like(self, other: "Program") -> bool:
         """Whether two programs differ in nothing but their blocks' sizes."""
@@ -98,21 +98,24 @@ def make_program(
 
     standing = [b for b in timeline.blocks if b.born <= start and b.kind != WORKSPACE]
     spaces = [b for b in timeline.blocks if b.kind == WORKSPACE]
-    taken = list(zip(_first_matmuls(timeline), number(spaces), strict=False))
+    workspaces = list(zip(_first_matmuls(timeline), number(spaces), strict=False))
     before = [*timeline.made, *standing]
-    making = [*_events(before, number(before), until=start), *(t for t in taken if t[0] <= start)]
+    making = [
+        *_events(before, number(before), until=start),
+        *(t for t in workspaces if t[0] <= start),
+    ]
     setup = [request for _, request in sorted(making, key=itemgetter(0))]
     setup += add(*states)
     blocks = [b for b in timeline.blocks if b.born > start]
     numbers = number(blocks)
     running = _events(blocks, numbers)
-    ended = [(b, n) for b, n in zip(blocks, numbers, strict=True) if b.died is None]
-    dropped = [~n for block, n in ended if block.kind not in UNTIL_THE_NEXT]
-    cleared = [~n for block, n in ended if block.kind in UNTIL_THE_NEXT]
+    freed = [(b, n) for b, n in zip(blocks, numbers, strict=True) if b.died is None]
+    dropped = [~n for block, n in freed if block.kind not in UNTIL_THE_NEXT]
+    cleared = [~n for block, n in freed if block.kind in UNTIL_THE_NEXT]
     for step in steps:
         own = add(*step.sizes)
         dropped += [own[n] if n >= 0 else ~own[~n] for n in step.requests]
-    running_first = [*running, *(t for t in taken if t[0] > start)]
+    running_first = [*running, *(t for t in workspaces if t[0] > start)]
     starting = sorted(running_first, key=itemgetter(0))
     return Program(
         sizes,
@@ -195,5 +198,5 @@ def _first_matmuls(timeline: Timeline) -> list[int]:
     )
     end = timeline.forward_end
     later = [moment for moment in moments if moment > end >= 0]
-    made = moments[:1] if timeline.multiplied is None else [timeline.multiplied]
-    return [*made, *later[:1]]
+    moments_made = moments[:1] if timeline.multiplied is None else [timeline.multiplied]
+    return [*moments_made, *later[:1]]

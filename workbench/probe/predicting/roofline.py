@@ -109,7 +109,7 @@ class Times:
 def works(cell: Cell, traced: Trace) -> list[Work]:
     """Every operator of a cell that does something, with the rate that it belongs to."""
     attention = causal_attention(traced.operators)
-    kept = {
+    shares = {
         place: 1 - traced.skipped_by_place.get(place, 0) / max(1, sum(flops.values()))
         for place, flops in attention.items()
     }
@@ -117,7 +117,7 @@ def works(cell: Cell, traced: Trace) -> list[Work]:
     for op, calls in traced.operators.items():
         if not op.flops and not op.bytes:
             continue  # A view, though torch does not call it one.
-        share = kept[op.place] if op.attention and op.component == "decoder" else 1.0
+        share = shares[op.place] if op.attention and op.component == "decoder" else 1.0
         work.append(Work(op, calls, rate_of(op, cell), op.flops * share))
     return work
 
@@ -217,10 +217,10 @@ def rates(
         *(0.0 if cost is None else cost.value for cost in (*calibration.overheads, start)),
     )
     speed = replace(speed, step_flops_per_s=_step_rate(cell, target, calibration))
-    spent = predict_times(work, speed, None)
-    error = calibration.error_of(kind_of(cell, spent.host_bound))
-    if spent.host_bound:
-        busy = spent.device / spent.total
+    times = predict_times(work, speed, None)
+    error = calibration.error_of(kind_of(cell, times.host_bound))
+    if times.host_bound:
+        busy = times.device / times.total
         flags.insert(
             0,
             f"host_bound: by the prediction the device works {busy:.0%} of the time; "
@@ -295,10 +295,10 @@ def table(
     rows: dict[tuple[str, ...], Row] = {}
     bounds: dict[tuple[str, ...], Counter[str]] = {}
     for one in work:
-        named = key(one.operator)
-        group = tuple(named.values())
+        identity = key(one.operator)
+        group = tuple(identity.values())
         row = rows.setdefault(
-            group, {**named, "calls": 0, "flops": 0, "bytes": 0, "time_s": None, "bound": None}
+            group, {**identity, "calls": 0, "flops": 0, "bytes": 0, "time_s": None, "bound": None}
         )
         row["calls"] += one.calls
         row["flops"] += one.calls * one.operator.flops

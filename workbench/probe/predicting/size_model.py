@@ -60,14 +60,14 @@ class Sizes:
             prod((number - other) / (own - other) for other in self.numbers if other != own)
             for own in self.numbers
         ]
-        told = np.asarray(weights) @ self.rows
+        sizes = np.asarray(weights) @ self.rows
         for length, by_token in zip(
             _lengths(self.family.cell(number)), self._by_token, strict=True
         ):
-            told = np.where(by_token > 0, self._rounded(by_token * length), told)
+            sizes = np.where(by_token > 0, self._rounded(by_token * length), sizes)
         draws = self._drawn * self.family.cell(number).num_visual
-        told = np.where(draws > 0, np.ceil(draws / self._draw) * self._draw, told)
-        return np.rint(told).clip(0, 2.0**62)
+        sizes = np.where(draws > 0, np.ceil(draws / self._draw) * self._draw, sizes)
+        return np.rint(sizes).clip(0, 2.0**62)
 
     @property
     def _draw(self) -> int:
@@ -85,10 +85,10 @@ class Sizes:
             return by_token
         whole = (self.rows % self._draw == 0).all(axis=0)
         each = self.rows / tokens
-        left = each[-1][(each == each[-1]).all(axis=0) & (each[-1] > 0) & ~whole]
-        for rate in np.unique(left):
-            told = np.ceil(rate * tokens / self._draw) * self._draw
-            by_token[whole & (told == self.rows).all(axis=0)] = rate
+        fixed = each[-1][(each == each[-1]).all(axis=0) & (each[-1] > 0) & ~whole]
+        for rate in np.unique(fixed):
+            expected = np.ceil(rate * tokens / self._draw) * self._draw
+            by_token[whole & (expected == self.rows).all(axis=0)] = rate
         return by_token
 
     @cached_property
@@ -97,8 +97,8 @@ class Sizes:
         by_length = []
         for lengths in zip(*(_lengths(self.family.cell(n)) for n in self.numbers), strict=True):
             each = np.floor(self.rows[-1] / lengths[-1])
-            told = np.stack([self._rounded(each * length) for length in lengths])
-            grow = (told == self.rows).all(axis=0) & (len({*lengths}) == len(lengths))
+            expected = np.stack([self._rounded(each * length) for length in lengths])
+            grow = (expected == self.rows).all(axis=0) & (len({*lengths}) == len(lengths))
             by_length.append(np.where(grow, each, 0.0))
         return by_length
 
@@ -153,11 +153,11 @@ class SizeModel:
         what making it takes and lets go, a neighbour may have other blocks where that does not
         matter: the others alone leave no room.
         """
-        told, mine = self.trace_of(neighbour), self.trace_of(number)
-        if told is None or mine is None or traced is None:
+        theirs, mine = self.trace_of(neighbour), self.trace_of(number)
+        if theirs is None or mine is None or traced is None:
             return None
         # A block that is as small in both members is left out of both.
-        expected, there = (_without_setup(t, self.least).timeline for t in (told, traced))
+        expected, there = (_without_setup(t, self.least).timeline for t in (theirs, traced))
         if not _are_equal(expected, there, _running):
             return None
         if _looks_exact(self.family.cell(neighbour), self.family.cell(number)) and any(
@@ -167,10 +167,12 @@ class SizeModel:
             return None
         if self.least <= SMALL and _are_equal(expected, there, _made):
             # The smaller ones are the neighbour's.
-            pairs = zip(mine.timeline.made, told.timeline.made, strict=True)
+            pairs = zip(mine.timeline.made, theirs.timeline.made, strict=True)
             own = iter([a.bytes for a, b in pairs if b.bytes >= self.least])
-            made = [next(own) if b.bytes >= self.least else b.bytes for b in traced.timeline.made]
-            return _with_bytes(traced, [b.bytes for b in _running(mine.timeline)] + made)
+            temporaries = [
+                next(own) if b.bytes >= self.least else b.bytes for b in traced.timeline.made
+            ]
+            return _with_bytes(traced, [b.bytes for b in _running(mine.timeline)] + temporaries)
         return None if self._runs_in_capacity(number) else mine
 
     def _runs_in_capacity(self, number: int) -> bool:
@@ -303,17 +305,17 @@ def _lives(timeline: Timeline, blocks_of: BlocksOf) -> list[tuple[int, int | Non
 
 def _without_setup(traced: Trace, least: int) -> Trace:
     """The trace without blocks below so many bytes that are gone when the set-up is over."""
-    kept = tuple(b for b in traced.timeline.made if b.bytes >= least)
-    return replace(traced, timeline=traced.timeline._replace(made=kept))
+    blocks = tuple(b for b in traced.timeline.made if b.bytes >= least)
+    return replace(traced, timeline=traced.timeline._replace(made=blocks))
 
 
 def _with_bytes(traced: Trace, sizes: Iterable[int]) -> Trace:
     """The trace with other bytes of its blocks, in the order of ``_running`` and ``_made``."""
     timeline, of_blocks = traced.timeline, iter(sizes)
-    blocks, passing, made = (
+    blocks, passing, temporaries = (
         _resized(each, of_blocks) for each in (timeline.blocks, timeline.passing, timeline.made)
     )
-    timeline = timeline._replace(blocks=blocks, passing=(*passing,), made=(*made,))
+    timeline = timeline._replace(blocks=blocks, passing=(*passing,), made=(*temporaries,))
     return replace(traced, timeline=timeline)
 
 

@@ -66,7 +66,7 @@ def solved(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         return _batch(sized, device_name)
     if question.solve == "pixels":
         return _pixels(cell, device_name, question)
-    return _shown(cell, device_name, question)
+    return _document(cell, device_name, question)
 
 
 def check_question(cell: Cell, question: Question) -> None:
@@ -174,15 +174,15 @@ def _pixels(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         )
     else:
         bracket, largest, fails = _pixels_of_tokens(cell, device_name, tokens, least)
-    counted = tokens(largest or least)
+    tokens_each = tokens(largest or least)
     return {
         **_head(cell, bracket.device, "pixels"),
         "max_pixels": largest,
         "fails_at": fails,
-        "max_visual": None if largest is None else counted,
+        "max_visual": None if largest is None else tokens_each,
         "vision": plain.name,
         "resolution": f"{width}x{height}",
-        "tokens_each": counted,
+        "tokens_each": tokens_each,
         "capacity_bytes": bracket.capacity_bytes,
         "stopped_by": bracket.stopped_by or f"nothing up to {MAX_PIXELS:,} pixels",
         **plain.document(),
@@ -212,8 +212,8 @@ def _pixels_of_tower(
     """With its tower: one image, scaled down to so many steps of PIXELS."""
 
     def pictures(steps: int) -> Pictures | None:
-        asked = {**question.limits.asked(), "max_pixels": least + steps * PIXELS}
-        return make_pictures(resolution=f"{large[0]}x{large[1]}", **asked)
+        limits = {**question.limits.asked(), "max_pixels": least + steps * PIXELS}
+        return make_pictures(resolution=f"{large[0]}x{large[1]}", **limits)
 
     def fields(steps: int) -> dict[str, Any]:
         return {"num_visual": tokens(least + steps * PIXELS)}
@@ -253,7 +253,7 @@ def _front_end(cell: Cell, question: Question) -> FrontEnd:
     return front_end
 
 
-def _shown(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
+def _document(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
     front_end = _front_end(cell, question)
     name = front_end.name
     width, height = parse_resolution(question.resolution or "")
@@ -282,10 +282,10 @@ def _shown(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         return make_pictures(resolution=f"{width}x{height}", **many, **question.limits.asked())
 
     def fields(frames: int) -> dict[str, Any]:
-        chosen = pictures(frames)
-        if chosen is None:
+        scene = pictures(frames)
+        if scene is None:
             return {"num_visual": visual(frames)}
-        return fields_of(cell.model, chosen, cell.layout, cell.tower)
+        return fields_of(cell.model, scene, cell.layout, cell.tower)
 
     bracket = _search(cell, fields, device_name, start, most, pictures)
 

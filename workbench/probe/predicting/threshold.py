@@ -38,9 +38,9 @@ def find_threshold(family: Family, start: int, most: int) -> tuple[int | None, i
         if tight is None and fits(most):
             return _confirmed(family, most, None, most)
         low, high = _lowest_failure(fits, tight or most)
-        told = model.trace_beside(high, low, family.trace(low)) if low else None
-        if told is not None:
-            family.add(high, told)
+        trace = model.trace_beside(high, low, family.trace(low)) if low else None
+        if trace is not None:
+            family.add(high, trace)
         return _confirmed(family, low, high, most)
 
 

@@ -36,14 +36,14 @@ def trace_of(cell: Cell, allocator: Allocator, pictures: Pictures | None = None)
     """
     if pictures is not None or cell.sharing > 1 or cell.model not in MODELS:
         return trace(cell, allocator, regions=True, pictures=pictures)
-    return _kept(cell.replace(**UNSHARED), allocator)
+    return _cached_trace(cell.replace(**UNSHARED), allocator)
 
 
 def forget() -> None:
     """Drop the traces that are kept: the next prediction takes what a first one takes."""
-    _kept.cache_clear()
+    _cached_trace.cache_clear()
 
 
 @lru_cache(maxsize=KEPT)
-def _kept(cell: Cell, allocator: Allocator) -> Trace:
+def _cached_trace(cell: Cell, allocator: Allocator) -> Trace:
     return trace(cell, allocator, regions=True)

@@ -22,11 +22,11 @@ def wait_for_helper(seconds: float) -> str | None:
     """
     lock, start = lock_file(), time.monotonic()
     while lock.exists():
-        spent = time.monotonic() - start
-        if spent >= seconds:
+        elapsed = time.monotonic() - start
+        if elapsed >= seconds:
             return (
-                f"deepspeed's helper for the CPU has been locked for {spent:.0f} s: another build "
-                f"of it runs, or one that was killed left {lock}, which can then be removed"
+                f"deepspeed's helper for the CPU has been locked for {elapsed:.0f} s: another "
+                f"build of it runs, or one that was killed left {lock}, which can then be removed"
             )
         time.sleep(POLL_S)
     return None

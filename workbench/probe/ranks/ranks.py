@@ -119,16 +119,18 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
     flops = profiled_flops(workload)
     rank = Rank(workload)
     with workload.guard():
-        ready, seen = _prepared(rank, protocol)
+        ready, facts = _prepared(rank, protocol)
         if ready.warm:
             timing = _samples(rank, protocol)
         else:
             timing = Timing(flags=[f"time_s: {ready.reason}"])
     timing.flags += [
-        f"{METRICS.get(name, name)}: {ready.reason}" for name, size in seen.items() if size is None
+        f"{METRICS.get(name, name)}: {ready.reason}"
+        for name, size in facts.items()
+        if size is None
     ]
     mine = {
-        **seen,
+        **facts,
         "energy_j": timing.metrics.get("energy_j"),
         "prepare_s": ready.seconds,
         "telemetry": timing.details.get("telemetry"),
@@ -141,7 +143,7 @@ def _run(cell: Cell, place: str, protocol: Protocol, pictures: Pictures | None) 
         "metrics": {
             **{
                 METRICS.get(name, name): _over(max, [each[name] for each in ranks])
-                for name in seen
+                for name in facts
             },
             "communication_share": _over(median, [each["communication_share"] for each in ranks]),
             "energy_j": _over(sum, [each["energy_j"] for each in ranks]),
@@ -173,16 +175,16 @@ def _prepared(rank: Rank, protocol: Protocol) -> tuple[Preparation, dict[str, An
     device = rank.workload.context.device
     states = ("weights_bytes", "gradients_bytes", "optimizer_bytes")
     peaks = ("peak_bytes",) if device.type == "cpu" else ("peak_bytes", "reserved_bytes")
-    seen: dict[str, Any] = dict.fromkeys((*peaks, *states, "communication_share"))
+    facts: dict[str, Any] = dict.fromkeys((*peaks, *states, "communication_share"))
 
     def hold() -> None:
-        seen.update({f"{kind}_bytes": size for kind, size in rank.held().items()})
+        facts.update({f"{kind}_bytes": size for kind, size in rank.held().items()})
 
     def peak() -> None:
-        seen.update(zip(peaks, peak_bytes(rank), strict=False))
+        facts.update(zip(peaks, peak_bytes(rank), strict=False))
 
     def share() -> None:
-        seen["communication_share"] = communication_share(rank.step, device)
+        facts["communication_share"] = communication_share(rank.step, device)
 
     def step() -> None:
         seconds_of(rank.step, device)
@@ -194,7 +196,7 @@ def _prepared(rank: Rank, protocol: Protocol) -> tuple[Preparation, dict[str, An
         protocol.max_prepare,
         lambda: _agreed(time.monotonic(), device, dist.ReduceOp.MAX),
     )
-    return ready, seen
+    return ready, facts
 
 
 def _over(how: Callable[[list[Any]], Any], each: list[Any]) -> Any:

@@ -119,10 +119,10 @@ class Client:
         """Replace a worker whose CUDA allocator was started with another setting."""
         if point.source != "measured" or device == "cpu":
             return
-        wanted = setting_of(point.cell)
-        if wanted != self._allocator:
+        setting = setting_of(point.cell)
+        if setting != self._allocator:
             self.close()
-            self._allocator = wanted
+            self._allocator = setting
 
     def check(self, cells: list[Cell]) -> None:
         """Raise RequestError for the first name that does not exist; nothing is built or run."""
@@ -141,14 +141,14 @@ class Client:
         for index, (point, device) in enumerate(points):
             same = (point.source, device, point.protocol, point.calibration, point.cell.kind)
             groups.setdefault(same, []).append(index)
-        asked = []
+        questions = []
         for members in groups.values():
             point, device = points[members[0]]
             sizes = [points[index][0].cell.num_visual for index in members]
-            asked.append({"point": _document(point), "device": device, "visual": sizes})
+            questions.append({"point": _document(point), "device": device, "visual": sizes})
         seconds_of = [0.0] * len(points)
         for members, answers in zip(
-            groups.values(), self._task("estimate", kinds=asked), strict=True
+            groups.values(), self._task("estimate", kinds=questions), strict=True
         ):
             for index, seconds in zip(members, answers, strict=True):
                 seconds_of[index] = float(seconds)
@@ -269,11 +269,11 @@ def _with_limit(record: Record, point: Point, limit: int | None, share: float) -
     """Keep the ceiling of host memory; flag it where it was met or is not the one asked for."""
     if limit is None:
         return record
-    asked = min(asked_limits(point), default=None)
+    smallest = min(asked_limits(point), default=None)
     flags = list(record.flags)
-    if asked is not None and asked > limit:
+    if smallest is not None and smallest > limit:
         part = f"{SHARE_OF_FREE * share / point.ranks:.0%} of what is free"
-        flags.append(f"memory_limit: {limit:,} bytes, {part}, not {asked:,}")
+        flags.append(f"memory_limit: {limit:,} bytes, {part}, not {smallest:,}")
     elif record.status is Status.OOM:
         who = "the worker" if point.ranks == 1 else "each rank"
         flags.append(f"memory_limit: {who} could allocate {limit:,} bytes of host memory")

@@ -154,16 +154,16 @@ class _Model:
 
     @classmethod
     def of(cls, cell: Cell) -> "_Model":
-        built = build(cell, "meta")
+        workload = build(cell, "meta")
         layers: list[tuple[LayerParts, Hashable]] = []
-        for parts, _, _ in built.layers:
+        for parts, _, _ in workload.layers:
             shapes = tuple(p.shape for p in parts.layer.parameters())
             layers.append((parts, (parts.window, shapes)))
-        rows = cell.batch * _logit_rows(cell, built.context.layout)
-        outside = sum(built.outside_flops.values())
+        rows = cell.batch * _logit_rows(cell, workload.context.layout)
+        outside = sum(workload.outside_flops.values())
         return cls(
             layers,
-            built.head_flops / max(1, rows if cell.pass_ != "decode" else cell.batch),
+            workload.head_flops / max(1, rows if cell.pass_ != "decode" else cell.batch),
             outside / max(1, cell.batch * cell.num_visual),
         )
 
@@ -181,14 +181,14 @@ class _Model:
             places = system.places(model, sized, layout)
         if cell.scope == "layer":
             places = (system.single(model, places, cell.layer),)
-        counted: Counter[Hashable] = Counter()
+        totals: Counter[Hashable] = Counter()
         costs: dict[Hashable, int] = {}
         for (parts, like), place in zip(self.layers, places, strict=True):
             kind = like, place.kind
-            counted[kind] += 1
+            totals[kind] += 1
             if kind not in costs:
                 costs[kind] = system.forward_flops(parts, place, sized)
-        layers = float(sum(count * costs[kind] for kind, count in counted.items()))
+        layers = float(sum(count * costs[kind] for kind, count in totals.items()))
         rows = _logit_rows(sized, layout)
         around = cell.batch * (rows * self.head_flops + num_visual * self.outside_flops)
         if cell.pass_ == "decode":
@@ -210,12 +210,12 @@ def _seconds(kind: Kind, forecast: Forecast) -> list[float]:
     point, device = kind.point, kind.device
     flops, peak = forecast.at(np.array(kind.visual, dtype=np.float64))
     iteration = flops / matmul_rate(point.cell.dtype, device)
-    wanted = point.protocol.min_samples
-    samples = np.where(iteration > SLOW_S, min(wanted, 3), wanted)
+    num_samples = point.protocol.min_samples
+    samples = np.where(iteration > SLOW_S, min(num_samples, 3), num_samples)
     timed = np.minimum(samples * iteration, point.protocol.max_seconds)
     fits = peak <= min(_limits(point, device), default=math.inf)
-    spent = np.where(fits, 2 * iteration + timed, iteration / 2)
-    seconds: list[float] = (forecast.seconds + spent).tolist()
+    duration = np.where(fits, 2 * iteration + timed, iteration / 2)
+    seconds: list[float] = (forecast.seconds + duration).tolist()
     return seconds
 
 
@@ -240,11 +240,11 @@ def matmul_rate(dtype: str, device: str) -> float:
     size = 512 if device == "cpu" else 4096  # where it is emulated, bfloat16 takes its time
     a = torch.randn(size, size, device=device).to(DTYPES[dtype])
     _multiply(a, device)
-    start, done = time.perf_counter(), 0
+    start, count = time.perf_counter(), 0
     while time.perf_counter() - start < RATE_SECONDS:
         _multiply(a, device)
-        done += 1
-    return done * 2 * size**3 / (time.perf_counter() - start)
+        count += 1
+    return count * 2 * size**3 / (time.perf_counter() - start)
 
 
 def _multiply(a: torch.Tensor, device: str) -> None:

@@ -115,17 +115,17 @@ def _capacity(point: Point, place: str) -> int:
     """Bytes that the cell may have: the cap, or what the card gives a process."""
     cell = point.cell
     if place == "cpu":
-        asked = min(asked_limits(point), default=None)
-        if asked is None:
+        limit = min(asked_limits(point), default=None)
+        if limit is None:
             raise RequestError("device 'cpu': has no fixed capacity; give --memory-cap BYTES")
         there = host_limit(point, place)
         assert there is not None, "a measured cell on the CPU has a limit"
-        if there < asked:
+        if there < limit:
             raise RequestError(
-                f"memory_cap {asked:,}: a threshold needs all of it, and {there:,} bytes (90 % of "
+                f"memory_cap {limit:,}: a threshold needs all of it, and {there:,} bytes (90 % of "
                 "what is free) are there; give less"
             )
-        return asked
+        return limit
     if cell.memory_cap is not None:
         return cap_bytes(cell.memory_cap)
     try:
@@ -149,11 +149,11 @@ def num_ready(place: str) -> int:
 
 def trials_in(records: Iterable[Record], cell: Cell) -> dict[int, tuple[Status, int]]:
     """What stored trials say of a threshold's cell, whatever its |V|: status and iterations."""
-    asked = cell.replace(num_visual=1).key
+    whole = cell.replace(num_visual=1).key
     return {
         record.cell.num_visual: (record.status, int(record.details.get("iterations", 0)))
         for record in records
-        if record.cell.replace(num_visual=1).key == asked
+        if record.cell.replace(num_visual=1).key == whole
     }
 
 

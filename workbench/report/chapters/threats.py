@@ -101,9 +101,9 @@ def _machine(measured: pd.DataFrame) -> Iterator[str]:
     kernels = sorted(measured.loc[measured["status"] == "ok", "kernel"].unique())
     if kernels:
         yield f"Kernels that ran: {listed(kernels)}."
-    refused = measured[measured["status"] == "unsupported"]
-    if len(refused):
-        names = sorted(refused["kernel"].unique())
+    unsupported = measured[measured["status"] == "unsupported"]
+    if len(unsupported):
+        names = sorted(unsupported["kernel"].unique())
         yield f"Kernels that refused some cell: {listed(names)}, with their reasons below."
 
 

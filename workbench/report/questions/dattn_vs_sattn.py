@@ -40,7 +40,7 @@ def headline(material: Material) -> Table | None:
 
 def answer(material: Material) -> Answer:
     """Speed at equal |V|, reach, growth: of the subject that says most, at its first place."""
-    subject = _told(material)
+    subject = _subject(material)
     source, device = places(subject.rows)[0]
     rows, where = at_place(subject.rows, source, device), place(source, device)
     whole = f"{subject.title}, {where}"
@@ -48,7 +48,7 @@ def answer(material: Material) -> Answer:
     return verdict.speed(), verdict.reach() or reached(rows, whole), verdict.growth()
 
 
-def _told(material: Material) -> Subject:
+def _subject(material: Material) -> Subject:
     """The first subject that holds both S-Attn and another system, else the first."""
     both = (
         s

@@ -93,11 +93,11 @@ def answer(material: Material) -> Answer:
     """The fastest kernel by size, each pair at its largest |V|, and those that refused."""
     race = max(_races(material), key=lambda each: len(each.sizes), default=None)
     frame = material.frame
-    refused = frame[frame["status"] == "unsupported"]
+    unsupported = frame[frame["status"] == "unsupported"]
     third = (
-        f"{plural(len(refused), 'cell')} refused by"
-        f" {listed(sorted(refused['kernel'].unique()))}; the reasons are below."
-        if len(refused)
+        f"{plural(len(unsupported), 'cell')} refused by"
+        f" {listed(sorted(unsupported['kernel'].unique()))}; the reasons are below."
+        if len(unsupported)
         else "No kernel refused a cell."
     )
     if race is None:

@@ -26,7 +26,7 @@ COLUMNS = (
 BASELINE = "s_attn"
 
 
-def _told(material: Material) -> tuple[Subject, str, str, pd.DataFrame] | None:
+def _comparison(material: Material) -> tuple[Subject, str, str, pd.DataFrame] | None:
     """The subject with most systems, a place of it, and its rows."""
     best = None
     for subject in material.spoken:
@@ -55,10 +55,10 @@ def _baseline(rows: pd.DataFrame) -> str | None:
 
 def headline(material: Material) -> Table | None:
     """Every system at the largest |V| that most share, and from where on it takes less time."""
-    told = _told(material)
-    if told is None or told[3]["flops"].isna().all():
+    comparison = _comparison(material)
+    if comparison is None or comparison[3]["flops"].isna().all():
         return None
-    subject, source, device, rows = told
+    subject, source, device, rows = comparison
     at = _at(rows)
     here = rows[rows["num_visual"] == at]
     by_name = {row["series"]: row for row in here.to_dict("records")}
@@ -106,11 +106,11 @@ def _starts(rows: pd.DataFrame) -> dict[str, str]:
 
 def answer(material: Material) -> Answer:
     """The cheapest systems by time at one |V|, who reaches furthest, and what that costs."""
-    told = _told(material)
-    if told is None or told[3]["flops"].isna().all():
+    comparison = _comparison(material)
+    if comparison is None or comparison[3]["flops"].isna().all():
         lacking = "No cell has FLOPs, so no system is compared."
         return lacking, lacking, lacking
-    subject, source, device, rows = told
+    subject, source, device, rows = comparison
     where = f"{subject.title}, {place(source, device)}"
     at = _at(rows)
     here = rows[(rows["num_visual"] == at) & rows["time_s"].notna()]
@@ -138,14 +138,14 @@ def answer(material: Material) -> Answer:
         top = int(table["max_visual"].max())
         names = in_order(rows[rows["series"].isin(table[table["max_visual"] == top]["series"])])
         second = f"The largest |V| that {RAN[source]} is {top:,}, under {listed(names)} ({where})."
-    given = [
+    parts = [
         f"{system.label}: {system.gives_up.replace('; ', ', and ')}"
         for name in best["attention"]
         if (system := entry("attention", str(name))) is not None
     ]
     third = "No other system is here."
-    if given:
-        third = f"What they give up against S-Attn, by name. {'; '.join(given)}."
+    if parts:
+        third = f"What they give up against S-Attn, by name. {'; '.join(parts)}."
         if "V2V" in third:
             third += " V2V is what visual tokens read of each other inside the decoder."
     return first, second, third

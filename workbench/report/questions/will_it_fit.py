@@ -39,7 +39,7 @@ def headline(material: Material) -> Table | None:
 
 def answer(material: Material) -> Answer:
     """Who reaches furthest, who ends where, and what takes the bytes there."""
-    subject, source, device = _told(material)
+    subject, source, device = _subject(material)
     rows, where = at_place(subject.rows, source, device), place(source, device)
     table = limits(rows)
     near = material.capacities(rows).get(device)
@@ -55,11 +55,11 @@ def answer(material: Material) -> Answer:
             in_order(rows[rows["series"].isin(ran.loc[ran["max_visual"] == top, "series"])])
         )
         first = f"The largest |V| that {RAN[source]} is {top:,}, under {best} ({whole})."
-    ended = table.dropna(subset=["fails_at"])
+    failures = table.dropna(subset=["fails_at"])
     order = in_order(rows)
     ends = [
         f"{row['series']} between {_count(row['max_visual'])} and {row['fails_at']:,}"
-        for row in sorted(ended.to_dict("records"), key=lambda r: order.index(r["series"]))
+        for row in sorted(failures.to_dict("records"), key=lambda r: order.index(r["series"]))
     ]
     second = (
         f"Memory ends for {listed(ends)} ({where})."
@@ -69,7 +69,7 @@ def answer(material: Material) -> Answer:
     return first, second, _stopped_by(material, rows, where)
 
 
-def _told(material: Material) -> tuple[Subject, str, str]:
+def _subject(material: Material) -> tuple[Subject, str, str]:
     """The first subject and place at which a system ran out of memory, else the first."""
     every = [(s, *each) for s in material.spoken for each in places(s.rows)]
     ended = (one for one in every if (at_place(one[0].rows, *one[1:])["status"] == "oom").any())
@@ -82,8 +82,8 @@ def _count(value: object) -> str:
 
 def _stopped_by(material: Material, rows: pd.DataFrame, where: str) -> str:
     kinds = memory_kinds(rows, material.details)
-    told = kinds.groupby("system")["kind"].transform(lambda own: UNSPLIT not in set(own))
-    kinds = kinds[told.astype(bool)]
+    is_split = kinds.groupby("system")["kind"].transform(lambda own: UNSPLIT not in set(own))
+    kinds = kinds[is_split.astype(bool)]
     if kinds.empty:
         return (
             f"What takes the bytes is unknown: no cell's record splits its peak by kind ({where})."

@@ -47,15 +47,15 @@ def run_local(
                     elif not settled(task):
                         elsewhere.append(task)
                 if running:
-                    ended, _ = wait(
+                    finished, _ = wait(
                         running, RETRY_S if elsewhere and idle else None, FIRST_COMPLETED
                     )
                 else:
-                    ended = set()
+                    finished = set()
                     time.sleep(RETRY_S if elsewhere else 0)
                 if not waiting:
                     waiting, elsewhere = deque(elsewhere), []
-                for future in ended:
+                for future in finished:
                     task, client = running.pop(future)
                     idle.append(client)
                     yield task, future.result()

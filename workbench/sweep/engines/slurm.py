@@ -34,10 +34,10 @@ def held(store: Path, run: str, tasks: Mapping[str, Task]) -> dict[str, Status]:
     """How the tasks ended that the store holds a record of."""
     if not store.exists():
         return {}
-    with Store.open(store) as opened:
-        if not any(info.id == run for info in opened.runs()):
+    with Store.open(store) as records:
+        if not any(info.id == run for info in records.runs()):
             return {}
-        return by_task(tasks, opened.identities(run))
+        return by_task(tasks, records.identities(run))
 
 
 def submit(batch: Batch, request: Request, cluster: Cluster, ended_as: Status) -> None:
@@ -157,17 +157,17 @@ class Coordinator:
         """
         states = self._states.look(self.live)
         recorded: list[str] = []
-        left: dict[Status, list[list[Point]]] = {}
-        ended = [job for job in self.live if self._has_ended(job, states, first)]
-        for job in ended:
+        unsettled: dict[Status, list[list[Point]]] = {}
+        finished = [job for job in self.live if self._has_ended(job, states, first)]
+        for job in finished:
             state = states.get(job.id or "", State())
             names, missing, began = self._collect(job)
             recorded += names
             if missing and not first and self._may_try_again(job, state.word, missing, began):
                 how = Status.TIMEOUT if state.word == "TIMEOUT" else Status.KILLED
-                left.setdefault(how, []).append(missing)
-        self.live = [job for job in self.live if job not in ended]
-        for how, parts in left.items():
+                unsettled.setdefault(how, []).append(missing)
+        self.live = [job for job in self.live if job not in finished]
+        for how, parts in unsettled.items():
             self._submit(parts, how)
         return recorded
 
@@ -190,7 +190,7 @@ class Coordinator:
 
         Returns the cells with a record, the points without, and whether it ever began a cell.
         """
-        ended: dict[CellId, Status] = {}
+        merged: dict[CellId, Status] = {}
         under_way: list[CellId] = []
         for shard in job.shards:
             try:
@@ -199,15 +199,15 @@ class Coordinator:
             except RequestError as error:
                 self.notes.append(str(error))
                 continue
-            ended |= statuses
+            merged |= statuses
             under_way += claimed
-        names = by_task(self.tasks, ended)
+        names = by_task(self.tasks, merged)
         points = [point for point in job.content.points if cell_id(point) not in names]
         ours = {cell_id(point): self.tasks[cell_id(point)] for point in points}
         for identity in under_way:
             self.strikes.update(list(by_task(ours, {identity: Status.KILLED})))
         job.set_merged()
-        return list(names), points, bool(ended or under_way)
+        return list(names), points, bool(merged or under_way)
 
     def _may_try_again(self, job: Job, state: str, missing: list[Point], began: bool) -> bool:
         """Whether another job may take what this one has left; a note says why not."""

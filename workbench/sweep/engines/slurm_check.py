@@ -169,15 +169,15 @@ def check(request: Request, folder: Path) -> Cluster:
     check_name(folder)
     place = check_place(folder)
     cluster = partition(request.partition)
-    wanted, kind = request.gpus or 0, request.gpu_type
+    gpus, kind = request.gpus or 0, request.gpu_type
     if kind is not None and kind not in cluster.gpu_types:
         has = ", ".join(cluster.gpu_types) or "no GPUs whose kind Slurm was told"
         raise RequestError(f"gpu_type {kind!r}: partition {cluster.partition!r} has {has}")
     most = max((node.count(kind) for node in cluster.nodes), default=0)
-    if wanted < 0 or wanted > most:
+    if gpus < 0 or gpus > most:
         of_kind = f" {kind}" if kind else ""
         raise RequestError(
-            f"gpus_per_task {wanted}: no node of partition {cluster.partition!r} has more "
+            f"gpus_per_task {gpus}: no node of partition {cluster.partition!r} has more "
             f"than {most}{of_kind}"
         )
     if cluster.most_minutes is not None and request.minutes > cluster.most_minutes:
@@ -229,9 +229,9 @@ def gpus_per_node(request: Request) -> str | int:
 def _would_accept(request: Request, cluster: Cluster) -> None:
     """Let Slurm itself look at the request: limits, accounts and all that only it knows."""
     options = [f"--{name}={value}" for name, value in sbatch_options(request, cluster).items()]
-    tried = run("sbatch", "--test-only", *options, "--wrap=true")
-    if tried.returncode != 0:
-        reason = last_line(tried.stderr).removeprefix("allocation failure: ")
+    process = run("sbatch", "--test-only", *options, "--wrap=true")
+    if process.returncode != 0:
+        reason = last_line(process.stderr).removeprefix("allocation failure: ")
         raise RequestError(f"engine slurm: {' '.join(options)}: {reason}")
 
 

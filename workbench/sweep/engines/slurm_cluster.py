@@ -68,10 +68,10 @@ def run(*command: str) -> "subprocess.CompletedProcess[str]":
 
 def ask(*command: str) -> str:
     """What a command of Slurm prints; Failure with its last line where it fails."""
-    done = run(*command)
-    if done.returncode != 0:
-        raise Failure(f"engine slurm: {last_line(done.stderr) or f'{command[0]} fails'}")
-    return done.stdout
+    process = run(*command)
+    if process.returncode != 0:
+        raise Failure(f"engine slurm: {last_line(process.stderr) or f'{command[0]} fails'}")
+    return process.stdout
 
 
 def last_line(text: str) -> str:

@@ -53,12 +53,12 @@ def by_task(tasks: Mapping[str, Task], statuses: Mapping[CellId, Status]) -> dic
     by_key: dict[tuple[str, str], list[CellId]] = {}
     for identity in statuses:
         by_key.setdefault(identity[:2], []).append(identity)
-    ended: dict[str, Status] = {}
+    by_name: dict[str, Status] = {}
     for name, task in tasks.items():
         for identity in by_key.get(task.identity[:2], ()):
-            if is_same(task, identity) and not (name in ended and ended[name].done):
-                ended[name] = statuses[identity]
-    return ended
+            if is_same(task, identity) and not (name in by_name and by_name[name].done):
+                by_name[name] = statuses[identity]
+    return by_name
 
 
 class Work:
@@ -109,20 +109,20 @@ def run_job(job: Job, ended_as: Status, start: str) -> None:
     here = [
         Task(task.point, *place(task.point.source, task.point.device)) for task in words.values()
     ]
-    left = [task for task in here if cell_id(task.point) not in done]
+    unfinished = [task for task in here if cell_id(task.point) not in done]
     stem = job.batch.folder / f"{job.number}.{start}"
     part, notes = Path(f"{stem}.part.db"), Path(f"{stem}.done")
     threads = None if "OMP_NUM_THREADS" in os.environ else os.environ.get("SLURM_CPUS_PER_TASK")
     seat = Seat(threads=int(threads) if threads else None)
-    progress = Progress(len(here), len(here) - len(left))
+    progress = Progress(len(here), len(here) - len(unfinished))
     with Client(seat) as client, Store.open(part, "w") as store, notes.open("a") as file:
         client.trace = None if content.trace is None else Path(content.trace)
         spec = run.file.sweep.model_dump(mode="json", by_alias=True)
         facts = environment_of(here, seat)
         store.begin_run(run.file.sweep.name, spec, facts, run_id=run.file.run)
         lease_s = 60.0 * job.batch.file.minutes
-        client.ceilings = ceilings_for(left, client, store, run.file.run, print)
-        for task in left:
+        client.ceilings = ceilings_for(unfinished, client, store, run.file.run, print)
+        for task in unfinished:
             # Another process of this job, if somebody started several, may be at it or past it.
             if not store.claim(run.file.run, task.identity, lease_s):
                 progress.drop(task)
