@@ -4,8 +4,8 @@ from workbench.lvlm.attention import system_of
 from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.models import resolve
-from workbench.lvlm.names import check_names
+from workbench.lvlm.models import Resolved, resolve
+from workbench.lvlm.names import unknown_names
 from workbench.lvlm.optimizers import OPTIMIZERS
 from workbench.lvlm.places import places_of
 from workbench.lvlm.reduce import (
@@ -15,48 +15,71 @@ from workbench.lvlm.reduce import (
 from workbench.lvlm.ring_check import check_ring
 from workbench.lvlm.ulysses import check_ulysses
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import Faults, RequestError, Unsupported
 
 
 def check(cell: Cell) -> None:
-    """Raise RequestError for any name or option of the cell that cannot be; builds nothing.
+    """Raise RequestError for what of the cell cannot be: all of it in a line; builds nothing.
 
-    Of unknown names all are told at once.
+    Raises Unsupported where nothing is wrong with it and its model has no place for it.
     """
-    check_names(cell)
-    system_of(cell).check(cell)
-    check_optimizer(cell)
-    try:
-        _ = Layout.of(cell).segments
-    except ValueError as error:
-        raise RequestError(f"layout: {error}") from None
-    if cell.offload:
+    faults = Faults()
+    faults.add(*unknown_names(cell.document()))
+    with faults:
+        check_layout(cell)
+    has_model = not faults
+    with faults:
+        system_of(cell).check(cell)
+    with faults:
+        check_optimizer(cell)
+    with faults:
         check_offload(cell)
-    reducer = reducer_of(cell)
-    if reducer is not None:
-        check_reducer(cell, reducer)
+    with faults:
+        check_reducer(cell, reducer_of(cell))
     if cell.visual_positions and cell.scope != "lvlm":
-        raise RequestError(
+        faults.add(
             f"visual_positions: scope {cell.scope} has no visual embeddings to learn; use lvlm"
         )
     if cell.weights is not None:
-        check_source(cell.weights)
-    model = resolve(cell.model)
-    system_of(cell, model).check(cell)
+        with faults:
+            check_source(cell.weights)
+    if has_model:
+        with faults:
+            check_on_model(cell, resolve(cell.model))
+    faults.raise_all()
+
+
+def check_on_model(cell: Cell, model: Resolved) -> None:
+    """Raise RequestError or Unsupported for what the cell asks of that model."""
+    faults = Faults()
+    with faults:
+        system_of(cell, model).check(cell)
     if cell.sharing > 1 and has_linear(model):
-        axis = "ulysses" if cell.ring == 1 else "ring"
+        named = "ulysses" if cell.ring == 1 else "ring"
+        faults.raise_all()
         raise Unsupported(
             f"{axis}: most layers of {cell.model} are linear, and ranks that share a sequence do "
             "not pass the state on that these carry along it"
         )
-    check_ring(cell, model)
-    check_ulysses(cell, model)
+    with faults:
+        check_ring(cell, model)
+    with faults:
+        check_ulysses(cell, model)
+    faults.raise_all()
     if cell.layer is not None:
         count = len(places_of(cell))
         if cell.layer >= count:
             raise RequestError(
                 f"layer {cell.layer}: {cell.model} has {count} layers, 0 to {count - 1}"
             )
+
+
+def check_layout(cell: Cell) -> None:
+    """Raise RequestError where the sizes of the layout's segments do not add up."""
+    try:
+        _ = Layout.of(cell).segments
+    except ValueError as error:
+        raise RequestError(f"layout: {error}") from None
 
 
 def check_optimizer(cell: Cell) -> None:
@@ -68,27 +91,36 @@ def check_optimizer(cell: Cell) -> None:
         )
 
 
-def check_reducer(cell: Cell, reducer: Reducer) -> None:
+def check_reducer(cell: Cell, reducer: Reducer | None) -> None:
     """Raise RequestError where nothing stands before the decoder for it to reduce."""
+    if reducer is None:
+        return
+    faults = Faults()
     if cell.scope == "layer":
-        raise RequestError(
+        faults.add(
             f"reduce {reducer.name}: a single layer has no tokens before the decoder; use scope "
             "decoder or lvlm"
         )
     if cell.sharing > 1:
-        axis = "ulysses" if cell.ring == 1 else "ring"
-        raise RequestError(f"reduce {reducer.name}: {axis} shares a sequence that is not reduced")
-    reducer.check(cell)
+        named = "ulysses" if cell.ring == 1 else "ring"
+        faults.add(f"reduce {reducer.name}: {named} shares a sequence that is not reduced")
+    with faults:
+        reducer.check(cell)
+    faults.raise_all()
 
 
 def check_offload(cell: Cell) -> None:
     """Raise RequestError where there are no checkpointed activations to take away."""
+    if not cell.offload:
+        return
+    faults = Faults()
     if cell.pass_ != "train":
-        raise RequestError(f"offload: pass {cell.pass_} keeps nothing for a backward; use train")
+        faults.add(f"offload: pass {cell.pass_} keeps nothing for a backward; use train")
     if not cell.checkpoint:
-        raise RequestError("offload: moves what checkpoints keep; needs checkpoint as well")
+        faults.add("offload: moves what checkpoints keep; needs checkpoint as well")
     if cell.scope == "layer":
-        raise RequestError(
+        faults.add(
             "offload: a single layer's inputs are held from outside, so nothing could leave the "
             "device; use scope decoder or lvlm"
         )
+    faults.raise_all()

@@ -8,7 +8,6 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.models import resolve
 from workbench.lvlm.optimizers import OPTIMIZERS
 from workbench.lvlm.reduce import REDUCERS
-from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 
 NAMED: dict[str, Callable[[str], object]] = {
@@ -32,10 +31,3 @@ def unknown_names(fields: Mapping[str, Any]) -> list[str]:
             except RequestError as error:
                 faults.append(str(error))
     return faults
-
-
-def check_names(cell: Cell) -> None:
-    """Raise RequestError for what the cell names and nothing knows: all of it, in a line."""
-    faults = unknown_names(cell.document())
-    if faults:
-        raise RequestError("; ".join(faults))

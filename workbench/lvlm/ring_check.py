@@ -8,7 +8,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.sharing import shard
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import Faults, RequestError, Unsupported
 
 
 def check_ring(cell: Cell, model: Resolved) -> None:
@@ -16,35 +16,37 @@ def check_ring(cell: Cell, model: Resolved) -> None:
     count, system = cell.ring, SYSTEMS[cell.attention]
     if count == 1:
         return
-    lead = f"ring {count}: "
+    lead, faults = f"ring {count}: ", Faults()
     if not system.ring:
         able = ", ".join(name for name in sorted(SYSTEMS) if SYSTEMS[name].ring)
         raise RequestError(
             f"{lead}{cell.attention} does not share a sequence by rows; use one of {able}"
         )
     if cell.scope != "decoder" or cell.pass_ != "train":
-        raise RequestError(
+        faults.add(
             f"{lead}shares the sequence of a train pass at scope decoder, not pass {cell.pass_} "
             f"at scope {cell.scope}"
         )
     if cell.lora is not None:
-        raise RequestError(f"{lead}trains a model whole, without lora")
+        faults.add(f"{lead}trains a model whole, without lora")
     if cell.compile:
-        raise RequestError(f"{lead}its exchange between ranks is not compiled; leave out compile")
+        faults.add(f"{lead}its exchange between ranks is not compiled; leave out compile")
     if not isinstance(KERNELS[cell.kernel], Fused):
         able = ", ".join(name for name in sorted(KERNELS) if isinstance(KERNELS[name], Fused))
-        raise RequestError(
+        faults.add(
             f"{lead}kernel {cell.kernel} returns no log-sum-exp to merge by; use one of {able}"
         )
     rows = cell.num_visual + cell.num_text
     if system.ring == "text":
-        _check_visual(cell)
+        with faults:
+            _check_visual(cell)
     elif rows % (2 * cell.sharing):
-        unit, product = 2 * cell.sharing, "2·ring" if cell.ulysses == 1 else "2·ulysses·ring"
-        raise RequestError(
-            f"{lead}{rows} tokens are no multiple of {product} = {unit}; give "
+        unit, named = 2 * cell.sharing, "2·ring" if cell.ulysses == 1 else "2·ulysses·ring"
+        faults.add(
+            f"{lead}{rows} tokens are no multiple of {named} = {unit}; give "
             f"{rows // unit * unit} or {(rows // unit + 1) * unit} in all"
         )
+    faults.raise_all()
     window = _narrowest_window(model)
     if window is not None and window < rows:
         raise Unsupported(
@@ -59,19 +61,21 @@ def check_ring(cell: Cell, model: Resolved) -> None:
 
 def _check_visual(cell: Cell) -> None:
     """Of a system that shares visual tokens alone."""
+    faults = Faults()
     lead = f"ring {cell.ring}: {cell.attention} shares its visual tokens, "
     if cell.ulysses > 1:
-        raise RequestError(f"{lead}which ulysses {cell.ulysses} does not; use ring alone")
+        faults.add(f"{lead}which ulysses {cell.ulysses} does not; use ring alone")
     if cell.ring_order != "zigzag":
-        raise RequestError(f"{lead}to whose order its text is blind; leave out ring_order")
+        faults.add(f"{lead}to whose order its text is blind; leave out ring_order")
     if cell.loss_rows == "all":
-        raise RequestError(f"{lead}and its loss is of the text, which every rank has; use text")
+        faults.add(f"{lead}and its loss is of the text, which every rank has; use text")
     smallest = min((s.length for s in Layout.of(cell).visual_segments), default=0)
     if smallest < cell.ring:
-        raise RequestError(
+        faults.add(
             f"{lead}of which every rank needs one in each segment of the layout; one has "
             f"{smallest}"
         )
+    faults.raise_all()
     assert {text_rows(shard(cell, r)) for r in range(cell.ring)} == {text_rows(shard(cell, 0))}
 
 

@@ -17,7 +17,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.sharing import groups
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults
 
 
 def check_ulysses(cell: Cell, model: Resolved) -> None:
@@ -25,38 +25,35 @@ def check_ulysses(cell: Cell, model: Resolved) -> None:
     count, config = cell.ulysses, model.config
     if count == 1:
         return
+    faults = Faults()
     if cell.attention != "s_attn":
-        raise RequestError(f"ulysses {count}: {cell.attention} does not share a sequence; s_attn")
+        faults.add(f"ulysses {count}: {cell.attention} does not share a sequence; s_attn")
     if cell.scope != "decoder" or cell.pass_ != "train":
-        raise RequestError(
-            f"ulysses {count}: shares the sequence of a train pass at scope decoder"
-        )
+        faults.add(f"ulysses {count}: shares the sequence of a train pass at scope decoder")
     if cell.lora is not None:
-        raise RequestError(f"ulysses {count}: trains a model whole, without lora")
+        faults.add(f"ulysses {count}: trains a model whole, without lora")
     if KERNELS[cell.kernel].hf != "sdpa":
-        raise RequestError(
+        faults.add(
             f"ulysses {count}: kernel {cell.kernel} has a mask of a rank's own rows; use sdpa"
         )
     heads, shared = config.num_attention_heads, config.num_key_value_heads
     if heads % count or (shared % count and count % shared):
-        raise RequestError(
+        faults.add(
             f"ulysses {count}: does not divide the {heads} query heads and {shared} key/value "
             f"heads of {cell.model}"
         )
     tokens = cell.num_visual + cell.num_text
     if tokens % count:
-        raise RequestError(
+        faults.add(
             f"ulysses {count}: {tokens} tokens are no {count} equal shares; give "
             f"{tokens // count * count} or {(tokens // count + 1) * count} in all"
         )
-    if cell.ring > 1:
-        return  # Windows are looked at there.
     types = {model.layer_type(i) for i in range(config.num_hidden_layers)}
     windows = [getattr(config, "sliding_window", None)] if len(types) == 1 else [0]
-    if any(w is not None and w < tokens for w in windows):
-        raise RequestError(
-            f"ulysses {count}: {cell.model} has a sliding window, which needs a mask"
-        )
+    # Of a ring the windows are looked at there.
+    if cell.ring == 1 and any(w is not None and w < tokens for w in windows):
+        faults.add(f"ulysses {count}: {cell.model} has a sliding window, which needs a mask")
+    faults.raise_all()
 
 
 def over_heads(

@@ -13,11 +13,12 @@ from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Self, Union, get_args, get_origin
 
-from pydantic import field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from workbench.vocabulary.agreement import check_agreement
 from workbench.vocabulary.cell_fields import CellFields
-from workbench.vocabulary.fields import Description, Role, make_model
+from workbench.vocabulary.fields import WHOLE_SENTENCE, Description, Role, make_model
 from workbench.vocabulary.lora import Lora, canonical_lora, lora_of
 from workbench.vocabulary.systems import KINDS, canonical, entry
 from workbench.vocabulary.units import SHORT_DTYPES
@@ -49,27 +50,40 @@ class Cell(CellFields):
     def _of_its_system(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        names = {kind: data.get(kind) for kind in KINDS}
-        names["attention"] = names["attention"] or "s_attn"
         fields = {**data}
-        if data.get("settings") is not None:
-            fields["settings"] = canonical(data["settings"], names)
         if data.get("cache_dtype") is not None:
             dtype = data.get("dtype", "bfloat16")
             if data["cache_dtype"] == SHORT_DTYPES.get(str(dtype), dtype):
                 fields["cache_dtype"] = None
             elif data.get("pass", data.get("pass_", "forward")) == "forward":
                 fields["cache"] = True  # Only what is kept has a type.
-        system = entry("attention", names["attention"])
+        system = entry("attention", str(data.get("attention")))
         # Of some systems no visual token reaches the LM head.
-        if system is not None and system.logits == "text":
-            if data.get("logits") not in (None, "text"):
-                raise ValueError(
-                    f"logits {data['logits']!r}: {system.name} has no visual rows in its LM head; "
-                    "use 'text'"
-                )
+        if system is not None and system.logits == "text" and data.get("logits") is None:
             fields["logits"] = "text"
         return fields
+
+    @field_validator("logits")
+    @classmethod
+    def _logits(cls, value: str, info: ValidationInfo) -> str:
+        system = entry("attention", info.data.get("attention"))
+        if system is not None and system.logits == "text" != value:
+            raise PydanticCustomError(
+                WHOLE_SENTENCE,
+                "logits '{value}': {system} has no visual rows in its LM head; use 'text'",
+                {"value": value, "system": system.name},
+            )
+        return value
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings(cls, value: Any, info: ValidationInfo) -> str | None:
+        if any(kind not in info.data for kind in KINDS):
+            return None  # Whose settings they are is not known, and that is refused.
+        try:
+            return canonical(value, {kind: info.data[kind] for kind in KINDS})
+        except ValueError as error:
+            raise PydanticCustomError(WHOLE_SENTENCE, "{fault}", {"fault": str(error)}) from None
 
     @field_validator("layout", mode="before")
     @classmethod

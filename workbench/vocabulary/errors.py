@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 MOST = 1_500
 """Characters of a message: what a stranger's file says in it may be of any length."""
@@ -18,6 +19,41 @@ class RequestError(ValueError):
         if len(text) > MOST:
             text = f"{text[: MOST // 2]} … {text[-MOST // 3 :]}"
         super().__init__(text)
+
+
+class Faults:
+    """What is wrong with a request, gathered so that all of it is told at once.
+
+    A check in ``with faults:`` that raises RequestError adds its line, and what follows is checked
+    as well. A part that cannot serve the request (Unsupported) is a result of a right one alone:
+    beside a fault the faults are raised.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def add(self, *lines: str) -> None:
+        """Add lines; one that is there stays where it is."""
+        self._lines |= dict.fromkeys(lines)
+
+    def __bool__(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self._lines)
+
+    def raise_all(self) -> None:
+        """Raise RequestError with every line, in the order in which they came; none is fine."""
+        if self._lines:
+            raise RequestError("; ".join(self._lines))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, RequestError):
+            self.add(str(error))
+        elif isinstance(error, Unsupported):
+            self.raise_all()
+        return isinstance(error, RequestError)
 
 
 class Failure(RuntimeError):

@@ -87,6 +87,8 @@ PLAIN = {
     "too_short": "is empty",
 }
 """pydantic's kinds of fault in plain words; of another kind its own are told."""
+WHOLE_SENTENCE = "whole_sentence"
+"""The kind of a fault whose words name what is wrong themselves."""
 
 Place = tuple[int | str, ...]
 """Where in a document a value stands: names of fields, and indices of lists."""
@@ -124,12 +126,15 @@ def fault_words(
         inside = any(len(each) > len(place) and each[: len(place)] == place for each in places)
         if fault["type"] == "too_short" and inside:
             continue  # It is empty because what stands in it was left out as faulty.
+        if fault["type"] == WHOLE_SENTENCE:
+            reasons.setdefault(fault["msg"], {})
+            continue
         value = fault.get("input")
         text = "" if isinstance(value, (dict, list, tuple)) else f" {value!r:.80}"
         where = place_words(place)[:200] or "the document"
         where = where if where.isprintable() else repr(where)[1:-1]
         reasons.setdefault(f"{where}{text}", {})[_reason(fault, names)] = None
-    return [f"{subject}: {', or '.join(why)}" for subject, why in reasons.items()]
+    return [": ".join(filter(None, (what, ", or ".join(why)))) for what, why in reasons.items()]
 
 
 def _place(fault: Any) -> Place:

@@ -102,12 +102,15 @@ def written(value: Any) -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
         return [(str(name), str(content)) for name, content in value.items()]
     texts = value if isinstance(value, (list, tuple)) else [value]
+    parts = [part.strip() for whole in texts for part in str(whole).split(",") if part.strip()]
     pairs = []
-    for text in (part for whole in texts for part in str(whole).split(",") if part.strip()):
-        name, equals, content = (piece.strip() for piece in text.partition("="))
-        if not (name and equals and content):
-            raise ValueError(f"{text.strip()!r}: write name=value, such as side=2")
-        pairs.append((name, content))
+    for text in parts:
+        name, _, given = (piece.strip() for piece in text.partition("="))
+        pairs.append((name, given))
+    faults = [text for text, pair in zip(parts, pairs, strict=True) if not all(pair)]
+    if faults:
+        texts = ", ".join(map(repr, faults))
+        raise ValueError(f"{texts}: write name=value, such as side=2")
     return pairs
 
 
@@ -115,23 +118,27 @@ def canonical(value: Any, named: Mapping[str, str | None]) -> str | None:
     """Settings as the one text that a cell keeps: sorted, without values equal to a default.
 
     ``named`` has the attention system and the reducer. A setting that both declare is written with
-    its owner, ``fastv.keep=0.5``. Raises ValueError for one that neither declares.
+    its owner, ``fastv.keep=0.5``. Raises ValueError with all that is wrong: for a setting that
+    neither declares, one given twice, and a value that cannot be.
     """
     values: dict[str, str] = {}
-    for name, text in written(value):
-        key, setting = _owner(name, named)
-        if key in values:
-            raise ValueError(f"{name} is given twice")
-        if setting is None:
-            values[key] = text
-        else:
-            number = setting.read(text)
-            if number != setting.default:
-                values[key] = _text(number)
-            else:
-                values.setdefault(key, "")
-    pairs = sorted((key, text) for key, text in values.items() if text)
-    return ",".join(f"{key}={text}" for key, text in pairs) or None
+    faults: dict[str, None] = {}
+    for name, given in written(value):
+        try:
+            key, setting = _owner(name, named)
+            if key in values:
+                raise ValueError(f"{name} is given twice")
+            values[key] = ""
+            if setting is None:
+                values[key] = given
+            elif (read := setting.read(given)) != setting.default:
+                values[key] = _text(read)
+        except ValueError as error:
+            faults[str(error)] = None
+    if faults:
+        raise ValueError("; ".join(faults))
+    kept = sorted((key, given) for key, given in values.items() if given)
+    return ",".join(f"{key}={given}" for key, given in kept) or None
 
 
 def settings_of(kind: str, name: str, text: str | None) -> dict[str, Value]:

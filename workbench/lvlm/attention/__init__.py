@@ -14,7 +14,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.narrow_cache import cache_bytes
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import Faults, Unsupported
 from workbench.vocabulary.registry import Registry
 from workbench.vocabulary.systems import Value, entry, settings_of
 
@@ -126,31 +126,29 @@ class System:
     """What a refusal says of such layers."""
 
     def check(self, cell: Cell) -> None:
-        """Raise RequestError for an option that this system does not have."""
+        """Raise RequestError for the options of a cell that this system does not have."""
+        faults = Faults()
         lacking = [o for o in STREAM_OPTIONS if getattr(cell, o) and o not in self.options]
         if lacking:
-            raise RequestError(
+            faults.add(
                 f"{', '.join(lacking)}: {self.name} has no such option; it has "
                 f"{', '.join(self.options) or 'none of ' + ', '.join(STREAM_OPTIONS)}"
             )
         for option in STREAM_OPTIONS:
             if getattr(cell, option) and cell.pass_ == "decode":
-                raise RequestError(f"{option}: a decode step is one token and has no use for it")
+                faults.add(f"{option}: a decode step is one token and has no use for it")
         if cell.cache and not self.keeps_cache:
-            raise RequestError(
-                f"cache: what a prefill of {self.name} keeps is not modelled; leave it out"
-            )
+            faults.add(f"cache: what a prefill of {self.name} keeps is not modelled; leave it out")
         if cell.cache_dtype and (self.decomposed or not self.keeps_cache):
-            raise RequestError(
+            faults.add(
                 f"cache_dtype {cell.cache_dtype}: no kernel here reads such a cache of "
                 f"{self.name}; leave it out, or use s_attn"
             )
         if cell.scope == "layer" and not self.lone_layer:
-            raise RequestError(
-                f"scope layer: {self.name} acts between layers; use scope decoder or lvlm"
-            )
+            faults.add(f"scope layer: {self.name} acts between layers; use scope decoder or lvlm")
         if cell.skip_last and cell.scope == "layer":
-            raise RequestError("skip_last: a single layer has no last layer; use scope decoder")
+            faults.add("skip_last: a single layer has no last layer; use scope decoder")
+        faults.raise_all()
 
     def role(self, index: int) -> str:
         """This system's word for what the model's layer of that index does."""

@@ -33,7 +33,7 @@ from workbench.lvlm.place import Place
 from workbench.lvlm.reduce import REDUCERS, Reducer, entering_layout
 from workbench.lvlm.weights import randomise
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import Faults, RequestError, Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.attention import Visual
@@ -168,13 +168,14 @@ class CrossLMM(SAttn):
     stacks = False
 
     def check(self, cell: Cell) -> None:
-        super().check(cell)
+        faults = Faults()
+        with faults:
+            super().check(cell)
         if cell.reduce is not None and cell.scope == "lvlm":
-            raise RequestError(
-                f"reduce {cell.reduce}: {self.name} pools the tower's features itself"
-            )
+            faults.add(f"reduce {cell.reduce}: {self.name} pools the tower's features itself")
         if cell.visual_positions:
-            raise RequestError(f"visual_positions: {self.name} has two streams of visual tokens")
+            faults.add(f"visual_positions: {self.name} has two streams of visual tokens")
+        faults.raise_all()
 
     def pooling(self) -> Reducer:
         pool = copy(REDUCERS["pool"])

@@ -27,7 +27,7 @@ from workbench.lvlm.marks import region
 from workbench.lvlm.parts import scaled
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import Faults, Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts
@@ -241,17 +241,20 @@ class MoH(SAttn):
         return counts[0], counts[1]
 
     def check(self, cell: Cell) -> None:
-        super().check(cell)
+        faults = Faults()
+        with faults:
+            super().check(cell)
         active, shared = self.share("active"), self.share("shared")
         if shared > active or not active:
-            raise RequestError(
+            faults.add(
                 f"{self.name}: shared={self.settings['shared']} of active="
                 f"{self.settings['active']}: heads that all tokens use are among those that are on"
             )
         if cell.compile:
-            raise RequestError(
+            faults.add(
                 f"compile: how many rows a head of {self.name} has is data, a host's wait a layer"
             )
+        faults.raise_all()
 
     def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
         self.heads(parts)

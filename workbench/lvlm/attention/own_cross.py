@@ -20,7 +20,7 @@ from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.layout import Layout, causal_pairs
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import Faults, Unsupported
 
 if TYPE_CHECKING:
     from workbench.lvlm.kernels import Kernel
@@ -178,18 +178,21 @@ class OwnCrossLayers(TextCosts):
         self.layers = layers
 
     def check(self, cell: Cell) -> None:
-        super().check(cell)
+        faults = Faults()
+        with faults:
+            super().check(cell)
         if cell.cache_dtype is not None:
-            raise RequestError(
+            faults.add(
                 f"cache_dtype {cell.cache_dtype}: no kernel here reads such a cache of the "
                 f"layers of {cell.model} that read the images; leave it out"
             )
         for field, default in (("loss_rows", "text"), ("ulysses", 1), ("ring", 1)):
             if getattr(cell, field) != default:
-                raise RequestError(
+                faults.add(
                     f"{field} {getattr(cell, field)}: only text is in the sequence of {cell.model}"
                     f", whose layers read the images; use {default}"
                 )
+        faults.raise_all()
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         count = model.config.num_hidden_layers
