@@ -185,6 +185,74 @@ def test_a_full_standard_output_is_one_line() -> None:
             ("solve 'imges' is unknown; did you mean images", "mean d_attn"),
         ),
         ("sweep --dry-rnu --sotre x a.yaml", ("--dry-run?", "--store?")),
+        (
+            "predict --visual x --set foo=1 --set side --reduce pool --chunk 0 --kernel flsh",
+            ("--visual 'x'", "'side': write name=value", "--chunk 0: must", "mean flash"),
+        ),
+        (
+            "predict --visual 9 --set side=x,foo=1 --reduce pool --attention himix --logits all",
+            ("logits 'all': himix", "side=x: a whole number", "foo: himix has no"),
+        ),
+        (
+            "predict --visual 9 --preset nope --dtype fp8 --device h10",
+            ("preset 'nope' is unknown", "--dtype 'fp8': use", "mean h100-80gb"),
+        ),
+        (
+            "predict --visual 9 --chunk 4 --offload --reduce pool --kernel flsh",
+            (
+                "mean flash",
+                "chunk: s_attn has no such",
+                "offload: pass forward",
+                "offload: moves what",
+                "offload: a single layer",
+                "reduce pool: a single layer",
+            ),
+        ),
+        (
+            "limit --solve batch --resolution 12 --vision siglp --emulate x --store no.db",
+            (
+                "store 'no.db': there is no",
+                "solve batch: needs --visual",
+                "--vision siglp: says nothing",
+                "resolution '12': WIDTH",
+                "mean siglip",
+                "emulate x: is for",
+                "emulate 'x': use 'all'",
+            ),
+        ),
+        (
+            "report no.db --question hmix --note no.md --case modle=x,images=y,gpus=0,device=h10",
+            (
+                "mean himix",
+                "no.db",
+                "note 'no.md'",
+                "mean model",
+                "images=y: a whole",
+                "gpus=0: a whole",
+                "mean h100-80gb",
+            ),
+        ),
+        (
+            "report no.db --case model=mistral-7b,images=3,price=2,device=h10 --question hmix",
+            ("mean mistral-7b-v0.3", "price=2: a number", "mean h100-80gb", "mean himix"),
+        ),
+        (
+            "tokens --model mistral-7b --vision siglp --resolution 3",
+            ("mean mistr", "mean siglip", "resolution '3'"),
+        ),
+        ("merge no.db no2.db -o c.db", ("'no.db': there", "'no2.db': there")),
+        (
+            "compare no.db no2.db --metric time",
+            ("mean time_s", "'no.db': there", "'no2.db': there"),
+        ),
+        (
+            "sweep no.yaml --engine slrm --source measure --max-minutes -1 --calibration no.json",
+            ("mean slurm", "mean measured", "max_minutes -1", "'no.yaml'", "'no.json'"),
+        ),
+        (
+            "compare-systems --visual 9 --system dattn --system himx --device h10",
+            ("mean d_attn", "mean himix", "mean h100-80gb"),
+        ),
     ],
 )
 def test_every_fault_is_told_at_once(

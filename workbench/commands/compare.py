@@ -8,7 +8,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults, RequestError
 
 SLOWER_BY = 0.05
 
@@ -33,9 +33,14 @@ def compare(
     from workbench.report.side import read_side
     from workbench.vocabulary.metrics import METRICS
 
-    _ = METRICS[metric]
-    before = read_side(old, metric, old_run, "OLD")
-    after = read_side(new, metric, new_run, "NEW")
+    faults = Faults()
+    with faults:
+        _ = METRICS[metric]
+    with faults:
+        before = read_side(old, metric, old_run, "OLD")
+    with faults:
+        after = read_side(new, metric, new_run, "NEW")
+    faults.raise_all()
     if (before.run, old.resolve()) == (after.run, new.resolve()):
         raise RequestError(f"run {before.run}: both sides are this run; name --old-run")
     different = environment_differences(before.environment, after.environment)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from workbench.vocabulary.errors import RequestError
@@ -35,6 +36,14 @@ def with_names(
     ]
     others = [fault for fault in wrong_names(rest, places) if fault not in text]
     return RequestError("; ".join([text, *others]))
+
+
+def check_store(path: Path) -> None:
+    """Raise RequestError for a file that is no store, or cannot be read."""
+    from workbench.store import Store
+
+    with Store.open(path):
+        pass
 
 
 def wrong_names(

@@ -15,6 +15,7 @@ from workbench.commands.cells import (
     defer_imports_for,
     layers_of,
 )
+from workbench.commands.faults import check_store
 from workbench.commands.known import Known, known_of
 from workbench.commands.limit_options import (
     MaxFrames,
@@ -26,13 +27,14 @@ from workbench.commands.limit_options import (
 from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_of_any_size
 from workbench.interface import PREDICTED_ON
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults
 from workbench.vocabulary.units import quantity
 
 if TYPE_CHECKING:
     from workbench.probe.predicting.limit import Limit
     from workbench.probe.workers.measured_limit import MeasuredLimit
     from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.fields import Layers
 
 FITS = {
     "batch": "a batch of {:,} fits",
@@ -97,28 +99,34 @@ def limit(
         if not measure:
             defer_imports_for(cell)
         cell = _as_inference(cell, no_cache)
+        faults = Faults()
         from workbench.lvlm.loss import loss_flags
         from workbench.probe.predicting.limit import predicted_limit
         from workbench.probe.predicting.solve import Question, check_question, solved
 
         if store is not None and not measure:
-            from workbench.store import Store
-
-            with Store.open(store):  # one that cannot be read is refused before a prediction
-                pass
+            with faults:
+                check_store(store)  # One that cannot be read is refused before a prediction.
         question = Question(solve, visual, vision, resolution, fps, limits)
-        check_question(cell, question)
+        with faults:
+            check_question(cell, question)
+        if solve != "visual":
+            with faults:
+                _check_predicted(solve, store, emulate, measure)
+        layers: Layers | None = None
+        with faults:
+            layers = layers_of(emulate)
+        faults.raise_all()
         for flag in loss_flags(cell):
             show.note(flag)
         if solve != "visual":
-            _check_predicted(solve, store, emulate, measure)
             answer = solved(cell, place, question)
         elif measure:
-            settings = {"timeout_s": timeout, "emulate": layers_of(emulate)}
+            settings = {"timeout_s": timeout, "emulate": layers}
             bracket: Limit = _measured(cell, place, store, settings)
             earlier = None
         else:
-            bracket = predicted_limit(cell, place, layers_of(emulate))
+            bracket = predicted_limit(cell, place, layers)
             earlier = known_of(cell, bracket.device, store)
     if solve != "visual":
         _tell(answer, json_)
@@ -130,12 +138,14 @@ def limit(
 
 def _check_predicted(solve: str, store: Path | None, emulate: str | None, measure: bool) -> None:
     """Raise RequestError for what is of thresholds of |V| alone."""
+    faults = Faults()
     if store is not None:
-        raise RequestError(f"store {str(store)!r}: holds thresholds of |V| alone")
+        faults.add(f"store {str(store)!r}: holds thresholds of |V| alone")
     if emulate is not None:
-        raise RequestError(f"emulate {emulate}: is for |V|; leave --solve {solve} out")
+        faults.add(f"emulate {emulate}: is for |V|; leave --solve {solve} out")
     if measure:
-        raise RequestError(f"solve {solve}: is predicted only; leave --measure out")
+        faults.add(f"solve {solve}: is predicted only; leave --measure out")
+    faults.raise_all()
 
 
 def _tell_bracket(bracket: "Limit", earlier: "Known | None") -> None:

@@ -18,7 +18,7 @@ from workbench.commands.limit_options import (
 )
 from workbench.commands.numbers import METAVAR, whole
 from workbench.inputs.files import MAX_DIGITS
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults, RequestError
 
 if TYPE_CHECKING:
     from workbench.vocabulary.cell import Cell
@@ -275,11 +275,16 @@ def _cell(given: dict[str, Any]) -> "Cell":
 
     # What was not given is left to the cell, whose defaults may depend on other fields.
     fields = {k: v for k, v in given.items() if v is not None and v is not False}
+    faults = Faults()
     if (preset := fields.pop("preset", None)) is not None:
         from workbench.vocabulary.presets import PRESETS
 
-        fields = {**PRESETS[preset], **fields}
+        with faults:
+            fields = {**PRESETS[preset], **fields}
     cap = fields.get("memory_cap")
     if isinstance(cap, str) and cap.isdecimal() and len(cap) <= MAX_DIGITS:
         fields["memory_cap"] = int(cap)
-    return make_model(Cell, fields, lambda place: option_of(str(place[0])) if place else "")
+    with faults:
+        cell = make_model(Cell, fields, lambda place: option_of(str(place[0])) if place else "")
+    faults.raise_all()
+    return cell

@@ -9,8 +9,9 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
+from workbench.commands.faults import check_store, wrong_names
 from workbench.inputs.files import read_text
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults, RequestError
 
 REPORT_FOLDER = Path("reports/latest")
 MOST_NOTE = 64 * 1024
@@ -52,11 +53,20 @@ def report(
         from workbench.report import write_report
         from workbench.report.case import read_case
         from workbench.report.case_table import case_table
+        from workbench.report.contents import check_question
 
-        own_words = "" if note is None else read_text(note, "note", MOST_NOTE)
-        own_case = None if case is None else read_case(case)
-        costs = None
-        if own_case is not None:
+        faults, own_words, asked, costs = Faults(), "", None, None
+        with faults:
+            check_question(question, against, note is not None or case is not None)
+        for path in filter(None, (store, against)):
+            with faults:
+                check_store(path)
+        with faults:
+            own_words = "" if note is None else read_text(note, "note", MOST_NOTE)
+        with faults:
+            asked = None if case is None else read_case(case, _wrong_names)
+        faults.raise_all()
+        if asked is not None:
             from workbench.commands.case import answer_case
 
             tell("predicting your case", 0, 1)
@@ -91,15 +101,17 @@ def report(
         print(f"report:     {files.html}")
 
 
+def _wrong_names(model: str, device: str) -> list[str]:
+    """What is wrong with the names of a case."""
+    return wrong_names([{"model": model}], [("predicted", device)])
+
+
 def dashboard(
     store: StorePath,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 8501,
 ) -> None:
     """Open the dashboard over a store, on this machine only."""
-    from workbench.store import Store
-
-    with Store.open(store):  # a store that cannot be read is refused here, not in the browser
-        pass
+    check_store(store)  # One that cannot be read is refused here, not in the browser.
     app = Path(__file__).resolve().parent.parent.parent / "app.py"
     if not app.is_file():
         raise RequestError(f"dashboard: {app} is missing; run it from a checkout of the project")

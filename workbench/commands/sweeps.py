@@ -10,7 +10,7 @@ import typer
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibrations
 from workbench.commands.faults import with_names
-from workbench.vocabulary.errors import RequestError, unknown_name
+from workbench.vocabulary.errors import Faults, RequestError, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,18 +84,24 @@ def sweep(
     json_: AsJson = False,
 ) -> None:
     """Measure and predict every cell of a probe; a second call goes on where the first stopped."""
-    if engine not in ENGINES:
-        raise unknown_name("engine", engine, ENGINES)
-    if source is not None and source not in SOURCES:
-        raise unknown_name("source", source, SOURCES)
     from workbench.probe.workers.folders import check_folder
     from workbench.vocabulary.calibration import Choice
 
+    faults = Faults()
+    for kind, word, words in (("engine", engine, ENGINES), ("source", source, SOURCES)):
+        if word is not None and word not in words:
+            faults.add(str(unknown_name(kind, word, words)))
+    if max_minutes is not None and not max_minutes > 0:
+        faults.add(f"max_minutes {max_minutes:g}: more than 0 are needed")
+    with faults:
+        wanted = _read(probe)
+    with faults:
+        choice = Choice.of(calibration) if calibration else None
     if trace is not None and not dry_run:
-        check_folder(trace, "trace")
-    config = _read(probe)
-    choice = Choice.of(calibration) if calibration else None
-    scheduler: Engine
+        with faults:
+            check_folder(trace, "trace")
+    faults.raise_all()
+    chosen: Engine
     if engine == "slurm":
         if max_minutes is not None:
             raise RequestError(f"max_minutes {max_minutes:g}: is for --engine local; use --time")

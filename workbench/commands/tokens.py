@@ -17,6 +17,7 @@ from workbench.commands.limit_options import (
     limits_of,
 )
 from workbench.commands.numbers import whole_option
+from workbench.vocabulary.errors import Faults
 
 
 def tokens(
@@ -48,12 +49,21 @@ def tokens(
     json_: AsJson = False,
 ) -> None:
     """Count the visual tokens of images or of a video, by a front end's own arithmetic."""
-    from workbench.visual.tokens import default_vision
+    from workbench.visual import VISIONS
+    from workbench.visual.tokens import default_vision, parse_resolution
     from workbench.visual.tokens import tokens as count
 
-    if vision is None:
-        default_vision(model)  # Which front ends there are is said first.
-    _check_model(model)
+    faults = Faults()
+    with faults:
+        # Which front ends there are is said first.
+        _ = VISIONS[default_vision(model) if vision is None else vision]
+    if not faults or vision is not None:  # Else it is the model that is wrong.
+        with faults:
+            _check_model(model)
+    if resolution is not None:
+        with faults:
+            parse_resolution(resolution)
+    faults.raise_all()
     answer = count(
         model,
         vision,

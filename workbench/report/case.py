@@ -4,7 +4,7 @@ Its prediction is made elsewhere, where torch is; ``case_table`` makes a table o
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from workbench.visual.tokens import (
     tokens_of_video,
 )
 from workbench.vocabulary.cell import Cell, make_cell
-from workbench.vocabulary.errors import RequestError, unknown_name
+from workbench.vocabulary.errors import Faults, RequestError, unknown_name
 from workbench.vocabulary.fields import MAX_TOKENS
 from workbench.vocabulary.systems import label
 from workbench.vocabulary.units import count_of, plural
@@ -118,30 +118,40 @@ class CaseAnswer:
         return self.seconds if self.status == "ok" else None
 
 
-def read_case(text: str) -> Case:
-    """The case of ``name=value,…``; raises RequestError with the name and what would be right."""
-    fields: dict[str, str] = {}
+def read_case(
+    text: str, wrong_names: Callable[[str, str], Iterable[str]] = lambda model, device: ()
+) -> Case:
+    """The case of ``name=value,…``; raises RequestError with every name and value that is wrong.
+
+    ``wrong_names`` says what is wrong with the name of a model and of a device: the torch half
+    knows them.
+    """
+    faults = Faults()
+    given: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
-            raise RequestError(f"case {part[:60]!r}: write name=value, such as gpus=32")
-        if name not in KEYS:
-            raise unknown_name("case's name", name[:60], KEYS)
-        if name in fields:
-            raise RequestError(f"case {name}: is given twice")
-        fields[name] = value
-    model = fields.get("model", Case.model)
-    price, currency = _price(fields.get("price"))
-    return Case(
-        model=model,
-        **_tokens(model, fields),
-        text=_count(fields, "text", Case.text),
-        steps=_count(fields, "steps", Case.steps),
-        gpus=_count(fields, "gpus", Case.gpus, MAX_CARDS),
-        price=price,
-        currency=currency,
-        device=fields.get("device", Case.device),
-    )
+            faults.add(f"case {part[:60]!r}: write name=value, such as gpus=32")
+        elif name not in KEYS:
+            faults.add(str(unknown_name("case's name", name[:60], KEYS)))
+        elif name in given:
+            faults.add(f"case {name}: is given twice")
+        else:
+            given[name] = value
+    fields: dict[str, Any] = {name: given[name] for name in ("model", "device") if name in given}
+    case = Case(**fields)
+    unread = bool(faults)  # What could not be read may say how many tokens there are.
+    for name in ("text", "steps", "gpus"):
+        with faults:
+            most = MAX_CARDS if name == "gpus" else MAX_TOKENS
+            fields[name] = _count(given, name, getattr(case, name), most)
+    with faults:
+        fields["price"], fields["currency"] = _price(given.get("price"))
+    with faults:
+        fields |= _tokens(case.model, given, unread)
+    faults.add(*wrong_names(case.model, case.device))
+    faults.raise_all()
+    return Case(**fields)
 
 
 def _count(given: dict[str, str], name: str, default: int, most: int = MAX_TOKENS) -> int:
@@ -155,17 +165,27 @@ def _count(given: dict[str, str], name: str, default: int, most: int = MAX_TOKEN
     return count
 
 
-def _tokens(model: str, given: dict[str, str]) -> dict[str, Any]:
-    """|V|, what it is of, the images' part of it beside a video, and the tokens of a minute."""
-    sizes = {
-        name: _count(given, name, 1) for name in ("visual", "images", "frames") if name in given
-    }
-    if not sizes or ("visual" in sizes and len(sizes) > 1):
-        raise RequestError("case: give visual=N, or images=N, frames=N or both of these")
-    width, height = parse_resolution(given.get("resolution", "1344x896"))
+def _tokens(model: str, given: dict[str, str], unread: bool) -> dict[str, Any]:
+    """|V|, what it is of, the images' part of it beside a video, and the tokens of a minute.
+
+    Of an ``unread`` text no count is missed.
+    """
+    faults = Faults()
+    sizes: dict[str, int] = {}
+    named = [name for name in ("visual", "images", "frames") if name in given]
+    for name in named:
+        with faults:
+            sizes[name] = _count(given, name, 1)
+    if ("visual" in named and len(named) > 1) or not (named or unread):
+        faults.add("case: give visual=N, or images=N, frames=N or both of these")
+    with faults:
+        width, height = parse_resolution(given.get("resolution", "1344x896"))
     rate = given.get("fps", "1")
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", rate) or not 0 < float(rate) <= 120:
-        raise RequestError(f"case fps={rate[:40]}: a number above 0, at most 120")
+        faults.add(f"case fps={rate[:40]}: a number above 0, at most 120")
+    faults.raise_all()
+    if not sizes:
+        return {}
     try:
         front = front_end_of(model, offline=True)
     except RequestError:

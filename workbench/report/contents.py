@@ -25,7 +25,7 @@ from workbench.telling.material import Material, NothingToReport, Subject, gathe
 from workbench.telling.page import Contents, Section, Table
 from workbench.telling.sentences import answers
 from workbench.telling.view import identities
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults
 from workbench.vocabulary.units import plural
 
 __all__ = ["DEFAULT_QUESTION", "NothingToReport", "contents"]
@@ -45,15 +45,10 @@ def contents(
     ``against`` is the earlier store of a question about two, ``note`` the author's own words in
     Markdown, ``case`` what the reader's own case costs.
     """
-    words = QUESTIONS[question]
-    if words.two_stores and against is None:
-        raise RequestError(f"question {question}: compares two stores; name the earlier one")
-    if against is not None and not words.two_stores:
-        raise RequestError(f"question {question}: is about one store; leave {against} out")
-    if words.two_stores and (note or case is not None):
-        raise RequestError(f"question {question}: has no first page for a case or a note")
-    material = gather(path, words.keep, words.fill, against)
-    endings = endings_chapter(material)
+    check_question(question, against, bool(note) or case is not None)
+    asked = QUESTIONS[question]
+    material = gather(path, asked.keep, asked.fill, against)
+    ended = endings_chapter(material)
     specs, commands = _again(material)
     return Contents(
         question=question,
@@ -77,6 +72,22 @@ def contents(
         first=None if words.two_stores else first_page(material, note, case),
         records=material.details.read,
     )
+
+
+def check_question(question: str, against: Path | None, has_words: bool) -> None:
+    """Raise RequestError for a question that there is not, or that cannot be asked so.
+
+    ``has_words``: with a note or a case for the first page.
+    """
+    asked = QUESTIONS[question]
+    faults = Faults()
+    if asked.two_stores and against is None:
+        faults.add(f"question {question}: compares two stores; name the earlier one")
+    if against is not None and not asked.two_stores:
+        faults.add(f"question {question}: is about one store; leave {against} out")
+    if asked.two_stores and has_words:
+        faults.add(f"question {question}: has no first page for a case or a note")
+    faults.raise_all()
 
 
 def _subject(material: Material, subject: Subject) -> Section:

@@ -14,7 +14,7 @@ from workbench.store.notes import Note, NoteOf
 from workbench.store.rows import load, unit_of
 from workbench.store.salvage import RECORDS, Salvage
 from workbench.store.schema import DamagedStore, StoreError
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults, RequestError
 from workbench.vocabulary.record import Environment
 
 T = TypeVar("T", str, int)
@@ -56,15 +56,20 @@ def merge(inputs: Sequence[str | Path], out: str | Path) -> Merged:
     target = Path(out)
     if not inputs:
         raise RequestError("merge: name at least one store")
+    faults = Faults()
     for path in map(Path, inputs):
         if path == target or (
             os.path.exists(path) and os.path.exists(target) and os.path.samefile(path, target)
         ):
-            raise RequestError(
+            faults.add(
                 f"merge: {shown(path)} is an input; -o names another file, as inputs are only read"
             )
     # Everything is read before anything is written: a bad request leaves no file behind.
-    parts = [_read(Path(path)) for path in inputs]
+    parts = []
+    for path in map(Path, inputs):
+        with faults:
+            parts.append(_read(path))
+    faults.raise_all()
     runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.started_at)
     units = {name: unit_of(name) for part in parts for name in part.metrics}
     units |= {name: unit for part in parts for name, unit in part.units.items()}

@@ -68,13 +68,16 @@ class Unsupported(RuntimeError):
 
 
 LONG_LIST = 10
-"""Of more names than this only the near ones are told, where there are any."""
+"""Of more names than this only the near ones are told; where none is near and there are twice as
+many, so many of them."""
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> RequestError:
-    """The error for a name that no registry holds: near names first, then all of them."""
+    """The error for a name that no registry holds: near names first, then all, or some of many."""
     names = sorted(choices)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else ""
-    all_names = f"known: {', '.join(names)}" if not near or len(names) <= LONG_LIST else ""
+    more = len(names) - LONG_LIST if len(names) > 2 * LONG_LIST else 0
+    listed = ", ".join(names[:LONG_LIST] if more else names) + f" and {more} more" * bool(more)
+    all_names = f"known: {listed}" if not near or len(names) <= LONG_LIST else ""
     return RequestError(f"{kind} {name!r} is unknown; {' '.join(filter(None, (hint, all_names)))}")

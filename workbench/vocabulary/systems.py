@@ -109,8 +109,7 @@ def written(value: Any) -> list[tuple[str, str]]:
         pairs.append((name, given))
     faults = [text for text, pair in zip(parts, pairs, strict=True) if not all(pair)]
     if faults:
-        texts = ", ".join(map(repr, faults))
-        raise ValueError(f"{texts}: write name=value, such as side=2")
+        raise ValueError(f"{', '.join(map(repr, faults))}: write name=value, such as side=2")
     return pairs
 
 

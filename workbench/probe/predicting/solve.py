@@ -15,7 +15,7 @@ from workbench.probe.predicting.family import Family
 from workbench.probe.predicting.footprint import check_allocator
 from workbench.probe.predicting.limit import START, predicted_limit
 from workbench.probe.predicting.threshold import find_threshold
-from workbench.visual import FrontEnd, Limits
+from workbench.visual import VISIONS, FrontEnd, Limits
 from workbench.visual.tokens import (
     MAX_EDGE,
     front_end_of,
@@ -25,7 +25,7 @@ from workbench.visual.tokens import (
 )
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.devices import device
-from workbench.vocabulary.errors import RequestError, unknown_name
+from workbench.vocabulary.errors import Faults, RequestError, unknown_name
 from workbench.vocabulary.fields import MAX_TOKENS
 from workbench.vocabulary.pictures import Pictures, make_pictures
 
@@ -70,7 +70,8 @@ def solved(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
 
 
 def check_question(cell: Cell, question: Question) -> None:
-    """Raise RequestError, one line, for options that contradict each other."""
+    """Raise RequestError, one line, for all that is wrong with the options."""
+    faults = Faults()
     solve = question.solve
     if solve not in SOLVE:
         raise unknown_name("solve", solve, SOLVE)
@@ -86,16 +87,23 @@ def check_question(cell: Cell, question: Question) -> None:
     for field in ("num_visual", "vision", "resolution", "fps"):
         value, option = getattr(question, field), f"--{field.removeprefix('num_')}"
         if value is not None and field not in allowed:
-            raise RequestError(f"{option} {value}: says nothing where limit solves for {solve}")
+            faults.add(f"{option} {value}: says nothing where limit solves for {solve}")
         if value is None and field == needed:
-            raise RequestError(f"solve {solve}: needs {option}")
+            faults.add(f"solve {solve}: needs {option}")
+    if question.resolution is not None:
+        with faults:
+            parse_resolution(question.resolution)
+    if question.vision is not None:
+        with faults:
+            _ = VISIONS[question.vision]
     for field, limit in question.limits.asked().items():
         if solve in ("visual", "batch") or (solve == "pixels" and field == "max_pixels"):
-            raise RequestError(f"{field} {limit}: says nothing where limit solves for {solve}")
+            faults.add(f"{field} {limit}: says nothing where limit solves for {solve}")
     if solve == "batch" and cell.batch != 1:
-        raise RequestError(f"batch {cell.batch}: is what is solved for; leave it out")
+        faults.add(f"batch {cell.batch}: is what is solved for; leave it out")
     if question.fps is not None and not 0 < question.fps <= 1000:
-        raise RequestError(f"fps {question.fps}: more than 0 and at most 1000 frames a second")
+        faults.add(f"fps {question.fps}: more than 0 and at most 1000 frames a second")
+    faults.raise_all()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from workbench.lvlm.places import visual_unit
 from workbench.probe.predicting.limit import Limit, predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults, RequestError
 from workbench.vocabulary.record import Record
 from workbench.vocabulary.systems import Entry, entry
 
@@ -74,10 +74,14 @@ def compare_systems(
     system without visual rows has logits of text. Raises RequestError for unknown names, and for
     a cell that S-Attn cannot be asked for either.
     """
-    for name in names or SYSTEMS:
-        SYSTEMS[name]
+    faults = Faults()
+    for name in names:
+        with faults:
+            _ = SYSTEMS[name]
     baseline = _Curve(_cells(cell, BASELINE), device, calibration)
-    baseline(cell.num_visual, METRICS[0])  # What is wrong with the cell itself is said first.
+    with faults:  # What is wrong with the cell itself is said before any system is asked.
+        baseline(cell.num_visual, METRICS[0])
+    faults.raise_all()
     for name in names or SYSTEMS:
         listed = entry("attention", name) or Entry(name, name, "other", "")
         try:

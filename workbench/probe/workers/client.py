@@ -125,7 +125,7 @@ class Client:
             self._allocator = setting
 
     def check(self, cells: list[Cell]) -> None:
-        """Raise RequestError for the first name that does not exist; nothing is built or run."""
+        """Raise RequestError for all that is wrong with the cells; nothing is built or run."""
         self._task("check", cells=[cell.document() for cell in cells])
 
     def prepare(self, cell: Cell) -> None:

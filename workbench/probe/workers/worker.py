@@ -156,20 +156,25 @@ def _ceiling(request: dict[str, Any]) -> list[float]:
 
 
 def _check(request: dict[str, Any]) -> None:
-    """Raise RequestError for the first of ``{"cells": […]}`` that names what does not exist."""
+    """Raise RequestError for all that is wrong with ``{"cells": […]}``; nothing is run."""
     from workbench.lvlm.cell_check import check
     from workbench.lvlm.models import resolve
     from workbench.lvlm.towers import tower_of
     from workbench.probe.predicting.capacity import cap_bytes
     from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.errors import Faults
 
+    faults = Faults()
     for fields in request["cells"]:
         cell = Cell.model_validate(fields)
-        check(cell)
-        if cell.scope == "lvlm":
-            tower_of(resolve(cell.model), cell.tower).grids(cell.num_visual)
+        with faults:
+            check(cell)
+            if cell.scope == "lvlm":
+                tower_of(resolve(cell.model), cell.tower).grids(cell.num_visual)
         if cell.memory_cap is not None:
-            cap_bytes(cell.memory_cap)
+            with faults:
+                cap_bytes(cell.memory_cap)
+    faults.raise_all()
 
 
 def _prepare(request: dict[str, Any]) -> None:
