@@ -267,7 +267,7 @@ def report() -> None:
     asked = read_case(CASE)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder)
-        write_report(STORE, written, case=case_table(asked, answer_case(asked)))
+        write_report(STORE, written, case=case_table(asked, answer_case(asked)), case_text=CASE)
         shutil.rmtree(FOLDER / "report", ignore_errors=True)
         (FOLDER / "report" / "figures").mkdir(parents=True)
         for path in written.glob("figures/*.svg"):

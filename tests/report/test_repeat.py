@@ -1,7 +1,9 @@
 """What a report says to run again runs as it is printed, and makes the same cells."""
 
 import json
+import re
 import shlex
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,34 @@ def test_what_was_measured_by_hand_is_repeated_by_what_its_report_prints(here: P
         assert {r.cell.key for r in again.records()} == {r.cell.key for r in records[:2]}
         assert {r.status for r in again.records()} == {"ok"}
     assert (here / "again" / "report.html").is_file()
+
+
+def test_the_command_of_a_report_makes_that_very_report(here: Path) -> None:
+    model = small_model("mistral", here)
+    fields = {"model": model, "kernel": "eager", "num_visual": 24}
+    records = [
+        predict(make_cell(**fields, attention=name), "h100-80gb") for name in ("s_attn", "d_attn")
+    ]
+    campaign(here / "again.db", records)
+    note, case = here / "words.md", f"model={model}, visual=1k, gpus=1,price=2.5€"
+    note.write_text("Ours: **it's** `so`.\n", encoding="utf-8")
+    run(f"workbench report again.db --note words.md --case {shlex.quote(case)} --no-images -o out")
+    out = here / "out"
+    (out / "again.db").symlink_to(here / "again.db")
+    text = (out / "REPRODUCE.md").read_text(encoding="utf-8")
+    (command,) = (line for line in text.splitlines() if line.startswith("workbench report"))
+    with chdir(out):
+        run(command)
+    once, again = (pages(folder) for folder in (out, out / "again"))
+    assert once == again
+    assert "2.5€" in once["REPRODUCE.md"]
+
+
+def pages(folder: Path) -> dict[str, str]:
+    """The texts of a report, without the line that says when it was written."""
+    names = ("report.html", "report.md", "REPRODUCE.md", "data/note.md")
+    stamp = re.compile(r"20\d\d-\d\d-\d\dT[\d:]+\+00:00")
+    return {name: stamp.sub("", (folder / name).read_text(encoding="utf-8")) for name in names}
 
 
 def cell_key(fields: dict) -> str:

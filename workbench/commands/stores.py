@@ -79,6 +79,7 @@ def report(
             against=against,
             note=own_words,
             case=costs,
+            case_text=case or "",
             tell=tell,
         )
     for line in files.notes:

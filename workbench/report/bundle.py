@@ -6,9 +6,12 @@ from workbench.store.export import export
 from workbench.telling.page import Contents, Table
 from workbench.telling.text import markdown
 
+NOTE = "note.md"
+"""The file of the author's own words."""
+
 
 def write_bundle(contents: Contents, folder: Path) -> tuple[list[Path], list[str]]:
-    """``data/``: the export of every store, and the sweeps as YAML.
+    """``data/``: the export of every store, the sweeps as YAML, and the author's own words.
 
     Returns the files and what was left out, in lines.
     """
@@ -23,6 +26,9 @@ def write_bundle(contents: Contents, folder: Path) -> tuple[list[Path], list[str
     for name, body in contents.specs.items():
         (folder / name).write_text(body, encoding="utf-8")
         files.append(folder / name)
+    if contents.first is not None and contents.first.note:
+        (folder / NOTE).write_text(contents.first.note, encoding="utf-8")
+        files.append(folder / NOTE)
     return files, notes
 
 

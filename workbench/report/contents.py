@@ -1,6 +1,7 @@
 """Store to the contents of a report: plain strings and figures, which the templates lay out."""
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -39,11 +40,13 @@ def contents(
     against: Path | None = None,
     note: str = "",
     case: Table | None = None,
+    options: Sequence[str] = (),
 ) -> Contents:
     """Everything a report says. Raises NothingToReport, RequestError or StoreError.
 
     ``against`` is the earlier store of a question about two, ``note`` the author's own words in
-    Markdown, ``case`` what the reader's own case costs.
+    Markdown, ``case`` what the reader's own case costs. ``options`` are the words of the command
+    line that ask for the case, and whatever else a command has to repeat beside the question.
     """
     check_question(question, against, bool(note) or case is not None)
     asked = QUESTIONS[question]
@@ -65,7 +68,7 @@ def contents(
             conventions_chapter(material),
         ),
         method=method_page(),
-        reproduce=_commands(question, against, list(specs), commands),
+        reproduce=_commands(question, against, list(specs), commands, options),
         versions=environment_table(material),
         specs=specs,
         stores=(path,) if against is None else (path, against),
@@ -166,16 +169,21 @@ def _again(material: Material) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _commands(
-    question: str, against: Path | None, specs: Sequence[str], commands: Sequence[str]
+    question: str,
+    against: Path | None,
+    specs: Sequence[str],
+    commands: Sequence[str],
+    options: Sequence[str],
 ) -> tuple[tuple[str, str], ...]:
     repeats = [
         ("repeat the sweep", f"workbench sweep data/{name} --store again.db") for name in specs
     ]
     repeats += [("repeat a cell, in the folder of the files that it shows", c) for c in commands]
-    option = "" if question == DEFAULT_QUESTION else f" --question {question}"
+    asked = [] if question == DEFAULT_QUESTION else ["--question", question]
     # The name of a file from outside has no place in a command that is to be pasted.
-    earlier = "" if against is None else " --against EARLIER.db"
-    return (*repeats, ("write the report", f"workbench report again.db{option}{earlier} -o again"))
+    earlier = [] if against is None else ["--against", "EARLIER.db"]
+    words = ["workbench", "report", "again.db", *asked, *earlier, *options, "-o", "again"]
+    return (*repeats, ("write the report", shlex.join(words)))
 
 
 def method_page() -> str:

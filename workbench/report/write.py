@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from workbench.collector import without_collector
-from workbench.report.bundle import reproduce_text, write_bundle
+from workbench.report.bundle import NOTE, reproduce_text, write_bundle
 from workbench.report.contents import DEFAULT_QUESTION, contents
 from workbench.report.glossary import GLOSSARY
 from workbench.report.images import HINT, MOST, browser, write_images
@@ -61,18 +61,24 @@ def write_report(
     against: str | Path | None = None,
     note: str = "",
     case: Table | None = None,
+    case_text: str = "",
     tell: Tell = lambda words, done, total: None,
 ) -> ReportFiles:
     """Write ``report.html``, ``.md``, ``.pdf``, ``.pptx``, pictures, data and ``REPRODUCE.md``.
 
     Without ``static_images`` there are no pictures, no PDF and no slides, which takes a tenth of
-    the time. ``tell`` hears what is done next, and how far the whole has come.
+    the time. ``case`` is what the case in ``case_text`` costs: the text is for the command that
+    makes the report again, and the note lies in ``data/`` for it. ``tell`` hears what is done
+    next, and how far the whole has come.
     Raises NothingToReport where the store has nothing to say, RequestError for a store that cannot
     be read or a folder that cannot be made. Two reports of one store differ only in their stamp.
     """
     earlier = None if against is None else Path(against)
     tell("reading the store", 0, 1)
-    report = contents(Path(store_path), question, earlier, note, case)
+    options = [*(["--note", f"data/{NOTE}"] if note else [])]
+    options += ["--case", case_text] if case_text else []
+    options += [] if static_images else ["--no-images"]
+    report = contents(Path(store_path), question, earlier, note, case, options)
     target = Path(folder)
     try:
         for name in ("figures", "data"):
