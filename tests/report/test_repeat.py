@@ -82,6 +82,25 @@ def test_the_command_of_a_record_makes_its_very_cell(here: Path) -> None:
         predict(make_cell(model=model, **RANK), "h100-80gb", emulate="all"),
         predict(make_cell(**cell), "h100-80gb", pictures=shown),
         predict(make_cell(model=model, num_visual=16, compile=False), "h100-80gb"),
+        predict(make_cell(model=model, num_visual=16), "h100-80gb", "none"),
+        predict(
+            make_cell(
+                model=model,
+                num_visual=16,
+                reduce="pool",
+                scope="decoder",
+                settings="side=3",
+                cache_dtype="fp8",
+                kernel="eager",
+            ),
+            "h100-80gb",
+        ),
+        predict(
+            make_cell(
+                model=model, num_visual=16, scope="decoder", lora="r=4", **{"pass": "train"}
+            ),
+            "h100-80gb",
+        ),
     ]
     for record in records:
         found = json.loads(run(f"{repeat(record)} --json"))

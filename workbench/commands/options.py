@@ -249,6 +249,11 @@ def wrong_values(name: str, values: dict[str, Any]) -> list[str]:
     return faults + wrong_names([fields], places)
 
 
+def cell_of_values(name: str, values: dict[str, Any]) -> "Cell":
+    """The cell that a command's values make; RequestError with all that is wrong with it."""
+    return _cell(_given(values, _OPTIONS[name]()))
+
+
 def _place(name: str, values: dict[str, Any]) -> tuple[str | None, bool]:
     """The device that a command was given, and whether it measures there."""
     return values.get("device"), name == "measure" or bool(values.get("measure"))

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from workbench.vocabulary.calibration import NONE, packaged
 from workbench.vocabulary.cell import Cell, option_of
 from workbench.vocabulary.record import Record
 
@@ -39,6 +40,8 @@ def command_of(
         words += [option] if value is True else [option, str(value)]
     layers = emulated_layers(flags)
     words += files + ([] if layers is None else ["--emulate", str(layers)])
+    rates = _calibration(source, device, flags)
+    words += [] if rates is None else ["--calibration", rates]
     return shlex.join([*words, "--device", _device(source, device)])
 
 
@@ -53,6 +56,12 @@ def emulated_layers(flags: Iterable[str]) -> str | int | None:
         if match := _EMULATED.match(flag):
             return "all" if match[1] == match[2] else int(match[1])
     return None
+
+
+def _calibration(source: str, device: str, flags: Iterable[str]) -> str | None:
+    """``none`` where a prediction did without the calibration that comes for the device."""
+    plain = source == "predicted" and any(flag.startswith("uncalibrated") for flag in flags)
+    return NONE if plain and packaged(device) is not None else None
 
 
 def _iterations(flags: Iterable[str]) -> int | None:
@@ -93,7 +102,8 @@ def sweep_of(name: str, records: Iterable[Record]) -> dict[str, Any]:
             continue
         layers = emulated_layers(record.flags)
         bare = _iterations(record.flags)
-        key = (record.cell.kind, record.source, record.device, layers, bare)
+        rates = _calibration(record.source, record.device, record.flags)
+        key = (record.cell.kind, record.source, record.device, layers, bare, rates)
         if key not in grids:
             changed = record.cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)
             changed.pop("num_visual", None)
@@ -104,7 +114,8 @@ def sweep_of(name: str, records: Iterable[Record]) -> dict[str, Any]:
                 "device": _device(record.source, record.device),
                 "visual": [],
                 "options": [changed],
-                **({"protocol": settings} if settings else {}),
+                **({"protocol": kept} if kept else {}),
+                **({} if rates is None else {"calibration": rates}),
             }
         if record.cell.num_visual not in grids[key]["visual"]:
             grids[key]["visual"].append(record.cell.num_visual)
