@@ -48,6 +48,34 @@ def test_settings_have_one_form(given, kept):
 
 
 @pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ({"settings": "queries=1k", "reduce": "resampler"}, {"settings": "queries=1000"}),
+        ({"memory_cap": "40G"}, {"memory_cap": 40 * 10**9}),
+        ({"memory_cap": "40_000"}, {"memory_cap": 40_000}),
+        ({"cache_dtype": "bf16", "dtype": "fp32"}, {"cache_dtype": "bfloat16"}),
+        ({"cache_dtype": "bf16"}, {"cache_dtype": None}),
+        ({"pass": "train", "master_weights": "bf16"}, {"master_weights": "bfloat16"}),
+        ({"pass": "train", "lora": "r=4,dtype=fp32"}, {"lora": "r=4,dtype=float32"}),
+    ],
+)
+def test_short_values_are_the_long_ones(short, long):
+    fields = {"num_visual": 5, "scope": "decoder"}
+    assert make_cell(**fields, **short) == make_cell(**fields, **{**short, **long})
+
+
+def test_every_wrong_setting_is_told():
+    with pytest.raises(RequestError) as raised:
+        make_cell(num_visual=5, reduce="pool", settings="side=0,at=2", batch=0)
+    assert str(raised.value).split("; ") == [
+        "batch 0: must be at least 1",
+        "side=0: a whole number from 1 to 64",
+        "at: s_attn has no settings",
+        "pool has side",
+    ]
+
+
+@pytest.mark.parametrize(
     ("given", "said"),
     [
         ("sides=3", "sides: s_attn has no settings; pool has side"),

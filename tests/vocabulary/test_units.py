@@ -28,6 +28,8 @@ from workbench.vocabulary.units import count_of, digits, interval, quantity
         (None, "s", "n/a"),
         (math.nan, "B", "n/a"),
         (2**70, "B", "1.07e+09 TiB"),
+        (0.5793, "1/s", "0.579 /s"),
+        (2549.3, "1/s", "2,549 /s"),
     ],
 )
 def test_quantity_picks_the_prefix_that_reads_best(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.commands import process, show
+from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_or_pictures
 from workbench.interface import PREDICTED_ON
 from workbench.vocabulary.errors import RequestError
@@ -113,9 +114,7 @@ def measure(
     ] = None,
     memory_limit: Annotated[
         int | None,
-        typer.Option(
-            help="Bytes that the cell may allocate on the CPU.", show_default="90 % of free"
-        ),
+        whole_option("Bytes that the cell may allocate on the CPU.", show_default="90 % of free"),
     ] = None,
     timeout: Annotated[
         float | None,

@@ -17,7 +17,6 @@ from workbench.commands.limit_options import (
     PanAndScan,
 )
 from workbench.commands.numbers import METAVAR, whole
-from workbench.inputs.files import MAX_DIGITS
 from workbench.vocabulary.errors import Faults, RequestError
 
 if TYPE_CHECKING:
@@ -286,9 +285,6 @@ def _cell(given: dict[str, Any]) -> "Cell":
 
         with faults:
             fields = {**PRESETS[preset], **fields}
-    cap = fields.get("memory_cap")
-    if isinstance(cap, str) and cap.isdecimal() and len(cap) <= MAX_DIGITS:
-        fields["memory_cap"] = int(cap)
     with faults:
         cell = make_model(Cell, fields, lambda place: option_of(str(place[0])) if place else "")
     faults.raise_all()

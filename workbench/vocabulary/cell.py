@@ -53,7 +53,8 @@ class Cell(CellFields):
         fields = {**data}
         if data.get("cache_dtype") is not None:
             dtype = data.get("dtype", "bfloat16")
-            if data["cache_dtype"] == SHORT_DTYPES.get(str(dtype), dtype):
+            dtypes = [SHORT_DTYPES.get(str(name), name) for name in (data["cache_dtype"], dtype)]
+            if dtypes[0] == dtypes[1]:
                 fields["cache_dtype"] = None
             elif data.get("pass", data.get("pass_", "forward")) == "forward":
                 fields["cache"] = True  # Only what is kept has a type.

@@ -6,7 +6,7 @@ follows from several fields, and a cell's key, is in ``cell.py``.
 
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from workbench.vocabulary.agreement import SUB_GROUP_SIZE
 from workbench.vocabulary.fields import (
@@ -26,6 +26,7 @@ from workbench.vocabulary.fields import (
     Scope,
     WeightsDtype,
     Whole,
+    bytes_of,
 )
 
 
@@ -311,6 +312,7 @@ class CellFields(BaseModel):
     compile: Annotated[bool, Description("through `torch.compile`", role="system")] = False
     memory_cap: Annotated[
         Annotated[int, Field(ge=1, strict=True)] | Name | None,
+        BeforeValidator(bytes_of),
         Description(
             "bytes, or a device whose capacity is emulated on a larger card",
             unset="off",

@@ -15,6 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
+from workbench.inputs.files import MAX_DIGITS
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.units import SHORT_DTYPES, count_of
 
@@ -25,6 +26,13 @@ MAX_TOKENS = 10**9
 def _long_count(value: Any) -> Any:
     number = count_of(value) if isinstance(value, str) else None
     return value if number is None else number
+
+
+def bytes_of(value: Any) -> Any:
+    """Digits and ``40G`` are bytes; another text stays what it is, a name."""
+    short = isinstance(value, str) and value.isascii() and len(value) <= MAX_DIGITS
+    plain = value.replace("_", "") if short else ""
+    return int(plain) if plain.isdecimal() else _long_count(value)
 
 
 def _long_dtype(value: Any) -> Any:
@@ -45,8 +53,8 @@ Dtype = Annotated[
 Logits = Literal["all", "text"]
 LossRows = Literal["text", "all"]
 WeightsDtype = Literal["int4", "int8", "fp8"]
-CacheDtype = Literal["bfloat16", "fp8", "int8"]
-MasterWeights = Literal["float32", "bfloat16"]
+CacheDtype = Annotated[Literal["bfloat16", "fp8", "int8"], BeforeValidator(_long_dtype)]
+MasterWeights = Annotated[Literal["float32", "bfloat16"], BeforeValidator(_long_dtype)]
 Layers = Literal["all"] | Annotated[int, Field(ge=1, le=10_000, strict=True), Whole]
 RingOrder = Literal["zigzag", "contiguous"]
 AllocatorSetting = Literal["default", "expandable_segments"]

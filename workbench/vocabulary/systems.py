@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from workbench.vocabulary.units import count_of
+
 KINDS = ("attention", "reduce")
 """The fields of a cell that name an entry."""
 
@@ -39,7 +41,9 @@ class Setting:
                 raise ValueError(f"{self.name}={text}: choose {', '.join(self.choices)}")
             return text
         try:
-            value = int(text) if self.type == "int" else float(text)
+            short = count_of(text)
+            number = int if self.type == "int" else float
+            value = number(text if short is None else short)
         except ValueError:
             value = math.nan
         if not self.min <= value <= self.max:

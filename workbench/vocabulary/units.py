@@ -47,6 +47,8 @@ def _prefix(value: float, unit: str, significant: int) -> tuple[float, str]:
     """The factor and the prefixed unit in which ``value`` reads best."""
     if unit == "1":
         return 1.0, ""
+    if unit.startswith("1/"):
+        return 1.0, unit.removeprefix("1")
     if value == 0 or (unit == "B" and abs(value) < 2**10):
         return 1.0, unit
     steps: tuple[tuple[float, str], ...]
@@ -64,7 +66,7 @@ def _prefix(value: float, unit: str, significant: int) -> tuple[float, str]:
 def quantity(value: float | None, unit: str, significant: int = 3) -> str:
     """``value`` with the prefix that suits it: '12.3 TFLOP', '3.42 GiB', '12.3 ms', '1,024'.
 
-    ``unit`` is a metric's: FLOP, B, s, J, W or 1. A missing value is 'n/a'.
+    ``unit`` is a metric's: FLOP, B, s, J, W, 1 or 1/s ('2,549 /s'). A missing value is 'n/a'.
     """
     if value is None or math.isnan(value):
         return "n/a"
