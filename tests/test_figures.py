@@ -1,5 +1,6 @@
 """Figures hold the numbers, in units, and each code (colour, shape, stroke) means one thing."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,9 @@ from workbench.figures import (
     scaling,
 )
 from workbench.figures.hover import hover
-from workbench.figures.narrow import for_phone, num_columns
+from workbench.figures.line_ends import LINE_END, Room, Stroke, line_ends
+from workbench.figures.narrow import for_phone, for_tablet, num_columns
+from workbench.figures.style import COLORS, SPARE
 from workbench.store import Store
 from workbench.telling.view import all_looks, prepared
 
@@ -258,6 +261,8 @@ def test_words_are_legible_on_their_ground(theme: Any) -> None:
     assert contrast(theme.muted, theme.paper) > 4.5
     for color in ("#D55E00", "#0072B2", "#009E73"):
         assert contrast(theme.shown(color), theme.paper) > 3
+    for color in (*COLORS.values(), *SPARE):
+        assert contrast(theme.words(theme.shown(color)), theme.paper) >= 4.5
 
 
 def test_the_axis_reads_in_images_while_points_stay_where_they_are(
@@ -312,6 +317,38 @@ def test_a_phone_gets_panels_below_one_another(frames: dict[str, pd.DataFrame]) 
     assert upper[0] > middle[1] > middle[0] > lower[1]
     assert narrow.layout.height > 2 * wide.layout.height
     assert num_columns(wide) == 3
+
+
+def test_names_stand_at_line_ends_and_cover_nothing(frames: dict[str, pd.DataFrame]) -> None:
+    figure = drawn(forward(frames), metrics=("time_s",))
+    notes = [note for note in figure.layout.annotations if note.name == LINE_END]
+    assert {note.text for note in notes} <= set(in_order(forward(frames)))
+    assert notes
+    (lowest, highest), (left, right) = figure.layout.yaxis.range, figure.layout.xaxis.range
+    for note in notes:
+        own = [t for t in figure.data if t.name == note.text and t.x[0] is not None]
+        assert note.x == pytest.approx(max(math.log10(x) for trace in own for x in trace.x))
+        assert lowest <= note.y <= highest
+        assert left <= note.x <= right
+    for narrower in (for_phone(figure), for_tablet(drawn(forward(frames)))):
+        assert LINE_END not in [note.name for note in narrower.layout.annotations]
+        assert narrower.layout.margin.r == 16
+    assert LINE_END in [note.name for note in for_tablet(figure).layout.annotations]
+
+
+def test_a_name_moves_away_from_what_it_would_cover() -> None:
+    room = Room("x", "y", 400, 300)
+    flat = Stroke([(0.0, 0.5), (0.5, 0.5)], "first", "#0072B2")
+    near = Stroke([(0.0, 0.49), (0.5, 0.49)], "second", "#D55E00")
+    first, second = line_ends([flat, near], room, LIGHT).notes
+    assert (first.get("ay"), second["ay"]) == (None, 15)  # Below it, with a line to its end.
+    wall = [Stroke([(0.55, y / 40), (0.55, (y + 1) / 40)]) for y in range(40)]
+    assert line_ends([flat, *wall], room, LIGHT).notes == []
+    many = [flat._replace(name=f"name {i}") for i in range(10)]
+    assert line_ends(many, room, LIGHT).notes == []
+    long = flat._replace(points=[(0.0, 0.5), (1.0, 0.5)], name="D-Attn · flash · chunk")
+    assert line_ends([long], room, LIGHT).notes == []
+    assert line_ends([long._replace(name="D-Attn · flash")], room, LIGHT).margin > 100
 
 
 def test_long_words_stand_on_two_lines_of_a_phone() -> None:

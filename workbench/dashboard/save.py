@@ -8,9 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from workbench.dashboard.width import is_narrow
+from workbench.dashboard.width import is_narrow, is_wide
 from workbench.figures import THEMES, Theme
-from workbench.figures.narrow import for_phone
+from workbench.figures.narrow import for_phone, for_tablet
 from workbench.store.inert import inert
 
 # plotly's own camera draws the picture; on paper it needs the ground that the page lends it.
@@ -59,6 +59,8 @@ def show(figure: go.Figure, name: str, rows: pd.DataFrame, selects: bool = False
     more: dict[str, Any] = {"on_select": "rerun", "selection_mode": "points"} if selects else {}
     if is_narrow():
         figure = for_phone(figure)
+    elif not is_wide():
+        figure = for_tablet(figure)
     chart = st.plotly_chart(
         figure, theme=None, width="stretch", key=f"figure-{name}", config=config, **more
     )

@@ -1,20 +1,24 @@
-"""Whether the reader's page is narrow: figures of several panels then stand below one another."""
+"""How wide the reader's page is: on a narrow one panels stand below one another."""
 
 import streamlit as st
 
 NARROW = 640
 """Pixels of a page's own width under which two panels side by side are squeezed."""
-COMPONENT, KEPT = "page width", "narrow page"
+WIDE = 900
+"""Pixels from which several panels leave room for names beside them."""
+LIMITS = (NARROW, WIDE)
+COMPONENT, KEPT = "page width", "kind of page width"
 """What asks the browser, and the session's answer, which outlives a change of page."""
 
-# Streamlit does not send the width, so the page says when it becomes narrow or wide.
+# Streamlit does not send the width, so the page says how many of the limits it reaches, and when
+# that changes.
 _TELL = """
 export default function ({data, setStateValue}) {
   const page = document.querySelector("[data-testid=stMainBlockContainer]");
-  let last = data.narrow;
+  let last = data.reached;
   const tell = () => {
-    const narrow = page.clientWidth < data.limit;
-    if (narrow !== last) { last = narrow; setStateValue("narrow", narrow); }
+    const reached = data.limits.filter((limit) => page.clientWidth >= limit).length;
+    if (reached !== last) { last = reached; setStateValue("reached", reached); }
   };
   const observer = new ResizeObserver(tell);
   observer.observe(page);
@@ -27,22 +31,32 @@ _measure = st.components.v2.component("page_width", js=_TELL)
 
 def measure_width() -> None:
     """Ask the browser, which draws the page once more where the answer is another than before."""
-    before = is_narrow()
+    before = _reached()
     with st.container(key="page-width"):
         _measure(
             key=COMPONENT,
-            data={"narrow": before, "limit": NARROW},
-            default={"narrow": before},
-            on_narrow_change=_keep,
+            data={"reached": before, "limits": LIMITS},
+            default={"reached": before},
+            on_reached_change=_keep,
         )
 
 
 def _keep() -> None:
     # Before the page is drawn: it would ask again if it sent the answer of before.
-    st.session_state[KEPT] = bool(st.session_state[COMPONENT]["narrow"])
+    st.session_state[KEPT] = int(st.session_state[COMPONENT]["reached"])
+
+
+def _reached() -> int:
+    """How many of LIMITS, as the browser said last; before that, none where it is a phone's."""
+    phone = "Mobi" in (st.context.headers.get("User-Agent") or "")
+    return int(st.session_state.get(KEPT, 0 if phone else len(LIMITS)))
 
 
 def is_narrow() -> bool:
-    """What the browser said last; before that, whether its name is a phone's."""
-    phone = "Mobi" in (st.context.headers.get("User-Agent") or "")
-    return bool(st.session_state.get(KEPT, phone))
+    """Whether panels stand below one another."""
+    return _reached() == 0
+
+
+def is_wide() -> bool:
+    """Whether several panels leave room for names beside them."""
+    return _reached() == len(LIMITS)

@@ -1,9 +1,12 @@
-"""A figure for a screen that is too narrow for several panels in a row."""
+"""A figure for a screen that is narrower than the one it was made for."""
 
 from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
+
+from workbench.figures.line_ends import without_line_ends
+from workbench.figures.style import legend_height
 
 PANEL, GAP, ENTRY = 270, 92, 24
 """Pixels of a panel, between two, and of an entry of the legend."""
@@ -11,6 +14,8 @@ LEGEND_BELOW = 66
 """Pixels from the last panel to the legend."""
 LETTERS = 40
 """Characters of a line of words that a phone's width has room for."""
+TABLET = 580
+"""Pixels that a page has for a figure at least, where several panels still stand in a row."""
 
 
 def num_columns(figure: go.Figure) -> int:
@@ -19,9 +24,20 @@ def num_columns(figure: go.Figure) -> int:
     return max(len({domain[0] for domain, _ in axes.values()}), 1)
 
 
+def for_tablet(figure: go.Figure) -> go.Figure:
+    """The same panels in a row: names in the legend alone, which has the height that it takes."""
+    narrow = without_line_ends(figure) if num_columns(figure) > 1 else figure
+    names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    more = legend_height(names, TABLET) - legend_height(names)
+    if more and figure.layout.height:
+        narrow = go.Figure(narrow)
+        narrow.layout.height += more
+    return narrow
+
+
 def for_phone(figure: go.Figure) -> go.Figure:
     """The same traces with a small legend, and the panels of a row below one another."""
-    narrow = go.Figure(figure)
+    narrow = go.Figure(without_line_ends(figure))
     narrow.update_layout(legend={"itemwidth": 30, "font": {"size": 11}})
     for trace in narrow.data:
         trace.name = trace.name and "<br>".join(wrap(trace.name, LETTERS))

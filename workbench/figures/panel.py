@@ -12,6 +12,7 @@ import numpy as np
 
 from workbench.figures.axes import TOKENS, Axes, Reading, linear_ticks, log_ticks, visual_axis
 from workbench.figures.hover import hover
+from workbench.figures.line_ends import Point, Stroke
 from workbench.figures.lines import Crossing, Curve, Line, Row, known
 from workbench.figures.style import FAILURES, Theme, axis, plain, tint
 from workbench.vocabulary.metrics import METRICS
@@ -51,7 +52,7 @@ class Panel:
         self.x_axis: dict[str, Any] = {}
         self.y_axis: dict[str, Any] = {}
         self._slots: dict[str, float] = {}
-        self._strip = ""
+        self._strip, self._inner = "", 0.0
 
     def _add(self, **trace: Any) -> None:
         place = {"xaxis": f"x{self.suffix}", "yaxis": f"y{self.suffix}"}
@@ -73,7 +74,9 @@ class Panel:
         )
         names = [line.series for line in lines if any(map(self._has_failed, line.rows))]
         names = list(dict.fromkeys(names))
-        inner, limits = self._limits(values, max([*values, *marked.values()], default=1.0), names)
+        top = max([*values, *marked.values()], default=1.0)
+        inner, limits = self._limits(values, top, names)
+        self._inner = inner
         for place, name in enumerate(names, start=1):
             at = inner + (limits[1] - inner) * place / (len(names) + 0.6)
             self._slots[name] = 10**at if self.axes.log_y else at
@@ -99,10 +102,49 @@ class Panel:
             self._shade(inner, limits[1])
         for device, capacity in sorted(marked.items()):
             # Above the highest line the strip has words of its own.
-            at_strip = bool(names) and capacity >= max([*values, *marked.values()])
+            at_strip = bool(names) and capacity >= top
             words = "capacity" if len(marked) == 1 else f"{plain(device)} has"
             end = self._empty_end(rows, capacity, limits)
             self._capacity(words, capacity, "top" if at_strip else "bottom", end)
+
+    def end_of(self, row: Row) -> Point:
+        """Where a cell with a value stands, as an annotation has it."""
+        x, y = float(row["num_visual"]), row[self.metric] / self.base
+        return math.log10(x) if self.axes.log_x else x, math.log10(y) if self.axes.log_y else y
+
+    def strokes(self, lines: Sequence[Line], names: Mapping[str, str]) -> list[Stroke]:
+        """The lines and their names, each name once, where its line goes furthest; capacities."""
+        last: dict[str, tuple[Line, Row]] = {}
+        strokes = []
+        for line in lines:
+            rows = [row for row in line.rows if self._has_place(row)]
+            strokes.append(Stroke([self._share(*self.end_of(row)) for row in rows]))
+            if rows:
+                further = last.get(line.series, (line, rows[0]))[1]["num_visual"]
+                if rows[-1]["num_visual"] >= further:
+                    last[line.series] = line, rows[-1]
+        for series, (line, row) in last.items():
+            end = self.end_of(row)
+            strokes.append(Stroke([self._share(*end)], plain(names[series]), line.look.color, end))
+        for shape in self.shapes:
+            if shape["type"] == "line":
+                level = math.log10(shape["y0"]) if self.axes.log_y else shape["y0"]
+                (_, y) = self._share(0.0, level)
+                strokes += [Stroke([(0.0, y + up), (1.0, y + up)]) for up in (0.0, WORDS_HIGH / 2)]
+        return strokes
+
+    @property
+    def top(self) -> float:
+        """The share of the panel's height that is below its strip of failures."""
+        return self._share(0.0, self._inner)[1] if self._slots else 1.0
+
+    def _share(self, x: float, y: float) -> Point:
+        """An annotation's place as shares of the panel's width and height."""
+        (left, right), (low, high) = self.x_axis["range"], self.y_axis["range"]
+        return (x - left) / (right - left), (y - low) / (high - low)
+
+    def _has_place(self, row: Row) -> bool:
+        return known(row[self.metric]) and row[self.metric] > 0 and row["num_visual"] > 0
 
     def _has_failed(self, row: Row) -> bool:
         return row["status"] in FAILURES and not known(row[self.metric])
@@ -180,17 +222,13 @@ class Panel:
 
     def _empty_end(self, rows: Sequence[Row], capacity: float, limits: Sequence[float]) -> float:
         """Where along a capacity's line its words meet the fewest points: 0, a half or 1."""
-        low, high = self.x_axis["range"]
         counts = dict.fromkeys((0.0, 0.5, 1.0), 0)
         level = math.log10(capacity) if self.axes.log_y else capacity
-        for row in rows:
-            if not known(row[self.metric]) or row[self.metric] <= 0 or row["num_visual"] <= 0:
-                continue
-            x, y = float(row["num_visual"]), row[self.metric] / self.base
-            x = (math.log10(x) if self.axes.log_x else x) - low
-            y = (math.log10(y) if self.axes.log_y else y) - level
-            if abs(y) < WORDS_HIGH * (limits[1] - limits[0]):
-                counts[min(counts, key=lambda end: abs(end - x / (high - low)))] += 1
+        for row in filter(self._has_place, rows):
+            x, y = self.end_of(row)
+            if abs(y - level) < WORDS_HIGH * (limits[1] - limits[0]):
+                along, _ = self._share(x, y)
+                counts[min(counts, key=lambda end: abs(end - along))] += 1
         return min(counts, key=lambda end: counts[end])
 
     def _capacity(self, words: str, capacity: float, anchor: str, end: float) -> None:

@@ -9,11 +9,23 @@ import plotly.graph_objects as go
 
 from workbench.analysis import host_bound, short_names
 from workbench.figures.axes import log_ticks
+from workbench.figures.line_ends import Room, Stroke, line_ends
 from workbench.figures.lines import known
-from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
+from workbench.figures.style import (
+    Look,
+    Theme,
+    axis,
+    figure,
+    in_order,
+    layout,
+    legend_height,
+    plain,
+)
 from workbench.vocabulary.units import quantity
 
 TERA = 1e12
+LEAST_WIDTH, HEIGHT = 400, 380
+"""Pixels between the axes, at least."""
 DASHES = {"datasheet": "dot", "measured": "solid"}
 
 
@@ -97,17 +109,38 @@ def roofline(
     heights_drawn = [v for trace in traces for v in trace["y"] if v > 0]
     widths = [math.log10(low), math.log10(high)]
     heights = [math.log10(min(heights_drawn)) - 0.1, math.log10(max(heights_drawn)) + 0.1]
+    names = line_ends(
+        [_stroke(trace, widths, heights) for trace in traces],
+        Room("x", "y", LEAST_WIDTH, HEIGHT),
+        theme,
+    )
+    entries = legend_height(trace["name"] for trace in traces)
+    look = layout(theme)
     return figure(
         traces,
         layout(
             theme,
-            height=520,
+            height=520 + entries,
+            margin={**look["margin"], "r": names.margin},
+            annotations=names.notes,
             xaxis=axis(
                 theme, "FLOPs a byte moved", type="log", range=widths, **log_ticks(*widths)
             ),
             yaxis=axis(theme, "TFLOP/s", type="log", range=heights, **log_ticks(*heights)),
         ),
     )
+
+
+def _stroke(trace: dict[str, Any], widths: list[float], heights: list[float]) -> Stroke:
+    """A trace as the names at line ends see it: a ceiling has none, and is not to be covered."""
+    points = [(math.log10(x), math.log10(y)) for x, y in zip(trace["x"], trace["y"], strict=True)]
+    shares = [
+        ((x - widths[0]) / (widths[1] - widths[0]), (y - heights[0]) / (heights[1] - heights[0]))
+        for x, y in points
+    ]
+    if "marker" not in trace:
+        return Stroke(shares)
+    return Stroke(shares, trace["name"], trace["marker"]["color"], points[-1])
 
 
 def _points(series: str, rows: pd.DataFrame, look: Look, theme: Theme) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from workbench.analysis import host_bound, marks, short_names, together
 from workbench.figures.axes import TOKENS, Axes, Reading
+from workbench.figures.line_ends import MARGIN, Names, Room, line_ends
 from workbench.figures.lines import Crossing, Curve, Line
 from workbench.figures.panel import CROSSING, Panel
 from workbench.figures.style import (
@@ -20,6 +21,7 @@ from workbench.figures.style import (
     figure,
     in_order,
     layout,
+    legend_height,
     place_names,
     plain,
 )
@@ -34,6 +36,11 @@ ACROSS, ROW_GAP, MULTIPLE_HEIGHT = 3, 0.24, 300
 """Small multiples: in a row, between rows as a share of the height, pixels of a row."""
 BESIDE_OTHERS = 3
 """Steps between labels of |V| in one of several panels, which stand upright at 1024 pixels."""
+HEIGHT = 322
+"""Pixels of a row of panels."""
+LEAST_ALONE, LEAST = 400, 600
+"""Pixels that a panel alone and several together are wide at least where names stand at the ends
+of lines: narrower pages leave them out."""
 MARGINS, LEGEND_BELOW = 148, 94
 """Pixels above and below the panels, and from them to the legend."""
 
@@ -103,6 +110,8 @@ def scaling(
             if crossing.metric == metric and line is not None and key in fitted:
                 panel.cross(line, fitted[key], crossing)
         panels.append(panel)
+    names = _name_ends(panels, lines, theme)
+    panels[-1].annotations += names.notes
     legend = _legend(lines, place_names(frame), theme)
     if any(trace.get("name") == CROSSING for panel in panels for trace in panel.traces):
         ring = {"symbol": "circle-open", "size": 14, "color": theme.ink, "line": {"width": 2}}
@@ -117,7 +126,7 @@ def scaling(
                 "marker": ring,
             }
         )
-    return _figure(panels, legend, theme)
+    return _figure(panels, legend, theme, margin=names.margin)
 
 
 def multiples(
@@ -177,11 +186,27 @@ def _fill(
         panel.draw(line, fitted.get(_key(panel.metric, line)))
 
 
+def _name_ends(panels: Sequence[Panel], lines: Sequence[Line], theme: Theme) -> Names:
+    """The names at the ends of the last panel's lines: the margin right of it is theirs."""
+    panel, alone = panels[-1], len(panels) == 1
+    left, right = panel.domain
+    width = (LEAST_ALONE if alone else LEAST) * (right - left)
+    room = Room(f"x{panel.suffix}", f"y{panel.suffix}", width, HEIGHT, panel.top)
+    short = short_names([line.series for line in lines])
+    return line_ends(panel.strokes(lines, short), room, theme)
+
+
 def _figure(
-    panels: Sequence[Panel], legend: list[dict[str, Any]], theme: Theme, height: int = 322
+    panels: Sequence[Panel],
+    legend: list[dict[str, Any]],
+    theme: Theme,
+    height: int = HEIGHT,
+    margin: float = MARGIN,
 ) -> go.Figure:
-    """``height`` is that of the panels alone."""
-    look = layout(theme, height=height + MARGINS)
+    """``height`` is that of the panels alone, ``margin`` the one at the right."""
+    rows = legend_height(entry["name"] for entry in legend)
+    look = layout(theme, height=height + MARGINS + rows)
+    look["margin"] = {**look["margin"], "r": margin}
     look["legend"] = {**look["legend"], "y": -LEGEND_BELOW / height}
     return figure(
         [trace for panel in panels for trace in panel.traces] + legend,

@@ -69,6 +69,28 @@ FAILURES = {
 """Status to symbol and words."""
 
 
+LEGIBLE = 4.5
+"""Contrast of words and their ground, of WCAG 2.2's criterion 1.4.3."""
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours ``#rrggbb`` as WCAG 2.2 defines it, from 1 to 21."""
+
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def _mixed(color: str, other: str, share: float) -> str:
+    """``color`` with that share of the other one."""
+    pairs = [(int(color[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+
+
 @dataclass(frozen=True)
 class Theme:
     """The neutral colours of one background."""
@@ -85,6 +107,11 @@ class Theme:
         """``#rrggbb`` as it is drawn on this ground."""
         parts = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         return "#" + "".join(f"{round(p + (255 - p) * self.lift):02x}" for p in parts)
+
+    def words(self, color: str) -> str:
+        """``#rrggbb`` as small words have it: as near to it as is legible on this ground."""
+        shades = (_mixed(color, self.ink, step / 10) for step in range(10))
+        return next((each for each in shades if contrast(each, self.paper) >= LEGIBLE), self.ink)
 
 
 LIGHT = Theme("light", "#1b1f24", "#5b6570", "#e3e6ea", "#ffffff", 0.0)
@@ -166,6 +193,23 @@ def figure(data: Sequence[dict[str, Any]], layout: dict[str, Any]) -> go.Figure:
     The tests have it check every kind of figure.
     """
     return go.Figure({"data": list(data), "layout": layout}, _validate=False)
+
+
+LEGEND_WIDTH, LEGEND_ROW = 800, 31
+"""Pixels that a legend has at least on a wide page, and that a row of it takes."""
+ENTRY_MARK, ENTRY_LETTER = 60, 6.8
+"""Pixels of an entry's mark with the gap behind it, and of a letter at the mean."""
+
+
+def legend_height(names: Iterable[str], width: float = LEGEND_WIDTH) -> int:
+    """Pixels of the rows below the first in which entries of these names stand."""
+    rows, used = 0, 0.0
+    for name in names:
+        wide = ENTRY_MARK + ENTRY_LETTER * len(name)
+        if used and used + wide > width:
+            rows, used = rows + 1, 0.0
+        used += wide
+    return rows * LEGEND_ROW
 
 
 def layout(theme: Theme, **more: Any) -> dict[str, Any]:

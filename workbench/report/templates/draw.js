@@ -49,6 +49,12 @@
       if (note.yref === "paper" && note.xref in tops) note.y = tops[note.xref];
     }
   };
+  // A phone has no width for names at the ends of lines: its legend has them.
+  const bare = (layout) => {
+    const notes = layout.annotations || [];
+    layout.annotations = notes.filter((note) => note.name !== "line end");
+    if (layout.annotations.length < notes.length) layout.margin = { ...layout.margin, r: 16 };
+  };
   // What is wider than a phone goes on in a second line.
   const LONG = 44;
   const folded = (data, layout) => {
@@ -69,6 +75,7 @@
     const { data, layout } = theme === "dark" ? patched(figure.light, figure.dark) : figure.light;
     layout.template = TEMPLATE;
     if (narrow) {
+      bare(layout);
       stacked(data, layout);
       folded(data, layout);
     }
