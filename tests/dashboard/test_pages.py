@@ -166,7 +166,7 @@ def test_the_newest_record_of_each_cell_counts(
 def test_a_run_is_compared_with_one_of_another_store(
     stores: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    test = page("compare", stores, monkeypatch, store="later.db")
+    test = page("compare", stores, monkeypatch, store="later.db", between="two runs")
     assert "pick the store of before" in words(test)
     test = page("compare", stores, monkeypatch, store="later.db", old_store="two_runs.db")
     assert not test.exception
@@ -175,6 +175,20 @@ def test_a_run_is_compared_with_one_of_another_store(
     test.get_by_key("old").set_value(oldest).run()
     assert "**3** slower" in words(test)
     assert "**6** can't tell" in words(test)  # Noise of 4 % in 12 samples.
+
+
+def test_two_systems_are_compared_where_no_two_runs_can_be(
+    stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page("compare", stores, monkeypatch, store="later.db", between="two systems")
+    assert not test.exception
+    system, baseline = (test.get_by_key(key).value for key in ("this", "that"))
+    assert (system, baseline) == ("D-Attn · sdpa", "S-Attn · sdpa")
+    (first, *_) = [part.value for part in test.markdown if "as fast as" in part.value]
+    assert "fewer FLOPs" in first
+    test.get_by_key("this").set_value("S-Attn · sdpa").run()
+    assert not test.exception
+    assert test.get_by_key("that").value != "S-Attn · sdpa"
 
 
 @pytest.mark.parametrize("name", ["overview", "scaling"])

@@ -38,7 +38,7 @@ STYLE = f"""<style>
 .stColumn .stColumn {{min-width: min(7rem, 100%)}}
 .stButtonGroup button {{height: auto; max-width: 100%}}
 .stButtonGroup button p {{white-space: normal; text-align: left}}
-.stColumn .stButtonGroup, .stColumn .stButtonGroup > div {{flex-wrap: wrap; max-width: 100%}}
+.stButtonGroup, .stButtonGroup > div {{flex-wrap: wrap; max-width: 100%}}
 @media (max-width: 1280px) {{.st-key-in-pairs .stColumn {{min-width: min(16rem, 100%)}}
   .st-key-in-rows .stColumn {{min-width: 100%}}}}
 {TABLES}</style>"""
@@ -58,9 +58,9 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
     for number, (sentence, of) in enumerate(parts[:SENTENCES]):
         if number == 0:
             with st.container(key="answer"):
-                st.markdown(markdown(unbroken(sentence)))
+                st.markdown(_whole_sizes(sentence))
         else:
-            st.markdown(markdown(unbroken(sentence)))
+            st.markdown(_whole_sizes(sentence))
         if number == 0:
             caption = basis or of
             _caption(caption)
@@ -72,6 +72,11 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
         for word, meaning in GLOSSARY.items()
     )
     st.html(f'<p class="glossary">{words}</p>')
+
+
+def _whole_sizes(sentence: str) -> str:
+    """A sentence as Markdown in which no line ends within '|V| = 9,000'."""
+    return markdown(unbroken(sentence)).replace("\\|V\\| = ", "\\|V\\|\u00a0=\u00a0")
 
 
 def _caption(basis: str) -> None:
@@ -131,6 +136,11 @@ def data(choose_run: bool = True) -> Data:
     if not choose_run:
         return store
     return replace(store, frame=of_run(store.version, _one_run(store.runs)))
+
+
+def newest(store: Data) -> Data:
+    """The store with the newest record of each cell alone."""
+    return replace(store, frame=of_run(store.version, None))
 
 
 def stores_here() -> dict[str, Path]:

@@ -14,11 +14,16 @@ GAP = 0.075
 
 
 def agreement(
-    pairs: pd.DataFrame, looks: Mapping[str, Look], theme: Theme, title: str, tolerance: float
+    pairs: pd.DataFrame,
+    looks: Mapping[str, Look],
+    theme: Theme,
+    title: str,
+    tolerance: float,
+    alike: bool = False,
 ) -> go.Figure:
     """``pairs``: metric, series, num_visual, ratio, low, high (NaN without an interval), note.
 
-    One panel a metric; the shaded band is ``tolerance`` about 1.
+    One panel a metric, all on one scale if ``alike``; the shaded band is ``tolerance`` about 1.
     """
     metrics = list(dict.fromkeys(pairs["metric"]))
     width = (1 - GAP * (len(metrics) - 1)) / len(metrics)
@@ -34,8 +39,9 @@ def agreement(
             # Where all agree they lie on one another, and the smaller leave the larger in sight.
             size = 15 - 8 * place / max(len(order) - 1, 1)
             traces.append(_points(series, own, looks[series], suffix, theme, first, size))
-            labels.add(series)
-        spread = [abs(v - 1) for name in ("ratio", "low", "high") for v in rows[name].dropna()]
+            named.add(series)
+        scaled = pairs if alike else rows
+        spread = [abs(v - 1) for name in ("ratio", "low", "high") for v in scaled[name].dropna()]
         reach = max(1.25 * max(spread, default=0.0), 2 * tolerance)
         parts[f"xaxis{suffix}"] = axis(
             theme,

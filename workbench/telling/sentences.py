@@ -285,10 +285,10 @@ def _pair(pair: Pair, where: str) -> str:
     if pd.isna(time["ratio"]):
         return f"{no_ratio(time)} ({where})."
     costs = [
-        _amount(
+        amount_words(
             pair["peak_bytes"], "less peak memory", "more peak memory", "the same peak memory"
         ),
-        _amount(pair["flops"], "fewer FLOPs", "more FLOPs", "the same FLOPs"),
+        amount_words(pair["flops"], "fewer FLOPs", "more FLOPs", "the same FLOPs"),
     ]
     changes = listed([cost for cost in costs if cost])
     also = f", with {changes}" if changes else ""
@@ -323,7 +323,7 @@ def _speed(row: Row) -> str:
     return f"{ratio_text(row)} as fast as"
 
 
-def _amount(row: Row, less: str, more: str, same: str) -> str:
+def amount_words(row: Row, less: str, more: str, same: str) -> str:
     """'1.20× less peak memory', 'the same FLOPs'; empty if not known."""
     ratio = row["ratio"]
     if pd.isna(ratio):

@@ -1,16 +1,17 @@
-"""Compare: two runs cell by cell, only what differs, with the interval of each ratio."""
+"""Compare: two systems at equal |V|, or two runs cell by cell, with the interval of each ratio."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
 from workbench.analysis import compare, environment_differences, systems_of
 from workbench.analysis.thin import thin
+from workbench.dashboard import two_systems
 from workbench.dashboard.controls import one, subject_of_many
 from workbench.dashboard.reading import Data, kinds_of
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import answer, data, opened, say_thinned, stores_here
+from workbench.dashboard.shell import answer, data, newest, opened, say_thinned, stores_here
 from workbench.figures import agreement, looks
 from workbench.store import RunInfo
 from workbench.telling.sentences import place, places
@@ -54,11 +55,36 @@ class Side(NamedTuple):
         return self.store.frame[self.store.frame["run"] == self.run.id]
 
 
+SYSTEMS, RUNS = "two systems", "two runs"
+OF_RUNS = ("old_store", "old", "new")
+"""Names in a link that are of two runs."""
+
+
 def render() -> None:
     """Draw the page."""
     here = data(choose_run=False)
-    st.title("What changed between two runs?")
     top = st.container()
+    kinds_first = (RUNS, SYSTEMS) if _is_of_runs(here) else (SYSTEMS, RUNS)
+    kind = one("Compare", kinds_first, "between")
+    with top:
+        st.title("What changed between two runs?" if kind == RUNS else "Which of two costs less?")
+    if kind == RUNS:
+        _two_runs(here, top)
+    else:
+        two_systems.draw(newest(here), top)
+
+
+def _is_of_runs(here: Data) -> bool:
+    """Whether the link asks for runs, or two runs of the store hold a cell in common."""
+    if any(name in st.query_params for name in OF_RUNS):
+        return True
+    return (
+        here.once("runs that share a cell", here.frame, lambda _: _shared(here, here)) is not None
+    )
+
+
+def _two_runs(here: Data, top: Any) -> None:
+    """The comparison of the runs that the reader picks; the answer goes into ``top``."""
     sides = _sides(here)
     if sides is None:
         st.info(
@@ -67,7 +93,7 @@ def render() -> None:
         )
         return
     old, new = sides
-    metric = METRICS[one("Compare", list(METRICS), "compared")]
+    metric = METRICS[one("Figure", list(METRICS), "compared")]
     _environments(old.run, new.run)
     table = _compared(old, new, metric)
     matched = table[table["ratio"].notna()]
@@ -153,6 +179,12 @@ def _sides(here: Data) -> tuple[Side, Side] | None:
 def _comparable(there: Data, here: Data) -> tuple[str, str]:
     """The newest two runs that share a cell; the newest two where none do."""
     older, newer = ([run.id for run in store.runs] for store in (there, here))
+    return _shared(there, here) or (older[-2] if there is here else older[-1], newer[-1])
+
+
+def _shared(there: Data, here: Data) -> tuple[str, str] | None:
+    """The newest two runs that share a cell; None where none do."""
+    older, newer = ([run.id for run in store.runs] for store in (there, here))
     cells_of = {store.name: _cells(store) for store in (there, here)}
     for new in reversed(newer):
         for old in reversed(older):
@@ -160,7 +192,7 @@ def _comparable(there: Data, here: Data) -> tuple[str, str]:
                 continue
             if cells_of[there.name].get(old, set()) & cells_of[here.name].get(new, set()):
                 return old, new
-    return (older[-2] if there is here else older[-1]), newer[-1]
+    return None
 
 
 def _cells(store: Data) -> dict[str, set[tuple[str, str, str]]]:
