@@ -50,8 +50,9 @@ def page(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **query: str)
 
 def words(test: AppTest) -> str:
     parts = [*test.title, *test.markdown, *test.caption, *test.info, *test.error, *test.warning]
-    # Words on top do not break at the hyphen of a system's name.
-    return "\n".join(str(part.value) for part in parts).replace("\u2011", "-")
+    # Words on top do not break at the hyphen of a system's name, nor within a size.
+    text = "\n".join(str(part.value) for part in parts)
+    return text.replace("\u2011", "-").replace("\u2060", "").replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize("kind", READABLE)

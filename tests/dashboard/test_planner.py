@@ -16,6 +16,7 @@ from workbench.dashboard.plan import (
     advice,
     best_of,
     certainty,
+    certainty_of_all,
     cost,
     fits,
     generation,
@@ -103,6 +104,19 @@ def test_what_a_time_is_worth_is_said_beside_it(predictor: Predictor) -> None:
     assert any(words.startswith("stand in: attention sdpa") for words in rest)
     assert first.startswith("calibrated: h100-80gb")
     assert "held-out error of training step" in first
+
+
+def test_what_all_times_are_worth_is_said_once() -> None:
+    cell = make_cell(num_visual=64, kernel="sdpa")
+    other = cell.replace(attention="d_attn")
+    both = [
+        (cell, {"flags": ["calibrated: 8 records"]}),
+        (other, {"flags": ["calibrated: 8 records", "stand_in: flash's rate", "mfu: none"]}),
+    ]
+    assert certainty_of_all(both) == [
+        "calibrated: 8 records",
+        "stand in: flash's rate (of D-Attn · sdpa)",
+    ]
 
 
 LORA_ON_24_GB = {
@@ -422,7 +436,8 @@ def test_a_measured_threshold_stands_for_the_cell_that_it_was_measured_of() -> N
         **{"pass": "train"},
     )
     assert measured_threshold(frame, cell, "h100-80gb") == (
-        "Measured: 132,687 visual tokens ran and 134,013 did not (flash, NVIDIA H100 80GB HBM3,"
+        "Measured: 132,687 visual tokens ran, 134,013 were out of memory (flash,"
+        " NVIDIA H100 80GB HBM3,"
         " emulated: 1 of 32 ranks, 2 of 32 layers, nothing communicated)"
     )
     assert "10,887" in str(

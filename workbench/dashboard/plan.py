@@ -122,8 +122,7 @@ def generation(cell: Cell, answer: Answer, ask: Ask) -> str:
         words.append(f"then {quantity(each, 's')} a token")
     elif step.get("error"):
         words.append(f"time a token: {step['error']}")
-    runs = step.get("status") in ("ok", "oom")
-    batch = ask("batch", _step(cell).replace(batch=1)) if runs else {}
+    batch = ask("batch", _step(cell).replace(batch=1)) if is_answered(step) else {}
     if batch.get("max_batch") is not None:
         words.append(f"a decode batch of {batch['max_batch']:,} such contexts fits")
     elif batch:
@@ -142,6 +141,11 @@ def _asked(cell: Cell, ask: Ask, pass_: str) -> Answer:
     except ValueError as error:
         return {"error": " ".join(str(error).split())}
     return ask("predict", own)
+
+
+def is_answered(answer: Answer) -> bool:
+    """Whether a prediction came, of a cell that fits or does not."""
+    return answer.get("status") in ("ok", "oom")
 
 
 def fits(answer: Answer) -> bool:
@@ -263,9 +267,7 @@ class Price(NamedTuple):
 
 def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
     """The quickest system that fits beside every other one; None where no answer is one."""
-    candidates = [
-        (cell, answer) for cell, answer in answers if answer.get("status") in ("ok", "oom")
-    ]
+    told = [(cell, answer) for cell, answer in answers if is_answered(answer)]
     fitting = [
         (cell, answer)
         for cell, answer in candidates
@@ -316,4 +318,18 @@ def certainty(flags: Sequence[str]) -> list[str]:
         name.replace("_", " ") + flag.removeprefix(name)
         for flag, name in names.items()
         if name in CERTAINTY
+    ]
+
+
+def certainty_of_all(answers: Sequence[tuple[Cell, Answer]]) -> list[str]:
+    """What ``certainty`` says of several answers, each line once; one that is not of all of them
+    names the systems that it is of.
+    """
+    names: dict[str, list[str]] = {}
+    for cell, answer in answers:
+        for line in certainty(answer["flags"]):
+            names.setdefault(line, []).append(_name(cell))
+    return [
+        line if len(of) == len(answers) else f"{line} (of {listed(of)})"
+        for line, of in names.items()
     ]

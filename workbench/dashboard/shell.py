@@ -76,7 +76,11 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
 
 def _whole_sizes(sentence: str) -> str:
     """A sentence as Markdown in which no line ends within '|V| = 9,000'."""
-    return markdown(unbroken(sentence)).replace("\\|V\\| = ", "\\|V\\|\u00a0=\u00a0")
+    return markdown(unbroken(sentence)).replace("\\|V\\| = ", _SIZE)
+
+
+_SIZE = "\\|\u2060V\\|\u2060\u00a0=\u00a0"
+"""Word joiners and blanks that do not break: a line may end behind an upright bar."""
 
 
 def _caption(basis: str) -> None:
@@ -84,7 +88,8 @@ def _caption(basis: str) -> None:
     kinds = {"measured on": ":green-badge[measured]", "predicted for": ":orange-badge[predicted]"}
     badge = " ".join(badge for words, badge in kinds.items() if words in basis)
     if basis:
-        st.caption(f"{badge} {markdown(basis)}".strip())
+        # A caption would dim the badge with its words.
+        st.markdown(f"{badge} :small[:gray[{markdown(basis)}]]".strip())
 
 
 def _beyond(basis: str, caption: str) -> str:

@@ -1,6 +1,6 @@
 """Where the time goes: one bar a system, stacked by part or by operator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -47,18 +47,25 @@ SPARE = tuple(
     for hatch in ("", "/", "x", ".")
     for color in (BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE, YELLOW)
 )
-ROW_HEIGHT, FRAME_HEIGHT = 54, 150
+ROW_HEIGHT, FRAME_HEIGHT, UNNAMED = 54, 150, 70
+"""Pixels of a bar, of the frame about all of them, and of what of that is the legend's."""
 ROOM = 1.2
 """The axis beyond the longest bar, for the seconds at its end."""
 MOST = 12
 """Names that a legend has room for; the rest are one."""
 
 
-def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
+def spent(
+    rows: pd.DataFrame,
+    theme: Theme,
+    share: bool = False,
+    colors: Mapping[str, str] | None = None,
+) -> go.Figure:
     """``rows``: system, name, time_s of one |V|; a bar a system in the order that they come, its
     seconds at its end.
 
-    With ``share`` every bar is as long as all of its time.
+    With ``share`` every bar is as long as all of its time. ``colors`` by system are for bars of
+    one part, which need no legend.
     """
     systems = list(dict.fromkeys(rows["system"]))
     names = _names(rows)
@@ -71,6 +78,7 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
     for place, name in enumerate(names):
         color, hatch = LOOKS.get(name, SPARE[place % len(SPARE)])
         color = theme.shown(color)
+        paints = [theme.shown(colors[system]) for system in systems] if colors else color
         words = [
             f"<b>{plain(name)}</b><br>{quantity(table.loc[system, name], 's')}"
             f", {table.loc[system, name] / totals[system]:.1%} of {quantity(totals[system], 's')}"
@@ -86,9 +94,11 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
                 "name": plain(name),
                 "x": [values.loc[system, name] for system in systems],
                 "marker": {
-                    "color": color,
+                    "color": paints,
                     "line": {"width": 1, "color": theme.paper},
-                    "pattern": {
+                    "pattern": {}
+                    if colors
+                    else {
                         "shape": hatch,
                         "fgcolor": theme.paper,
                         "size": 7,
@@ -111,8 +121,12 @@ def spent(rows: pd.DataFrame, theme: Theme, share: bool = False) -> go.Figure:
         }
         for system, label in zip(systems, labels, strict=True)
     ]
-    longest = float(values.sum(axis="columns").max()) or 1.0
-    return figure(traces, {**_layout(theme, labels, share, longest), "annotations": ends})
+    longest = float(drawn.sum(axis="columns").max()) or 1.0
+    look = {**_layout(theme, labels, share, longest), "annotations": ends}
+    if colors:
+        look |= {"showlegend": False, "height": look["height"] - UNNAMED}
+        look["margin"] = {**look["margin"], "b": look["margin"]["b"] - UNNAMED}
+    return figure(traces, look)
 
 
 def _names(rows: pd.DataFrame) -> list[str]:

@@ -33,6 +33,6 @@ def measured_threshold(frame: pd.DataFrame, cell: Cell, device: str) -> str | No
     ran = rows[(rows["series"] == best["series"]) & (rows["num_visual"] == best["max_visual"])]
     how = emulation(ran["flags"])
     return (
-        f"Measured: {best['max_visual']:,} visual tokens ran and {best['fails_at']:,} did not"
-        f" ({best['kernel']}, {best['device']}{f', emulated: {how}' if how else ''})"
+        f"Measured: {best['max_visual']:,} visual tokens ran, {best['fails_at']:,} were out of"
+        f" memory ({best['kernel']}, {best['device']}{f', emulated: {how}' if how else ''})"
     )

@@ -33,10 +33,11 @@ def render() -> None:
     with st.container(horizontal=True, gap="medium"):
         at = choose_place(rows)
         log_x = one("|V| axis", ("linear", "log"), "memory_x") == "log"
-    where = place(*at)
-    rows = at_place(rows, *at)
-    several = several_systems(telling_systems(rows))
-    systems = several[:MOST]
+    where = place(*chosen)
+    rows = at_place(rows, *chosen)
+    every = telling_systems(rows)
+    named = several_systems(every, MOST)
+    systems = named[:MOST]
     rows = rows[rows["series"].isin(systems)]
     points = thin(rows, ("peak_bytes",), PANEL_WEIGHT)
     kinds = memory_kinds(points, store.details)
@@ -46,9 +47,11 @@ def render() -> None:
     with top:
         order = sorted(kinds["system"].unique(), key=lambda name: name != first_system(rows))
         most = [largest_kind(kinds[kinds["system"] == name], where) for name in order]
-        answer([verdict_of(store, rows, *at).peaks(), *most])
-    if len(several) > MOST:
-        st.caption(f"{MOST} of {len(several)} systems are shown; pick the others above.")
+        answer([verdict_of(store, rows, *chosen).peaks(), *most])
+    if len(every) > len(systems):
+        st.caption(
+            f"{len(systems)} of {len(every)} systems are shown; pick others above, {MOST} at once."
+        )
     near = store.capacities(rows)
     show(memory(kinds, near, theme(), log_x), "memory", kinds)
     say_thinned(points, rows)

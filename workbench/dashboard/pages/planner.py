@@ -20,10 +20,11 @@ from workbench.dashboard.plan import (
     advice,
     asked_first,
     best_of,
-    certainty,
+    certainty_of_all,
     cost,
     fits,
     generation,
+    is_answered,
     peak_of,
     predicted,
     systems,
@@ -297,6 +298,7 @@ def _draw(
     device: str,
     records: pd.DataFrame | None,
 ) -> None:
+    notes = st.container(gap="xxsmall")
     with st.container(key="in-pairs"):
         columns = st.columns(len(answers), border=True)
     cards = []
@@ -309,10 +311,14 @@ def _draw(
     tight = [(own, reply, more) for own, reply, _, more in cards if reply.get("status") == "oom"]
     with top:
         answer([best_of([(own, reply) for own, reply, *_ in cards])])
+    with notes:
+        replies = [(own, reply) for own, reply, *_ in cards if is_answered(reply)]
+        for line in certainty_of_all(replies):
+            st.caption(markdown(line))
     for own, *_ in tight:
         for change in asked_first(own):
             pool.submit(ask, "predict", change)
-    runs = [(own, place) for own, reply, place, _ in cards if reply.get("status") in ("ok", "oom")]
+    runs = [(own, place) for own, reply, place, _ in cards if is_answered(reply)]
     limits = [pool.submit(ask, "limit", own) for own, _ in runs]
     for own, reply, more in tight:
         with more:
@@ -322,7 +328,7 @@ def _draw(
     served = [
         pool.submit(generation, own, reply, ask) if own.pass_ != "train" else None
         for own, reply, *_ in cards
-        if reply.get("status") in ("ok", "oom")
+        if is_answered(reply)
     ]
     for (own, place), limit, serving in zip(runs, limits, served, strict=True):
         with place:
@@ -333,8 +339,7 @@ def _draw(
 
 
 def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
-    status = answer.get("status")
-    if status not in ("ok", "oom"):
+    if not is_answered(answer):
         st.markdown(":orange-badge[:material/block: cannot run]")
         st.markdown(markdown(answer.get("error") or "no answer"))
         return
@@ -354,8 +359,6 @@ def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
         f"{words}**{quantity(seconds, 's')}** for {plural(cell.batch, 'sample')}"
         + ("" if cell.world_size == 1 else " on each card")
     )
-    for words in certainty(answer["flags"]):
-        st.caption(markdown(words))
     paid = cost(seconds, price.amount, cell.world_size, COUNT) if price and fits(answer) else None
     if price and paid is not None:
         at_least = "at least " if bound else ""

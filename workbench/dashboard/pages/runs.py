@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import kinds, marks
+from workbench.analysis import kinds, legend, letters, marks
 from workbench.dashboard.controls import several
 from workbench.dashboard.notes import editors, with_notes
 from workbench.dashboard.reading import Data
@@ -12,10 +12,10 @@ from workbench.dashboard.save import csv_of
 from workbench.dashboard.shell import answer, data
 from workbench.dashboard.tables import draw_table
 from workbench.dashboard.uploads import upload
-from workbench.dashboard.width import is_narrow
+from workbench.dashboard.width import is_narrow, is_wide
 from workbench.figures import quantity
 from workbench.report.command import repeat
-from workbench.telling.sentences import place
+from workbench.telling.sentences import place, places
 from workbench.telling.text import listed, markdown
 from workbench.telling.view import identities
 from workbench.telling.words import OUTCOMES, endings
@@ -29,7 +29,9 @@ FIGURES = {
     "time_s": "s/it",
 }
 """The columns that a phone has room for."""
-MORE = {
+SHORT = FIGURES | {"peak_bytes": "peak, GiB", "of": "of", "letters": "marks"}
+"""Those of a page between a phone's and a wide one; a caption says what the letters mean."""
+WIDE = FIGURES | {
     "peak_bytes": "peak, GiB",
     "flops": "TFLOP",
     "num_samples": "samples",
@@ -57,7 +59,9 @@ TEXTS = (
 MOST = 5_000
 """Rows that are sent to the browser; the downloads hold all."""
 NAME, TALL = 128, 64
-"""Pixels of a system's name on a phone, and of a row in which it stands on three lines."""
+"""Pixels of a system's name on a page that is not wide, and of a row for three lines of it."""
+PIXELS = {"|V|": 70, "ended": 95, "s/it": 70, "peak, GiB": 72, "of": 105, "marks": 56}
+"""Of the other columns of SHORT."""
 
 
 def render() -> None:
@@ -110,12 +114,14 @@ def render() -> None:
         hide_index=True,
         width="stretch",
         height=420,
-        row_height=TALL if is_narrow() else None,
+        row_height=None if is_wide() else TALL,
         key="records",
         on_select="rerun",
         selection_mode="single-row",
         column_config=_columns(),
     )
+    if meaning := _meaning(page_rows):
+        st.caption(markdown(meaning))
     _downloads(store, rows)
     selection = event.selection.rows
     if selection:
@@ -160,30 +166,52 @@ def _ended(source: str, status: str) -> str:
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(timed=rows["time_s"].notna())
     written = {name: title for name, title in WRITTEN.items() if (rows[name] != "").any()}
-    columns = FIGURES | ({} if is_narrow() else MORE | written)
+    columns = FIGURES if is_narrow() else WIDE | written if is_wide() else SHORT
     of = ("model", "scope", "pass")[rows["model"].nunique() == 1 :]
     codes, distinct, _ = kinds(rows, (*TOLD, "num_samples", "timed"))
-    records = distinct.to_dict("records")
+    told = distinct.to_dict("records")
+    marked = [marks(row, timed=row["timed"]) for row in told]
     table = rows.assign(
-        ended=np.array([_ended(row["source"], row["status"]) for row in records])[codes],
-        of=np.array([" · ".join(str(row[name]) for name in of) for row in records])[codes],
-        where=np.array([place(row["source"], row["device"]) for row in records])[codes],
-        marks=np.array([", ".join(marks(row, timed=row["timed"])) for row in records])[codes],
+        ended=np.array([_ended(row["source"], row["status"]) for row in told])[codes],
+        of=np.array([" · ".join(str(row[name]) for name in of) for row in told])[codes],
+        where=np.array([place(row["source"], row["device"]) for row in told])[codes],
+        marks=np.array([", ".join(words) for words in marked])[codes],
+        letters=np.array([letters(words).strip(" ()") for words in marked])[codes],
     )[list(columns)]
     for name in columns.keys() & SCALE.keys():
         table[name] = pd.to_numeric(table[name]) / SCALE[name]
     return table.rename(columns=columns)
 
 
+def _meaning(rows: pd.DataFrame) -> str:
+    """What a page that is not wide leaves out of its table: the place, and what letters mean."""
+    if is_wide():
+        return ""
+    every = places(rows)
+    where = f"Every record is {place(*every[0])}. " if len(every) == 1 else ""
+    if is_narrow():
+        return where
+    distinct = kinds(rows, ("flags", "num_samples")).distinct
+    return where + legend((marks(row) for row in distinct.to_dict("records")), "Marks")
+
+
 def _columns() -> dict[str, object]:
-    number = st.column_config.NumberColumn
+    formats = {
+        "|V|": "localized",
+        "TFLOP": "%.4g",
+        "peak, GiB": "%.4g",
+        "s/it": "%.4g",
+        "samples": "%d",
+    }
+    pixels = {} if is_narrow() or is_wide() else PIXELS
+    texts = [name for name in pixels if name not in formats]
     return {
-        **({"system": st.column_config.TextColumn(width=NAME)} if is_narrow() else {}),
-        "|V|": number(format="localized"),
-        "TFLOP": number(format="%.4g"),
-        "peak, GiB": number(format="%.4g"),
-        "s/it": number(format="%.4g"),
-        "samples": number(format="%d"),
+        **({} if is_wide() else {"system": st.column_config.TextColumn(width=NAME)}),
+        **{
+            name: st.column_config.NumberColumn(format=words, width=pixels.get(name))
+            for name, words in formats.items()
+        },
+        **{name: st.column_config.TextColumn(width=pixels[name]) for name in texts},
     }
 
 

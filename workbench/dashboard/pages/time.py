@@ -59,7 +59,9 @@ def render() -> None:
     if table["time_s"].isna().all():
         with top:
             answer([_whole(rows, where)])
-        show(spent(_undivided(rows), theme()), "time", rows)
+        short = short_names(in_order(rows))
+        colors = {short[name]: store.looks[name].color for name in short}
+        show(spent(_undivided(rows, short), theme(), colors=colors), "time", rows)
         st.caption(markdown(f"{setting(rows)}, {where}, |V| = {rows['num_visual'].iloc[0]:,}."))
         st.info(
             f"No record here splits its seconds by {by}: they were measured without a trace."
@@ -117,13 +119,11 @@ def _slower(row: Mapping[Any, Any], first: Mapping[Any, Any], short: Mapping[str
     return f"{_name(row, short)} takes {quantity(row['time_s'], 's')} ({ratio}×)"
 
 
-def _undivided(rows: pd.DataFrame) -> pd.DataFrame:
-    """The seconds of each system as one part, in the order of the legend."""
-    order = in_order(rows)
-    short = short_names(order)
-    newest = rows.drop_duplicates("series", keep="last").set_index("series").loc[order]
+def _undivided(rows: pd.DataFrame, short: Mapping[str, str]) -> pd.DataFrame:
+    """The seconds of each system as one part, the quickest first."""
+    newest = rows.drop_duplicates("series", keep="last").sort_values("time_s")
     return pd.DataFrame(
-        {"system": [short[name] for name in order], "name": WHOLE, "time_s": newest["time_s"]}
+        {"system": newest["series"].map(short), "name": WHOLE, "time_s": newest["time_s"]}
     )
 
 
