@@ -19,6 +19,7 @@ from tests.benchmarks import (
     coverage,
     dashboard,
     forecast,
+    planner,
     predictions,
     reference,
     report,
@@ -222,6 +223,12 @@ def pages() -> Iterator[Figure]:
         yield Figure(name, found.seconds, found.limit, "s")
 
 
+def plans() -> Iterator[Figure]:
+    for found in planner.times():
+        name = f"planner, Qwen3-VL-8B, LoRA, 4 images of 1280x720, 24 GB: {found.name}"
+        yield Figure(name, found.seconds, found.limit, "s")
+
+
 def reports() -> Iterator[Figure]:
     for found in report.figures():
         name = f"report of {report.NUM_RECORDS:,} records, {found.name}"
@@ -268,6 +275,7 @@ GROUPS = {
         cpu_ratios,
         stores,
         pages,
+        plans,
         reports,
         intervals,
         sweeps,

@@ -119,6 +119,7 @@ def trace(
     make: Callable[[str], Workload] | None = None,
     memory_only: bool = False,
     forward_only: bool = False,
+    plain: Callable[[Cell], "Trace"] | None = None,
 ) -> Trace:
     """Trace one iteration of ``cell`` on a device that hands out memory as ``allocator`` does.
 
@@ -128,7 +129,8 @@ def trace(
     world. ``memory_only``: only the timeline and what follows from it is right; FLOPs, bytes that
     are moved and model_flops of adapters, which take a second trace, are left out or partial.
     ``forward_only``: a train pass ends with its forward, whose activations are all there then; not
-    for a composed trace.
+    for a composed trace. ``plain`` traces the cell that computes nothing twice, as this function
+    does without it.
 
     Raises RequestError and Unsupported as ``build`` does.
     """
@@ -157,8 +159,13 @@ def trace(
     if memory_only or (cell.lora is None and cell.weights_dtype is None):
         return traced
     # No closed form: which gradients there are depends on where the first adapter stands.
-    plain = cell.replace(**WITHOUT_RECOMPUTATION)
-    again = traced if plain == cell else trace(plain, allocator, compose, world, pictures=pictures)
+    own = cell.replace(**WITHOUT_RECOMPUTATION)
+    if own == cell:
+        again = traced
+    elif plain is not None:
+        again = plain(own)
+    else:
+        again = trace(own, allocator, compose, world, pictures=pictures)
     return replace(traced, model_flops=again.flops, model_flops_causal=again.flops_causal)
 
 

@@ -34,9 +34,10 @@ def trace_of(cell: Cell, allocator: Allocator, pictures: Pictures | None = None)
     One is kept for cells that differ only in who holds which states. None is of what files say,
     which may be others by then, or of ranks that share a sequence.
     """
-    if pictures is not None or cell.sharing > 1 or cell.model not in MODELS:
+    of_files = pictures is not None and pictures.has_files
+    if of_files or cell.sharing > 1 or cell.model not in MODELS:
         return trace(cell, allocator, regions=True, pictures=pictures)
-    return _cached_trace(cell.replace(**UNSHARED), allocator)
+    return _kept(cell.replace(**UNSHARED), allocator, pictures)
 
 
 def forget() -> None:
@@ -45,5 +46,8 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=KEPT)
-def _cached_trace(cell: Cell, allocator: Allocator) -> Trace:
-    return trace(cell, allocator, regions=True)
+def _kept(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trace:
+    def plain(own: Cell) -> Trace:
+        return _kept(own, allocator, pictures)
+
+    return trace(cell, allocator, regions=True, pictures=pictures, plain=plain)
