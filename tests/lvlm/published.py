@@ -740,26 +740,41 @@ def plain(kind: str, **own: Any) -> Files:
 
 
 REMOTE = {"auto_map": {"AutoConfig": "configuration.Config", "AutoModel": "modeling.Model"}}
+SERVED["allenai/Molmo2-8B"] = plain(
+    "molmo2",
+    text_config={
+        **inner("molmo2_text", 4096, 12288, 36, 32, 8, 151936),
+        "head_dim": 128,
+        "additional_vocab_size": 128,
+        "layer_norm_eps": 1e-6,
+        "norm_after": False,
+        "qk_norm_type": "qwen3",
+        "qkv_bias": False,
+        "rope_scaling": None,
+        "rope_scaling_layers": None,
+        "rope_theta": 1e6,
+    },
+    vit_config={
+        "model_type": "molmo2",
+        **SO400M,
+        "num_key_value_heads": 16,
+        "head_dim": 72,
+        "image_default_input_size": [378, 378],
+        "image_patch_size": 14,
+        "image_num_pos": 729,
+    },
+    adapter_config={
+        "model_type": "molmo2",
+        "vit_layers": [-3, -9],
+        "hidden_size": 1152,
+        "intermediate_size": 12288,
+        "text_hidden_size": 4096,
+    },
+    tie_word_embeddings=False,
+    **REMOTE,
+)
+SERVED["allenai/Molmo2-8B"][VIDEO] = {"num_frames": 384, "max_fps": 2, "pooling_size": [3, 3]}
 TOWERLESS: dict[str, Files] = {
-    "allenai/Molmo2-8B": plain(
-        "molmo2",
-        text_config={
-            **inner("molmo2_text", 4096, 12288, 36, 32, 8, 151936),
-            "head_dim": 128,
-            "additional_vocab_size": 128,
-            "layer_norm_eps": 1e-6,
-            "norm_after": False,
-            "qk_norm_type": "qwen3",
-            "qkv_bias": False,
-            "rope_scaling": None,
-            "rope_scaling_layers": None,
-            "rope_theta": 1e6,
-        },
-        vit_config={"model_type": "molmo2", **SO400M, "image_default_input_size": [378, 378]},
-        adapter_config={"model_type": "molmo2", "vit_layers": [-3, -9], "text_hidden_size": 4096},
-        tie_word_embeddings=False,
-        **REMOTE,
-    ),
     "stepfun-ai/GOT-OCR-2.0-hf": plain(
         "got_ocr2",
         text_config=inner("qwen2", 1024, 2816, 24, 16, 16, 151860),

@@ -193,6 +193,7 @@ def test_qwen_sampling(total: int, native: float, fps: float, expected: int) -> 
         ("qwen3-vl-8b", "qwen3-vl"),
         ("glm-4.1v-9b", "glm-4.1v"),
         ("gemma-3-4b", "gemma-3"),
+        ("molmo2-8b", "molmo2"),
         ("paligemma2-3b-448", "paligemma"),
         ("phi-4-multimodal", "phi-4-multimodal"),
     ],

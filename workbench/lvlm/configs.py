@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 UNREAD = {"paligemma": ("vocab_size", "hidden_size"), "molmo2": ("vit_config",)}
 """By outer model type, the outer fields of which transformers' class makes nothing, for published
-files leave them out or to defaults of another size; and a section whose model is not served."""
+files leave them out or to defaults of another size; and a section that its tower checks."""
 
 
 @contextmanager

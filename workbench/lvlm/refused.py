@@ -29,7 +29,6 @@ REFUSED = {
 """By the model type of a config.json, or of its text model's section."""
 
 TOWERLESS = {
-    "molmo2": "its features are added to the embedding of a token in their place, and its images "
-    "prepared by the package torchvision",
+    "got_ocr2": "its tower, SAM's over 1,024 pixels, stands by itself in no model that is served",
 }
 """By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""

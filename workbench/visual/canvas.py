@@ -7,8 +7,8 @@ MOST_TILES = 64
 
 
 def canvas_of(
-    width: int,
-    height: int,
+    width: float,
+    height: float,
     edge: int,
     max_tiles: int,
     rounded: Callable[[float], float] = float,

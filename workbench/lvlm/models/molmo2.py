@@ -7,7 +7,7 @@ the released model all tokens of images and frames see each other.
 
 from typing import TYPE_CHECKING
 
-from workbench.lvlm.models import FAMILIES, Family
+from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import llama_like
 from workbench.vocabulary.errors import RequestError
 
@@ -58,3 +58,61 @@ FAMILIES.add(
         lm_name="Molmo2ForConditionalGeneration",
     ),
 )
+
+
+def _add(size: str, width: int, mlp: int) -> None:
+    """One on Qwen3 of that size, whose MLP is as wide as the adapter's."""
+    MODELS.add(
+        f"molmo2-{size}",
+        Model(
+            "molmo2",
+            {
+                "vocab_size": 151936,
+                "additional_vocab_size": 128,
+                "hidden_size": width,
+                "intermediate_size": mlp,
+                "num_hidden_layers": 36,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "qk_norm_type": "qwen3",
+                "max_position_embeddings": 36864,
+                "rms_norm_eps": 1e-6,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+                "tie_word_embeddings": False,
+            },
+            f"config.json of Qwen/Qwen3-{size.upper()} and the defaults of Molmo2Config in "
+            "transformers, put together as the conversion script of allenai/molmo2 does",
+            tower="molmo2",
+            around={
+                "model_type": "molmo2",
+                "image_patch_id": 151938,
+                "vision_config": {
+                    "model_type": "molmo2_vision",
+                    "hidden_size": 1152,
+                    "intermediate_size": 4304,
+                    "num_hidden_layers": 25,
+                    "num_attention_heads": 16,
+                    "num_key_value_heads": 16,
+                    "head_dim": 72,
+                    "image_size": [378, 378],
+                    "patch_size": 14,
+                },
+                "adapter_config": {
+                    "model_type": "molmo2_adapter",
+                    "hidden_size": 1152,
+                    "intermediate_size": mlp,
+                    "text_hidden_size": width,
+                    "num_attention_heads": 16,
+                    "num_key_value_heads": 16,
+                    "head_dim": 72,
+                    "vision_feature_layer": [24, 18],
+                },
+                "tie_word_embeddings": False,
+            },
+        ),
+    )
+
+
+_add("4b", 2560, 9728)
+_add("8b", 4096, 12288)

@@ -8,6 +8,7 @@ token, which the paper leaves open.
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import System
@@ -44,6 +45,9 @@ class LVLM(nn.Module):
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
         self.num_stacked = tower.stacked
+        self.added: Tensor | None = None
+        if tower.added_token is not None:
+            self.added = context.keep(torch.tensor([tower.added_token], device=context.device))
         if not system.adapter and tower.without_adapter:
             raise Unsupported(f"{cell.attention} {tower.without_adapter.format(tower=tower)}")
         self.tower, self.adapter = tower.build(context, grids, system.adapter)
@@ -101,7 +105,12 @@ class LVLM(nn.Module):
             visual = self._reduced(visual)
         with region("adapter"):
             visual = visual.reshape(self.cell.batch, self.decoder.layout.num_visual, -1)
+            visual = self._in_place(visual)
             return visual if self.positions is None else visual + self.positions
+
+    def _in_place(self, visual: Tensor) -> Tensor:
+        """With the embedding of the token in whose place each stands, where that stays."""
+        return visual if self.added is None else visual + self.decoder.embed_tokens(self.added)
 
     def _both(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         """The adapter over the originals and over the pooled, each [B, n, W]."""
@@ -113,7 +122,9 @@ class LVLM(nn.Module):
                 streams = [self.adapter(x) for x in streams]
         if self.reduces_last:
             streams.append(self._reduced(streams[0]))
-        originals, pooled = (x.reshape(self.cell.batch, -1, x.shape[-1]) for x in streams)
+        originals, pooled = (
+            self._in_place(x.reshape(self.cell.batch, -1, x.shape[-1])) for x in streams
+        )
         return originals, pooled
 
     def _reduced(self, visual: Tensor) -> Tensor:

@@ -124,6 +124,9 @@ class Tower(ABC):
     """Of the decoder's first layers, those after which features of the tower are added to its
     visual rows (deepstack). The adapter then gives one tensor more for each."""
 
+    added_token: int | None = None
+    """The id to whose embedding every visual token is added; None where they take its place."""
+
     without_adapter: ClassVar[str] = ""
     """Why no system can keep its features as they are: words behind that system's name, in which
     ``{tower}`` is the tower. Empty where one can."""
@@ -290,9 +293,10 @@ def own_tower(model: "Resolved") -> str:
     """
     if not model.stated:
         return model.tower
-    outer, section = model.stated.get("model_type"), model.stated.get("vision_config")
-    config = getattr(model.whole, "vision_config", None)
-    kind = getattr(config, "model_type", None) if isinstance(section, dict) else None
+    outer = model.stated.get("model_type")
+    section = model.stated.get("vision_config", model.stated.get("vit_config"))
+    built = getattr(model.whole, "vision_config", None)
+    kind = getattr(built, "model_type", None) if isinstance(section, dict) else None
     for name, tower in TOWERS.items():
         if kind in tower.serves.get(str(outer), ()):
             return name
