@@ -1,10 +1,11 @@
 """Small models of every family: real configurations and layers, a few thousand parameters."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.models import FAMILIES, resolve
@@ -557,33 +558,52 @@ FILES = {
 
 def small_model(family: str, folder: Path, **fields: object) -> str:
     """Write the config of a small model of that family; returns its name for a Cell."""
-    path = folder / family
-    FAMILIES[family].config({**SHARED, **OWN[family], **fields}).save_pretrained(path)
-    name = str(path)
+    name = _write(folder / family, _text_model(family, json.dumps(fields)))
     assert resolve(name).family is FAMILIES[family]
     return name
 
 
 def small_lvlm(family: str, folder: Path, **fields: object) -> str:
     """The same with a small vision tower of its own; returns its name for a Cell."""
-    text = FAMILIES[family].config({**SHARED, **OWN[family], **fields})
-    whole = AutoConfig.for_model(**TOWERS[family], text_config=text.to_dict())
-    path = folder / f"{family}-lvlm"
-    whole.save_pretrained(path)
-    return _with_files(family, path)
+    return _write(folder / f"{family}-lvlm", _lvlm(family, json.dumps(fields)), family)
 
 
-def _with_files(kind: str, path: Path) -> str:
+def small_wrapper(kind: str, folder: Path, **fields: object) -> str:
+    """A small model of a type with a tower of its own; returns its name for a Cell."""
+    return _write(folder / kind, _wrapper(kind, json.dumps(fields)), kind)
+
+
+def _write(path: Path, config: str, kind: str = "") -> str:
+    """Write a model's files; returns its name for a Cell."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(config)
     for file, written in FILES.get(kind, {}).items():
         (path / file).write_text(json.dumps(written))
     return str(path)
 
 
-def small_wrapper(kind: str, folder: Path, **fields: object) -> str:
-    """A small model of a type with a tower of its own; returns its name for a Cell."""
+@cache
+def _text_model(family: str, fields: str) -> str:
+    """The config.json of a small text model with those fields, a JSON object, in place of its own.
+
+    Made once for all tests of a process, as transformers takes milliseconds for it.
+    """
+    return _text_config(family, fields).to_json_string()
+
+
+@cache
+def _lvlm(family: str, fields: str) -> str:
+    text = _text_config(family, fields)
+    return AutoConfig.for_model(**TOWERS[family], text_config=text.to_dict()).to_json_string()
+
+
+@cache
+def _wrapper(kind: str, fields: str) -> str:
     family, around = WRAPPERS[kind]
-    text = FAMILIES[family].config({**SHARED, **OWN[family], **fields})
-    whole = AutoConfig.for_model(**{"model_type": kind, **around}, text_config=text.to_dict())
-    path = folder / kind
-    whole.save_pretrained(path)
-    return _with_files(kind, path)
+    text = _text_config(family, fields).to_dict()
+    whole = AutoConfig.for_model(**{"model_type": kind, **around}, text_config=text)
+    return whole.to_json_string()
+
+
+def _text_config(family: str, fields: str) -> PreTrainedConfig:
+    return FAMILIES[family].config({**SHARED, **OWN[family], **json.loads(fields)})

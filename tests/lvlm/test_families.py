@@ -76,3 +76,18 @@ def test_a_folder_of_another_family_is_refused(tmp_path):
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_a_local_folder_resolves_to_its_family(family, tmp_path):
     assert resolve(small_model(family, tmp_path)).family is FAMILIES[family]
+
+
+def test_a_model_is_what_its_file_says_now(tmp_path):
+    """Though a file's text is read once: one that changed, and who writes into what it made."""
+    folder, other = tmp_path / "a", tmp_path / "b"
+    first = resolve(small_model("mistral", folder))
+    first.config.hidden_size = 1
+    second = resolve(small_model("mistral", other))
+    assert (first.name, second.name) == (str(folder / "mistral"), str(other / "mistral"))
+    assert second.config.hidden_size == 32
+    assert resolve(small_model("mistral", folder, hidden_size=64)).config.hidden_size == 64
+    for path in (folder, other):
+        (path / "mistral/config.json").write_text('{"model_type": "bert"}')
+        with pytest.raises(RequestError, match=f"^model '{path}/mistral': model_type 'bert'"):
+            resolve(f"{path}/mistral")

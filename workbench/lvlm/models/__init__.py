@@ -5,6 +5,7 @@ and says how the parts of a layer are found. A model is a family and the fields 
 config. transformers is imported when something is built, not before.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -13,8 +14,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from workbench.inputs.model_files import is_file_model
-from workbench.lvlm.configs import check_built, load, load_stated, one_line, silent
+from workbench.inputs.model_files import is_file_model, model_files
+from workbench.lvlm.configs import check_built, load_stated, one_line, silent
 from workbench.lvlm.experts import Experts
 from workbench.lvlm.rope import check_rope, hold_rope
 from workbench.lvlm.training import MISTRAL, Hyper
@@ -222,12 +223,13 @@ def resolve(name: str) -> Resolved:
     """
     if name in MODELS:
         entry = _of_catalogue(name, MODELS[name])
-        # Who builds a model writes into its configuration.
-        config, whole = deepcopy((entry.config, entry.whole))
-        return replace(entry, config=config, whole=whole)
-    if not is_file_model(name):
+    elif is_file_model(name):
+        entry = _of_file(_File(json.dumps(model_files(name).config()), name))
+    else:
         raise unknown_name("model", name, MODELS)
-    return _from_files(name)
+    # Who builds a model writes into its configuration.
+    config, whole = deepcopy((entry.config, entry.whole))
+    return replace(entry, name=name, config=config, whole=whole)
 
 
 @lru_cache(maxsize=256)
@@ -242,8 +244,18 @@ def _of_catalogue(name: str, model: Model) -> Resolved:
     return Resolved(name, family, config, whole, stated, flags=tuple(flags))
 
 
-def _from_files(name: str) -> Resolved:
-    stated, whole, config = load(name)
+@dataclass(frozen=True)
+class _File:
+    """A config.json: its text is what a model is made of, its name what an error tells."""
+
+    text: str
+    name: str = field(compare=False)
+
+
+@lru_cache(maxsize=256)
+def _of_file(file: _File) -> Resolved:
+    name, stated = file.name, json.loads(file.text)
+    whole, config = load_stated(name, stated)
     family = next((f for f in FAMILIES.values() if f.model_type == config.model_type), None)
     if family is None:
         types = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
