@@ -1,10 +1,14 @@
 """Bytes of quantised checkpoints, by hand."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, FineGrainedFP8Config
+from transformers.integrations.finegrained_fp8 import replace_with_fp8_linear
 
-from tests.small import SHARED
+from tests.small import SHARED, WRAPPERS, small_lvlm, small_wrapper
 from workbench.lvlm.models import resolve
 from workbench.lvlm.quantized import NotComputed, linear_bytes, quantized_weights, stays
 from workbench.probe.predicting.limit import predicted_limit
@@ -134,3 +138,79 @@ def test_a_threshold_says_so_too(tmp_path):
     name = write(tmp_path, {"quant_method": "awq", "bits": 4})
     found = predicted_limit(make_cell(model=name, num_visual=1), "rtx-4090-24gb")
     assert any("awq, 4 bits" in flag for flag in found.document()["flags"])
+
+
+def quantise(name, quantization):
+    """The folder's config.json with that section, in bfloat16."""
+    path = Path(name, "config.json")
+    fields = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**fields, "dtype": "bfloat16", "quantization_config": quantization})
+    )
+
+
+def bytes_of(name):
+    model, cell = resolve(name), make_cell(model=name, scope="lvlm", num_visual=4, num_text=4)
+    with torch.device("meta"):
+        whole = AutoModelForImageTextToText.from_config(model.whole)
+    params = sum(p.numel() for p in whole.parameters())
+    metrics, flags = quantized_weights(model, cell, params)
+    return metrics["quantized_weight_bytes"], flags
+
+
+@pytest.mark.parametrize("kind", ["mistral3", "qwen3_vl_moe", "glm4v_moe", "llama4"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"weight_block_size": [16, 16]},
+        {"weight_block_size": [128, 128]},
+        {"weight_block_size": None, "activation_scheme": "static"},
+    ],
+)
+@pytest.mark.parametrize("stay", [["lm_head"], ["lm_head", "model.vision_tower", "model.visual"]])
+def test_fp8_is_what_transformers_builds(kind, fields, stay, tmp_path):
+    """Experts, which it stacks, and the layers of tower and adapter that are not kept aside."""
+    make = small_wrapper if kind in WRAPPERS else small_lvlm
+    name = make(kind, tmp_path)
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(name)
+        whole = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    settings = FineGrainedFP8Config(**fields)
+    whole = replace_with_fp8_linear(whole, stay, settings, pre_quantized=True)
+    # A bias is made in float32 there, and loaded in the model's bfloat16.
+    wanted = sum(
+        p.numel() * (2 if path.endswith(".bias") else p.element_size())
+        for path, p in whole.named_parameters()
+    )
+    quantise(name, {"quant_method": "fp8", "modules_to_not_convert": stay, **fields})
+    assert bytes_of(name) == (wanted, [])
+
+
+def test_experts_of_a_checkpoint_are_linear_layers_each(tmp_path):
+    name = small_lvlm("qwen3_vl_moe", tmp_path)
+    with torch.device("meta"):
+        whole = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name))
+    text = whole.config.text_config
+    hidden, inner, experts = text.hidden_size, text.moe_intermediate_size, text.num_experts
+    weights = {"num_bits": 8, "strategy": "channel", "symmetric": True}
+    stay = ["lm_head", "re:visual", "re:.*self_attn"]
+    quantization = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"g": {"weights": weights}},
+        "ignore": stay,
+    }
+    quantise(name, quantization)
+    # A byte less for each value, and a bfloat16 for each row of gate, up and down.
+    layers = text.num_hidden_layers * experts
+    taken, rows = layers * 3 * hidden * inner, layers * (2 * inner + hidden)
+    total = sum(p.numel() for p in whole.parameters())
+    assert bytes_of(name) == (2 * total - taken + 2 * rows, [])
+    quantization["ignore"] = [*stay, "model.language_model.layers.0.mlp.experts.1.up_proj"]
+    quantise(name, quantization)
+    count, (flag,) = bytes_of(name)
+    assert count is None
+    assert "ignore names single experts" in flag
+    quantise(name, {"quant_method": "bitsandbytes", "load_in_8bit": True})
+    count, (flag,) = bytes_of(name)
+    assert count is None
+    assert "bitsandbytes: how it holds experts is not known" in flag

@@ -1,21 +1,27 @@
 """What a checkpoint's ``quantization_config`` makes of its weights, in bytes.
 
 Nothing here is run quantised: weights are priced in the cell's dtype, and a flag says so. Layouts
-are those in which transformers keeps the linear layers of a decoder on the device:
+are those in which transformers keeps linear layers on the device:
 
 - awq (gemm): packed weights and zero points, float16 scales a group.
 - gptq: the same, and an int32 group index a row.
 - bitsandbytes: 4 bits with a scale a block of 64 (nested: 8 bits, a float32 a 256 of them) and the
   tables of the codes; 8 bits with a float32 a row.
-- fp8 (blocks of float32 scales), fbgemm_fp8 (a float32 a row).
+- fp8 (blocks of float32 scales, or one; static: one more for what enters), fbgemm_fp8 (a float32 a
+  row).
 - compressed-tensors: one group of 4 or 8 bits, bfloat16 scales.
+
+Experts stand for linear layers each: gate, up and down under awq, gptq and compressed-tensors, as
+their checkpoints hold them; under fp8 gate and up are one matrix, as in transformers' FP8Experts.
+awq and gptq take no layer outside of the decoder.
 """
 
 import re
 from collections.abc import Hashable, Iterator, Mapping
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from workbench.lvlm.configs import silent
 from workbench.lvlm.kinds import model_kinds
 from workbench.vocabulary.cell import Cell
 
@@ -33,6 +39,22 @@ SKIPPED = {
 }
 """Where each method names the modules that stay as they are."""
 PREFIXES = ("", "model.", "language_model.", "model.language_model.", "language_model.model.")
+ONE_EXPERT = re.compile(r"experts\W+\d")
+EXPERTS = ("gate_proj", "up_proj", "down_proj")
+"""The matrices of an expert, as a checkpoint that holds them apart names them."""
+
+
+class Matrix(NamedTuple):
+    """A linear layer, or one of each expert of a layer."""
+
+    name: str
+    rows: int
+    columns: int
+    bias: bool = False
+    count: int = 1
+    """Experts that have one."""
+    halves: int = 1
+    """2 where gate and up are one matrix."""
 
 
 class NotComputed(ValueError):
@@ -102,19 +124,21 @@ def _bytes(
     stay = config.get(SKIPPED[method]) or []
     if not (isinstance(stay, list) and all(isinstance(word, str) for word in stay)):
         raise NotComputed(f"{SKIPPED[method]} is no list of names")
+    left, total = params, 0
+    matrices = [*_linears(model, cell, method)]
     if cell.scope == "lvlm" and method not in ("awq", "gptq"):
-        towers = ("visual", "vision_tower", "vision_model")
-        if not any(stays(tower, stay) for tower in towers):
-            raise NotComputed(f"{method}: which layers of a vision tower it takes is not known")
-    rest, total = params, 0
-    for name, rows, columns, bias in _linears(model, cell):
-        if any(stays(prefix + name, stay) for prefix in PREFIXES):
+        matrices += _outside(model, cell, method)
+    for matrix in matrices:
+        if any(stays(prefix + matrix.name, stay) for prefix in PREFIXES):
             continue
-        total += linear_bytes(method, config, rows, columns)
-        rest -= rows * columns
-        if bias and method in ("awq", "gptq"):
-            total, rest = total + 2 * rows, rest - rows
-    return total + rest * _item(model, cell)
+        rows, columns = matrix.rows, matrix.columns
+        total += matrix.count * linear_bytes(method, config, rows, columns, matrix.halves)
+        left -= matrix.count * rows * columns
+        if matrix.bias and method in ("awq", "gptq"):
+            total, left = total + 2 * rows, left - rows
+    if any(matrix.count > 1 for matrix in matrices) and any(map(ONE_EXPERT.search, stay)):
+        raise NotComputed(f"{SKIPPED[method]} names single experts, of which no count is made")
+    return total + left * _item(model, cell)
 
 
 def _item(model: "Resolved", cell: Cell) -> int:
@@ -140,8 +164,8 @@ def stays(name: str, words: list[str]) -> bool:
     return False
 
 
-def _linears(model: "Resolved", cell: Cell) -> Iterator[tuple[str, int, int, bool]]:
-    """Name, rows, columns and bias of the linear layers of the decoder's layers in the scope."""
+def _linears(model: "Resolved", cell: Cell, method: str) -> Iterator[Matrix]:
+    """The linear layers and experts of the decoder's layers in the scope."""
     import torch
     from torch import nn
 
@@ -155,15 +179,59 @@ def _linears(model: "Resolved", cell: Cell) -> Iterator[tuple[str, int, int, boo
         kind = kinds[index]
         if kind not in modules:
             with torch.device("meta"):
-                modules[kind] = model.family.layer(config, index)
-        for name, module in modules[kind].named_modules():
-            if isinstance(module, nn.Linear):
-                rows, columns = module.weight.shape
-                yield f"layers.{index}.{name}", rows, columns, module.bias is not None
+                built[kind] = model.family.layer(config, index)
+        for name, module in built[kind].named_modules():
+            path = f"layers.{index}.{name}"
+            if type(module) is nn.Linear:  # A router of that kind is none, here as for them.
+                yield Matrix(path, *module.weight.shape, module.bias is not None)
+            elif name.rpartition(".")[2] == "experts":
+                yield from _experts(path, module, config.hidden_size, method)
 
 
-def linear_bytes(method: str, config: Mapping[str, Any], rows: int, columns: int) -> int:
-    """Bytes of one linear layer's weight [rows, columns] with its scales, biases left out."""
+def _experts(path: str, module: Any, hidden: int, method: str) -> Iterator[Matrix]:
+    """The matrices of a layer's experts, which transformers stacks."""
+    count = module.down_proj.shape[0]
+    inner = module.down_proj[0].numel() // hidden
+    if method == "fp8":
+        yield Matrix(path, 2 * inner, hidden, count=count, halves=2)
+        yield Matrix(path, hidden, inner, count=count)
+    elif method in ("awq", "gptq", "compressed-tensors"):
+        for name in EXPERTS:
+            shape = (hidden, inner) if name == "down_proj" else (inner, hidden)
+            yield Matrix(f"{path}.0.{name}", *shape, count=count)
+    else:
+        raise NotComputed(f"{method}: how it holds experts is not known")
+
+
+def _outside(model: "Resolved", cell: Cell, method: str) -> Iterator[Matrix]:
+    """The linear layers of vision tower and adapter, by their path in transformers' whole model.
+
+    The head is the text model's, and stays.
+    """
+    import torch
+    from torch import nn
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText
+
+    known = type(model.whole) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if not known or cell.tower is not None:
+        raise NotComputed(f"{method}: which layers of this tower it takes is not known")
+    with torch.device("meta"), silent():
+        whole = AutoModelForImageTextToText.from_config(model.whole)
+    text = {id(module) for module in whole.get_decoder().modules()}
+    text.add(id(whole.get_output_embeddings()))
+    for name, module in whole.named_modules():
+        if type(module) is nn.Linear and id(module) not in text:
+            path = name.removeprefix("model.")
+            yield Matrix(path, *module.weight.shape, module.bias is not None)
+
+
+def linear_bytes(
+    method: str, config: Mapping[str, Any], rows: int, columns: int, halves: int = 1
+) -> int:
+    """Bytes of one linear layer's weight [rows, columns] with its scales, biases left out.
+
+    ``halves`` is 2 where gate and up of an expert are one matrix, each with scales of its own.
+    """
     count = rows * columns
     if method in ("awq", "gptq"):
         bits, size = _whole(config, "bits", 4), _whole(config, "group_size", 128)
@@ -183,11 +251,13 @@ def linear_bytes(method: str, config: Mapping[str, Any], rows: int, columns: int
         return ceil(count / 2) + 4 * blocks + codes
     if method == "fp8":
         block = config.get("weight_block_size", [128, 128])
+        entering = 4 * (config.get("activation_scheme") == "static")
         if block is None:
-            return count + 4
+            return count + 4 * halves + entering
         if not (isinstance(block, list) and len(block) == 2 and all(_positive(b) for b in block)):
             raise NotComputed(f"fp8: weight_block_size {block!r:.40} is no pair of numbers")
-        return count + 4 * ceil(rows / block[0]) * ceil(columns / block[1])
+        scales = max(ceil(rows / block[0]), halves) * ceil(columns / block[1])
+        return count + 4 * scales + entering
     if method == "fbgemm_fp8":
         return count + 4 * rows + 4
     return _compressed(config, rows, columns)
