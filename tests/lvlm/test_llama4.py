@@ -92,6 +92,8 @@ def test_chunks_hide_what_stands_before_them(tmp_path):
         {"pass": "train", "checkpoint": True},
         {"cache": True},
         {"pass": "decode"},
+        {"pass": "train", "lora": "r=2"},
+        {"pass": "train", "lora": "r=2", "weights_dtype": "int8"},
     ],
 )
 def test_predicted_is_measured(fields, tmp_path):
@@ -109,6 +111,9 @@ def test_predicted_is_measured(fields, tmp_path):
     said = [flag for flag in predicted.flags if flag.startswith("experts: every token")]
     assert said == [flag for flag in measured.flags if flag.startswith("experts: every token")]
     assert "all 4, as transformers has it, of which the router chooses 1" in said[0]
+    for name in ("lora", "weights_dtype"):
+        wanted = f"{name}: experts and their router, which gives scores of them all, are no linear"
+        assert any(f.startswith(wanted) for f in predicted.flags) == (name in fields)
 
 
 @pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"s_attn"}))

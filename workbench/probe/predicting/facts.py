@@ -70,20 +70,23 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
     experts = model.family.experts(model.config)
     if experts is None:
         return []
+    # peft and bitsandbytes take linear layers; the matrices of experts are stacked.
+    left_alone = [name for name in ("lora", "weights_dtype") if getattr(cell, name) is not None]
     if experts.every:
         return [
+            *(
+                f"{name}: experts and their router, which gives scores of them all, are no linear "
+                "layers, and are left as they are"
+                for name in left_alone
+            ),
             f"experts: every token is multiplied with all {experts.total}, as transformers has "
             f"it, of which the router chooses {experts.active}: FLOPs, seconds and bytes are of "
-            "all; active_params are of those that are chosen"
+            "all; active_params are of those that are chosen",
         ]
     spread = "tokens were spread over all evenly"
     if cell.experts_skew:
-        spread = (
-            "all tokens were sent to the same, the fewest bytes; on one card FLOPs and memory "
-        )
-        spread += "are those of any routing"
-    # peft and bitsandbytes take linear layers; the matrices of experts are stacked.
-    left_alone = [name for name in ("lora", "weights_dtype") if getattr(cell, name) is not None]
+        sent = "all tokens were sent to the same, the fewest bytes; on one card FLOPs and memory "
+        sent += "are those of any routing"
     return [
         *(
             f"{name}: experts are no linear layers, and are left as they are"
