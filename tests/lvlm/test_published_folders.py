@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.lvlm.published import CLIP, SO400M
+from tests.lvlm.published import CLIP, SERVED, SO400M
 from workbench.lvlm.config_fields import SIZES, TOWER_SIZES
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import own_tower, tower_of
@@ -343,3 +343,18 @@ def test_a_catalogue_entry_written_to_a_folder_is_served_alike(name, tmp_path):
     assert folder.config.to_dict() == catalogue.config.to_dict()
     assert own_tower(folder) == own_tower(catalogue)
     assert type(tower_of(folder)) is type(tower_of(catalogue))
+
+
+def test_text_fields_that_only_an_older_release_reads(tmp_path):
+    """GLM-4.1V as transformers 4 had it: today's class would take its own defaults."""
+    fields = dict(SERVED["zai-org/GLM-4.1V-9B-Thinking"]["config.json"])
+    text = fields.pop("text_config")
+    config = {**text, "max_position_embeddings": 65536, **fields}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = resolve(str(tmp_path))
+    turning = {"rope_theta": 10000.0, "partial_rotary_factor": 0.5, "mrope_section": [8, 12, 12]}
+    assert turning.items() <= model.config.rope_parameters.items()
+    assert model.config.max_position_embeddings == 65536
+    assert any("no longer reads them; they are read as transformers 4" in f for f in model.flags)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    assert resolve(str(tmp_path)).config.num_hidden_layers == 3

@@ -22,6 +22,10 @@ UNREAD = {"paligemma": ("vocab_size", "hidden_size"), "molmo2": ("vit_config",)}
 """By outer model type, the outer fields of which transformers' class makes nothing, for published
 files leave them out or to defaults of another size; and a section that its tower checks."""
 
+FLAT = {"glm4v": "glm4v_text"}
+"""By outer model type, the text model's, whose fields transformers 4 read beside the sections where
+there was no text_config (``Glm4vConfig``). Today's class makes nothing of them there."""
+
 
 @contextmanager
 def silent() -> Iterator[None]:
@@ -100,6 +104,12 @@ def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
             "which is not a supported family"
         )
     fields = {key: value for key, value in stated.items() if key != "auto_map"}
+    if _is_flat(stated):
+        own = {key: value for key, value in fields.items() if not isinstance(value, Mapping)}
+        turning = {
+            key: fields[key] for key in ("rope_scaling", "rope_parameters") if key in fields
+        }
+        fields["text_config"] = {**own, **turning, "model_type": FLAT[kind]}
     try:
         with silent():
             config = CONFIG_MAPPING[kind].from_dict(fields)
@@ -109,6 +119,11 @@ def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
         ) from None
     assert isinstance(config, PreTrainedConfig)
     return config
+
+
+def _is_flat(stated: Mapping[str, Any]) -> bool:
+    """Whether a file has its text model's fields where only an older release read them."""
+    return stated["model_type"] in FLAT and "text_config" not in stated and "hidden_size" in stated
 
 
 def check_built(
@@ -165,6 +180,11 @@ def check_built(
     inner: Mapping[str, Any] = nested if isinstance(nested, Mapping) else {}
     flags = _defaults(stated, inner, config)
     config.tie_word_embeddings, why = _tied(stated, inner, text, whole, config)
+    if _is_flat(stated):
+        why.append(
+            f"config: its text model's fields stand outside of a text_config, where transformers' "
+            f"{kind} no longer reads them; they are read as transformers 4 did"
+        )
     return [*flags, *why]
 
 
