@@ -55,8 +55,20 @@ class ModelFiles:
         config = self.read("config.json")
         if config is None:
             place = "the hub's cache" if self.folder is None else "the folder"
-            raise RequestError(f"model {self.name!r}: {place} has no config.json")
+            instead = "" if self.folder is None else self._instead()
+            raise RequestError(f"model {self.name!r}: {place} has no config.json{instead}")
         return config
+
+    def _instead(self) -> str:
+        """What a folder without config.json is, where another file says it; else nothing."""
+        adapter = self.read("adapter_config.json")
+        if adapter is not None:
+            base = adapter.get("base_model_name_or_path")
+            named = f" {base!r:.90}" if isinstance(base, str) else ""
+            return f": it holds an adapter; give the model under it{named}, and --lora"
+        if self.read("params.json") is not None:
+            return ": its params.json is of another form, which is not read"
+        return ""
 
     def preprocessors(self) -> dict[str, dict[str, Any]]:
         """The files of PREPROCESSORS that there are, by name."""

@@ -23,8 +23,8 @@ UNREAD = {"paligemma": ("vocab_size", "hidden_size"), "molmo2": ("vit_config",)}
 files leave them out or to defaults of another size; and a section that its tower checks."""
 
 FLAT = {"glm4v": "glm4v_text"}
-"""By outer model type, the text model's, whose fields transformers 4 read beside the sections where
-there was no text_config (``Glm4vConfig``). Today's class makes nothing of them there."""
+"""By outer model type, the text model's, whose fields transformers 4 read beside the sections
+where there was no text_config (``Glm4vConfig``). Today's class makes nothing of them there."""
 
 
 @contextmanager
