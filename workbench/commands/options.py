@@ -250,7 +250,7 @@ def wrong_values(name: str, values: dict[str, Any]) -> list[str]:
 
 def cell_of_values(name: str, values: dict[str, Any]) -> "Cell":
     """The cell that a command's values make; RequestError with all that is wrong with it."""
-    return _cell(_given(values, _OPTIONS[name]()))
+    return _cell(_stated(values, _OPTIONS[name]()))
 
 
 def _place(name: str, values: dict[str, Any]) -> tuple[str | None, bool]:

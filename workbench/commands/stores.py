@@ -55,7 +55,7 @@ def report(
         from workbench.report.case_table import case_table
         from workbench.report.contents import check_question
 
-        faults, own_words, asked, costs = Faults(), "", None, None
+        faults, own_words, own_case, costs = Faults(), "", None, None
         with faults:
             check_question(question, against, note is not None or case is not None)
         for path in filter(None, (store, against)):
@@ -64,9 +64,9 @@ def report(
         with faults:
             own_words = "" if note is None else read_text(note, "note", MOST_NOTE)
         with faults:
-            asked = None if case is None else read_case(case, _wrong_names)
+            own_case = None if case is None else read_case(case, _wrong_names)
         faults.raise_all()
-        if asked is not None:
+        if own_case is not None:
             from workbench.commands.case import answer_case
 
             tell("predicting your case", 0, 1)

@@ -94,14 +94,14 @@ def sweep(
     if max_minutes is not None and not max_minutes > 0:
         faults.add(f"max_minutes {max_minutes:g}: more than 0 are needed")
     with faults:
-        wanted = _read(probe)
+        config = _read(probe)
     with faults:
         choice = Choice.of(calibration) if calibration else None
     if trace is not None and not dry_run:
         with faults:
             check_folder(trace, "trace")
     faults.raise_all()
-    chosen: Engine
+    scheduler: Engine
     if engine == "slurm":
         if max_minutes is not None:
             raise RequestError(f"max_minutes {max_minutes:g}: is for --engine local; use --time")

@@ -267,7 +267,7 @@ class Price(NamedTuple):
 
 def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
     """The quickest system that fits beside every other one; None where no answer is one."""
-    told = [(cell, answer) for cell, answer in answers if is_answered(answer)]
+    candidates = [(cell, answer) for cell, answer in answers if is_answered(answer)]
     fitting = [
         (cell, answer)
         for cell, answer in candidates

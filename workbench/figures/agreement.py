@@ -39,7 +39,7 @@ def agreement(
             # Where all agree they lie on one another, and the smaller leave the larger in sight.
             size = 15 - 8 * place / max(len(order) - 1, 1)
             traces.append(_points(series, own, looks[series], suffix, theme, first, size))
-            named.add(series)
+            labels.add(series)
         scaled = pairs if alike else rows
         spread = [abs(v - 1) for name in ("ratio", "low", "high") for v in scaled[name].dropna()]
         reach = max(1.25 * max(spread, default=0.0), 2 * tolerance)

@@ -121,7 +121,7 @@ def spent(
         }
         for system, label in zip(systems, labels, strict=True)
     ]
-    longest = float(drawn.sum(axis="columns").max()) or 1.0
+    longest = float(values.sum(axis="columns").max()) or 1.0
     look = {**_layout(theme, labels, share, longest), "annotations": ends}
     if colors:
         look |= {"showlegend": False, "height": look["height"] - UNNAMED}

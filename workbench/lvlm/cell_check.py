@@ -55,7 +55,7 @@ def check_on_model(cell: Cell, model: Resolved) -> None:
     with faults:
         system_of(cell, model).check(cell)
     if cell.sharing > 1 and has_linear(model):
-        named = "ulysses" if cell.ring == 1 else "ring"
+        axis = "ulysses" if cell.ring == 1 else "ring"
         faults.raise_all()
         raise Unsupported(
             f"{axis}: most layers of {cell.model} are linear, and ranks that share a sequence do "
@@ -102,8 +102,8 @@ def check_reducer(cell: Cell, reducer: Reducer | None) -> None:
             "decoder or lvlm"
         )
     if cell.sharing > 1:
-        named = "ulysses" if cell.ring == 1 else "ring"
-        faults.add(f"reduce {reducer.name}: {named} shares a sequence that is not reduced")
+        axis = "ulysses" if cell.ring == 1 else "ring"
+        faults.add(f"reduce {reducer.name}: {axis} shares a sequence that is not reduced")
     with faults:
         reducer.check(cell)
     faults.raise_all()

@@ -105,11 +105,11 @@ def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
         )
     fields = {key: value for key, value in stated.items() if key != "auto_map"}
     if _is_flat(stated):
-        own = {key: value for key, value in fields.items() if not isinstance(value, Mapping)}
+        text = {key: value for key, value in fields.items() if not isinstance(value, Mapping)}
         turning = {
             key: fields[key] for key in ("rope_scaling", "rope_parameters") if key in fields
         }
-        fields["text_config"] = {**own, **turning, "model_type": FLAT[kind]}
+        fields["text_config"] = {**text, **turning, "model_type": FLAT[kind]}
     try:
         with silent():
             config = CONFIG_MAPPING[kind].from_dict(fields)

@@ -26,6 +26,8 @@ from workbench.lvlm.kinds import model_kinds
 from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from workbench.lvlm.models import Resolved
 
 ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -51,7 +53,7 @@ class Matrix(NamedTuple):
     rows: int
     columns: int
     bias: bool = False
-    count: int = 1
+    num_experts: int = 1
     """Experts that have one."""
     halves: int = 1
     """2 where gate and up are one matrix."""
@@ -132,11 +134,11 @@ def _bytes(
         if any(stays(prefix + matrix.name, stay) for prefix in PREFIXES):
             continue
         rows, columns = matrix.rows, matrix.columns
-        total += matrix.count * linear_bytes(method, config, rows, columns, matrix.halves)
-        left -= matrix.count * rows * columns
+        total += matrix.num_experts * linear_bytes(method, config, rows, columns, matrix.halves)
+        left -= matrix.num_experts * rows * columns
         if matrix.bias and method in ("awq", "gptq"):
             total, left = total + 2 * rows, left - rows
-    if any(matrix.count > 1 for matrix in matrices) and any(map(ONE_EXPERT.search, stay)):
+    if any(matrix.num_experts > 1 for matrix in matrices) and any(map(ONE_EXPERT.search, stay)):
         raise NotComputed(f"{SKIPPED[method]} names single experts, of which no count is made")
     return total + left * _item(model, cell)
 
@@ -179,13 +181,18 @@ def _linears(model: "Resolved", cell: Cell, method: str) -> Iterator[Matrix]:
         kind = kinds[index]
         if kind not in modules:
             with torch.device("meta"):
-                built[kind] = model.family.layer(config, index)
-        for name, module in built[kind].named_modules():
+                modules[kind] = model.family.layer(config, index)
+        for name, module in modules[kind].named_modules():
             path = f"layers.{index}.{name}"
             if type(module) is nn.Linear:  # A router of that kind is none, here as for them.
-                yield Matrix(path, *module.weight.shape, module.bias is not None)
+                yield _matrix(path, module)
             elif name.rpartition(".")[2] == "experts":
                 yield from _experts(path, module, config.hidden_size, method)
+
+
+def _matrix(path: str, linear: "nn.Linear") -> Matrix:
+    rows, columns = linear.weight.shape
+    return Matrix(path, rows, columns, linear.bias is not None)
 
 
 def _experts(path: str, module: Any, hidden: int, method: str) -> Iterator[Matrix]:
@@ -193,12 +200,12 @@ def _experts(path: str, module: Any, hidden: int, method: str) -> Iterator[Matri
     count = module.down_proj.shape[0]
     inner = module.down_proj[0].numel() // hidden
     if method == "fp8":
-        yield Matrix(path, 2 * inner, hidden, count=count, halves=2)
-        yield Matrix(path, hidden, inner, count=count)
+        yield Matrix(path, 2 * inner, hidden, num_experts=count, halves=2)
+        yield Matrix(path, hidden, inner, num_experts=count)
     elif method in ("awq", "gptq", "compressed-tensors"):
         for name in EXPERTS:
-            shape = (hidden, inner) if name == "down_proj" else (inner, hidden)
-            yield Matrix(f"{path}.0.{name}", *shape, count=count)
+            rows, columns = (hidden, inner) if name == "down_proj" else (inner, hidden)
+            yield Matrix(f"{path}.0.{name}", rows, columns, num_experts=count)
     else:
         raise NotComputed(f"{method}: how it holds experts is not known")
 
@@ -222,7 +229,7 @@ def _outside(model: "Resolved", cell: Cell, method: str) -> Iterator[Matrix]:
     for name, module in whole.named_modules():
         if type(module) is nn.Linear and id(module) not in text:
             path = name.removeprefix("model.")
-            yield Matrix(path, *module.weight.shape, module.bias is not None)
+            yield _matrix(path, module)
 
 
 def linear_bytes(

@@ -114,7 +114,7 @@ def sweep_of(name: str, records: Iterable[Record]) -> dict[str, Any]:
                 "device": _device(record.source, record.device),
                 "visual": [],
                 "options": [changed],
-                **({"protocol": kept} if kept else {}),
+                **({"protocol": settings} if settings else {}),
                 **({} if rates is None else {"calibration": rates}),
             }
         if record.cell.num_visual not in grids[key]["visual"]:

@@ -49,9 +49,9 @@ def contents(
     line that ask for the case, and whatever else a command has to repeat beside the question.
     """
     check_question(question, against, bool(note) or case is not None)
-    asked = QUESTIONS[question]
-    material = gather(path, asked.keep, asked.fill, against)
-    ended = endings_chapter(material)
+    words = QUESTIONS[question]
+    material = gather(path, words.keep, words.fill, against)
+    endings = endings_chapter(material)
     specs, commands = _again(material)
     return Contents(
         question=question,

@@ -33,8 +33,8 @@ def render() -> None:
     with st.container(horizontal=True, gap="medium"):
         at = choose_place(rows)
         log_x = one("|V| axis", ("linear", "log"), "memory_x") == "log"
-    where = place(*chosen)
-    rows = at_place(rows, *chosen)
+    where = place(*at)
+    rows = at_place(rows, *at)
     every = telling_systems(rows)
     named = several_systems(every, MOST)
     systems = named[:MOST]
@@ -47,7 +47,7 @@ def render() -> None:
     with top:
         order = sorted(kinds["system"].unique(), key=lambda name: name != first_system(rows))
         most = [largest_kind(kinds[kinds["system"] == name], where) for name in order]
-        answer([verdict_of(store, rows, *chosen).peaks(), *most])
+        answer([verdict_of(store, rows, *at).peaks(), *most])
     if len(every) > len(systems):
         st.caption(
             f"{len(systems)} of {len(every)} systems are shown; pick others above, {MOST} at once."

@@ -37,7 +37,7 @@ def trace_of(cell: Cell, allocator: Allocator, pictures: Pictures | None = None)
     of_files = pictures is not None and pictures.has_files
     if of_files or cell.sharing > 1 or cell.model not in MODELS:
         return trace(cell, allocator, regions=True, pictures=pictures)
-    return _kept(cell.replace(**UNSHARED), allocator, pictures)
+    return _cached_trace(cell.replace(**UNSHARED), allocator, pictures)
 
 
 def forget() -> None:
@@ -46,8 +46,8 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=KEPT)
-def _kept(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trace:
+def _cached_trace(cell: Cell, allocator: Allocator, pictures: Pictures | None) -> Trace:
     def plain(own: Cell) -> Trace:
-        return _kept(own, allocator, pictures)
+        return _cached_trace(own, allocator, pictures)
 
     return trace(cell, allocator, regions=True, pictures=pictures, plain=plain)
