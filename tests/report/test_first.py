@@ -107,6 +107,17 @@ def test_a_case_that_makes_no_sense_is_one_line(text: str, fault: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_the_first_page_answers_the_question_that_was_asked(stores: Path) -> None:
+    for question in ("will-it-fit", "kernel-choice", "systems"):
+        found = contents(stores / "like_default.db", question)
+        assert found.first is not None
+        assert found.answer[0].startswith(found.first.answer.removesuffix("."))
+        assert found.first.basis in found.answer[0]
+        assert found.first.recommendation == found.answer[1:]
+        assert found.first.heading == "More of the answer"
+        assert found.headline in (None, found.first.table)
+
+
 @pytest.mark.parametrize("more", [{"note": "x"}, {"case": Table("", ("",), ())}])
 def test_a_report_without_a_first_page_takes_no_words_and_no_case(more: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="question regression: has no first page"):

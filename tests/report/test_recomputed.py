@@ -772,7 +772,8 @@ def sentences(found: Contents) -> Iterator[tuple[str, str]]:
         basis = f" ({found.first.basis})." if found.first.basis else ""
         yield "", found.first.answer.removesuffix(".") + basis if basis else found.first.answer
         of = found.first.basis or "".join(re.findall(r"\(([^()]*)\)\.$", found.first.answer))
-        for sentence in found.first.recommendation:
+        own = found.first.recommendation
+        for sentence in own if own != found.answer[1:] else ():
             yield "", f"{sentence} [{of}]"
         # Its assumptions are what captions say, and its risks have no figure.
     for sentence in (*found.answer, *found.provenance):

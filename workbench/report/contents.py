@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,12 +19,12 @@ from workbench.report.chapters.paper import paper_chapter
 from workbench.report.chapters.threats import threats_chapter
 from workbench.report.command import repeat, sweep_of
 from workbench.report.first import first_page
-from workbench.report.question import QUESTIONS
+from workbench.report.question import QUESTIONS, Answer
 from workbench.store import RunInfo
 from workbench.store.notes import OUT_OF_MINUTES
 from workbench.telling import words
 from workbench.telling.material import Material, NothingToReport, Subject, gather
-from workbench.telling.page import Contents, Section, Table
+from workbench.telling.page import Contents, FirstPage, Section, Table
 from workbench.telling.sentences import answers
 from workbench.telling.view import identities
 from workbench.vocabulary.errors import Faults
@@ -53,12 +54,16 @@ def contents(
     material = gather(path, words.keep, words.fill, against)
     endings = endings_chapter(material)
     specs, commands = _again(material)
+    answer, headline = asked.answer(material), asked.headline(material)
+    front = None if asked.two_stores else first_page(material, note, case)
+    if front is not None and question != DEFAULT_QUESTION:
+        front = _answering(front, answer, headline)
     return Contents(
         question=question,
-        title=words.title,
-        answer=words.answer(material),
+        title=asked.title,
+        answer=answer,
         provenance=_provenance(material),
-        headline=words.headline(material),
+        headline=headline,
         sections=(
             *words.chapters(material),
             *(_subject(material, subject) for subject in material.subjects),
@@ -72,7 +77,7 @@ def contents(
         versions=environment_table(material),
         specs=specs,
         stores=(path,) if against is None else (path, against),
-        first=None if words.two_stores else first_page(material, note, case),
+        first=front,
         records=material.details.read,
     )
 
@@ -91,6 +96,19 @@ def check_question(question: str, against: Path | None, has_words: bool) -> None
     if asked.two_stores and has_words:
         faults.add(f"question {question}: has no first page for a case or a note")
     faults.raise_all()
+
+
+def _answering(page: FirstPage, answer: Answer, headline: Table | None) -> FirstPage:
+    """The page in front with the answer of a question of its own, and with its table."""
+    match = re.fullmatch(r"(.*) \(([^()]*)\)\.", answer[0])
+    return replace(
+        page,
+        answer=answer[0] if match is None else f"{match[1]}.",
+        basis="" if match is None else match[2],
+        heading="More of the answer",
+        recommendation=answer[1:],
+        table=headline or page.table,
+    )
 
 
 def _subject(material: Material, subject: Subject) -> Section:

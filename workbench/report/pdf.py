@@ -82,6 +82,7 @@ def _first(page: FirstPage, folder: Path) -> dict[str, Any]:
     return {
         "answer": page.answer,
         "basis": page.basis,
+        "heading": page.heading,
         "recommendation": page.recommendation,
         "note": [
             {"marker": each.marker, "runs": [asdict(run) for run in each.runs]}

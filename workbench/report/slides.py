@@ -62,11 +62,12 @@ def figures_of(contents: Contents, first: FirstPage) -> list[Figure]:
 
 def _answer(deck: "Presentation", contents: Contents, first: FirstPage, stamp: str) -> None:
     slide = _slide(deck, contents.title)
-    _text(slide, 1.25, 1.6, [(first.answer, 24, INK, True), (f"{first.basis}.", 11, MUTED, False)])
-    texts = [("What to do", 16, INK, True)]
-    texts += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]
-    texts += [(text, 14, INK, False) for text in beginning(first.note)]
-    _text(slide, 3.6, 2.4, texts)
+    basis = f"{first.basis}." if first.basis else ""
+    _text(slide, 1.25, 1.6, [(first.answer, 24, INK, True), (basis, 11, MUTED, False)])
+    told = [(first.heading, 16, INK, True)]
+    told += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]
+    told += [(text, 14, INK, False) for text in beginning(first.note)]
+    _text(slide, 3.6, 2.4, told)
     facts = [f"{name}: {value}" for name, value in first.facts]
     _text(slide, 6.5, 0.7, [(" · ".join([*facts, f"written {stamp}"]), 10, MUTED, False)])
 

@@ -40,6 +40,8 @@ class ReportFiles:
     data: tuple[Path, ...]
     reproduce: Path
     notes: tuple[str, ...]
+    answer: str
+    """The sentence that the report begins with."""
 
 
 Tell = Callable[[str, int, int], None]
@@ -118,7 +120,16 @@ def write_report(
     specs = tuple(target / "data" / name for name in report.specs)
     tell("done", total, total)
     return ReportFiles(
-        page, text, paper, slides, tuple(pictures), specs, tuple(data), again, tuple(notes)
+        html=page,
+        markdown=text,
+        pdf=paper,
+        slides=slides,
+        figures=tuple(pictures),
+        specs=specs,
+        data=tuple(data),
+        reproduce=again,
+        notes=tuple(notes),
+        answer=report.answer[0] if report.first is None else report.first.answer,
     )
 
 

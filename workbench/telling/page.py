@@ -69,6 +69,7 @@ class FirstPage:
     basis: str
     """What the answer is of: subject, place, marks."""
     recommendation: tuple[str, ...]
+    """Under ``heading``: what to do, or what else answers the question."""
     table: Table
     figure: Figure
     facts: tuple[tuple[str, str], ...]
@@ -81,6 +82,7 @@ class FirstPage:
     """The reader's own case."""
     chapter: str = ""
     """The slug of the chapter that it is of."""
+    heading: str = "What to do"
 
 
 @dataclass(frozen=True)
