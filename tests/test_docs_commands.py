@@ -2,20 +2,15 @@
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import golden
+from tests.outputs import PAGES, PROGRAM, ROOT, beginning, fill_checkout, outputs, run
 
-ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-RECORDS = ROOT / "reports" / "reference" / "h100-80gb" / "records.db"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAM = re.compile(r"^(?:\.venv/bin/)?workbench ")
 
 DRY = ("sweep probes/default.py",)
 """Measure for minutes: here they are read, planned and forecast, and ``tests/sweep`` runs such."""
@@ -78,6 +73,11 @@ SHOWN = list(dict.fromkeys(line for page in PAGES for line in lines(page)))
 RUN = [PROGRAM.sub("", line) for line in SHOWN if kind(line) in ("here", "dry")]
 
 
+def test_every_command_of_the_tour_is_followed_by_what_it_prints() -> None:
+    tour = ROOT / "docs" / "tour.md"
+    assert [PROGRAM.sub("", line) for line in lines(tour)] == list(outputs(tour))
+
+
 def test_every_line_is_run_somewhere() -> None:
     assert [line for line in SHOWN if not kind(line)] == []
     assert len(RUN) > 15
@@ -94,13 +94,7 @@ def test_what_runs_elsewhere_is_shown_and_its_test_is_there(start: str) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder as a reader's: probes, the shipped records, and stores that sweeps have left."""
-    (tmp_path / "probes").symlink_to(ROOT / "probes")
-    shipped = tmp_path / "reports" / "reference" / "h100-80gb"
-    shipped.mkdir(parents=True)
-    for path in (shipped / "records.db", tmp_path / "reference.db"):
-        shutil.copy(RECORDS, path)
-    for name in ("workbench.db", "node.db"):
-        golden.build(tmp_path / name, "like_default")
+    fill_checkout(tmp_path)
     return tmp_path
 
 
@@ -108,15 +102,12 @@ def checkout(tmp_path: Path) -> Path:
 def test_the_commands_of_the_docs_run(command: str, checkout: Path) -> None:
     words = [*command.split(), *(["--dry-run"] if command.startswith(DRY) else [])]
     before = set(checkout.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-m", "workbench", *words],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+    done = run(words, checkout)
     assert done.returncode == 0, done.stderr
+    for page in PAGES:
+        assert outputs(page).get(command) in (None, beginning(done.stdout)), (
+            f"{page}: other output"
+        )
     assert len(done.stdout.splitlines()) > 1 or set(checkout.rglob("*")) > before
 
 
