@@ -3,6 +3,7 @@
 Limits: the first page 2 s, any interaction 0.5 s, a figure 2 MB, on two cores.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -110,6 +111,7 @@ def measure(path: Path) -> Iterator[Time]:
 
     # The first script of a process looks for a terminal, which no server does.
     AppTest.from_string("import streamlit\nstreamlit.title('first')").run()
+    gc.freeze()  # As the server does once all is imported.
     before, argv = Path.cwd(), sys.argv
     os.chdir(path.parent)
     sys.argv = ["app.py"]

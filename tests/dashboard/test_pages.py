@@ -178,6 +178,20 @@ def test_a_run_is_compared_with_one_of_another_store(
     assert "**6** can't tell" in words(test)  # Noise of 4 % in 12 samples.
 
 
+@pytest.mark.parametrize("name", ["overview", "scaling"])
+def test_every_comparison_stands_there_once_it_is_opened(
+    name: str, stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = page(name, stores, monkeypatch, store="like_default.db")
+    before = words(test)
+    test.session_state["comparisons"] = True
+    test.run()
+    assert not test.exception
+    assert words(test).count("\n- ") > before.count("\n- ")
+    assert "less peak memory" in words(test)
+    assert "less peak memory" not in before
+
+
 def test_two_systems_are_compared_where_no_two_runs_can_be(
     stores: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -276,6 +276,29 @@ def test_a_link_restores_the_plan(stores: Path, monkeypatch: pytest.MonkeyPatch)
     assert "for 1,000 iterations" not in words(test)
 
 
+def test_the_cheapest_way_to_fit_stands_there_and_others_on_request(
+    stores: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = {
+        "look_at": "tokens",
+        "visual": "12000",
+        "pass": "forward",
+        "model": "llama-3.2-1b",
+        "device": "rtx-4090-24gb",
+        "attentions": "S-Attn",
+    }
+    test = page("planner", stores, monkeypatch, **link)
+    assert not test.exception
+    assert "a fused kernel" in words(test)
+    larger = "as it is on `"
+    assert larger not in words(test)
+    test.session_state["ways s_attn eager"] = True
+    test.run()
+    assert not test.exception
+    assert words(test).count("a fused kernel") == 1
+    assert larger in words(test)
+
+
 def test_a_tower_sees_whole_images(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = {
         "look_at": "tokens",

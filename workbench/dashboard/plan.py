@@ -223,8 +223,14 @@ def advice(cell: Cell, answer: Answer, ask: Ask) -> Iterator[str]:
         yield "no option and no card here makes it fit: fewer visual tokens are needed"
 
 
+def cheapest_helps(cell: Cell, ask: Ask) -> bool:
+    """Whether the first of ``remedies`` lets the cell fit, which ``advice`` then begins with."""
+    cheapest = next(remedies(cell), None)
+    return cheapest is not None and fits(ask("predict", cheapest.cell))
+
+
 def asked_first(cell: Cell) -> list[Cell]:
-    """The cells that ``advice`` asks about in any case: they can be asked about at once."""
+    """The cells that all of ``advice`` asks about: they can be asked about at once."""
     cells = [remedy.cell for remedy in remedies(cell)]
     return [_most(cell), *cells] if _shards(cell) else cells
 

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
@@ -112,11 +112,23 @@ def split_basis(sentence: str) -> tuple[str, str]:
 _BASIS = re.compile(r"(.+) \(([^()]*(?:measured on|predicted for)[^()]*)\)\.")
 
 
-def fold(sentences: Sequence[str], label: str = "More in words") -> None:
+def fold(sentences: Sequence[str]) -> None:
     """Sentences below a line that opens them; nothing for none."""
     if sentences:
-        with st.expander(f"{label} ({len(sentences)})"):
-            st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in sentences))
+        with st.expander(f"More in words ({len(sentences)})"):
+            _list(sentences)
+
+
+def fold_comparisons(make: Callable[[], Sequence[str]]) -> None:
+    """Every comparison as a sentence, made once the reader opens them: they take their time."""
+    label = "Every comparison in words"
+    with st.expander(label, key="comparisons", on_change="rerun") as part:
+        if part.open:
+            _list(make())
+
+
+def _list(sentences: Sequence[str]) -> None:
+    st.markdown("\n".join(f"- {markdown(sentence)}" for sentence in sentences))
 
 
 def say_thinned(drawn: pd.DataFrame, rows: pd.DataFrame) -> None:

@@ -7,11 +7,11 @@ import pandas as pd
 
 from workbench.analysis import (
     depends_on_time,
+    host_bound,
     kinds,
     marks,
     short_names,
     together,
-    without_host_bound,
 )
 from workbench.figures import in_order, interval, quantity
 from workbench.telling.text import listed
@@ -78,11 +78,15 @@ def _marks_of(cells: pd.DataFrame, metrics: Sequence[str]) -> dict[tuple[str, ..
     line was fitted to; empty for none.
     """
     words: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    fitted = without_host_bound(cells, metrics)
+    waited = host_bound(cells)
+    # A narrow table: rows of one with every metric are slow to take.
+    named = (*_PLACE, "flags", "num_samples")
+    narrow = cells[list(named)]
     for metric in metrics:
-        own = fitted[fitted[metric].notna().to_numpy()]
+        fitted = cells[metric].notna().to_numpy()
+        own = narrow[fitted & ~waited if depends_on_time(metric) else fitted]
         # Thousands of records share a few combinations of flags.
-        for row in kinds(own, (*_PLACE, "flags", "num_samples")).distinct.to_dict("records"):
+        for row in kinds(own, named).distinct.to_dict("records"):
             key = (metric, *(str(row[name]) for name in _PLACE))
             words.setdefault(key, []).append(marks(row, depends_on_time(metric)))
     joined = {key: together(each) for key, each in words.items()}

@@ -356,8 +356,9 @@ def emulated(rows: pd.DataFrame) -> str:
 def reached(rows: pd.DataFrame, where: str) -> str:
     """Who met the memory's end and who did not."""
     order = in_order(rows)
-    table = sorted(limits(rows).to_dict("records"), key=lambda row: order.index(row["series"]))
-    thresholds = [
+    brackets = limits(rows)[["series", "max_visual", "fails_at"]].to_dict("records")
+    table = sorted(brackets, key=lambda row: order.index(row["series"]))
+    ended = [
         f"{row['series']} at |V| = {row['fails_at']:,}"
         for row in table
         if not pd.isna(row["fails_at"])

@@ -269,7 +269,7 @@ class Verdict:
             for end in ("grows_from", "grows_to")
         }
         cells = of_points(self.rows, ends)
-        return cells[cells["time_s"].notna()]
+        return cells.loc[cells["time_s"].notna(), ["flags", "num_samples"]]
 
     def peaks(self) -> str | None:
         """The peaks of system and baselines at the largest |V| that all of them ran."""

@@ -11,7 +11,7 @@ from workbench.dashboard.answers import choose_place, marked, verdict_of
 from workbench.dashboard.controls import one, subject
 from workbench.dashboard.crowd import MOST_LINES, quickest_first
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import answer, data, fold, say_thinned
+from workbench.dashboard.shell import answer, data, fold_comparisons, say_thinned
 from workbench.figures import Axes, in_order, quantity, scaling
 from workbench.telling.fits import growth_words
 from workbench.telling.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
@@ -74,7 +74,7 @@ def render() -> None:
     caption = figure_caption(rows, ("time_s",), bool(curves["low"].notna().any()))
     st.caption(" ".join(markdown(sentence) for sentence in caption))
     _claim()
-    fold([*verdict.turns(), *answers(rows, store.pairs(rows))], "Every comparison in words")
+    fold_comparisons(lambda: [*verdict.turns(), *answers(rows, store.pairs(rows))])
     st.caption(f"**{markdown(store.name)}** holds {store.once('held', store.frame, _held)}")
 
 

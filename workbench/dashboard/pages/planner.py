@@ -21,6 +21,7 @@ from workbench.dashboard.plan import (
     asked_first,
     best_of,
     certainty_of_all,
+    cheapest_helps,
     cost,
     fits,
     generation,
@@ -315,16 +316,11 @@ def _draw(
         replies = [(own, reply) for own, reply, *_ in cards if is_answered(reply)]
         for line in certainty_of_all(replies):
             st.caption(markdown(line))
-    for own, *_ in tight:
-        for change in asked_first(own):
-            pool.submit(ask, "predict", change)
     runs = [(own, place) for own, reply, place, _ in cards if is_answered(reply)]
     limits = [pool.submit(ask, "limit", own) for own, _ in runs]
     for own, reply, more in tight:
         with more:
-            st.markdown("**To make it fit**")
-            for line in advice(own, reply, ask):
-                st.markdown(f"- {line}")
+            _ways_to_fit(own, reply, ask, pool)
     served = [
         pool.submit(generation, own, reply, ask) if own.pass_ != "train" else None
         for own, reply, *_ in cards
@@ -336,6 +332,23 @@ def _draw(
             if serving is not None:
                 st.markdown(markdown(serving.result()))
             _measured(records, own, device)
+
+
+def _ways_to_fit(cell: Cell, answer: Answer, ask: Ask, pool: Executor) -> None:
+    """The cheapest change that lets a cell fit; the others once the reader asks for them, for each
+    is a prediction of its own.
+    """
+    st.markdown("**To make it fit**")
+    place = st.container()
+    name = f"ways {cell.attention} {cell.kernel}"
+    with st.expander("Other ways", key=name, on_change="rerun") as others:
+        if others.open or not cheapest_helps(cell, ask):
+            for change in asked_first(cell):
+                pool.submit(ask, "predict", change)
+        lines = advice(cell, answer, ask)
+        place.markdown(f"- {next(lines)}")
+        if others.open:
+            st.markdown("\n".join(f"- {line}" for line in lines) or "No other change alone does.")
 
 
 def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:

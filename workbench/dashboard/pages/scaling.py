@@ -11,12 +11,11 @@ from workbench.aspects import ASPECTS
 from workbench.dashboard.answers import verdict_of
 from workbench.dashboard.controls import one, several_systems, subject
 from workbench.dashboard.crowd import GROUPS, MOST_LINES, draw_bars, group_of, quickest_first
-from workbench.dashboard.reading import Data
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import answer, data, fold, say_thinned
+from workbench.dashboard.shell import answer, data, fold_comparisons, say_thinned
 from workbench.dashboard.tables import draw_table
 from workbench.dashboard.tokens import READINGS, eye, reading
-from workbench.dashboard.width import is_narrow
+from workbench.dashboard.width import is_wide
 from workbench.figures import (
     SCALING_METRICS,
     TOKENS,
@@ -84,7 +83,7 @@ def render() -> None:
     if not all_models:
         if len(names) > MOST_LINES:
             draw_bars(at_place(whole, *first), names, *first)
-        _say(store, rows)
+        fold_comparisons(lambda: answers(rows, store.pairs(rows)))
         _terms(fits[fits["metric"].isin(metrics)], rows)
 
 
@@ -172,19 +171,18 @@ def _crossings(pairs: Sequence[Pair]) -> list[Crossing]:
     ]
 
 
-def _say(store: Data, rows: pd.DataFrame) -> None:
-    fold(answers(rows, store.pairs(rows)), "Every comparison in words")
-
-
 def _terms(fits: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """The fitted terms in a table, made once it is open: at first where it is short."""
     options = markdown(shared_options(in_order(fits)))
     title = "The fitted terms: a + b·|V| + c·|V|²".replace("|", "\\|") + options
-    columns, cells = fit_rows(fits, rows)
-    short = len(cells) <= AT_A_GLANCE and not is_narrow()
-    with st.expander(f"**{title}**", expanded=short):
-        draw_table(columns, cells)
-        st.caption(
-            "Least squares weighted by 1/y², so that every point counts by its relative error; in"
-            " parentheses the 95 % interval of the term, then the marks of the records. The shape"
-            " is the smallest that the points do not refute."
-        )
+    short = len(fits) <= AT_A_GLANCE and is_wide()
+    key = f"terms, open at first: {short}"
+    with st.expander(f"**{title}**", expanded=short, key=key, on_change="rerun") as part:
+        if part.open:
+            columns, cells = fit_rows(fits, rows)
+            draw_table(columns, cells)
+            st.caption(
+                "Least squares weighted by 1/y², so that every point counts by its relative"
+                " error; in parentheses the 95 % interval of the term, then the marks of the"
+                " records. The shape is the smallest that the points do not refute."
+            )
