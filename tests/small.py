@@ -76,6 +76,7 @@ OWN["gemma4"] = {
     "final_logit_softcapping": 3.0,
     "use_bidirectional_attention": "vision",
 }
+OWN["gemma"] = {"head_dim": 8}
 OWN["molmo2"] = {
     "head_dim": 8,
     "additional_vocab_size": 6,
@@ -204,7 +205,12 @@ EXPERTS = (
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 CROSSING = ("mllama", "llama4")
 """Families on which S-Attn alone has a place: tests of their own."""
-ALIKE = {"qwen2_vl": "qwen2_5_vl", "ministral3": "mistral", "molmo2": "qwen3"}
+ALIKE = {
+    "qwen2_vl": "qwen2_5_vl",
+    "ministral3": "mistral",
+    "molmo2": "qwen3",
+    "gemma": "mistral",
+}
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
 FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS) - set(MIXED) - set(CROSSING))
 LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)

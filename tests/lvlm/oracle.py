@@ -186,7 +186,13 @@ def widen_norms(module: nn.Module) -> None:
 
 def _rms_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
     eps = getattr(norm, "eps", None) or norm.variance_epsilon
-    shifted = ("Gemma2RMSNorm", "Gemma3RMSNorm", "Qwen3_5RMSNorm", "Qwen3_5MoeRMSNorm")
+    shifted = (
+        "GemmaRMSNorm",
+        "Gemma2RMSNorm",
+        "Gemma3RMSNorm",
+        "Qwen3_5RMSNorm",
+        "Qwen3_5MoeRMSNorm",
+    )
     shift = 1.0 if type(norm).__name__ in shifted else 0.0
     weight = getattr(norm, "weight", None)  # Gemma 4 norms values without any.
 

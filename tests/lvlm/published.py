@@ -270,6 +270,24 @@ def paligemma2(edge: int, *sizes: int, **own: Any) -> Files:
     return {CONFIG: config, IMAGES: {**images, "image_processor_type": "SiglipImageProcessor"}}
 
 
+def paligemma(edge: int) -> Files:
+    """Its text model's section leaves out what are the defaults of transformers' class."""
+    files = paligemma2(edge, 2048, 16384, 18, 8, 1, 256)
+    text = {
+        "model_type": "gemma",
+        "hidden_size": 2048,
+        "intermediate_size": 16384,
+        "num_attention_heads": 8,
+        "num_hidden_layers": 18,
+        "num_image_tokens": (edge // 14) ** 2,
+        "num_key_value_heads": 1,
+        "vocab_size": 257216,
+    }
+    files[CONFIG] |= {"hidden_size": 2048, "text_config": text}
+    del files[CONFIG]["num_hidden_layers"]
+    return files
+
+
 def internvl(text: dict[str, Any], wide: bool = False) -> Files:
     tower = {
         "model_type": "internvl_vision",
@@ -505,6 +523,7 @@ SERVED: dict[str, Files] = {
         head_dim=128,
         query_pre_attn_scalar=168,
     ),
+    "google/paligemma-3b-mix-448": paligemma(448),
     "google/paligemma2-3b-pt-224": paligemma2(224, 2304, 9216, 26, 8, 4, 256),
     "google/paligemma2-10b-mix-448": paligemma2(448, 3584, 14336, 42, 16, 8, 256),
     "google/paligemma2-28b-pt-896": paligemma2(

@@ -1,4 +1,4 @@
-"""PaliGemma 2: published sizes, its processor's tokens, its mask, and what its files state."""
+"""PaliGemma 1 and 2: published sizes, their processor's tokens, their mask, what files state."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,9 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from tests.lvlm.published import CONFIG, IMAGES, SERVED
 from tests.lvlm.test_oracles import relative
-from tests.small import small_wrapper
+from tests.small import OWN, SHARED, small_wrapper
 from workbench.lvlm.build import build
-from workbench.lvlm.models import resolve
+from workbench.lvlm.models import FAMILIES, resolve
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.facts import model_flags
@@ -29,6 +29,7 @@ from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 
 KERAS = {
+    "paligemma-3b-224": 2_923_335_408,
     "paligemma2-3b-224": 3_032_094_960,
     "paligemma2-10b-896": 9_666_833_136,
     "paligemma2-28b-224": 27_650_192_112,
@@ -66,6 +67,8 @@ def test_tokens_are_its_processor_s(edge, size, words):
     found = processor(images=Image.new("RGB", size), text="<image> what is this")
     name = f"paligemma2-3b-{edge}"
     shown = tokens(name, resolution=f"{size[0]}x{size[1]}")["num_visual"]
+    first = tokens(f"paligemma-3b-{edge}", resolution=f"{size[0]}x{size[1]}")
+    assert first["num_visual"] == shown
     assert list(found["input_ids"][0]).count(processor.image_token_id) == shown
     # All of a prompt is its prefix.
     assert not any(found["token_type_ids"][0])
@@ -74,14 +77,44 @@ def test_tokens_are_its_processor_s(edge, size, words):
     assert sum(map(tower.tokens, tower.of_image(*size))) == shown
 
 
-def test_masks_are_causal_and_records_say_so(tmp_path):
-    """As transformers' module without token types; with its processor's it is another model."""
-    name = small_wrapper("paligemma", tmp_path)
+def small(family, folder):
+    """A small checkpoint with that text model, and transformers' own model."""
+    name = small_wrapper("paligemma", folder)
+    if family == "gemma":
+        config = AutoConfig.from_pretrained(name).to_dict()
+        text = FAMILIES[family].config({**SHARED, **OWN[family]}).to_dict()
+        AutoConfig.for_model(**{**config, "text_config": text}).save_pretrained(name)
     torch.manual_seed(5)
     model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    model.eval().save_pretrained(name)
+    model.save_pretrained(name)
+    # Under sdpa a mask that is causal is left to the layers, which say that they are not.
+    model.set_attn_implementation("eager")
+    return name, model.eval()
+
+
+def test_greedy_generation_of_the_first_is_transformers_own(tmp_path):
+    """Token by token, without the types that open the prefix's mask."""
+    name, model = small("gemma", tmp_path)
+    assert resolve(name).config.model_type == "gemma"
+    fields = {"scope": "lvlm", "kernel": "eager", "dtype": "float64", "num_visual": 16}
+    cell = make_cell(model=name, weights=name, num_text=5, **fields)
+    pixels, ids = build(cell).inputs
+    ids.clamp_(max=90)
+    with torch.no_grad():
+        for _ in range(3):
+            shown = torch.cat([torch.full((1, 16), 96), ids], 1)
+            wanted = model(input_ids=shown, pixel_values=pixels).logits
+            found = build(cell.replace(num_text=ids.shape[1])).module(pixels, ids)
+            assert relative(found, wanted) <= 1e-4
+            ids = torch.cat([ids, found[:, -1:].argmax(-1)], 1)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma"])
+def test_masks_are_causal_and_records_say_so(family, tmp_path):
+    """As transformers' module without token types; with its processor's it is another model."""
+    name, model = small(family, tmp_path)
     cell = make_cell(
         model=name,
         weights=name,
@@ -115,11 +148,12 @@ def test_the_flag_is_said_once_whatever_the_text_model_says(tmp_path):
         assert len(found) == 1
 
 
-def test_kernels_without_a_mask_are_told_that_it_is_causal():
-    """transformers' layer of PaliGemma 2 says otherwise."""
-    model = resolve("paligemma2-3b-224")
+@pytest.mark.parametrize("name", ["paligemma-3b-224", "paligemma2-3b-224"])
+def test_kernels_without_a_mask_are_told_that_it_is_causal(name):
+    """transformers' layer of PaliGemma says otherwise."""
+    model = resolve(name)
     with torch.device("meta"):
-        own = model.family.from_transformers("Gemma2DecoderLayer")(model.config, 1)
+        own = model.family.from_transformers(f"{model.family.prefix}DecoderLayer")(model.config, 1)
         ours = model.family.layer(model.config, 1)
     assert own.self_attn.is_causal is False
     assert ours.self_attn.is_causal is True
@@ -135,6 +169,16 @@ def written(folder, name="google/paligemma2-3b-pt-224", **changes):
     for file, fields in files.items():
         (Path(folder) / file).write_text(json.dumps(fields))
     return str(folder)
+
+
+def test_costs_of_the_first_are_the_counts(tmp_path):
+    name, _ = small("gemma", tmp_path)
+    fields = {"model": name, "num_visual": 32, "num_text": 5, "dtype": "float32"}
+    for system in ("s_attn", "d_attn", "d_attn_full"):
+        for pass_ in ("forward", "train", "decode"):
+            cell = make_cell(attention=system, scope="lvlm", **fields, **{"pass": pass_})
+            found = trace(cell.replace(kernel="eager"))
+            assert found.flops == found.model_flops
 
 
 @pytest.mark.parametrize(
@@ -159,7 +203,6 @@ def test_outer_sizes_that_nothing_reads_decide_nothing(outer, tmp_path):
         ({"images": {"size": {"height": 448, "width": 448}}}, "image_size 448, but config.json"),
         ({"tower": {"image_size": 9}, "images": {"size": None}}, "smaller than patch_size 14"),
         ({"num_hidden_layers": 18}, "states num_hidden_layers 18, but transformers'"),
-        ({"text": {"model_type": "gemma"}}, "'gemma' is not a supported family"),
         ({"tower": {"model_type": "clip_vision_model"}}, "which scope lvlm does not serve"),
     ],
 )

@@ -1,4 +1,4 @@
-"""PaliGemma 2: any image is stretched to one square, of which every patch is a token."""
+"""PaliGemma: any image is stretched to one square, of which every patch is a token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ class PaliGemma(FrontEnd):
     """SigLIP so400m/14 at 224, 448 or 896 pixels: 256, 1,024 or 4,096 tokens."""
 
     source: ClassVar[str] = (
-        "PaliGemma 2, arXiv 2412.03555; https://huggingface.co/google/paligemma2-3b-pt-224"
-        " config.json"
+        "PaliGemma, arXiv 2407.07726; PaliGemma 2, arXiv 2412.03555;"
+        " https://huggingface.co/google/paligemma2-3b-pt-224 config.json"
     )
-    models: ClassVar[tuple[str, ...]] = ("paligemma2",)
+    models: ClassVar[tuple[str, ...]] = ("paligemma",)
     of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        f"paligemma2-{size}-{edge}": {"image_size": edge}
-        for size in ("3b", "10b", "28b")
+        f"{name}-{edge}": {"image_size": edge}
+        for name in ("paligemma-3b", "paligemma2-3b", "paligemma2-10b", "paligemma2-28b")
         for edge in (448, 896)
     }
 

@@ -10,16 +10,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-PREFIX = (
-    "attention: causal; in the released model all tokens of the prefix (images and prompt) see "
-    "each other, in local layers beyond the window too, which no mask here has: FLOPs with every "
-    "pair are the same, causal ones and what a kernel skips are not"
-)
-"""The flag of PaliGemma 2."""
+def prefix_note(config: Any) -> str:
+    """The flag of both PaliGemmas, of the text model's configuration."""
+    local = getattr(config, "sliding_window", None) is not None
+    beyond = ", in local layers beyond the window too" if local else ""
+    return (
+        "attention: causal; in the released model all tokens of the prefix (images and prompt) "
+        f"see each other{beyond}, which no mask here has: FLOPs with every pair are the same, "
+        "causal ones and what a kernel skips are not"
+    )
 
 
-class Gemma2(Family):
-    """PaliGemma 2 makes its attention bidirectional, which is flagged: every mask is causal."""
+class Prefixed(Family):
+    """PaliGemma makes its attention bidirectional, which is flagged: every mask is causal."""
 
     def layer(self, config: Any, index: int) -> "nn.Module":
         block: Any = super().layer(config, index)
@@ -31,12 +34,12 @@ class Gemma2(Family):
     def notes(self, config: Any) -> list[str]:
         if not getattr(config, "use_bidirectional_attention", None):
             return []
-        return [PREFIX]
+        return [prefix_note(config)]
 
 
 FAMILIES.add(
     "gemma2",
-    Gemma2("gemma2", "gemma2", "Gemma2", gemma_like, scaled_embeddings=True, training=GEMMA),
+    Prefixed("gemma2", "gemma2", "Gemma2", gemma_like, scaled_embeddings=True, training=GEMMA),
 )
 
 MODELS.add(

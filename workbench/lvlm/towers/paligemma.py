@@ -1,9 +1,8 @@
-"""PaliGemma 2's tower and projector: SigLIP's last hidden states through one linear layer.
+"""PaliGemma's tower and projector: SigLIP's last hidden states through one linear layer.
 
 Every patch is a token: 256 at 224 pixels, 1,024 at 448, 4,096 at 896. Masks are causal, which is
 flagged: in the released model the prefix, images and prompt, sees itself in both directions.
-Positions begin at 0, there at 1: rotary embeddings see differences alone. A folder of the first
-PaliGemma is refused: its text model, `gemma`, is no family here.
+Positions begin at 0, there at 1: rotary embeddings see differences alone.
 """
 
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from workbench.lvlm.models.gemma2 import PREFIX
+from workbench.lvlm.models.gemma2 import prefix_note
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.siglip import SigLIP
 from workbench.visual.paligemma import PaliGemma as FrontEnd
@@ -41,8 +40,8 @@ class PaliGemma(SigLIP):
     @property
     def flags(self) -> list[str]:
         """The prefix's mask is the whole model's, whatever its text model's section says."""
-        notes = self.model.family.notes(self.model.config)
-        return [] if PREFIX in notes else [PREFIX]
+        note = prefix_note(self.model.config)
+        return [] if note in self.model.family.notes(self.model.config) else [note]
 
     def adapter(self, context: "Context") -> nn.Module:
         """transformers' projector."""

@@ -1,0 +1,11 @@
+"""Gemma: two norms, gated GELU, scaled embeddings; one head of keys and values in the 2B."""
+
+from workbench.lvlm.models import FAMILIES
+from workbench.lvlm.models.gemma2 import Prefixed
+from workbench.lvlm.parts import llama_like
+from workbench.lvlm.training import GEMMA
+
+FAMILIES.add(
+    "gemma",
+    Prefixed("gemma", "gemma", "Gemma", llama_like, scaled_embeddings=True, training=GEMMA),
+)
