@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 from transformers.models.deepseek_ocr2.image_processing_pil_deepseek_ocr2 import (
     DeepseekOcr2ImageProcessorPil,
 )
 from transformers.models.deepseek_ocr2.processing_deepseek_ocr2 import DeepseekOcr2Processor
 
+from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import small_lvlm, small_model
 from workbench.lvlm.build import build
@@ -43,12 +44,7 @@ def cell_of(name, **fields):
 def checkpoint(tmp_path):
     """A whole small model and transformers' own of it."""
     name = small_lvlm(FAMILY, tmp_path)
-    torch.manual_seed(3)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).float()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(name)
-    return name, model.eval()
+    return name, write_weights(name, dtype=torch.float32, std=0.2)
 
 
 def paint(folder, sizes):
@@ -80,15 +76,10 @@ def test_greedy_generation_is_transformers_own(checkpoint, tmp_path):
     }
     with torch.no_grad():
         logits = model(input_ids=inputs, **extra).logits
-        found = workload.module(pixels, ids)
-        assert relative(found, logits) <= 1e-4
-        wanted = model.generate(
-            input_ids=inputs, **extra, max_new_tokens=2, do_sample=False, eos_token_id=None
-        )
-        for step in range(2):
-            ids = torch.cat([ids, found[:, -1:].argmax(-1)], 1)
-            longer = cell_of(name, **fields).replace(num_text=6 + step)
-            found = build(longer, pictures=pictures).module(pixels, ids)
+        assert relative(workload.module(pixels, ids), logits) <= 1e-4
+        wanted = model.generate(input_ids=inputs, **extra, max_new_tokens=2, **GREEDY)
+    cell = cell_of(name, **fields)
+    ids = extend(ids, 2, lambda num: build(cell.replace(num_text=num), pictures=pictures), pixels)
     assert torch.equal(ids[0, 5:], wanted[0, -2:])
     assert not any(flag.startswith("weights: random") for flag in workload.context.flags)
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
 
 from tests.fake_tensors import fake_tensors
 from tests.lvlm.definitions import settings_of
+from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import EXPERTS, small_lvlm, small_model
@@ -44,12 +44,7 @@ def cell_of(folder, system="s_attn", scope="decoder", layers=2, **fields):
 def checkpoint(tmp_path):
     """A whole small model, and transformers' own of it."""
     name = small_lvlm(FAMILY, tmp_path)
-    torch.manual_seed(3)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).float()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(name)
-    return name, model.eval()
+    return name, write_weights(name, dtype=torch.float32)
 
 
 def seeing(name, **fields):
@@ -77,13 +72,9 @@ def test_greedy_generation_is_transformers_own(checkpoint):
             image_grid_thw=torch.tensor([[1, 16, 16]]),
             mm_token_type_ids=kinds,
             max_new_tokens=5,
-            do_sample=False,
-            eos_token_id=None,
+            **GREEDY,
         )
-    for _ in range(5):
-        module = build(seeing(name, num_text=ids.shape[1])).module
-        with torch.no_grad():
-            ids = torch.cat([ids, module(pixels, ids)[:, -1:].argmax(-1)], 1)
+    ids = extend(ids, 5, lambda num: build(seeing(name, num_text=num)), pixels)
     assert torch.equal(ids[0], wanted[0, 64:])
 
 

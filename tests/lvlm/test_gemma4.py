@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 from tests.lvlm.definitions import settings_of
+from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import small_lvlm, small_model
 from workbench.lvlm.build import build
@@ -35,15 +36,8 @@ def checkpoint(kind, folder):
     """A small checkpoint and transformers' own model, every weight and buffer of it random."""
     fields, dtype = KINDS[kind]
     name = small_lvlm("gemma4", folder, **fields)
-    torch.manual_seed(3)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).to(dtype)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    for key, buffer in model.named_buffers():
-        if key.endswith(("layer_scalar", "std_bias", "std_scale")):
-            buffer.uniform_(0.5, 1.5)
-    model.save_pretrained(name)
-    return name, model.eval()
+    buffers = ("layer_scalar", "std_bias", "std_scale")
+    return name, write_weights(name, dtype=dtype, buffers=buffers)
 
 
 def cell_of(name, kind="dense", **fields):
@@ -74,10 +68,10 @@ def test_greedy_generation_is_transformers_own(kind, tmp_path):
     with torch.no_grad():
         asked = {"input_ids": torch.cat([torch.full((1, 64), 96), ids], 1), **given}
         assert relative(workload.module(pixels, ids), model(**asked).logits) <= 1e-4
-        wanted = model.generate(**asked, max_new_tokens=3, do_sample=False, eos_token_id=None)
-        for _ in range(3):
-            module = build(cell_of(name, kind, num_text=ids.shape[1], weights=name)).module
-            ids = torch.cat([ids, module(pixels, ids)[:, -1:].argmax(-1)], 1)
+        wanted = model.generate(**asked, max_new_tokens=3, **GREEDY)
+    ids = extend(
+        ids, 3, lambda num: build(cell_of(name, kind, num_text=num, weights=name)), pixels
+    )
     assert torch.equal(ids[0], wanted[0, 64:])
     assert not any(flag.startswith("weights: random") for flag in workload.context.flags)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
 
+from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import small_lvlm, small_model
@@ -32,14 +32,7 @@ def cell_of(name, **fields):
 def checkpoint(tmp_path):
     """A whole small model, whose router has a bias, and transformers' own of it."""
     name = small_lvlm(FAMILY, tmp_path)
-    torch.manual_seed(3)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).float()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    for kept in (b for n, b in model.named_buffers() if n.endswith("correction_bias")):
-        kept.copy_(torch.randn(kept.shape))
-    model.save_pretrained(name)
-    return name, model.eval()
+    return name, write_weights(name, dtype=torch.float32, buffers=("correction_bias",))
 
 
 def test_greedy_generation_is_transformers_own(checkpoint):
@@ -56,13 +49,9 @@ def test_greedy_generation_is_transformers_own(checkpoint):
     }
     with torch.no_grad():
         logits = model(input_ids=inputs, **extra).logits
-        wanted = model.generate(
-            input_ids=inputs, **extra, max_new_tokens=4, do_sample=False, eos_token_id=None
-        )
+        wanted = model.generate(input_ids=inputs, **extra, max_new_tokens=4, **GREEDY)
         assert relative(workload.module(pixels, ids), logits) <= 1e-4
-        for _ in range(4):
-            module = build(cell_of(name, num_text=ids.shape[1], **fields)).module
-            ids = torch.cat([ids, module(pixels, ids)[:, -1:].argmax(-1)], 1)
+    ids = extend(ids, 4, lambda num: build(cell_of(name, num_text=num, **fields)), pixels)
     assert torch.equal(ids[0], wanted[0, 64:])
 
 

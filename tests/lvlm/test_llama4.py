@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
+from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
@@ -22,12 +23,7 @@ SCOUT = "llama-4-scout-17b-16e"
 
 def checkpoint(folder):
     name = small_lvlm("llama4", folder)
-    torch.manual_seed(3)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).float()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(name)
-    return name, model.eval()
+    return name, write_weights(name, dtype=torch.float32, std=0.2)
 
 
 def cell_of(name, **fields):
@@ -46,16 +42,8 @@ def test_greedy_generation_is_transformers_own(kernel, tmp_path):
     with torch.no_grad():
         expected = model(input_ids=asked, pixel_values=pixels).logits
         assert relative(workload.module(pixels, ids), expected) <= 1e-4
-        wanted = model.generate(
-            input_ids=asked,
-            pixel_values=pixels,
-            max_new_tokens=4,
-            do_sample=False,
-            eos_token_id=None,
-        )
-        for _ in range(4):
-            module = build(cell_of(name, weights=name, num_text=ids.shape[1])).module
-            ids = torch.cat([ids, module(pixels, ids)[:, -1:].argmax(-1)], 1)
+        wanted = model.generate(input_ids=asked, pixel_values=pixels, max_new_tokens=4, **GREEDY)
+    ids = extend(ids, 4, lambda num: build(cell_of(name, weights=name, num_text=num)), pixels)
     assert torch.equal(ids[0], wanted[0, 12:])
     assert not any(flag.startswith("weights: random") for flag in workload.context.flags)
 

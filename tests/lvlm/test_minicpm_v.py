@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 from transformers.models.minicpmv4_6.image_processing_pil_minicpmv4_6 import (
     MiniCPMV4_6ImageProcessorPil,
 )
@@ -15,6 +15,7 @@ from transformers.models.minicpmv4_6.processing_minicpmv4_6 import MiniCPMV4_6Pr
 from transformers.models.minicpmv4_6.video_processing_minicpmv4_6 import MiniCPMV4_6VideoProcessor
 from transformers.models.minicpmv4_7.modeling_minicpmv4_7 import MiniCPMV4_7Model
 
+from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import small_wrapper
 from workbench.lvlm.build import build
@@ -132,11 +133,7 @@ class Shown:
 
     def __init__(self, mode, folder):
         name = written(folder, "minicpmv4_7", downsample_mode=mode)
-        torch.manual_seed(5)
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).double()
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-        model.save_pretrained(name)
+        self.model = write_weights(name, seed=5)
         visual = 4 if mode == "16x" else 16
         fields = {"scope": "lvlm", "kernel": "eager", "dtype": "float64", "weights": name}
         self.cell = make_cell(model=name, num_visual=visual, num_text=6, layout="T,V,T", **fields)
@@ -151,7 +148,6 @@ class Shown:
             "target_sizes": torch.tensor([grid[1:3] for grid in grids]),
             "mm_token_type_ids": (self.given == 96).int(),
         }
-        self.model = model.eval()
 
 
 @pytest.mark.parametrize("mode", ["16x", "4x"])
@@ -165,13 +161,13 @@ def test_both_modes_compute_what_transformers_does(mode, tmp_path):
 
 def test_greedy_generation_on_a_canvas_is_transformers_own(tmp_path):
     shown = Shown("16x", tmp_path)
-    options = {"max_new_tokens": 2, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    ids = shown.ids
     with torch.no_grad():
-        new = shown.model.generate(shown.given, **shown.extra, **options)[:, -2:]
-        for step in range(2):
-            longer = shown.cell.replace(num_text=6 + step, layout=f"T3,V,T{3 + step}")
-            ids = torch.cat([ids, build(longer).module(shown.pixels, ids)[:, -1:].argmax(-1)], 1)
+        new = shown.model.generate(shown.given, **shown.extra, max_new_tokens=2, **GREEDY)[:, -2:]
+
+    def longer(num):
+        return build(shown.cell.replace(num_text=num, layout=f"T3,V,T{num - 3}"))
+
+    ids = extend(shown.ids, 2, longer, shown.pixels)
     assert torch.equal(ids[:, 6:], new)
 
 

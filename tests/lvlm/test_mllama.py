@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 from transformers.models.mllama.processing_mllama import (
     convert_sparse_cross_attention_mask_to_dense,
     get_cross_attention_token_mask,
 )
 
+from tests.lvlm.generation import write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import small_lvlm
 from workbench.lvlm.attention import SYSTEMS
@@ -36,12 +37,7 @@ IMAGE, TILE = 97, 17
 def checkpoint(folder):
     """A small checkpoint, every weight and gate of it random, and transformers' own model."""
     name = small_lvlm("mllama", folder)
-    torch.manual_seed(3)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(name)
-    return name, model.eval()
+    return name, write_weights(name)
 
 
 def cell_of(name, **fields):

@@ -18,7 +18,8 @@ from transformers.models.molmo2.image_processing_molmo2 import (
 from transformers.models.molmo2.processing_molmo2 import Molmo2Processor
 from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
 
-from tests.lvlm.published import SERVED
+from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.published import TOWERLESS
 from tests.lvlm.test_oracles import relative
 from tests.small import OWN, SHARED, small_model
 from workbench.lvlm.build import build
@@ -93,20 +94,13 @@ def cell_of(name, **fields):
 def test_greedy_generation_of_its_decoder_is_transformers_own(tmp_path):
     """Of text alone, with ids of the rows that no head predicts."""
     name = written(tmp_path)
-    torch.manual_seed(5)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.eval().save_pretrained(name)
+    model = write_weights(name, seed=5)
     ids = torch.tensor([[5, 102, 9, 97, 3, 40]])
     module = build(cell_of(name, weights=name)).module
     with torch.no_grad():
-        found = module(None, ids)
-        assert relative(found, model(input_ids=ids).logits) <= 1e-4
-        wanted = model.generate(ids, max_new_tokens=3, do_sample=False, eos_token_id=None)
-        for step in range(3):
-            ids = torch.cat([ids, found[:, -1:].argmax(-1)], 1)
-            found = build(cell_of(name, weights=name, num_text=7 + step)).module(None, ids)
+        assert relative(module(None, ids), model(input_ids=ids).logits) <= 1e-4
+        wanted = model.generate(ids, max_new_tokens=3, **GREEDY)
+    ids = extend(ids, 3, lambda num: build(cell_of(name, weights=name, num_text=num)), None)
     assert torch.equal(ids, wanted)
 
 

@@ -10,8 +10,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
+from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
 from workbench.lvlm.build import build
@@ -139,13 +140,9 @@ def test_pixels_are_its_processor_s_or_refused_without_its_package():
 def checkpoint(folder, **fields):
     """A small checkpoint, and transformers' own model."""
     name = small_model(FAMILY, folder, **fields)
-    torch.manual_seed(5)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name)).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(name)
+    model = write_weights(name, AutoModelForCausalLM, seed=5)
     model.set_attn_implementation("eager")
-    return name, model.eval()
+    return name, model
 
 
 def shown(name, size, count=1, **fields):
@@ -209,17 +206,8 @@ def test_greedy_generation_is_transformers_own(tmp_path):
     inputs, extra = theirs(name, workload, pictures)
     pixels, ids = workload.inputs
     with torch.no_grad():
-        expected = model.generate(
-            input_ids=inputs,
-            **extra,
-            max_new_tokens=3,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        for _ in range(3):
-            grown = build(cell.replace(num_text=ids.shape[1]), pictures=pictures).module
-            ids = torch.cat([ids, grown(pixels, ids)[:, -1:].argmax(-1)], 1)
+        expected = model.generate(input_ids=inputs, **extra, max_new_tokens=3, **GREEDY)
+    ids = extend(ids, 3, lambda num: build(cell.replace(num_text=num), pictures=pictures), pixels)
     assert torch.equal(ids[:, 5:], expected[:, -3:])
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.lvlm.generation import write_random
 from tests.lvlm.test_oracles import relative
 from tests.small import OWN, SHARED, WRAPPERS, small_model
 from workbench.lvlm.build import build
@@ -27,11 +28,9 @@ def cell_of(name, **fields):
 def test_loaded_weights_compute_what_transformers_does(tmp_path):
     name = small_model("qwen3_moe", tmp_path)
     resolved = resolve(name)
-    torch.manual_seed(3)
-    model = resolved.family.causal_lm()(resolved.config).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(name)
+    model = write_random(
+        name, lambda: resolved.family.causal_lm()(resolved.config), dtype=torch.float32
+    )
     workload = build(cell_of(name, weights=name))
     visual, ids = workload.inputs
     (found,) = workload.run_forward()

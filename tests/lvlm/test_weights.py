@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForImageTextToText
 
+from tests.lvlm.generation import GREEDY, extend, write_random, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import SIGLIP, small_lvlm, small_model
 from workbench.lvlm.build import build
@@ -39,21 +39,12 @@ def write(family, tmp_path):
     resolved = resolve(name)
     if resolved.family.lm_name.endswith("ForConditionalGeneration"):
         return write_whole(family, tmp_path)
-    return _save(name, resolved.family.causal_lm()(resolved.config))
+    return name, write_random(name, lambda: resolved.family.causal_lm()(resolved.config))
 
 
 def write_whole(family, tmp_path):
     name = small_lvlm(family, tmp_path)
-    return _save(name, AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)))
-
-
-def _save(name, model):
-    torch.manual_seed(3)
-    model = model.double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(name)
-    return name, model.eval()
+    return name, write_weights(name)
 
 
 def cell_of(folder, system="s_attn", **fields):
@@ -96,13 +87,13 @@ def test_greedy_generation_is_equal_token_for_token(checkpoint):
     visual = torch.randn(1, 11, 32, dtype=torch.float64)
     generated, scores = {}, {}
     for system in ("s_attn", "d_attn_full"):
-        ids = torch.tensor([[1, 5, 9]])
-        for _ in range(8):
-            module = build(cell_of(folder, system, num_text=ids.shape[1])).module
-            with torch.no_grad():
-                logits = module(visual, ids)
-            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
-        generated[system], scores[system] = ids, logits
+
+        def of(num, system=system):
+            return build(cell_of(folder, system, num_text=num))
+
+        generated[system] = extend(torch.tensor([[1, 5, 9]]), 8, of, visual)
+        with torch.no_grad():
+            scores[system] = of(11).module(visual, generated[system])
     assert torch.equal(generated["s_attn"], generated["d_attn_full"])
     assert generated["s_attn"].shape == (1, 11)
     # transformers' eager softmax is float32, the streams' is float64.
@@ -281,14 +272,8 @@ def test_an_image_is_described_as_transformers_does(family, tmp_path):
     workload = build(whole_cell(folder, num_text=3))
     pixels = workload.inputs[0]
     given = shown(family, model, workload.cell.num_visual, ids)
-    wanted = model.generate(
-        pixel_values=pixels, **given, max_new_tokens=5, do_sample=False, eos_token_id=None
-    )
-    for _ in range(5):
-        workload = build(whole_cell(folder, num_text=ids.shape[1]))
-        with torch.no_grad():
-            logits = workload.module(pixels, ids)
-        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+    wanted = model.generate(pixel_values=pixels, **given, max_new_tokens=5, **GREEDY)
+    ids = extend(ids, 5, lambda num: build(whole_cell(folder, num_text=num)), pixels)
     assert torch.equal(ids[0], wanted[0, workload.cell.num_visual :])
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
+from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import WRAPPERS, small_wrapper
@@ -30,12 +31,7 @@ TOKEN = 96
 def checkpoint(kind, folder):
     """A small checkpoint, and transformers' own model."""
     name = small_wrapper(kind, folder)
-    torch.manual_seed(5)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(name)
-    return name, model.eval()
+    return name, write_weights(name, seed=5)
 
 
 def paint(folder, sizes):
@@ -126,19 +122,9 @@ def test_greedy_generation_is_transformers_own(kind, tmp_path):
     inputs = torch.cat([torch.full((1, cell.num_visual), TOKEN), ids], 1)
     extra = theirs(kind, tower_of(resolve(name)), SIZES[2:3], pixels)
     with torch.no_grad():
-        expected = model.generate(
-            input_ids=inputs,
-            **extra,
-            max_new_tokens=3,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        for _ in range(3):
-            grown = build(cell.replace(num_text=ids.shape[1]), pictures=pictures).module
-            ids = torch.cat([ids, grown(pixels, ids)[:, -1:].argmax(-1)], 1)
-    new = expected[:, -3:]
-    assert torch.equal(ids[:, 5:], new)
+        expected = model.generate(input_ids=inputs, **extra, max_new_tokens=3, **GREEDY)
+    ids = extend(ids, 3, lambda num: build(cell.replace(num_text=num), pictures=pictures), pixels)
+    assert torch.equal(ids[:, 5:], expected[:, -3:])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""Small checkpoints of random weights, and what they generate greedily, token for token."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+
+from workbench.lvlm.workload import Workload
+
+GREEDY: dict[str, Any] = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+"""Of transformers' ``generate``: the likeliest tokens, as many as are asked for."""
+
+
+def write_weights(
+    name: str, auto: Any = AutoModelForImageTextToText, **options: Any
+) -> PreTrainedModel:
+    """Give the folder of a small model random weights; transformers' own model of them.
+
+    The options are those of ``write_random``.
+    """
+    return write_random(
+        name, lambda: auto.from_config(AutoConfig.from_pretrained(name)), **options
+    )
+
+
+def write_random(
+    name: str,
+    make_model: Callable[[], PreTrainedModel],
+    dtype: torch.dtype = torch.float64,
+    std: float = 0.3,
+    buffers: tuple[str, ...] = (),
+    seed: int = 3,
+) -> PreTrainedModel:
+    """Draw every weight of transformers' model and save it to a folder; the model, to evaluate.
+
+    ``buffers`` are the ends of names of buffers that a checkpoint has too. Some seeds generate one
+    of the three last ids, which stand for pixels: transformers does not read them as words.
+    """
+    torch.manual_seed(seed)
+    model = make_model()
+    model = model.double() if dtype is torch.float64 else model.float()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=std)
+    for key, buffer in model.named_buffers():
+        if key.endswith(buffers):
+            buffer.uniform_(0.5, 1.5)
+    model.save_pretrained(name)
+    return model.eval()
+
+
+def extend(
+    ids: Tensor, count: int, workload: Callable[[int], Workload], visual: Tensor | None
+) -> Tensor:
+    """``ids``, [B, T], and ``count`` tokens more that a workload of each length finds likeliest.
+
+    ``workload(T)`` is of T text tokens; ``visual`` are its pixels or visual tokens.
+    """
+    with torch.no_grad():
+        for _ in range(count):
+            logits = workload(ids.shape[1]).module(visual, ids)
+            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+    return ids
