@@ -150,6 +150,31 @@ def test_a_full_standard_output_is_one_line() -> None:
     assert done.stderr == "workbench: standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize(("closing", "code"), [(">&-", 0), ("<&- >&- 2>&-", 0), ("2>&-", 2)])
+def test_standard_streams_that_are_closed(closing: str, code: int) -> None:
+    """What is written goes nowhere, and into no file that is opened in their place."""
+    words = "list metrics" if code == 0 else "list metrcs"
+    shell = f'exec "$0" -m workbench {words} {closing}'
+    done = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_a_current_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    shell = 'rmdir "$PWD"; exec "$0" -m workbench list metrics'
+    package = Path(__file__).parents[1]
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(package)},
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "workbench: the current folder: No such file or directory; change to one\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

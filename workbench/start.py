@@ -6,6 +6,7 @@ with a traceback.
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -18,9 +19,25 @@ def main() -> None:
     # Who is started with interrupts ignored, as by nohup, goes on ignoring them.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
+    _open_closed()
+    try:
+        os.getcwd()
+    except OSError as error:
+        print(f"workbench: the current folder: {error.strerror}; change to one", file=sys.stderr)
+        raise SystemExit(2) from None
     from workbench.cli import main as run
 
     run()
+
+
+def _open_closed() -> None:
+    """Open what the caller closed of standard input, output and error on the null device.
+
+    Else the next file that is opened, a store, takes the descriptor and what is printed to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def raise_interrupts() -> None:

@@ -208,6 +208,19 @@ def test_without_chromium_there_is_one_line_about_it(
     assert "apt-get install chromium" in text
 
 
+def test_a_browser_that_does_not_start_is_one_line(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", "/bin/false")
+    files = write_report(stores / "one_cell.db", tmp_path)
+    (note,) = files.notes
+    assert note.startswith("the browser /bin/false failed, so the report has no PNG or SVG")
+    assert files.figures == ()
+    text = files.markdown.read_text()
+    assert "![" not in text
+    assert note in text
+
+
 def test_a_run_that_is_no_sweep_is_repeated_by_a_sweep_over_its_cells(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     with Store.open(path, mode="w") as store:

@@ -16,10 +16,15 @@ HINT = (
     "no Chromium, so the report has no PNG or SVG figures; on Debian and Ubuntu: apt-get install"
     " chromium"
 )
+FAILED = "the browser {} failed, so the report has no PNG or SVG figures: {}"
 SCALE = 2
 FORMATS = ("png", "svg")
 MOST = 60
 """Figures that are drawn as files: at about a third of a second each, half of a minute."""
+
+
+class NotDrawn(Exception):
+    """The browser did not start, or ended before it had drawn all figures."""
 
 
 def browser() -> str | None:
@@ -38,9 +43,15 @@ def write_images(
 ) -> list[Path]:
     """``folder/SLUG.png`` and ``.svg`` of every figure, with one browser for all of them.
 
-    ``tell`` hears how many figures are done.
+    ``tell`` hears how many figures are done. Raises NotDrawn, a line, where the browser fails.
     """
-    return asyncio.run(_write(figures, folder, chromium, tell))
+    from choreographer.errors import BrowserClosedError, BrowserFailedError, ChannelClosedError
+
+    try:
+        return asyncio.run(_write(figures, folder, chromium, tell))
+    except (BrowserFailedError, BrowserClosedError, ChannelClosedError) as error:
+        reason = error.args[0] if error.args else type(error).__name__
+        raise NotDrawn(FAILED.format(chromium, reason)) from None
 
 
 async def _write(

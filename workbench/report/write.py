@@ -12,7 +12,7 @@ from workbench.collector import without_collector
 from workbench.report.bundle import NOTE, reproduce_text, write_bundle
 from workbench.report.contents import DEFAULT_QUESTION, contents
 from workbench.report.glossary import GLOSSARY
-from workbench.report.images import HINT, MOST, browser, write_images
+from workbench.report.images import HINT, MOST, NotDrawn, browser, write_images
 from workbench.report.library import plotly_js
 from workbench.report.own_words import as_markdown, paragraphs, reader
 from workbench.report.pdf import HINT as PDF_HINT
@@ -100,8 +100,13 @@ def write_report(
     def tell_figures(done: int) -> None:
         tell(f"figure {done + 1} of {len(images)}", READING + done, total)
 
-    pictures = write_images(images, target / "figures", chromium, tell_figures) if chromium else []
-    tell("data", READING + len(images), total)
+    pictures: list[Path] = []
+    if chromium is not None:
+        try:
+            pictures = write_images(drawn, target / "figures", chromium, tell_figures)
+        except NotDrawn as error:
+            notes, drawn = [*notes, str(error)], ()
+    tell("data", READING + len(drawn), total)
     data, missing = write_bundle(report, target / "data")
     notes += missing
     tell("paper and slides", READING + len(images) + WRITING, total)
