@@ -101,6 +101,19 @@ OWN["mllama"] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "pad_token_id": 0,
 }
+OWN["gemma3n"] = {
+    "num_hidden_layers": 8,
+    "head_dim": 8,
+    "vocab_size_per_layer_input": 90,
+    "hidden_size_per_layer_input": 6,
+    "laurel_rank": 4,
+    "num_kv_shared_layers": 3,
+    "sliding_window": 16,
+    "layer_types": [f"{'full' if i in (2, 5, 7) else 'sliding'}_attention" for i in range(8)],
+    "activation_sparsity_pattern": [0.9] * 2 + [0.0] * 6,
+    "final_logit_softcapping": 3.0,
+    "pad_token_id": 0,
+}
 OWN["llama4"] = {
     "num_hidden_layers": 4,
     "head_dim": 8,
@@ -203,7 +216,7 @@ EXPERTS = (
     "deepseek_ocr2",
 )
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
-CROSSING = ("mllama", "llama4")
+CROSSING = ("mllama", "llama4", "gemma3n")
 """Families on which S-Attn alone has a place: tests of their own."""
 ALIKE = {
     "qwen2_vl": "qwen2_5_vl",

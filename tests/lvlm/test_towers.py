@@ -22,6 +22,7 @@ from tests.small import WRAPPERS, small_lvlm
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import MODELS, Model, resolve
+from workbench.lvlm.refused import is_towerless
 from workbench.lvlm.towers import PAPER, TOWERS, Grid, own_tower, tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
@@ -336,7 +337,7 @@ def test_every_tower_belongs_to_a_model_type_and_has_a_small_one():
         assert name in (PAPER, *ALONE) or small & set(tower.serves), name
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(n for n in MODELS if not is_towerless(MODELS[n].around)))
 def test_a_catalogue_model_names_its_tower(name):
     """The tower's front end is the one that ``workbench tokens`` takes for the same name."""
     tower = tower_of(resolve(name))

@@ -205,6 +205,17 @@ def _linear() -> Iterator[Boundary]:
     )
 
 
+def _altup() -> Iterator[Boundary]:
+    yield Boundary(
+        "several hidden states of a token (AltUp) and shared keys and values of "
+        + _words(sorted(name for name, family in FAMILIES.items() if family.altup)),
+        "as released, `s_attn`",
+        f"{_words(sorted(set(SYSTEMS) - {'s_attn'}))}; `ulysses`, `ring`; `weights_dtype` where "
+        "adapters are trained",
+        "",
+    )
+
+
 def _examples() -> dict[str, Resolved]:
     """A model of the catalogue for every family; where it has none, transformers' defaults."""
     names = {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
@@ -216,7 +227,7 @@ def _examples() -> dict[str, Resolved]:
     }
 
 
-ROWS += [_configs, _pictures, _deepstack, _linear, _training, _kernels, _systems]
+ROWS += [_configs, _pictures, _deepstack, _linear, _altup, _training, _kernels, _systems]
 
 if __name__ == "__main__":
     print(table())

@@ -88,6 +88,9 @@ WHOLE = {
     "linear_value_head_dim": 2**14,
     "linear_num_key_heads": 2**14,
     "linear_num_value_heads": 2**14,
+    "altup_num_inputs": 2**6,
+    "laurel_rank": 2**14,
+    "vocab_size_per_layer_input": 2**24,
 }
 """Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
 POSITIVE = (
@@ -157,8 +160,12 @@ def check_dividing(name: str, config: Any) -> None:
     """Raise RequestError where the sizes of a loaded text config do not go together."""
     prefix = f"model {name!r}:"
     without = "intermediate_size" if hasattr(config, "shared_expert_intermediate_size") else ""
+    by_layer = "intermediate_size" if hasattr(config, "activation_sparsity_pattern") else ""
     for field in SIZES[:5]:
-        if field != without and not _is_whole(getattr(config, field, None)):
+        value = getattr(config, field, None)
+        if field == by_layer and isinstance(value, list) and all(map(_is_whole, value)):
+            continue
+        if field != without and not _is_whole(value):
             raise RequestError(f"{prefix} {field} is missing; a whole number from 1")
     heads = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or heads

@@ -209,8 +209,10 @@ def _defaults(
     for field in SIZES:
         own = getattr(type(config), field, None)
         if isinstance(own, int) and inner.get(field) is None and stated.get(field) is None:
-            names.append(f"{field} {getattr(config, field):,}")
-    if not names:
+            built = getattr(config, field)
+            sizes = sorted(set(built)) if isinstance(built, list) else [built]
+            taken.append(f"{field} {' and '.join(f'{size:,}' for size in sizes)}")
+    if not taken:
         return []
     return [
         f"config: config.json does not state {', '.join(names)}: the default of transformers' "

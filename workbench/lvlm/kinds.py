@@ -139,7 +139,9 @@ def _built(key: _Key) -> tuple[Hashable, ...]:
             parts = model.family.parts(layer)
             modules = tuple((name, type(m).__qualname__) for name, m in layer.named_modules())
             shapes = tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
-            kinds.append((model.layer_type(index), parts.window, parts.softcap, modules, shapes))
+            own = model.family.variant(model.config, index)
+            kind = model.layer_type(index), parts.window, parts.softcap, modules, shapes, own
+            kinds.append(kind)
     # Comparing numbers instead of long tuples, again and again.
     numbers: dict[Hashable, int] = {}
     return tuple(numbers.setdefault(kind, len(numbers)) for kind in kinds)

@@ -40,6 +40,12 @@ class Adapted(nn.Module):
         randomise(self.lora_B)
         self.dropout = nn.Dropout(lora.dropout) if lora.dropout else nn.Identity()
 
+    @property
+    def weight(self) -> Tensor:
+        """The frozen matrix, as peft's layer shows it to a module that reads it (AltUp)."""
+        weight: Tensor = self.base_layer.weight
+        return weight
+
     def forward(self, x: Tensor) -> Tensor:
         """[…, in] -> […, out]."""
         result = self.base_layer(x)

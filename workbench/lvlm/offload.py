@@ -22,7 +22,8 @@ WATCH: ContextVar[Callable[[str, Tensor], None] | None] = ContextVar("watch", de
 class Offload:
     """The traffic of one workload. ``stays`` states of a layer, from the first on, are not moved.
 
-    They are states that every layer shares: taking one layer's away would free nothing.
+    They are states that every layer shares: taking one layer's away would free nothing. Below 0,
+    all stay but so many of the last.
     """
 
     def __init__(self, device: torch.device, stays: int = 0) -> None:

@@ -87,7 +87,11 @@ class LayerParts:
 
     @property
     def kv_projections(self) -> int:
-        """Projections that make keys and values: one where the values are the keys' own."""
+        """Projections that make keys and values: one where the values are the keys' own, none
+        where the layer takes another's.
+        """
+        if not hasattr(self.attention, "k_proj"):
+            return 0
         return 1 if self.attention.v_proj is None else 2
 
     @property

@@ -4,17 +4,12 @@ Other types that transformers knows and no family here serves are refused withou
 their own.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 OWN_FORM = "in a form of its own, of code that is never run"
-STREAMS = (
-    "four streams of hidden states between its layers (AltUp), where a token has one here; an "
-    "embedding of each id for every layer; last layers without keys and values, which attend with "
-    "those of layers before"
-)
 
 REFUSED = {
-    "gemma3n": f"{STREAMS}; and a tower of the package timm (MobileNet-v5), which is no "
-    "dependency here",
-    "gemma3n_text": STREAMS,
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",
     "internvl_chat": f"{OWN_FORM}; OpenGVLab's checkpoints whose names end in -hf are served",
@@ -29,6 +24,14 @@ REFUSED = {
 """By the model type of a config.json, or of its text model's section."""
 
 TOWERLESS = {
-    "got_ocr2": "its tower, SAM's over 1,024 pixels, stands by itself in no model that is served",
+    "gemma3n": "its tower, MobileNet-v5, is one of the package timm, which imports torchvision; "
+    "neither is a dependency here",
+    "molmo2": "its features are added to the embedding of a token in their place, and its images "
+    "prepared by the package torchvision",
 }
 """By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""
+
+
+def is_towerless(stated: Mapping[str, Any]) -> bool:
+    """Whether a config.json with these fields has a tower that is refused by name."""
+    return stated.get("model_type") in TOWERLESS

@@ -75,7 +75,8 @@ class System:
     adapter = True
     """Whether visual tokens are brought to the decoder's width before its first layer."""
     shared_states = 0
-    """Leading tensors of the state that every layer reads and none changes."""
+    """Leading tensors of the state that every layer reads and none changes; where it is below 0,
+    all but so many of the last."""
     lone_layer = True
     """Whether one layer alone shows what the system does, so that scope ``layer`` serves it."""
 
@@ -244,6 +245,16 @@ class System:
         if not self.decomposed:
             return [(layout.length, d)]
         return [(layout.num_visual, self.visual_width(parts)), (layout.num_text, d)]
+
+    def layer_states(
+        self, parts: "LayerParts", place: Place, cell: Cell
+    ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+        """Shapes of what enters a layer that runs alone, and of what it makes of that."""
+        if cell.pass_ == "decode":
+            shapes: list[tuple[int, ...]] = [(cell.batch, 1, parts.hidden_size)]
+        else:
+            shapes = [(cell.batch, *shape) for shape in self.entering(parts, place)]
+        return shapes, shapes
 
     def pairs(self, place: Place, window: int | None) -> Pairs:
         """Query-key pairs of one layer."""

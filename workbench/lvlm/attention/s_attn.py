@@ -136,8 +136,11 @@ class Baseline(SAttn):
 
     def on(self, model: "Resolved") -> System:
         """The released model as it is, also where that reads its images by layers of its own."""
+        from workbench.lvlm.attention.altup import AltUpLayers
         from workbench.lvlm.attention.own_cross import OwnCrossLayers
 
+        if model.family.altup:
+            return AltUpLayers()
         crossing = model.family.cross_layers(model.config)
         return OwnCrossLayers(crossing) if crossing else self
 

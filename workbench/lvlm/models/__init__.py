@@ -5,8 +5,7 @@ and says how the parts of a layer are found. A model is a family and the fields 
 config. transformers is imported when something is built, not before.
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedConfig
 
+    from workbench.lvlm.around import Around
     from workbench.lvlm.parts import LayerParts
 
 FAMILIES: "Registry[Family]" = Registry("model family", __name__)
@@ -106,6 +106,18 @@ class Family:
 
     plain_only: ClassVar[str] = ""
     """What of its layers only the layer as it is expresses, where that is so: S-Attn alone."""
+
+    altup: ClassVar[bool] = False
+    """Whether a token has several hidden states between layers (AltUp), and last layers attend
+    with keys and values of others (``attention/altup.py``)."""
+
+    def around(self, config: "PreTrainedConfig") -> "Around":
+        """What stands between embedding, layers and norm. Asked only of a family with AltUp."""
+        raise NotImplementedError
+
+    def variant(self, config: "PreTrainedConfig", index: int) -> Hashable:
+        """What a layer computes that neither its modules nor their sizes show."""
+        return None
 
     def given(self, tables: "tuple[Tensor, Tensor]") -> Any:
         """What the family's layer takes as ``position_embeddings``, of cos and sin."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workbench.lvlm.around import make_around
 from workbench.lvlm.attention import System
 from workbench.lvlm.checkpoints import Checkpoint
 from workbench.lvlm.chunked import token_chunks
@@ -73,14 +74,16 @@ class Decoder(nn.Module):
             self.parts.append(layers_by_kind[kind][0])
             blocks.append(layers_by_kind[kind][1])
         self.layers = nn.ModuleList(grouped(blocks, cell, context.offload))
+        self.around = make_around(context)
         self.norm = context.create(lambda: model.family.norm(config))
         self.lm_head = context.create(lambda: nn.Linear(width, vocab, bias=False))
         if getattr(config, "tie_word_embeddings", False):
             self.lm_head.weight = self.embed_tokens.weight
         checkpoint = context.checkpoint()
         if checkpoint is None:
-            for module in (self.embed_tokens, self.norm, self.lm_head):
-                randomise(module)
+            for module in (self.embed_tokens, self.around, self.norm, self.lm_head):
+                if module is not None:
+                    randomise(module)
         else:
             self._load(checkpoint)
         # At scope lvlm the features are pooled before the adapter.
@@ -115,16 +118,19 @@ class Decoder(nn.Module):
             with region("reducer"):
                 visual = visual, self.pooling(visual)
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
+        if self.around is not None:
+            with region("embedding"):
+                state = self.around.enter(state[0], self._all_ids(visual, ids))
         for number, layer in enumerate(self.layers):
             state = layer(*state)
             if stacked and self.places[number].stacked:
                 with region("deepstack"):
                     features = stacked[self.places[number].index]
                     state = self.system.add_visual(state, features, self.visual_rows)
+        wanted = self.text_rows if self.cell.logits == "text" else None
         if visual is None:
-            return self._logits(self.norm(state[0]))
-        text_rows = self.text_rows if self.cell.logits == "text" else None
-        hidden = self.norm(self.system.rows(state, self.layout, text_rows))
+            return self._logits(self._normed(state[-1]))
+        hidden = self._normed(self.system.rows(state, self.layout, wanted))
         if targets is None:
             return self._logits(hidden)
         rows = self.system.left(state, text_rows)
@@ -143,6 +149,29 @@ class Decoder(nn.Module):
             logits = logits[:, self.text_rows]
         with region("loss"):
             return loss_of_text_rows(self.cell, logits, targets, self.num_targets)
+
+    def around_flops(self, entering: int, leaving: int) -> int:
+        """Matmul FLOPs outside the layers of a sample of which so many rows enter and leave."""
+        vocab, width = self.lm_head.weight.shape
+        head = 2 * width * vocab * leaving
+        if self.around is None:
+            return head
+        return head + entering * self.around.enter_flops() + leaving * self.around.leave_flops()
+
+    def _all_ids(self, visual: "Visual | None", ids: Tensor) -> Tensor:
+        """Ids [B, S] of the whole sequence, 0 where a row is visual."""
+        if visual is None:
+            return ids
+        zeros = ids.new_zeros(ids.shape[0], self.layout.num_visual)
+        return self.layout.join(zeros, ids)
+
+    def _normed(self, rows: Tensor) -> Tensor:
+        """What leaves the last layer as the LM head takes it."""
+        if self.around is not None:
+            with region("LM head"):
+                rows = self.around.leave(rows)
+        normed: Tensor = self.norm(rows)
+        return normed
 
     def costs(self) -> "list[tuple[LayerParts, Place, int]]":
         """Parts and place of every layer, each standing for itself."""
@@ -183,6 +212,8 @@ class Decoder(nn.Module):
         checkpoint.fill("norm.", self.norm)
         if self.lm_head.weight is not self.embed_tokens.weight:
             checkpoint.fill("lm_head.", self.lm_head)
+        if self.around is not None:
+            checkpoint.fill("", self.around)
 
 
 def grouped(blocks: list[nn.Module], cell: Cell, offload: Offload | None) -> list[nn.Module]:
@@ -290,14 +321,12 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
         inputs=[visual, ids, *([targets] if train else [])],
         forward=forward,
         layers=decoder.costs(),
-        head_flops=2
-        * cell.batch
-        * context.model.config.hidden_size
-        * vocab
-        * (
+        head_flops=cell.batch
+        * decoder.around_flops(
+            layout.length,
             layout.num_text
             if system.text_only or cell.logits == "text"
-            else system.num_rows(layout, context.places[-1])
+            else system.num_rows(layout, context.places[-1]),
         ),
     )
 
@@ -313,7 +342,7 @@ def _decode_step(cell: Cell, system: System, context: Context, decoder: Decoder)
         inputs=[ids],
         forward=lambda: (decoder(None, ids),),
         layers=decoder.costs(),
-        head_flops=2 * cell.batch * config.hidden_size * config.vocab_size,
+        head_flops=cell.batch * decoder.around_flops(1, 1),
     )
 
 

@@ -15,20 +15,10 @@ def _layer_scope(cell: Cell, system: System, context: Context) -> Workload:
     module = system.layer(parts, context, place)
     if cell.checkpoint:
         module = Checkpointed(module)
-    if cell.pass_ == "decode":
-        token = random_tensor((cell.batch, 1, parts.hidden_size), context)
-        return Workload(
-            cell=cell,
-            system=system,
-            context=context,
-            module=module,
-            inputs=[token],
-            forward=lambda: module(token),
-            layers=[(parts, place, 1)],
-        )
-    train, shapes = cell.pass_ == "train", system.entering(parts, place)
-    inputs = [random_tensor((cell.batch, *shape), context, grad=train) for shape in shapes]
-    upstream = [random_tensor(tuple(x.shape), context) for x in inputs] if train else []
+    train = cell.pass_ == "train"
+    entering, leaving = system.layer_states(parts, place, cell)
+    inputs = [random_tensor(shape, context, grad=train) for shape in entering]
+    upstream = [random_tensor(shape, context) for shape in leaving] if train else []
     return Workload(
         cell=cell,
         system=system,

@@ -92,8 +92,11 @@ def arrivals(workload: Workload, tracker: Tracker) -> Iterator[list[int]]:
     """The moments at which the backward of a layer, or of those under one checkpoint, begins."""
     begun: list[int] = []
 
+    # Of keys and values that other layers share the gradient is whole at a moment of its own.
+    first = min(0, workload.system.shared_states)
+
     def leave(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        for tensor in output:
+        for tensor in output[first:]:
             if isinstance(tensor, Tensor) and tensor.requires_grad:
                 tensor.register_hook(lambda _: begun.append(tracker.tick + 1))
 

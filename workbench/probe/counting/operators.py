@@ -183,7 +183,8 @@ ROWS = (
         names(
             "add add_ sub sub_ rsub mul mul_ div neg exp log1p floor pow rsqrt sigmoid "
             "sigmoid_backward tanh tanh_backward ge gt lt eq clamp clamp_min sin cos "
-            "bitwise_and bitwise_or logical_not where masked_fill abs clamp_ round_"
+            "bitwise_and bitwise_or logical_not where masked_fill abs clamp_ round_ erfinv le "
+            "logical_and logical_and_ masked_fill_ relu sqrt threshold_backward"
         ),
         POINTWISE,
         "TensorIterator.cpp; cuda/Loops.cuh",
@@ -223,6 +224,12 @@ ROWS = (
         "its values and indices; partial results between blocks of threads (some "
         "KB) are left out (choices of tokens)",
         "cuda/ReduceMaxValuesKernel.cu",
+    ),
+    Row(
+        names("std"),
+        "its tensors; partial moments between blocks of threads (some KB) are left out (gates of "
+        "Gemma 3n's first layers)",
+        "cuda/ReduceMomentKernel.cu",
     ),
     Row(
         names("linalg_vector_norm"),

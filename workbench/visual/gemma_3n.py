@@ -1,0 +1,44 @@
+"""Gemma 3n: 256 tokens for any image, which is stretched to one square."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.visual import VISIONS, FrontEnd
+from workbench.visual.files import BOTH, CONFIG, ImageFiles
+from workbench.vocabulary.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Gemma3n(FrontEnd):
+    """Its tower makes as many features of a square as the processor writes tokens."""
+
+    source: ClassVar[str] = (
+        "the defaults of Gemma3nConfig and Gemma3nProcessor in transformers: "
+        "vision_soft_tokens_per_image and image_seq_length"
+    )
+    models: ClassVar[tuple[str, ...]] = ("gemma-3n",)
+
+    tokens_an_image: int = 256
+
+    def serves(self, config: Mapping[str, Any]) -> bool:
+        return config.get("model_type") == "gemma3n" and isinstance(
+            config.get("vision_config"), Mapping
+        )
+
+    def read(self, files: ImageFiles) -> None:
+        stated = files.config.get("vision_soft_tokens_per_image")
+        files.take("tokens_an_image", stated, CONFIG)
+        written = files.both.get("image_seq_length")
+        made = self.tokens_an_image if stated is None else stated
+        if written is not None and written != made:
+            raise RequestError(
+                f"model {files.model!r}: {BOTH}: image_seq_length {written!r:.60}, but the tower "
+                f"of {CONFIG} makes {made}"
+            )
+
+    def tokens_of_image(self, width: int, height: int) -> int:
+        return self.tokens_an_image
+
+
+VISIONS.add("gemma-3n", Gemma3n())
