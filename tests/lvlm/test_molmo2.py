@@ -19,7 +19,7 @@ from transformers.models.molmo2.processing_molmo2 import Molmo2Processor
 from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
 
 from tests.lvlm.generation import GREEDY, extend, write_weights
-from tests.lvlm.published import TOWERLESS
+from tests.lvlm.published import SERVED
 from tests.lvlm.test_oracles import relative
 from tests.small import OWN, SHARED, small_model
 from workbench.lvlm.build import build

@@ -87,21 +87,21 @@ def report(
     if json_:
         show.emit(
             {
-                "answer": written.answer,
-                "html": str(written.html),
-                "markdown": str(written.markdown),
-                "pdf": None if written.pdf is None else str(written.pdf),
-                "slides": None if written.slides is None else str(written.slides),
-                "data": [str(path) for path in written.data],
-                "reproduce": str(written.reproduce),
-                "figures": [str(path) for path in written.figures],
-                "specs": [str(path) for path in written.specs],
-                "notes": list(written.notes),
+                "answer": files.answer,
+                "html": str(files.html),
+                "markdown": str(files.markdown),
+                "pdf": None if files.pdf is None else str(files.pdf),
+                "slides": None if files.slides is None else str(files.slides),
+                "data": [str(path) for path in files.data],
+                "reproduce": str(files.reproduce),
+                "figures": [str(path) for path in files.figures],
+                "specs": [str(path) for path in files.specs],
+                "notes": list(files.notes),
             }
         )
     else:
-        show.say(written.answer)
-        print(f"report:     {written.html}")
+        show.say(files.answer)
+        print(f"report:     {files.html}")
 
 
 def _wrong_names(model: str, device: str) -> list[str]:

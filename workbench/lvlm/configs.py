@@ -205,14 +205,14 @@ def _defaults(
     stated: Mapping[str, Any], inner: Mapping[str, Any], config: "PreTrainedConfig"
 ) -> list[str]:
     """A flag that names the sizes which only transformers' class supplies."""
-    names = []
+    names: list[str] = []
     for field in SIZES:
         own = getattr(type(config), field, None)
         if isinstance(own, int) and inner.get(field) is None and stated.get(field) is None:
             built = getattr(config, field)
             sizes = sorted(set(built)) if isinstance(built, list) else [built]
-            taken.append(f"{field} {' and '.join(f'{size:,}' for size in sizes)}")
-    if not taken:
+            names.append(f"{field} {' and '.join(f'{size:,}' for size in sizes)}")
+    if not names:
         return []
     return [
         f"config: config.json does not state {', '.join(names)}: the default of transformers' "

@@ -54,13 +54,13 @@ def contents(
     material = gather(path, words.keep, words.fill, against)
     endings = endings_chapter(material)
     specs, commands = _again(material)
-    answer, headline = asked.answer(material), asked.headline(material)
-    front = None if asked.two_stores else first_page(material, note, case)
+    answer, headline = words.answer(material), words.headline(material)
+    front = None if words.two_stores else first_page(material, note, case)
     if front is not None and question != DEFAULT_QUESTION:
         front = _answering(front, answer, headline)
     return Contents(
         question=question,
-        title=asked.title,
+        title=words.title,
         answer=answer,
         provenance=_provenance(material),
         headline=headline,

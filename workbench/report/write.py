@@ -103,10 +103,10 @@ def write_report(
     pictures: list[Path] = []
     if chromium is not None:
         try:
-            pictures = write_images(drawn, target / "figures", chromium, tell_figures)
+            pictures = write_images(images, target / "figures", chromium, tell_figures)
         except NotDrawn as error:
-            notes, drawn = [*notes, str(error)], ()
-    tell("data", READING + len(drawn), total)
+            notes, images = [*notes, str(error)], ()
+    tell("data", READING + len(images), total)
     data, missing = write_bundle(report, target / "data")
     notes += missing
     tell("paper and slides", READING + len(images) + WRITING, total)

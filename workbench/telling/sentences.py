@@ -358,7 +358,7 @@ def reached(rows: pd.DataFrame, where: str) -> str:
     order = in_order(rows)
     brackets = limits(rows)[["series", "max_visual", "fails_at"]].to_dict("records")
     table = sorted(brackets, key=lambda row: order.index(row["series"]))
-    ended = [
+    thresholds = [
         f"{row['series']} at |V| = {row['fails_at']:,}"
         for row in table
         if not pd.isna(row["fails_at"])

@@ -5,6 +5,7 @@ and says how the parts of a layer are found. A model is a family and the fields 
 config. transformers is imported when something is built, not before.
 """
 
+import json
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy

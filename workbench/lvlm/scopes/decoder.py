@@ -127,10 +127,10 @@ class Decoder(nn.Module):
                 with region("deepstack"):
                     features = stacked[self.places[number].index]
                     state = self.system.add_visual(state, features, self.visual_rows)
-        wanted = self.text_rows if self.cell.logits == "text" else None
+        text_rows = self.text_rows if self.cell.logits == "text" else None
         if visual is None:
             return self._logits(self._normed(state[-1]))
-        hidden = self._normed(self.system.rows(state, self.layout, wanted))
+        hidden = self._normed(self.system.rows(state, self.layout, text_rows))
         if targets is None:
             return self._logits(hidden)
         rows = self.system.left(state, text_rows)
