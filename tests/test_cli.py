@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from tests import names
 from tests.small import small_model
 from tests.terminals import written
 from workbench import __version__, cli
+from workbench.commands.completion import NAMES
 from workbench.commands.options import cell_options, give_all_options
 from workbench.commands.show import fitted
 from workbench.store import Store
@@ -533,13 +536,80 @@ def test_devices_are_listed_in_human_units(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(whole.out)[0]["capacity_bytes"] == 84_235_046_093
 
 
-def test_the_shell_completes_commands_and_options() -> None:
-    words = {"COMP_WORDS": "workbench predict --vis", "COMP_CWORD": "2"}
+COMPLETED = [
+    ("predict --model mistral-7", {"mistral-7b-v0.3"}),
+    ("measure --attention d_attn_s", {"d_attn_sigmoid", "d_attn_sum"}),
+    ("limit --kernel flash_", {"flash_attention_2", "flash_attention_3"}),
+    ("predict --scope l", {"layer", "lvlm"}),
+    ("limit --dtype float", {"float64", "float32", "float16"}),
+    ("predict --weights-dtype int", {"int4", "int8"}),
+    ("predict --reduce p", {"pool", "pixel_shuffle"}),
+    ("predict --memory-cap a100", {"a100-80gb", "a100-40gb"}),
+    ("compare-systems --device h", {"h100-80gb", "h200-141gb"}),
+    ("measure --device c", {"cpu", "cuda"}),
+    ("limit --solve m", {"minutes"}),
+    ("tokens --vision qwen3", {"qwen3-vl", "qwen3.5"}),
+    ("report --question h", {"himix"}),
+    ("list kind k", {"kernels"}),
+    ("sweep --engine s", {"slurm"}),
+    ("compare --metric time_", {"time_s", "time_q1_s", "time_q3_s"}),
+]
+
+
+def completion(shell: str, line: str) -> str:
+    """What the program answers a shell that asks what the line's last word may become."""
+    words = f"workbench {line}"
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    if shell != "bash":
+        asked = {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     done = subprocess.run(
         [Path(sys.executable).with_name("workbench")],
-        env={**os.environ, **words, "_WORKBENCH_COMPLETE": "complete_bash"},
+        env={**os.environ, **asked, "_WORKBENCH_COMPLETE": f"complete_{shell}"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["--visual", "--visual-positions"]
+    return done.stdout
+
+
+@pytest.mark.parametrize(("line", "words"), COMPLETED)
+def test_values_are_completed(line: str, words: set[str]) -> None:
+    name, option, beginning = line.split()
+    give_all_options()
+    command: Any = typer.main.get_command(cli.app)
+    command = command.commands[name]
+    (param,) = (p for p in command.params if option in (*p.opts, p.name))
+    context = command.context_class(command, info_name=name)
+    assert {item.value for item in param.shell_complete(context, beginning)} == words
+
+
+def test_the_shell_completes_options() -> None:
+    assert completion("bash", "predict --vis").split() == ["--visual", "--visual-positions"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_completes_values(shell: str) -> None:
+    assert "mistral-7b-v0.3" in completion(shell, "predict --model mistral-7")
+
+
+def test_the_names_that_a_shell_completes_are_those_there_are() -> None:
+    assert NAMES.read_text(encoding="utf-8") == names.text()
+
+
+def test_a_completion_is_quick_and_loads_no_torch() -> None:
+    script = (
+        "import sys, time\n"
+        "from workbench.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert time.process_time() < 0.6, time.process_time()\n"
+    )
+    asked = {"COMP_WORDS": "workbench predict --model q", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **asked, "_WORKBENCH_COMPLETE": "complete_bash"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "qwen2-7b" in done.stdout

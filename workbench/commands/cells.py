@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.commands import process, show
+from workbench.commands.completion import completes
 from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_or_pictures
 from workbench.interface import PREDICTED_ON
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from workbench.vocabulary.sweep import Point
 
 TIMEOUT_S = 900.0
+PLACES = ("auto", "cpu", "cuda")
+"""Where a measurement runs, but for one of several GPUs."""
 Calibration = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|none",
         help="What 'workbench calibrate' wrote for the device; none: datasheet peaks.",
+        autocompletion=completes(also=["none"]),
         show_default="the one that comes with the workbench, if any",
     ),
 ]
@@ -39,7 +43,12 @@ Calibrations = Annotated[
         show_default="those that come with the workbench",
     ),
 ]
-PredictedDevice = Annotated[str, typer.Option(help="A device entry, or a YAML file of one.")]
+PredictedDevice = Annotated[
+    str,
+    typer.Option(
+        help="A device entry, or a YAML file of one.", autocompletion=completes("device")
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Emulate = Annotated[
     str | None,
@@ -98,7 +107,11 @@ def measure(
     cell: "Cell",
     pictures: "Pictures | None",
     device: Annotated[
-        str, typer.Option(help="auto (CUDA where there is one), cpu, cuda or cuda:N.")
+        str,
+        typer.Option(
+            help="auto (CUDA where there is one), cpu, cuda or cuda:N.",
+            autocompletion=completes(also=PLACES),
+        ),
     ] = "auto",
     max_seconds: Annotated[float, typer.Option(help="Stop sampling after this long.")] = 60.0,
     max_prepare: Annotated[

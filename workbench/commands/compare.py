@@ -8,6 +8,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
+from workbench.commands.completion import completes
 from workbench.vocabulary.errors import Faults, RequestError
 
 SLOWER_BY = 0.05
@@ -18,7 +19,9 @@ def compare(
     new: Annotated[Path, typer.Argument(metavar="NEW", help="The store of after.")],
     old_run: Annotated[str | None, typer.Option(help="A run of OLD, not the newest.")] = None,
     new_run: Annotated[str | None, typer.Option(help="A run of NEW, not the newest.")] = None,
-    metric: Annotated[str, typer.Option(help="What to compare.")] = "time_s",
+    metric: Annotated[
+        str, typer.Option(help="What to compare.", autocompletion=completes("metric"))
+    ] = "time_s",
     threshold: Annotated[
         float, typer.Option(min=0, help="A cell slower by more than this share is exit 1.")
     ] = SLOWER_BY,

@@ -7,6 +7,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibration, PredictedDevice
+from workbench.commands.completion import completes
 from workbench.commands.options import takes_cell_or_pictures
 from workbench.interface import PREDICTED_ON
 from workbench.vocabulary.errors import RequestError
@@ -24,7 +25,12 @@ def compare_systems(
     device: PredictedDevice = PREDICTED_ON,
     systems: Annotated[
         list[str] | None,
-        typer.Option("--system", help="Only this system; may be repeated.", show_default="all"),
+        typer.Option(
+            "--system",
+            help="Only this system; may be repeated.",
+            show_default="all",
+            autocompletion=completes("attention"),
+        ),
     ] = None,
     lengths: Annotated[
         bool,

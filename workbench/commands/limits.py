@@ -9,12 +9,14 @@ import typer
 from workbench.commands import show
 from workbench.commands.answer import kind_words
 from workbench.commands.cells import (
+    PLACES,
     TIMEOUT_S,
     AsJson,
     Emulate,
     defer_imports_for,
     layers_of,
 )
+from workbench.commands.completion import completes
 from workbench.commands.faults import check_store
 from workbench.commands.known import Known, known_of
 from workbench.commands.limit_options import (
@@ -53,6 +55,7 @@ def limit(
         typer.Option(
             help="A device entry or a YAML file of one; with --measure auto, cpu or cuda:N.",
             show_default=f"{PREDICTED_ON}, auto with --measure",
+            autocompletion=completes("device", also=PLACES),
         ),
     ] = None,
     measure: Annotated[
@@ -67,14 +70,23 @@ def limit(
     ] = TIMEOUT_S,
     emulate: Emulate = None,
     solve: Annotated[
-        str, typer.Option(help="Solve for visual, batch, images, pixels, frames or minutes.")
+        str,
+        typer.Option(
+            help="Solve for visual, batch, images, pixels, frames or minutes.",
+            autocompletion=completes(also=["visual", *FITS]),
+        ),
     ] = "visual",
     visual: Annotated[
         int | None,
         whole_option("Visual tokens, where the batch is solved for."),
     ] = None,
     vision: Annotated[
-        str | None, typer.Option(help="A vision front end.", show_default="the model's own")
+        str | None,
+        typer.Option(
+            help="A vision front end.",
+            show_default="the model's own",
+            autocompletion=completes("vision"),
+        ),
     ] = None,
     resolution: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Size of the video's frames.")

@@ -8,6 +8,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
+from workbench.commands.completion import completes
 from workbench.commands.sweeps import DEFAULT_STORE
 from workbench.vocabulary.errors import unknown_name
 
@@ -81,7 +82,12 @@ KINDS: dict[str, Callable[[Path], Rows]] = {
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="What to list.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="|".join(KINDS), help="What to list.", autocompletion=completes(also=KINDS)
+        ),
+    ],
     store: Annotated[Path, typer.Option(help="The store of the runs.")] = DEFAULT_STORE,
     json_: AsJson = False,
 ) -> None:

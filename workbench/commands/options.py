@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from workbench.commands.completion import completes_field
 from workbench.commands.faults import every_fault, wrong_names
 from workbench.commands.limit_options import (
     MaxFrames,
@@ -46,7 +47,11 @@ class CellOption(NamedTuple):
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a command; what is not given stays None or False."""
         in_help = self.default if isinstance(self.default, str) else False
-        how: dict[str, Any] = {"parser": _number, "metavar": METAVAR} if self.kind is int else {}
+        how: dict[str, Any] = {}
+        if self.kind is int:
+            how = {"parser": _number, "metavar": METAVAR}
+        elif self.kind is str:
+            how = {"autocompletion": completes_field(self.field)}
         option = typer.Option(self.flag, help=self.help, show_default=in_help, **how)
         kind: Any = self.kind if self.kind is bool or self.default is None else self.kind | None
         default = False if self.kind is bool else None

@@ -9,6 +9,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
+from workbench.commands.completion import completes
 from workbench.commands.faults import check_store, wrong_names
 from workbench.inputs.files import read_text
 from workbench.vocabulary.errors import Faults, RequestError
@@ -25,7 +26,8 @@ def report(
     question: Annotated[
         str,
         typer.Option(
-            help="dattn-vs-sattn, will-it-fit, kernel-choice, himix, systems, regression."
+            help="dattn-vs-sattn, will-it-fit, kernel-choice, himix, systems, regression.",
+            autocompletion=completes("question"),
         ),
     ] = "dattn-vs-sattn",
     against: Annotated[

@@ -9,6 +9,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibrations
+from workbench.commands.completion import completes
 from workbench.commands.faults import with_names
 from workbench.vocabulary.errors import Faults, RequestError, unknown_name
 
@@ -35,7 +36,12 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run, and how long.")
     ] = False,
-    engine: Annotated[str, typer.Option(help=f"Where it runs: {' or '.join(ENGINES)}.")] = "local",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help=f"Where it runs: {' or '.join(ENGINES)}.", autocompletion=completes(also=ENGINES)
+        ),
+    ] = "local",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -79,7 +85,11 @@ def sweep(
         ),
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="Only its cells of one source: predicted or measured.")
+        str | None,
+        typer.Option(
+            help="Only its cells of one source: predicted or measured.",
+            autocompletion=completes(also=SOURCES),
+        ),
     ] = None,
     json_: AsJson = False,
 ) -> None:

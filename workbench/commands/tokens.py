@@ -8,6 +8,7 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
+from workbench.commands.completion import completes
 from workbench.commands.limit_options import (
     MaxFrames,
     MaxPixels,
@@ -21,11 +22,19 @@ from workbench.vocabulary.errors import Faults
 
 
 def tokens(
-    model: Annotated[str, typer.Option(help="A model name, a hub id or a folder.")] = (
-        "mistral-7b-v0.3"
-    ),
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model name, a hub id or a folder.", autocompletion=completes("model")
+        ),
+    ] = "mistral-7b-v0.3",
     vision: Annotated[
-        str | None, typer.Option(help="A vision front end.", show_default="the model's own")
+        str | None,
+        typer.Option(
+            help="A vision front end.",
+            show_default="the model's own",
+            autocompletion=completes("vision"),
+        ),
     ] = None,
     image: Annotated[
         list[Path] | None, typer.Option(help="An image file; may be given several times.")
