@@ -244,12 +244,7 @@ def noise(width, height):
 def checkpoint(folder):
     """A small checkpoint, and transformers' own model."""
     name = written(folder, **FILE)
-    torch.manual_seed(5)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(name)).double()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(name)
-    return name, model.eval()
+    return name, write_weights(name, seed=5)
 
 
 def shown(name, folder, sizes, **fields):

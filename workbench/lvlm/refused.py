@@ -26,8 +26,7 @@ REFUSED = {
 TOWERLESS = {
     "gemma3n": "its tower, MobileNet-v5, is one of the package timm, which imports torchvision; "
     "neither is a dependency here",
-    "molmo2": "its features are added to the embedding of a token in their place, and its images "
-    "prepared by the package torchvision",
+    "got_ocr2": "its tower, SAM's over 1,024 pixels, stands by itself in no model that is served",
 }
 """By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""
 
