@@ -107,6 +107,22 @@ def test_a_case_that_makes_no_sense_is_one_line(text: str, fault: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_every_fault_of_a_case_is_told_once() -> None:
+    with pytest.raises(RequestError) as raised:
+        read_case(
+            "model=no/one,images=x,gpus=0,fps=0,modle=3", lambda model, _: [f"model {model!r}"]
+        )
+    names = [line.split("=")[0].split(":")[0] for line in str(raised.value).split("; ")]
+    assert names == [
+        "case's name 'modle' is unknown",
+        "did you mean model?",
+        "case gpus",
+        "case images",
+        "case fps",
+        "model 'no/one'",
+    ]
+
+
 def test_the_first_page_answers_the_question_that_was_asked(stores: Path) -> None:
     for question in ("will-it-fit", "kernel-choice", "systems"):
         found = contents(stores / "like_default.db", question)

@@ -37,6 +37,7 @@ from workbench.vocabulary.devices import Device
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import Layers
 from workbench.vocabulary.pictures import Pictures
+from workbench.vocabulary.units import quantity
 
 Replay = Callable[[Program, str, int | None], Outcome]
 """(program, setting, capacity) -> how the replay ends."""
@@ -87,11 +88,12 @@ class Footprint:
 
     def why_not(self) -> str:
         """One sentence for a cell that does not fit."""
-        needs = f"needs {self.peak.total:,} bytes, the device gives {self.capacity_bytes:,}"
+        peak, capacity = (quantity(n, "B", 5) for n in (self.peak.total, self.capacity_bytes))
+        needs = f"needs {peak}, the device gives {capacity}"
         if self.outcome is None or self.outcome.refused is None:
             return needs
         when = f"iteration {self.outcome.iteration}" if self.outcome.iteration else "the set-up"
-        request = f"a request of {self.outcome.refused:,} bytes in {when} finds no memory"
+        asked = f"a request of {quantity(self.outcome.refused, 'B')} in {when} finds no memory"
         if self.capacity_bytes is None or self.peak.total > self.capacity_bytes:
             return f"{needs}; {request}"
         return f"{needs}, but {request}: what is free there is in pieces, held as cached segments"
