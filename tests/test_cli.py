@@ -133,7 +133,8 @@ def test_the_options_of_a_cell_are_its_fields() -> None:
         if option.kind is bool:
             assert default is False
         elif isinstance(option.default, str) and default is not None:
-            assert option.default == str(default)
+                plain = f"{default:_}" if type(default) is int else str(default)
+                assert option.default == plain
         else:
             assert default is None or FIELDS[name].is_required()
 
@@ -613,3 +614,11 @@ def test_a_completion_is_quick_and_loads_no_torch() -> None:
         check=True,
     )
     assert "qwen2-7b" in done.stdout
+
+
+def test_no_line_of_the_help_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(capsys, "--help")
+    commands = answer.out.partition("Commands:")[2]
+    assert "doctor" in commands
+    assert "..." not in commands
+    assert max(map(len, answer.out.splitlines())) <= 80

@@ -61,24 +61,28 @@ def options(
     """What does a visual token cost? Measure, predict, keep, report."""
 
 
-app.command()(sweeps.sweep)
-app.command()(jobs)
-app.command()(cells.measure)
-app.command()(cells.predict)
-app.command()(limit)
-app.command()(ask)
-app.command()(stores.report)
-app.command()(stores.dashboard)
-app.command()(stores.export)
-app.command()(stores.merge)
-app.command()(compare)
-app.command(name="compare-systems")(compare_systems)
-app.command(name="list")(machine.list_)
-app.command()(calibrate)
-app.command()(validate)
-app.command()(tokens)
-app.command()(schema)
-app.command()(machine.doctor)
+app.command(short_help="Measure and predict every cell of a probe.")(sweeps.sweep)
+app.command(short_help="List the Slurm jobs of sweeps, or print a job's log.")(jobs)
+app.command(short_help="Measure one cell on this machine.")(cells.measure)
+app.command(short_help="Predict one cell: FLOPs, peak memory, seconds.")(cells.predict)
+app.command(short_help="Find the largest |V|, batch or video that fits.")(limit)
+app.command(short_help="Answer many questions in one process, for programs.")(ask)
+app.command(short_help="Write a store as HTML, Markdown, PDF and slides.")(stores.report)
+app.command(short_help="Open the dashboard over a store, on this machine.")(stores.dashboard)
+app.command(short_help="Write a store as CSV, Parquet and JSON files.")(stores.export)
+app.command(short_help="Unite several stores in one.")(stores.merge)
+app.command(short_help="Compare two runs cell by cell.")(compare)
+app.command("compare-systems", short_help="Compare all attention systems on one card.")(
+    compare_systems
+)
+app.command("list", short_help="List models, systems, kernels, devices, metrics, runs.")(
+    machine.list_
+)
+app.command(short_help="Fit what a device reaches to measured records.")(calibrate)
+app.command(short_help="Say how far predictions are from measured records.")(validate)
+app.command(short_help="Count the visual tokens of images or of a video.")(tokens)
+app.command(short_help="Print the JSON Schema of a YAML sweep, for editors.")(schema)
+app.command(short_help="Say what this machine has and what it lacks.")(machine.doctor)
 
 
 def main(arguments: list[str] | None = None) -> None:

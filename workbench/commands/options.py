@@ -44,15 +44,25 @@ class CellOption(NamedTuple):
         return self.flag.removeprefix("--").replace("-", "_").replace("pass", "pass_")
 
     @property
+    def sentence(self) -> str:
+        """The help with its default, as a sentence; a value that it begins with stays as it is."""
+        text = self.help.replace("`", "")
+        if not self.help.startswith("`"):
+            text = text[:1].upper() + text[1:]
+        default = f"  [default: {self.default}]" if isinstance(self.default, str) else ""
+        return f"{text.removesuffix('.')}.{default}"
+
+    @property
     def parameter(self) -> inspect.Parameter:
         """The option as a parameter of a command; what is not given stays None or False."""
-        in_help = self.default if isinstance(self.default, str) else False
         how: dict[str, Any] = {}
         if self.kind is int:
             how = {"parser": _number, "metavar": METAVAR}
         elif self.kind is str:
             how = {"autocompletion": completes_field(self.field)}
-        option = typer.Option(self.flag, help=self.help, show_default=in_help, **how)
+        elif self.kind is not bool:
+            how = {"metavar": "NAME=VALUE"}
+        option = typer.Option(self.flag, help=self.sentence, show_default=False, **how)
         kind: Any = self.kind if self.kind is bool or self.default is None else self.kind | None
         default = False if self.kind is bool else None
         return inspect.Parameter(
@@ -83,14 +93,14 @@ def cell_options() -> dict[str, CellOption]:
     options = {"preset": CellOption("--preset", str, "preset", presets, "none")}
     for name, description in DESCRIPTIONS.items():
         field, kind = FIELDS[name], value_type(name)
-        default: str | bool | None = description.unset or str(field.default)
+        plain = f"{field.default:_}" if type(field.default) is int else str(field.default)
+        default: str | bool | None = description.unset or plain
         if kind is bool:
             default = False
         elif field.is_required() or description.unset == "off":
             default = None if field.is_required() else False
         repeated: Any = list[str] if name == "settings" else kind
-        text = description.help.replace("`", "")
-        options[name] = CellOption(option_of(name), repeated, name, text, default)
+        options[name] = CellOption(option_of(name), repeated, name, description.help, default)
     return options
 
 
@@ -120,7 +130,8 @@ def takes_cell_or_pictures(command: Command) -> Command:
     """
     extra = {
         "image": Annotated[
-            list[Path] | None, typer.Option(help="An image file to show; may be repeated.")
+            list[Path] | None,
+            typer.Option(metavar="FILE", help="An image file to show; may be repeated."),
         ],
         "video": Annotated[Path | None, typer.Option(help="A video file to show.")],
         "fps": Annotated[

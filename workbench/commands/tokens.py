@@ -37,7 +37,8 @@ def tokens(
         ),
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="An image file; may be given several times.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="An image file; may be given several times."),
     ] = None,
     video: Annotated[Path | None, typer.Option(help="A video file.")] = None,
     fps: Annotated[

@@ -38,8 +38,8 @@ class CellFields(BaseModel):
     model: Annotated[
         Name,
         Description(
-            "a name of `workbench list models`, a hub id, or a folder with a `config.json` of a "
-            "supported family",
+            "a name that `workbench list models` has, a hub id, or a folder with a "
+            "`config.json` of a supported family",
             role="subject",
         ),
     ] = "mistral-7b-v0.3"
@@ -99,8 +99,8 @@ class CellFields(BaseModel):
     layout: Annotated[
         str,
         Description(
-            "how images and text alternate: `T,V,T`, `V,T,V,T`; segments are alike unless sizes "
-            "are given, `V729,T,V1458,T`",
+            "how images and text alternate, as in `T,V,T` or `V,T,V,T`; segments are alike "
+            "unless sizes are given, as in `V729,T,V1458,T`",
             caption="layout {}",
         ),
     ] = "V,T"
