@@ -133,8 +133,8 @@ def test_the_options_of_a_cell_are_its_fields() -> None:
         if option.kind is bool:
             assert default is False
         elif isinstance(option.default, str) and default is not None:
-                plain = f"{default:_}" if type(default) is int else str(default)
-                assert option.default == plain
+            plain = f"{default:_}" if type(default) is int else str(default)
+            assert option.default == plain
         else:
             assert default is None or FIELDS[name].is_required()
 
