@@ -275,6 +275,19 @@ def test_a_current_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
             ("mean slurm", "mean measured", "max_minutes -1", "'no.yaml'", "'no.json'"),
         ),
         (
+            "predict --chunk 0 --emulate x --calibration no.json --model mistral-7b",
+            ("visual: give", "--chunk 0: must", "emulate 'x'", "'no.json'", "mean mistral-7b"),
+        ),
+        (
+            "measure --visual 9 --chunk 0 --max-seconds -1 --device tpu",
+            ("--chunk 0: must", "max_seconds -1.0", "auto, cpu, cuda or"),
+        ),
+        ("limit --chunk 0 --solve imges", ("--chunk 0: must", "mean images")),
+        (
+            "limit --fps=x --solve imges --emulate x",
+            ("--fps 'x': w", "mean images", "emulate 'x'"),
+        ),
+        (
             "compare-systems --visual 9 --system dattn --system himx --device h10",
             ("mean d_attn", "mean himix", "mean h100-80gb"),
         ),

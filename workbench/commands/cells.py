@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.commands import process, show
+from workbench.commands.checks import layers_of
 from workbench.commands.completion import completes
 from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_or_pictures
@@ -17,7 +18,6 @@ from workbench.vocabulary.errors import RequestError
 if TYPE_CHECKING:
     from workbench.probe.machine.launch import Launch
     from workbench.vocabulary.cell import Cell
-    from workbench.vocabulary.fields import Layers
     from workbench.vocabulary.pictures import Pictures
     from workbench.vocabulary.record import Record
     from workbench.vocabulary.sweep import Point
@@ -66,14 +66,6 @@ def defer_imports_for(cell: "Cell") -> None:
 
     if process.is_program and cell.scope != "lvlm" and cell.model in MODELS:
         defer_imports()
-
-
-def layers_of(emulate: str | None) -> "Layers | None":
-    """The protocol's value of ``--emulate``; raises RequestError for another word."""
-    from workbench.vocabulary.protocol import make_protocol
-
-    number = int(emulate) if emulate is not None and emulate.isdecimal() else emulate
-    return make_protocol(emulate=number).emulate
 
 
 @takes_cell_or_pictures

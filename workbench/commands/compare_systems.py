@@ -7,10 +7,10 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibration, PredictedDevice
+from workbench.commands.checks import check_chart
 from workbench.commands.completion import completes
 from workbench.commands.options import takes_cell_or_pictures
 from workbench.interface import PREDICTED_ON
-from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.probe.predicting.systems import Compared
@@ -45,8 +45,7 @@ def compare_systems(
     """Compare all attention systems: FLOPs, memory, seconds, how far each reaches, what it
     gives up.
     """
-    if chart is not None and chart.suffix != ".html":
-        raise RequestError(f"chart {str(chart)!r}: a file whose name ends in .html")
+    check_chart(chart)
     with show.waiting("predicting every system"):
         from workbench.probe.predicting.systems import compare_systems as compare
 

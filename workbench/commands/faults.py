@@ -3,25 +3,31 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+from workbench.commands.checks import wrong_options
 from workbench.vocabulary.errors import RequestError
 
 
 @contextmanager
 def every_fault(
-    fields: Mapping[str, Any], device: str | None, measured: bool = False
+    fields: Mapping[str, Any],
+    values: Mapping[str, Any],
+    device: str | None,
+    measured: bool = False,
 ) -> Iterator[None]:
     """A RequestError raised inside says also which names in ``fields`` of a cell are unknown.
 
-    ``device`` is what the command was given, where it predicts or measures; a wrong word is told.
+    So it does of what is wrong with the ``values`` of the command's own options. ``device`` is
+    what the command was given, where it predicts or measures; a wrong word is told.
     """
     try:
         yield
     except RequestError as error:
         places = [] if device is None else [("measured" if measured else "predicted", device)]
-        raise with_names(error, [fields], places) from None
+        text = str(error)
+        more = [fault for fault in wrong_options(values) if fault not in text]
+        raise with_names(RequestError("; ".join([text, *more])), [fields], places) from None
 
 
 def with_names(
@@ -36,14 +42,6 @@ def with_names(
     ]
     others = [fault for fault in wrong_names(rest, places) if fault not in text]
     return RequestError("; ".join([text, *others]))
-
-
-def check_store(path: Path) -> None:
-    """Raise RequestError for a file that is no store, or cannot be read."""
-    from workbench.store import Store
-
-    with Store.open(path):
-        pass
 
 
 def wrong_names(

@@ -14,10 +14,9 @@ from workbench.commands.cells import (
     AsJson,
     Emulate,
     defer_imports_for,
-    layers_of,
 )
+from workbench.commands.checks import check_store, layers_of
 from workbench.commands.completion import completes
-from workbench.commands.faults import check_store
 from workbench.commands.known import Known, known_of
 from workbench.commands.limit_options import (
     MaxFrames,
@@ -29,6 +28,7 @@ from workbench.commands.limit_options import (
 from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_of_any_size
 from workbench.interface import PREDICTED_ON
+from workbench.probe.predicting import SOLVE
 from workbench.vocabulary.errors import Faults
 from workbench.vocabulary.units import quantity
 
@@ -73,7 +73,7 @@ def limit(
         str,
         typer.Option(
             help="Solve for visual, batch, images, pixels, frames or minutes.",
-            autocompletion=completes(also=["visual", *FITS]),
+            autocompletion=completes(also=SOLVE),
         ),
     ] = "visual",
     visual: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from workbench.commands.checks import wrong_options
 from workbench.commands.completion import completes_field
 from workbench.commands.faults import every_fault, wrong_names
 from workbench.commands.limit_options import (
@@ -145,13 +146,23 @@ def takes_cell_or_pictures(command: Command) -> Command:
     }
 
     def with_pictures(**values: Any) -> None:
-        with every_fault(_stated(values, options()), *_place(command.__name__, values)):
-            pictures = _pictures(**{name: values.pop(name) for name in extra})
-            if pictures is not None:
-                values |= _counted(values, pictures)
-            elif values["visual"] is None:
-                raise RequestError("visual: give --visual N, or at scope lvlm --image or --video")
-            command(**_with_cell(values, options(), {}), pictures=pictures)
+        pictures, faults = None, Faults()
+        place = _place(command.__name__, values)
+        with every_fault(_stated(values, options()), values, *place):
+            with faults:
+                pictures = _pictures(**{name: values[name] for name in extra})
+                if pictures is not None:
+                    values |= _counted(values, pictures)
+                elif values["visual"] is None:
+                    raise RequestError(
+                        "visual: give --visual N, or at scope lvlm --image or --video"
+                    )
+            own = {name: value for name, value in values.items() if name not in extra}
+            with faults:
+                fixed = {"num_visual": 1} if faults else {}
+                with_cell = _with_cell(own, options(), fixed)
+            faults.raise_all()
+            command(**with_cell, pictures=pictures)
 
     @cache
     def options() -> list[CellOption]:
@@ -207,7 +218,8 @@ def takes_cell_of_any_size(command: Command) -> Command:
     """The same without files and ``--visual``, for what is asked of every |V|."""
 
     def of_any_size(**values: Any) -> None:
-        with every_fault(_stated(values, options()), *_place(command.__name__, values)):
+        place = _place(command.__name__, values)
+        with every_fault(_stated(values, options()), values, *place):
             command(**_with_cell(values, options(), {"num_visual": 1}))
 
     @cache
@@ -261,7 +273,7 @@ def wrong_values(name: str, values: dict[str, Any]) -> list[str]:
         faults.append(str(error))
     device, measured = _place(name, values)
     places = [] if device is None else [("measured" if measured else "predicted", device)]
-    return faults + wrong_names([fields], places)
+    return [*faults, *wrong_options(values), *wrong_names([fields], places)]
 
 
 def cell_of_values(name: str, values: dict[str, Any]) -> "Cell":

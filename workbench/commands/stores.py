@@ -9,8 +9,9 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
+from workbench.commands.checks import check_store
 from workbench.commands.completion import completes
-from workbench.commands.faults import check_store, wrong_names
+from workbench.commands.faults import wrong_names
 from workbench.inputs.files import read_text
 from workbench.vocabulary.errors import Faults, RequestError
 

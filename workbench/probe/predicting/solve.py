@@ -9,6 +9,7 @@ from workbench.lvlm.pictures import fields_of
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.allocator import allocator_of
 from workbench.probe.counting.states import check_states
+from workbench.probe.predicting import SOLVE
 from workbench.probe.predicting.capacity import fixed_capacity
 from workbench.probe.predicting.facts import model_flags
 from workbench.probe.predicting.family import Family
@@ -29,7 +30,6 @@ from workbench.vocabulary.errors import Faults, RequestError, unknown_name
 from workbench.vocabulary.fields import MAX_TOKENS
 from workbench.vocabulary.pictures import Pictures, make_pictures
 
-SOLVE = ("visual", "batch", "images", "pixels", "frames", "minutes")
 MAX_BATCH = 1_000_000
 """Of a cell (spec.py)."""
 MAX_PIXELS = 10**11
