@@ -341,6 +341,11 @@ UNKNOWN = "visual: 1\nmodels: [mistrl, qwen]\nattention: dattn\nsource: predicte
         ("visual: 1\nset: [at=2]\nsettings: [at=3]", "set: given beside settings; leave one"),
         ("visual: 1\noptions: {num_visual: 4}", "num_visual: is no option of a cell here"),
         ("grids: [{visual: 1, model: 3}]", "grids.0.model 3: write a word\n"),
+        (
+            "kernel: eager\nchunk: 4\ngrids: [{visual: x}]",
+            "chunk: belongs inside one of the grids; kernel: belongs inside one of the grids; "
+            "grids.0.visual 'x': write a whole number",
+        ),
         (UNKNOWN, "device 'h10' is unknown; did you mean h100-80gb"),
         (UNKNOWN, "model 'mistrl' is unknown; did you mean"),
         (UNKNOWN, "model 'qwen' is unknown; did you mean qwen"),

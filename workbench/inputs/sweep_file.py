@@ -47,13 +47,17 @@ def load_sweep(path: Path) -> Sweep:
     whole |= {field: fields.pop(field) for field in OWN if field in fields}
     alone = "grids" not in fields
     grids = [fields] if alone else fields.pop("grids")
-    if not alone and fields:
-        raise RequestError(f"{path}: {sorted(fields)[0]}: belongs inside one of the grids")
+    faults = (
+        [] if alone else [f"{name}: belongs inside one of the grids" for name in sorted(fields)]
+    )
     try:
-        return Sweep.model_validate({**whole, "grids": grids})
+        sweep = Sweep.model_validate({**whole, "grids": grids})
     except ValidationError as error:
         message = all_errors(error, FIELDS, lambda place: _place_words(place, grids, alone))
-        raise RequestError(f"{path}: {message.removeprefix('the document: ')}") from None
+        faults.append(message.removeprefix("the document: "))
+    if faults:
+        raise RequestError(f"{path}: {'; '.join(faults)}")
+    return sweep
 
 
 def _place_words(place: Place, grids: Any, alone: bool) -> str:
