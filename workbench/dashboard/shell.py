@@ -58,9 +58,9 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
     for number, (sentence, of) in enumerate(parts[:SENTENCES]):
         if number == 0:
             with st.container(key="answer"):
-                st.markdown(_whole_sizes(sentence))
+                st.markdown(whole_sizes(sentence))
         else:
-            st.markdown(_whole_sizes(sentence))
+            st.markdown(whole_sizes(sentence))
         if number == 0:
             caption = basis or of
             _caption(caption)
@@ -74,7 +74,7 @@ def answer(sentences: Sequence[str | None], basis: str = "") -> None:
     st.html(f'<p class="glossary">{words}</p>')
 
 
-def _whole_sizes(sentence: str) -> str:
+def whole_sizes(sentence: str) -> str:
     """A sentence as Markdown in which no line ends within '|V| = 9,000'."""
     return markdown(unbroken(sentence)).replace("\\|V\\| = ", _SIZE)
 

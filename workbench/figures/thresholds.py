@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from workbench.analysis import short_names
 from workbench.figures.axes import VISUAL_TITLE, visual_axis
-from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain
+from workbench.figures.style import Look, Theme, axis, figure, in_order, layout, plain, tint
 
 ROOM = 0.06
 """Beside the first and the last point, as a share of the axis: for their marks."""
@@ -18,7 +18,7 @@ ABOVE = 15
 
 
 def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) -> go.Figure:
-    """One row a line of ``analysis.limits``, grouped by source and device.
+    """One row a line of ``analysis.limits``, grouped by source and device, the furthest on top.
 
     The bar goes from the largest |V| that ran to the smallest that ran out of memory; a row
     without such an end has an arrow, for its limit lies beyond the sweep.
@@ -26,7 +26,7 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
     order = {name: place for place, name in enumerate(in_order(limits))}
     rows = sorted(
         limits.to_dict("records"),
-        key=lambda row: (row["source"], row["device"], order[row["series"]]),
+        key=lambda row: (row["source"], row["device"], -_ran(row), order[row["series"]]),
     )
     short = short_names([str(row["series"]) for row in rows])
     alike = len({(row["source"], row["device"]) for row in rows}) == 1
@@ -70,11 +70,17 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
                     "yshift": ABOVE - 8,
                     "showarrow": False,
                     "font": {"size": 13, "color": theme.ink},
+                    "bgcolor": tint(theme.paper, 0.75),
                 }
                 for name, row in zip(names, rows, strict=True)
             ],
         ),
     )
+
+
+def _ran(row: Mapping[Any, Any]) -> int:
+    """The largest |V| that ran, 0 where nothing did."""
+    return 0 if pd.isna(row["max_visual"]) else int(row["max_visual"])
 
 
 def _with_room(x_axis: dict[str, Any]) -> dict[str, Any]:

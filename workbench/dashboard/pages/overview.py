@@ -11,7 +11,7 @@ from workbench.dashboard.answers import choose_place, marked, verdict_of
 from workbench.dashboard.controls import one, subject
 from workbench.dashboard.crowd import MOST_LINES, quickest_first
 from workbench.dashboard.save import show, theme
-from workbench.dashboard.shell import answer, data, fold_comparisons, say_thinned
+from workbench.dashboard.shell import answer, data, fold_comparisons, say_thinned, whole_sizes
 from workbench.figures import Axes, in_order, quantity, scaling
 from workbench.telling.fits import growth_words
 from workbench.telling.published import D_ATTN, PAPER, S_ATTN, SETTING, SPEED_RATIO, VISUAL_RATIO
@@ -25,7 +25,7 @@ from workbench.telling.sentences import (
     ratio_text,
     ratio_words,
 )
-from workbench.telling.text import listed, markdown, unbroken
+from workbench.telling.text import listed, markdown
 from workbench.telling.verdict import Verdict, first_system
 from workbench.telling.words import endings, figure_caption
 from workbench.vocabulary.units import plural
@@ -193,7 +193,7 @@ def _card(title: str, lines: Sequence[tuple[str, str]], note: str = "", claims: 
         st.markdown(f"**{markdown(title)}**")
         for place_, (figure, meaning) in enumerate(lines):
             size = "###" if place_ == 0 else "#####"
-            st.markdown(f"{size} {markdown(figure)}\n{markdown(unbroken(meaning))}")
+            st.markdown(f"{size} {markdown(figure)}\n{whole_sizes(meaning)}")
         for line in filter(None, (claims, note)):
             st.caption(markdown(line))
 

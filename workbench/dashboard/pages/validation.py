@@ -23,6 +23,7 @@ from workbench.vocabulary.units import digits, plural
 EQUAL = 1e-5
 """Relative error that is none."""
 ERRORS = ("median error", "worst error", "bias")
+MEANING = "Error: predicted over measured, less 1. Bias: the median error with its sign."
 
 
 def render() -> None:
@@ -60,7 +61,7 @@ def render() -> None:
         "only where the prediction is for the card that was measured. Bars: measured quartiles."
     )
     pairs = pairs.assign(metric=pairs["metric"].map(lambda name: METRICS[name].label))
-    st.caption("Error: predicted over measured, less 1. Bias: the median error with its sign.")
+    st.caption(MEANING)
     for field, title in (("series", "system"), ("num_visual", "|V|")):
         table = errors_by(pairs.sort_values(["metric", field]), field)
         cells = [
@@ -133,6 +134,7 @@ def _shipped(frame: pd.DataFrame) -> None:
         ]
         st.markdown(f"**Errors of the packaged calibration of {markdown(entry.name)}**")
         draw_table(("kind of cell", "cells", *ERRORS), cells)
+        st.caption(MEANING)
 
 
 def _is(entry: Device, device: str) -> bool:
