@@ -180,6 +180,18 @@ def test_the_highest_capacity_leaves_the_words_of_the_strip_alone(
     assert label.yanchor == "top"
 
 
+def test_capacities_that_nearly_agree_have_their_words_together(
+    frames: dict[str, pd.DataFrame],
+) -> None:
+    near = {"cpu": 75 * 2**30, "h100-80gb": 76 * 2**30}
+    notes = [a.text for a in drawn(forward(frames), capacities=near).layout.annotations]
+    assert "capacity 75.0 to 76.0 GiB" in notes
+    assert not [note for note in notes if "has" in note]
+    far = {"cpu": 8 * 2**30, "h100-80gb": 76 * 2**30}
+    notes = [a.text for a in drawn(forward(frames), capacities=far).layout.annotations]
+    assert {"cpu has 8.0 GiB", "h100-80gb has 76.0 GiB"} <= {*notes}
+
+
 def test_hover_tells_the_cell_and_the_samples(frames: dict[str, pd.DataFrame]) -> None:
     frame = forward(frames)
     measured = frame[(frame["source"] == "measured") & (frame["attention"] == "d_attn")]

@@ -1,7 +1,7 @@
 """Axes of a panel: which are logarithmic, the unit of |V|, and where the ticks are."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,10 @@ def log_ticks(low: float, high: float) -> dict[str, Any]:
     return {"tickvals": at, "ticktext": words}
 
 
-def linear_ticks(low: float, high: float) -> dict[str, Any]:
+def ticks(low: float, high: float, log: bool) -> dict[str, Any]:
+    """The ticks of an axis of values; the ends of a logarithmic one are exponents."""
+    if log:
+        return log_ticks(low, high)
     return {"nticks": 7, "tickformat": ",.4~f" if high - low > 0.01 else ",.4~g"}
 
 
@@ -75,3 +78,14 @@ def _step(rough: float) -> float:
 def _labels(units: Sequence[float], reading: Reading) -> dict[str, Any]:
     words = [f"{v:,.0f}" if v >= 1 and float(v).is_integer() else f"{v:,.3g}" for v in units]
     return {"tickvals": [v * reading.tokens for v in units], "ticktext": words}
+
+
+def close_together(levels: Mapping[str, float], apart: float) -> list[list[str]]:
+    """Names by growing level, together where the next is less than ``apart`` above the last."""
+    groups: list[list[str]] = []
+    for name in sorted(levels, key=lambda name: (levels[name], name)):
+        if groups and levels[name] - levels[groups[-1][-1]] < apart:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return groups

@@ -1,6 +1,7 @@
 """The short name of a line at its end, in its colour, where it covers nothing."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -15,6 +16,8 @@ LETTER, HIGH, APART = 6.6, 15.0, 9.0
 """Pixels of a letter at the mean, of a line of words, and from a point to them."""
 MARGIN, MOST_BESIDE = 16.0, 120.0
 """Pixels right of a panel without names, and at most for them."""
+WIDER = (1.0, 1.3, 1.7)
+"""A page may be wider than it must be: a name covers nothing at any of these times the width."""
 STEPS = (0, 1, -1, 2, -2, 3, -3)
 """Lines of words up or down from the line's end, the nearest place first."""
 
@@ -65,15 +68,17 @@ def line_ends(strokes: Sequence[Stroke], room: Room, theme: Theme) -> Names:
     named = [stroke for stroke in strokes if stroke.name and stroke.points]
     if len(named) > MOST_NAMED:
         return Names([], MARGIN)
-    notes, boxes = [], list[_Box]()
+    rooms = [room._replace(width=room.width * wider) for wider in WIDER]
+    notes, boxes = [], [list[_Box]() for _ in rooms]
     for stroke in named:
         for step in STEPS:
-            box = _box(stroke, step, room)
-            if _has_room(box, strokes, boxes, room):
-                boxes.append(box)
+            own = [_box(stroke, step, each) for each in rooms]
+            if all(map(partial(_has_room, strokes=strokes), own, boxes, rooms)):
+                for box, earlier in zip(own, boxes, strict=True):
+                    earlier.append(box)
                 notes.append(_note(stroke, step, room, theme))
                 break
-    beyond = max((box.right for box in boxes), default=0.0) - room.width
+    beyond = max((box.right for box in boxes[0]), default=0.0) - room.width
     return Names(notes, max(MARGIN, MARGIN / 2 + beyond))
 
 
@@ -95,7 +100,7 @@ def _box(stroke: Stroke, step: int, room: Room) -> _Box:
     return _Box(left, middle - HIGH / 2, right, middle + HIGH / 2)
 
 
-def _has_room(box: _Box, strokes: Sequence[Stroke], boxes: Sequence[_Box], room: Room) -> bool:
+def _has_room(box: _Box, boxes: Sequence[_Box], room: Room, strokes: Sequence[Stroke]) -> bool:
     if box.bottom < 0 or box.top > room.top * room.height:
         return False
     if box.right > room.width + MOST_BESIDE:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.figures.axes import TOKENS, Axes, Reading, linear_ticks, log_ticks, visual_axis
+from workbench.figures.axes import TOKENS, Axes, Reading, close_together, ticks, visual_axis
 from workbench.figures.hover import hover
 from workbench.figures.line_ends import Point, Stroke
 from workbench.figures.lines import Crossing, Curve, Line, Row, known
@@ -95,17 +95,20 @@ class Panel:
             range=limits,
             domain=[*self.rows],
             type="log" if self.axes.log_y else "linear",
-            **(log_ticks if self.axes.log_y else linear_ticks)(*limits),
+            **ticks(limits[0], limits[1], self.axes.log_y),
         )
         self._title()
         if names:
             self._shade(inner, limits[1])
-        for device, capacity in sorted(marked.items()):
+        levels = {n: math.log10(size) if self.axes.log_y else size for n, size in marked.items()}
+        for devices in close_together(levels, WORDS_HIGH * (limits[1] - limits[0])):
+            sizes = [marked[device] for device in devices]
             # Above the highest line the strip has words of its own.
-            at_strip = bool(names) and capacity >= top
-            words = "capacity" if len(marked) == 1 else f"{plain(device)} has"
-            end = self._empty_end(rows, capacity, limits)
-            self._capacity(words, capacity, "top" if at_strip else "bottom", end)
+            at_strip = bool(names) and sizes[-1] >= top
+            alone = len(devices) == 1 < len(marked)
+            words = f"{plain(devices[0])} has" if alone else "capacity"
+            end = self._empty_end(rows, sizes[-1], limits)
+            self._capacity(words, sizes, "top" if at_strip else "bottom", end)
 
     def end_of(self, row: Row) -> Point:
         """Where a cell with a value stands, as an annotation has it."""
@@ -231,13 +234,16 @@ class Panel:
                 counts[min(counts, key=lambda end: abs(end - along))] += 1
         return min(counts, key=lambda end: counts[end])
 
-    def _capacity(self, words: str, capacity: float, anchor: str, end: float) -> None:
+    def _capacity(self, words: str, sizes: Sequence[float], anchor: str, end: float) -> None:
+        """A line for each size, and words at the highest of them."""
         line = {"color": self.theme.muted, "width": 1.5, "dash": "dot"}
-        self._shape(capacity, capacity, type="line", line=line)
+        for size in sizes:
+            self._shape(size, size, type="line", line=line)
         # An annotation on a logarithmic axis is placed by the exponent, a shape by the value.
-        y = math.log10(capacity) if self.axes.log_y else capacity
+        y = math.log10(sizes[-1]) if self.axes.log_y else sizes[-1]
         at = {0.0: "left", 0.5: "center", 1.0: "right"}[end]
-        words = f"{words} {capacity:.1f} GiB"
+        ends = dict.fromkeys(f"{size:.1f}" for size in (sizes[0], sizes[-1]))
+        words = f"{words} {' to '.join(ends)} GiB"
         ground = tint(self.theme.paper, 0.75)
         self._write(words, y, yanchor=anchor, x=0.012 + 0.976 * end, xanchor=at, bgcolor=ground)
 

@@ -14,6 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from workbench.analysis import CONDITIONS, kinds, systems_of
+from workbench.vocabulary.cell import condition_words
 from workbench.vocabulary.systems import entries
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
@@ -171,7 +172,7 @@ def place_names(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
         for name in conditions:
             values = rows[name].unique()
             if len(values) == 1 and not pd.isna(values[0]):
-                words.append(str(values[0]) if name == "dtype" else f"{name} {values[0]}")
+                words.append(condition_words(name, values[0]))
         names[str(source), str(device)] = ", ".join(words)
     return names
 

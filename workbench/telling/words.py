@@ -17,7 +17,7 @@ from workbench.analysis import (
 from workbench.analysis.marks import FEW
 from workbench.figures import place_names
 from workbench.telling.text import listed
-from workbench.vocabulary.cell import DESCRIPTIONS, FIELDS, field_label
+from workbench.vocabulary.cell import FIELDS, condition_words
 from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.units import plural
 
@@ -55,9 +55,9 @@ def setting(rows: pd.DataFrame) -> str:
         kind = f"{kind} ({LAYER_TRAIN})"
     models = listed(sorted(map(str, unique["model"])))
     words = [SCOPES[facts["scope"]].format(models), kind]
-    words += [_condition(name, facts[name]) for name in _ALWAYS if name in facts]
+    words += [condition_words(name, facts[name]) for name in _ALWAYS if name in facts]
     words += [
-        _condition(name, value)
+        condition_words(name, value)
         for name, value in facts.items()
         if name in CONDITIONS
         and name not in (*_ALWAYS, *TOGETHER)
@@ -69,7 +69,7 @@ def setting(rows: pd.DataFrame) -> str:
         words.append(f"ZeRO {facts['zero']} over {plural(facts.get('world_size', 1), 'rank')}")
     if "weights" in facts:
         real = facts["weights"]
-        words.append("random weights" if real is None else _condition("weights", real))
+        words.append("random weights" if real is None else condition_words("weights", real))
     common = common_options(list(rows["series"].unique())) if "series" in rows else ()
     words += [f"all with {listed(common)}"] if common else []
     return ", ".join(words)
@@ -77,12 +77,6 @@ def setting(rows: pd.DataFrame) -> str:
 
 _ALWAYS = ("dtype", "num_text", "batch")
 """Conditions that a caption says whatever their value."""
-
-
-def _condition(name: str, value: Any) -> str:
-    """A condition in a caption: '|T| = 400', 'layer 3', 'allocator: expandable_segments'."""
-    caption = DESCRIPTIONS[name].caption
-    return caption.format(value) if caption else f"{field_label(name).lower()}: {value}"
 
 
 def provenance(frame: pd.DataFrame, bars: bool = True) -> list[str]:

@@ -233,6 +233,12 @@ def field_label(name: str) -> str:
     return DESCRIPTIONS[name].label or name.replace("_", " ").capitalize()
 
 
+def condition_words(name: str, value: Any) -> str:
+    """A condition in a caption: '|T| = 400', 'layer 3', 'allocator: expandable_segments'."""
+    caption = DESCRIPTIONS[name].caption
+    return caption.format(value) if caption else f"{field_label(name).lower()}: {value}"
+
+
 def make_cell(**fields: Any) -> Cell:
     """A Cell from public field names; raises RequestError, one line, where a value is wrong."""
     return make_model(Cell, fields)
