@@ -90,9 +90,10 @@ def test_a_bracket_runs_from_the_last_that_ran_to_the_first_that_did_not(held) -
     arrows = [t for t in figure.data if t.mode != "lines" and t.marker.symbol == "triangle-right"]
     assert sorted(t.x[0] for t in arrows) == [8192, 8192, 131072, 131072]
     rows = list(figure.layout.yaxis.categoryarray)[::-1]
-    # The furthest of a place stands on top.
-    assert rows[0].startswith("S-Attn · sdpa  <i>measured")
-    assert rows[2].startswith("S-Attn · eager  <i>measured")
+    # The furthest of a place stands on top, and a CPU below every card.
+    assert rows[0].startswith("S-Attn · sdpa  <i>predicted")
+    assert rows[3].startswith("S-Attn · sdpa  <i>measured")
+    assert rows[5].startswith("S-Attn · eager  <i>measured")
 
 
 def test_capacities_are_those_of_the_records(held) -> None:

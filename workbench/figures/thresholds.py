@@ -18,7 +18,8 @@ ABOVE = 15
 
 
 def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) -> go.Figure:
-    """One row a line of ``analysis.limits``, grouped by source and device, the furthest on top.
+    """One row a line of ``analysis.limits``, grouped by source and device, the furthest on top; a
+    CPU's, which are a check, come last.
 
     The bar goes from the largest |V| that ran to the smallest that ran out of memory; a row
     without such an end has an arrow, for its limit lies beyond the sweep.
@@ -26,7 +27,13 @@ def thresholds(limits: pd.DataFrame, looks: Mapping[str, Look], theme: Theme) ->
     order = {name: place for place, name in enumerate(in_order(limits))}
     rows = sorted(
         limits.to_dict("records"),
-        key=lambda row: (row["source"], row["device"], -_ran(row), order[row["series"]]),
+        key=lambda row: (
+            row["device"] == "cpu",
+            row["source"],
+            row["device"],
+            -_ran(row),
+            order[row["series"]],
+        ),
     )
     short = short_names([str(row["series"]) for row in rows])
     alike = len({(row["source"], row["device"]) for row in rows}) == 1

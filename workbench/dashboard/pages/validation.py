@@ -41,7 +41,14 @@ def render() -> None:
             "both stand here."
         )
         return
-    answer([_top(pairs, name) for name in ("time_s", "peak_bytes", "flops")], _who(pairs))
+    sentences = [_top(pairs, name) for name in ("time_s", "peak_bytes", "flops")]
+    if (pairs["metric"] == "time_s").any():
+        answer(sentences, _who(pairs))
+    else:
+        # Nothing was timed on the card that the predictions are for: their seconds come first.
+        _shipped(store.frame)
+        st.markdown(f"**A check on another device: {_who(pairs)}**")
+        st.markdown(markdown(" ".join(filter(None, sentences))))
     there = set(pairs["series"].unique())
     order = [name for name in in_order(both) if name in there]
     systems = several_systems(order)
