@@ -424,6 +424,10 @@ PIXTRAL = {
 }
 WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llava": ("llama", {"vision_config": CLIP, "image_token_index": 96}),
+    "vipllava": (
+        "llama",
+        {"vision_config": CLIP, "image_token_index": 96, "vision_feature_layer": [-2, 1]},
+    ),
     "llava_next": (
         "mistral",
         {
@@ -546,6 +550,15 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "image_token_index": 96,
             "spatial_merge_size": 2,
             "tie_word_embeddings": False,
+        },
+    ),
+    "llava_next_video": (
+        "llama",
+        {
+            "vision_config": CLIP,
+            "image_token_index": 96,
+            "video_token_index": 95,
+            "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],
         },
     ),
     "llava_onevision": (

@@ -69,6 +69,22 @@ def llava_next(text: dict[str, Any]) -> Files:
     return files
 
 
+def llava_next_video(text: dict[str, Any]) -> Files:
+    files = llava_next(text)
+    own = {"spatial_pool_mode": "average", "spatial_pool_stride": 2, "video_seq_length": 288}
+    files[CONFIG] |= {"model_type": "llava_next_video", **own}
+    return files
+
+
+def vip_llava(text: dict[str, Any]) -> Files:
+    """Its file names the layers in the plural, and has no strategy."""
+    files = llava(text, model_type="vipllava", vision_feature_layers=[-2, -5, -8, -11, 6])
+    for field in ("vision_feature_layer", "vision_feature_select_strategy"):
+        del files[CONFIG][field]
+    files[CONFIG]["projector_layernorm_eps"] = 1e-5
+    return files
+
+
 def onevision(vocab: int, hidden: int, mlp: int, layers: int, heads: int, groups: int) -> Files:
     tower = {**SO400M, "num_hidden_layers": 26, "image_size": 384, "vision_use_head": False}
     edges = range(384, 2305, 384)
@@ -478,6 +494,8 @@ SERVED: dict[str, Files] = {
     ),
     "llava-hf/llava-1.5-13b-hf": llava(llama(5120, 13824, 40, 40, 40, 32064)),
     "llava-hf/llava-v1.6-vicuna-7b-hf": llava_next(VICUNA_7B),
+    "llava-hf/vip-llava-7b-hf": vip_llava(VICUNA_7B),
+    "llava-hf/LLaVA-NeXT-Video-7B-hf": llava_next_video(VICUNA_7B),
     "llava-hf/llava-v1.6-34b-hf": llava_next(
         llama(7168, 20480, 60, 56, 8, 64064, rope_theta=5000000.0)
     ),

@@ -47,7 +47,7 @@ def paint(folder, sizes):
 
 def theirs(kind, tower, sizes, pixels):
     """What transformers' model takes beside the ids for images of these sizes."""
-    if kind in ("llava_next", "llava_onevision"):
+    if kind in ("llava_next", "llava_next_video", "llava_onevision"):
         counts = [sum(map(tower.squares, item)) for item in tower.of_images(sizes)]
         views = [*pixels.split(counts)]
         most = max(counts)

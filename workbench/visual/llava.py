@@ -20,7 +20,7 @@ class Llava(FrontEnd):
         "https://huggingface.co/llava-hf/llava-1.5-7b-hf config.json; LlavaProcessor in"
         " transformers for the rows that are left"
     )
-    models: ClassVar[tuple[str, ...]] = ("llava-1.5-",)
+    models: ClassVar[tuple[str, ...]] = ("llava-1.5-", "vip-llava-")
 
     image_size: int = 336
     patch_size: int = 14
@@ -30,7 +30,7 @@ class Llava(FrontEnd):
     def serves(self, config: Mapping[str, Any]) -> bool:
         tower = config.get("vision_config")
         kind = tower.get("model_type") if isinstance(tower, Mapping) else None
-        return config.get("model_type") == "llava" and kind in TOWERS
+        return config.get("model_type") in ("llava", "vipllava") and kind in TOWERS
 
     def read(self, files: ImageFiles) -> None:
         strategy = files.config.get("vision_feature_select_strategy", "default")

@@ -1,4 +1,4 @@
-"""LLaVA 1.5, LLaVA-NeXT and LLaVA-OneVision: published text models under towers of their own."""
+"""LLaVA 1.5, ViP-LLaVA, LLaVA-NeXT, -Video and -OneVision: text models under their own towers."""
 
 from typing import Any
 
@@ -74,6 +74,22 @@ for _size, _fields in _VICUNA.items():
             "llama", _fields, f"config.json of llava-hf/llava-v1.6-vicuna-{_size}-hf", around=NEXT
         ),
     )
+    MODELS.add(
+        f"vip-llava-{_size}",
+        Model(
+            "llama",
+            _fields,
+            f"transformers' conversion script of llava-hf/vip-llava-{_size}-hf",
+            around={
+                "model_type": "vipllava",
+                "vision_config": CLIP,
+                "projector_hidden_act": "gelu",
+                "projector_layernorm_eps": 1e-5,
+                "vision_feature_layers": [-2, -5, -8, -11, 6],
+                "tie_word_embeddings": False,
+            },
+        ),
+    )
 MODELS.add(
     "llava-next-mistral-7b",
     Model(
@@ -95,6 +111,24 @@ MODELS.add(
         around=NEXT,
     ),
 )
+for _size, _family, _from in (
+    ("7b", "llama", "llava-next-vicuna-7b"),
+    ("7b-32k", "mistral", "llava-next-mistral-7b"),
+):
+    MODELS.add(
+        f"llava-next-video-{_size}",
+        Model(
+            _family,
+            MODELS[_from].fields,
+            f"transformers' conversion script of llava-hf/LLaVA-NeXT-Video-{_size.upper()}-hf",
+            around={
+                **NEXT,
+                "model_type": "llava_next_video",
+                "spatial_pool_mode": "average",
+                "spatial_pool_stride": 2,
+            },
+        ),
+    )
 
 
 def _onevision(

@@ -137,7 +137,7 @@ class LVLM(nn.Module):
         """Width of the embeddings that the reducer reads."""
         if self.reduces_last or not system.adapter:
             return system.visual_width(self.decoder.parts[0])
-        return tower.config.hidden_size
+        return tower.feature_width
 
 
 def reduces_last(tower: Tower, reducer: Reducer | None) -> bool:

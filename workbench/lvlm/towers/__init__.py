@@ -158,9 +158,14 @@ class Tower(ABC):
     """Tokens whose features a reducer lays side by side before the adapter."""
 
     @property
+    def feature_width(self) -> int:
+        """Width of the tower's features."""
+        return int(self.config.hidden_size)
+
+    @property
     def entry_width(self) -> int:
         """Width of what enters the adapter."""
-        return int(self.config.hidden_size) * self.side_by_side
+        return self.feature_width * self.side_by_side
 
     def weigh_adapter(
         self,

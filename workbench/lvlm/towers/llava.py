@@ -33,6 +33,8 @@ class Llava(Squares):
         "--tower siglip"
     )
     widens = True
+    several = False
+    """Whether features of several layers may lie side by side."""
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
@@ -43,9 +45,16 @@ class Llava(Squares):
         self.name, self.whole, self.config = model.name, whole, whole.vision_config
         self.hidden = model.config.hidden_size
         self.class_token = int(self.config.model_type == "clip_vision_model")
-        self.dropped = int(whole.vision_feature_select_strategy == "default")
+        # ViP-LLaVA has no strategy: it drops the first row.
+        strategy = getattr(whole, "vision_feature_select_strategy", "default")
+        self.dropped = int(strategy == "default")
         layer, layers = whole.vision_feature_layer, self.config.num_hidden_layers
-        self.depth = depth_of(self.name, self.front_end, layer, layers)
+        several = self.several and isinstance(layer, (list, tuple)) and len(layer) > 0
+        self.depths = tuple(
+            depth_of(self.name, self.front_end, each, layers)
+            for each in (layer if several else [layer])
+        )
+        self.depth = max(self.depths)
 
     @cached_property
     def image(self) -> Grid:  # type: ignore[override]
@@ -69,7 +78,7 @@ class Llava(Squares):
         tower.embeddings.position_ids = torch.arange(count, device=context.device)[None]
         context.weigh_component("tower", tower, "vision_tower.", self.config.model_type)
         finish(tower, context)
-        return Rows(tower, self.depth, self.dropped), self.adapter(context)
+        return Rows(tower, self.depths, self.dropped), self.adapter(context)
 
     def view(self, module: nn.Module) -> View | None:
         if self.merges:

@@ -112,13 +112,15 @@ def check_projector(model: str, whole: Any) -> None:
 
 
 class Rows(nn.Module):
-    """The hidden states of one layer, without the rows that the strategy drops."""
+    """The hidden states of one layer, without the rows that the strategy drops; of several side
+    by side.
+    """
 
-    def __init__(self, tower: Any, depth: int, dropped: int) -> None:
+    def __init__(self, tower: Any, depths: tuple[int, ...], dropped: int) -> None:
         super().__init__()
-        self.tower, self.dropped = tower, dropped
+        self.tower, self.depths, self.dropped = tower, depths, dropped
         layers = [*tower.encoder.layers]
-        self.run = nn.ModuleList(layers[:depth])
+        self.run = nn.ModuleList(layers[: max(depths)])
         tower.requires_grad_(False)  # What is left of it but its embeddings feeds no token.
         for module in (self.run, tower.embeddings, getattr(tower, "pre_layrnorm", None)):
             if module is not None:
@@ -129,6 +131,10 @@ class Rows(nn.Module):
         hidden = self.tower.embeddings(pixels)
         norm = getattr(self.tower, "pre_layrnorm", None)
         hidden = hidden if norm is None else norm(hidden)
-        for layer in self.run:
+        states = {}
+        for depth, layer in enumerate(self.run, 1):
             hidden = layer(hidden, attention_mask=None)
-        return hidden[:, self.dropped :]
+            if depth in self.depths:
+                states[depth] = hidden[:, self.dropped :]
+        rows = [states[depth] for depth in self.depths]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, -1)
