@@ -28,7 +28,11 @@ def slow_names() -> dict[str, int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what ``slow.txt`` names, and the folder of mutated inputs."""
+    """Mark what ``slow.txt`` names, and the folder of mutated inputs; begin with Slurm.
+
+    Its tests wait for minutes and work little: the other worker has all the rest meanwhile.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
     named = slow_names()
     seen: Counter[str] = Counter()
     for item in items:

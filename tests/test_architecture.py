@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import slow_names
+
 ROOT = Path(__file__).parents[1]
 PLAN = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`((?:workbench|probes|reports|docs|tests|app\.py)[^`\s]*)`", PLAN))
@@ -67,6 +69,17 @@ def test_hosted_ci_runs_the_same_targets() -> None:
     asked = {line.removeprefix("make ") for line in lines if line.startswith("make ")}
     assert {"check", "test"} <= asked <= TARGETS
     assert ".ci/run" in lines
+
+
+def test_slow_tests_are_named_as_they_are() -> None:
+    """A name that is no test's leaves the test that it was meant for to every change."""
+    unknown = []
+    for name in slow_names():
+        file, _, function = name.partition("::")
+        text = (ROOT / file).read_text(encoding="utf-8") if (ROOT / file).is_file() else ""
+        if not text or (function and f"\ndef {function}(" not in text):
+            unknown.append(name)
+    assert unknown == []
 
 
 def test_a_commit_is_checked_as_the_code_is() -> None:
