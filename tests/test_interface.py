@@ -8,6 +8,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 
@@ -211,3 +212,55 @@ def test_the_tutorial_uses_the_whole_interface() -> None:
         name for name in workbench.__all__ if inspect.isfunction(getattr(workbench, name))
     ]
     assert [name for name in functions if f"{name}(" not in used] == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda _: predict({"num_visual": 3}), "cell of type dict: Cell is right"),
+        (lambda _: predict(LAYER, None), "device of type NoneType: str or PathLike is right"),
+        (lambda _: predict(LAYER, calibration=3), "calibration of type int: str or PathLike or"),
+        (lambda _: predict(LAYER, pictures="a.jpg"), "pictures of type str: Pictures or None is"),
+        (lambda _: workbench.limit(None), "cell of type NoneType: Cell is right"),
+        (lambda _: workbench.limit(LAYER, protocol={}), "protocol of type dict: Protocol or None"),
+        (lambda _: workbench.measure("qwen2-0.5b"), "cell of type str: Cell is right"),
+        (lambda _: workbench.measure(LAYER, protocol={}), "protocol of type dict: Protocol or"),
+        (
+            lambda _: workbench.measure(LAYER, trace=3),
+            "trace of type int: str or PathLike or None",
+        ),
+        (
+            lambda _: workbench.run_sweep({}),
+            "sweep of type dict: Sweep or str or PathLike is right",
+        ),
+        (lambda _: workbench.run_sweep("a.yaml", None), "store of type NoneType: str or PathLike"),
+        (lambda _: workbench.run_sweep("a.yaml", workers="2"), "workers of type str: int or None"),
+        (
+            lambda _: workbench.run_sweep("a.yaml", calibrations="c.json"),
+            "calibrations 'c.json': a list of files is right",
+        ),
+        (lambda _: open_store(None), "path of type NoneType: str or PathLike is right"),
+        (lambda folder: open_store(folder / "new.db", mode="x"), "mode 'x': r, to read, or w, to"),
+        (
+            lambda folder: plot(folder / "new.db", 3),
+            "metrics of type int: str or Sequence is right",
+        ),
+        (lambda _: workbench.write_report(None, "x"), "store of type NoneType: str or PathLike"),
+        (lambda _: workbench.write_report("x", 3), "folder of type int: str or PathLike is right"),
+    ],
+)
+def test_an_argument_of_another_type_is_one_line(call, message, tmp_path):
+    with pytest.raises(RequestError) as refusal:
+        call(tmp_path)
+    assert str(refusal.value).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_and_paths_are_values(tmp_path):
+    (count,) = np.array([64])
+    cell = Cell(num_visual=count, batch=np.int32(2), model=tmp_path)
+    assert cell == Cell(num_visual=64, batch=2, model=str(tmp_path))
+    assert (type(cell.num_visual), type(cell.model)) == (int, str)
+    for value in (np.float64(64), np.bool_(True), True):
+        with pytest.raises(ValueError, match="valid integer"):
+            Cell(num_visual=value)

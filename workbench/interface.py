@@ -4,9 +4,12 @@ Each is a thin call of what the command of the same purpose calls. Whatever is h
 pandas, plotly) is imported by the function that needs it, when it is called.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +28,16 @@ if TYPE_CHECKING:
 
 PREDICTED_ON = "h100-80gb"
 """The device entry of a prediction that names none."""
+PATH = (str, os.PathLike)
+NONE = type(None)
+
+
+def _require(name: str, value: object, *kinds: type) -> None:
+    """Raise RequestError, with the types that are right, for an argument of another."""
+    if not isinstance(value, kinds):
+        words = ["None" if kind is NONE else kind.__name__ for kind in kinds]
+        right = " or ".join(words)
+        raise RequestError(f"{name} of type {type(value).__name__}: {right} is right")
 
 
 def predict(
@@ -49,7 +62,13 @@ def predict(
     it. Raises RequestError for a name or value that is wrong.
     """
     from workbench.probe.predicting.predict import predict as predict_cell
+    from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.pictures import Pictures
 
+    _require("cell", cell, Cell)
+    _require("device", device, *PATH)
+    _require("calibration", calibration, *PATH, NONE)
+    _require("pictures", pictures, Pictures, NONE)
     return predict_cell(cell, device, calibration, pictures, emulate)
 
 
@@ -74,10 +93,16 @@ def measure(
     from workbench.probe.machine.launch import check_start, launched
     from workbench.probe.workers.client import Client
     from workbench.probe.workers.folders import check_folder
-    from workbench.vocabulary.errors import RequestError
+    from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.pictures import Pictures
     from workbench.vocabulary.protocol import Protocol
     from workbench.vocabulary.sweep import make_point
 
+    _require("cell", cell, Cell)
+    _require("device", device, str)
+    _require("protocol", protocol, Protocol, NONE)
+    _require("pictures", pictures, Pictures, NONE)
+    _require("trace", trace, *PATH, NONE)
     point = make_point(
         cell=cell,
         source="measured",
@@ -118,11 +143,14 @@ def limit(
     asked, Unsupported where the kernel cannot serve the cell, and Failure where a trial ended
     neither in success nor out of memory.
     """
-    from workbench.vocabulary.errors import RequestError
+    from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.protocol import Protocol, make_protocol
 
+    _require("cell", cell, Cell)
+    _require("device", device, *PATH, NONE)
+    _require("protocol", protocol, Protocol, NONE)
     if measured:
         from workbench.probe.workers.measured_limit import measured_limit
-        from workbench.vocabulary.protocol import Protocol, make_protocol
 
         fields = (protocol or Protocol()).model_dump()
         if emulate is not None:
@@ -164,6 +192,13 @@ def run_sweep(
     from workbench.vocabulary.calibration import Choice
     from workbench.vocabulary.sweep import Sweep
 
+    _require("sweep", sweep, Sweep, *PATH)
+    _require("store", store, *PATH)
+    _require("workers", workers, int, NONE)
+    _require("max_minutes", max_minutes, int, float, NONE)
+    _require("trace", trace, *PATH, NONE)
+    if isinstance(calibrations, PATH):
+        raise RequestError(f"calibrations {str(calibrations)!r}: a list of files is right")
     if trace is not None:
         check_folder(Path(trace), "trace")
     return run(
@@ -189,6 +224,7 @@ def open_store(path: str | Path, mode: Literal["r", "w"] = "r") -> "Store":
     """
     from workbench.store import Store
 
+    _require("path", path, *PATH)
     return Store.open(path, mode)
 
 
@@ -214,8 +250,8 @@ def plot(
 
     from workbench.report.over_visual import figure_over_visual
     from workbench.store import Store
-    from workbench.vocabulary.errors import RequestError
 
+    _require("metrics", metrics, str, Sequence)
     names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if isinstance(data, pd.DataFrame):
         return figure_over_visual(data, (), names, log, dark)
@@ -254,6 +290,8 @@ def write_report(
     from workbench.report import DEFAULT_QUESTION
     from workbench.report import write_report as write
 
+    _require("store", store, *PATH)
+    _require("folder", folder, *PATH)
     return write(
         store,
         folder,

@@ -6,7 +6,7 @@ Nothing here imports torch, and pandas only where a table is asked for. ``databa
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_args
 
 from workbench.store import claims as claims
 from workbench.store import notes as notes
@@ -76,6 +76,8 @@ class Reading:
     """An open store, as far as it is read. One object serves one thread."""
 
     def __init__(self, path: str | Path, mode: Mode = "r") -> None:
+        if mode not in get_args(Mode):
+            raise RequestError(f"mode {mode!r:.60}: r, to read, or w, to write")
         self.path, self.mode = Path(path), mode
         self._connection = connect(self.path, mode)
         self._opened = Opened.of(self.path)

@@ -1,9 +1,11 @@
 """The types of a request's fields: what a value may be, and how a wrong one is told."""
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -24,6 +26,8 @@ MAX_TOKENS = 10**9
 
 
 def _long_count(value: Any) -> Any:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)  # Of numpy, as a column of a frame gives it.
     number = count_of(value) if isinstance(value, str) else None
     return value if number is None else number
 
@@ -39,10 +43,18 @@ def _long_dtype(value: Any) -> Any:
     return SHORT_DTYPES.get(value, value) if isinstance(value, str) else value
 
 
+def _path_text(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 Whole = BeforeValidator(_long_count)
 """``10k`` and ``1.5M`` are whole numbers, too."""
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$"),
+    BeforeValidator(_path_text),
+]
 Count = Annotated[int, Field(ge=0, le=MAX_TOKENS, strict=True), Whole]
 Positive = Annotated[int, Field(ge=1, le=MAX_TOKENS, strict=True), Whole]
 Scope = Literal["layer", "decoder", "lvlm"]
