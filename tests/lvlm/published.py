@@ -812,6 +812,37 @@ SERVED["allenai/Molmo2-8B"] = plain(
 )
 SERVED["allenai/Molmo2-8B"][VIDEO] = {"num_frames": 384, "max_fps": 2, "pooling_size": [3, 3]}
 TOWERLESS: dict[str, Files] = {
+    "allenai/Molmo2-8B": plain(
+        "molmo2",
+        text_config={
+            **inner("molmo2_text", 4096, 12288, 36, 32, 8, 151936),
+            "head_dim": 128,
+            "additional_vocab_size": 128,
+            "layer_norm_eps": 1e-6,
+            "norm_after": False,
+            "qk_norm_type": "qwen3",
+            "qkv_bias": False,
+            "rope_scaling": None,
+            "rope_scaling_layers": None,
+            "rope_theta": 1e6,
+        },
+        vit_config={"model_type": "molmo2", **SO400M, "image_default_input_size": [378, 378]},
+        adapter_config={"model_type": "molmo2", "vit_layers": [-3, -9], "text_hidden_size": 4096},
+        tie_word_embeddings=False,
+        **REMOTE,
+    ),
+    "google/gemma-3n-E4B-it": plain(
+        "gemma3n",
+        text_config={
+            **inner("gemma3n_text", 2048, 16384, 35, 8, 2, 262400),
+            "intermediate_size": [16384] * 35,
+            "head_dim": 256,
+            "activation_sparsity_pattern": [0.95] * 10 + [0.0] * 25,
+            "num_kv_shared_layers": 15,
+        },
+        vision_config={"model_type": "gemma3n_vision", "hidden_size": 2048},
+        audio_config={"model_type": "gemma3n_audio", "hidden_size": 1536},
+    ),
     "stepfun-ai/GOT-OCR-2.0-hf": plain(
         "got_ocr2",
         text_config=inner("qwen2", 1024, 2816, 24, 16, 16, 151860),

@@ -40,6 +40,13 @@ LAYERS = {
     "activation_sparsity_pattern": [0.9] * 2 + [0.0] * 12,
 }
 """Where layers repeat: those with keys of their own, and those that take others'."""
+FEW = {
+    "num_hidden_layers": 4,
+    "num_kv_shared_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "activation_sparsity_pattern": [0.9] + [0.0] * 3,
+}
+"""One layer of each kind."""
 
 
 def cell_of(name, **fields):
@@ -122,6 +129,33 @@ def test_closed_form_is_the_count_and_layers_repeat(pass_, tmp_path):
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
 
 
+@pytest.mark.parametrize("fields", [{"checkpoint": True, "offload": True}, {"lora": "r=2"}])
+def test_what_training_adds_is_composed_as_it_is(fields, tmp_path):
+    name = small_model("gemma3n", tmp_path, **LAYERS)
+    cell = cell_of(name, num_visual=30, dtype="float32", **{"pass": "train", **fields})
+    composed, whole = trace(cell), trace(cell, compose=False)
+    assert composed.flops == whole.flops
+    assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
+    assert composed.offload_bytes == whole.offload_bytes
+
+
+def test_only_the_streams_wait_on_the_host(tmp_path):
+    """What every layer reads, or several share, is needed on the device all the same."""
+    cell = cell_of(small_model("gemma3n", tmp_path), num_visual=30, dtype="float32")
+    cell = cell.replace(pass_="train", checkpoint=True, offload=True)
+    streams = 4 * 4 * 36 * 32
+    assert trace(cell).offload_bytes == 8 * streams
+
+
+@pytest.mark.parametrize("frozen", ["tower,adapter", "decoder", None])
+def test_behind_the_tower_that_is_asked_for_by_name(frozen, tmp_path):
+    """Frozen layers still multiply streams with coefficients in a backward."""
+    name = small_model("gemma3n", tmp_path)
+    fields = {"scope": "lvlm", "tower": "siglip", "num_visual": 729, "dtype": "float32"}
+    found = trace(cell_of(name, frozen=frozen, **fields, **{"pass": "train"}))
+    assert found.flops == found.model_flops
+
+
 def test_layers_that_differ_in_what_they_compute_are_told_apart(tmp_path):
     """By the gates that are cut, and by what they do with keys, not by modules alone."""
     cell = cell_of(small_model("gemma3n", tmp_path))
@@ -159,16 +193,13 @@ def test_a_layer_alone_is_given_what_it_takes(layer, pass_, tmp_path):
     [
         {"cache": True, "kernel": "sdpa", "batch": 2},
         {"pass": "decode", "cache_dtype": "int8"},
-        {"pass": "train"},
         {"pass": "train", "checkpoint": True, "offload": True, "accumulate": 2},
-        {"pass": "train", "lora": "r=2,alpha=4,targets=all-linear", "batch": 2},
+        {"pass": "train", "lora": "r=2,alpha=4,targets=all-linear"},
     ],
 )
 def test_predicted_is_measured(fields, tmp_path):
-    name = small_model("gemma3n", tmp_path, **LAYERS)
+    name = small_model("gemma3n", tmp_path, **FEW)
     cell = cell_of(name, **{"num_visual": 40, "dtype": "float32", **fields})
-    composed, whole = trace(cell), trace(cell, compose=False)
-    assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
     measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
     predicted = predict(cell, "cpu")
     assert measured.status == predicted.status == Status.OK
