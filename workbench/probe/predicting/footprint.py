@@ -93,7 +93,7 @@ class Footprint:
         if self.outcome is None or self.outcome.refused is None:
             return needs
         when = f"iteration {self.outcome.iteration}" if self.outcome.iteration else "the set-up"
-        asked = f"a request of {quantity(self.outcome.refused, 'B')} in {when} finds no memory"
+        request = f"a request of {quantity(self.outcome.refused, 'B')} in {when} finds no memory"
         if self.capacity_bytes is None or self.peak.total > self.capacity_bytes:
             return f"{needs}; {request}"
         return f"{needs}, but {request}: what is free there is in pieces, held as cached segments"
