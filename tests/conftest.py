@@ -1,12 +1,14 @@
-"""What several folders of tests share: golden stores, built once a session; which are slow."""
+"""What several folders of tests share, made once a session: golden stores, a worker; the slow."""
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import golden
+from workbench.probe.workers.client import Client
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     # Each worker has its share of the cores, and so have the processes that its tests start: teams
@@ -53,3 +55,10 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in (*golden.CONTENTS, *golden.BROKEN):
         golden.build(folder / f"{kind}.db", kind)
     return folder
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Client]:
+    """One worker for the tests that need no fresh one: it imports torch once."""
+    with Client() as opened:
+        yield opened

@@ -13,7 +13,6 @@ from workbench.cli import main
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.roofline import Rates, predict_times, works
-from workbench.probe.workers.client import Client
 from workbench.probe.workers.seat import Seat
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate, floor_of, unusable
@@ -389,19 +388,18 @@ def test_unusable_records_are_left_out_with_their_reason() -> None:
     assert unusable(sharded.model_copy(update=cold)) == ""
 
 
-def test_a_sweep_predicts_with_it_and_another_one_is_another_run(file, tmp_path) -> None:
+def test_a_sweep_predicts_with_it_and_another_one_is_another_run(file, client, tmp_path) -> None:
     path = tmp_path / "s.db"
     grid = Grid(source="predicted", device=CARD, visual=(64, 128), models="qwen2-0.5b")
     sweep = Sweep(name="small", grids=(grid,))
     choice = Choice.of([str(file)])
-    with Client() as client:
-        assert run_sweep(sweep, path, client=client, calibrations=choice).num_ran == 2
-        again = run_sweep(sweep, path, client=client, calibrations=choice)
-        assert (again.num_held, again.num_ran) == (2, 0)
-        without = Choice.of(["none"])
-        assert run_sweep(sweep, path, client=client, calibrations=without).num_ran == 2
-        packaged = run_sweep(sweep, path, client=client)
-        assert packaged.num_ran == 2
+    assert run_sweep(sweep, path, client=client, calibrations=choice).num_ran == 2
+    again = run_sweep(sweep, path, client=client, calibrations=choice)
+    assert (again.num_held, again.num_ran) == (2, 0)
+    without = Choice.of(["none"])
+    assert run_sweep(sweep, path, client=client, calibrations=without).num_ran == 2
+    packaged = run_sweep(sweep, path, client=client)
+    assert packaged.num_ran == 2
     with Store.open(path) as store:
         kinds = [flag.split(":")[0] for r in store.records() for flag in r.flags[:1]]
         assert len(store.runs()) == 3

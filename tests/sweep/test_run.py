@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,6 @@ QUICK = Protocol(min_samples=1, precision=None, max_seconds=1.0)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return small_model("mistral", tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client() as opened:
-        yield opened
 
 
 def small(model: str, *sizes: int, **fields: object) -> Grid:

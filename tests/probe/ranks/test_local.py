@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,13 +34,6 @@ HOST = {"zero": 2, "offload_optimizer": True}
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
     model = small_model("mistral", tmp_path_factory.mktemp("model"))
     return make_cell(**STEP, model=model, num_visual=33, zero=2, world_size=2)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """One worker for the tests that need no fresh one: it imports torch once."""
-    with Client() as client:
-        yield client
 
 
 def of_ranks(cell: Cell) -> dict[int, int]:

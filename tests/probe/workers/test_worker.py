@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,12 +40,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cell:
 def slow(tiny: Cell) -> Cell:
     """Minutes of work, in operations of seconds."""
     return tiny.replace(num_visual=40_000)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client() as opened:
-        yield opened
 
 
 def is_there(pid: int) -> bool:
