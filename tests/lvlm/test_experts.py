@@ -162,7 +162,7 @@ def test_a_skewed_router_sends_all_tokens_to_the_same(tmp_path):
 
 def test_predicted_is_measured(tmp_path):
     """FLOPs to the last one, the CPU allocator's peak within a thousandth; fake tensors agree."""
-    fields = {"pass": "train", "num_visual": 512, "checkpoint": True}
+    fields = {"pass": "train", "num_visual": 192, "checkpoint": True}
     cell = cell_of(tmp_path, "d_attn", "lvlm", 6, **fields)
     composed = trace(cell)
     for world in (shapes_only, fake_tensors):
