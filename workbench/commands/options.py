@@ -301,12 +301,12 @@ def _with_cell(
     return {**rest, "cell": _cell({**fields, **fixed})}
 
 
-def _cell(given: dict[str, Any]) -> "Cell":
+def _cell(stated: dict[str, Any]) -> "Cell":
     from workbench.vocabulary.cell import Cell, option_of
     from workbench.vocabulary.fields import make_model
 
     # What was not given is left to the cell, whose defaults may depend on other fields.
-    fields = {k: v for k, v in given.items() if v is not None and v is not False}
+    fields = {k: v for k, v in stated.items() if v is not None and v is not False}
     faults = Faults()
     if (preset := fields.pop("preset", None)) is not None:
         from workbench.vocabulary.presets import PRESETS

@@ -127,37 +127,37 @@ def read_case(
     knows them.
     """
     faults = Faults()
-    given: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value:
             faults.add(f"case {part[:60]!r}: write name=value, such as gpus=32")
         elif name not in KEYS:
             faults.add(str(unknown_name("case's name", name[:60], KEYS)))
-        elif name in given:
+        elif name in texts:
             faults.add(f"case {name}: is given twice")
         else:
-            given[name] = value
-    fields: dict[str, Any] = {name: given[name] for name in ("model", "device") if name in given}
+            texts[name] = value
+    fields: dict[str, Any] = {name: texts[name] for name in ("model", "device") if name in texts}
     case = Case(**fields)
     unread = bool(faults)  # What could not be read may say how many tokens there are.
     for name in ("text", "steps", "gpus"):
         with faults:
             most = MAX_CARDS if name == "gpus" else MAX_TOKENS
-            fields[name] = _count(given, name, getattr(case, name), most)
+            fields[name] = _count(texts, name, getattr(case, name), most)
     with faults:
-        fields["price"], fields["currency"] = _price(given.get("price"))
+        fields["price"], fields["currency"] = _price(texts.get("price"))
     unknown = list(wrong_names(case.model, case.device))
     is_known = not any(repr(case.model) in line for line in unknown)
     with faults:
-        fields |= _tokens(case.model if is_known else None, given, unread)
+        fields |= _tokens(case.model if is_known else None, texts, unread)
     faults.add(*unknown)
     faults.raise_all()
     return Case(**fields)
 
 
-def _count(given: dict[str, str], name: str, default: int, most: int = MAX_TOKENS) -> int:
-    text = given.get(name)
+def _count(texts: dict[str, str], name: str, default: int, most: int = MAX_TOKENS) -> int:
+    text = texts.get(name)
     if text is None:
         return default
     plain = text.replace("_", "")
@@ -167,22 +167,22 @@ def _count(given: dict[str, str], name: str, default: int, most: int = MAX_TOKEN
     return count
 
 
-def _tokens(model: str | None, given: dict[str, str], unread: bool) -> dict[str, Any]:
+def _tokens(model: str | None, texts: dict[str, str], unread: bool) -> dict[str, Any]:
     """|V|, what it is of, the images' part of it beside a video, and the tokens of a minute.
 
     Of an ``unread`` text no count is missed; without a model the values are only checked.
     """
     faults = Faults()
     sizes: dict[str, int] = {}
-    named = [name for name in ("visual", "images", "frames") if name in given]
+    named = [name for name in ("visual", "images", "frames") if name in texts]
     for name in named:
         with faults:
-            sizes[name] = _count(given, name, 1)
+            sizes[name] = _count(texts, name, 1)
     if ("visual" in named and len(named) > 1) or not (named or unread):
         faults.add("case: give visual=N, or images=N, frames=N or both of these")
     with faults:
-        width, height = parse_resolution(given.get("resolution", "1344x896"))
-    rate = given.get("fps", "1")
+        width, height = parse_resolution(texts.get("resolution", "1344x896"))
+    rate = texts.get("fps", "1")
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", rate) or not 0 < float(rate) <= 120:
         faults.add(f"case fps={rate[:40]}: a number above 0, at most 120")
     faults.raise_all()
