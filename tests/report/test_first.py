@@ -190,6 +190,12 @@ def test_a_case_says_who_fits_where_not_all_do() -> None:
         "nothing fits h100-80gb; D-Attn · flash · chunk 8,192 takes most, 90,000 visual tokens."
     )
     assert "Calibrated" not in table.note
+    # What does not fit has no seconds and no money: rows of nothing are left out.
+    assert [row[0] for row in table.rows] == [
+        "fits a card",
+        "largest |V| that fits",
+        "minutes of video that fit",
+    ]
     none = answer(case, 0, "unsupported", 0.0, max_visual=None)
     assert case_table(case, [none]).title.endswith("nothing fits h100-80gb.")
     assert case_table(case, [none]).rows[0] == ("fits a card", "cannot run")

@@ -8,6 +8,8 @@ from workbench.telling.page import Table
 from workbench.vocabulary.thresholds import errors_of
 from workbench.vocabulary.units import quantity
 
+NOTHING = "–"
+"""A cell without a value; a row of nothing else is left out."""
 SECONDS_FLAGS = ("calibrated", "uncalibrated", "carried", "beyond_calibration", "stand_in")
 """Flags of a prediction that say how far its seconds can be trusted."""
 
@@ -15,12 +17,12 @@ SECONDS_FLAGS = ("calibrated", "uncalibrated", "carried", "beyond_calibration", 
 def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
     """GPU-hours, money where there is a price, and minutes of video: a column a system.
 
-    Its title is the sentence that says who wins.
+    Its title is the sentence that says who wins. What no system has a value of has no row.
     """
     steps = f"{case.steps:,} steps"
     rows: list[tuple[str, Callable[[CaseAnswer], str]]] = [
         ("fits a card", _fits),
-        ("an iteration", lambda answer: quantity(answer.timed, "s") if answer.timed else "–"),
+        ("an iteration", lambda answer: quantity(answer.timed, "s") if answer.timed else NOTHING),
         (f"GPU-hours for {steps}", lambda answer: _amount(_hours(case, answer))),
     ]
     if case.price is not None:
@@ -29,10 +31,11 @@ def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
         ("largest |V| that fits", lambda answer: _whole(answer.max_visual)),
         ("minutes of video that fit", lambda answer: _minutes(case, answer)),
     ]
+    cells = [(name, *(tell(answer) for answer in answers)) for name, tell in rows]
     return Table(
         f"Your case, predicted: {_verdict(case, answers)}",
         ("", *(answer.name for answer in answers)),
-        tuple((name, *(tell(answer) for answer in answers)) for name, tell in rows),
+        tuple(row for row in cells if set(row[1:]) != {NOTHING}),
         _note(case, answers),
     )
 
@@ -95,16 +98,16 @@ def _money(case: Case, answer: CaseAnswer) -> float | None:
 
 def _minutes(case: Case, answer: CaseAnswer) -> str:
     if answer.max_visual is None or not case.tokens_of_a_minute:
-        return "–"
+        return NOTHING
     return f"{max(0, answer.max_visual - case.beside) / case.tokens_of_a_minute:,.1f}"
 
 
 def _amount(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.2f}"
+    return NOTHING if value is None else f"{value:,.2f}"
 
 
 def _whole(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
+    return NOTHING if value is None else f"{value:,}"
 
 
 def _note(case: Case, answers: Sequence[CaseAnswer]) -> str:

@@ -193,8 +193,13 @@ def _commands(
     commands: Sequence[str],
     options: Sequence[str],
 ) -> tuple[tuple[str, str], ...]:
+    many = len(specs) > 1
     repeats = [
-        ("repeat the sweep", f"workbench sweep data/{name} --store again.db") for name in specs
+        (
+            f"repeat sweep {number} of {len(specs)}" if many else "repeat the sweep",
+            f"workbench sweep data/{name} --store again.db",
+        )
+        for number, name in enumerate(specs, 1)
     ]
     repeats += [("repeat a cell, in the folder of the files that it shows", c) for c in commands]
     asked = [] if question == DEFAULT_QUESTION else ["--question", question]
