@@ -82,7 +82,8 @@ def compare_systems(
     with faults:  # What is wrong with the cell itself is said before any system is asked.
         baseline(cell.num_visual, METRICS[0])
     faults.raise_all()
-    for name in names or SYSTEMS:
+    # The one that the others are compared with comes first; a registry's order is its imports'.
+    for name in names or sorted(SYSTEMS, key=lambda name: (name != BASELINE, name)):
         listed = entry("attention", name) or Entry(name, name, "other", "")
         try:
             record = _first_served(_cells(cell, name), device, calibration)
