@@ -25,6 +25,8 @@ from workbench.probe.predicting.subject import Subject
 from workbench.probe.predicting.throughput import throughput
 from workbench.probe.predicting.transfer import transfer
 
+TORCH_KERNELS = ("flash", "efficient", "cudnn")
+"""Kernels that are torch's own operators on a card, by their names there."""
 Contributor = Callable[[Subject, Contributions], Contribution]
 """What it adds to the subject's record, given what those before it have added."""
 
@@ -89,8 +91,17 @@ def operators(subject: Subject, _: Contributions) -> Contribution:
     """Seconds operator by operator, by component and by region; host copies run meanwhile."""
     work, times = subject.work, subject.times
     flags = subject.rates[1]
+    kernel, on_card = subject.cell.kernel, subject.target.peak_flops is not None
+    fused = f"_{kernel}_attention" if kernel in TORCH_KERNELS else "_attention"
+
+    def name_of(operator: str) -> str:
+        # Shapes go through the CPU's fused operator, where a card runs one of its own.
+        return operator.replace("_flash_attention_for_cpu", fused) if on_card else operator
+
     details: dict[str, Any] = {
-        "operators": table(work, times, lambda op: {"operator": op.name, "part": op.component}),
+        "operators": table(
+            work, times, lambda op: {"operator": name_of(op.name), "part": op.component}
+        ),
         "modules": table(work, times, lambda op: {"module": op.region, "part": op.component}),
     }
     if subject.traced.params_by_component:
