@@ -43,6 +43,8 @@ class Room(NamedTuple):
     width: float
     height: float
     top: float = 1.0
+    beside: float = MOST_BESIDE
+    """Pixels right of the panel that a name may take."""
 
 
 class Names(NamedTuple):
@@ -103,7 +105,7 @@ def _box(stroke: Stroke, step: int, room: Room) -> _Box:
 def _has_room(box: _Box, boxes: Sequence[_Box], room: Room, strokes: Sequence[Stroke]) -> bool:
     if box.bottom < 0 or box.top > room.top * room.height:
         return False
-    if box.right > room.width + MOST_BESIDE:
+    if box.right > room.width + room.beside:
         return False
     if any(_overlap(box, other) for other in boxes):
         return False

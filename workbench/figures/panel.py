@@ -133,7 +133,9 @@ class Panel:
             if shape["type"] == "line":
                 level = math.log10(shape["y0"]) if self.axes.log_y else shape["y0"]
                 (_, y) = self._share(0.0, level)
-                strokes += [Stroke([(0.0, y + up), (1.0, y + up)]) for up in (0.0, WORDS_HIGH / 2)]
+                words = WORDS_HIGH / 2  # They stand above the line or below it.
+                heights = (y - words, y, y + words)
+                strokes += [Stroke([(0.0, height), (1.0, height)]) for height in heights]
         return strokes
 
     @property

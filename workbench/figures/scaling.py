@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from workbench.analysis import host_bound, marks, short_names, together
 from workbench.figures.axes import TOKENS, Axes, Reading
-from workbench.figures.line_ends import MARGIN, Names, Room, line_ends
+from workbench.figures.line_ends import MARGIN, MOST_BESIDE, Room, line_ends
 from workbench.figures.lines import Crossing, Curve, Line
 from workbench.figures.panel import CROSSING, Panel
 from workbench.figures.style import (
@@ -110,8 +110,7 @@ def scaling(
             if crossing.metric == metric and line is not None and key in fitted:
                 panel.cross(line, fitted[key], crossing)
         panels.append(panel)
-    names = _name_ends(panels, lines, theme)
-    panels[-1].annotations += names.notes
+    margin = _name_ends(panels, lines, theme)
     legend = _legend(lines, place_names(frame), theme)
     if any(trace.get("name") == CROSSING for panel in panels for trace in panel.traces):
         ring = {"symbol": "circle-open", "size": 14, "color": theme.ink, "line": {"width": 2}}
@@ -126,7 +125,7 @@ def scaling(
                 "marker": ring,
             }
         )
-    return _figure(panels, legend, theme, margin=names.margin)
+    return _figure(panels, legend, theme, margin=margin)
 
 
 def multiples(
@@ -186,14 +185,27 @@ def _fill(
         panel.draw(line, fitted.get(_key(panel.metric, line)))
 
 
-def _name_ends(panels: Sequence[Panel], lines: Sequence[Line], theme: Theme) -> Names:
-    """The names at the ends of the last panel's lines: the margin right of it is theirs."""
-    panel, alone = panels[-1], len(panels) == 1
-    left, right = panel.domain
-    width = (LEAST_ALONE if alone else LEAST) * (right - left)
-    room = Room(f"x{panel.suffix}", f"y{panel.suffix}", width, HEIGHT, panel.top)
+def _name_ends(panels: Sequence[Panel], lines: Sequence[Line], theme: Theme) -> float:
+    """Names at the ends of the panels' lines; returns the margin that those of the last one need.
+
+    In the others they stand where the panel itself has room for them.
+    """
     short = short_names([line.series for line in lines])
-    return line_ends(panel.strokes(lines, short), room, theme)
+    least, margin = LEAST_ALONE if len(panels) == 1 else LEAST, MARGIN
+    for panel in panels:
+        left, right = panel.domain
+        room = Room(
+            f"x{panel.suffix}",
+            f"y{panel.suffix}",
+            least * (right - left),
+            HEIGHT,
+            panel.top,
+            MOST_BESIDE if panel is panels[-1] else 0.0,
+        )
+        names = line_ends(panel.strokes(lines, short), room, theme)
+        panel.annotations += names.notes
+        margin = names.margin
+    return margin
 
 
 def _figure(
