@@ -327,12 +327,16 @@ BASES = (
 """Cells of which one or another lets any field have a value of its own."""
 
 
+def _words(annotation: object) -> list[str]:
+    """The words of a field's type, however deep they stand in it."""
+    if isinstance(annotation, str):
+        return [annotation]
+    return [word for inner in get_args(annotation) for word in _words(inner)]
+
+
 def another(name: str) -> tuple[Cell, Cell]:
     """Two cells that differ in one field, whichever it is, by its public name."""
-    kinds = get_args(FIELDS[name].annotation)
-    # A field that may be None has its words one level deeper.
-    kinds = (*kinds, *(word for kind in kinds for word in get_args(kind)))
-    words = [word for word in kinds if isinstance(word, str)]
+    words = _words(FIELDS[name].annotation)
     candidates = [*words, "all", True, 2, 3, 10**8, "other", "T,V,T", "side=3", "r=8"]
     for base in (make_cell(**fields) for fields in BASES):
         for value in candidates:
