@@ -12,7 +12,6 @@ OWN_FORM = "in a form of its own, of code that is never run"
 REFUSED = {
     "cohere2": "attention and MLP side by side, of one norm",
     "lfm2": "gated convolutions over a few tokens in place of most layers' attention",
-    "ovis2": "visual tokens that are mixtures of a table's rows, and rows of it around them",
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",
     "internvl_chat": f"{OWN_FORM}; OpenGVLab's checkpoints whose names end in -hf are served",
@@ -32,6 +31,7 @@ TOWERLESS = {
     "idefics2": "its images are padded to the largest of a sample and read by 64 latents of a "
     "resampler, which no tower here does",
     "video_llava": "it has a tower of images and another of frames, where a model here has one",
+    "ovis2": "its visual tokens are mixtures of a table's rows, with rows of it around them",
     "janus": "what makes images of tokens stands beside its tower, and is nowhere here",
     "fast_vlm": "its tower is of the package timm, which is no dependency here",
     "perception_lm": "its tower is of the package timm, which is no dependency here",

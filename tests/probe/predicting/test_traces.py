@@ -28,7 +28,7 @@ def test_images_of_a_size_are_traced_once() -> None:
     assert trace_of(cell.replace(zero=3, world_size=8), CARD, pictures) is first
     plain = trace_of(cell.replace(checkpoint=False), CARD, pictures)
     assert plain.flops == first.model_flops
-    assert traces._kept.cache_info().misses == 2
+    assert traces._cached_trace.cache_info().misses == 2
 
 
 def test_what_a_file_shows_is_looked_at_each_time(tmp_path: Path) -> None:
@@ -40,4 +40,4 @@ def test_what_a_file_shows_is_looked_at_each_time(tmp_path: Path) -> None:
     square = trace_of(cell, CARD, pictures)
     Image.new("RGB", (512, 128)).save(file)
     assert trace_of(cell, CARD, pictures) is not square
-    assert traces._kept.cache_info().misses == 0
+    assert traces._cached_trace.cache_info().misses == 0
