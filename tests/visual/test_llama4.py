@@ -57,4 +57,7 @@ def test_of_the_catalogue_and_of_a_file():
     files = {"preprocessor_config.json": {"max_patches": 99}}
     with pytest.raises(RequestError, match="max_patches 99: at most 64"):
         Llama4().of_files({"vision_config": {}}, files, "x")
+    files = {"preprocessor_config.json": {"resize_to_max_canvas": True}}
+    with pytest.raises(RequestError, match="resize_to_max_canvas True: only false is known"):
+        Llama4().of_files({"vision_config": {}}, files, "x")
     assert Llama4().markers_of_image(700, 336) == 3 + 3

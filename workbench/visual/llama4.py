@@ -56,6 +56,12 @@ class Llama4(FrontEnd):
             file, fields = files.images
             files.side("image_size", fields.get("size"), file)
             files.take("max_tiles", fields.get("max_patches"), file)
+            enlarges = fields.get("resize_to_max_canvas")
+            if enlarges not in (None, False):
+                raise RequestError(
+                    f"model {files.model!r}: {file}: resize_to_max_canvas {enlarges!r:.60}: only "
+                    "false is known, the canvas that enlarges an image least"
+                )
         files.take("patch_size", files.both.get("patch_size"), BOTH)
         files.whole_patches(self.image_size, self.patch_size)
         tiles, file = files.taken.get("max_tiles", (self.max_tiles, CONFIG))
