@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.small import WRAPPERS, small_wrapper
+from tests.small import WRAPPERS, small_lvlm, small_wrapper
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import tower_of
+from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 
@@ -128,3 +129,23 @@ def test_settings_that_make_no_sense_are_named(kind, fields, message, tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
     with pytest.raises(RequestError, match=message):
         tower_of(resolve(str(file.parent)))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "field", "value", "message"),
+    [
+        (small_wrapper, "mistral3", "head_dim", 32, "its vision tower cannot run: "),
+        (small_lvlm, "gemma3", "num_channels", 1, "its vision tower cannot run: "),
+        (small_lvlm, "qwen2_5_vl", "window_size", 1, "vision_config.window_size 1: a window has"),
+    ],
+)
+def test_a_tower_whose_sizes_do_not_fit_is_one_line(make, kind, field, value, message, tmp_path):
+    """transformers builds such towers, and fails where it runs them."""
+    name = make(kind, tmp_path)
+    path = Path(name, "config.json")
+    fields = json.loads(path.read_text())
+    fields["vision_config"][field] = value
+    path.write_text(json.dumps(fields))
+    cell = make_cell(model=name, scope="lvlm", num_visual=4, num_text=4, kernel="eager")
+    with pytest.raises(RequestError, match=f"^model {name!r}: {message}.+"):
+        trace(cell.replace(num_visual=tower_of(resolve(name)).tokens_each))

@@ -5,13 +5,16 @@ so400m/14 at 384 pixels and an MLP adapter. Learnable visual positions are one v
 token, which the paper leaves open.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from workbench.inputs.model_files import is_file_model
 from workbench.lvlm.attention import System
+from workbench.lvlm.configs import one_line
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layers import random_tensor
@@ -41,7 +44,7 @@ class LVLM(nn.Module):
         self, cell: Cell, system: System, context: Context, tower: Tower, grids: tuple[Grid, ...]
     ) -> None:
         super().__init__()
-        self.cell = cell
+        self.cell, self.context = cell, context
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
         self.num_stacked = tower.stacked
@@ -73,7 +76,8 @@ class LVLM(nn.Module):
         """Pixels as the tower takes them, None in a decode step -> as the decoder's forward."""
         if pixels is None:
             return self.decoder(None, ids, targets)
-        visual, stacked = self.embed(pixels)
+        with refuse_misfits(self.context):
+            visual, stacked = self.embed(pixels)
         return self.decoder(visual, ids, targets, stacked)
 
     def embed(self, pixels: Tensor) -> "tuple[Visual, list[Tensor]]":
@@ -138,6 +142,26 @@ class LVLM(nn.Module):
         if self.reduces_last or not system.adapter:
             return system.visual_width(self.decoder.parts[0])
         return tower.feature_width
+
+
+@contextmanager
+def refuse_misfits(context: Context) -> Iterator[None]:
+    """Turn what a file's tower raises over shapes into RequestError, one line.
+
+    Its config states sizes that transformers' classes build and cannot run together. On a device,
+    where there are other reasons, the error stays what it is.
+    """
+    try:
+        yield
+    except (RequestError, Unsupported):
+        raise
+    except Exception as error:
+        name = context.model.name
+        if not (is_file_model(name) and tracing(context.device)):
+            raise
+        raise RequestError(
+            f"model {name!r}: its vision tower cannot run: {one_line(error)}"
+        ) from None
 
 
 def reduces_last(tower: Tower, reducer: Reducer | None) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.qwen_vl import WholeVideo, Windows, indices
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context
@@ -95,7 +96,13 @@ class Qwen25VL(WholeVideo):
     def _windows(self, rows: int, columns: int) -> list[list[int]]:
         """The windows of a frame as token indices, windows of one size together."""
         high, wide = rows // self.merge, columns // self.merge
-        side = self.config.window_size // self.merge // self.config.patch_size
+        size, token = self.config.window_size, self.merge * self.config.patch_size
+        side = size // token
+        if side < 1:
+            raise RequestError(
+                f"model {self.model.name!r}: vision_config.window_size {size}: a window has a "
+                f"token at least, {token} pixels"
+            )
         windows = [
             [
                 r * wide + c
