@@ -12,6 +12,7 @@ from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.refused import is_towerless
 from workbench.lvlm.towers import own_tower, tower_of
 from workbench.visual.tokens import tokens
+from workbench.vocabulary.errors import RequestError
 
 PERCEIVER = {
     "model_type": "vllama3",
@@ -361,3 +362,26 @@ def test_text_fields_that_only_an_older_release_reads(tmp_path):
     assert any("no longer reads them; they are read as transformers 4" in f for f in model.flags)
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     assert resolve(str(tmp_path)).config.num_hidden_layers == 3
+
+
+@pytest.mark.parametrize(("least", "most"), [(1003520, 12845056), (3136, 401408)])
+def test_limits_that_leave_no_image_of_1024_tokens_are_flagged(least, most, tmp_path):
+    """256 to 1,280 tokens an image is what Qwen's own page suggests to set."""
+    files = dict(SERVED["Qwen/Qwen2.5-VL-3B-Instruct"])
+    tower = tower_of(resolve(write(tmp_path, files)))
+    assert tower.flags == []
+    files[PREPARED] = {**files[PREPARED], "min_pixels": least, "max_pixels": most}
+    tower = tower_of(resolve(write(tmp_path, files)))
+    (flag,) = tower.flags
+    assert f"whose images have {least:,} to {most:,} pixels; give --image" in flag
+    if least > 3136:
+        with pytest.raises(RequestError, match=r"num_visual 512: .*the nearest are 0 and 1024"):
+            tower.grids(512)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(n for n in MODELS if MODELS[n].around and MODELS[n].family.startswith(("qwen", "glm"))),
+)
+def test_an_image_of_the_catalogue_is_within_its_limits(name):
+    assert not any(flag.startswith("image: ") for flag in tower_of(resolve(name)).flags)

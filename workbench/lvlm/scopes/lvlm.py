@@ -53,7 +53,8 @@ class LVLM(nn.Module):
             self.added = context.keep(torch.tensor([tower.added_token], device=context.device))
         if not system.adapter and tower.without_adapter:
             raise Unsupported(f"{cell.attention} {tower.without_adapter.format(tower=tower)}")
-        self.tower, self.adapter = tower.build(context, grids, system.adapter)
+        with refuse_misfits(context):
+            self.tower, self.adapter = tower.build(context, grids, system.adapter)
         if not system.adapter:
             check_width(tower, system, self.decoder.parts[0])
         self.reducer: ReducedTokens | None = None

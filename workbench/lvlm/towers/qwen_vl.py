@@ -142,6 +142,18 @@ class QwenTower(Tower):
         """Width of a patch in the tower."""
         return int(self.config.hidden_size)
 
+    @property
+    def flags(self) -> list[str]:
+        """Where the checkpoint's limits leave no image such as those that stand for |V|."""
+        eye, edge = self.eye, SIDE * self.eye.factor
+        if eye.resized(edge, edge) == (edge, edge):
+            return []
+        return [
+            f"image: the {self.tokens_each:,} tokens of an image, where no file is shown, are "
+            f"none of the checkpoint's, whose images have {eye.min_pixels:,} to "
+            f"{eye.max_pixels:,} pixels; give --image"
+        ]
+
     def grids(self, num_visual: int) -> tuple[Grid, ...]:
         """Images of 1,024 tokens; up to that, one image as nearly square as can be."""
         if num_visual == 0 or num_visual >= self.tokens_each:
@@ -150,7 +162,7 @@ class QwenTower(Tower):
         if grid is None:
             sizes = [n for n in range(least, self.tokens_each + 1) if self._single(n)]
             near = [max((n for n in sizes if n < num_visual), default=0)]
-            near += [min(n for n in sizes if n > num_visual)]
+            near += [min((n for n in sizes if n > num_visual), default=self.tokens_each)]
             raise RequestError(
                 f"num_visual {num_visual}: {self.front_end} takes images of at least {least} "
                 f"tokens, edges up to {MAX_RATIO} to 1; the nearest are {near[0]} and {near[1]}"
