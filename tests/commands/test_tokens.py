@@ -72,3 +72,10 @@ def test_a_wrong_request_is_one_line_and_exit_2(
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_limits_that_leave_no_size_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--model qwen2.5-vl-7b --resolution 9x9 --min-pixels 5000 --max-pixels 100"
+    code, out, err = run(capsys, *words.split())
+    assert (code, out) == (2, "")
+    assert err == "workbench: min_pixels 5,000: more than max_pixels 100\n"

@@ -82,6 +82,9 @@ class FrontEnd(ABC):
     def asked(self, limits: Limits) -> Self:
         """With a request's limits; RequestError for one that this front end does not have."""
         changes = {}
+        least, most_pixels = limits.min_pixels, limits.max_pixels
+        if least is not None and most_pixels is not None and least > most_pixels:
+            raise RequestError(f"min_pixels {least:,}: more than max_pixels {most_pixels:,}")
         for name, value in limits.asked().items():
             most = MOST.get(name, 10**12)
             if not isinstance(value, bool) and not 1 <= value <= most:
