@@ -22,6 +22,7 @@ from workbench.probe.counting.operators import KNOWN
 from workbench.probe.counting.stretches import plan_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
+from workbench.probe.predicting.emulation import emulated_peak, trace_emulation
 from workbench.probe.predicting.predict import predict
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.cell import make_cell
@@ -291,3 +292,11 @@ def test_tokens_that_the_files_disagree_about_are_one_line(tmp_path):
     (tmp_path / "processor_config.json").write_text('{"image_seq_length": 255}')
     with pytest.raises(RequestError, match="image_seq_length 255, but the tower of"):
         tokens(str(tmp_path), resolution="9x9")
+
+
+def test_an_emulated_rank_has_the_memory_of_all_its_layers(tmp_path):
+    """Layers of a kind share weights; those that share keys have each their place."""
+    fields = {"pass": "train", "dtype": "bfloat16", "zero": 3, "world_size": 4}
+    cell = cell_of(small_model("gemma3n", tmp_path), num_visual=30, kernel="sdpa", **fields)
+    peaks = [emulated_peak(cell, trace_emulation(cell, n)).total for n in (7, "all")]
+    assert peaks[0] == peaks[1]

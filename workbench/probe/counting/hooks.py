@@ -79,9 +79,10 @@ def places_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
 
 
 def blocks_of(workload: Workload) -> list[nn.Module]:
-    """The module of every layer, whatever checkpoints are around them."""
+    """The module of every layer, whatever checkpoints are around them, once for each place."""
     blocks: list[nn.Module] = []
-    for layer in workload.module.get_submodule("layers").children():
+    layers: Any = workload.module.get_submodule("layers")
+    for layer in layers:  # Its children() leave out layers that share their weights.
         inner = layer.inner if isinstance(layer, Checkpointed) else layer
         blocks += [*inner.blocks] if isinstance(inner, Run) else [inner]
     return blocks
