@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, Gemma3nForCausalLM
 from transformers.models.gemma3n.processing_gemma3n import Gemma3nProcessor
 
@@ -78,6 +79,22 @@ def test_greedy_generation_of_its_decoder_is_transformers_own(tmp_path):
             ids = torch.cat([ids, found[:, -1:].argmax(-1)], 1)
             found = build(cell_of(name, weights=name, num_text=19 + step)).module(None, ids)
     assert torch.equal(ids, wanted)
+
+
+def test_weights_of_a_whole_checkpoint_are_those_of_its_text_model(tmp_path):
+    """Whose class asks for timm: towers are left where they are."""
+    name, model = checkpoint(tmp_path)
+    stated = {"model_type": "gemma3n", "vision_config": {"model_type": "gemma3n_vision"}}
+    stated["text_config"] = json.loads((Path(name) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    held = model.model.state_dict().items()
+    tensors = {f"model.language_model.{key}": value.clone() for key, value in held}
+    tensors["model.vision_tower.timm_model.conv_stem.conv.weight"] = torch.zeros(2)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    workload, ids = build(cell_of(str(tmp_path), weights=str(tmp_path))), torch.arange(6)[None]
+    with torch.no_grad():
+        assert relative(workload.module(None, ids), model(input_ids=ids).logits) <= 1e-6
+    assert not workload.context.flags
 
 
 def test_a_decode_step_is_the_last_row_of_a_prefill(tmp_path):

@@ -90,7 +90,7 @@ def read_checkpoint(source: str, model: "Resolved") -> Checkpoint:
     kind = model.config.model_type
     try:
         whole, loaded, info = _load(source, model)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RequestError(
             f"weights {source!r}: cannot be loaded: {reason}; expected config.json and "
@@ -121,8 +121,13 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     # A configuration without a section for the text model belongs to that family's own class.
     seeing = getattr(whole, "vision_config", None) is not None and whole is not text
     kind: Any = AutoModelForImageTextToText if seeing else model.family.causal_lm()
+    only: dict[str, Any] = {}
+    if seeing and model.family.text_prefix:
+        kind = model.family.causal_lm()
+        only = {"config": text, "key_mapping": {f"^{model.family.text_prefix}": "model."}}
     loaded, info = kind.from_pretrained(
         source,
+        **only,
         dtype="auto",
         output_loading_info=True,
         ignore_mismatched_sizes=True,

@@ -112,6 +112,10 @@ class Family:
     """Whether a token has several hidden states between layers (AltUp), and last layers attend
     with keys and values of others (``attention/altup.py``)."""
 
+    text_prefix: ClassVar[str] = ""
+    """A pattern of what begins the text model's names in a checkpoint of the whole, where that has
+    a class which cannot be built and the text model is loaded alone; else empty."""
+
     def around(self, config: "PreTrainedConfig") -> "Around":
         """What stands between embedding, layers and norm. Asked only of a family with AltUp."""
         raise NotImplementedError

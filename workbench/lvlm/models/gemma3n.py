@@ -34,6 +34,7 @@ class Gemma3n(Family):
     """Streams of hidden states around real layers, which differ in more than their modules."""
 
     altup = True
+    text_prefix = r"model\.language_model\."
     plain_only = (
         "mixes several hidden states of a token around its attention (AltUp), and its last layers "
         "attend with keys and values of others"
