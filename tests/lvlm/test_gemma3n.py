@@ -71,13 +71,13 @@ def test_greedy_generation_of_its_decoder_is_transformers_own(tmp_path):
     """Of text alone, past the window, with ids that have no embedding for each layer."""
     name, model = checkpoint(tmp_path)
     ids = torch.tensor([[5, 93, 9, 96, 3, 40] * 3])
-    found = build(cell_of(name, weights=name, num_text=18)).module(None, ids)
+    logits = build(cell_of(name, weights=name, num_text=18)).module(None, ids)
     with torch.no_grad():
-        assert relative(found, model(input_ids=ids).logits) <= 1e-6
+        assert relative(logits, model(input_ids=ids).logits) <= 1e-6
         wanted = model.generate(ids, max_new_tokens=3, do_sample=False, eos_token_id=None)
         for step in range(3):
-            ids = torch.cat([ids, found[:, -1:].argmax(-1)], 1)
-            found = build(cell_of(name, weights=name, num_text=19 + step)).module(None, ids)
+            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+            logits = build(cell_of(name, weights=name, num_text=19 + step)).module(None, ids)
     assert torch.equal(ids, wanted)
 
 
@@ -87,8 +87,8 @@ def test_weights_of_a_whole_checkpoint_are_those_of_its_text_model(tmp_path):
     stated = {"model_type": "gemma3n", "vision_config": {"model_type": "gemma3n_vision"}}
     stated["text_config"] = json.loads((Path(name) / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(stated))
-    held = model.model.state_dict().items()
-    tensors = {f"model.language_model.{key}": value.clone() for key, value in held}
+    named = model.model.state_dict().items()
+    tensors = {f"model.language_model.{key}": value.clone() for key, value in named}
     tensors["model.vision_tower.timm_model.conv_stem.conv.weight"] = torch.zeros(2)
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     workload, ids = build(cell_of(str(tmp_path), weights=str(tmp_path))), torch.arange(6)[None]
@@ -109,8 +109,8 @@ def test_a_decode_step_is_the_last_row_of_a_prefill(tmp_path):
     caches = [cache.tensors for cache in prefill.context.caches]
     for layer, place, cache in zip(step.module.layers, places_of(cell), caches, strict=True):
         own = [getattr(layer.inner, name) for name in ("keys", "values") if place.role != TAKES]
-        for held, kept in zip(own, cache, strict=True):
-            held.copy_(kept)
+        for buffer, tensor in zip(own, cache, strict=True):
+            buffer.copy_(tensor)
     with torch.no_grad():
         assert relative(step.module(None, ids[:, 18:]), whole[:, -1:]) <= 1e-6
     item, elements = 8, 2 * 2 * 8
@@ -170,8 +170,8 @@ def test_behind_the_tower_that_is_asked_for_by_name(frozen, tmp_path):
     """Frozen layers still multiply streams with coefficients in a backward."""
     name = small_model("gemma3n", tmp_path)
     fields = {"scope": "lvlm", "tower": "siglip", "num_visual": 729, "dtype": "float32"}
-    found = trace(cell_of(name, frozen=frozen, **fields, **{"pass": "train"}))
-    assert found.flops == found.model_flops
+    traced = trace(cell_of(name, frozen=frozen, **fields, **{"pass": "train"}))
+    assert traced.flops == traced.model_flops
 
 
 def test_layers_that_differ_in_what_they_compute_are_told_apart(tmp_path):
@@ -232,17 +232,17 @@ def test_parameters_of_the_catalogue_are_transformers_own(name):
     model = resolve(name)
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(model.config)
-    found = trace(cell_of(name, kernel="sdpa", dtype="bfloat16", num_visual=256))
-    assert found.params == sum(p.numel() for p in whole.parameters())
-    assert found.flops == found.model_flops
+    traced = trace(cell_of(name, kernel="sdpa", dtype="bfloat16", num_visual=256))
+    assert traced.params == sum(p.numel() for p in whole.parameters())
+    assert traced.flops == traced.model_flops
 
 
 def test_a_cache_holds_no_more_than_what_is_not_shared():
     """Of 30 layers the first 20: a local one holds its window, a global one all tokens."""
     cell = cell_of("gemma-3n-e2b", dtype="bfloat16", kernel="sdpa", num_visual=8192)
-    found = predict(cell.replace(pass_="decode"), "h100-80gb")
+    record = predict(cell.replace(pass_="decode"), "h100-80gb")
     each = 2 * 2 * 256
-    assert found.metrics["kv_cache_bytes"] == 2 * each * (16 * 511 + 4 * (8192 + 6))
+    assert record.metrics["kv_cache_bytes"] == 2 * each * (16 * 511 + 4 * (8192 + 6))
 
 
 @pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"s_attn"}))

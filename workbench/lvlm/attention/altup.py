@@ -53,16 +53,17 @@ class Mixed(nn.Module):
 
     def forward(self, per_layer: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         """A state -> the next layer's."""
-        *stored, streams = rest
-        shared = dict(zip(self.kinds, zip(stored[::2], stored[1::2], strict=True), strict=True))
+        *keys_values, streams = rest
+        pairs = zip(keys_values[::2], keys_values[1::2], strict=True)
+        shared = dict(zip(self.kinds, pairs, strict=True))
         streams = self.inner.layer(
             streams,
             per_layer_input=per_layer[:, :, self.number],
             shared_kv_states=shared,
             **self.inner.arguments(),
         )
-        given = shared[self.kind] if self.role == GIVES else ()
-        return (*given, streams) if self.alone else (per_layer, *stored, *given, streams)
+        own = shared[self.kind] if self.role == GIVES else ()
+        return (*own, streams) if self.alone else (per_layer, *keys_values, *own, streams)
 
 
 class Taking(nn.Module):
@@ -117,12 +118,12 @@ class AltUpLayers(SAttn):
         decode = cell.pass_ == "decode"
         tokens = 1 if decode else place.layout.length
         cached = self.cached(place, parts.window)
-        seen = cached.visual + cached.text + 1 if decode else tokens
-        keys = [(cell.batch, parts.num_kv_heads, seen, parts.head_dim)] * 2
+        length = cached.visual + cached.text + 1 if decode else tokens
+        keys = [(cell.batch, parts.num_kv_heads, length, parts.head_dim)] * 2
         streams = (config.altup_num_inputs, cell.batch, tokens, parts.hidden_size)
         own = (cell.batch, tokens, 1, config.hidden_size_per_layer_input)
-        taken = keys if place.role == TAKES else []
-        return [own, *taken, streams], [*(keys if place.role == GIVES else []), streams]
+        before, after = (keys if place.role == role else [] for role in (TAKES, GIVES))
+        return [own, *before, streams], [*after, streams]
 
     def rows(self, state: tuple[Tensor, ...], layout: Layout, text_rows: Tensor | None) -> Tensor:
         """Streams [A, B, n, D] of the rows that reach the LM head."""
