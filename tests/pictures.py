@@ -31,7 +31,7 @@ LINES = ("S-Attn · eager", "S-Attn · flash", "S-Attn · cudnn", "D-Attn · fla
 POINT, LIMIT = ".js-plotly-plot .point", "text=Largest that fits"
 PAGES = {
     "dashboard.png": ("scaling", "light", POINT, 1080),
-    "dashboard-planner.png": ("planner", "dark", f"{LIMIT} >> nth=3", 1330),
+    "dashboard-planner.png": ("planner", "dark", f"{LIMIT} >> nth=3", 1960),
 }
 """File to page of the dashboard, theme, what it shows once it is complete, pixels of height."""
 PATIENCE_MS = 300_000
