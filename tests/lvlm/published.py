@@ -812,25 +812,6 @@ SERVED["allenai/Molmo2-8B"] = plain(
 )
 SERVED["allenai/Molmo2-8B"][VIDEO] = {"num_frames": 384, "max_fps": 2, "pooling_size": [3, 3]}
 TOWERLESS: dict[str, Files] = {
-    "allenai/Molmo2-8B": plain(
-        "molmo2",
-        text_config={
-            **inner("molmo2_text", 4096, 12288, 36, 32, 8, 151936),
-            "head_dim": 128,
-            "additional_vocab_size": 128,
-            "layer_norm_eps": 1e-6,
-            "norm_after": False,
-            "qk_norm_type": "qwen3",
-            "qkv_bias": False,
-            "rope_scaling": None,
-            "rope_scaling_layers": None,
-            "rope_theta": 1e6,
-        },
-        vit_config={"model_type": "molmo2", **SO400M, "image_default_input_size": [378, 378]},
-        adapter_config={"model_type": "molmo2", "vit_layers": [-3, -9], "text_hidden_size": 4096},
-        tie_word_embeddings=False,
-        **REMOTE,
-    ),
     "google/gemma-3n-E4B-it": plain(
         "gemma3n",
         text_config={
