@@ -66,12 +66,14 @@ def render() -> None:
     top = st.container()
     kinds_first = (RUNS, SYSTEMS) if _is_of_runs(here) else (SYSTEMS, RUNS)
     kind = one("Compare", kinds_first, "between")
-    with top:
-        st.title("What changed between two runs?" if kind == RUNS else "Which of two costs less?")
-    if kind == RUNS:
-        _two_runs(here, top)
-    else:
+    if kind == SYSTEMS:
+        with top:
+            st.title("Which of two costs less?")
         two_systems.draw(newest(here), top)
+    else:
+        with top:
+            st.title("What changed between two runs?")
+        _two_runs(here, top)
 
 
 def _is_of_runs(here: Data) -> bool:
