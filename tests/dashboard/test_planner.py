@@ -20,6 +20,7 @@ from workbench.dashboard.plan import (
     cost,
     fits,
     generation,
+    given_up,
     larger_cards,
     peak_of,
     predicted,
@@ -441,6 +442,10 @@ def test_the_answer_on_top_is_the_fastest_that_fits() -> None:
     )
     assert "None of these systems fits" in str(best_of(answers[:1]))
     assert best_of([(eager, {"error": "no"})]) is None
+    assert given_up(answers) == (
+        "D-Attn gives up V2V, and needs training. Quality is not predicted."
+    )
+    assert given_up(answers[:2]) is None
 
 
 def test_a_measured_threshold_stands_for_the_cell_that_it_was_measured_of() -> None:

@@ -302,6 +302,17 @@ def best_of(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
     )
 
 
+def given_up(answers: Sequence[tuple[Cell, Answer]]) -> str | None:
+    """What the systems that fit give up against S-Attn; None where that is nothing."""
+    systems = dict.fromkeys(cell.attention for cell, answer in answers if fits(answer))
+    losses = [
+        f"{own.label} gives up {own.loss}"
+        for name in systems
+        if (own := entry("attention", name)) is not None and own.loss
+    ]
+    return f"{'; '.join(losses)}. Quality is not predicted." if losses else None
+
+
 def _name(cell: Cell) -> str:
     return f"{label('attention', cell.attention)} · {cell.kernel}"
 

@@ -105,9 +105,9 @@ def _recommendation(verdict: Verdict) -> Iterator[str]:
         if fused["lost"]:
             yield f"Up to |V| = {max(fused['lost']):,} keep S-Attn."
         own = entry("attention", _attention(verdict.rows, verdict.system))
-        if own is not None and own.gives_up != "nothing":
+        if own is not None and own.loss:
             yield (
-                f"On one condition: {own.label} gives up {own.gives_up.replace('; ', ', and ')};"
+                f"On one condition: {own.label} gives up {own.loss};"
                 " whether the model stays as good is not measured here."
             )
     else:
@@ -262,7 +262,7 @@ def _assumptions(rows: pd.DataFrame, source: str) -> Iterator[str]:
 
 def _risks(verdict: Verdict, source: str) -> Iterator[str]:
     system = entry("attention", _attention(verdict.rows, verdict.system))
-    if system is not None and system.gives_up != "nothing":
+    if system is not None and system.loss:
         yield f"What {system.label} costs in quality is not measured here."
     flags = {flag.partition(":")[0] for own in verdict.rows["flags"] for flag in own}
     if "emulated" in flags:

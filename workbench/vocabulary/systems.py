@@ -65,6 +65,11 @@ class Entry:
     """Colours of its own, of ``figures.style``: of fused kernels, then of the eager one."""
     settings: Mapping[str, Setting] = field(default_factory=dict)
 
+    @property
+    def loss(self) -> str | None:
+        """What ``gives_up`` says as the end of a sentence; None where it is nothing."""
+        return None if self.gives_up == "nothing" else self.gives_up.replace("; ", ", and ")
+
 
 @cache
 def entries() -> dict[str, dict[str, Entry]]:

@@ -25,6 +25,7 @@ from workbench.dashboard.plan import (
     cost,
     fits,
     generation,
+    given_up,
     is_answered,
     peak_of,
     predicted,
@@ -311,7 +312,8 @@ def _draw(
             cards.append((own, reply, st.container(), st.container()))
     tight = [(own, reply, more) for own, reply, _, more in cards if reply.get("status") == "oom"]
     with top:
-        answer([best_of([(own, reply) for own, reply, *_ in cards])])
+        answers_of = [(own, reply) for own, reply, *_ in cards]
+        answer([best_of(answers_of), given_up(answers_of)])
     with notes:
         replies = [(own, reply) for own, reply, *_ in cards if is_answered(reply)]
         for line in certainty_of_all(replies):

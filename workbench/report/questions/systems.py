@@ -139,7 +139,7 @@ def answer(material: Material) -> Answer:
         names = in_order(rows[rows["series"].isin(table[table["max_visual"] == top]["series"])])
         second = f"The largest |V| that {RAN[source]} is {top:,}, under {listed(names)} ({where})."
     parts = [
-        f"{system.label}: {system.gives_up.replace('; ', ', and ')}"
+        f"{system.label}: {system.loss or system.gives_up}"
         for name in best["attention"]
         if (system := entry("attention", str(name))) is not None
     ]
