@@ -37,7 +37,14 @@ IMPORT_NAMES = {
     "markdown-it-py": "markdown_it",
     "python-pptx": "pptx",
 }
-BROUGHT_ALONG = {"numpy", "pydantic_core", "click", "safetensors", "huggingface_hub"}
+BROUGHT_ALONG = {
+    "numpy",
+    "pydantic_core",
+    "click",
+    "safetensors",
+    "huggingface_hub",
+    "choreographer",  # kaleido, whose browser it starts.
+}
 """What a requirement of ours cannot be without."""
 OPTIONAL = {"deepspeed", "peft", "bitsandbytes", "fla", "flash_attn", "flash_attn_interface"}
 """What is used where somebody installed it."""

@@ -40,8 +40,8 @@ def test_what_is_known_of_a_cell_stands_beside_its_prediction() -> None:
     assert threshold_of(cell, "h100-80gb") == known_thresholds()[1]
     known = known_of(cell, "h100-80gb", reference.STORE)
     stored, measured = known.lines()
-    assert "132,687 visual tokens ran and 134,013 did not (flash, NVIDIA H100" in stored
-    assert measured.startswith("Measured: 132,687 visual tokens ran and 134,013 did not")
+    assert "132,687 visual tokens ran, 134,013 were out of memory (flash, NVIDIA H100" in stored
+    assert measured.startswith("Measured: 132,687 visual tokens ran, 134,013 were out of memory")
     assert known.error == errors_of(cell, "h100-80gb").words  # type: ignore[union-attr]
     assert known.document()["measured"] == {
         "max_visual": 132687,

@@ -93,9 +93,9 @@ def letters(words: Sequence[str]) -> str:
 
 def legend(every: Iterable[Sequence[str]], where: str = "In parentheses") -> str:
     """What the letters of a table mean and where they stand, a sentence; empty without any."""
-    seen = {word for marks in every for word in marks}
-    words = [f"{LETTERS[word]}: {word}, {MEANING[word]}" for word in LETTERS if word in seen]
-    counts = {word.split()[0] for word in seen if word.partition(" ")[2].startswith("sample")}
+    distinct = {word for marks in every for word in marks}
+    words = [f"{LETTERS[word]}: {word}, {MEANING[word]}" for word in LETTERS if word in distinct]
+    counts = {word.split()[0] for word in distinct if word.partition(" ")[2].startswith("sample")}
     if counts:
         words.append(f"{', '.join(sorted(counts))}: timed only so many times")
     return f"{where}: {'; '.join(words)}." if words else ""

@@ -126,7 +126,7 @@ def _bytes(
     stay = config.get(SKIPPED[method]) or []
     if not (isinstance(stay, list) and all(isinstance(word, str) for word in stay)):
         raise NotComputed(f"{SKIPPED[method]} is no list of names")
-    left, total = params, 0
+    rest, total = params, 0
     matrices = [*_linears(model, cell, method)]
     if cell.scope == "lvlm" and method not in ("awq", "gptq"):
         matrices += _outside(model, cell, method)
@@ -135,12 +135,12 @@ def _bytes(
             continue
         rows, columns = matrix.rows, matrix.columns
         total += matrix.num_experts * linear_bytes(method, config, rows, columns, matrix.halves)
-        left -= matrix.num_experts * rows * columns
+        rest -= matrix.num_experts * rows * columns
         if matrix.bias and method in ("awq", "gptq"):
-            total, left = total + 2 * rows, left - rows
+            total, rest = total + 2 * rows, rest - rows
     if any(matrix.num_experts > 1 for matrix in matrices) and any(map(ONE_EXPERT.search, stay)):
         raise NotComputed(f"{SKIPPED[method]} names single experts, of which no count is made")
-    return total + left * _item(model, cell)
+    return total + rest * _item(model, cell)
 
 
 def _item(model: "Resolved", cell: Cell) -> int:

@@ -41,9 +41,9 @@ def check_ring(cell: Cell, model: Resolved) -> None:
         with faults:
             _check_visual(cell)
     elif rows % (2 * cell.sharing):
-        unit, named = 2 * cell.sharing, "2·ring" if cell.ulysses == 1 else "2·ulysses·ring"
+        unit, product = 2 * cell.sharing, "2·ring" if cell.ulysses == 1 else "2·ulysses·ring"
         faults.add(
-            f"{lead}{rows} tokens are no multiple of {named} = {unit}; give "
+            f"{lead}{rows} tokens are no multiple of {product} = {unit}; give "
             f"{rows // unit * unit} or {(rows // unit + 1) * unit} in all"
         )
     faults.raise_all()

@@ -202,10 +202,10 @@ def _commands(
         for number, name in enumerate(specs, 1)
     ]
     repeats += [("repeat a cell, in the folder of the files that it shows", c) for c in commands]
-    asked = [] if question == DEFAULT_QUESTION else ["--question", question]
+    option = [] if question == DEFAULT_QUESTION else ["--question", question]
     # The name of a file from outside has no place in a command that is to be pasted.
     earlier = [] if against is None else ["--against", "EARLIER.db"]
-    words = ["workbench", "report", "again.db", *asked, *earlier, *options, "-o", "again"]
+    words = ["workbench", "report", "again.db", *option, *earlier, *options, "-o", "again"]
     return (*repeats, ("write the report", shlex.join(words)))
 
 

@@ -64,10 +64,10 @@ def _answer(deck: "Presentation", contents: Contents, first: FirstPage, stamp: s
     slide = _slide(deck, contents.title)
     basis = f"{first.basis}." if first.basis else ""
     _text(slide, 1.25, 1.6, [(first.answer, 24, INK, True), (basis, 11, MUTED, False)])
-    told = [(first.heading, 16, INK, True)]
-    told += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]
-    told += [(text, 14, INK, False) for text in beginning(first.note)]
-    _text(slide, 3.6, 2.4, told)
+    paragraphs = [(first.heading, 16, INK, True)]
+    paragraphs += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]
+    paragraphs += [(text, 14, INK, False) for text in beginning(first.note)]
+    _text(slide, 3.6, 2.4, paragraphs)
     facts = [f"{name}: {value}" for name, value in first.facts]
     _text(slide, 6.5, 0.7, [(" · ".join([*facts, f"written {stamp}"]), 10, MUTED, False)])
 

@@ -131,22 +131,22 @@ def canonical(value: Any, named: Mapping[str, str | None]) -> str | None:
     """
     values: dict[str, str] = {}
     faults: dict[str, None] = {}
-    for name, given in written(value):
+    for name, text in written(value):
         try:
             key, setting = _owner(name, named)
             if key in values:
                 raise ValueError(f"{name} is given twice")
             values[key] = ""
             if setting is None:
-                values[key] = given
-            elif (read := setting.read(given)) != setting.default:
-                values[key] = _text(read)
+                values[key] = text
+            elif (number := setting.read(text)) != setting.default:
+                values[key] = _text(number)
         except ValueError as error:
             faults[str(error)] = None
     if faults:
         raise ValueError("; ".join(faults))
-    kept = sorted((key, given) for key, given in values.items() if given)
-    return ",".join(f"{key}={given}" for key, given in kept) or None
+    pairs = sorted((key, text) for key, text in values.items() if text)
+    return ",".join(f"{key}={text}" for key, text in pairs) or None
 
 
 def settings_of(kind: str, name: str, text: str | None) -> dict[str, Value]:

@@ -36,8 +36,8 @@ def render() -> None:
     where = place(*at)
     rows = at_place(rows, *at)
     every = telling_systems(rows)
-    named = several_systems(every, MOST)
-    systems = named[:MOST]
+    several = several_systems(every, MOST)
+    systems = several[:MOST]
     rows = rows[rows["series"].isin(systems)]
     points = thin(rows, ("peak_bytes",), PANEL_WEIGHT)
     kinds = memory_kinds(points, store.details)

@@ -169,12 +169,12 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     columns = FIGURES if is_narrow() else WIDE | written if is_wide() else SHORT
     of = ("model", "scope", "pass")[rows["model"].nunique() == 1 :]
     codes, distinct, _ = kinds(rows, (*TOLD, "num_samples", "timed"))
-    told = distinct.to_dict("records")
-    marked = [marks(row, timed=row["timed"]) for row in told]
+    records = distinct.to_dict("records")
+    marked = [marks(row, timed=row["timed"]) for row in records]
     table = rows.assign(
-        ended=np.array([_ended(row["source"], row["status"]) for row in told])[codes],
-        of=np.array([" · ".join(str(row[name]) for name in of) for row in told])[codes],
-        where=np.array([place(row["source"], row["device"]) for row in told])[codes],
+        ended=np.array([_ended(row["source"], row["status"]) for row in records])[codes],
+        of=np.array([" · ".join(str(row[name]) for name in of) for row in records])[codes],
+        where=np.array([place(row["source"], row["device"]) for row in records])[codes],
         marks=np.array([", ".join(words) for words in marked])[codes],
         letters=np.array([letters(words).strip(" ()") for words in marked])[codes],
     )[list(columns)]

@@ -300,8 +300,8 @@ def own_tower(model: "Resolved") -> str:
         return model.tower
     outer = model.stated.get("model_type")
     section = model.stated.get("vision_config", model.stated.get("vit_config"))
-    built = getattr(model.whole, "vision_config", None)
-    kind = getattr(built, "model_type", None) if isinstance(section, dict) else None
+    config = getattr(model.whole, "vision_config", None)
+    kind = getattr(config, "model_type", None) if isinstance(section, dict) else None
     for name, tower in TOWERS.items():
         if kind in tower.serves.get(str(outer), ()):
             return name

@@ -85,8 +85,10 @@ def expert_flags(model: Resolved, cell: Cell) -> list[str]:
         ]
     spread = "tokens were spread over all evenly"
     if cell.experts_skew:
-        sent = "all tokens were sent to the same, the fewest bytes; on one card FLOPs and memory "
-        sent += "are those of any routing"
+        spread = (
+            "all tokens were sent to the same, the fewest bytes; on one card FLOPs and memory "
+        )
+        spread += "are those of any routing"
     return [
         *(
             f"{name}: experts are no linear layers, and are left as they are"
