@@ -114,11 +114,11 @@ def test_tokens_are_its_processor_s(processor):
                     tokens(NAME, resolution=f"{width}x{height}")
                 continue
             (grid,) = tower.of_image(width, height)
-            (mask,) = tower._masks((grid,), tower.squares(grid))
+            (seen,) = tower._masks((grid,), tower.squares(grid))
             crops = (
                 mask.unflatten(0, (-1, 32)).unflatten(2, (-1, 32)).transpose(1, 2).flatten(0, 1)
             )
-            assert torch.equal(mask[1:], crops)
+            assert torch.equal(seen[1:], crops)
             pooled = mask[::2, ::2]
             wanted = 256 + 1 + int(pooled.sum()) + int(pooled[:, 0].sum()) + 16
             assert tokens(NAME, resolution=f"{width}x{height}")["num_visual"] == wanted

@@ -40,9 +40,9 @@ class KnownThreshold(BaseModel):
 
     @property
     def words(self) -> str:
-        """'132,687 visual tokens ran and 133,999 did not, of one emulated rank'."""
+        """'132,687 visual tokens ran, 133,999 were out of memory, of one emulated rank'."""
         rank = "" if self.emulate is None else ", of one emulated rank"
-        return f"{self.max_visual:,} visual tokens ran and {self.fails_at:,} did not{rank}"
+        return f"{self.max_visual:,} visual tokens ran, {self.fails_at:,} were out of memory{rank}"
 
 
 class Errors(NamedTuple):
