@@ -76,6 +76,18 @@ OWN["gemma4"] = {
     "final_logit_softcapping": 3.0,
     "use_bidirectional_attention": "vision",
 }
+EMBEDDED = {
+    "num_hidden_layers": 8,
+    "attention_k_eq_v": False,
+    "num_global_key_value_heads": None,
+    "hidden_size_per_layer_input": 6,
+    "vocab_size_per_layer_input": 97,
+    "num_kv_shared_layers": 3,
+    "use_double_wide_mlp": True,
+    "use_bidirectional_attention": None,
+    "layer_types": [f"{'full' if i in (2, 5, 7) else 'sliding'}_attention" for i in range(8)],
+}
+"""Of ``gemma4``: embeddings for every layer, and last layers that share keys and values."""
 OWN["gemma"] = {"head_dim": 8}
 OWN["molmo2"] = {
     "head_dim": 8,

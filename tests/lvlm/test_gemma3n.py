@@ -13,7 +13,7 @@ from transformers.models.gemma3n.processing_gemma3n import Gemma3nProcessor
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
 from workbench.lvlm.attention import SYSTEMS
-from workbench.lvlm.attention.altup import GIVES, TAKES
+from workbench.lvlm.attention.per_layer import GIVES, TAKES
 from workbench.lvlm.build import build
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.places import kinds_of, places_of
@@ -255,8 +255,11 @@ def test_other_systems_are_refused_by_name(system):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"ulysses": 2, "world_size": 2}, "ulysses 2: last layers of .* share keys and values"),
-        ({"ring": 2, "world_size": 2, "kernel": "flash"}, "ring 2: last layers of .* share keys"),
+        ({"ulysses": 2, "world_size": 2}, "ulysses 2: layers of .* hand on embeddings"),
+        (
+            {"ring": 2, "world_size": 2, "kernel": "flash"},
+            "ring 2: layers of .* hand on",
+        ),
         (
             {"weights_dtype": "int8", "lora": "r=2", "dtype": "float32"},
             "weights_dtype int8: while .* trains, AltUp clips its matrices",

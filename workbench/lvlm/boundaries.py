@@ -205,13 +205,14 @@ def _linear() -> Iterator[Boundary]:
     )
 
 
-def _altup() -> Iterator[Boundary]:
+def _per_layer() -> Iterator[Boundary]:
+    names = [n for n in MODELS if FAMILIES[MODELS[n].family].per_layer(resolve(n).config)]
     yield Boundary(
-        "several hidden states of a token (AltUp) and shared keys and values of "
-        + _words(sorted(name for name, family in FAMILIES.items() if family.altup)),
+        "embeddings for every layer, shared keys and values, in some several hidden states of a "
+        f"token (AltUp): {_words(sorted(names))}",
         "as released, `s_attn`",
         f"{_words(sorted(set(SYSTEMS) - {'s_attn'}))}; `ulysses`, `ring`; `weights_dtype` where "
-        "adapters are trained",
+        "adapters of AltUp are trained",
         "",
     )
 
@@ -227,7 +228,7 @@ def _examples() -> dict[str, Resolved]:
     }
 
 
-ROWS += [_configs, _pictures, _deepstack, _linear, _altup, _training, _kernels, _systems]
+ROWS += [_configs, _pictures, _deepstack, _linear, _per_layer, _training, _kernels, _systems]
 
 if __name__ == "__main__":
     print(table())

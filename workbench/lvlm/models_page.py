@@ -19,9 +19,9 @@ HEAD = """# Models
 
 What is served: the names of the catalogue, and any folder or hub id whose config.json has one of
 these model types, of whatever sizes. Decoder, tower and projector are transformers' own classes;
-parameters of scope `lvlm` equal those of transformers' whole model. Heads are those of queries and
-of keys and values; tokens are those of an image that stands for |V| where no file is shown.
-`workbench list models` prints the names.
+parameters of scope `lvlm` equal those of transformers' whole model, less an audio tower that is
+left out, which a flag says. Heads are those of queries and of keys and values; tokens are those of
+an image that stands for |V| where no file is shown. `workbench list models` prints the names.
 
 The fields of a name of the catalogue are written down here after the config.json that it names;
 they are not fetched. Where a figure decides, give the hub id or a folder in place of the name:
@@ -133,6 +133,8 @@ def _mlp(config: Any) -> str:
     width = getattr(config, "intermediate_size", None)
     if isinstance(width, list):
         return " and ".join(f"{each:,}" for each in sorted(set(width)))
+    if width is not None and getattr(config, "use_double_wide_mlp", False):
+        return f"{width:,} and {2 * width:,}"
     if width is not None:
         return f"{width:,}"
     return f"{config.num_experts} × {config.moe_intermediate_size:,}"

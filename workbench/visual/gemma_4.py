@@ -24,7 +24,7 @@ class Gemma4(FrontEnd):
     source: ClassVar[str] = (
         "https://huggingface.co/google/gemma-4-31B-it processor_config.json, whose values are the"
         " defaults of Gemma4ImageProcessor and Gemma4VideoProcessor in transformers: 280 tokens of"
-        " an image, 70 of a frame"
+        " an image, 70 of a frame; for E2B and E4B transformers' conversion script writes the same"
     )
     models: ClassVar[tuple[str, ...]] = ("gemma-4",)
 

@@ -116,9 +116,10 @@ class System:
                 f"{self.name}: {family.model_type} has no visual rows in its sequence; layers of "
                 f"its own read the images, {self.instead}; use s_attn, the model as it is"
             )
-        if family.plain_only and self.name != "s_attn":
+        plain_only = family.plain_only(model.config)
+        if plain_only and self.name != "s_attn":
             raise Unsupported(
-                f"{self.name}: {family.model_type} {family.plain_only}, which only the layer as "
+                f"{self.name}: {family.model_type} {plain_only}, which only the layer as "
                 "it is expresses; use s_attn"
             )
         return self

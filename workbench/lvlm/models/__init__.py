@@ -105,19 +105,24 @@ class Family:
         """What a reader of every number of such a model should know, as a record's flags."""
         return []
 
-    plain_only: ClassVar[str] = ""
-    """What of its layers only the layer as it is expresses, where that is so: S-Attn alone."""
-
     altup: ClassVar[bool] = False
-    """Whether a token has several hidden states between layers (AltUp), and last layers attend
-    with keys and values of others (``attention/altup.py``)."""
+    """Whether a token has several hidden states between layers (AltUp, ``attention/altup.py``)."""
 
     text_prefix: ClassVar[str] = ""
     """A pattern of what begins the text model's names in a checkpoint of the whole, where that has
     a class which cannot be built and the text model is loaded alone; else empty."""
 
+    def plain_only(self, config: "PreTrainedConfig") -> str:
+        """What of its layers only the layer as it is expresses (S-Attn alone); else empty."""
+        return ""
+
+    def per_layer(self, config: "PreTrainedConfig") -> bool:
+        """Whether ids have an embedding for every layer, where last layers may also attend with
+        keys and values of others (``attention/per_layer.py``)."""
+        return False
+
     def around(self, config: "PreTrainedConfig") -> "Around":
-        """What stands between embedding, layers and norm. Asked only of a family with AltUp."""
+        """What stands between embedding, layers and norm. Asked only where ``per_layer`` holds."""
         raise NotImplementedError
 
     def variant(self, config: "PreTrainedConfig", index: int) -> Hashable:

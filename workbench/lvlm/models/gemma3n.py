@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.around import Around
+from workbench.lvlm.around import PerLayerEmbeddings
 from workbench.lvlm.marks import unmasked
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import gemma_like
@@ -35,10 +35,6 @@ class Gemma3n(Family):
 
     altup = True
     text_prefix = r"model\.language_model\."
-    plain_only = (
-        "mixes several hidden states of a token around its attention (AltUp), and its last layers "
-        "attend with keys and values of others"
-    )
 
     def check(self, name: str, config: Any) -> None:
         width = config.hidden_size_per_layer_input
@@ -52,6 +48,15 @@ class Gemma3n(Family):
                 f"model {name!r}: num_kv_shared_layers {shared}: layers that share keys and "
                 f"values, 0 to {count - 1}"
             )
+
+    def plain_only(self, config: "PreTrainedConfig") -> str:
+        return (
+            "mixes several hidden states of a token around its attention (AltUp), and its last "
+            "layers attend with keys and values of others"
+        )
+
+    def per_layer(self, config: "PreTrainedConfig") -> bool:
+        return True
 
     def layer(self, config: "PreTrainedConfig", index: int) -> nn.Module:
         layer: nn.Module = self.from_transformers("Gemma3nTextDecoderLayer")(config, index)
@@ -80,31 +85,16 @@ class Gemma3n(Family):
     ) -> tuple[Tensor, Tensor]:
         return rotary(like, positions.unsqueeze(0), layer_type)
 
-    def around(self, config: "PreTrainedConfig") -> Around:
+    def around(self, config: "PreTrainedConfig") -> PerLayerEmbeddings:
         return Streams(self, config)
 
 
-class Streams(Around):
-    """What Gemma3nTextModel has around its layers, under the names that a checkpoint has there.
-
-    A streams, B batch, S tokens, D hidden size, L layers, P width of an embedding for one layer.
-    """
+class Streams(PerLayerEmbeddings):
+    """The streams too: A streams, B batch, S tokens, D hidden size."""
 
     def __init__(self, family: Family, config: Any) -> None:
-        super().__init__()
-        self.config, width = config, config.hidden_size
-        self.hidden_size_per_layer_input = config.hidden_size_per_layer_input
-        count, own = config.num_hidden_layers, config.hidden_size_per_layer_input
-        others = range(1, config.altup_num_inputs)
-        # Whose methods read nothing but the names below.
-        self.whole = family.from_transformers("Gemma3nTextModel")
-        embedding = family.from_transformers("Gemma3nTextScaledWordEmbedding")
-        self.embed_tokens_per_layer = embedding(
-            config.vocab_size_per_layer_input, count * own, config.pad_token_id, own**0.5
-        )
-        self.per_layer_model_projection = nn.Linear(width, count * own, bias=False)
-        norm = family.from_transformers("Gemma3nRMSNorm")
-        self.per_layer_projection_norm = norm(own, eps=config.rms_norm_eps)
+        super().__init__(family, config, "Gemma3n")
+        width, others = config.hidden_size, range(1, config.altup_num_inputs)
         self.altup_projections = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in others)
         self.altup_unembed_projections = nn.ModuleList(
             nn.Linear(width, width, bias=False) for _ in others
@@ -113,19 +103,18 @@ class Streams(Around):
             self.register_buffer(name, torch.empty(()), persistent=False)
 
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:
-        for module, name, value in (
-            (self.embed_tokens_per_layer, "embed_scale", self.hidden_size_per_layer_input**0.5),
-            (self, "per_layer_projection_scale", self.config.hidden_size**-0.5),
-            (self, "per_layer_input_scale", 2**-0.5),
+        super().settle(device, dtype)
+        for name, value in (
+            ("per_layer_projection_scale", self.config.hidden_size**-0.5),
+            ("per_layer_input_scale", 2**-0.5),
         ):
-            setattr(module, name, torch.tensor(value, device=device, dtype=dtype))
+            setattr(self, name, torch.tensor(value, device=device, dtype=dtype))
 
     def enter(self, sequence: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings [B, S, D] and ids [B, S] -> embeddings for layers [B, S, L, P], streams
         [A, B, S, D].
         """
-        per_layer = self.whole.get_per_layer_inputs(self, ids)
-        per_layer = self.whole.project_per_layer_inputs(self, sequence, per_layer)
+        per_layer, _ = super().enter(sequence, ids)
         size = torch.mean(sequence**2, dim=-1, keepdim=True) ** 0.5
         streams = [sequence]
         for projection in self.altup_projections:
@@ -143,8 +132,7 @@ class Streams(Around):
         return torch.mean(torch.stack(rows), dim=0)
 
     def enter_flops(self) -> int:
-        d = self.config.hidden_size
-        return 2 * d * (self.per_layer_model_projection.out_features + self._others * d)
+        return super().enter_flops() + self.leave_flops()
 
     def leave_flops(self) -> int:
         return 2 * self._others * self.config.hidden_size**2

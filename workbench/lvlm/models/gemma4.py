@@ -2,15 +2,20 @@
 
 Queries, keys and values are normed over a head, and scores are not scaled. A global layer (heads
 of 512) projects keys alone; its values are these under a norm of their own, and its RoPE turns a
-quarter of a head. The 26B-A4B has experts beside each MLP. Embeddings for every layer and layers
-that share keys and values (E2B, E4B) are refused.
+quarter of a head. The 26B-A4B has experts beside each MLP. In the E2B and E4B, whose global layers
+have values of their own, an embedding that each id has for every layer alone comes behind the MLP;
+visual rows have that of the padding, as transformers gives them. Their last layers have queries
+alone: they attend with keys and values of the last local or global layer before them, and nothing
+of them is cached; in the E2B their MLPs are twice as wide.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from workbench.lvlm.around import PerLayerEmbeddings
 from workbench.lvlm.chunked import Tiled, token_chunks
 from workbench.lvlm.experts import Experts
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
@@ -26,16 +31,28 @@ class Gemma4(Family):
     """Local and global layers differ in their heads and in their rotary tables."""
 
     def check(self, name: str, config: Any) -> None:
-        if config.hidden_size_per_layer_input:
+        width, shared = config.hidden_size_per_layer_input, config.num_kv_shared_layers
+        if width < 0:
             raise RequestError(
-                f"model {name!r}: hidden_size_per_layer_input "
-                f"{config.hidden_size_per_layer_input}: embeddings for every layer, which no part "
-                "of this package expresses (0 is served: 31B, 26B-A4B)"
+                f"model {name!r}: hidden_size_per_layer_input {width}: a whole number from 0"
             )
-        if config.num_kv_shared_layers:
+        if shared and not width:
             raise RequestError(
-                f"model {name!r}: num_kv_shared_layers {config.num_kv_shared_layers}: layers that "
-                "share keys and values, which no part of this package expresses (0 is served)"
+                f"model {name!r}: num_kv_shared_layers {shared} with hidden_size_per_layer_input "
+                "0: layers share keys and values only where each has embeddings of its own"
+            )
+        count = config.num_hidden_layers
+        if not 0 <= shared < count:
+            raise RequestError(
+                f"model {name!r}: num_kv_shared_layers {shared}: layers that share keys and "
+                f"values, 0 to {count - 1}"
+            )
+        least = min(config.vocab_size, config.vocab_size_per_layer_input)
+        padding = config.pad_token_id
+        if width and not (isinstance(padding, int) and 0 <= padding < least):
+            raise RequestError(
+                f"model {name!r}: pad_token_id {padding}: the id whose embeddings for every layer "
+                f"visual rows have, 0 to {least - 1}"
             )
         if config.use_bidirectional_attention == "all":
             raise RequestError(
@@ -56,6 +73,26 @@ class Gemma4(Family):
             "see those after them in it, inside the window, which no mask here has"
         ]
 
+    def plain_only(self, config: Any) -> str:
+        if not self.per_layer(config):
+            return ""
+        width, shared = config.hidden_size_per_layer_input, config.num_kv_shared_layers
+        others = f", and its last {shared} layers attend with keys and values of others"
+        return (
+            "adds an embedding of each id for every layer (hidden_size_per_layer_input "
+            f"{width}){others if shared else ''}"
+        )
+
+    def per_layer(self, config: Any) -> bool:
+        return bool(config.hidden_size_per_layer_input)
+
+    def around(self, config: "PreTrainedConfig") -> PerLayerEmbeddings:
+        return Embeddings(self, config)
+
+    def variant(self, config: Any, index: int) -> Hashable:
+        """Whether keys and values are those that others share, or are others'."""
+        return config.kv_sharing_modes[index]
+
     def settle(self, layer: Any, device: torch.device, dtype: torch.dtype) -> None:
         layer.layer_scalar = torch.ones(1, device=device, dtype=dtype)
 
@@ -74,6 +111,16 @@ class Gemma4(Family):
         self, rotary: nn.Module, like: Tensor, positions: Tensor, layer_type: str
     ) -> tuple[Tensor, Tensor]:
         return rotary(like, positions.unsqueeze(0), layer_type)
+
+
+class Embeddings(PerLayerEmbeddings):
+    """Scaled by plain numbers."""
+
+    def __init__(self, family: Family, config: Any) -> None:
+        super().__init__(family, config, "Gemma4")
+        self.visual_id = config.pad_token_id
+        self.per_layer_model_projection_scale = config.hidden_size**-0.5
+        self.per_layer_input_scale = 2.0**-0.5
 
 
 class DenseAndExperts(OwnTiles):
@@ -140,8 +187,8 @@ def _parts(layer: Any) -> LayerParts:
         mlp=DenseAndExperts(layer) if layer.enable_moe_block else layer.mlp,
         post_mlp_norm=layer.post_feedforward_layernorm,
         q_norm=attention.q_norm,
-        k_norm=attention.k_norm,
-        v_norm=attention.v_norm,
+        k_norm=getattr(attention, "k_norm", None),  # None where the layer takes another's.
+        v_norm=getattr(attention, "v_norm", None),
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_attention_heads // attention.num_key_value_groups,
@@ -172,7 +219,17 @@ FAMILIES.add(
 )
 
 
-def _model(name: str, **fields: Any) -> Model:
+ROPE = {
+    "full_attention": {
+        "rope_type": "proportional",
+        "partial_rotary_factor": 0.25,
+        "rope_theta": 1e6,
+    },
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+}
+
+
+def _large(name: str, **fields: Any) -> Model:
     shared = {
         "vocab_size": 262144,
         "head_dim": 256,
@@ -186,14 +243,7 @@ def _model(name: str, **fields: Any) -> Model:
         "sliding_window": 1024,
         "final_logit_softcapping": 30.0,
         "use_bidirectional_attention": "vision",
-        "rope_parameters": {
-            "full_attention": {
-                "rope_type": "proportional",
-                "partial_rotary_factor": 0.25,
-                "rope_theta": 1e6,
-            },
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-        },
+        "rope_parameters": ROPE,
         "tie_word_embeddings": True,
     }
     return Model(
@@ -223,7 +273,7 @@ def _model(name: str, **fields: Any) -> Model:
 
 MODELS.add(
     "gemma-4-31b",
-    _model(
+    _large(
         "gemma-4-31B-it",
         hidden_size=5376,
         intermediate_size=21504,
@@ -236,7 +286,7 @@ MODELS.add(
 )
 MODELS.add(
     "gemma-4-26b-a4b",
-    _model(
+    _large(
         "gemma-4-26B-A4B-it",
         hidden_size=2816,
         intermediate_size=2112,
@@ -248,5 +298,85 @@ MODELS.add(
         num_experts=128,
         top_k_experts=8,
         moe_intermediate_size=704,
+    ),
+)
+
+
+def _small(size: str, locals_a_global: int, **fields: Any) -> Model:
+    count = fields["num_hidden_layers"]
+    unit = locals_a_global + 1
+    return Model(
+        "gemma4",
+        {
+            "vocab_size": 262144,
+            "vocab_size_per_layer_input": 262144,
+            "hidden_size_per_layer_input": 256,
+            "num_attention_heads": 8,
+            "head_dim": 256,
+            "global_head_dim": 512,
+            "attention_k_eq_v": False,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "max_position_embeddings": 131072,
+            "rms_norm_eps": 1e-6,
+            "sliding_window": 512,
+            "final_logit_softcapping": 30.0,
+            "use_bidirectional_attention": None,
+            "enable_moe_block": False,
+            "pad_token_id": 0,
+            "layer_types": [
+                f"{'sliding' if (i + 1) % unit else 'full'}_attention" for i in range(count)
+            ],
+            "rope_parameters": ROPE,
+            "tie_word_embeddings": True,
+            **fields,
+        },
+        f"transformers' conversion script of google/gemma-4-{size} (convert_gemma4_weights.py) "
+        "and the defaults of Gemma4TextConfig, Gemma4VisionConfig and Gemma4AudioConfig",
+        tower="gemma4",
+        around={
+            "model_type": "gemma4",
+            "vision_config": {
+                "model_type": "gemma4_vision",
+                "hidden_size": 768,
+                "intermediate_size": 3072,
+                "num_hidden_layers": 16,
+                "num_attention_heads": 12,
+                "num_key_value_heads": 12,
+                "head_dim": 64,
+                "patch_size": 16,
+                "pooling_kernel_size": 3,
+                "position_embedding_size": 10240,
+                "use_clipped_linears": True,
+            },
+            "audio_config": {"model_type": "gemma4_audio"},
+            "tie_word_embeddings": True,
+        },
+    )
+
+
+MODELS.add(
+    "gemma-4-e2b",
+    _small(
+        "E2B",
+        locals_a_global=4,
+        hidden_size=1536,
+        intermediate_size=6144,
+        num_hidden_layers=35,
+        num_key_value_heads=1,
+        num_kv_shared_layers=20,
+        use_double_wide_mlp=True,
+    ),
+)
+MODELS.add(
+    "gemma-4-e4b",
+    _small(
+        "E4B",
+        locals_a_global=5,
+        hidden_size=2560,
+        intermediate_size=10240,
+        num_hidden_layers=42,
+        num_key_value_heads=2,
+        num_kv_shared_layers=18,
+        use_double_wide_mlp=False,
     ),
 )

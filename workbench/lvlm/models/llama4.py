@@ -19,13 +19,14 @@ from workbench.lvlm.parts import LayerParts, OwnTiles
 from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:
-    pass
+    from transformers import PreTrainedConfig
 
 
 class Llama4(Family):
     """Rotary tables are complex numbers; kinds of layers are chosen by index."""
 
-    plain_only = "norms queries and keys after RoPE and scales queries by their position"
+    def plain_only(self, config: "PreTrainedConfig") -> str:
+        return "norms queries and keys after RoPE and scales queries by their position"
 
     def experts(self, config: Any) -> Experts | None:
         return Experts(config.num_experts_per_tok, config.num_local_experts, every=True)

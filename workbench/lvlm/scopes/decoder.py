@@ -120,7 +120,8 @@ class Decoder(nn.Module):
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
         if self.around is not None:
             with region("embedding"):
-                state = self.around.enter(state[0], self._all_ids(visual, ids))
+                every = self._all_ids(visual, ids, self.around.visual_id)
+                state = self.around.enter(state[0], every)
         for number, layer in enumerate(self.layers):
             state = layer(*state)
             if stacked and self.places[number].stacked:
@@ -158,12 +159,12 @@ class Decoder(nn.Module):
             return head
         return head + entering * self.around.enter_flops() + leaving * self.around.leave_flops()
 
-    def _all_ids(self, visual: "Visual | None", ids: Tensor) -> Tensor:
-        """Ids [B, S] of the whole sequence, 0 where a row is visual."""
+    def _all_ids(self, visual: "Visual | None", ids: Tensor, visual_id: int) -> Tensor:
+        """Ids [B, S] of the whole sequence, ``visual_id`` where a row is visual."""
         if visual is None:
             return ids
-        zeros = ids.new_zeros(ids.shape[0], self.layout.num_visual)
-        return self.layout.join(zeros, ids)
+        shape = ids.shape[0], self.layout.num_visual
+        return self.layout.join(ids.new_full(shape, visual_id), ids)
 
     def _normed(self, rows: Tensor) -> Tensor:
         """What leaves the last layer as the LM head takes it."""

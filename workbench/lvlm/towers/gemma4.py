@@ -1,5 +1,8 @@
 """Gemma 4's own tower: images of any size under two-dimensional RoPE, 3 × 3 patches a token.
 
+Those of E2B and E4B clip what their linear layers take and give, by bounds of the checkpoint; an
+audio tower beside them is left out, which a flag says.
+
 transformers pads every image to the most patches that its budget allows, under a mask. Here images
 of one size share a call, each with its own patches alone; a test holds the tower against
 transformers' forward.
@@ -24,6 +27,13 @@ if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
 
 KIND = "gemma4_vision"
+BOUNDS = {
+    "input_min": float("-inf"),
+    "input_max": float("inf"),
+    "output_min": float("-inf"),
+    "output_max": float("inf"),
+}
+"""Of what a linear layer of E2B and E4B takes and gives; as transformers makes them."""
 
 
 class Alike(NamedTuple):
@@ -89,13 +99,9 @@ class Gemma4(Tower):
         assert isinstance(eye, FrontEnd)
         self.name, self.config, self.family = model.name, whole.vision_config, model.family
         self.text, self.hidden = model.config, model.config.hidden_size
+        self.audio = whole.audio_config
         self.side = self.config.pooling_kernel_size
         self.patches_a_token = self.side**2
-        if self.config.use_clipped_linears:
-            raise RequestError(
-                f"model {model.name!r}: use_clipped_linears: bounds of activations, which no part "
-                "of this package expresses (false is served: 31B, 26B-A4B)"
-            )
         rows, columns = eye.grid(1, 1, eye.max_tokens)
         self.image = Grid(1, rows * self.side, columns * self.side)
         self._check_places()
@@ -108,6 +114,12 @@ class Gemma4(Tower):
                 f"{self.eye.max_tokens} tokens may have {self.eye.max_tokens * self.side} patches "
                 "in a row"
             )
+
+    @property
+    def flags(self) -> list[str]:
+        if self.audio is None:
+            return []
+        return ["tower: the audio tower beside it is left out, its parameters too"]
 
     @property
     def eye(self) -> FrontEnd:
@@ -129,6 +141,12 @@ class Gemma4(Tower):
         if self.config.standardize:
             tower.std_bias = torch.zeros(width, dtype=context.dtype, device=context.device)
             tower.std_scale = torch.ones(width, dtype=context.dtype, device=context.device)
+        clipping = self.family.from_transformers("Gemma4ClippableLinear")
+        for module in tower.modules():
+            if isinstance(module, clipping) and self.config.use_clipped_linears:
+                for name, bound in BOUNDS.items():
+                    value = torch.tensor(bound, dtype=context.dtype, device=context.device)
+                    setattr(module, name, value)
         rotary = type(tower.encoder.rotary_emb)(self.config).to(context.device)
         tower.encoder.rotary_emb = rotary
         context.weigh_component("tower", tower, "vision_tower.", KIND)
