@@ -1,9 +1,12 @@
 """Meta tensors trace what fake tensors trace: every operator and every byte."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from tests.fake_tensors import fake_tensors
 from tests.small import FAMILY_NAMES, small_model
+from workbench.probe.counting.shapes import shapes_only
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import Unsupported
@@ -38,3 +41,12 @@ def test_meta_equals_fake(family, attention, tmp_path):
     assert quick.operators == slow.operators
     assert quick.timeline.peak()[0] == slow.timeline.peak()[0]
     assert (quick.flops, quick.flops_causal) == (slow.flops, slow.flops_causal)
+
+
+def test_heads_that_do_not_fit_are_told_in_words():
+    query, key = (torch.empty(1, heads, 4, 8, device="meta") for heads in (6, 4))
+    with (
+        shapes_only(),
+        pytest.raises(ValueError, match="an attention of 6 heads has keys of 4: it needs as many"),
+    ):
+        F.scaled_dot_product_attention(query, key, key)

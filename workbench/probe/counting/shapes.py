@@ -29,7 +29,10 @@ def _sdpa(
     enable_gqa: bool = False,
 ) -> Tensor:
     assert dropout_p == 0.0, "no attention dropout in a workload"
-    assert enable_gqa or query.shape[1] == key.shape[1], "as SDPA itself demands"
+    if not enable_gqa and query.shape[1] != key.shape[1]:
+        raise ValueError(
+            f"an attention of {query.shape[1]} heads has keys of {key.shape[1]}: it needs as many"
+        )
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         zero, low = (
             torch.scalar_tensor(value, dtype=query.dtype, device=query.device)
