@@ -69,8 +69,8 @@ def test_every_wrong_setting_is_told():
         make_cell(num_visual=5, reduce="pool", settings="side=0,at=2", batch=0)
     assert str(raised.value).split("; ") == [
         "batch 0: must be at least 1",
-        "side=0: a whole number from 1 to 64",
-        "at: s_attn has no settings",
+        "settings side=0: a whole number from 1 to 64",
+        "settings at: s_attn has no settings",
         "pool has side",
     ]
 

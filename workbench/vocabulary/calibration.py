@@ -35,6 +35,7 @@ from workbench.vocabulary.calibration_parts import (
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import DEVICES
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.fields import reason_words
 
 PACKAGED = Path(__file__).with_name("calibrations")
 """Calibrations that are found by their device without being asked for: ``<device>.json``."""
@@ -156,7 +157,7 @@ class Calibration(BaseModel):
             first = error.errors()[0]
             names = ".".join(str(part) for part in first["loc"]) or "the document"
             where = names.encode("unicode_escape").decode()[:200]
-            message = first["msg"].removeprefix("Value error, ")
+            message = reason_words(first)
             again = "; 'workbench calibrate' writes version 2" if where == "version" else ""
             raise RequestError(f"calibration {path}: {where}: {message}{again}") from None
 

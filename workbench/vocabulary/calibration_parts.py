@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from workbench.vocabulary.cell import DESCRIPTIONS, Cell
+from workbench.vocabulary.fields import DIGEST_PATTERN, TEXT_PATTERN
 
 Phase = Literal["forward", "train"]
 Way = Literal["alone", "cells", "systems"]
@@ -28,7 +29,7 @@ MOST_ERROR = 1e6
 Error = Annotated[float, Field(ge=0, le=MOST_ERROR)]
 """A relative one."""
 
-Text = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, Field(min_length=1, max_length=300, pattern=TEXT_PATTERN)]
 """One line that a terminal can be shown."""
 
 FEWEST_FLOPS_S, MOST_FLOPS_S = 1e6, 1e18
@@ -86,7 +87,7 @@ class Source(BaseModel):
     model_config = MODEL
 
     file: Text
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern=DIGEST_PATTERN)]
     num_records: Count
 
 

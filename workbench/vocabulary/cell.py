@@ -18,9 +18,15 @@ from pydantic_core import PydanticCustomError
 
 from workbench.vocabulary.agreement import check_agreement
 from workbench.vocabulary.cell_fields import CellFields
-from workbench.vocabulary.fields import WHOLE_SENTENCE, Description, Role, make_model
+from workbench.vocabulary.fields import (
+    SEVERAL_FAULTS,
+    WHOLE_SENTENCE,
+    Description,
+    Role,
+    make_model,
+)
 from workbench.vocabulary.lora import Lora, canonical_lora, lora_of
-from workbench.vocabulary.systems import KINDS, canonical, entry
+from workbench.vocabulary.systems import KINDS, WrongSettings, canonical, entry
 from workbench.vocabulary.units import SHORT_DTYPES
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -83,8 +89,9 @@ class Cell(CellFields):
             return None  # Whose settings they are is not known, and that is refused.
         try:
             return canonical(value, {kind: info.data[kind] for kind in KINDS})
-        except ValueError as error:
-            raise PydanticCustomError(WHOLE_SENTENCE, "{fault}", {"fault": str(error)}) from None
+        except WrongSettings as error:
+            faults = {"faults": error.faults}
+            raise PydanticCustomError(SEVERAL_FAULTS, "{faults}", faults) from None
 
     @field_validator("layout", mode="before")
     @classmethod

@@ -28,12 +28,14 @@ MAX_TOKENS = 10**9
 def _long_count(value: Any) -> Any:
     if isinstance(value, Integral) and not isinstance(value, bool):
         return int(value)  # Of numpy, as a column of a frame gives it.
+    if type(value) is float and value.is_integer():
+        return int(value)  # YAML and JSON read 1e9 as a real number.
     number = count_of(value) if isinstance(value, str) else None
     return value if number is None else number
 
 
 def bytes_of(value: Any) -> Any:
-    """Digits and ``40G`` are bytes; another text stays what it is, a name."""
+    """Digits, ``40G`` and ``1e9`` are bytes; another text stays what it is, a name."""
     short = isinstance(value, str) and value.isascii() and len(value) <= MAX_DIGITS
     plain = value.replace("_", "") if short else ""
     return int(plain) if plain.isdecimal() else _long_count(value)
@@ -47,12 +49,31 @@ def _path_text(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+NAME_PATTERN = r"^[^\x00-\x1f]+$"
+FILE_PATTERN = r"^[^\x00]+$"
+SIZE_PATTERN = r"^[1-9][0-9]{0,6}x[1-9][0-9]{0,6}$"
+SWEEP_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+PATTERNS = {
+    NAME_PATTERN: "a name has no control characters, such as a line's end",
+    FILE_PATTERN: "a file's name has no NUL character",
+    SIZE_PATTERN: "WIDTHxHEIGHT in pixels, each at least 1, such as 640x480",
+    SWEEP_PATTERN: (
+        "a letter or a digit, then up to 99 letters, digits, dots, dashes and underscores, such "
+        "as video-4k"
+    ),
+    TEXT_PATTERN: "a text has no control characters, such as a line's end",
+    DIGEST_PATTERN: "64 digits in base 16, 0 to 9 and a to f",
+}
+"""What a text of each form has to be, in words for people."""
+
 Whole = BeforeValidator(_long_count)
 """``10k`` and ``1.5M`` are whole numbers, too."""
 
 Name = Annotated[
     str,
-    StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$"),
+    StringConstraints(min_length=1, max_length=4096, pattern=NAME_PATTERN),
     BeforeValidator(_path_text),
 ]
 Count = Annotated[int, Field(ge=0, le=MAX_TOKENS, strict=True), Whole]
@@ -100,7 +121,6 @@ PLAIN = {
     "string_type": "write a word",
     "string_too_short": "is empty",
     "string_too_long": "has more than {max_length} characters",
-    "string_pattern_mismatch": "must be of the form {pattern}",
     "tuple_type": "write a list",
     "dict_type": "write names with values",
     "model_type": "write names with values",
@@ -109,6 +129,9 @@ PLAIN = {
 """pydantic's kinds of fault in plain words; of another kind its own are told."""
 WHOLE_SENTENCE = "whole_sentence"
 """The kind of a fault whose words name what is wrong themselves."""
+
+SEVERAL_FAULTS = "several_faults"
+"""The kind of a fault whose context has a line for each of several in one field."""
 
 Place = tuple[int | str, ...]
 """Where in a document a value stands: names of fields, and indices of lists."""
@@ -149,11 +172,14 @@ def fault_words(
         if fault["type"] == WHOLE_SENTENCE:
             reasons.setdefault(fault["msg"], {})
             continue
-        value = fault.get("input")
-        text = "" if isinstance(value, (dict, list, tuple)) else f" {value!r:.80}"
         where = place_words(place)[:200] or "the document"
         where = where if where.isprintable() else repr(where)[1:-1]
-        reasons.setdefault(f"{where}{text}", {})[_reason(fault, names)] = None
+        if fault["type"] == SEVERAL_FAULTS:
+            reasons |= {f"{where} {line}": {} for line in fault["ctx"]["faults"]}
+            continue
+        value = fault.get("input")
+        text = "" if isinstance(value, (dict, list, tuple)) else f" {value!r:.80}"
+        reasons.setdefault(f"{where}{text}", {})[reason_words(fault, names)] = None
     return [": ".join(filter(None, (what, ", or ".join(why)))) for what, why in reasons.items()]
 
 
@@ -164,12 +190,15 @@ def _place(fault: Any) -> Place:
     return tuple(p for p in fault["loc"] if isinstance(p, int) or p.isidentifier())
 
 
-def _reason(fault: Any, names: Iterable[str]) -> str:
+def reason_words(fault: Any, names: Iterable[str] = ()) -> str:
+    """What would be right in place of one of pydantic's faults; near ones of ``names``."""
     value, plain = fault.get("input"), PLAIN.get(fault["type"])
     message = fault["msg"].removeprefix("Value error, ")
     if plain is not None:
         bounds = {name: _bound(each) for name, each in fault.get("ctx", {}).items()}
         message = plain.format(**bounds)
+    elif fault["type"] == "string_pattern_mismatch":
+        message = PATTERNS[fault["ctx"]["pattern"]]
     near = list[str]()
     if fault["type"] == "extra_forbidden":
         near = get_close_matches(str(fault["loc"][-1]), list(names), n=2, cutoff=0.6)
@@ -192,7 +221,7 @@ def make_model(
         return kind.model_validate(fields)
     except ValidationError as error:
         text = all_errors(error, kind.model_fields, place_words).removeprefix("the document: ")
-        raise RequestError(text.removeprefix("protocol.")) from None
+        raise RequestError(text) from None
 
 
 Role = Literal["subject", "size", "system", "condition"]

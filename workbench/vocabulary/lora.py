@@ -41,7 +41,7 @@ def canonical_lora(value: Any) -> str | None:
     if value is None:
         return None
     values = dict[str, str]()
-    for name, text in written(value):
+    for name, text in written(value, "r=16"):
         if name in values:
             raise ValueError(f"{name} is given twice")
         values[name] = text

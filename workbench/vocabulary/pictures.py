@@ -14,11 +14,11 @@ from pydantic import (
 
 from workbench.visual import Limits
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.fields import all_errors
+from workbench.vocabulary.fields import FILE_PATTERN, SIZE_PATTERN, all_errors
 
 Limit = Annotated[int, Field(ge=1, le=10**12, strict=True)]
-File = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
-Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,6}x[1-9][0-9]{0,6}$")]
+File = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=FILE_PATTERN)]
+Size = Annotated[str, StringConstraints(pattern=SIZE_PATTERN)]
 
 
 class Pictures(BaseModel):

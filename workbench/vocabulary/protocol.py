@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-from workbench.vocabulary.fields import MODEL, Layers, Positive, Whole, make_model
+from workbench.vocabulary.fields import MODEL, Layers, Whole, bytes_of, make_model
 
 
 class Protocol(BaseModel):
@@ -19,7 +19,9 @@ class Protocol(BaseModel):
     """Seconds that compilation, autotuning and plans may take before the first warm iteration."""
     precision: Annotated[float, Field(gt=0, lt=1)] | None = 0.01
     """Relative 95 % half-width of the median to reach; None takes ``min_samples`` and no more."""
-    memory_limit: Positive | Annotated[int, Field(ge=1, strict=True)] | None = None
+    memory_limit: Annotated[
+        Annotated[int, Field(ge=1, strict=True)] | None, BeforeValidator(bytes_of)
+    ] = None
     """Bytes that the worker may allocate beyond what it holds once its imports are done."""
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
     """Wall time after which a silent worker is ended and the cell recorded as ``timeout``."""

@@ -20,10 +20,12 @@ from workbench.vocabulary.cell import FIELDS, Cell
 from workbench.vocabulary.fields import (
     MODEL,
     MOST_FAULTS,
+    SWEEP_PATTERN,
     Count,
     Dtype,
     Name,
     Pass,
+    Place,
     Positive,
     Scope,
     Source,
@@ -228,7 +230,7 @@ class Sweep(BaseModel):
 
     model_config = MODEL
 
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, StringConstraints(pattern=SWEEP_PATTERN)]
     grids: tuple[Grid, ...] = Field(min_length=1)
     max_minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Of a call at most: cells that would end later are dropped, and that is said."""
@@ -254,7 +256,12 @@ class Sweep(BaseModel):
 
 def make_point(**fields: Any) -> Point:
     """A Point from public field names; raises RequestError, one line, where a value is wrong."""
-    return make_model(Point, fields)
+    return make_model(Point, fields, _point_place)
+
+
+def _point_place(place: Place) -> str:
+    """Where a fault of a point is: a protocol's fields go by their own names."""
+    return ".".join(map(str, place[1:] if place[:1] == ("protocol",) else place))
 
 
 def geometric(start: int, stop: int, factor: int = 2) -> tuple[int, ...]:

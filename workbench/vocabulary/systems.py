@@ -101,10 +101,18 @@ def label(kind: str, name: str) -> str:
     return name if listed is None else listed.label
 
 
-def written(value: Any) -> list[tuple[str, str]]:
+class WrongSettings(ValueError):
+    """Settings that cannot be: a line for each fault, with the setting and what would be right."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(self.faults))
+
+
+def written(value: Any, example: str = "side=2") -> list[tuple[str, str]]:
     """The (name, value) pairs of settings written as text, as a list of texts, or as a mapping.
 
-    Raises ValueError where one is no ``name=value``.
+    Raises WrongSettings where one is no ``name=value``, such as ``example``.
     """
     if value is None:
         return []
@@ -118,7 +126,8 @@ def written(value: Any) -> list[tuple[str, str]]:
         pairs.append((name, given))
     faults = [text for text, pair in zip(parts, pairs, strict=True) if not all(pair)]
     if faults:
-        raise ValueError(f"{', '.join(map(repr, faults))}: write name=value, such as side=2")
+        wrong = ", ".join(map(repr, faults))
+        raise WrongSettings([f"{wrong}: write name=value, such as {example}"])
     return pairs
 
 
@@ -126,7 +135,7 @@ def canonical(value: Any, named: Mapping[str, str | None]) -> str | None:
     """Settings as the one text that a cell keeps: sorted, without values equal to a default.
 
     ``named`` has the attention system and the reducer. A setting that both declare is written with
-    its owner, ``fastv.keep=0.5``. Raises ValueError with all that is wrong: for a setting that
+    its owner, ``fastv.keep=0.5``. Raises WrongSettings with all that is wrong: for a setting that
     neither declares, one given twice, and a value that cannot be.
     """
     values: dict[str, str] = {}
@@ -144,7 +153,7 @@ def canonical(value: Any, named: Mapping[str, str | None]) -> str | None:
         except ValueError as error:
             faults[str(error)] = None
     if faults:
-        raise ValueError("; ".join(faults))
+        raise WrongSettings(faults)
     pairs = sorted((key, text) for key, text in values.items() if text)
     return ",".join(f"{key}={text}" for key, text in pairs) or None
 
