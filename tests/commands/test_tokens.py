@@ -62,6 +62,10 @@ def test_a_sentence(capsys: pytest.CaptureFixture[str], words: list[str], senten
         (["--vision", "clip", "--resolution", "9x9"], "vision front end 'clip' is unknown"),
         (["--image", "/nowhere.png"], "image '/nowhere.png': no such file"),
         (["--resolution", "9x9", "--frames", "-1"], "frames -1: at least 1"),
+        (
+            ["--resolution", "9x9", "--frames", "1e18"],
+            "frames 1000000000000000000: must be at most 1,000,000,000",
+        ),
         ([], "give one of image, video and resolution"),
     ],
 )

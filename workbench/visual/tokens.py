@@ -14,6 +14,8 @@ from workbench.visual.clips import EXTRA, video_clip
 from workbench.vocabulary.errors import RequestError
 
 MAX_EDGE = 1_000_000
+MAX_FRAMES = 10**9
+"""Sampled frames of a video: as many as the largest |V| of a cell has tokens."""
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 
@@ -145,6 +147,8 @@ def tokens(
         raise RequestError(f"fps {fps}: more than 0 and at most 1000 frames a second")
     if frames is not None and (images or fps is not None):
         raise RequestError(f"frames {frames}: goes with a resolution, or with a video without fps")
+    if frames is not None and frames > MAX_FRAMES:
+        raise RequestError(f"frames {frames}: must be at most {MAX_FRAMES:,}")
     front_end = front_end_of(model, vision, limits)
     document: dict[str, Any] = {"model": model, "vision": front_end.name}
     if images or (resolution is not None and frames is None):
