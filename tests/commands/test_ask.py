@@ -36,6 +36,11 @@ def answers(*lines: bytes) -> list[dict]:
         (b'{"do": "predict", "cell": {"num_visual": "x"}, "device": "cpu"}', "num_visual 'x'"),
         (b'{"do": "predict", "cell": {"1 2": 3}, "device": "cpu"}', "num_visual: is missing"),
         (b'{"do": "limit", "cell": {"num_visual": 1}, "device": "\\u0000"}', "device"),
+        (
+            b'{"do": "names", "do": "limit", "cell": {}}',
+            "question: 'do': given twice; leave one out",
+        ),
+        (b'{"do": "predict", "cell": {"batch": 1, "batch": 2}}', "'batch': given twice"),
         (b"x" * (3 * MAX_LINE), "longer than 100,000 bytes"),
     ],
 )

@@ -110,6 +110,7 @@ def test_bytes_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
         ("[" * 33 + "]" * 33, "at most 32 levels"),
         ('{"a":' * 40 + "1" + "}" * 40, "at most 32 levels"),
         ("[" * 100_000, "at most 32 levels"),
+        ('{"a": {"b": 1, "c": 2, "b": 1}}', "thing: 'b': given twice; leave one out"),
     ],
 )
 def test_json_of_no_use_is_one_line(text: str, says: str) -> None:

@@ -111,12 +111,14 @@ def write_text(path: str | Path, what: str, text: str) -> None:
 def parse_json(text: str, what: str) -> Any:
     """A JSON document of at most MAX_DEPTH levels, whose integers have at most MAX_DIGITS digits.
 
-    Raises RequestError that begins with ``what``.
+    Raises RequestError that begins with ``what``, also for a key that an object has twice.
     """
     try:
-        document = json.loads(text, parse_int=_integer)
+        document = json.loads(text, parse_int=_integer, object_pairs_hook=_object)
     except RecursionError:
         raise RequestError(f"{what}: not JSON of at most {MAX_DEPTH} levels") from None
+    except RequestError as error:
+        raise RequestError(f"{what}: {error}") from None
     except ValueError as error:
         raise RequestError(f"{what}: not JSON: {error}") from None
     level = _containers([document])
@@ -137,6 +139,15 @@ def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
         raise ValueError(f"an integer of {len(digits):,} digits, at most {MAX_DIGITS} are read")
     return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict[str, Any]()
+    for name, value in pairs:
+        if name in fields:
+            raise RequestError(f"{name!r:.60}: given twice; leave one out")
+        fields[name] = value
+    return fields
 
 
 def _containers(parent: Any) -> list[Any]:
