@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -383,3 +384,28 @@ def test_a_damaged_store_is_not_written_to(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"damaged.*workbench merge"):
         Store.open(path, "w")
     assert path.read_bytes() == data[: len(data) // 2]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.runs(),
+        lambda store: store.frame(),
+        lambda store: list(store.items()),
+        lambda store: store.begin_run("s", {}, ENV),
+    ],
+)
+def test_a_closed_store_is_one_line(tmp_path: Path, ask: Callable[[Store], object]) -> None:
+    path = tmp_path / "a.db"
+    with Store.open(path, "w") as store:
+        pass
+    with pytest.raises(StoreError) as raised:
+        ask(store)
+    assert str(raised.value) == f"store {str(path)!r}: is closed; open it again"
+
+
+def test_a_store_of_another_thread_is_one_line(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "a.db", "w") as store, ThreadPoolExecutor(1) as other:
+        with pytest.raises(StoreError, match="another thread opened it, and it serves that one"):
+            other.submit(store.runs).result()
+        assert store.runs() == []

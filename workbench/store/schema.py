@@ -304,12 +304,23 @@ def translate_sqlite_errors(
 ) -> Iterator[None]:
     """SQLite's errors in one line: RequestError for a bad file, StoreError for the machine.
 
+    StoreError also for a store that was closed, or opened by another thread.
+
     ``opened`` is the file as it was: what somebody did to it since is named first.
     """
     try:
         yield
     except UnicodeDecodeError as error:  # A text of the schema, which SQLite hands out as it is.
         raise damaged_store_error(path, f"text that is no UTF-8: {error.reason}") from None
+    except sqlite3.ProgrammingError as error:
+        if "closed database" in str(error):
+            raise StoreError(f"store {str(path)!r}: is closed; open it again") from None
+        if "same thread" in str(error):
+            raise StoreError(
+                f"store {str(path)!r}: another thread opened it, and it serves that one; open it "
+                "here as well"
+            ) from None
+        raise
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None)
         change = opened.change(path) if opened is not None else None
