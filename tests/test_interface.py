@@ -262,5 +262,5 @@ def test_numbers_of_numpy_and_paths_are_values(tmp_path):
     assert cell == Cell(num_visual=64, batch=2, model=str(tmp_path))
     assert (type(cell.num_visual), type(cell.model)) == (int, str)
     for value in (np.float64(64), np.bool_(True), True):
-        with pytest.raises(ValueError, match="valid integer"):
+        with pytest.raises(ValueError, match="write a whole number"):
             Cell(num_visual=value)

@@ -1,10 +1,13 @@
 """A wrong value is told in words: its field, the value, and what would be right."""
 
+import copy
 import json
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from workbench.cli import main
 from workbench.inputs.sweep_file import load_sweep
@@ -14,7 +17,7 @@ from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import PATTERNS
 from workbench.vocabulary.pictures import Pictures, make_pictures
 from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.sweep import Sweep, make_point
+from workbench.vocabulary.sweep import Grid, Sweep, make_point
 
 
 def patterns(part: Any) -> Iterator[str]:
@@ -98,3 +101,37 @@ def test_yaml_s_real_numbers_are_whole_where_they_are_counts(tmp_path):
     path.write_text("visual: 1.5\nmemory_cap: 1.5\n")
     with pytest.raises(RequestError, match=r"visual 1\.5: write a whole number"):
         load_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (
+            lambda: Cell(attention="nope", visual=-1),
+            "num_visual: is missing; visual -1: there is no such field; did you mean num_visual?",
+        ),
+        (lambda: Cell(num_visual=9).replace(batch=0), "batch 0: must be at least 1"),
+        (
+            lambda: Cell(num_visual=9, num_text=0).at(0),
+            "num_visual and num_text are both 0: there is no token to compute",
+        ),
+        (lambda: Protocol(precision=2), "precision 2: must be less than 1"),
+        (lambda: Grid(visual=(1, -1)), "visual.1 -1: must be at least 0"),
+        (lambda: Grid(visual=1).points()[0].cell.replace(chunk=0), "chunk 0: must be at least 1"),
+        (lambda: Sweep(name="a", grids=({"visual": "x"},)), "grids.0.visual.0 'x': write a whole"),
+    ],
+)
+def test_a_wrong_value_in_python_is_one_line(make, line):
+    with pytest.raises(RequestError) as refusal:
+        make()
+    assert str(refusal.value).startswith(line)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_cell_is_copied_and_kept_as_any_model():
+    cell = Cell(num_visual=9, attention="d_attn", pass_="train")
+    assert pickle.loads(pickle.dumps(cell)) == copy.deepcopy(cell) == cell
+    assert Cell.model_validate_json(cell.model_dump_json(by_alias=True)) == cell
+    assert cell.model_copy(update={"num_visual": 10}) == cell.at(10)
+    with pytest.raises(ValidationError):  # With it a document's reader tells where a fault is.
+        Cell.model_validate({"num_visual": -1})

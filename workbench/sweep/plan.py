@@ -61,16 +61,14 @@ def load_probe(path: Path) -> Sweep:
     # Probes may build on their neighbours, as they can when Python runs them.
     sys.path.insert(0, str(path.parent))
     try:
-        defined = runpy.run_path(str(path), run_name="probe")
-        if not callable(defined.get("sweep")):
-            raise RequestError(f"{path}: defines no sweep(); a probe has 'def sweep() -> Sweep'")
-        sweep = defined["sweep"]()
-    except RequestError:
-        raise
+        make = runpy.run_path(str(path), run_name="probe").get("sweep")
+        sweep = make() if callable(make) else None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the probe is the user's own code
         raise RequestError(f"{path}: {_where(error, path)}{_what(error)}") from None
     finally:
         sys.path.remove(str(path.parent))
+    if not callable(make):
+        raise RequestError(f"{path}: defines no sweep(); a probe has 'def sweep() -> Sweep'")
     if not isinstance(sweep, Sweep):
         raise RequestError(f"{path}: sweep() returned {type(sweep).__name__}, not a Sweep")
     return sweep
@@ -89,7 +87,8 @@ def _where(error: BaseException, path: Path) -> str:
 
 def _what(error: BaseException) -> str:
     message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {' '.join(message.split()):.300}"
+    text = f"{' '.join(message.split()):.300}"
+    return text if isinstance(error, RequestError) else f"{type(error).__name__}: {text}"
 
 
 def plan(sweep: Sweep, calibrations: Choice | None = None, here: bool = True) -> list[Task]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from workbench.vocabulary.errors import RequestError
+
 if TYPE_CHECKING:
     from workbench.vocabulary.cell import Cell
 
@@ -11,13 +13,13 @@ SUB_GROUP_SIZE = 1_000_000_000
 
 
 def check_agreement(cell: "Cell") -> None:
-    """Raise ValueError, which names fields and values, where fields of a cell exclude each other.
+    """Raise RequestError, with fields and values, where fields of a cell exclude each other.
 
     All that do are told at once.
     """
     faults = list(_disagreements(cell))
     if faults:
-        raise ValueError("; ".join(faults))
+        raise RequestError("; ".join(faults))
 
 
 def _disagreements(cell: "Cell") -> Iterator[str]:

@@ -185,7 +185,7 @@ class Cell(CellFields):
     def replace(self, **changes: Any) -> Self:
         """A copy with ``changes``, validated again; ``pass`` may be called ``pass_``."""
         fields = {PUBLIC_NAMES.get(name, name): value for name, value in changes.items()}
-        return type(self).model_validate({**self.document(), **fields})
+        return make_model(type(self), {**self.document(), **fields})
 
     @property
     def title(self) -> str:

@@ -6,11 +6,10 @@ follows from several fields, and a cell's key, is in ``cell.py``.
 
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from workbench.vocabulary.agreement import SUB_GROUP_SIZE
 from workbench.vocabulary.fields import (
-    MODEL,
     AllocatorSetting,
     CacheDtype,
     Count,
@@ -22,6 +21,7 @@ from workbench.vocabulary.fields import (
     Name,
     Pass,
     Positive,
+    Request,
     RingOrder,
     Scope,
     WeightsDtype,
@@ -30,10 +30,8 @@ from workbench.vocabulary.fields import (
 )
 
 
-class CellFields(BaseModel):
+class CellFields(Request):
     """What a point of a sweep says of what is run. ``pass`` is a keyword: ``pass_`` in Python."""
-
-    model_config = MODEL
 
     model: Annotated[
         Name,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Integral
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -220,8 +220,38 @@ def make_model(
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        text = all_errors(error, kind.model_fields, place_words).removeprefix("the document: ")
-        raise RequestError(text) from None
+        raise _refusal(kind, error, place_words) from None
+
+
+def _refusal(
+    kind: type[BaseModel],
+    error: ValidationError,
+    place_words: Callable[[Place], str] = _dotted,
+) -> RequestError:
+    return RequestError(
+        all_errors(error, kind.model_fields, place_words).removeprefix("the document: ")
+    )
+
+
+class Request(BaseModel):
+    """What people write down in Python: made with a wrong value it raises RequestError, one line.
+
+    A model within another, ``model_validate`` and JSON raise pydantic's own ValidationError, with
+    which documents are told where in them a fault is.
+    """
+
+    model_config = MODEL
+
+    if not TYPE_CHECKING:  # To a type checker its arguments are the fields.
+
+        def __init__(self, /, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise _refusal(type(self), error) from None
+
+        # pydantic's mark of an __init__ that only validates: documents need not go through it.
+        __init__.__pydantic_base_init__ = True
 
 
 Role = Literal["subject", "size", "system", "condition"]

@@ -2,15 +2,13 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
-from workbench.vocabulary.fields import MODEL, Layers, Whole, bytes_of, make_model
+from workbench.vocabulary.fields import Layers, Request, Whole, bytes_of, make_model
 
 
-class Protocol(BaseModel):
+class Protocol(Request):
     """How a cell is measured. Not part of its key: it changes how sure a number is, no more."""
-
-    model_config = MODEL
 
     min_samples: Annotated[int, Field(ge=1, le=10_000, strict=True), Whole] = 10
     max_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0

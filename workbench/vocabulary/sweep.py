@@ -6,7 +6,6 @@ from itertools import product
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     Field,
     PrivateAttr,
     StringConstraints,
@@ -18,7 +17,6 @@ from pydantic import (
 from workbench.collector import without_collector
 from workbench.vocabulary.cell import FIELDS, Cell
 from workbench.vocabulary.fields import (
-    MODEL,
     MOST_FAULTS,
     SWEEP_PATTERN,
     Count,
@@ -27,6 +25,7 @@ from workbench.vocabulary.fields import (
     Pass,
     Place,
     Positive,
+    Request,
     Scope,
     Source,
     fault_words,
@@ -67,10 +66,8 @@ CELL_FIELDS = tuple(name for name in FIELDS if name not in _OF_AXES)
 """Fields of a cell that no axis sets: in a grid they hold for every cell of it."""
 
 
-class Point(BaseModel):
+class Point(Request):
     """A cell, whether to measure or predict it, on what, and how."""
-
-    model_config = MODEL
 
     cell: Cell
     source: Source
@@ -97,15 +94,13 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, (str, int, float, dict)) else value
 
 
-class Grid(BaseModel):
+class Grid(Request):
     """A product of axes: every combination becomes a cell.
 
     ``options`` are partial cells laid over each combination. ``options: [{attention: s_attn,
     kernel: eager}, {attention: d_attn, fold: true}]`` names systems that are no product of axes.
     Fields of a cell beside them, as in ``chunk: 8k``, are laid under each of ``options``.
     """
-
-    model_config = MODEL
 
     source: Source = "measured"
     device: Name = "auto"
@@ -225,10 +220,8 @@ def _check_size(*grids: Any) -> None:
         raise ValueError(f"the axes make {total:,} cells; a sweep has at most {MAX_POINTS:,}")
 
 
-class Sweep(BaseModel):
+class Sweep(Request):
     """A named union of grids. Runs of the same name in one store and environment are continued."""
-
-    model_config = MODEL
 
     name: Annotated[str, StringConstraints(pattern=SWEEP_PATTERN)]
     grids: tuple[Grid, ...] = Field(min_length=1)
@@ -251,7 +244,7 @@ class Sweep(BaseModel):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with ``changes``, validated again."""
-        return type(self).model_validate({**self.model_dump(by_alias=True), **changes})
+        return make_model(type(self), {**self.model_dump(by_alias=True), **changes})
 
 
 def make_point(**fields: Any) -> Point:
