@@ -3,8 +3,11 @@
 import json
 import os
 import pty
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from workbench.vocabulary.cell import FIELDS, make_cell
 from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.record import Environment, Record, Status
 
+APP = Path(cli.__file__).parents[1] / "app.py"
 RECORDS = Path(cli.__file__).parents[1] / "reports/reference/h100-80gb/records.db"
 HEAVY = ("torch", "transformers", "pandas", "plotly", "pydantic", "rich", "yaml", "sqlite3")
 
@@ -56,6 +60,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "Exit codes: 0 done; 1 the work failed; 2 the request was wrong." in done.stdout
 
 
+INTERRUPTED = "workbench: interrupted; to go on, give the same command again\n"
 INTERRUPTED_EARLY = """
 import os, signal, sys
 
@@ -77,7 +82,39 @@ def test_an_interrupt_is_one_line_from_the_first_import_on(at: str) -> None:
     asked = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code = asked + INTERRUPTED_EARLY.format(at=at)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "workbench: interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
+
+
+@pytest.mark.parametrize("line", ["dashboard: starting", "You can now view"])
+def test_an_interrupted_dashboard_is_one_line(line: str, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "a.db", "w"):
+        pass
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = f"""
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[1:] = ["run", {str(APP)!r}, "--server.address=127.0.0.1",
+    "--server.port={port}", "--server.headless=true", "--", {str(tmp_path / "a.db")!r}]
+print("dashboard: starting", flush=True)
+from workbench.serve import main
+main()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", asked],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        while line not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(0.5)  # It imports, or it serves.
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, INTERRUPTED)
 
 
 def test_interrupts_that_the_caller_ignores_stay_ignored() -> None:

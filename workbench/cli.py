@@ -26,7 +26,7 @@ from workbench.commands.tokens import tokens
 from workbench.commands.usage import USAGE, refused
 from workbench.commands.validate import validate
 from workbench.inputs.files import shown
-from workbench.start import INTERRUPTED, raise_interrupts
+from workbench.start import INTERRUPTED, INTERRUPTED_LINE, raise_interrupts
 from workbench.vocabulary.errors import Failure, RequestError
 
 SPEAKS_FIRST_S = 2.0
@@ -151,7 +151,7 @@ def _run(arguments: list[str] | None) -> None:
         code = INTERRUPTED
     # So typer hands on what a command asked to exit with, and what an interrupt ends in.
     if code == INTERRUPTED:
-        _leave(INTERRUPTED, "interrupted")
+        _leave(INTERRUPTED, INTERRUPTED_LINE)
     if isinstance(code, int) and code:
         raise SystemExit(code)
 

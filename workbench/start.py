@@ -14,11 +14,12 @@ INTERRUPTED = 130
 """The exit code of a program that was interrupted: 128 and SIGINT's number."""
 
 
+INTERRUPTED_LINE = "interrupted; to go on, give the same command again"
+
+
 def main() -> None:
     """Run the program."""
-    # Who is started with interrupts ignored, as by nohup, goes on ignoring them.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave)
+    answer_interrupts()
     _open_closed()
     try:
         os.getcwd()
@@ -28,6 +29,13 @@ def main() -> None:
     from workbench.cli import main as run
 
     run()
+
+
+def answer_interrupts() -> None:
+    """From here on an interrupt ends the process with its line and its exit code, at once."""
+    # Who is started with interrupts ignored, as by nohup, goes on ignoring them.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
 
 
 def _open_closed() -> None:
@@ -49,5 +57,5 @@ def raise_interrupts() -> None:
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
     """Nothing has begun that would have to be ended."""
     if os.environ.get("LOCAL_RANK", "0") == "0":  # Of the ranks of a machine one says it.
-        os.write(2, b"workbench: interrupted\n")
+        os.write(2, f"workbench: {INTERRUPTED_LINE}\n".encode())
     os._exit(INTERRUPTED)

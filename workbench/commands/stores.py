@@ -124,7 +124,7 @@ def dashboard(
     command = [
         sys.executable,
         "-m",
-        "streamlit",
+        "workbench.serve",
         "run",
         str(app),
         "--server.address=127.0.0.1",
