@@ -9,7 +9,7 @@ from workbench.lvlm import build as building
 from workbench.lvlm.build import build
 from workbench.lvlm.lora import Adapted
 from workbench.probe.counting.allocator import CARD
-from workbench.probe.counting.trace import trace
+from workbench.probe.counting.trace import WITHOUT_RECOMPUTATION, trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
@@ -205,6 +205,32 @@ def test_bytes_are_of_the_adapters_alone(model):
     assert found["gradient_bytes"] == 2 * added
     assert found["optimizer_bytes"] == 12 * added
     assert found["weight_bytes"] == plain["weight_bytes"] + 2 * added
+
+
+@pytest.mark.parametrize("kernel", ["eager", "sdpa", "flex"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attention": "s_attn"},
+        {"attention": "d_attn", "checkpoint_every": 2},
+        {"attention": "d_attn", "offload": True, "lora": "r=3,targets=v_proj,dropout=0.1"},
+        {"attention": "s_attn", "weights_dtype": "int8", "accumulate": 2},
+        {"attention": "d_attn", "weights_dtype": "int4", "lora": "r=3,dtype=float32"},
+        {"attention": "d_attn", "tiled": True, "chunk": 16},
+        {"attention": "s_attn", "tiled": True},
+        {"attention": "fastv", "weights_dtype": "int8"},
+    ],
+    ids=str,
+)
+def test_model_flops_are_the_flops_of_a_trace_that_computes_nothing_twice(fields, kernel, model):
+    given = {**STEP, "kernel": kernel, "lora": LORA, "model": model, **fields}
+    cell = make_cell(**given, checkpoint=True)
+    plain = trace(cell.replace(**WITHOUT_RECOMPUTATION), CARD, regions=True)
+    assert plain.flops == plain.model_flops
+    twice = trace(cell, CARD, regions=True)
+    assert twice.flops > plain.flops
+    assert twice.model_flops == plain.flops
+    assert twice.model_flops_causal == plain.flops_causal
 
 
 def test_a_whole_vision_language_model(tmp_path):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.attention import System
 from workbench.lvlm.context import Context
+from workbench.lvlm.marks import recomputation
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
@@ -103,5 +104,9 @@ class Checkpointed(nn.Module):
             return self.inner(*state)
         with nullcontext() if self.offload is None else self.offload.boundary(state):
             return torch.utils.checkpoint.checkpoint(
-                self.inner, *state, use_reentrant=False, preserve_rng_state=False
+                self.inner,
+                *state,
+                use_reentrant=False,
+                preserve_rng_state=False,
+                context_fn=recomputation(),
             )

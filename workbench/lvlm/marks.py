@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from torch.utils.checkpoint import noop_context_fn
+
 Marker = Callable[[str], AbstractContextManager[object]]
 _markers: list[Marker] = []
 
@@ -26,6 +28,28 @@ def unmasked() -> AbstractContextManager[object]:
     causality hides. The mark holds for the block's backward and recomputation as well.
     """
     return _watchers[-1]() if _watchers else nullcontext()
+
+
+Contexts = Callable[[], tuple[AbstractContextManager[object], AbstractContextManager[object]]]
+_observers: list[Watcher] = []
+
+
+def recomputation() -> Contexts:
+    """What a checkpoint asks for the contexts of its forward and of the second one in backward."""
+    if not _observers:
+        return noop_context_fn
+    observer = _observers[-1]
+    return lambda: (nullcontext(), observer())
+
+
+@contextmanager
+def recomputed_by(observer: Watcher) -> Iterator[None]:
+    """Inside, the second forward of every checkpoint is entered through ``observer``."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.pop()
 
 
 @contextmanager

@@ -19,14 +19,14 @@ CARD = allocator_of(device("rtx-4090-24gb"))
 def test_images_of_a_size_are_traced_once() -> None:
     """Also the trace that computes nothing twice, of which model_flops of adapters are."""
     forget()
-    cell = make_cell(num_visual=880, **ADAPTERS, checkpoint=True)
+    cell = make_cell(num_visual=880, **ADAPTERS, checkpoint=True, tiled=True)
     pictures = make_pictures(resolution="1280x720")
     first = trace_of(cell, CARD, pictures)
     alone = trace(cell, CARD, regions=True, pictures=pictures)
     assert (first.model_flops, first.flops) == (alone.model_flops, alone.flops)
     assert first.operators == alone.operators
     assert trace_of(cell.replace(zero=3, world_size=8), CARD, pictures) is first
-    plain = trace_of(cell.replace(checkpoint=False), CARD, pictures)
+    plain = trace_of(cell.replace(checkpoint=False, tiled=False), CARD, pictures)
     assert plain.flops == first.model_flops
     assert traces._cached_trace.cache_info().misses == 2
 

@@ -109,7 +109,7 @@ class _Stretches:
     def call(self, call: Call) -> Call:
         """One that stands for its repetitions, at the first of them."""
         copies = self.times if self.steps[self.stretches[call.tick]] else 1
-        return Call(self.firsts[call.tick], call.times * copies, call.operator)
+        return call._replace(tick=self.firsts[call.tick], times=call.times * copies)
 
     def copies(self, block: Block) -> list[Block]:
         """Where a block of the middle unit lives in each repetition; others are only moved."""

@@ -15,7 +15,7 @@ from workbench.collector import without_collector
 from workbench.lvlm.build import build
 from workbench.lvlm.kinds import Stretch, shortened
 from workbench.lvlm.loops import RUNNER
-from workbench.lvlm.marks import unmasked_by
+from workbench.lvlm.marks import recomputed_by, unmasked_by
 from workbench.lvlm.offload import WATCH
 from workbench.lvlm.packed import Packed
 from workbench.lvlm.ring import ring_bytes
@@ -105,6 +105,8 @@ WITHOUT_RECOMPUTATION: dict[str, Any] = {
     "tiled": False,
 }
 """Fields of a cell that computes nothing twice."""
+IN_PIECES = ("chunk", "tiled")
+"""Those under which operators run twice outside of checkpoints."""
 
 World = Callable[[], AbstractContextManager[str]]
 
@@ -127,7 +129,7 @@ def trace(
     are made of, ``regions`` asks which region of a layer ran each operator, ``pictures`` are files
     that it shows. ``make`` builds the workload of a cell that is emulated, on a device of that
     world. ``memory_only``: only the timeline and what follows from it is right; FLOPs, bytes that
-    are moved and model_flops of adapters, which take a second trace, are left out or partial.
+    are moved and model_flops of adapters are left out or partial.
     ``forward_only``: a train pass ends with its forward, whose activations are all there then; not
     for a composed trace. ``plain`` traces the cell that computes nothing twice, as this function
     does without it.
@@ -156,17 +158,21 @@ def trace(
                 f"num_visual {cell.num_visual}: a tensor of this cell has more than 2**63 bytes"
             ) from None
         raise
-    if memory_only or (cell.lora is None and cell.weights_dtype is None):
+    if memory_only or not has_frozen_layers(cell) or not any(getattr(cell, f) for f in IN_PIECES):
         return traced
-    # No closed form: which gradients there are depends on where the first adapter stands.
     own = cell.replace(**WITHOUT_RECOMPUTATION)
-    if own == cell:
-        again = traced
-    elif plain is not None:
+    if plain is not None:
         again = plain(own)
     else:
         again = trace(own, allocator, compose, world, pictures=pictures)
     return replace(traced, model_flops=again.flops, model_flops_causal=again.flops_causal)
+
+
+def has_frozen_layers(cell: Cell) -> bool:
+    """Whether model_flops have no closed form: which gradients there are depends on where the
+    first adapter stands.
+    """
+    return cell.lora is not None or cell.weights_dtype is not None
 
 
 def _traced(
@@ -215,13 +221,20 @@ def _traced(
     times = workload.cell.accumulate
     operators = Counter({op: times * n for op, n in tally(timeline.calls).items()})
     flops = total(operators)
+    useful = times * model_flops(workload)
+    useful_causal = useful - times * hidden_model_flops(workload)
+    if has_frozen_layers(workload.cell):
+        once = tally(call for call in timeline.calls if not call.repeated)
+        computed = Counter({op: times * n for op, n in once.items()})
+        useful = total(computed)
+        useful_causal = useful - sum(masked_flops(workload, computed).values())
     params = sum(p.numel for p in listed)
     return Trace(
         flops=flops,
         flops_causal=flops - sum(masked_flops(workload, operators).values()),
         skipped_by_place=masked_flops(workload, operators, skipped=True),
-        model_flops=times * model_flops(workload),
-        model_flops_causal=times * (model_flops(workload) - hidden_model_flops(workload)),
+        model_flops=useful,
+        model_flops_causal=useful_causal,
         params=params,
         active_params=params - sum(n * p.idle_parameters for p, _, n in workload.layers),
         parameters=listed,
@@ -260,6 +273,7 @@ def run(workload: Workload, tracker: Tracker, forward_only: bool = False) -> int
         looking.enter_context(logits_named(workload, tracker))
         looking.enter_context(places_named(workload, tracker))
         looking.enter_context(unmasked_by(tracker.unmasked))
+        looking.enter_context(recomputed_by(tracker.recomputed))
         looking.enter_context(regions)
         looking.enter_context(tracker)
         looking.enter_context(workload.guard())

@@ -48,6 +48,8 @@ class Call(NamedTuple):
     tick: int
     times: int
     operator: Operator
+    repeated: bool = False
+    """Whether a checkpoint runs it a second time, in the backward."""
 
 
 @dataclass(slots=True)
@@ -138,6 +140,7 @@ class Tracker(TorchDispatchMode):
         self.times = 1
         self.component = "decoder"
         self.place = 0
+        self._recomputing = False
         self._unmasked = Unmasked()
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
         self._outputs = Outputs()
@@ -189,6 +192,15 @@ class Tracker(TorchDispatchMode):
     def unmasked(self) -> AbstractContextManager[None]:
         """A block whose batched matmuls no mask touches, nor those of its backward."""
         return self._unmasked.block()
+
+    @contextmanager
+    def recomputed(self) -> Iterator[None]:
+        """A block of the backward in which a checkpoint runs its forward a second time."""
+        self._recomputing = True
+        try:
+            yield
+        finally:
+            self._recomputing = False
 
     def end(self) -> None:
         """The iteration is over: what goes with the workload does not end in it."""
@@ -257,7 +269,7 @@ class Tracker(TorchDispatchMode):
         attention = is_attention(packet) and not self._unmasked.now()
         place = self.place if attention else 0
         operator = Operator(name, flops, num_bytes, attention, self.component, region, place)
-        return Call(self.tick, self.times, operator)
+        return Call(self.tick, self.times, operator, self._recomputing)
 
     def _make(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operator that makes the workload: only what it allocates counts."""
