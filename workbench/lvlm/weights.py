@@ -19,12 +19,13 @@ def materialise(module: nn.Module, device: torch.device, dtype: torch.dtype) -> 
     """Replace every meta parameter by an uninitialised one; tied parameters stay tied."""
     parameters: dict[int, nn.Parameter] = {}
     for child in module.modules():
-        for name, old in list(child.named_parameters(recurse=False)):
-            if id(old) not in parameters:
+        for name, old in child._parameters.items():
+            if old is not None and id(old) not in parameters:
                 parameters[id(old)] = nn.Parameter(
                     torch.empty(old.shape, device=device, dtype=dtype)
                 )
-            setattr(child, name, parameters[id(old)])
+            if old is not None:
+                child._parameters[name] = parameters[id(old)]
 
 
 Made = TypeVar("Made", bound=nn.Module)
@@ -65,9 +66,10 @@ def randomise(module: nn.Module, std: float = 0.02) -> None:
         with torch.no_grad():
             if parameter.is_meta:
                 # There is nothing to fill; what filling allocates counts in a prediction.
-                size = min(count, BLOCK)
-                block, scaled = (torch.empty(size, device="meta") for _ in range(2))
-                _ = block, scaled, torch.empty(size, dtype=parameter.dtype, device="meta")
+                size, dtype = min(count, BLOCK), parameter.dtype
+                with torch._C.DisableTorchFunction():  # The device is named: no mode has a say.
+                    block, scaled = (torch.empty(size, device="meta") for _ in range(2))
+                    _ = block, scaled, torch.empty(size, dtype=dtype, device="meta")
                 continue
             block = torch.randn(min(count, BLOCK), device=parameter.device) * std
             if parameter.ndim == 1 and not name.endswith("bias"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.small import FAMILY_NAMES, small_model
-from workbench.probe.counting import tracker
+from workbench.probe.counting import outputs, tracker
 from workbench.probe.counting.outputs import Outputs, tensors_in
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
@@ -47,7 +47,7 @@ class Checked(Outputs):
 
 @pytest.mark.parametrize(("family", "fields"), CASES, ids=lambda c: str(c).replace("'", ""))
 def test_remembered_outputs_are_torchs_own(family, fields, tmp_path, monkeypatch):
-    monkeypatch.setattr(tracker, "Outputs", Checked)
+    monkeypatch.setattr(tracker, "OUTPUTS", Checked())
     monkeypatch.setattr(Checked, "remembered", 0)
     cell = make_cell(
         model=small_model(family, tmp_path),
@@ -57,7 +57,8 @@ def test_remembered_outputs_are_torchs_own(family, fields, tmp_path, monkeypatch
         **{"pass": "train", **fields},
     )
     trace(cell)
-    assert Checked.remembered > 100
+    trace(cell.replace(num_visual=34, kernel="eager"))  # Remembers those of the first.
+    assert Checked.remembered > 200
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 1.0), (1, True), (0.0, 0)], ids=str)
@@ -130,3 +131,12 @@ def test_what_torch_refuses_is_refused():
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"must match|broadcast"):
             known.of(torch.ops.aten.add.Tensor, given, {})
+
+
+def test_no_more_are_remembered_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(outputs, "MOST", 3)
+    known, add = Outputs(), torch.ops.aten.add.Tensor
+    for size in (1, 2, 3, 4, 1):
+        given = torch.zeros(size, device="meta")
+        assert known.of(add, (given, given), {}).shape == (size,)
+        assert len(known._known) <= 3

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 META = torch.device("meta")
+MOST = 20_000
+"""Answers that are remembered; a trace asks for some hundred different ones."""
 
 
 class _Like(NamedTuple):
@@ -26,7 +28,10 @@ class _Like(NamedTuple):
 
 
 class Outputs:
-    """Runs operators; one that was run on the like before is not run again."""
+    """Runs operators; one that was run on the like before is not run again.
+
+    Of more than MOST different ones all are forgotten.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Hashable, list[_Like] | _Like] = {}
@@ -48,13 +53,18 @@ class Outputs:
         if _is_pointwise(func) and _even(inputs, kwargs):
             even = _pointwise(func, inputs, args, kwargs)
             if even is not None:
-                self._known[key] = even
+                self._remember(key, even)
                 return even.made()
         out = _grouped(func, args, kwargs) if func in GROUPED else func(*args, **kwargs)
         like = _fresh(out, inputs)
         if like is not None:
-            self._known[key] = like
+            self._remember(key, like)
         return out
+
+    def _remember(self, key: Hashable, outputs: list[_Like] | _Like) -> None:
+        if len(self._known) >= MOST:
+            self._known.clear()
+        self._known[key] = outputs
 
 
 GROUPED = (torch.ops.aten._grouped_mm.default,)

@@ -100,6 +100,10 @@ Scratch = Callable[[str, Any, tuple[Any, ...]], Iterable[int]]
 """(component, operator, arguments) -> bytes of each temporary."""
 
 
+OUTPUTS = Outputs()
+"""Every trace's: those of one cell ask again what those of another of the same model asked."""
+
+
 def none(component: str, packet: Any, args: tuple[Any, ...]) -> Iterable[int]:
     """No temporaries."""
     return ()
@@ -143,7 +147,7 @@ class Tracker(TorchDispatchMode):
         self._recomputing = False
         self._unmasked = Unmasked()
         self._known: dict[int, tuple[weakref.ref[Any], Block]] = {}
-        self._outputs = Outputs()
+        self._outputs = OUTPUTS
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
