@@ -67,12 +67,12 @@ def line_ends(strokes: Sequence[Stroke], room: Room, theme: Theme) -> Names:
     A name stands right of the last point, or some lines higher or lower with a thin line to it; it
     covers no other stroke and no other name.
     """
-    named = [stroke for stroke in strokes if stroke.name and stroke.points]
-    if len(named) > MOST_NAMED:
+    lines = [stroke for stroke in strokes if stroke.name and stroke.points]
+    if len(lines) > MOST_NAMED:
         return Names([], MARGIN)
     rooms = [room._replace(width=room.width * wider) for wider in WIDER]
     notes, boxes = [], [list[_Box]() for _ in rooms]
-    for stroke in named:
+    for stroke in lines:
         for step in STEPS:
             own = [_box(stroke, step, each) for each in rooms]
             if all(map(partial(_has_room, strokes=strokes), own, boxes, rooms)):

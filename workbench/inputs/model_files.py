@@ -64,8 +64,8 @@ class ModelFiles:
         adapter = self.read("adapter_config.json")
         if adapter is not None:
             base = adapter.get("base_model_name_or_path")
-            named = f" {base!r:.90}" if isinstance(base, str) else ""
-            return f": it holds an adapter; give the model under it{named}, and --lora"
+            name = f" {base!r:.90}" if isinstance(base, str) else ""
+            return f": it holds an adapter; give the model under it{name}, and --lora"
         if self.read("params.json") is not None:
             return ": its params.json is of another form, which is not read"
         return ""

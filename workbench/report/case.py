@@ -174,11 +174,11 @@ def _tokens(model: str | None, texts: dict[str, str], unread: bool) -> dict[str,
     """
     faults = Faults()
     sizes: dict[str, int] = {}
-    named = [name for name in ("visual", "images", "frames") if name in texts]
-    for name in named:
+    amounts = [name for name in ("visual", "images", "frames") if name in texts]
+    for name in amounts:
         with faults:
             sizes[name] = _count(texts, name, 1)
-    if ("visual" in named and len(named) > 1) or not (named or unread):
+    if ("visual" in amounts and len(amounts) > 1) or not (amounts or unread):
         faults.add("case: give visual=N, or images=N, frames=N or both of these")
     with faults:
         width, height = parse_resolution(texts.get("resolution", "1344x896"))

@@ -87,13 +87,13 @@ def check_question(question: str, against: Path | None, has_words: bool) -> None
 
     ``has_words``: with a note or a case for the first page.
     """
-    asked = QUESTIONS[question]
+    words = QUESTIONS[question]
     faults = Faults()
-    if asked.two_stores and against is None:
+    if words.two_stores and against is None:
         faults.add(f"question {question}: compares two stores; name the earlier one")
-    if against is not None and not asked.two_stores:
+    if against is not None and not words.two_stores:
         faults.add(f"question {question}: is about one store; leave {against} out")
-    if asked.two_stores and has_words:
+    if words.two_stores and has_words:
         faults.add(f"question {question}: has no first page for a case or a note")
     faults.raise_all()
 

@@ -80,13 +80,13 @@ def _marks_of(cells: pd.DataFrame, metrics: Sequence[str]) -> dict[tuple[str, ..
     words: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     waited = host_bound(cells)
     # A narrow table: rows of one with every metric are slow to take.
-    named = (*_PLACE, "flags", "num_samples")
-    narrow = cells[list(named)]
+    columns = (*_PLACE, "flags", "num_samples")
+    narrow = cells[list(columns)]
     for metric in metrics:
         fitted = cells[metric].notna().to_numpy()
         own = narrow[fitted & ~waited if depends_on_time(metric) else fitted]
         # Thousands of records share a few combinations of flags.
-        for row in kinds(own, named).distinct.to_dict("records"):
+        for row in kinds(own, columns).distinct.to_dict("records"):
             key = (metric, *(str(row[name]) for name in _PLACE))
             words.setdefault(key, []).append(marks(row, depends_on_time(metric)))
     joined = {key: together(each) for key, each in words.items()}

@@ -30,11 +30,11 @@ class Gemma3n(FrontEnd):
         stated = files.config.get("vision_soft_tokens_per_image")
         files.take("tokens_an_image", stated, CONFIG)
         written = files.both.get("image_seq_length")
-        made = self.tokens_an_image if stated is None else stated
-        if written is not None and written != made:
+        count = self.tokens_an_image if stated is None else stated
+        if written is not None and written != count:
             raise RequestError(
                 f"model {files.model!r}: {BOTH}: image_seq_length {written!r:.60}, but the tower "
-                f"of {CONFIG} makes {made}"
+                f"of {CONFIG} makes {count}"
             )
 
     def tokens_of_image(self, width: int, height: int) -> int:

@@ -136,8 +136,8 @@ class Molmo2(FrontEnd):
 
     def sampled(self, total_frames: int, native_fps: float, fps: float) -> int:
         """As its processor's ``sample_frames`` does with ``fps`` as the most a second."""
-        wanted = min(int(total_frames / native_fps * fps), total_frames, self.max_frames or 1)
-        return ceil(total_frames / (total_frames / max(1, wanted)))
+        frames = min(int(total_frames / native_fps * fps), total_frames, self.max_frames or 1)
+        return ceil(total_frames / (total_frames / max(1, frames)))
 
 
 VISIONS.add("molmo2", Molmo2())

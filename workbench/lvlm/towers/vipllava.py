@@ -26,16 +26,16 @@ class VipLlava(Llava):
         """transformers' projector."""
         from transformers.models.vipllava.modeling_vipllava import VipLlavaMultiModalProjector
 
-        wanted: Any = SimpleNamespace(
+        config: Any = SimpleNamespace(
             vision_config=SimpleNamespace(hidden_size=self.entry_width),
             text_config=SimpleNamespace(hidden_size=self.hidden),
             vision_feature_layer=-1,
             projector_layernorm_eps=self.whole.projector_layernorm_eps,
             projector_hidden_act=self.whole.projector_hidden_act,
         )
-        made = context.create(lambda: VipLlavaMultiModalProjector(wanted))
-        self.weigh_adapter(context, made, "multi_modal_projector.", self.config.model_type)
-        return made
+        projection = context.create(lambda: VipLlavaMultiModalProjector(config))
+        self.weigh_adapter(context, projection, "multi_modal_projector.", self.config.model_type)
+        return projection
 
     def entry_flops(self, grids: tuple[Grid, ...]) -> int:
         return 0  # A norm comes first.
