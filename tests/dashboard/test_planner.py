@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.planner import QUESTION
 from tests.dashboard.test_pages import page, words
 from tests.reference import STORE
 from workbench.dashboard.plan import (
@@ -319,16 +320,7 @@ def test_a_tower_sees_whole_images(stores: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_lora_on_one_card_is_a_few_choices(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = {
-        "model": "qwen3-vl-8b",
-        "device": "rtx-4090-24gb",
-        "pass": "train",
-        "look_at": "images",
-        "images": "4",
-        "resolution": "1280x720",
-        "vision": "qwen3-vl",
-        "tower": "true",
-        "cards": "1",
-        "lora": "true",
+        **QUESTION,
         "weights_dtype": "int4",
         "attentions": "S-Attn",
         "kernel": "sdpa",

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
+from workbench.lvlm.attention.per_layer import TAKES
+from workbench.lvlm.build import build
+from workbench.lvlm.places import places_of
 from workbench.lvlm.workload import Workload
+from workbench.vocabulary.cell import Cell
 
 GREEDY: dict[str, Any] = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 """Of transformers' ``generate``: the likeliest tokens, as many as are asked for."""
@@ -62,3 +66,22 @@ def extend(
             logits = workload(ids.shape[1]).module(visual, ids)
             ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
     return ids
+
+
+def step_after(cell: Cell, ids: Tensor) -> tuple[Tensor, Workload, Workload]:
+    """Logits of a decode step for the last of ``ids``, [B, T], after a prefill of those before it;
+    that prefill and that step.
+
+    The step has the prefill's keys and values; layers that take those of others hold none.
+    """
+    first = ids.shape[1] - 1
+    prefill = build(cell.replace(num_text=first, cache=True))
+    prefill.module(None, ids[:, :first])
+    step = build(cell.replace(num_text=first, pass_="decode"))
+    caches = [cache.tensors for cache in prefill.context.caches]
+    for layer, place, cache in zip(step.module.layers, places_of(cell), caches, strict=True):
+        own = [getattr(layer.inner, name) for name in ("keys", "values") if place.role != TAKES]
+        for buffer, tensor in zip(own, cache, strict=True):
+            buffer.copy_(tensor)
+    with torch.no_grad():
+        return step.module(None, ids[:, first:]), prefill, step

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, Gemma3nForCausalLM
 from transformers.models.gemma3n.processing_gemma3n import Gemma3nProcessor
 
+from tests.lvlm.generation import step_after
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
 from workbench.lvlm.attention import SYSTEMS
@@ -103,16 +104,8 @@ def test_a_decode_step_is_the_last_row_of_a_prefill(tmp_path):
     cell = cell_of(name, weights=name, num_text=19)
     ids = torch.randint(97, (1, 19))
     whole = build(cell).module(None, ids)
-    prefill = build(cell.replace(num_text=18, cache=True))
-    prefill.module(None, ids[:, :18])
-    step = build(cell.replace(num_text=18, pass_="decode"))
-    caches = [cache.tensors for cache in prefill.context.caches]
-    for layer, place, cache in zip(step.module.layers, places_of(cell), caches, strict=True):
-        own = [getattr(layer.inner, name) for name in ("keys", "values") if place.role != TAKES]
-        for buffer, tensor in zip(own, cache, strict=True):
-            buffer.copy_(tensor)
-    with torch.no_grad():
-        assert relative(step.module(None, ids[:, 18:]), whole[:, -1:]) <= 1e-6
+    logits, prefill, step = step_after(cell, ids)
+    assert relative(logits, whole[:, -1:]) <= 1e-6
     item, elements = 8, 2 * 2 * 8
     assert step.kv_cache_bytes == item * elements * (4 * 15 + 18)
     assert prefill.kv_cache_bytes == step.kv_cache_bytes

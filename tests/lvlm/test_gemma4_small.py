@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.generation import GREEDY, extend, step_after, write_weights
 from tests.lvlm.test_gemma4 import EXPERTS, cell_of, padded
 from tests.lvlm.test_oracles import relative
 from tests.small import EMBEDDED, small_lvlm, small_model
@@ -93,16 +93,8 @@ def test_a_decode_step_is_the_last_row_of_a_prefill(tmp_path):
     cell = decoder_cell(name, weights=name, num_visual=0, num_text=19)
     ids = torch.randint(97, (1, 19))
     whole = build(cell).module(None, ids)
-    prefill = build(cell.replace(num_text=18, cache=True))
-    prefill.module(None, ids[:, :18])
-    step = build(cell.replace(num_text=18, pass_="decode"))
-    caches = [cache.tensors for cache in prefill.context.caches]
-    for layer, place, cache in zip(step.module.layers, places_of(cell), caches, strict=True):
-        own = [getattr(layer.inner, name) for name in ("keys", "values") if place.role != TAKES]
-        for buffer, tensor in zip(own, cache, strict=True):
-            buffer.copy_(tensor)
-    with torch.no_grad():
-        assert relative(step.module(None, ids[:, 18:]), whole[:, -1:]) <= 1e-6
+    logits, prefill, step = step_after(cell, ids)
+    assert relative(logits, whole[:, -1:]) <= 1e-6
     groups = resolve(name).config.num_key_value_heads
     local, wide = 2 * groups * 8, 2 * groups * 16
     assert step.kv_cache_bytes == 8 * (4 * local * 15 + wide * 18)

@@ -9,7 +9,7 @@ from workbench.analysis.host_bound import (
     host_bound,
     without_host_bound,
 )
-from workbench.analysis.marks import emulation, legend, letters, marks, together
+from workbench.analysis.marks import beside_emulation, emulation, legend, letters, marks, together
 from workbench.analysis.scaling import fit, limits
 from workbench.analysis.series import (
     CONDITIONS,
@@ -32,6 +32,7 @@ __all__ = [
     "Kinds",
     "Samples",
     "attention_name",
+    "beside_emulation",
     "common_options",
     "compare",
     "depends_on_time",

@@ -85,6 +85,11 @@ def together(every: Iterable[Sequence[str]]) -> str:
     return ", ".join(present)
 
 
+def beside_emulation(every: Iterable[Sequence[str]]) -> list[str]:
+    """The words of ``together`` but for 'emulated': how a cell was emulated is told apart."""
+    return [word for word in together(every).split(", ") if word and word != "emulated"]
+
+
 def letters(words: Sequence[str]) -> str:
     """Marks behind a figure in a table: ' (e, p, 3)'; empty without any."""
     short = [LETTERS.get(word, word.partition(" ")[0]) for word in words]

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from workbench.analysis import marks, short_names, together
+from workbench.analysis import beside_emulation, marks, short_names
 from workbench.analysis.side_by_side import side_by_side
 from workbench.analysis.thin import thin
 from workbench.dashboard.answers import choose_place, verdict_of
@@ -69,10 +69,13 @@ def draw(store: Data, top: Any) -> None:
         return
     facts = own.iloc[0]
     cells = own[own["num_visual"].isin(table["num_visual"]) & (own["status"] == "ok")]
-    words = together(marks(row) for row in cells.to_dict("records"))
-    told = [word for word in words.split(", ") if word and word != "emulated"]
+    conditions = beside_emulation(marks(row) for row in cells.to_dict("records"))
     basis = ", ".join(
-        [f"{facts['model']} · {facts['scope']} · {facts['pass']}", place(source, device), *told]
+        [
+            f"{facts['model']} · {facts['scope']} · {facts['pass']}",
+            place(source, device),
+            *conditions,
+        ]
     )
     with top:
         answer(

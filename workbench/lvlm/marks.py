@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from torch.utils.checkpoint import noop_context_fn
 
@@ -28,6 +29,17 @@ def unmasked() -> AbstractContextManager[object]:
     causality hides. The mark holds for the block's backward and recomputation as well.
     """
     return _watchers[-1]() if _watchers else nullcontext()
+
+
+def run_unmasked(module: Any, method: str) -> None:
+    """Let every call of that method of a module be such a block."""
+    inner = getattr(module, method)
+
+    def run(*args: Any, **options: Any) -> Any:
+        with unmasked():
+            return inner(*args, **options)
+
+    setattr(module, method, run)
 
 
 Contexts = Callable[[], tuple[AbstractContextManager[object], AbstractContextManager[object]]]

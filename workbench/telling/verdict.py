@@ -5,7 +5,15 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.analysis import fit, limits, marks, short_names, systems_of, together
+from workbench.analysis import (
+    beside_emulation,
+    fit,
+    limits,
+    marks,
+    short_names,
+    systems_of,
+    together,
+)
 from workbench.figures import in_order, quantity
 from workbench.telling.fits import growth_words
 from workbench.telling.sentences import (
@@ -257,8 +265,7 @@ class Verdict:
     def _marks_of(self, lines: Mapping[str, Mapping[Any, Any]]) -> str:
         """The marks of all of these points, and how they were emulated."""
         cells = self._grown_of(lines)
-        words = together(marks(row) for row in cells.to_dict("records"))
-        others = [word for word in words.split(", ") if word and word != "emulated"]
+        others = beside_emulation(marks(row) for row in cells.to_dict("records"))
         return "".join(f", {word}" for word in others) + emulated(cells)
 
     def _grown_of(self, lines: Mapping[str, Mapping[Any, Any]]) -> pd.DataFrame:
@@ -351,6 +358,5 @@ def _grown(name: str, row: Mapping[Any, Any]) -> str:
 
 def _marked(pairs: Sequence[Pair]) -> str:
     """The marks of all figures of a sentence; how it was emulated is told apart."""
-    words = together([each for pair in pairs for each in both_marks(pair)])
-    others = [word for word in words.split(", ") if word and word != "emulated"]
+    others = beside_emulation([each for pair in pairs for each in both_marks(pair)])
     return "".join(f", {word}" for word in others)

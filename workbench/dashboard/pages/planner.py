@@ -17,25 +17,23 @@ from workbench.dashboard.plan import (
     Ask,
     Price,
     System,
-    advice,
-    asked_first,
     best_of,
     certainty_of_all,
-    cheapest_helps,
-    cost,
-    fits,
     generation,
     given_up,
     is_answered,
-    peak_of,
     predicted,
     systems,
+)
+from workbench.dashboard.planner_card import (
+    draw_largest,
+    draw_measured,
+    draw_verdict,
+    draw_ways_to_fit,
 )
 from workbench.dashboard.predictor import Predictors
 from workbench.dashboard.shell import STYLE, answer, frame_at_hand
 from workbench.dashboard.tokens import MOST_MINUTES, Eye, eye
-from workbench.figures import quantity
-from workbench.telling.measured_threshold import measured_threshold
 from workbench.telling.text import listed, markdown
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.devices import DEVICES
@@ -47,16 +45,8 @@ from workbench.vocabulary.units import plural
 MODEL, DEVICE = "mistral-7b-v0.3", "h100-80gb"
 FIRST_SYSTEMS = tuple(name for name, each in entries()["attention"].items() if each.colors)
 PASSES = {"train": "a training step", "forward": "a prefill", "decode": "one decoded token"}
-KINDS = {
-    "working": "temporary tensors",
-    "temporaries": "temporary tensors",
-    "inputs": "the inputs",
-}
-"""Kinds of memory whose name alone says little."""
 AT_ONCE = 8
 """Questions that wait for a predictor."""
-COUNT = 1_000
-"""Iterations of which the cost is told."""
 
 
 @st.cache_resource(show_spinner=False)
@@ -308,7 +298,7 @@ def _draw(
         with column:
             own, reply = coming.result()
             st.markdown(f"**{attention_name(own.attention)} · {own.kernel}**")
-            _verdict(own, reply, price)
+            draw_verdict(own, reply, price)
             cards.append((own, reply, st.container(), st.container()))
     tight = [(own, reply, more) for own, reply, _, more in cards if reply.get("status") == "oom"]
     with top:
@@ -322,7 +312,7 @@ def _draw(
     limits = [pool.submit(ask, "limit", own) for own, _ in runs]
     for own, reply, more in tight:
         with more:
-            _ways_to_fit(own, reply, ask, pool)
+            draw_ways_to_fit(own, reply, ask, pool)
     served = [
         pool.submit(generation, own, reply, ask) if own.pass_ != "train" else None
         for own, reply, *_ in cards
@@ -330,77 +320,7 @@ def _draw(
     ]
     for (own, place), limit, serving in zip(runs, limits, served, strict=True):
         with place:
-            _largest(limit.result(), seen)
+            draw_largest(limit.result(), seen)
             if serving is not None:
                 st.markdown(markdown(serving.result()))
-            _measured(records, own, device)
-
-
-def _ways_to_fit(cell: Cell, answer: Answer, ask: Ask, pool: Executor) -> None:
-    """The cheapest change that lets a cell fit; the others once the reader asks for them, for each
-    is a prediction of its own.
-    """
-    st.markdown("**To make it fit**")
-    place = st.container()
-    name = f"ways {cell.attention} {cell.kernel}"
-    with st.expander("Other ways", key=name, on_change="rerun") as others:
-        if others.open or not cheapest_helps(cell, ask):
-            for change in asked_first(cell):
-                pool.submit(ask, "predict", change)
-        lines = advice(cell, answer, ask)
-        place.markdown(f"- {next(lines)}")
-        if others.open:
-            st.markdown("\n".join(f"- {line}" for line in lines) or "No other change alone does.")
-
-
-def _verdict(cell: Cell, answer: Answer, price: Price | None) -> None:
-    if not is_answered(answer):
-        st.markdown(":orange-badge[:material/block: cannot run]")
-        st.markdown(markdown(answer.get("error") or "no answer"))
-        return
-    st.markdown(
-        ":green-badge[:material/check: fits]"
-        if fits(answer)
-        else ":red-badge[:material/close: does not fit]"
-    )
-    peak, capacity = peak_of(answer), answer["details"].get("capacity_bytes")
-    if peak is not None and capacity:
-        st.progress(min(peak / capacity, 1.0))
-        st.markdown(f"peak **{quantity(peak, 'B')}** of {quantity(capacity, 'B')}")
-    seconds = answer["metrics"].get("time_s")
-    bound = any(str(flag).startswith("uncalibrated") for flag in answer["flags"])
-    words = ("at least " if bound else "") if fits(answer) else "if it fitted, "
-    st.markdown(
-        f"{words}**{quantity(seconds, 's')}** for {plural(cell.batch, 'sample')}"
-        + ("" if cell.world_size == 1 else " on each card")
-    )
-    paid = cost(seconds, price.amount, cell.world_size, COUNT) if price and fits(answer) else None
-    if price and paid is not None:
-        at_least = "at least " if bound else ""
-        st.markdown(
-            f"{at_least}**{paid:,.2f} {markdown(price.currency)}** for {COUNT:,} iterations on"
-            f" {plural(cell.world_size, 'card')}"
-        )
-
-
-def _measured(records: pd.DataFrame | None, cell: Cell, device: str) -> None:
-    """The threshold that the store at hand has of this very cell, where it was measured."""
-    sentence = None if records is None else measured_threshold(records, cell, device)
-    if sentence is not None:
-        st.markdown(markdown(sentence))
-
-
-def _largest(answer: Answer, seen: Eye) -> None:
-    if "error" in answer:
-        st.caption(f"Largest that fits: {markdown(answer['error'])}")
-    elif answer["max_visual"] is None:
-        st.markdown("Nothing fits, not even without an image.")
-    else:
-        largest = answer["max_visual"]
-        st.markdown(
-            markdown(
-                f"Largest that fits: {largest:,} visual tokens ({seen.said(largest)}),"
-                " most of the memory there is"
-                f" {KINDS.get(answer['stopped_by'], answer['stopped_by'])}"
-            )
-        )
+            draw_measured(records, own, device)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.around import PerLayerEmbeddings
-from workbench.lvlm.marks import unmasked
+from workbench.lvlm.marks import run_unmasked, unmasked
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import gemma_like
 from workbench.lvlm.training import GEMMA
@@ -71,14 +71,7 @@ class Gemma3n(Family):
         altup = layer.altup
         scale = layer.hidden_size**-1.0
         altup.router_input_scale = torch.tensor(scale, device=device, dtype=dtype)
-        predict = altup.predict
-
-        def run(streams: Tensor) -> Tensor:
-            with unmasked():
-                predictions: Tensor = predict(streams)
-            return predictions
-
-        altup.predict = run
+        run_unmasked(altup, "predict")
 
     def cos_sin(
         self, rotary: nn.Module, like: Tensor, positions: Tensor, layer_type: str

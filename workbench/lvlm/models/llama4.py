@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.experts import Experts
 from workbench.lvlm.layout import Chunk
-from workbench.lvlm.marks import unmasked
+from workbench.lvlm.marks import run_unmasked
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import LayerParts, OwnTiles
 from workbench.vocabulary.errors import Unsupported
@@ -38,14 +38,7 @@ class Llama4(Family):
         """Batched matmuls of experts are no pairs of a mask, and say so."""
         experts = getattr(layer.feed_forward, "experts", None)
         if experts is not None:
-            inner = experts.forward
-
-            def run(rows: Tensor) -> Tensor:
-                with unmasked():
-                    outputs: Tensor = inner(rows)
-                return outputs
-
-            experts.forward = run
+            run_unmasked(experts, "forward")
 
     def cos_sin(
         self, rotary: nn.Module, like: Tensor, positions: Tensor, layer_type: str

@@ -221,13 +221,14 @@ def _traced(
     times = workload.cell.accumulate
     operators = Counter({op: times * n for op, n in tally(timeline.calls).items()})
     flops = total(operators)
-    useful = times * model_flops(workload)
-    useful_causal = useful - times * hidden_model_flops(workload)
     if has_frozen_layers(workload.cell):
         once = tally(call for call in timeline.calls if not call.repeated)
         computed = Counter({op: times * n for op, n in once.items()})
         useful = total(computed)
         useful_causal = useful - sum(masked_flops(workload, computed).values())
+    else:
+        useful = times * model_flops(workload)
+        useful_causal = useful - times * hidden_model_flops(workload)
     params = sum(p.numel for p in listed)
     return Trace(
         flops=flops,
