@@ -1,6 +1,8 @@
 """Real files at scope lvlm: |V| and layout follow them, and their pixels go through the tower."""
 
 import json
+import re
+import shlex
 from fractions import Fraction
 
 import av
@@ -19,6 +21,7 @@ from workbench.lvlm.pictures import fields_of, look, pixels
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
+from workbench.report.command import command_of
 from workbench.visual import VISIONS
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
@@ -225,10 +228,18 @@ def test_predict_takes_a_video(capsys, files, tmp_path):
         (["--image", "cut.png"], "cut.png': not a whole image"),
         (["--video", "broken.mp4"], "broken.mp4': not a readable video"),
         (["--image", "nowhere.png"], "nowhere.png': no such file"),
-        (["--image", "wide.png", "--video", "clip.mkv"], "images or a video, one of the two"),
+        (
+            ["--image", "wide.png", "--video", "clip.mkv"],
+            "image files, a video or a resolution, one of",
+        ),
         (["--image", "wide.png", "--visual", "4"], "visual 4: image says how many"),
         (["--image", "wide.png", "--fps", "2"], "fps 2.0: only a video is sampled"),
         (["--video", "clip.mkv", "--fps", "0"], "fps 0.0: must be more than 0"),
+        (["--resolution", "64by64"], "resolution '64by64': WIDTHxHEIGHT in pixels"),
+        (["--images", "2"], "images 2: of which size? give --resolution WIDTHxHEIGHT as well"),
+        (["--resolution", "64x64", "--images", "2", "--frames", "3"], "leave one out"),
+        (["--resolution", "64x64", "--image", "wide.png"], "a resolution, one of the three"),
+        (["--resolution", "64x64", "--images", "0"], "images 0: must be at least 1"),
         (["--image", "wide.png", "--layout", "V,T,V,T"], "2 places for images, but there is onl"),
         (["--image", "wide.png", "--scope", "decoder"], "scope decoder has no vision tower"),
         ([], "give --visual N"),
@@ -244,6 +255,45 @@ def test_a_wrong_request_is_one_line_and_exit_2(
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "facts"),
+    [
+        ({"--images": 3}, {"count": 3, "tokens": 8}),
+        ({"--frames": 6, "--fps": 2.0}, {"frames": 6, "fps": 2.0, "tokens": 3 * 8}),
+    ],
+    ids=["images", "video"],
+)
+def test_sizes_stand_for_files(capsys, asked, facts, tmp_path):
+    """Predicted and measured alike, said with the limits, and repeated by the record's command."""
+    model = small_lvlm("qwen2_5_vl", tmp_path)
+    options = [word for pair in asked.items() for word in pair]
+    words = ["--model", model, "--scope", "lvlm", "--resolution", "112x56", *options]
+    documents = {}
+    for command in ("predict", "measure"):
+        code, out, err = run(capsys, command, *words, "--device", "cpu", "--json")
+        assert code == 0, err
+        documents[command] = json.loads(out)
+        (fact,) = documents[command]["details"]["pictures"]
+        assert {"width": 112, "height": 56, **facts}.items() <= fact.items()
+        assert fact["limits_from"]["max_pixels"] == "published"
+        assert documents[command]["cell"]["num_visual"] == 24
+    predicted, measured = (each["metrics"]["flops"] for each in documents.values())
+    assert predicted == measured > 0
+    record = documents["predict"]
+    cell, details = make_cell(**record["cell"]), record["details"]
+    again = command_of(cell, "predicted", "cpu", record["flags"], details)
+    assert "--resolution 112x56" in again
+    assert "--visual" not in again
+    code, out, _ = run(capsys, *shlex.split(again)[1:], "--json")
+    repeated = json.loads(out)
+    assert code == 0
+    assert all(repeated[name] == record[name] for name in ("cell", "metrics"))
+    assert repeated["details"]["pictures"] == details["pictures"]
+    code, out, _ = run(capsys, "predict", *words, "--device", "cpu")
+    number = next(iter(asked.values()))
+    assert re.search(rf"^{number} (images|frames) of 112x56, .*\nlimits: ", out, re.MULTILINE)
 
 
 def test_limits_of_a_checkpoint_and_of_a_request(capsys, files, tmp_path):
@@ -278,5 +328,6 @@ def test_limits_of_a_checkpoint_and_of_a_request(capsys, files, tmp_path):
     code, _, err = run(capsys, *words[:5], "--visual", 64, "--max-pixels", 99)
     assert (code, err) == (
         2,
-        "workbench: max_pixels 99: only files have limits; give --image or --video\n",
+        "workbench: max_pixels 99: only what is shown has limits; give --image, --video or "
+        "--resolution\n",
     )

@@ -1,6 +1,7 @@
 """The options that put limits on a vision front end, once for every command that has one."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +10,8 @@ from workbench.commands.numbers import whole_option
 if TYPE_CHECKING:
     from workbench.visual import Limits
 
+MOST = 8
+"""Values of a list that are printed one by one."""
 OWN = "the checkpoint's"
 MinPixels = Annotated[
     int | None, whole_option("Pixels of an image or frame at least.", show_default=OWN)
@@ -41,3 +44,14 @@ def limits_of(
     from workbench.visual import Limits
 
     return Limits(min_pixels, max_pixels, max_frames, max_video_tokens, pan_and_scan or None)
+
+
+def limits_words(answer: Mapping[str, Any]) -> str:
+    """Each of a front end's ``limits`` with its value, grouped by where it comes from."""
+    by_origin: dict[str, list[str]] = {}
+    for name, value in answer["limits"].items():
+        text = f"{value:,}" if type(value) is int else str(value)
+        if isinstance(value, tuple | list) and len(value) > MOST:
+            text = f"{len(value)} of them"
+        by_origin.setdefault(answer["limits_from"][name], []).append(f"{name} {text}")
+    return "; ".join(f"{', '.join(names)} ({origin})" for origin, names in by_origin.items())

@@ -18,7 +18,7 @@ from workbench.commands.limit_options import (
     MinPixels,
     PanAndScan,
 )
-from workbench.commands.numbers import METAVAR, whole
+from workbench.commands.numbers import METAVAR, whole, whole_option
 from workbench.vocabulary.errors import Faults, RequestError
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def give_all_options() -> None:
 def takes_cell_or_pictures(command: Command) -> Command:
     """Give ``command`` the cell's options; it gets the validated Cell as ``cell``.
 
-    Real files may stand for ``--visual``: they come as ``pictures``, else None.
+    Files, or images and frames of a size, may stand for ``--visual``: they come as ``pictures``,
+    else None.
     """
     extra = {
         "image": Annotated[
@@ -137,6 +138,16 @@ def takes_cell_or_pictures(command: Command) -> Command:
         "video": Annotated[Path | None, typer.Option(help="A video file to show.")],
         "fps": Annotated[
             float | None, typer.Option(help="Frames sampled a second of video.", show_default="1")
+        ],
+        "resolution": Annotated[
+            str | None,
+            typer.Option(metavar="WIDTHxHEIGHT", help="A size in place of files: random pixels."),
+        ],
+        "images": Annotated[
+            int | None, whole_option("Images of the resolution.", show_default="1")
+        ],
+        "frames": Annotated[
+            int | None, whole_option("Sampled frames: makes a resolution a video.")
         ],
         "min_pixels": MinPixels,
         "max_pixels": MaxPixels,
@@ -154,9 +165,7 @@ def takes_cell_or_pictures(command: Command) -> Command:
                 if pictures is not None:
                     values |= _counted(values, pictures)
                 elif values["visual"] is None:
-                    raise RequestError(
-                        "visual: give --visual N, or at scope lvlm --image or --video"
-                    )
+                    raise RequestError(f"visual: give --visual N, or at scope lvlm {SHOWN_BY}")
             own = {name: value for name, value in values.items() if name not in extra}
             with faults:
                 fixed = {"num_visual": 1} if faults else {}
@@ -167,7 +176,7 @@ def takes_cell_or_pictures(command: Command) -> Command:
     @cache
     def options() -> list[CellOption]:
         of_cell = cell_options()
-        of_visual = of_cell["num_visual"]._replace(default="counted from --image or --video")
+        of_visual = of_cell["num_visual"]._replace(default="counted from what is shown")
         return [of_visual, *(each for name, each in of_cell.items() if name != "num_visual")]
 
     files = [
@@ -179,35 +188,60 @@ def takes_cell_or_pictures(command: Command) -> Command:
     return _given_options(command, with_pictures, options, files)
 
 
+SHOWN_BY = "--image, --video or --resolution"
+
+
 def _pictures(
-    image: list[Path] | None, video: Path | None, fps: float | None, **limits: int | bool | None
+    image: list[Path] | None,
+    video: Path | None,
+    fps: float | None,
+    resolution: str | None,
+    images: int | None,
+    frames: int | None,
+    **limits: int | bool | None,
 ) -> "Pictures | None":
     from workbench.vocabulary.pictures import make_pictures
 
-    if fps is not None and video is None:
-        raise RequestError(f"fps {fps}: only a video is sampled; give --video as well")
+    faults = Faults()
+    if fps is not None and video is None and frames is None:
+        faults.add(f"fps {fps}: only a video is sampled; give --video, or --frames")
+    for name, number in (("images", images), ("frames", frames)):
+        if number is not None and resolution is None:
+            faults.add(f"{name} {number}: of which size? give --resolution WIDTHxHEIGHT as well")
+    if images is not None and frames is not None:
+        faults.add(f"images {images}: a video of {frames} frames is shown; leave one out")
     fields = {
         name: value for name, value in limits.items() if value is not None and value is not False
     }
-    if not image and video is None:
+    shown = bool(image) or video is not None or resolution is not None
+    if not shown:
         for name, value in fields.items():
-            raise RequestError(f"{name} {value}: only files have limits; give --image or --video")
+            faults.add(f"{name} {value}: only what is shown has limits; give {SHOWN_BY}")
+    faults.raise_all()
+    if not shown:
         return None
-    files = [str(path.absolute()) for path in image or []]
-    rate = {} if fps is None else {"fps": fps}
-    path_text = None if video is None else str(video.absolute())
-    return make_pictures(images=files, video=path_text, **rate, **fields)
+    sizes = {"resolution": resolution, "count": images, "frames": frames, "fps": fps}
+    return make_pictures(
+        {"count": "images"},
+        images=[str(path.absolute()) for path in image or []],
+        video=None if video is None else str(video.absolute()),
+        **{name: value for name, value in sizes.items() if value is not None},
+        **fields,
+    )
 
 
 def _counted(values: dict[str, Any], pictures: "Pictures") -> dict[str, Any]:
-    """``visual`` and ``layout`` as the files make them."""
-    which = "image" if pictures.images else "video"
+    """``visual`` and ``layout`` as what is shown makes them."""
+    which = "resolution" if pictures.resolution else "image" if pictures.images else "video"
     if values["visual"] is not None:
         raise RequestError(f"visual {values['visual']}: {which} says how many; leave one out")
     names = ("preset", "model", "scope", "layout", "tower")
     cell = _cell({**{name: values[name] for name in names}, "num_visual": 1})
     if cell.scope != "lvlm":
-        raise RequestError(f"{which}: scope {cell.scope} has no vision tower; give --scope lvlm")
+        raise RequestError(
+            f"{which}: scope {cell.scope} has no vision tower; give --scope lvlm, or count with "
+            "'workbench tokens' and give --visual"
+        )
     from workbench.lvlm.pictures import fields_of
 
     fields = fields_of(cell.model, pictures, cell.layout, cell.tower)

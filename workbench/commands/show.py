@@ -166,6 +166,24 @@ def _parts(parts: dict[str, dict[str, Any]]) -> None:
     print()
 
 
+def _pictures(facts: list[dict[str, Any]]) -> None:
+    """What was shown, file by file or once for all of one size, and under which limits."""
+    from workbench.commands.limit_options import limits_words
+
+    for fact in facts:
+        size = f"{fact['width']}x{fact['height']}"
+        count = fact.get("count", 1)
+        kind = "image" if count == 1 else "images"
+        what = f"{fact['frames']:,} frames" if "frames" in fact else f"{count:,} {kind}"
+        each = " each" if count > 1 else ""
+        name = f"{fact['file']}: " if "file" in fact else ""
+        say(f"{name}{what} of {size}, {fact['tokens']:,} visual tokens{each}")
+    for line in dict.fromkeys(limits_words(fact) for fact in facts):
+        say(f"limits: {line}")
+    for note in dict.fromkeys(note for fact in facts for note in fact.get("notes", ())):
+        say(f"note: {note}")
+
+
 def record(record: "Record", as_json: bool) -> None:
     """One result, as the contract's document or as a table."""
     from workbench.vocabulary.metrics import METRICS
@@ -177,6 +195,7 @@ def record(record: "Record", as_json: bool) -> None:
         return
     say(answer(record))
     say(f"{record.cell.title}, |T|={record.cell.num_text:,}")
+    _pictures(record.details.get("pictures", []))
     print(f"{record.source} on {record.device}: {record.status}")
     rows = [
         (METRICS[name].label, amount(value, METRICS[name].unit), METRICS[name].convention)

@@ -16,6 +16,7 @@ from workbench.commands.limit_options import (
     MinPixels,
     PanAndScan,
     limits_of,
+    limits_words,
 )
 from workbench.commands.numbers import whole_option
 from workbench.vocabulary.errors import Faults
@@ -88,13 +89,9 @@ def tokens(
         show.emit(answer)
     else:
         show.say(_sentence(answer))
-        show.say(f"limits: {_limits(answer)}")
+        show.say(f"limits: {limits_words(answer)}")
         for note in answer.get("notes", ()):
             show.say(f"note: {note}")
-
-
-SHOWN = 8
-"""Values of a list that are shown one by one."""
 
 
 def _check_model(name: str) -> None:
@@ -119,14 +116,3 @@ def _sentence(answer: dict[str, Any]) -> str:
     markers = answer.get("markers", 0)
     beside = f", beside {markers:,} text tokens that mark them" if markers else ""
     return f"{answer['num_visual']:,} visual tokens ({answer['vision']}: {amount}){beside}"
-
-
-def _limits(answer: dict[str, Any]) -> str:
-    """Each limit with its value, grouped by where it comes from."""
-    by_origin: dict[str, list[str]] = {}
-    for name, value in answer["limits"].items():
-        text = f"{value:,}" if type(value) is int else str(value)
-        if isinstance(value, tuple) and len(value) > SHOWN:
-            text = f"{len(value)} of them"
-        by_origin.setdefault(answer["limits_from"][name], []).append(f"{name} {text}")
-    return "; ".join(f"{', '.join(names)} ({origin})" for origin, names in by_origin.items())

@@ -24,7 +24,8 @@ class Scene:
 
     items: tuple[tuple[Grid, ...], ...]
     facts: tuple[dict[str, Any], ...]
-    """Of each file: its name, size in pixels, sampled frames and tokens."""
+    """Of each file: its name, size in pixels, sampled frames, tokens and limits. Images of one
+    size have one fact, with their number as ``count`` and no ``file``."""
     total_frames: int = 0
     num_frames: int = 0
 
@@ -59,10 +60,26 @@ def look(tower: Tower, pictures: Pictures) -> Scene:
 
 def _look_at_sizes(tower: Tower, pictures: Pictures, width: int, height: int) -> Scene:
     """Images or frames of one size, which no file has."""
-    if pictures.frames is not None:
-        items = tower.of_video(width, height, pictures.frames, pictures.fps)
-        return Scene(items, (), pictures.frames, pictures.frames)
-    return Scene(tuple(tower.of_images([(width, height)] * pictures.count)), ())
+    size: dict[str, Any] = {"width": width, "height": height}
+    if pictures.frames is None:
+        items = tuple(tower.of_images([(width, height)] * pictures.count))
+        fact = {**size, "count": pictures.count, "tokens": sum(map(tower.tokens, items[0]))}
+        return Scene(items, (fact | tower.front.document(),))
+    items = tower.of_video(width, height, pictures.frames, pictures.fps)
+    video = _video_fact(tower, items, width, height, pictures.frames)
+    fact = {**size, "frames": pictures.frames, "fps": pictures.fps, **video}
+    return Scene(items, (fact,), pictures.frames, pictures.frames)
+
+
+def _video_fact(
+    tower: Tower, items: tuple[tuple[Grid, ...], ...], width: int, height: int, frames: int
+) -> dict[str, Any]:
+    """Tokens of a whole video, and the limits of its front end."""
+    return {
+        "tokens": sum(tower.tokens(grid) for item in items for grid in item),
+        **tower.front.document(),
+        "notes": tower.front.notes(width, height, frames),
+    }
 
 
 def _look_at_video(tower: Tower, pictures: Pictures) -> Scene:
@@ -77,9 +94,7 @@ def _look_at_video(tower: Tower, pictures: Pictures) -> Scene:
         "height": clip.height,
         "frames": count,
         "fps": rate,
-        "tokens": sum(tower.tokens(grid) for item in items for grid in item),
-        **front_end.document(),
-        "notes": front_end.notes(clip.width, clip.height, count),
+        **_video_fact(tower, items, clip.width, clip.height, count),
     }
     return Scene(items, (facts,), clip.total_frames, count)
 

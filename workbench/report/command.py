@@ -11,8 +11,18 @@ from workbench.vocabulary.record import Record
 
 _EMULATED = re.compile(r"emulated: .*?(\d+) of (\d+) layers run")
 _BARE = re.compile(r"no_warmup: (\d+) iterations, from the first on")
-ASKED = ("fps", "min_pixels", "max_pixels", "max_frames", "max_video_tokens", "pan_and_scan")
-"""What may be asked of a front end beside the files."""
+ASKED = {
+    "resolution": "--resolution",
+    "count": "--images",
+    "frames": "--frames",
+    "fps": "--fps",
+    "min_pixels": "--min-pixels",
+    "max_pixels": "--max-pixels",
+    "max_frames": "--max-frames",
+    "max_video_tokens": "--max-video-tokens",
+    "pan_and_scan": "--pan-and-scan",
+}
+"""What is shown in place of files, and what may be asked of a front end: field and option."""
 
 
 def command_of(
@@ -29,17 +39,17 @@ def command_of(
     """
     words = ["workbench", "measure" if source == "measured" else "predict"]
     changed = cell.model_dump(by_alias=True, exclude_defaults=True)
-    files = list(_files(details or {}))
-    # With files |V| and the layout are what they make, and a command states them or the files.
-    first = {} if files else {"num_visual": cell.num_visual}
-    left_out = ("num_visual", "layout") if files else ()
+    shown = list(_shown(details or {}))
+    # |V| and the layout are what files or sizes make of them: a command states one or the other.
+    first = {} if shown else {"num_visual": cell.num_visual}
+    left_out = ("num_visual", "layout") if shown else ()
     for name, value in {**first, **changed}.items():
         if name in left_out:
             continue
         option = option_of(name)
         words += [option] if value is True else [option, str(value)]
     layers = emulated_layers(flags)
-    words += files + ([] if layers is None else ["--emulate", str(layers)])
+    words += shown + ([] if layers is None else ["--emulate", str(layers)])
     rates = _calibration(source, device, flags)
     words += [] if rates is None else ["--calibration", rates]
     return shlex.join([*words, "--device", _device(source, device)])
@@ -70,19 +80,16 @@ def _iterations(flags: Iterable[str]) -> int | None:
     return next((int(match[1]) for match in matches if match), None)
 
 
-def _files(details: Mapping[str, Any]) -> Iterator[str]:
-    """``--image`` and ``--video`` of the files that a record shows, and what was asked of them."""
+def _shown(details: Mapping[str, Any]) -> Iterator[str]:
+    """The options for the files or sizes that a record shows, and for what was asked of them."""
     pictures = details.get("pictures")
-    if not isinstance(pictures, list):
-        return
-    for fact in pictures:
+    for fact in pictures if isinstance(pictures, list) else ():
         if isinstance(fact, dict) and isinstance(fact.get("file"), str):
             yield from ("--video" if "frames" in fact else "--image", fact["file"])
     request = details.get("pictures_asked")
     for name, value in request.items() if isinstance(request, dict) else ():
         if name in ASKED and value is not None and value is not False:
-            option = "--" + name.replace("_", "-")
-            yield from [option] if value is True else [option, str(value)]
+            yield from [ASKED[name]] if value is True else [ASKED[name], str(value)]
 
 
 def _device(source: str, device: str) -> str:
@@ -93,8 +100,8 @@ def _device(source: str, device: str) -> str:
 def sweep_of(name: str, records: Iterable[Record]) -> dict[str, Any]:
     """A sweep with the cells of records that no sweep made, as its YAML has it.
 
-    One grid for all cells that differ in |V| alone. Cells that show files are left out: a sweep
-    has none, and ``repeat`` has their commands. Without any cell there are no grids.
+    One grid for all cells that differ in |V| alone. Cells that show files or sizes are left out: a
+    sweep has none, and ``repeat`` has their commands. Without any cell there are no grids.
     """
     grids: dict[Any, dict[str, Any]] = {}
     for record in records:

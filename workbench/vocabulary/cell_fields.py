@@ -68,7 +68,7 @@ class CellFields(Request):
         Count,
         Description(
             "number of visual tokens |V|; at scope `lvlm` also from `--image FILE` (repeatable) "
-            "or `--video FILE --fps F`",
+            "or `--video FILE --fps F`, or of a size: `--resolution WxH --images N`",
             option="--visual",
             role="size",
         ),

@@ -1,5 +1,6 @@
 """What a cell shows, files or sizes: part of a request, not of the cell, whose key stays."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Self
 
@@ -51,7 +52,7 @@ class Pictures(BaseModel):
     def _one_kind(self) -> Self:
         kinds = bool(self.images), self.video is not None, self.resolution is not None
         if sum(kinds) != 1:
-            raise ValueError("give images or a video, one of the two")
+            raise ValueError("give image files, a video or a resolution, one of the three")
         return self
 
     @property
@@ -60,10 +61,18 @@ class Pictures(BaseModel):
         return self.resolution is None
 
 
-def make_pictures(**fields: Any) -> Pictures:
-    """Pictures from field names; raises RequestError, one line, where a value is wrong."""
+def make_pictures(names: Mapping[str, str] | None = None, /, **fields: Any) -> Pictures:
+    """Pictures from field names; raises RequestError, one line, where a value is wrong.
+
+    ``names`` are what whoever asks calls a field, where that is another name.
+    """
+
+    def name(place: tuple[int | str, ...]) -> str:
+        field = str(place[0]) if place else ""
+        return (names or {}).get(field, field)
+
     try:
         return Pictures.model_validate(fields)
     except ValidationError as error:
-        faults = all_errors(error, place_words=lambda place: str(place[0]) if place else "")
+        faults = all_errors(error, place_words=name)
         raise RequestError(faults.replace("the document: ", "image and video: ")) from None

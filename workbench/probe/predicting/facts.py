@@ -112,10 +112,9 @@ def component_details(traced: Trace, times: Times | None) -> dict[str, dict[str,
 
 
 def picture_details(cell: Cell, pictures: Pictures | None) -> dict[str, Any]:
-    """Which files the cell shows and what became of them, for a record's details."""
+    """What the cell shows and what became of it, for a record's details."""
     if pictures is None:
         return {}
     tower = tower_of(resolve(cell.model), cell.tower, pictures.limits)
     request = pictures.model_dump(mode="json", exclude_defaults=True, exclude={"images", "video"})
-    facts = {"pictures": [*look(tower, pictures).facts]} if pictures.has_files else {}
-    return {**facts, "pictures_asked": request}
+    return {"pictures": [*look(tower, pictures).facts], "pictures_asked": request}
