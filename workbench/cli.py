@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> None:
-    """A user's mistake is one line on standard error and exit 2."""
+    """A user's mistakes are a line each on standard error, and exit 2."""
     try:
         raise_interrupts()
         if "_WORKBENCH_COMPLETE" in os.environ:
@@ -125,9 +125,9 @@ def _run(arguments: list[str] | None) -> None:
             error.show()
             raise SystemExit(2) from None
         words = sys.argv[1:] if arguments is None else arguments
-        _leave(2, refused(typer.main.get_command(app), error, list(words)))
+        _leave(2, *refused(typer.main.get_command(app), error, list(words)))
     except RequestError as error:
-        _leave(2, str(error))
+        _leave(2, *error.faults)
     except Failure as error:
         _leave(1, str(error))
     except ModuleNotFoundError as error:
@@ -156,14 +156,16 @@ def _run(arguments: list[str] | None) -> None:
         raise SystemExit(code)
 
 
-def _leave(code: int, message: str) -> NoReturn:
+def _leave(code: int, *messages: str) -> NoReturn:
+    """End with ``code``; each message is a line on standard error."""
     launch = None
     if "LOCAL_RANK" in os.environ:  # A launcher started this process; else nothing is imported.
         from workbench.probe.machine.launch import launched
 
         launch = launched()
     if launch is None or launch.local_rank == 0:
-        print(f"workbench: {' '.join(message.split())}", file=sys.stderr)
+        for message in messages:
+            print(f"workbench: {' '.join(message.split())}", file=sys.stderr)
     else:
         # Every rank of a machine finds the same mistake, and the launcher ends all once one left.
         time.sleep(SPEAKS_FIRST_S)

@@ -144,7 +144,7 @@ def test_slurm_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("words", "says"),
     [
         (("--engine", "slurmm"), "engine 'slurmm' is unknown; did you mean slurm? known: local"),
-        (("--partition", "gpu"), "are for --engine slurm"),
+        (("--partition", "gpu"), "partition gpu: is for --engine slurm"),
         (("--engine", "slurm"), "sbatch, srun, sinfo, sacct, scontrol not on PATH"),
         (("--workers", "0"), "workers 0: at least 1 is needed"),
     ],

@@ -67,7 +67,7 @@ def test_a_calibration_file_s_forms_are_told_in_words(tmp_path):
         ("--set x", "--set 'x': write name=value, such as side=2"),
         (
             "--set x=1 --set y=2",
-            "--set x: s_attn has no settings; --set y: s_attn has no settings",
+            "--set x: s_attn has no settings\nworkbench: --set y: s_attn has no settings",
         ),
         ("--lora x", "--lora 'x': 'x': write name=value, such as r=16"),
     ],

@@ -13,11 +13,12 @@ from workbench.commands.completion import completes
 from workbench.commands.numbers import whole_option
 from workbench.commands.options import takes_cell_or_pictures
 from workbench.interface import PREDICTED_ON
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults, RequestError
 
 if TYPE_CHECKING:
     from workbench.probe.machine.launch import Launch
     from workbench.vocabulary.cell import Cell
+    from workbench.vocabulary.fields import Layers
     from workbench.vocabulary.pictures import Pictures
     from workbench.vocabulary.record import Record
     from workbench.vocabulary.sweep import Point
@@ -144,27 +145,35 @@ def measure(
     from workbench.probe.workers.folders import check_folder
     from workbench.vocabulary.sweep import make_point
 
+    faults = Faults()
     if trace is not None:
-        check_folder(trace, "trace")
+        with faults:
+            check_folder(trace, "trace")
     if snapshot is not None:
-        if resolve_device(device) == "cpu":
-            raise RequestError(
-                f"snapshot {str(snapshot)!r}: memory_viz shows CUDA's allocator; --device cuda"
-            )
-        check_folder(snapshot, "snapshot")
+        with faults:
+            if resolve_device(device) == "cpu":
+                raise RequestError(
+                    f"snapshot {str(snapshot)!r}: memory_viz shows CUDA's allocator; --device cuda"
+                )
+            check_folder(snapshot, "snapshot")
     if timeout is None:
         timeout = max(TIMEOUT_S, 6 * max_seconds, 2 * (max_prepare + max_seconds))
+    layers: Layers | None = None
+    with faults:
+        layers = layers_of(emulate)
     protocol = {
         "max_seconds": max_seconds,
         "max_prepare": max_prepare,
         "graph": graph,
         "memory_limit": memory_limit,
         "timeout_s": timeout,
-        "emulate": layers_of(emulate),
+        "emulate": layers,
     }
-    point = make_point(
-        cell=cell, source="measured", device=device, protocol=protocol, pictures=pictures
-    )
+    with faults:
+        point = make_point(
+            cell=cell, source="measured", device=device, protocol=protocol, pictures=pictures
+        )
+    faults.raise_all()
     launch = launched()
     alone = launch is not None and launch.world_size == cell.world_size == 1
     if alone and not point.through_launcher:

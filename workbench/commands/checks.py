@@ -68,4 +68,4 @@ def wrong_options(values: Mapping[str, Any]) -> Iterator[str]:
             try:
                 check(values[name])
             except RequestError as error:
-                yield str(error)
+                yield from error.faults

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from workbench.commands.checks import wrong_options
 from workbench.commands.completion import completes_field
-from workbench.commands.faults import every_fault, wrong_names
+from workbench.commands.faults import all_faults, every_fault
 from workbench.commands.limit_options import (
     MaxFrames,
     MaxPixels,
@@ -159,7 +158,7 @@ def takes_cell_or_pictures(command: Command) -> Command:
     def with_pictures(**values: Any) -> None:
         pictures, faults = None, Faults()
         place = _place(command.__name__, values)
-        with every_fault(_stated(values, options()), values, *place):
+        with every_fault(_fields(_stated(values, options())), values, *place):
             with faults:
                 pictures = _pictures(**{name: values[name] for name in extra})
                 if pictures is not None:
@@ -253,7 +252,7 @@ def takes_cell_of_any_size(command: Command) -> Command:
 
     def of_any_size(**values: Any) -> None:
         place = _place(command.__name__, values)
-        with every_fault(_stated(values, options()), values, *place):
+        with every_fault(_fields(_stated(values, options())), values, *place):
             command(**_with_cell(values, options(), {"num_visual": 1}))
 
     @cache
@@ -297,17 +296,12 @@ def wrong_values(name: str, values: dict[str, Any]) -> list[str]:
     """What is wrong with the values of a command's cell; nothing for one that takes none."""
     if name not in _OPTIONS:
         return []
-    fields = _stated(values, _OPTIONS[name]())
-    if fields.get("num_visual") is None:
-        fields["num_visual"] = 1  # Files may say so, or nothing has to.
-    faults = []
-    try:
-        _cell(fields)
-    except RequestError as error:
-        faults.append(str(error))
-    device, measured = _place(name, values)
-    places = [] if device is None else [("measured" if measured else "predicted", device)]
-    return [*faults, *wrong_options(values), *wrong_names([fields], places)]
+    stated = _stated(values, _OPTIONS[name]())
+    faults = Faults()
+    with faults:
+        # Of |V| files may speak, or nothing has to.
+        _cell({"num_visual": 1, **{k: v for k, v in stated.items() if v is not None}})
+    return list(all_faults(faults.lines, _fields(stated), values, *_place(name, values)))
 
 
 def cell_of_values(name: str, values: dict[str, Any]) -> "Cell":
@@ -336,18 +330,35 @@ def _with_cell(
 
 
 def _cell(stated: dict[str, Any]) -> "Cell":
-    from workbench.vocabulary.cell import Cell, option_of
+    from workbench.vocabulary.cell import Cell
     from workbench.vocabulary.fields import make_model
+    from workbench.vocabulary.presets import PRESETS
+    from workbench.vocabulary.rules import with_wrong
+
+    faults = Faults()
+    fields, context = _fields(stated), None
+    if "preset" in fields:
+        context = with_wrong(Cell.model_fields)  # It would have set some of them.
+        with faults:
+            _ = PRESETS[fields.pop("preset")]
+    with faults:
+        cell = make_model(Cell, fields, _option_of, context)
+    faults.raise_all()
+    return cell
+
+
+def _option_of(place: tuple[int | str, ...]) -> str:
+    from workbench.vocabulary.cell import option_of
+
+    return option_of(str(place[0])) if place else ""
+
+
+def _fields(stated: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a command sets, its preset's among them; a preset that is unknown stays."""
+    from workbench.vocabulary.presets import PRESETS
 
     # What was not given is left to the cell, whose defaults may depend on other fields.
     fields = {k: v for k, v in stated.items() if v is not None and v is not False}
-    faults = Faults()
-    if (preset := fields.pop("preset", None)) is not None:
-        from workbench.vocabulary.presets import PRESETS
-
-        with faults:
-            fields = {**PRESETS[preset], **fields}
-    with faults:
-        cell = make_model(Cell, fields, lambda place: option_of(str(place[0])) if place else "")
-    faults.raise_all()
-    return cell
+    if fields.get("preset") in PRESETS:
+        fields = {**PRESETS[fields.pop("preset")], **fields}
+    return fields

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,11 @@ import typer
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibrations
 from workbench.commands.completion import completes
-from workbench.commands.faults import with_names
-from workbench.vocabulary.errors import Faults, RequestError, unknown_name
+from workbench.commands.faults import with_names, wrong_names, wrong_parts
+from workbench.vocabulary.errors import Faults, RequestError, WrongField, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from workbench.sweep.order import DryRun, Engine, Summary
     from workbench.vocabulary.sweep import Grid, Point, Sweep
@@ -24,6 +25,9 @@ OUT_OF_TIME = 3
 DEFAULT_STORE = Path("workbench.db")
 ENGINES = ("local", "slurm")
 SOURCES = ("predicted", "measured")
+YAML = (".yaml", ".yml")
+MOST_LOOKED_AT = 200
+"""Combinations of a faulty grid whose names and systems are looked at: to look takes time."""
 
 
 def sweep(
@@ -105,43 +109,48 @@ def sweep(
         faults.add(f"max_minutes {max_minutes:g}: more than 0 are needed")
     with faults:
         config = _read(probe)
+    if faults and probe.suffix.lower() in YAML:
+        with faults:
+            faults.add(*_wrong_in(probe, faults.lines))
     with faults:
         choice = Choice.of(calibration) if calibration else None
     if trace is not None and not dry_run:
         with faults:
             check_folder(trace, "trace")
-    faults.raise_all()
+    of_jobs = {
+        "partition": partition,
+        "gpus-per-task": gpus_per_task,
+        "gpu-type": gpu_type,
+        "cpus-per-task": cpus_per_task,
+        "sbatch": sbatch,
+        "folder": folder,
+        "shared": shared or None,
+    }
     scheduler: Engine
-    if engine == "slurm":
-        if max_minutes is not None:
-            raise RequestError(f"max_minutes {max_minutes:g}: is for --engine local; use --time")
-        if source is not None:
-            raise RequestError(f"source {source}: is for --engine local")
-        from workbench.sweep.cluster_run import Slurm
-        from workbench.sweep.engines.slurm_check import Request, pairs
-        from workbench.sweep.engines.slurm_cluster import minutes
+    with faults:
+        if engine == "slurm":
+            _refuse({"max_minutes": max_minutes, "source": source}, "is for --engine local")
+            from workbench.sweep.cluster_run import Slurm
+            from workbench.sweep.engines.slurm_check import Request, pairs
+            from workbench.sweep.engines.slurm_cluster import minutes
 
-        request = Request(
-            minutes(time),
-            partition,
-            gpus_per_task,
-            gpu_type,
-            cpus_per_task,
-            workers,
-            pairs(sbatch or []),
-            shared,
-        )
-        scheduler = Slurm(request, folder)
-    else:
-        from workbench.sweep.run import Local
-
-        options = (partition, gpus_per_task, gpu_type, cpus_per_task, sbatch, folder)
-        if any(value is not None for value in options) or shared:
-            raise RequestError(
-                "partition, gpus-per-task, gpu-type, cpus-per-task, sbatch, folder and shared are "
-                "for --engine slurm"
+            request = Request(
+                minutes(time),
+                partition,
+                gpus_per_task,
+                gpu_type,
+                cpus_per_task,
+                workers,
+                pairs(sbatch or []),
+                shared,
             )
-        scheduler = Local(workers, max_minutes, source)  # type: ignore[arg-type]
+            scheduler = Slurm(request, folder)
+        else:
+            from workbench.sweep.run import Local
+
+            _refuse(of_jobs, "is for --engine slurm")
+            scheduler = Local(workers, max_minutes, source)  # type: ignore[arg-type]
+    faults.raise_all()
     from workbench.sweep.order import Order
 
     order = Order(config, store, new_run, choice, trace)
@@ -165,11 +174,41 @@ def sweep(
         raise typer.Exit(OUT_OF_TIME)
 
 
+def _refuse(options: "Mapping[str, object]", reason: str) -> None:
+    """Raise RequestError for every option that was given."""
+    raised = [f"{name} {value}: {reason}" for name, value in options.items() if value is not None]
+    if raised:
+        raise RequestError(*raised)
+
+
+def _wrong_in(probe: Path, faults: "Sequence[str]") -> list[str]:
+    """What else is wrong with the cells of a faulty YAML sweep: their names, and what they ask."""
+    from workbench.inputs.sweep_file import right_grids
+    from workbench.vocabulary.sweep import combinations
+
+    more: list[str] = []
+    for grid in right_grids(probe):
+        cells, stand_ins = combinations(grid)
+        first = list(islice(cells, MOST_LOOKED_AT))
+        named = [{k: v for k, v in fields.items() if k not in stand_ins} for fields in first]
+        more += wrong_names(named, _place(grid))
+        more += wrong_parts(first, stand_ins)
+    return [f"{probe}: {line}" for line in dict.fromkeys(more) if line not in "; ".join(faults)]
+
+
+def _place(grid: "Grid") -> list[tuple[str, str]]:
+    """Whether a grid measures, and on what; nothing where either is wrong itself."""
+    try:
+        return [(grid.source, grid.device)]
+    except WrongField:
+        return []
+
+
 def _read(probe: Path) -> "Sweep":
     """The sweep of a file. On a screen a first word comes before what takes seconds to import."""
     if probe.is_file() and sys.stderr.isatty():
         show.note(f"reading {probe}")
-    if probe.suffix.lower() in (".yaml", ".yml"):
+    if probe.suffix.lower() in YAML:
         from workbench.inputs.sweep_file import load_sweep
 
         sweep = load_sweep(probe)

@@ -1,4 +1,4 @@
-"""What the parser of the command line refuses: every fault of it in one line."""
+"""What the parser of the command line refuses: every fault of it at once."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -15,19 +15,25 @@ MOST = 12
 PLAIN = {
     "Input should be a valid number": "write a number",
     "Input should be a valid integer": "write a whole number",
+    "Value error, embedded null byte": "a file's name has no NUL character",
 }
 """How the parser's words for a value begin, and plain ones in their place."""
 
 
-def refused(group: Any, error: Any, words: list[str]) -> str:
-    """All that is wrong with the words of a command line, and where to read on.
+def refused(group: Any, error: Any, words: list[str]) -> list[str]:
+    """All that is wrong with the words of a command line, and where to read on: a line each.
 
     ``error`` is the first fault, at which the parser of ``group`` stopped. What it is about is
     left out and the rest parsed again; of what can be parsed, the values of a cell are checked.
     """
     where = error.ctx.command_path if error.ctx else "workbench"
     lines: list[str] = []
+    wrong: list[str] = []
     while error is not None and len(lines) < MOST:
+        param = getattr(error, "param", None)
+        if lines and param is not None and param.name in wrong:
+            break  # It is missing because its value, which was wrong, was taken out.
+        wrong.append("" if param is None else param.name)
         lines.append(_fault(error, words))
         rest = _without(error, words)
         if rest is None or "--help" in rest:
@@ -36,7 +42,8 @@ def refused(group: Any, error: Any, words: list[str]) -> str:
         error, name, values = _parsed(group, words)
         if error is None:
             lines += wrong_values(name, values)
-    return f"{'; '.join(lines)}; see '{where} --help'"
+    *others, last = dict.fromkeys(lines)
+    return [*others, f"{last}; see '{where} --help'"]
 
 
 def _parsed(group: Any, words: list[str]) -> tuple[Any, str, dict[str, Any]]:

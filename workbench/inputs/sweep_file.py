@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from workbench.inputs.yaml_text import read_yaml
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.fields import Place, all_errors
+from workbench.vocabulary.fields import Place, fault_words
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.sweep import (
     AXES,
@@ -40,24 +40,34 @@ def load_sweep(path: Path) -> Sweep:
 
     Raises RequestError with the file, the line or the field, and what would be right.
     """
+    whole, grids, alone, faults = _read(path)
+    try:
+        sweep = Sweep.model_validate({**whole, "grids": grids})
+    except ValidationError as error:
+        faults += fault_words(error, FIELDS, lambda place: _place_words(place, grids, alone))
+    if faults:
+        raise RequestError(*(f"{path}: {fault}" for fault in faults))
+    return sweep
+
+
+def right_grids(path: Path) -> list[Grid]:
+    """Of each grid of a faulty sweep what is right by itself, as ``Grid.part_of`` has it."""
+    parts = [Grid.part_of(fields) for fields in _read(path)[1]]
+    return [part for part in parts if part is not None]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Any, bool, list[str]]:
+    """A file's own fields, its grids, whether the file is the only one, and what is misplaced."""
     fields = read_yaml(path, "sweep")
     if not isinstance(fields, dict):
         raise RequestError(f"{path}: a sweep is a mapping with at least 'visual: [256, 512]'")
     whole = {"name": re.sub(r"[^A-Za-z0-9._-]", "-", path.stem) or "sweep"}
     whole |= {field: fields.pop(field) for field in OWN if field in fields}
-    alone = "grids" not in fields
-    grids = [fields] if alone else fields.pop("grids")
-    faults = (
-        [] if alone else [f"{name}: belongs inside one of the grids" for name in sorted(fields)]
-    )
-    try:
-        sweep = Sweep.model_validate({**whole, "grids": grids})
-    except ValidationError as error:
-        message = all_errors(error, FIELDS, lambda place: _place_words(place, grids, alone))
-        faults.append(message.removeprefix("the document: "))
-    if faults:
-        raise RequestError(f"{path}: {'; '.join(faults)}")
-    return sweep
+    if "grids" not in fields:
+        return whole, [fields], True, []
+    grids = fields.pop("grids")
+    misplaced = [f"{name}: belongs inside one of the grids" for name in sorted(fields)]
+    return whole, grids, False, misplaced
 
 
 def _place_words(place: Place, grids: Any, alone: bool) -> str:

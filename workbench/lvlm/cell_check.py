@@ -5,7 +5,7 @@ from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
-from workbench.lvlm.names import unknown_names
+from workbench.lvlm.names import NAMED, unknown_names
 from workbench.lvlm.optimizers import OPTIMIZERS
 from workbench.lvlm.places import places_of
 from workbench.lvlm.reduce import (
@@ -19,12 +19,14 @@ from workbench.vocabulary.errors import Faults, RequestError, Unsupported
 
 
 def check(cell: Cell) -> None:
-    """Raise RequestError for what of the cell cannot be: all of it in a line; builds nothing.
+    """Raise RequestError for all that cannot be of the cell; builds nothing.
 
     Raises Unsupported where nothing is wrong with it and its model has no place for it.
     """
     faults = Faults()
-    faults.add(*unknown_names(cell.document()))
+    for field in NAMED:
+        with faults:
+            faults.add(*unknown_names({field: getattr(cell, field)}))
     with faults:
         check_layout(cell)
     has_model = not faults
@@ -36,15 +38,13 @@ def check(cell: Cell) -> None:
         check_offload(cell)
     with faults:
         check_reducer(cell, reducer_of(cell))
-    if cell.visual_positions and cell.scope != "lvlm":
-        faults.add(
-            f"visual_positions: scope {cell.scope} has no visual embeddings to learn; use lvlm"
-        )
-    if cell.weights is not None:
-        with faults:
+    with faults:
+        check_positions(cell)
+    with faults:
+        if cell.weights is not None:
             check_source(cell.weights)
-    if has_model:
-        with faults:
+    with faults:
+        if has_model:
             check_on_model(cell, resolve(cell.model))
     faults.raise_all()
 
@@ -82,6 +82,14 @@ def check_layout(cell: Cell) -> None:
         raise RequestError(f"layout: {error}") from None
 
 
+def check_positions(cell: Cell) -> None:
+    """Raise RequestError where no visual embeddings enter that could have learnt positions."""
+    if cell.visual_positions and cell.scope != "lvlm":
+        raise RequestError(
+            f"visual_positions: scope {cell.scope} has no visual embeddings to learn; use lvlm"
+        )
+
+
 def check_optimizer(cell: Cell) -> None:
     """Raise RequestError for an unknown optimizer, or one that does not take the cell's dtype."""
     rule = OPTIMIZERS[cell.optimizer]
@@ -114,13 +122,16 @@ def check_offload(cell: Cell) -> None:
     if not cell.offload:
         return
     faults = Faults()
-    if cell.pass_ != "train":
-        faults.add(f"offload: pass {cell.pass_} keeps nothing for a backward; use train")
-    if not cell.checkpoint:
-        faults.add("offload: moves what checkpoints keep; needs checkpoint as well")
-    if cell.scope == "layer":
-        faults.add(
-            "offload: a single layer's inputs are held from outside, so nothing could leave the "
-            "device; use scope decoder or lvlm"
-        )
+    with faults:
+        if cell.pass_ != "train":
+            faults.add(f"offload: pass {cell.pass_} keeps nothing for a backward; use train")
+    with faults:
+        if not cell.checkpoint:
+            faults.add("offload: moves what checkpoints keep; needs checkpoint as well")
+    with faults:
+        if cell.scope == "layer":
+            faults.add(
+                "offload: a single layer's inputs are held from outside, so nothing could leave "
+                "the device; use scope decoder or lvlm"
+            )
     faults.raise_all()

@@ -22,12 +22,12 @@ NAMED: dict[str, Callable[[str], object]] = {
 
 def unknown_names(fields: Mapping[str, Any]) -> list[str]:
     """What is wrong with each name among a cell's fields, whatever its other fields are."""
-    faults = []
+    faults = list[str]()
     for field, find in NAMED.items():
         name = fields.get(field)
         if isinstance(name, str):
             try:
                 find(name)
             except RequestError as error:
-                faults.append(str(error))
+                faults += error.faults
     return faults

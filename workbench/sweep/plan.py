@@ -64,7 +64,8 @@ def load_probe(path: Path) -> Sweep:
         make = runpy.run_path(str(path), run_name="probe").get("sweep")
         sweep = make() if callable(make) else None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the probe is the user's own code
-        raise RequestError(f"{path}: {_where(error, path)}{_what(error)}") from None
+        where = _where(error, path)
+        raise RequestError(*(f"{path}: {where}{what}" for what in _what(error))) from None
     finally:
         sys.path.remove(str(path.parent))
     if not callable(make):
@@ -85,10 +86,11 @@ def _where(error: BaseException, path: Path) -> str:
     return f"line {line}: " if line else ""
 
 
-def _what(error: BaseException) -> str:
+def _what(error: BaseException) -> list[str]:
+    if isinstance(error, RequestError):
+        return [" ".join(fault.split()) for fault in error.faults]
     message = error.msg if isinstance(error, SyntaxError) else str(error)
-    text = f"{' '.join(message.split()):.300}"
-    return text if isinstance(error, RequestError) else f"{type(error).__name__}: {text}"
+    return [f"{type(error).__name__}: {' '.join(message.split()):.300}"]
 
 
 def plan(sweep: Sweep, calibrations: Choice | None = None, here: bool = True) -> list[Task]:

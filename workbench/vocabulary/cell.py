@@ -11,13 +11,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 from pydantic import ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from workbench.vocabulary.agreement import check_agreement
+from workbench.vocabulary.agreement import RULES, some_token
 from workbench.vocabulary.cell_fields import CellFields
+from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import (
     SEVERAL_FAULTS,
     WHOLE_SENTENCE,
@@ -26,6 +27,7 @@ from workbench.vocabulary.fields import (
     make_model,
 )
 from workbench.vocabulary.lora import Lora, canonical_lora, lora_of
+from workbench.vocabulary.rules import Rule, wrong_fields
 from workbench.vocabulary.systems import KINDS, WrongSettings, canonical, entry
 from workbench.vocabulary.units import SHORT_DTYPES
 
@@ -50,6 +52,9 @@ class Cell(CellFields):
 
     ``pass`` is a keyword of Python, so the attribute is ``pass_``; documents say ``pass``.
     """
+
+    RULES: ClassVar[tuple[Rule, ...]] = RULES
+    STAND_INS: ClassVar[dict[str, Any]] = {"num_visual": 1}
 
     @model_validator(mode="before")
     @classmethod
@@ -85,7 +90,7 @@ class Cell(CellFields):
     @field_validator("settings", mode="before")
     @classmethod
     def _settings(cls, value: Any, info: ValidationInfo) -> str | None:
-        if any(kind not in info.data for kind in KINDS):
+        if any(kind not in info.data or kind in wrong_fields(info) for kind in KINDS):
             return None  # Whose settings they are is not known, and that is refused.
         try:
             return canonical(value, {kind: info.data[kind] for kind in KINDS})
@@ -139,11 +144,6 @@ class Cell(CellFields):
         """Whether its training step runs under deepspeed: on several ranks, or under ZeRO."""
         return self.world_size > 1 or self.zero > 0
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        check_agreement(self)
-        return self
-
     @property
     def key(self) -> str:
         """16 hex digits that identify the cell on every machine and in every version.
@@ -166,9 +166,13 @@ class Cell(CellFields):
         return key
 
     def at(self, num_visual: int) -> Self:
-        """A copy with another |V|; of its checks only those between fields are made again."""
+        """A copy with another |V|; of its checks only the one that asks for |V| is made again."""
+        if num_visual == self.num_visual:
+            return self
         cell = self.model_copy(update={"num_visual": num_visual})
-        check_agreement(cell)
+        fault = some_token(cell)
+        if fault is not None:
+            raise RequestError(fault)
         return cell
 
     @property
@@ -247,5 +251,5 @@ def condition_words(name: str, value: Any) -> str:
 
 
 def make_cell(**fields: Any) -> Cell:
-    """A Cell from public field names; raises RequestError, one line, where a value is wrong."""
+    """A Cell from public field names; RequestError has a line for each wrong value."""
     return make_model(Cell, fields)

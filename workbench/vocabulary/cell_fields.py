@@ -21,16 +21,16 @@ from workbench.vocabulary.fields import (
     Name,
     Pass,
     Positive,
-    Request,
     RingOrder,
     Scope,
     WeightsDtype,
     Whole,
     bytes_of,
 )
+from workbench.vocabulary.rules import Ruled
 
 
-class CellFields(Request):
+class CellFields(Ruled):
     """What a point of a sweep says of what is run. ``pass`` is a keyword: ``pass_`` in Python."""
 
     model: Annotated[

@@ -19,7 +19,7 @@ from pydantic import (
 
 from workbench.inputs.yaml_text import read_yaml
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.fields import all_errors
+from workbench.vocabulary.fields import fault_words
 from workbench.vocabulary.registry import Registry
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
@@ -121,8 +121,8 @@ def _make(origin: str, fields: dict[str, Any]) -> Device:
     try:
         return Device.model_validate(fields)
     except ValidationError as error:
-        faults = all_errors(error, Device.model_fields).removeprefix("the document: ")
-        raise RequestError(f"{origin}: {faults}") from None
+        faults = fault_words(error, Device.model_fields)
+        raise RequestError(*(f"{origin}: {fault}" for fault in faults)) from None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,32 +1,51 @@
-"""The exceptions that the command line turns into one line and an exit code."""
+"""The exceptions that the command line turns into a line a fault and an exit code."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Self
 
 MOST = 1_500
-"""Characters of a message: what a stranger's file says in it may be of any length."""
+"""Characters of a fault: what a stranger's file says in it may be of any length."""
+MOST_FAULTS = 20
+"""Faults of a request that are told; of more the rest is counted."""
 
 
 class RequestError(ValueError):
-    """The request was wrong: exit 2. The message names the field, the value and what is right.
+    """The request was wrong: exit 2. Each fault names the field, the value and what is right.
 
-    One that quotes too much is cut in its middle.
+    ``faults`` has a line for each, which ``str`` joins and the command line prints below one
+    another. One that quotes too much is cut in its middle.
     """
 
-    def __init__(self, message: str = "") -> None:
-        text = str(message)
-        if len(text) > MOST:
-            text = f"{text[: MOST // 2]} … {text[-MOST // 3 :]}"
-        super().__init__(text)
+    def __init__(self, *faults: str) -> None:
+        lines = [_cut(str(fault)) for fault in dict.fromkeys(faults)]
+        more = len(lines) - MOST_FAULTS
+        super().__init__(*lines[:MOST_FAULTS], *([f"and {more:,} more"] if more > 0 else []))
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong, a line each."""
+        return self.args
+
+    def __str__(self) -> str:
+        return "; ".join(self.faults)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST else f"{text[: MOST // 2]} … {text[-MOST // 3 :]}"
+
+
+class WrongField(Exception):
+    """A rule between fields reads one whose own value is wrong: the rule has nothing to say."""
 
 
 class Faults:
     """What is wrong with a request, gathered so that all of it is told at once.
 
-    A check in ``with faults:`` that raises RequestError adds its line, and what follows is checked
-    as well. A part that cannot serve the request (Unsupported) is a result of a right one alone:
-    beside a fault the faults are raised.
+    A check in ``with faults:`` that raises RequestError adds its lines, and what follows is
+    checked as well; one that needs a field that is wrong itself (WrongField) adds nothing. A part
+    that cannot serve the request (Unsupported) is a result of a right one alone: beside a fault
+    the faults are raised.
     """
 
     def __init__(self) -> None:
@@ -43,17 +62,22 @@ class Faults:
     def raise_all(self) -> None:
         """Raise RequestError with every line, in the order in which they came; none is fine."""
         if self._lines:
-            raise RequestError("; ".join(self._lines))
+            raise RequestError(*self._lines)
+
+    @property
+    def lines(self) -> list[str]:
+        """What is wrong, in the order in which it came."""
+        return list(self._lines)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, RequestError):
-            self.add(str(error))
+            self.add(*error.faults)
         elif isinstance(error, Unsupported):
             self.raise_all()
-        return isinstance(error, RequestError)
+        return isinstance(error, (RequestError, WrongField))
 
 
 class Failure(RuntimeError):

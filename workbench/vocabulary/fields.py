@@ -98,8 +98,6 @@ MODEL = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected
 """Of every model here: frozen, and no field that it does not have."""
 
 
-MOST_FAULTS = 12
-"""Faults of a document that are told, one after another in a line."""
 _MARKS = re.compile(r"'([^']*)'")
 WHOLE = "write a whole number: digits, or 10k, 1.5M, 1e6"
 PLAIN = {
@@ -130,6 +128,9 @@ PLAIN = {
 WHOLE_SENTENCE = "whole_sentence"
 """The kind of a fault whose words name what is wrong themselves."""
 
+RULE = "rule"
+"""The kind of a fault between fields, which its words name."""
+
 SEVERAL_FAULTS = "several_faults"
 """The kind of a fault whose context has a line for each of several in one field."""
 
@@ -139,17 +140,6 @@ Place = tuple[int | str, ...]
 
 def _dotted(place: Place) -> str:
     return ".".join(map(str, place))
-
-
-def all_errors(
-    error: ValidationError,
-    names: Iterable[str] = (),
-    place_words: Callable[[Place], str] = _dotted,
-) -> str:
-    """``fault_words`` in one line."""
-    faults = fault_words(error, names, place_words)
-    more = len(faults) - MOST_FAULTS
-    return "; ".join(faults[:MOST_FAULTS]) + (f" (and {more} more)" if more > 0 else "")
 
 
 def fault_words(
@@ -172,14 +162,18 @@ def fault_words(
         if fault["type"] == WHOLE_SENTENCE:
             reasons.setdefault(fault["msg"], {})
             continue
-        where = place_words(place)[:200] or "the document"
+        where = place_words(place)[:200]
         where = where if where.isprintable() else repr(where)[1:-1]
+        if fault["type"] == RULE:
+            reasons.setdefault(": ".join(filter(None, (where, fault["msg"]))), {})
+            continue
         if fault["type"] == SEVERAL_FAULTS:
             reasons |= {f"{where} {line}": {} for line in fault["ctx"]["faults"]}
             continue
         value = fault.get("input")
-        text = "" if isinstance(value, (dict, list, tuple)) else f" {value!r:.80}"
-        reasons.setdefault(f"{where}{text}", {})[reason_words(fault, names)] = None
+        text = "" if isinstance(value, (dict, list, tuple)) else f"{value!r:.80}"
+        what = " ".join(filter(None, (where, text)))
+        reasons.setdefault(what, {})[reason_words(fault, names)] = None
     return [": ".join(filter(None, (what, ", or ".join(why)))) for what, why in reasons.items()]
 
 
@@ -215,10 +209,14 @@ def make_model(
     kind: type[_T],
     fields: dict[str, Any],
     place_words: Callable[[Place], str] = _dotted,
+    context: dict[str, Any] | None = None,
 ) -> _T:
-    """A model from its public field names; raises RequestError, one line, at a wrong value."""
+    """A model from its public field names; RequestError has a line for each wrong value.
+
+    ``context`` is pydantic's.
+    """
     try:
-        return kind.model_validate(fields)
+        return kind.model_validate(fields, context=context)
     except ValidationError as error:
         raise _refusal(kind, error, place_words) from None
 
@@ -228,13 +226,11 @@ def _refusal(
     error: ValidationError,
     place_words: Callable[[Place], str] = _dotted,
 ) -> RequestError:
-    return RequestError(
-        all_errors(error, kind.model_fields, place_words).removeprefix("the document: ")
-    )
+    return RequestError(*fault_words(error, kind.model_fields, place_words))
 
 
 class Request(BaseModel):
-    """What people write down in Python: made with a wrong value it raises RequestError, one line.
+    """What people write down in Python: made wrongly it raises RequestError, a line a fault.
 
     A model within another, ``model_validate`` and JSON raise pydantic's own ValidationError, with
     which documents are told where in them a fault is.

@@ -2,30 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, StringConstraints
 
 from workbench.visual import Limits
-from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.fields import FILE_PATTERN, SIZE_PATTERN, all_errors
+from workbench.vocabulary.fields import FILE_PATTERN, SIZE_PATTERN, make_model
+from workbench.vocabulary.rules import Rule, Ruled
 
 Limit = Annotated[int, Field(ge=1, le=10**12, strict=True)]
 File = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=FILE_PATTERN)]
 Size = Annotated[str, StringConstraints(pattern=SIZE_PATTERN)]
 
 
-class Pictures(BaseModel):
+def _one_kind(pictures: "Pictures") -> str | None:
+    kinds = bool(pictures.images), pictures.video is not None, pictures.resolution is not None
+    if sum(kinds) == 1:
+        return None
+    return "image and video: give image files, a video or a resolution, one of the three"
+
+
+class Pictures(Ruled):
     """What a cell of scope ``lvlm`` shows: files, or random pixels of a size."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    RULES: ClassVar[tuple[Rule, ...]] = (_one_kind,)
 
     images: tuple[File, ...] = ()
     video: File | None = None
@@ -48,13 +48,6 @@ class Pictures(BaseModel):
         """What is asked of the front end."""
         return Limits(**{f.name: getattr(self, f.name) for f in fields(Limits)})
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        kinds = bool(self.images), self.video is not None, self.resolution is not None
-        if sum(kinds) != 1:
-            raise ValueError("give image files, a video or a resolution, one of the three")
-        return self
-
     @property
     def has_files(self) -> bool:
         """Whether pixels are read; else they are random."""
@@ -62,7 +55,7 @@ class Pictures(BaseModel):
 
 
 def make_pictures(names: Mapping[str, str] | None = None, /, **fields: Any) -> Pictures:
-    """Pictures from field names; raises RequestError, one line, where a value is wrong.
+    """Pictures from field names; RequestError has a line for each wrong value.
 
     ``names`` are what whoever asks calls a field, where that is another name.
     """
@@ -71,8 +64,4 @@ def make_pictures(names: Mapping[str, str] | None = None, /, **fields: Any) -> P
         field = str(place[0]) if place else ""
         return (names or {}).get(field, field)
 
-    try:
-        return Pictures.model_validate(fields)
-    except ValidationError as error:
-        faults = all_errors(error, place_words=name)
-        raise RequestError(faults.replace("the document: ", "image and video: ")) from None
+    return make_model(Pictures, fields, name)

@@ -32,5 +32,5 @@ class Protocol(Request):
 
 
 def make_protocol(**fields: Any) -> Protocol:
-    """A Protocol; raises RequestError, one line, where a value is wrong."""
+    """A Protocol; RequestError has a line for each wrong value."""
     return make_model(Protocol, fields)

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import product
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     Field,
@@ -16,8 +17,8 @@ from pydantic import (
 
 from workbench.collector import without_collector
 from workbench.vocabulary.cell import FIELDS, Cell
+from workbench.vocabulary.errors import MOST_FAULTS, WrongField
 from workbench.vocabulary.fields import (
-    MOST_FAULTS,
     SWEEP_PATTERN,
     Count,
     Dtype,
@@ -33,6 +34,7 @@ from workbench.vocabulary.fields import (
 )
 from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.rules import Ruled, with_wrong
 
 MAX_POINTS = 100_000
 """The most cells of a sweep: to make them takes some 6 s and 0.8 GB."""
@@ -59,6 +61,12 @@ SINGULAR = {
     "kernel": "kernels",
 }
 """An axis may go by the name of the cell's field that it sets."""
+_ATTRIBUTES = {
+    **{axis: "pass_" if name == "pass" else name for name, axis in SINGULAR.items()},
+    "text": "num_text",
+    "visual": "num_visual",
+}
+"""The attribute of a cell that each axis sets."""
 _OF_AXES = {*SINGULAR, "num_text", "num_visual"}
 RENAMED = {"set": "settings"}
 """Fields of a cell that a grid may call by the name of their option as well."""
@@ -94,13 +102,15 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, (str, int, float, dict)) else value
 
 
-class Grid(Request):
+class Grid(Ruled):
     """A product of axes: every combination becomes a cell.
 
     ``options`` are partial cells laid over each combination. ``options: [{attention: s_attn,
     kernel: eager}, {attention: d_attn, fold: true}]`` names systems that are no product of axes.
     Fields of a cell beside them, as in ``chunk: 8k``, are laid under each of ``options``.
     """
+
+    STAND_INS: ClassVar[dict[str, Any]] = {"visual": (1,)}
 
     source: Source = "measured"
     device: Name = "auto"
@@ -122,23 +132,39 @@ class Grid(Request):
     @model_validator(mode="before")
     @classmethod
     def _axes_by_the_cells_names(cls, data: Any) -> Any:
-        return _with_options(_in_plural(data)) if isinstance(data, dict) else data
+        return _by_axes(data)
+
+    @classmethod
+    def part_of(cls, fields: Any, wrong: Iterable[str] = ()) -> Self | None:
+        """As of every document; fields may go by the names of a cell's."""
+        try:
+            by_axes = _by_axes(fields)
+        except ValueError:
+            return None
+        return super().part_of(by_axes, wrong)
 
     @field_validator(*AXES, mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return _as_tuple(value)
 
-    _points: tuple[Point, ...] = PrivateAttr(default=())
+    _firsts: list[Cell] = PrivateAttr(default=[])
 
     @model_validator(mode="after")
-    def _cells_are_valid(self) -> Self:
+    def _few_enough(self) -> Self:
         if not all(self.axes()):
             raise ValueError("an axis is empty: every axis needs at least one value")
         _check_size(self)
-        with without_collector():
-            self._points = tuple(self._points_from(list(self._firsts())))
         return self
+
+    @classmethod
+    def broken(cls, document: Any) -> list[str]:
+        """What is wrong with its cells; those of a whole grid are kept to make its points of."""
+        with without_collector():
+            firsts, faults = _first_cells(document)
+        if isinstance(document, cls) and not faults:
+            document._firsts = firsts
+        return faults
 
     def axes(self) -> tuple[tuple[Any, ...], ...]:
         """The values of each of AXES."""
@@ -148,38 +174,72 @@ class Grid(Request):
         """Every point, |V| innermost, in the order that the axes are written."""
         return self._points
 
-    def _firsts(self) -> Iterator[Cell]:
-        """The first cell of each combination; ValueError with every fault of their fields."""
-        names = ("model", "scope", "pass", "dtype", "num_text", "batch", "attention", "kernel")
-        *outer, visual = self.axes()
-        faults: dict[str, None] = {}
-        for *values, options in product(*outer):
-            fields = dict(zip(names, values, strict=True))
-            if "num_visual" in options:
-                raise ValueError("num_visual: is no option of a cell here; 'visual' says it")
-            try:
-                cell = Cell.model_validate({**fields, **options, "num_visual": visual[0]})
-            except ValidationError as error:
-                words = fault_words(error, (*FIELDS, *RENAMED))
-                faults |= dict.fromkeys(each.removeprefix("the document: ") for each in words)
-            else:
-                if not faults:
-                    yield cell
-            if len(faults) >= MOST_FAULTS:
-                break
-        if faults:
-            raise ValueError("; ".join(faults))
-
-    def _points_from(self, firsts: Iterable[Cell]) -> Iterator[Point]:
-        for first in firsts:
-            for size in self.visual:
-                yield Point(
+    @cached_property
+    def _points(self) -> tuple[Point, ...]:
+        with without_collector():
+            return tuple(
+                Point(
                     cell=first.at(size),
                     source=self.source,
                     device=self.device,
                     protocol=self.protocol,
                     calibration=self.calibration,
                 )
+                for first in self._firsts
+                for size in self.visual
+            )
+
+
+def combinations(grid: Grid) -> tuple[Iterator[dict[str, Any]], frozenset[str]]:
+    """The fields of the smallest cell of each combination of a grid, and which only stand in.
+
+    Those stand in for an axis that has a wrong value; of wrong ``options`` there is no cell.
+    """
+    names = ("model", "scope", "pass", "dtype", "num_text", "batch", "attention", "kernel")
+    values, wrong = [], set[str]()
+    for axis in AXES:
+        try:
+            values.append(getattr(grid, axis))
+        except WrongField:
+            if axis == "options":
+                return iter(()), frozenset()
+            values.append(Grid.STAND_INS.get(axis, Grid.model_fields[axis].default))
+            wrong.add(_ATTRIBUTES[axis])
+    *outer, visual = values
+    cells = (
+        {**dict(zip(names, combined, strict=True)), **options, "num_visual": min(visual)}
+        for *combined, options in product(*outer)
+    )
+    return cells, frozenset(wrong)
+
+
+def _first_cells(grid: Grid) -> tuple[list[Cell], list[str]]:
+    """The smallest cell of each combination of a grid, and every fault of their fields."""
+    cells, faults = list[Cell](), dict[str, None]()
+    if any("num_visual" in options for options in _readable(grid, "options")):
+        faults["num_visual: is no option of a cell here; 'visual' says it"] = None
+    documents, wrong = combinations(grid)
+    for fields in documents:
+        try:
+            cells.append(Cell.model_validate(fields, context=with_wrong(wrong)))
+        except ValidationError as error:
+            faults |= dict.fromkeys(fault_words(error, (*FIELDS, *RENAMED)))
+        if len(faults) > MOST_FAULTS:
+            break
+    return cells, list(faults)
+
+
+def _readable(grid: Grid, name: str) -> tuple[Any, ...]:
+    """The values of an axis; none where one of them is wrong."""
+    try:
+        return tuple(getattr(grid, name))
+    except WrongField:
+        return ()
+
+
+def _by_axes(data: Any) -> Any:
+    """A grid's document by the names of its own fields; ValueError where one is given twice."""
+    return _with_options(_in_plural(data)) if isinstance(data, dict) else data
 
 
 def _with_options(fields: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +308,7 @@ class Sweep(Request):
 
 
 def make_point(**fields: Any) -> Point:
-    """A Point from public field names; raises RequestError, one line, where a value is wrong."""
+    """A Point from public field names; RequestError has a line for each wrong value."""
     return make_model(Point, fields, _point_place)
 
 

@@ -130,26 +130,39 @@ class System:
     def check(self, cell: Cell) -> None:
         """Raise RequestError for the options of a cell that this system does not have."""
         faults = Faults()
-        lacking = [o for o in STREAM_OPTIONS if getattr(cell, o) and o not in self.options]
+        lacking = []
+        for option in STREAM_OPTIONS:
+            with faults:
+                if getattr(cell, option) and option not in self.options:
+                    lacking.append(option)
         if lacking:
             faults.add(
                 f"{', '.join(lacking)}: {self.name} has no such option; it has "
                 f"{', '.join(self.options) or 'none of ' + ', '.join(STREAM_OPTIONS)}"
             )
         for option in STREAM_OPTIONS:
-            if getattr(cell, option) and cell.pass_ == "decode":
-                faults.add(f"{option}: a decode step is one token and has no use for it")
-        if cell.cache and not self.keeps_cache:
-            faults.add(f"cache: what a prefill of {self.name} keeps is not modelled; leave it out")
-        if cell.cache_dtype and (self.decomposed or not self.keeps_cache):
-            faults.add(
-                f"cache_dtype {cell.cache_dtype}: no kernel here reads such a cache of "
-                f"{self.name}; leave it out, or use s_attn"
-            )
-        if cell.scope == "layer" and not self.lone_layer:
-            faults.add(f"scope layer: {self.name} acts between layers; use scope decoder or lvlm")
-        if cell.skip_last and cell.scope == "layer":
-            faults.add("skip_last: a single layer has no last layer; use scope decoder")
+            with faults:
+                if getattr(cell, option) and cell.pass_ == "decode":
+                    faults.add(f"{option}: a decode step is one token and has no use for it")
+        with faults:
+            if cell.cache and not self.keeps_cache:
+                faults.add(
+                    f"cache: what a prefill of {self.name} keeps is not modelled; leave it out"
+                )
+        with faults:
+            if cell.cache_dtype and (self.decomposed or not self.keeps_cache):
+                faults.add(
+                    f"cache_dtype {cell.cache_dtype}: no kernel here reads such a cache of "
+                    f"{self.name}; leave it out, or use s_attn"
+                )
+        with faults:
+            if cell.scope == "layer" and not self.lone_layer:
+                faults.add(
+                    f"scope layer: {self.name} acts between layers; use scope decoder or lvlm"
+                )
+        with faults:
+            if cell.skip_last and cell.scope == "layer":
+                faults.add("skip_last: a single layer has no last layer; use scope decoder")
         faults.raise_all()
 
     def role(self, index: int) -> str:

@@ -70,7 +70,7 @@ def solved(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
 
 
 def check_question(cell: Cell, question: Question) -> None:
-    """Raise RequestError, one line, for all that is wrong with the options."""
+    """Raise RequestError for all that is wrong with the options."""
     faults = Faults()
     solve = question.solve
     if solve not in SOLVE:

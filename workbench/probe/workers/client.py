@@ -165,7 +165,7 @@ class Client:
             self.close()
             raise WorkerError(f"{name}: {error}") from None
         if "request_error" in answer:
-            raise RequestError(answer["request_error"])
+            raise RequestError(*answer["request_error"])
         if "fault" in answer:
             raise WorkerError(f"{name}: {answer['fault']}")
         return answer["answer"]
@@ -234,7 +234,7 @@ class Client:
             raise
         else:
             if "request_error" in answer:
-                raise RequestError(answer["request_error"])
+                raise RequestError(*answer["request_error"])
             if "fault" in answer:
                 raise WorkerError(answer["fault"])
             record = Record.from_document(answer["answer"])

@@ -61,7 +61,7 @@ def _failure(error: Exception) -> dict[str, Any]:
     from workbench.vocabulary.errors import RequestError
 
     if isinstance(error, RequestError):
-        return {"request_error": str(error)}
+        return {"request_error": error.faults}
     return {"fault": _one_line(error), "traceback": _tail(error)}
 
 
