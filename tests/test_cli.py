@@ -527,6 +527,22 @@ def test_tables_fit_the_terminal_and_lose_no_word(
     assert sorted("".join(fitting.split())) == sorted("".join(whole.split()))
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("kind", ["attentions", "kernels"])
+def test_a_terminal_says_what_each_name_means(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str, width: int
+) -> None:
+    rows = Answer(capsys, "list", kind, "--json").document
+    assert all(row["meaning"].endswith((".", "?")) and "`" not in row["meaning"] for row in rows)
+    assert "meaning" not in Answer(capsys, "list", kind).out
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = Answer(capsys, "list", kind).out.splitlines()
+    assert lines[0].split()[-1] == "meaning"
+    assert max(map(len, lines)) <= width
+    assert len(lines) < 3.5 * len(rows)
+
+
 def test_sentences_fit_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """``list`` and ``doctor``: what the workbench knows by name, and what this machine has."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,13 +26,25 @@ def _attentions(_: Path) -> Rows:
     from workbench.lvlm.attention import SYSTEMS
     from workbench.vocabulary.systems import label
 
-    return [{"name": name, "label": label("attention", name)} for name in SYSTEMS]
+    return [
+        {"name": name, "label": label("attention", name), "meaning": _meaning(name, system)}
+        for name, system in SYSTEMS.items()
+    ]
 
 
 def _kernels(_: Path) -> Rows:
     from workbench.lvlm.kernels import KERNELS
 
-    return [{"name": name, "transformers": kernel.hf} for name, kernel in KERNELS.items()]
+    return [
+        {"name": name, "transformers": kernel.hf, "meaning": _meaning(name, kernel)}
+        for name, kernel in KERNELS.items()
+    ]
+
+
+def _meaning(name: str, entry: object) -> str:
+    """What a system or a kernel is: the first sentence of its file."""
+    first = (sys.modules[type(entry).__module__].__doc__ or "").strip().partition("\n\n")[0]
+    return " ".join(first.removeprefix(f"``{name}``: ").replace("``", "").split())
 
 
 def _devices(_: Path) -> Rows:
@@ -99,15 +112,17 @@ def list_(
     if json_:
         show.emit(rows)
     elif rows:
-        names = [name for name in rows[0] if name not in HIDDEN]
+        hidden = HIDDEN if show.columns() is None else HIDDEN - {"meaning"}
+        names = [name for name in rows[0] if name not in hidden]
         head = [HEADS.get(name, name.replace("_", " ")) for name in names]
         show.table(head, [tuple(_word(name, row[name]) for name in names) for row in rows])
 
 
 UNITS = {"bfloat16_flops": "FLOP/s", "bandwidth_bytes_per_s": "B/s", "capacity_bytes": "B"}
 """Columns of numbers that are told in human units; --json has them whole."""
-HIDDEN = ("sensor", "sweep")
-"""Columns that only --json has: how NVML is asked, and what a run's id begins with."""
+HIDDEN = frozenset(("sensor", "sweep", "meaning"))
+"""Columns that only --json has: how NVML is asked, what a run's id begins with, and what a name
+means, which a terminal shows as well; a pipe's columns are what programs have always read."""
 HEADS = {
     "bfloat16_flops": "bfloat16",
     "bandwidth_bytes_per_s": "bandwidth",
