@@ -3,17 +3,21 @@
 import json
 import math
 import random
+import shlex
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from workbench import write_report
 from workbench.cli import main
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.roofline import Rates, predict_times, works
 from workbench.probe.workers.seat import Seat
+from workbench.report.command import repeat
 from workbench.store import Store
 from workbench.sweep.calibrate import calibrate, floor_of, unusable
 from workbench.sweep.calibration_fit import Case, Cases, fit
@@ -407,6 +411,46 @@ def test_a_sweep_predicts_with_it_and_another_one_is_another_run(file, client, t
     named = sweep.replace(grids=[grid.model_dump() | {"calibration": str(file)}])
     seat = Seat()
     assert environment_of(plan(named), seat) == environment_of(plan(sweep, choice), seat)
+
+
+def test_what_repeats_a_prediction_names_its_calibration(
+    file, client, tmp_path, capsys, monkeypatch
+) -> None:
+    """By the file's name and its content: one that has changed since is refused."""
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "mine.json"
+    mine.write_text(file.read_text())
+    cell = make_cell(model="qwen2-0.5b", num_visual=64)
+    for asked in (str(mine), "mine.json"):
+        record = predict(cell, CARD, asked)
+        assert record.details["calibration"]["file"] == "mine.json"
+    digest = Calibration.read(mine).digest
+    command = repeat(record)
+    assert command.endswith(f"--calibration mine.json@{digest[:12]} --device {CARD}")
+    main([*shlex.split(command)[1:], "--json"])
+    again = json.loads(capsys.readouterr().out)
+    assert again["metrics"]["time_s"] == record.metrics["time_s"]
+    assert repeat(predict(cell, CARD, f"mine.json@{digest}")) == command
+    assert "file" not in predict(cell, "h100-80gb").details["calibration"]
+
+    sweep = Sweep(name="s", grids=(Grid(source="predicted", device=CARD, visual=(64,)),))
+    choice = Choice.of([f"{mine}@{digest[:12]}"])
+    assert run_sweep(sweep, Path("s.db"), client=client, calibrations=choice).num_ran == 1
+    write_report("s.db", "out", static_images=False)
+    text = (tmp_path / "out" / "REPRODUCE.md").read_text()
+    assert f"--store again.db --calibration mine.json@{digest[:12]}\n" in text
+    assert str(tmp_path) not in text
+
+    mine.write_text(mine.read_text().replace('"num_records": ', '"num_records": 1'))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(command)[1:])
+    line = capsys.readouterr().err
+    assert end.value.code == 2
+    assert line.startswith("workbench: calibration mine.json: has changed, its digest is ")
+    assert f"and not {digest[:12]}" in line
+    with pytest.raises(RequestError, match="has changed"):
+        Choice.of([f"mine.json@{digest[:12]}"])
 
 
 def test_calibrations_are_chosen_by_device(file) -> None:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from workbench.vocabulary.calibration import NONE, packaged
+from workbench.vocabulary.calibration import NONE, of_content, packaged
 from workbench.vocabulary.cell import Cell, option_of
 from workbench.vocabulary.record import Record
 
@@ -50,7 +50,7 @@ def command_of(
         words += [option] if value is True else [option, str(value)]
     layers = emulated_layers(flags)
     words += shown + ([] if layers is None else ["--emulate", str(layers)])
-    rates = _calibration(source, device, flags)
+    rates = _calibration(source, device, flags, details or {})
     words += [] if rates is None else ["--calibration", rates]
     return shlex.join([*words, "--device", _device(source, device)])
 
@@ -58,6 +58,11 @@ def command_of(
 def repeat(record: Record) -> str:
     """The command of a record."""
     return command_of(record.cell, record.source, record.device, record.flags, record.details)
+
+
+def calibration_asked(record: Record) -> str | None:
+    """What a command says of the calibration of a record's prediction; None for nothing."""
+    return _calibration(record.source, record.device, record.flags, record.details)
 
 
 def emulated_layers(flags: Iterable[str]) -> str | int | None:
@@ -68,8 +73,18 @@ def emulated_layers(flags: Iterable[str]) -> str | int | None:
     return None
 
 
-def _calibration(source: str, device: str, flags: Iterable[str]) -> str | None:
-    """``none`` where a prediction did without the calibration that comes for the device."""
+def _calibration(
+    source: str, device: str, flags: Iterable[str], details: Mapping[str, Any]
+) -> str | None:
+    """The file of a prediction's own calibration, with its content's digest.
+
+    ``none`` where it did without the calibration that comes for the device; None for that one.
+    """
+    made_with = details.get("calibration")
+    if isinstance(made_with, dict):
+        file, digest = made_with.get("file"), made_with.get("sha256")
+        if isinstance(file, str) and isinstance(digest, str):
+            return of_content(file, digest)
     plain = source == "predicted" and any(flag.startswith("uncalibrated") for flag in flags)
     return NONE if plain and packaged(device) is not None else None
 
@@ -109,7 +124,7 @@ def sweep_of(name: str, records: Iterable[Record]) -> dict[str, Any]:
             continue
         layers = emulated_layers(record.flags)
         bare = _iterations(record.flags)
-        rates = _calibration(record.source, record.device, record.flags)
+        rates = calibration_asked(record)
         key = (record.cell.kind, record.source, record.device, layers, bare, rates)
         if key not in grids:
             changed = record.cell.model_dump(mode="json", by_alias=True, exclude_defaults=True)

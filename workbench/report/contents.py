@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,7 @@ from workbench.report.chapters.appendix import (
 )
 from workbench.report.chapters.paper import paper_chapter
 from workbench.report.chapters.threats import threats_chapter
-from workbench.report.command import repeat, sweep_of
+from workbench.report.command import calibration_asked, repeat, sweep_of
 from workbench.report.first import first_page
 from workbench.report.question import QUESTIONS, Answer
 from workbench.store import RunInfo
@@ -53,7 +53,7 @@ def contents(
     words = QUESTIONS[question]
     material = gather(path, words.keep, words.fill, against)
     endings = endings_chapter(material)
-    specs, commands = _again(material)
+    specs, rates, commands = _again(material)
     answer, headline = words.answer(material), words.headline(material)
     front = None if words.two_stores else first_page(material, note, case)
     if front is not None and question != DEFAULT_QUESTION:
@@ -73,7 +73,7 @@ def contents(
             conventions_chapter(material),
         ),
         method=method_page(),
-        reproduce=_commands(question, against, list(specs), commands, options),
+        reproduce=_commands(question, against, rates, commands, options),
         versions=environment_table(material),
         specs=specs,
         stores=(path,) if against is None else (path, against),
@@ -163,12 +163,16 @@ def _dropped(material: Material) -> Iterator[str]:
                 yield f"Sweep {names[run]} is not whole: its {words}."
 
 
-def _again(material: Material) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What repeats every run: file name to sweep, and the commands of cells that show files.
+def _again(
+    material: Material,
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """What repeats every run: file name to sweep, and to the files of calibrations that it was
+    made with; and the commands of cells that show files.
 
     A run that no sweep made is repeated by a sweep over its cells.
     """
     specs: dict[str, str] = {}
+    rates: dict[str, tuple[str, ...]] = {}
     commands: list[str] = []
     frame = material.frame
     for run in material.runs:
@@ -176,20 +180,31 @@ def _again(material: Material) -> tuple[dict[str, str], tuple[str, ...]]:
             continue
         name = f"{len(specs) + 1:02d}-{_safe(run.id)}.yaml"
         if _is_sweep(run):
-            specs[name] = _spec(run)
+            specs[name], rates[name] = _spec(run), _calibrations(material, run)
             continue
         records = material.details.some(identities(frame[frame["run"] == run.id])).values()
         spec = sweep_of(run.sweep or "again", records)
         if spec["grids"]:
-            specs[name] = write_yaml(spec)
+            specs[name], rates[name] = write_yaml(spec), ()
         commands += [repeat(record) for record in records if record.details.get("pictures")]
-    return specs, tuple(commands)
+    return specs, rates, tuple(commands)
+
+
+def _calibrations(material: Material, run: RunInfo) -> tuple[str, ...]:
+    """The files of calibrations that a sweep was asked to predict with, one a device."""
+    if not getattr(run.environment, "calibrations", None):
+        return ()
+    frame = material.frame
+    rows = frame[(frame["run"] == run.id) & (frame["source"] == "predicted")]
+    records = material.details.some(identities(rows.drop_duplicates("device"))).values()
+    files = map(calibration_asked, records)
+    return tuple(dict.fromkeys(file for file in files if file is not None))
 
 
 def _commands(
     question: str,
     against: Path | None,
-    specs: Sequence[str],
+    specs: Mapping[str, Sequence[str]],
     commands: Sequence[str],
     options: Sequence[str],
 ) -> tuple[tuple[str, str], ...]:
@@ -197,9 +212,10 @@ def _commands(
     repeats = [
         (
             f"repeat sweep {number} of {len(specs)}" if many else "repeat the sweep",
-            f"workbench sweep data/{name} --store again.db",
+            shlex.join(["workbench", "sweep", f"data/{name}", "--store", "again.db", *rates]),
         )
-        for number, name in enumerate(specs, 1)
+        for number, (name, files) in enumerate(specs.items(), 1)
+        for rates in [[word for file in files for word in ("--calibration", file)]]
     ]
     repeats += [("repeat a cell, in the folder of the files that it shows", c) for c in commands]
     option = [] if question == DEFAULT_QUESTION else ["--question", question]

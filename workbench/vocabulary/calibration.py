@@ -6,6 +6,7 @@ writes such files, ``probe/roofline.py`` uses them.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,9 @@ PACKAGED = Path(__file__).with_name("calibrations")
 """Calibrations that are found by their device without being asked for: ``<device>.json``."""
 NONE = "none"
 """The word that asks for a prediction without any calibration."""
+
+_OF_CONTENT = re.compile(r"(.+)@([0-9a-f]{12,64})")
+"""A file and how the digest of its content begins: ``mine.json@7a1c0e5b2f94``."""
 
 MAX_BYTES = 4 * 2**20
 """Of a calibration's file: one of every class of operator has some 20 kB."""
@@ -134,8 +138,13 @@ class Calibration(BaseModel):
             "device": self.device,
             "made_at": self.made_at,
             "num_records": self.num_records,
-            "sha256": hashlib.sha256(self.text.encode()).hexdigest(),
+            "sha256": self.digest,
         }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
     def text(self) -> str:
@@ -175,6 +184,39 @@ def packaged(device: str) -> Path | None:
     return path if device in DEVICES and path.is_file() else None
 
 
+def read_asked(word: str) -> Calibration:
+    """The calibration of ``FILE``, or of ``FILE@DIGEST`` where its content is still that.
+
+    Raises RequestError for a file that cannot be used, or that has changed.
+    """
+    match = None if Path(word).exists() else _OF_CONTENT.fullmatch(word)
+    if match is None:
+        return Calibration.read(Path(word))
+    path, digest = Path(match[1]), match[2]
+    calibration = Calibration.read(path)
+    if not calibration.digest.startswith(digest):
+        raise RequestError(
+            f"calibration {path}: has changed, its digest is {calibration.digest[:12]} and not "
+            f"{digest[:12]}; give the file as it was, or leave @{digest[:12]} out"
+        )
+    return calibration
+
+
+def file_asked(word: str) -> str:
+    """The file of a request as a record keeps it: as it was given, an absolute path by its name.
+
+    A store goes to other machines, whose folders are others.
+    """
+    match = None if Path(word).exists() else _OF_CONTENT.fullmatch(word)
+    path = Path(word if match is None else match[1])
+    return path.name if path.is_absolute() else str(path)
+
+
+def of_content(file: str, digest: str) -> str:
+    """What asks for a file as long as its content has that digest."""
+    return f"{file}@{digest[:12]}"
+
+
 def calibration_for(device: str, asked: str | None = None) -> Calibration | None:
     """The calibration of a device entry: the file asked for, else a packaged one, else None.
 
@@ -183,13 +225,13 @@ def calibration_for(device: str, asked: str | None = None) -> Calibration | None
     """
     if asked == NONE:
         return None
-    path = packaged(device) if asked is None else Path(asked)
-    if path is None:
+    word = packaged(device) if asked is None else asked
+    if word is None:
         return None
-    calibration = Calibration.read(path)
+    calibration = read_asked(str(word))
     if calibration.device != device:
         raise RequestError(
-            f"calibration {path}: belongs to device {calibration.device!r}, not to {device!r}"
+            f"calibration {word}: belongs to device {calibration.device!r}, not to {device!r}"
         )
     return calibration
 
@@ -210,7 +252,7 @@ class Choice:
             raise RequestError("calibration none: leaves no room for a file beside it")
         files: dict[str, str] = {}
         for word in words if words != [NONE] else []:
-            device = Calibration.read(Path(word)).device
+            device = read_asked(word).device
             if device in files:
                 raise RequestError(f"calibration {word}: {files[device]} is of {device!r} already")
             files[device] = word

@@ -109,7 +109,9 @@ def operators(subject: Subject, _: Contributions) -> Contribution:
     if times is not None:
         details["time"] = times.document()
     if subject.calibration is not None:
-        details["calibration"] = subject.calibration.provenance
+        file = subject.calibration_file
+        own = {} if file is None else {"file": file}
+        details["calibration"] = {**subject.calibration.provenance, **own}
 
     def overlapped_with(copies: float | None) -> float | None:
         return None if times is None else max(times.total, copies or 0.0)

@@ -13,7 +13,7 @@ from workbench.probe.predicting.emulation import check_emulation
 from workbench.probe.predicting.footprint import check_allocator
 from workbench.probe.predicting.subject import Subject
 from workbench.probe.predicting.traces import trace_of
-from workbench.vocabulary.calibration import calibration_for
+from workbench.vocabulary.calibration import calibration_for, file_asked
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import Device, device
 from workbench.vocabulary.errors import Unsupported
@@ -49,7 +49,8 @@ def predict(
         flags = [f"unsupported: {error}"]
         record |= {"status": Status.UNSUPPORTED, "error": str(error), "flags": flags}
         return Record(**record, duration_s=time.monotonic() - clock)
-    subject = Subject(cell, target, traced, rates, pictures, emulate)
+    own = None if calibration is None else file_asked(calibration)
+    subject = Subject(cell, target, traced, rates, own, pictures, emulate)
     total = Contributions()
     for contribute in CONTRIBUTORS:
         total.add(contribute(subject, total))

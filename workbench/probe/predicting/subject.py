@@ -25,6 +25,8 @@ class Subject:
     target: Device
     traced: Trace
     calibration: Calibration | None = None
+    calibration_file: str | None = None
+    """The file of a calibration that is the request's own, as a record keeps it."""
     pictures: Pictures | None = None
     emulate: Layers | None = None
     """With it, the memory is that of one process that emulates a rank, so many of whose layers
