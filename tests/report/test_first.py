@@ -129,9 +129,56 @@ def test_the_first_page_answers_the_question_that_was_asked(stores: Path) -> Non
         assert found.first is not None
         assert found.answer[0].startswith(found.first.answer.removesuffix("."))
         assert found.first.basis in found.answer[0]
-        assert found.first.recommendation == found.answer[1:]
+        of = f" ({found.first.basis})"
+        assert found.first.recommendation == tuple(a.replace(of, "") for a in found.answer[1:])
         assert found.first.heading == "More of the answer"
-        assert found.headline in (None, found.first.table)
+
+
+@pytest.mark.parametrize(
+    ("question", "setting", "lines", "row"),
+    [
+        (
+            "kernel-choice",
+            "One decoder layer of mistral-7b-v0.3, training step",
+            ["S-Attn · cudnn", "S-Attn · eager", "S-Attn · flash"],
+            ("65,536", "399 ms (p)", "559 ms (p)", "–", "cudnn, 1.40× as fast as flash"),
+        ),
+        (
+            "will-it-fit",
+            "The decoder of mistral-7b-v0.3 with LM head and loss, training step",
+            ["S-Attn · cudnn", "S-Attn · eager", "S-Attn · flash"],
+            ("S-Attn · eager", "10,887 (e)", "10,995", "71.1 GiB (e)"),
+        ),
+        (
+            "himix",
+            "One decoder layer of mistral-7b-v0.3, training step",
+            ["S-Attn · cudnn", "D-Attn · flash", "HiMix · flash"],
+            ("16,384", "HiMix · flash", "1.14 TFLOP", "1.36 GiB", "4.83 ms", "n/a"),
+        ),
+        (
+            "systems",
+            "One decoder layer of mistral-7b-v0.3, training step",
+            ["S-Attn · cudnn", "D-Attn · flash · fold", "HiMix · flash"],
+            None,
+        ),
+    ],
+)
+def test_figure_table_and_assumptions_are_of_the_answers_subject(
+    question: str, setting: str, lines: list[str], row: tuple[str, ...] | None
+) -> None:
+    """The H100's records: what a question is about is not what the default question is about."""
+    first = contents(STORE, question).first
+    assert first is not None
+    assert first.assumptions[0].startswith(setting)
+    assert first.figure.caption[0].startswith(setting)
+    names = {trace.name for trace in first.figure.light.data if trace.showlegend is not False}
+    assert {*lines} <= names
+    assert row is None or row in first.table.rows
+    assert len(first.table.rows) <= 8
+    if any("(p)" in cell or "(e)" in cell for each in first.table.rows for cell in each):
+        assert "In parentheses: " in first.table.note
+    for sentence in first.recommendation:
+        assert first.basis not in sentence
 
 
 @pytest.mark.parametrize("more", [{"note": "x"}, {"case": Table("", ("",), ())}])

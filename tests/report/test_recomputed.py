@@ -43,6 +43,8 @@ WHERE = (
     r"\((?:(?P<subject>[^()]+ · \w+ · \w+), )?(?P<source>measured on|predicted for)"
     r" (?P<device>[^(),]+?)(?:, a check)?"
 )
+MORE = r"(?:, [^()]*)?"
+"""Options that all have, and marks, behind the place."""
 OF = WHERE.replace(r"\(", r"\[", 1) + r"(?:, .*)?\]"
 """The same of a recommendation, which is of what the page's answer is of."""
 ROUNDED = 6e-3
@@ -577,16 +579,15 @@ def furthest(check: Check) -> None:
     true = brackets(check.rows)
     top = max(ran for ran, _ in true.values() if ran is not None)
     assert count(check["at"]) == top
-    assert set(re.split(r", | and ", check["systems"])) == {
-        s for s, b in true.items() if b[0] == top
-    }
+    names = {full(check, name) for name in re.split(r", | and ", check["systems"])}
+    assert names == {s for s, b in true.items() if b[0] == top}
 
 
 def between(check: Check) -> None:
     """Brackets in words."""
     true = brackets(check.rows)
     parts = re.findall(rf"(?:^|, | and )([^,]+?) between ({N}) and ({N})", check["text"])
-    told = {s: (count(low), count(high)) for s, low, high in parts}
+    told = {full(check, s): (count(low), count(high)) for s, low, high in parts}
     assert told == {s: (low or 0, high) for s, (low, high) in true.items() if high is not None}
 
 
@@ -712,7 +713,10 @@ PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
         rf" (?P<kind>.+) {WHERE}\)\.",
         largest_kind,
     ),
-    (rf"What takes most of the peak at the largest \|V\|: (?P<text>.*) {WHERE}\)\.", stopped_by),
+    (
+        rf"What takes most of the peak at the largest \|V\|: (?P<text>.*) {WHERE}{MORE}\)\.",
+        stopped_by,
+    ),
     (
         rf"(?P<system>.+) at \|V\| = (?P<at>{N}): (?P<share>\d+)% of the time goes to (?P<part>.+)"
         rf" {WHERE}\)\.",
@@ -728,23 +732,24 @@ PATTERNS: list[tuple[str, Callable[[Check], Any]]] = [
     (rf"(?P<n>{N}) of (?P<all>{N}) cells are predictions, .*", predictions),
     (rf"(?P<n>{N}) cells? flagged (?P<flag>\w+): .*", flagged),
     (
-        rf"The fastest kernel of .+? by \|V\|: (?P<text>.*?)(?:; at .* host-bound)? {WHERE}\)\.",
+        rf"The fastest kernel of .+? by \|V\|: (?P<text>.*?)(?:; at .* host-bound)?"
+        rf" {WHERE}{MORE}\)\.",
         fastest,
     ),
-    (rf"At the largest \|V\| of each pair: (?P<text>.*) {WHERE}\)\.", pairs_of_kernels),
+    (rf"At the largest \|V\| of each pair: (?P<text>.*) {WHERE}{MORE}\)\.", pairs_of_kernels),
     (rf"(?P<n>{N}) cells? refused by .*", refused),
     (
-        rf"The largest \|V\| that (?:ran|fit) is (?P<at>{N}), under (?P<systems>.*?) {WHERE}"
-        rf"(?:, of {Q})?\)\.",
+        rf"The largest \|V\| that (?:ran|fit)(?: within {Q})? is (?P<at>{N}), under"
+        rf" (?P<systems>.*?) {WHERE}{MORE}\)\.",
         furthest,
     ),
-    (rf"Memory ends for (?P<text>.*) {WHERE}\)\.", between),
+    (rf"Memory ends for (?P<text>.*) {WHERE}{MORE}\)\.", between),
     (
-        rf"At \|V\| = (?P<at>{N}) HiMix takes (?P<own>{Q}), (?P<rest>.*) {WHERE}\)\.",
+        rf"At \|V\| = (?P<at>{N}) HiMix takes (?P<own>{Q}), (?P<rest>.*) {WHERE}{MORE}\)\.",
         lambda check: himix(check, "flops"),
     ),
     (
-        rf"An iteration takes (?P<own>{Q}), (?P<rest>.*) {WHERE}\)\.",
+        rf"An iteration takes (?P<own>{Q}), (?P<rest>.*) {WHERE}{MORE}\)\.",
         lambda check: himix(check, "time_s"),
     ),
     (r"HiMix has cells of (?P<n>\d+) models? here: .*", himix_models),
@@ -772,8 +777,8 @@ def sentences(found: Contents) -> Iterator[tuple[str, str]]:
         basis = f" ({found.first.basis})." if found.first.basis else ""
         yield "", found.first.answer.removesuffix(".") + basis if basis else found.first.answer
         of = found.first.basis or "".join(re.findall(r"\(([^()]*)\)\.$", found.first.answer))
-        own = found.first.recommendation
-        for sentence in own if own != found.answer[1:] else ():
+        own = found.first.heading == "What to do"  # Else it is the rest of the answer.
+        for sentence in found.first.recommendation if own else ():
             yield "", f"{sentence} [{of}]"
         # Its assumptions are what captions say, and its risks have no figure.
     for sentence in (*found.answer, *found.provenance):

@@ -55,9 +55,10 @@ def contents(
     endings = endings_chapter(material)
     specs, rates, commands = _again(material)
     answer, headline = words.answer(material), words.headline(material)
-    front = None if words.two_stores else first_page(material, note, case)
-    if front is not None and question != DEFAULT_QUESTION:
-        front = _answering(front, answer, headline)
+    front = None if words.front is None else words.front(material)
+    first = None if words.two_stores else first_page(material, note, case, front)
+    if first is not None and question != DEFAULT_QUESTION:
+        first = _answering(first, answer)
     return Contents(
         question=question,
         title=words.title,
@@ -77,7 +78,7 @@ def contents(
         versions=environment_table(material),
         specs=specs,
         stores=(path,) if against is None else (path, against),
-        first=front,
+        first=first,
         records=material.details.read,
     )
 
@@ -98,16 +99,19 @@ def check_question(question: str, against: Path | None, has_words: bool) -> None
     faults.raise_all()
 
 
-def _answering(page: FirstPage, answer: Answer, headline: Table | None) -> FirstPage:
-    """The page in front with the answer of a question of its own, and with its table."""
+def _answering(page: FirstPage, answer: Answer) -> FirstPage:
+    """The page in front with the answer of a question of its own.
+
+    What all sentences are of stands once.
+    """
     match = re.fullmatch(r"(.*) \(([^()]*)\)\.", answer[0])
+    basis = "" if match is None else match[2]
     return replace(
         page,
         answer=answer[0] if match is None else f"{match[1]}.",
-        basis="" if match is None else match[2],
+        basis=basis,
         heading="More of the answer",
-        recommendation=answer[1:],
-        table=headline or page.table,
+        recommendation=tuple(each.replace(f" ({basis}).", ".") for each in answer[1:]),
     )
 
 

@@ -1,6 +1,6 @@
 """The first page of a report: the answer, what to do, a figure and six rows; then the rest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,14 @@ from workbench.analysis.growth import growth
 from workbench.analysis.host_bound import host_bound, without_host_bound
 from workbench.analysis.marks import FEW
 from workbench.figures import Axes, quantity, scaling
+from workbench.report.question import Front
 from workbench.telling import words
 from workbench.telling.material import Material, Subject, drawn
 from workbench.telling.page import FirstPage, Table
 from workbench.telling.sentences import at_place, pairs_at, place, places, ratio_words
 from workbench.telling.text import listed
 from workbench.telling.verdict import Verdict, telling_systems
+from workbench.vocabulary.metrics import METRICS as OF_METRIC
 from workbench.vocabulary.systems import entry
 
 FASTER = 1.05
@@ -28,21 +30,23 @@ WIDTH = 800
 """Pixels of its figure as a file: it takes half of a page on paper."""
 
 
-def first_page(material: Material, note: str = "", case: Table | None = None) -> FirstPage:
-    """Of the subject that says most, at its first place."""
-    subject = _subject(material)
-    source, device = places(subject.rows)[0]
+def first_page(
+    material: Material, note: str = "", case: Table | None = None, front: Front | None = None
+) -> FirstPage:
+    """Of ``front``; without one of the subject that says most, at its first place."""
+    subject = _subject(material) if front is None else front.subject
+    source, device = places(subject.rows)[0] if front is None else (front.source, front.device)
     rows = at_place(subject.rows, source, device)
     verdict = Verdict(
         rows, pairs_at(subject.pairs, source, device), f"{subject.title}, {place(source, device)}"
     )
-    names = _shown(rows, verdict)
+    names = _shown(rows, verdict) if front is None else front.names
     return FirstPage(
         answer=verdict.top(),
         basis=verdict.basis(),
         recommendation=tuple(_recommendation(verdict)),
-        table=_table(rows, verdict, names),
-        figure=_figure(material, subject, rows, names),
+        table=_table(rows, verdict, names) if front is None else front.table,
+        figure=_figure(material, rows, names, METRICS if front is None else front.metrics),
         facts=tuple(_facts(material, rows, source, device)),
         assumptions=tuple(_assumptions(rows, source)),
         risks=tuple(_risks(verdict, source)),
@@ -133,7 +137,7 @@ def _recommendation(verdict: Verdict) -> Iterator[str]:
         )
 
 
-def _table(rows: pd.DataFrame, verdict: Verdict, names: list[str]) -> Table:
+def _table(rows: pd.DataFrame, verdict: Verdict, names: Sequence[str]) -> Table:
     """Six rows: reach, seconds at two sizes, memory, growth, MFU; a column a system."""
     timed = without_host_bound(rows, ["time_s", "mfu_causal", "mfu"])
     shared = [
@@ -205,8 +209,10 @@ def _table(rows: pd.DataFrame, verdict: Verdict, names: list[str]) -> Table:
     return Table("", columns, tuple(lines), note)
 
 
-def _figure(material: Material, subject: Subject, rows: pd.DataFrame, names: list[str]) -> Any:
-    """Seconds and peak memory of the table's systems, over linear axes."""
+def _figure(
+    material: Material, rows: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]
+) -> Any:
+    """The metrics of the table's systems, over linear axes."""
     own = rows[rows["series"].isin(names)]
     curves = pd.DataFrame(
         columns=["series", "source", "device", "metric", "num_visual", "value", "low", "high"]
@@ -218,13 +224,13 @@ def _figure(material: Material, subject: Subject, rows: pd.DataFrame, names: lis
     ]
     figure = drawn(
         "first",
-        "Seconds and peak memory over |V|",
+        f"{listed([OF_METRIC[name].label for name in metrics])} over |V|",
         lambda theme: scaling(
             own,
             curves,
             material.looks,
             theme,
-            METRICS,
+            metrics,
             Axes(False, False),
             material.capacities(own),
         ),

@@ -1,11 +1,12 @@
 """What a report can be asked: which rows matter, and the answer in three sentences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
-from workbench.telling.material import Material
+from workbench.telling.material import Material, Subject
 from workbench.telling.page import Section, Table
 from workbench.vocabulary.registry import Registry
 
@@ -14,6 +15,19 @@ Answer = tuple[str, str, str]
 
 def _all(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
+
+
+class Front(NamedTuple):
+    """What the first page shows: systems of one subject at one place, and their table."""
+
+    subject: Subject
+    source: str
+    device: str
+    names: Sequence[str]
+    """The series of the figure."""
+    table: Table
+    metrics: tuple[str, ...] = ("time_s", "peak_bytes")
+    """The panels of the figure."""
 
 
 def _none(material: Material) -> tuple[Section, ...]:
@@ -32,6 +46,10 @@ class Question:
     headline: Callable[[Material], Table | None]
     keep: Callable[[pd.DataFrame], pd.DataFrame] = _all
     """The rows that matter; none is NothingToReport."""
+    front: Callable[[Material], Front | None] | None = None
+    """What the answer is of. Without one the first page is that of S-Attn beside another system,
+    as where a store has nothing that it could be of.
+    """
     chapters: Callable[[Material], tuple[Section, ...]] = _none
     """Chapters of its own, before those of the subjects."""
     two_stores: bool = False

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from workbench.analysis import host_bound, marks, together
+from workbench.analysis import host_bound, legend, letters, marks, together
 from workbench.figures import quantity
-from workbench.report.question import QUESTIONS, Answer, Question
-from workbench.telling.material import Material
+from workbench.report.question import QUESTIONS, Answer, Front, Question
+from workbench.telling.material import Material, Subject
 from workbench.telling.page import Table
 from workbench.telling.sentences import at_place, place, places, ratio_words
 from workbench.telling.text import listed
@@ -25,14 +25,32 @@ def several_kernels(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[groups["kernel"].transform("nunique") > 1]
 
 
+MOST = 6
+"""Sizes of the first page's table."""
+
+
 class Race(NamedTuple):
     """The kernels of one system of one subject and place."""
 
-    what: str
-    """Subject and place."""
+    subject: Subject
+    source: str
+    device: str
     system: str
+    rows: pd.DataFrame
+    """Every cell of the system."""
     cells: pd.DataFrame
     """What ran and was timed at a |V| that two kernels share, by |V| and then seconds."""
+
+    @property
+    def what(self) -> str:
+        """Subject and place."""
+        return f"{self.subject.title}, {place(self.source, self.device)}"
+
+    @property
+    def marks(self) -> str:
+        """', power-capped, host-bound': the marks of its cells; empty without any."""
+        words = together(marks(row) for row in self.cells.to_dict("records"))
+        return f", {words}" if words else ""
 
     @property
     def sizes(self) -> list[int]:
@@ -50,13 +68,48 @@ def _races(material: Material) -> Iterator[Race]:
         for source, device in places(subject.rows):
             rows = at_place(subject.rows, source, device)
             rows = rows.assign(host_bound=host_bound(rows))
-            ran = rows[(rows["status"] == "ok") & rows["time_s"].notna()]
-            for _, own in ran.groupby(LINE, dropna=False):
-                several = own.groupby("num_visual")["kernel"].transform("nunique") > 1
-                cells = own[several].sort_values(["num_visual", "time_s"])
+            for _, own in rows.groupby(LINE, dropna=False):
+                ran = own[(own["status"] == "ok") & own["time_s"].notna()]
+                several = ran.groupby("num_visual")["kernel"].transform("nunique") > 1
+                cells = ran[several].sort_values(["num_visual", "time_s"])
                 if len(cells):
                     name = str(own["series"].iloc[0]).replace(f" · {own['kernel'].iloc[0]}", "")
-                    yield Race(f"{subject.title}, {place(source, device)}", name, cells)
+                    yield Race(subject, source, device, name, own, cells)
+
+
+def _longest(material: Material) -> Race | None:
+    """The race over most sizes, which the answer is of; None without one."""
+    return max(_races(material), key=lambda each: len(each.sizes), default=None)
+
+
+def front(material: Material) -> Front | None:
+    """The kernels of that race, and the seconds of each by |V|."""
+    race = _longest(material)
+    if race is None:
+        return None
+    sizes = race.sizes
+    last = len(sizes) - 1
+    some = sorted({sizes[round(last * step / (MOST - 1))] for step in range(MOST)})
+    kernels = race.cells["kernel"].drop_duplicates().tolist()
+    rows = []
+    for size in some:
+        cells = {row["kernel"]: row for row in race.at(size).to_dict("records")}
+        seconds = [
+            f"{quantity(cells[name]['time_s'], 's')}{letters(marks(cells[name]))}"
+            if name in cells
+            else "–"
+            for name in kernels
+        ]
+        first, second, *_ = cells
+        times = cells[second]["time_s"] / cells[first]["time_s"]
+        best = f"{first}, {ratio_words(times)}× as fast as {second}"
+        rows.append((f"{size:,}", *seconds, best))
+    note = legend(marks(row) for row in race.cells.to_dict("records"))
+    note += f" {len(some)} of {len(sizes)} sizes." if len(some) < len(sizes) else ""
+    columns = ("|V|", *(f"{race.system} · {name}" for name in kernels), "the fastest")
+    table = Table("Seconds per iteration", columns, tuple(rows), note.strip())
+    names = race.rows["series"].unique().tolist()
+    return Front(race.subject, race.source, race.device, names, table)
 
 
 def headline(material: Material) -> Table | None:
@@ -91,7 +144,7 @@ def headline(material: Material) -> Table | None:
 
 def answer(material: Material) -> Answer:
     """The fastest kernel by size, each pair at its largest |V|, and those that refused."""
-    race = max(_races(material), key=lambda each: len(each.sizes), default=None)
+    race = _longest(material)
     frame = material.frame
     unsupported = frame[frame["status"] == "unsupported"]
     third = (
@@ -101,12 +154,13 @@ def answer(material: Material) -> Answer:
         else "No kernel refused a cell."
     )
     if race is None:
-        lacking = "No two kernels of one system were timed at one |V|"
-        return f"{lacking}, so none is called faster.", f"{lacking}, so no pair is told.", third
+        lacking = "No two kernels of one system were timed at one |V|, so"
+        return f"{lacking} none is called faster.", f"{lacking} no pair is compared.", third
     waits = sorted(race.cells.loc[race.cells["host_bound"], "num_visual"].unique().tolist())
     host_bound = f"; at {listed([f'{at:,}' for at in waits])} some are host-bound" if waits else ""
     first = f"The fastest kernel of {race.system} by |V|: {listed(_stretches(race))}{host_bound}"
-    return f"{first} ({race.what}).", f"{_pairs(race)} ({race.what}).", third
+    where = f"({race.what}{race.marks})"
+    return f"{first} {where}.", f"{_pairs(race)} {where}.", third
 
 
 def _stretches(race: Race) -> list[str]:
@@ -148,6 +202,7 @@ QUESTIONS.add(
         fill="probes/default.py",
         answer=answer,
         headline=headline,
+        front=front,
         keep=several_kernels,
     ),
 )

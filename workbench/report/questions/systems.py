@@ -1,15 +1,18 @@
 """What would another attention system cost, and what does it give up?"""
 
+from dataclasses import replace
+
 import pandas as pd
 
-from workbench.analysis import limits, without_host_bound
+from workbench.analysis import legend, letters, limits, marks, together, without_host_bound
 from workbench.analysis.efficiency import efficiency_lengths
 from workbench.figures import in_order, quantity
-from workbench.report.question import QUESTIONS, Answer, Question
+from workbench.report.question import QUESTIONS, Answer, Front, Question
 from workbench.telling.material import Material, Subject
 from workbench.telling.page import Table
 from workbench.telling.sentences import RAN, at_place, place, places, ratio_words
 from workbench.telling.text import listed
+from workbench.telling.words import OUTCOMES
 from workbench.vocabulary.systems import entry
 
 COLUMNS = (
@@ -71,18 +74,20 @@ def headline(material: Material) -> Table | None:
         end = furthest.get(name)
         table.append(
             (
-                name if row["status"] == "ok" else f"{name} ({row['status']})",
+                name if row["status"] == "ok" else f"{name} ({OUTCOMES[row['status']]})",
                 "" if listed is None else listed.group,
                 "" if listed is None else listed.gives_up,
                 f"{at:,}",
                 quantity(row["flops"], "FLOP"),
                 quantity(row["peak_bytes"], "B"),
-                quantity(row["time_s"], "s"),
+                quantity(row["time_s"], "s")
+                + (letters(marks(row)) if pd.notna(row["time_s"]) else ""),
                 "none" if end is None or pd.isna(end) else f"{end:,}",
                 starts.get(name, ""),
             )
         )
-    note = f"{subject.title}, {place(source, device)}; largest |V|: of those in the sweep."
+    where = f"{subject.title}, {place(source, device)}; largest |V|: of those in the sweep."
+    note = f"{where} {legend(marks(row) for row in by_name.values())}".strip()
     return Table("Headline", COLUMNS, tuple(table), note)
 
 
@@ -104,6 +109,24 @@ def _starts(rows: pd.DataFrame) -> dict[str, str]:
     return starts
 
 
+def front(material: Material) -> Front | None:
+    """The systems of the answer, and the table of all; None where no cell has FLOPs."""
+    table, comparison = headline(material), _comparison(material)
+    if table is None or comparison is None:
+        return None
+    subject, source, device, rows = comparison
+    baseline = _baseline(rows)
+    names = [*([baseline] if baseline else []), *_fastest(rows, _at(rows))["series"]]
+    return Front(subject, source, device, names or in_order(rows), replace(table, title=""))
+
+
+def _fastest(rows: pd.DataFrame, at: int) -> pd.DataFrame:
+    """The three systems besides S-Attn that take least time at one |V|, a row each."""
+    here = rows[(rows["num_visual"] == at) & rows["time_s"].notna()]
+    rest = here[here["attention"] != BASELINE].sort_values("time_s")
+    return rest.drop_duplicates("attention").head(3)
+
+
 def answer(material: Material) -> Answer:
     """The cheapest systems by time at one |V|, who reaches furthest, and what that costs."""
     comparison = _comparison(material)
@@ -116,20 +139,22 @@ def answer(material: Material) -> Answer:
     here = rows[(rows["num_visual"] == at) & rows["time_s"].notna()]
     baseline = _baseline(rows)
     own = here[here["series"] == baseline]
-    rest = here[here["attention"] != BASELINE].sort_values("time_s")
-    best = rest.drop_duplicates("attention").head(3)
+    best = _fastest(rows, at)
+    compared = [*own.to_dict("records"), *best.to_dict("records")]
+    words = together(marks(row) for row in compared)
+    marked = f"{where}, {words}" if words else where
     if own.empty or best.empty:
         first = f"At |V| = {at:,} no system has seconds beside S-Attn's ({where})."
     else:
         took = float(own.iloc[0]["time_s"])
-        words = [
+        seconds = [
             f"{row['series']} {quantity(row['time_s'], 's')}"
             f" ({ratio_words(took / row['time_s'])}×)"
             for row in best.to_dict("records")
         ]
         first = (
-            f"At |V| = {at:,} {baseline} takes {quantity(took, 's')}; fastest are {listed(words)}"
-            f" ({where})."
+            f"At |V| = {at:,} {baseline} takes {quantity(took, 's')}; fastest"
+            f" {'are' if len(seconds) > 1 else 'is'} {listed(seconds)} ({marked})."
         )
     table = limits(rows).dropna(subset=["max_visual"])
     if table.empty:
@@ -158,5 +183,6 @@ QUESTIONS.add(
         fill="probes/literature.py",
         answer=answer,
         headline=headline,
+        front=front,
     ),
 )

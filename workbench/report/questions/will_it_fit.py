@@ -1,15 +1,29 @@
 """Will it fit? How many visual tokens each card holds, and what stops them."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
-from workbench.analysis import limits
+from workbench.analysis import legend, letters, limits, marks, short_names
 from workbench.figures import UNSPLIT, in_order, quantity
-from workbench.report.question import QUESTIONS, Answer, Question
+from workbench.report.question import QUESTIONS, Answer, Front, Question
 from workbench.telling.material import Material, Subject
 from workbench.telling.page import Table
-from workbench.telling.sentences import RAN, at_place, place, places
+from workbench.telling.sentences import (
+    RAN,
+    at_place,
+    emulated,
+    of_points,
+    place,
+    places,
+    shared_options,
+)
 from workbench.telling.text import listed
+from workbench.telling.verdict import telling_systems
 from workbench.telling.view import memory_kinds
+
+MOST = 8
+"""Systems of the first page."""
 
 
 def headline(material: Material) -> Table | None:
@@ -37,28 +51,64 @@ def headline(material: Material) -> Table | None:
     return Table("Headline", columns, tuple(rows)) if rows else None
 
 
+def front(material: Material) -> Front:
+    """The bracket of each system of which the answer is, and the peak at its lower end."""
+    subject, source, device = _subject(material)
+    rows = at_place(subject.rows, source, device)
+    chosen = set(telling_systems(rows)[:MOST])
+    every = in_order(rows)
+    names = [name for name in every if name in chosen]
+    short = short_names(every)
+    ends = {str(row["series"]): row for row in limits(rows).to_dict("records")}
+    lines, marked = [], []
+    for name in names:
+        end = ends[name]
+        top, words, peak = "none", "", "–"
+        if not pd.isna(end["max_visual"]):
+            cell = of_points(rows, {(name, int(end["max_visual"]))}).iloc[-1].to_dict()
+            own = marks(cell, timed=False)
+            marked.append(own)
+            top, words = f"{end['max_visual']:,}", letters(own)
+            peak = quantity(cell["peak_bytes"], "B")
+        beyond = "not reached" if pd.isna(end["fails_at"]) else f"{end['fails_at']:,}"
+        lines.append((short[name], f"{top}{words}", beyond, f"{peak}{words}"))
+    near = material.capacities(rows).get(device)
+    note = [f"A process can have {quantity(near, 'B')}."] if near else []
+    note += [legend(marked)] if any(marked) else []
+    note += [f"{len(names)} of {len(every)} systems."] if len(names) < len(every) else []
+    columns = ("system", "largest |V| that fits", "out of memory at", "peak at the largest")
+    table = Table("", columns, tuple(lines), " ".join(note))
+    return Front(subject, source, device, names, table, ("peak_bytes",))
+
+
 def answer(material: Material) -> Answer:
     """Who reaches furthest, who ends where, and what takes the bytes there."""
     subject, source, device = _subject(material)
     rows, where = at_place(subject.rows, source, device), place(source, device)
     table = limits(rows)
     near = material.capacities(rows).get(device)
-    room = f", of {quantity(near, 'B')}" if near else ""
-    where = f"{subject.title}, {where}"
-    whole = f"{where}{room}"
+    room = f" within {quantity(near, 'B')}" if near else ""
+    short = short_names(in_order(rows))
+    points = {
+        (str(row["series"]), int(at))
+        for row in table.to_dict("records")
+        for at in (row["max_visual"], row["fails_at"])
+        if not pd.isna(at)
+    }
+    where = f"{subject.title}, {where}{shared_options(in_order(rows))}"
+    where = f"{where}{emulated(of_points(rows, points))}"
     ran = table.dropna(subset=["max_visual"])
     if ran.empty:
-        first = f"Nothing fits: no cell {RAN[source]} ({whole})."
+        first = f"Nothing fits: no cell {RAN[source]}{room} ({where})."
     else:
         top = ran["max_visual"].max()
-        best = listed(
-            in_order(rows[rows["series"].isin(ran.loc[ran["max_visual"] == top, "series"])])
-        )
-        first = f"The largest |V| that {RAN[source]} is {top:,}, under {best} ({whole})."
+        furthest = set(ran.loc[ran["max_visual"] == top, "series"])
+        best = listed([short[name] for name in in_order(rows) if name in furthest])
+        first = f"The largest |V| that {RAN[source]}{room} is {top:,}, under {best} ({where})."
     failures = table.dropna(subset=["fails_at"])
     order = in_order(rows)
     ends = [
-        f"{row['series']} between {_count(row['max_visual'])} and {row['fails_at']:,}"
+        f"{short[row['series']]} between {_count(row['max_visual'])} and {row['fails_at']:,}"
         for row in sorted(failures.to_dict("records"), key=lambda r: order.index(r["series"]))
     ]
     second = (
@@ -66,7 +116,7 @@ def answer(material: Material) -> Answer:
         if ends
         else f"No system ran out of memory, so no threshold is known ({where})."
     )
-    return first, second, _stopped_by(material, rows, where)
+    return first, second, _stopped_by(material, rows, short, where)
 
 
 def _subject(material: Material) -> tuple[Subject, str, str]:
@@ -80,7 +130,9 @@ def _count(value: object) -> str:
     return "0" if pd.isna(value) else f"{value:,}"  # type: ignore[call-overload]
 
 
-def _stopped_by(material: Material, rows: pd.DataFrame, where: str) -> str:
+def _stopped_by(
+    material: Material, rows: pd.DataFrame, short: Mapping[str, str], where: str
+) -> str:
     kinds = memory_kinds(rows, material.details)
     is_split = kinds.groupby("system")["kind"].transform(lambda own: UNSPLIT not in set(own))
     kinds = kinds[is_split.astype(bool)]
@@ -93,7 +145,9 @@ def _stopped_by(material: Material, rows: pd.DataFrame, where: str) -> str:
         last = own[own["num_visual"] == own["num_visual"].max()]
         most = last.loc[last["bytes"].idxmax()]
         share = most["bytes"] / last["bytes"].sum()
-        words.append(f"{system} {most['kind']} ({share:.0%} at |V| = {most['num_visual']:,})")
+        words.append(
+            f"{short[str(system)]} {most['kind']} ({share:.0%} at |V| = {most['num_visual']:,})"
+        )
     return f"What takes most of the peak at the largest |V|: {listed(words)} ({where})."
 
 
@@ -104,6 +158,7 @@ QUESTIONS.add(
         fill="probes/long_video.py",
         answer=answer,
         headline=headline,
+        front=front,
         keep=lambda frame: frame[frame["status"].isin(["ok", "oom"])],
     ),
 )
