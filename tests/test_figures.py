@@ -354,12 +354,21 @@ def test_a_name_moves_away_from_what_it_would_cover() -> None:
     near = Stroke([(0.0, 0.49), (0.5, 0.49)], "second", "#D55E00")
     first, second = line_ends([flat, near], room, LIGHT).notes
     assert (first.get("ay"), second["ay"]) == (None, 15)  # Below it, with a line to its end.
-    wall = [Stroke([(0.55, y / 40), (0.55, (y + 1) / 40)]) for y in range(40)]
+    wall = [Stroke([(x, 0.0), (x, 1.0)]) for x in (0.45, 0.55, 0.72, 0.85, 0.99)]
     assert line_ends([flat, *wall], room, LIGHT).notes == []
+    # Where others lie around a line's end, its name stands farther off, or on the other side.
+    beside = [Stroke([(0.2, y / 20), (0.6, y / 20)]) for y in range(1, 20)]
+    (far,) = line_ends([flat, *beside], Room("x", "y", 600, 300), LIGHT).notes
+    assert far["ax"] > 100
+    assert far["showarrow"]
+    rising = Stroke([(0.0, 0.0), (1.0, 0.9)], "at the edge", "#0072B2")
+    (left,) = line_ends([rising], Room("x", "y", 400, 300, 1.0, 0.0), LIGHT).notes
+    assert (left["xanchor"], left["ax"]) == ("right", -9)
+    assert left["ay"] <= 0  # Above its line.
     many = [flat._replace(name=f"name {i}") for i in range(10)]
     assert line_ends(many, room, LIGHT).notes == []
     long = flat._replace(points=[(0.0, 0.5), (1.0, 0.5)], name="D-Attn · flash · chunk")
-    assert line_ends([long], room, LIGHT).notes == []
+    assert line_ends([long], room, LIGHT).notes[0]["xanchor"] == "right"
     assert line_ends([long._replace(name="D-Attn · flash")], room, LIGHT).margin > 100
 
 

@@ -1,9 +1,10 @@
 """The short name of a line at its end, in its colour, where it covers nothing."""
 
+import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 
 from workbench.figures.style import Theme
@@ -18,8 +19,33 @@ MARGIN, MOST_BESIDE = 16.0, 120.0
 """Pixels right of a panel without names, and at most for them."""
 WIDER = (1.0, 1.3, 1.7)
 """A page may be wider than it must be: a name covers nothing at any of these times the width."""
-STEPS = (0, 1, -1, 2, -2, 3, -3)
-"""Lines of words up or down from the line's end, the nearest place first."""
+FAR = 60.0
+"""Pixels between two distances of a name from its line's end."""
+
+
+class Place(NamedTuple):
+    """Where a name may stand: pixels right of the line's end, or left of it where they are
+    negative, and lines of words above it.
+    """
+
+    across: float
+    steps: int
+
+    @property
+    def distance(self) -> float:
+        """Pixels from the line's end; one at the right is preferred."""
+        return math.hypot(self.across, self.steps * HIGH) + (HIGH if self.across < 0 else 0)
+
+
+PLACES = sorted(
+    (
+        *(Place(APART, steps) for steps in range(-5, 6)),
+        *(Place(-APART, steps) for steps in range(-5, 6)),
+        *(Place(APART + FAR * far, steps) for far in (1, 2, 3) for steps in range(-8, 9, 2)),
+    ),
+    key=lambda place: (place.distance, -place.steps),
+)
+"""The nearest first; among equals the upper one."""
 
 Point = tuple[float, float]
 
@@ -61,26 +87,58 @@ class _Box(NamedTuple):
     top: float
 
 
+class _Panel:
+    """A panel at one width, in pixels: its lines as segments, and the names that it has."""
+
+    def __init__(self, strokes: Sequence[Stroke], room: Room) -> None:
+        self.room, self.boxes = room, list[_Box]()
+        ends = [
+            (*start, *end)
+            for stroke in strokes
+            for start, end in zip(stroke.points, stroke.points[1:] or stroke.points, strict=False)
+        ]
+        sides = np.array([room.width, room.height] * 2)
+        x1, y1, x2, y2 = (np.array(ends).reshape(-1, 4) * sides).T
+        self._left, self._right = np.minimum(x1, x2), np.maximum(x1, x2)
+        self._lower, self._upper = np.minimum(y1, y2), np.maximum(y1, y2)
+        is_upright = x1 == x2
+        self._slope = np.where(is_upright, 0.0, (y2 - y1) / np.where(is_upright, 1.0, x2 - x1))
+        self._x, self._y, self._is_upright = x1, y1, is_upright
+
+    def has_room(self, box: _Box) -> bool:
+        """Whether a name there would cover no line and no other name, and stay in the panel."""
+        inside = box.left >= 0 and box.right <= self.room.width + self.room.beside
+        inside = inside and box.bottom >= 0 and box.top <= self.room.top * self.room.height
+        if not inside or any(_overlap(box, other) for other in self.boxes):
+            return False
+        left, right = np.maximum(box.left, self._left), np.minimum(box.right, self._right)
+        at_left = self._y + self._slope * (left - self._x)
+        at_right = self._y + self._slope * (right - self._x)
+        low = np.where(self._is_upright, self._lower, np.minimum(at_left, at_right))
+        high = np.where(self._is_upright, self._upper, np.maximum(at_left, at_right))
+        return not bool(((left <= right) & (low < box.top) & (high > box.bottom)).any())
+
+
 def line_ends(strokes: Sequence[Stroke], room: Room, theme: Theme) -> Names:
     """An annotation for each named stroke that has room for it; the first to come chooses first.
 
-    A name stands right of the last point, or some lines higher or lower with a thin line to it; it
-    covers no other stroke and no other name.
+    A name stands right of the last point, or near it with a thin line to it; it covers no other
+    stroke and no other name.
     """
     lines = [stroke for stroke in strokes if stroke.name and stroke.points]
     if len(lines) > MOST_NAMED:
         return Names([], MARGIN)
-    rooms = [room._replace(width=room.width * wider) for wider in WIDER]
-    notes, boxes = [], [list[_Box]() for _ in rooms]
+    panels = [_Panel(strokes, room._replace(width=room.width * wider)) for wider in WIDER]
+    notes = []
     for stroke in lines:
-        for step in STEPS:
-            own = [_box(stroke, step, each) for each in rooms]
-            if all(map(partial(_has_room, strokes=strokes), own, boxes, rooms)):
-                for box, earlier in zip(own, boxes, strict=True):
-                    earlier.append(box)
-                notes.append(_note(stroke, step, room, theme))
+        for place in PLACES:
+            boxes = [_box(stroke, place, panel.room) for panel in panels]
+            if all(panel.has_room(box) for panel, box in zip(panels, boxes, strict=True)):
+                for panel, box in zip(panels, boxes, strict=True):
+                    panel.boxes.append(box)
+                notes.append(_note(stroke, place, room, theme))
                 break
-    beyond = max((box.right for box in boxes[0]), default=0.0) - room.width
+    beyond = max((box.right for box in panels[0].boxes), default=0.0) - room.width
     return Names(notes, max(MARGIN, MARGIN / 2 + beyond))
 
 
@@ -95,21 +153,11 @@ def without_line_ends(figure: go.Figure) -> go.Figure:
     return bare
 
 
-def _box(stroke: Stroke, step: int, room: Room) -> _Box:
+def _box(stroke: Stroke, place: Place, room: Room) -> _Box:
     x, y = stroke.points[-1]
-    left, middle = x * room.width + APART, y * room.height + step * HIGH
-    right = left + LETTER * len(stroke.name)
-    return _Box(left, middle - HIGH / 2, right, middle + HIGH / 2)
-
-
-def _has_room(box: _Box, boxes: Sequence[_Box], room: Room, strokes: Sequence[Stroke]) -> bool:
-    if box.bottom < 0 or box.top > room.top * room.height:
-        return False
-    if box.right > room.width + room.beside:
-        return False
-    if any(_overlap(box, other) for other in boxes):
-        return False
-    return not any(_crosses(box, stroke.points, room) for stroke in strokes)
+    near, middle = x * room.width + place.across, y * room.height + place.steps * HIGH
+    far = near + math.copysign(LETTER * len(stroke.name), place.across)
+    return _Box(min(near, far), middle - HIGH / 2, max(near, far), middle + HIGH / 2)
 
 
 def _overlap(one: _Box, other: _Box) -> bool:
@@ -117,23 +165,7 @@ def _overlap(one: _Box, other: _Box) -> bool:
     return not apart and one.bottom < other.top and other.bottom < one.top
 
 
-def _crosses(box: _Box, points: Sequence[Point], room: Room) -> bool:
-    """Whether a line through the points meets the box."""
-    at = [(x * room.width, y * room.height) for x, y in points]
-    return any(_meets(box, *ends) for ends in zip(at, at[1:] or at, strict=False))
-
-
-def _meets(box: _Box, start: Point, end: Point) -> bool:
-    (x1, y1), (x2, y2) = sorted((start, end))
-    left, right = max(box.left, x1), min(box.right, x2)
-    if left > right:
-        return False
-    slope = (y2 - y1) / (x2 - x1) if x2 > x1 else 0.0
-    heights = [y1 + slope * (at - x1) for at in (left, right)] if x2 > x1 else [y1, y2]
-    return min(heights) < box.top and max(heights) > box.bottom
-
-
-def _note(stroke: Stroke, step: int, room: Room, theme: Theme) -> dict[str, Any]:
+def _note(stroke: Stroke, place: Place, room: Room, theme: Theme) -> dict[str, Any]:
     x, y = stroke.end
     color = theme.words(stroke.color)
     away = (
@@ -143,10 +175,10 @@ def _note(stroke: Stroke, step: int, room: Room, theme: Theme) -> dict[str, Any]
             "arrowwidth": 1,
             "arrowcolor": color,
             "standoff": 5,
-            "ax": APART,
-            "ay": -step * HIGH,
+            "ax": place.across,
+            "ay": -place.steps * HIGH,
         }
-        if step
+        if place != PLACES[0]
         else {"showarrow": False, "xshift": APART}
     )
     return {
@@ -156,7 +188,7 @@ def _note(stroke: Stroke, step: int, room: Room, theme: Theme) -> dict[str, Any]
         "yref": room.y_ref,
         "x": x,
         "y": y,
-        "xanchor": "left",
+        "xanchor": "left" if place.across > 0 else "right",
         "yanchor": "middle",
         "font": {"size": 12, "color": color},
         **away,

@@ -99,7 +99,8 @@ class Panel:
         )
         self._title()
         if names:
-            self._shade(inner, limits[1])
+            failed = [row["num_visual"] for row in rows if self._has_failed(row)]
+            self._shade(inner, limits[1], failed)
         levels = {n: math.log10(size) if self.axes.log_y else size for n, size in marked.items()}
         for devices in close_together(levels, WORDS_HIGH * (limits[1] - limits[0])):
             sizes = [marked[device] for device in devices]
@@ -214,7 +215,8 @@ class Panel:
             }
         )
 
-    def _shade(self, low: float, high: float) -> None:
+    def _shade(self, low: float, high: float, failed: Sequence[float]) -> None:
+        """The strip, and its words at the end where fewer cells of these |V| failed."""
         ends = [10**low, 10**high] if self.axes.log_y else [low, high]
         self._shape(
             *ends,
@@ -223,7 +225,11 @@ class Panel:
             line={"width": 0},
             fillcolor=tint(self.theme.muted, 0.12),
         )
-        self._write(self._strip, high, yanchor="top")
+        places = [math.log10(at) if self.axes.log_x else at for at in failed if at]
+        along = [self._share(at, low)[0] for at in places]
+        at_right = sum(at > 0.6 for at in along) < sum(at < 0.4 for at in along)
+        end = {"x": 0.988, "xanchor": "right"} if at_right else {}
+        self._write(self._strip, high, yanchor="top", **end)
 
     def _empty_end(self, rows: Sequence[Row], capacity: float, limits: Sequence[float]) -> float:
         """Where along a capacity's line its words meet the fewest points: 0, a half or 1."""
@@ -344,14 +350,9 @@ class Panel:
                 ],
             }
         measured = line.source == "measured"
-        edge = (
-            {"width": 0.8, "color": self.theme.paper}
-            if measured
-            else {
-                "width": 1.6,
-                "color": line.look.color,
-            }
-        )
+        edge = {"width": 1.6, "color": line.look.color}
+        if measured:
+            edge = {"width": 0.8, "color": self.theme.paper}
         symbols = line.symbols(rows, self.metric)
         if isinstance(symbols, list):
             hollow = [symbol.endswith("-open") for symbol in symbols]
