@@ -211,7 +211,7 @@ def test_hover_tells_what_a_predicted_time_rests_on(frames: dict[str, pd.DataFra
     frame = forward(frames)
     row = frame[frame["source"] == "predicted"].iloc[0].to_dict()
     row |= {"series": "s", "flags": ("calibrated: h200-141gb, 32 records", "modelled: x")}
-    assert "calibrated: h200-141gb" in hover(row, "time_s")
+    assert "fitted to measurements: h200-141gb" in hover(row, "time_s")
     assert "modelled" not in hover(row, "time_s")
     assert "calibrated" not in hover(row, "peak_bytes")
 

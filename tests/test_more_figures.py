@@ -199,11 +199,13 @@ def test_what_was_measured_stands_beside_the_datasheet(held) -> None:
             ceiling_bytes_s=3e12,
         )
     )
-    lines, words = ceilings(rows)
+    lines, words, sources = ceilings(rows)
     assert [line.name for line in lines] == ["datasheet", "measured"]
     assert lines[1][1:] == (7e14, 3e12)
     assert "large bfloat16 matmul" in words
-    lines, words = ceilings(rows.assign(device="cpu", ceiling_flops_s=None))
+    assert "http" in sources
+    assert "http" not in words
+    lines, words, _ = ceilings(rows.assign(device="cpu", ceiling_flops_s=None))
     assert lines == []
     assert words == "No datasheet gives ceilings for cpu in bfloat16."
 

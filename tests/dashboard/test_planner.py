@@ -103,8 +103,8 @@ def test_what_a_time_is_worth_is_said_beside_it(predictor: Predictor) -> None:
     cell = {"num_visual": 4096, "attention": "d_attn", "scope": "decoder", "pass": "train"}
     answer = predictor.ask({"do": "predict", "cell": cell, "device": CARD})
     (first, *rest) = certainty(answer["flags"])
-    assert any(words.startswith("stand in: attention sdpa") for words in rest)
-    assert first.startswith("calibrated: h100-80gb")
+    assert "sdpa attention was not measured: taken to be as fast as flash attention" in rest
+    assert first.startswith("fitted to measurements: h100-80gb")
     assert "held-out error of training step" in first
 
 
@@ -113,11 +113,11 @@ def test_what_all_times_are_worth_is_said_once() -> None:
     other = cell.replace(attention="d_attn")
     both = [
         (cell, {"flags": ["calibrated: 8 records"]}),
-        (other, {"flags": ["calibrated: 8 records", "stand_in: flash's rate", "mfu: none"]}),
+        (other, {"flags": ["calibrated: 8 records", "beyond_calibration: far", "mfu: none"]}),
     ]
     assert certainty_of_all(both) == [
-        "calibrated: 8 records",
-        "stand in: flash's rate (of D-Attn · sdpa)",
+        "fitted to measurements: 8 records",
+        "extrapolated: far (of D-Attn · sdpa)",
     ]
 
 

@@ -26,7 +26,7 @@ def page():
 
 def test_it_answers_with_what_an_h100_measured(page) -> None:
     assert page.answer.startswith("D-Attn · flash is 5.23× as fast as S-Attn · eager and 1.21×")
-    assert "2.60× as fast as S-Attn · cudnn (the fastest fused) at |V| = 74,000" in page.answer
+    assert "2.60× as fast as S-Attn · cudnn at |V| = 74,000" in page.answer
     for mark in ("emulated: 1 of 32 ranks", "power-capped", "2 to 3 samples", "cold"):
         assert mark in page.basis
     assert page.recommendation[0].startswith("Take D-Attn · flash from |V| = 9,000 on")
@@ -216,7 +216,7 @@ def test_a_case_costs_its_hours_and_its_money_where_it_fits() -> None:
         " takes 500 ms an iteration, 2.50× as fast as S-Attn · flash; 3,600 steps take 4.00"
         " GPU-hours in place of 10.00, 10.00 EUR in place of 25.00."
     )
-    assert "Calibrated: by n records. Beyond calibration: |V| 9 is far." in table.note
+    assert "Fitted to measurements: by n records. Extrapolated: |V| 9 is far." in table.note
     assert "modelled" not in table.note
     unpriced = case_table(read_case("visual=100"), [base, fits])
     assert not any("EUR" in row[0] for row in unpriced.rows)

@@ -71,17 +71,21 @@ def _behind(rows: pd.DataFrame, material: Material) -> tuple[Table, ...]:
     return tuple(table for table in tables if table.rows)
 
 
-def largest_kind(kinds: pd.DataFrame, where: str) -> str:
-    """The kind that takes most of one system's peak, at the largest |V| whose record splits it."""
+def largest_kind(kinds: pd.DataFrame, where: str, name: str = "") -> str:
+    """The kind that takes most of one system's peak, at the largest |V| whose record splits it.
+
+    ``name``: what the system is called there, else as its records are.
+    """
     split = kinds.groupby("num_visual")["kind"].transform(lambda own: UNSPLIT not in set(own))
     full = kinds[split.astype(bool)]
     kinds = full if len(full) else kinds
     last = kinds[kinds["num_visual"] == kinds["num_visual"].max()]
     total, most = last["bytes"].sum(), last.loc[last["bytes"].idxmax()]
+    kind = KIND_WORDS.get(str(most["kind"]), most["kind"])
     return (
-        f"{most['system']} at |V| = {most['num_visual']:,}: {quantity(most['bytes'], 'B')} of"
-        f" {quantity(total, 'B')} ({most['bytes'] / total:.0%}) is"
-        f" {KIND_WORDS.get(str(most['kind']), most['kind'])} ({where})."
+        f"{name or most['system']} at |V| = {most['num_visual']:,}:"
+        f" {quantity(most['bytes'], 'B')} of {quantity(total, 'B')}"
+        f" ({most['bytes'] / total:.0%}) is {kind} ({where})."
     )
 
 

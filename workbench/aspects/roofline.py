@@ -7,7 +7,7 @@ from workbench.telling.ceilings import ceilings
 from workbench.telling.material import Material, Subject, drawn
 from workbench.telling.page import Block
 from workbench.telling.sentences import at_place, place, places
-from workbench.telling.words import setting, thinned
+from workbench.telling.words import provenance, setting, thinned
 
 TITLE = "How close to the card's limits"
 
@@ -27,12 +27,14 @@ def roofline_block(material: Material, subject: Subject) -> Block:
         return Block(TITLE, (MISSING,))
     source, device = max(places(rows), key=lambda each: len(at_place(rows, *each)))
     here = at_place(rows, source, device)
-    lines, words = ceilings(here)
+    lines, words, sources = ceilings(here)
     points = thin(here, ("time_s",), most=material.most_points)
     caption = (
         f"{setting(here)}, {place(source, device)}.",
         MEANING,
         words,
+        sources,
+        *provenance(here, bars=False),
         thinned(points, here),
     )
     figure = drawn(

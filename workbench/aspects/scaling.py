@@ -8,7 +8,8 @@ from workbench.telling import words
 from workbench.telling.fits import fit_rows
 from workbench.telling.material import Material, Subject, drawn
 from workbench.telling.page import Block, Table
-from workbench.telling.sentences import shared_options
+from workbench.telling.sentences import at_place, places, shared_options
+from workbench.telling.verdict import verdict_of
 
 NOTE = (
     "Least squares weighted by 1/y²; in parentheses the 95 % interval. A predicted line has no"
@@ -29,6 +30,7 @@ def scaling_block(material: Material, subject: Subject) -> Block:
         f"{subject.title}: FLOPs, peak memory and seconds per iteration over |V|",
         lambda theme: scaling(points, curves, material.looks, theme, capacities=near),
         [*words.figure_caption(rows, SCALING_METRICS, banded), words.thinned(points, rows)],
+        verdict_of(subject).growth(at_place(fits, *places(rows)[0])),
     )
     tables: tuple[Table, ...] = ()
     if len(fits):

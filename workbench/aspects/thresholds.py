@@ -15,7 +15,8 @@ from workbench.telling.sentences import (
     reach_rows,
     shared_options,
 )
-from workbench.telling.words import setting
+from workbench.telling.verdict import verdict_of
+from workbench.telling.words import provenance, setting
 
 TOLERANCE = 0.01
 """A threshold is known where its bracket is no wider than this share."""
@@ -61,12 +62,13 @@ def thresholds_block(material: Material, subject: Subject) -> Block:
             tables,
         )
     sentences = tuple(filter(None, [wide_brackets(brackets)]))
-    caption = (f"{setting(rows)}.", MEANING)
+    caption = (f"{setting(rows)}.", *provenance(rows, bars=False), MEANING)
     figure = drawn(
         f"{subject.slug}-thresholds",
         f"{subject.title}: out-of-memory thresholds",
         lambda theme: thresholds(brackets, material.looks, theme),
         caption,
+        verdict_of(subject).reach() or "",
     )
     return Block("Where the memory ends", sentences, figure, tables)
 

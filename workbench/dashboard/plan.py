@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from workbench.analysis.trust import trust
 from workbench.telling.sentences import ratio_words
 from workbench.telling.text import listed
 from workbench.vocabulary.cell import Cell
@@ -317,25 +318,10 @@ def _name(cell: Cell) -> str:
     return f"{label('attention', cell.attention)} · {cell.kernel}"
 
 
-CERTAINTY = (
-    "calibrated",
-    "uncalibrated",
-    "carried",
-    "beyond_calibration",
-    "stand_in",
-    "host_bound",
-)
-"""Flags that say where predicted seconds come from and how far they can be off."""
-
-
 def certainty(flags: Sequence[str]) -> list[str]:
-    """Those of an answer's flags, their names in words: 'stand in: …'."""
-    names = {str(flag): str(flag).partition(":")[0] for flag in flags}
-    return [
-        name.replace("_", " ") + flag.removeprefix(name)
-        for flag, name in names.items()
-        if name in CERTAINTY
-    ]
+    """What an answer's flags say of its seconds, in plain words, each line once."""
+    lines = [trust(str(flag)) for flag in flags]
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def certainty_of_all(answers: Sequence[tuple[Cell, Answer]]) -> list[str]:

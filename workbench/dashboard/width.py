@@ -7,6 +7,8 @@ NARROW = 640
 WIDE = 900
 """Pixels from which several panels leave room for names beside them."""
 LIMITS = (NARROW, WIDE)
+UNKNOWN = -1
+"""In place of a number of LIMITS: the browser answers whatever its width is."""
 COMPONENT, KEPT = "page width", "kind of page width"
 """What asks the browser, and the session's answer, which outlives a change of page."""
 
@@ -30,8 +32,12 @@ _measure = st.components.v2.component("page_width", js=_TELL)
 
 
 def measure_width() -> None:
-    """Ask the browser, which draws the page once more where the answer is another than before."""
-    before = _reached()
+    """Ask the browser, which draws the page once more where the answer is another than before.
+
+    A browser's first page waits for its answer: to draw it for another width would be for nothing.
+    """
+    is_awaited = KEPT not in st.session_state and "Mozilla" in _reader()
+    before = UNKNOWN if is_awaited else _reached()
     with st.container(key="page-width"):
         _measure(
             key=COMPONENT,
@@ -39,6 +45,13 @@ def measure_width() -> None:
             default={"reached": before},
             on_reached_change=_keep,
         )
+    if is_awaited:
+        st.stop()
+
+
+def _reader() -> str:
+    """What the reader's program calls itself; each browser begins with the same word."""
+    return st.context.headers.get("User-Agent") or ""
 
 
 def _keep() -> None:
@@ -47,9 +60,8 @@ def _keep() -> None:
 
 
 def _reached() -> int:
-    """How many of LIMITS, as the browser said last; before that, none where it is a phone's."""
-    phone = "Mobi" in (st.context.headers.get("User-Agent") or "")
-    return int(st.session_state.get(KEPT, 0 if phone else len(LIMITS)))
+    """How many of LIMITS, as the browser said last; all for a reader that is no browser."""
+    return int(st.session_state.get(KEPT, len(LIMITS)))
 
 
 def is_narrow() -> bool:

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.analysis import depends_on_time, marks
+from workbench.analysis.trust import trust
 from workbench.figures.style import FAILURES, plain
 from workbench.vocabulary.metrics import METRICS
 from workbench.vocabulary.units import quantity
 
 ROOFLINE = ("time_s", "mfu", "mfu_causal", "samples_per_s")
 """Metrics that a prediction has from a roofline."""
-CALIBRATED = ("uncalibrated", "calibrated", "beyond_calibration", "stand_in")
-"""Flags that say what such a figure rests on."""
 
 
 def hover(row: Mapping[Any, Any], metric: str) -> str:
@@ -37,11 +36,8 @@ def hover(row: Mapping[Any, Any], metric: str) -> str:
         lines.append(f"{times} timed iterations")
     if metric in ROOFLINE:
         flags = row.get("flags")
-        lines += [
-            plain(flag[:120])
-            for flag in (flags if isinstance(flags, (tuple, list)) else ())
-            if flag.partition(":")[0] in CALIBRATED
-        ]
+        every = [trust(flag) for flag in (flags if isinstance(flags, (tuple, list)) else ())]
+        lines += [plain(words[:120]) for words in every if words]
     words = marks({**row, "num_samples": None, "host_bound": False}, depends_on_time(metric))
     if words:
         lines.append(", ".join(words))

@@ -78,6 +78,7 @@ def memory(
     parts: dict[str, Any] = {"annotations": [], "shapes": []}
     traces = []
     labels: set[str] = set()
+    sizes = kinds["num_visual"].tolist()  # One range for all: a system that goes further shows.
     for column, ((system, source, device), rows) in enumerate(groups, start=1):
         suffix = "" if column == 1 else str(column)
         start = (column - 1) * (width + GAP)
@@ -86,7 +87,7 @@ def memory(
             for kind in names:
                 area = own[own["kind"] == kind].sort_values("num_visual")
                 if len(area):
-                    wide = 0 if log_x else THIN * float(rows["num_visual"].max())
+                    wide = 0 if log_x else THIN * max(sizes)
                     traces.append(
                         _area(kind, area, suffix, stack, theme, kind not in labels, wide)
                     )
@@ -96,7 +97,7 @@ def memory(
             VISUAL_TITLE,
             domain=[start, min(start + width, 1.0)],
             anchor=f"y{suffix}",
-            **visual_axis(list(rows["num_visual"]) or [1], log_x, 4 if len(groups) > 1 else 10),
+            **visual_axis(sizes or [1], log_x, 4 if len(groups) > 1 else 10),
         )
         parts[f"yaxis{suffix}"] = axis(
             theme,

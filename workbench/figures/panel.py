@@ -99,7 +99,8 @@ class Panel:
         )
         self._title()
         if names:
-            failed = [row["num_visual"] for row in rows if self._has_failed(row)]
+            upper = [row for line in lines if line.series == names[-1] for row in line.rows]
+            failed = [row["num_visual"] for row in upper if self._has_failed(row)]
             self._shade(inner, limits[1], failed)
         levels = {n: math.log10(size) if self.axes.log_y else size for n, size in marked.items()}
         for devices in close_together(levels, WORDS_HIGH * (limits[1] - limits[0])):
@@ -216,7 +217,7 @@ class Panel:
         )
 
     def _shade(self, low: float, high: float, failed: Sequence[float]) -> None:
-        """The strip, and its words at the end where fewer cells of these |V| failed."""
+        """The strip, and its words at the end that the upper cells, which failed, leave free."""
         ends = [10**low, 10**high] if self.axes.log_y else [low, high]
         self._shape(
             *ends,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from math import inf
 
+from workbench.analysis.trust import trust
 from workbench.report.case import Case, CaseAnswer
 from workbench.telling.page import Table
 from workbench.vocabulary.thresholds import errors_of
@@ -10,8 +11,6 @@ from workbench.vocabulary.units import quantity
 
 NOTHING = "–"
 """A cell without a value; a row of nothing else is left out."""
-SECONDS_FLAGS = ("calibrated", "uncalibrated", "carried", "beyond_calibration", "stand_in")
-"""Flags of a prediction that say how far its seconds can be trusted."""
 
 
 def case_table(case: Case, answers: Sequence[CaseAnswer]) -> Table:
@@ -114,16 +113,10 @@ def _note(case: Case, answers: Sequence[CaseAnswer]) -> str:
     """What was predicted, of what, and how far the figures can be trusted."""
     cards = "one card" if case.gpus == 1 else f"each of {case.gpus:,} cards, ZeRO 3"
     beside = " Minutes of video: beside the images." if case.beside else ""
-    flags = dict.fromkeys(
-        flag
-        for answer in answers
-        if answer.timed
-        for flag in answer.flags
-        if flag.partition(":")[0] in SECONDS_FLAGS
-    )
-    trust = [f"{flag[0].upper()}{flag[1:].replace('_', ' ', 1)}." for flag in flags]
+    lines = [trust(flag) for answer in answers if answer.timed for flag in answer.flags]
     errors = errors_of(answers[0].cell, case.device)
-    trust += [f"{errors.words[0].upper()}{errors.words[1:]}."] if errors else []
+    lines += [errors.words] if errors else []
+    certainty = [f"{line[0].upper()}{line[1:]}." for line in dict.fromkeys(lines) if line]
     return " ".join(
         [
             f"Nothing ran: predicted for {case.device}, {case.model}, {case.shown},"
@@ -131,6 +124,6 @@ def _note(case: Case, answers: Sequence[CaseAnswer]) -> str:
             " logits of text rows. Of flash, cuDNN and flex each system has the kernel that is"
             " predicted to be fastest; communication is assumed to hide behind the"
             f" computing.{beside}",
-            *trust,
+            *certainty,
         ]
     )

@@ -26,6 +26,7 @@ from workbench.telling import words
 from workbench.telling.material import Material, NothingToReport, Subject, gather
 from workbench.telling.page import Contents, FirstPage, Section, Table
 from workbench.telling.sentences import answers
+from workbench.telling.text import apart
 from workbench.telling.view import identities
 from workbench.vocabulary.errors import Faults
 from workbench.vocabulary.units import plural
@@ -104,14 +105,16 @@ def _answering(page: FirstPage, answer: Answer) -> FirstPage:
 
     What all sentences are of stands once.
     """
-    match = re.fullmatch(r"(.*) \(([^()]*)\)\.", answer[0])
-    basis = "" if match is None else match[2]
+    first, basis = apart(answer[0])
+    more = [apart(sentence) for sentence in answer[1:]]
+    # Another sentence may have fewer marks: what it is of begins alike.
+    short = [words if of and basis.startswith(of) else "" for words, of in more]
     return replace(
         page,
-        answer=answer[0] if match is None else f"{match[1]}.",
+        answer=first,
         basis=basis,
         heading="More of the answer",
-        recommendation=tuple(each.replace(f" ({basis}).", ".") for each in answer[1:]),
+        recommendation=tuple(a or b for a, b in zip(short, answer[1:], strict=True)),
     )
 
 

@@ -7,12 +7,13 @@ import io
 import textwrap
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.report.own_words import paragraphs
 from workbench.telling.page import Contents, Figure, FirstPage, Table
-from workbench.telling.text import unbroken
+from workbench.telling.text import apart, unbroken
 
 if TYPE_CHECKING:
     from pptx.presentation import Presentation
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 HINT = "no slides: python-pptx is missing; pip install python-pptx"
 WIDTH, HEIGHT, MARGIN = 13.333, 7.5, 0.5
 """Inches: 16 to 9."""
+BODY = 1.75
+"""Inches from the top to what a title is about."""
 FIGURES = 3
+MOST_ROWS = 14
+"""Rows of a table."""
+LONGEST, LETTERS = 28, 100
+"""Characters of a column's widest words in full, and of a line an inch wide of a point's size."""
 NOTE, LINE = 330, 110
 """Characters of the author's words on the first slide, and those of a line."""
 INK, MUTED, RULE = "1B2126", "5B6570", "E9ECEF"
@@ -42,34 +49,38 @@ def write_slides(contents: Contents, stamp: str, folder: Path) -> Path | None:
     deck = pptx.Presentation()
     deck.slide_width, deck.slide_height = _inches(WIDTH), _inches(HEIGHT)
     deck.core_properties.title, deck.core_properties.author = contents.title, ""
-    _answer(deck, contents, contents.first, stamp)
-    for table in (contents.first.table, *([contents.first.case] if contents.first.case else [])):
-        _table(deck, table.title or contents.first.basis, table)
-    for figure in figures_of(contents, contents.first):
+    first = contents.first
+    _answer(deck, contents, first, stamp)
+    _table(deck, *apart(contents.answer[0]), first.table)
+    if first.case:
+        _table(deck, first.case.title, "", first.case)
+    for figure in figures_of(contents, first):
         _figure(deck, figure, folder)
-    _conditions(deck, contents.first)
+    _conditions(deck, first)
     target = folder / "report.pptx"
     target.write_bytes(_packed(deck))
     return target
 
 
 def figures_of(contents: Contents, first: FirstPage) -> list[Figure]:
-    """The first page's figure and the first ones of the chapter that it is of."""
+    """The first page's figure and the first ones of the chapter that it is of, under what they
+    show.
+    """
     own = [s for s in contents.sections if s.slug == first.chapter]
     more = [block.figure for section in own for block in section.blocks if block.figure]
-    return [first.figure, *more][:FIGURES]
+    message = f"{first.recommendation[0].removesuffix('.')} ({first.basis})."
+    return [replace(first.figure, message=message), *more][:FIGURES]
 
 
 def _answer(deck: "Presentation", contents: Contents, first: FirstPage, stamp: str) -> None:
-    slide = _slide(deck, contents.title)
-    basis = f"{first.basis}." if first.basis else ""
-    _text(slide, 1.25, 1.6, [(first.answer, 24, INK, True), (basis, 11, MUTED, False)])
-    paragraphs = [(first.heading, 16, INK, True)]
-    paragraphs += [(f"• {sentence}", 16, INK, False) for sentence in first.recommendation]
+    slide = _slide(deck, first.answer, first.basis, 26, 0.9, 3)
+    _text(slide, 0.4, 0.5, [(contents.title, 14, MUTED, False)])
+    paragraphs = [(first.heading, 18, INK, True)]
+    paragraphs += [(f"• {sentence}", 18, INK, False) for sentence in first.recommendation]
     paragraphs += [(text, 14, INK, False) for text in beginning(first.note)]
-    _text(slide, 3.6, 2.4, paragraphs)
+    _text(slide, 3.2, 3.2, paragraphs)
     facts = [f"{name}: {value}" for name, value in first.facts]
-    _text(slide, 6.5, 0.7, [(" · ".join([*facts, f"written {stamp}"]), 10, MUTED, False)])
+    _text(slide, 6.8, 0.5, [(" · ".join([*facts, f"written {stamp}"]), 11, MUTED, False)])
 
 
 def beginning(note: str) -> list[str]:
@@ -87,62 +98,96 @@ def beginning(note: str) -> list[str]:
 
 
 def _conditions(deck: "Presentation", first: FirstPage) -> None:
-    slide = _slide(deck, "What it stands on")
+    slide = _slide(deck, "What this stands on, and what could turn it", first.basis)
     for left, name, lines in (
         (0.0, "Assumptions", first.assumptions),
         (0.5, "Risks", first.risks),
     ):
-        texts = [(name, 16, INK, True), *((f"• {line}", 13, INK, False) for line in lines)]
-        _text(slide, 1.3, 5.5, texts, left, 0.5)
+        texts = [(name, 18, INK, True), *((f"• {line}", 16, INK, False) for line in lines)]
+        _text(slide, BODY, 5.0, texts, left, 0.47)
 
 
 def _figure(deck: "Presentation", figure: Figure, folder: Path) -> None:
-    slide = _slide(deck, figure.title)
+    """What it shows, the figure as wide or as high as the slide, and its caption below or beside
+    it.
+    """
+    message, basis = apart(figure.message or figure.title)
+    slide = _slide(deck, message, basis)
     path = folder / "figures" / f"{figure.slug}.png"
-    room_w, room_h = WIDTH - 2 * MARGIN, 4.9
-    if path.is_file():
-        picture = slide.shapes.add_picture(str(path), 0, 0)
-        scale = min(_inches(room_w) / picture.width, _inches(room_h) / picture.height)
-        picture.width, picture.height = int(picture.width * scale), int(picture.height * scale)
-        picture.left = (_inches(WIDTH) - picture.width) // 2
-        picture.top = _inches(1.2)
-        picture.name = figure.title
-    else:
+    caption = [(" ".join(figure.caption), 11, MUTED, False)]
+    if not path.is_file():
         _text(slide, 3, 1, [("This figure is in report.html.", 16, MUTED, False)])
-    _text(slide, 6.25, 1.1, [(" ".join(figure.caption), 9, MUTED, False)])
+        _text(slide, 6.3, 1.0, caption)
+        return
+    picture = slide.shapes.add_picture(str(path), _inches(MARGIN), _inches(BODY))
+    picture.name = figure.title
+    room_w, beside = WIDTH - 2 * MARGIN, picture.width < 2 * picture.height
+    room_h = HEIGHT - BODY - (0.3 if beside else 1.1)
+    scale = min(_inches(room_w) / picture.width, _inches(room_h) / picture.height)
+    picture.width, picture.height = int(picture.width * scale), int(picture.height * scale)
+    if beside:
+        left = picture.width / _inches(room_w) + 0.02
+        _text(slide, BODY + 0.3, room_h - 0.3, caption, left, 1 - left)
+    else:
+        _text(slide, BODY + picture.height / _inches(1) + 0.05, 0.9, caption)
 
 
-def _table(deck: "Presentation", title: str, table: Table) -> None:
+def _table(deck: "Presentation", title: str, basis: str, table: Table) -> None:
+    """The table's rows under what they say; columns are as wide as their words."""
     from pptx.util import Pt
 
-    slide = _slide(deck, title, 16)
-    rows, columns = len(table.rows) + 1, len(table.columns)
+    slide = _slide(deck, title, basis)
+    lines = (table.columns, *table.rows[:MOST_ROWS])
+    size = 14 if len(lines) <= 9 else 11
+    high = min(0.55, 4.6 / len(lines))
     frame = slide.shapes.add_table(
-        rows, columns, _inches(MARGIN), _inches(1.3), _inches(WIDTH - 2 * MARGIN), _inches(3.6)
+        len(lines),
+        len(table.columns),
+        _inches(MARGIN),
+        _inches(BODY),
+        _inches(WIDTH - 2 * MARGIN),
+        _inches(high * len(lines)),
     )
     grid = frame.table
     grid.horz_banding = False
-    for number, row in enumerate((table.columns, *table.rows)):
+    letters = [min(max(map(len, column)), LONGEST) + 2 for column in zip(*lines, strict=True)]
+    for column, count in zip(grid.columns, letters, strict=True):
+        column.width = int(_inches(WIDTH - 2 * MARGIN) * count / sum(letters))
+    for number, row in enumerate(lines):
         for place, words in enumerate(row):
             cell = grid.cell(number, place)
             cell.text = unbroken(words)
             cell.fill.solid()
             cell.fill.fore_color.rgb = _colour(RULE if number == 0 else "FFFFFF")
             for paragraph in cell.text_frame.paragraphs:
-                paragraph.font.size = Pt(13)
+                paragraph.font.size = Pt(size)
                 paragraph.font.bold = number == 0 or place == 0
                 paragraph.font.color.rgb = _colour(INK)
-    if table.note:
-        _text(slide, 6.2, 1.0, [(table.note, 10, MUTED, False)])
+    rest = len(table.rows) + 1 - len(lines)
+    note = f"{table.note} {f'{rest:,} more rows in report.html.' if rest else ''}".strip()
+    _text(slide, BODY + 4.75, 0.8, [(note, 11, MUTED, False)])
 
 
-def _slide(deck: "Presentation", title: str, size: int = 20) -> Any:
+def _slide(
+    deck: "Presentation",
+    title: str,
+    basis: str = "",
+    size: int = 22,
+    top: float = 0.3,
+    lines: int = 2,
+) -> Any:
+    """A slide under what it says in so many lines, and in small what that is of."""
     slide = deck.slides.add_slide(deck.slide_layouts[5])  # a title alone
     box = slide.shapes.title
-    box.left, box.top = _inches(MARGIN), _inches(0.35)
-    box.width, box.height = _inches(WIDTH - 2 * MARGIN), _inches(0.8)
+    longest = lines * LETTERS * WIDTH / size
+    size = size if len(title) <= longest else max(14, int(size * longest / len(title)))
+    high = max(0.85, lines * size * 1.25 / 72)
+    box.left, box.top = _inches(MARGIN), _inches(top)
+    box.width, box.height = _inches(WIDTH - 2 * MARGIN), _inches(high)
     box.text_frame.clear()
-    _fill(box.text_frame, [(title, size, MUTED, False)])
+    _fill(box.text_frame, [(title, size, INK, True)])
+    if basis:
+        _text(slide, top + high, 0.4, [(f"{basis}.", 11, MUTED, False)])
     return slide
 
 

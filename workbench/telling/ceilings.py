@@ -23,18 +23,23 @@ def rates(rows: pd.DataFrame) -> tuple[float | None, float | None]:
     return entry.peak(str(rows["dtype"].iloc[0])), entry.bandwidth_bytes_per_s
 
 
-def ceilings(rows: pd.DataFrame) -> tuple[list[Ceilings], str]:
-    """The ceilings to draw, by datasheet and as measured, and what there is to say of them."""
+def ceilings(rows: pd.DataFrame) -> tuple[list[Ceilings], str, str]:
+    """The ceilings to draw, by datasheet and as measured, what there is to say of them, and where
+    the datasheet's figures stand.
+    """
     name, dtype = str(rows["device"].iloc[0]), str(rows["dtype"].iloc[0])
-    lines, words = [], []
+    lines, words, source = [], [], ""
     entry, (peak, bandwidth) = entry_of(rows), rates(rows)
     if entry is None or peak is None or bandwidth is None:
         words.append(f"No datasheet gives ceilings for {name} in {dtype}.")
     else:
         lines.append(Ceilings("datasheet", peak, bandwidth))
         words.append(
-            f"Ceilings: dense {dtype} peak and bandwidth of {entry.label}, from"
-            f" {entry.sources['peak_flops']} and {entry.sources['bandwidth_bytes_per_s']}."
+            f"Ceilings: dense {dtype} peak and bandwidth of {entry.label} by its datasheet."
+        )
+        source = (
+            f"Peak: {entry.sources['peak_flops']}. Bandwidth:"
+            f" {entry.sources['bandwidth_bytes_per_s']}."
         )
     reached = rows[(rows["dtype"] == dtype) & (rows["source"] == "measured")]
     reached = reached.reindex(columns=[*REACHED]).dropna()
@@ -44,4 +49,4 @@ def ceilings(rows: pd.DataFrame) -> tuple[list[Ceilings], str]:
             f"Measured on this machine: a large {dtype} matmul and a large copy, once for its"
             " environment."
         )
-    return lines, " ".join(words)
+    return lines, " ".join(words), source

@@ -174,7 +174,11 @@ def _slug(number: int, title: str) -> str:
 
 
 def drawn(
-    slug: str, title: str, draw: Callable[[Theme], go.Figure], caption: Sequence[str]
+    slug: str,
+    title: str,
+    draw: Callable[[Theme], go.Figure],
+    caption: Sequence[str],
+    message: str = "",
 ) -> Figure:
     """A figure in both themes."""
-    return Figure(slug, title, draw(LIGHT), draw(DARK), tuple(filter(None, caption)))
+    return Figure(slug, title, draw(LIGHT), draw(DARK), tuple(filter(None, caption)), message)

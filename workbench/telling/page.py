@@ -31,7 +31,9 @@ class Figure:
     dark: go.Figure
     """The same for a reader whose screen is dark."""
     caption: tuple[str, ...]
-    width: int = 1400
+    message: str = ""
+    """What it shows: a sentence, and what that is of in parentheses at its end."""
+    width: int = 1200
     """Pixels of its file: the fewer, the larger its words beside the same panels."""
 
     @property

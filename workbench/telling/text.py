@@ -37,6 +37,14 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
+def apart(sentence: str) -> tuple[str, str]:
+    """'It is so (as measured on a card).' as 'It is so.' and 'as measured on a card'; the second
+    is empty for a sentence that does not end so.
+    """
+    match = re.fullmatch(r"(.*) \(([^()]*)\)\.", sentence)
+    return (sentence, "") if match is None else (f"{match[1]}.", match[2])
+
+
 def unbroken(text: str) -> str:
     """``text`` for a heading or a slide: 'S-Attn' does not end a line at its hyphen."""
     return _SYSTEM.sub("\\1\u2011Attn", text)

@@ -16,16 +16,21 @@ from workbench.analysis import (
 )
 from workbench.figures import in_order, quantity
 from workbench.telling.fits import growth_words
+from workbench.telling.material import Subject
 from workbench.telling.sentences import (
     BASELINES,
     RAN,
     Pair,
     Row,
+    at_place,
     both_marks,
     challengers,
     emulated,
     no_ratio,
     of_points,
+    pairs_at,
+    place,
+    places,
     ratio_text,
     ratio_words,
     shared_options,
@@ -65,15 +70,16 @@ class Verdict:
             return self.speed()
         sizes = sorted({int(pair["time_s"]["num_visual"]) for pair in compared})
         parts = []
+        fused: set[str] = set()
         for size in sizes:
-            here = [
-                pair["time_s"] for pair in compared if int(pair["time_s"]["num_visual"]) == size
-            ]
-            words = [
-                f"{ratio_words(row['ratio'])}× as fast as {self.name(row['baseline_series'])}"
-                + (" (the fastest fused)" if row["baseline"] == "fused" else "")
-                for row in here
-            ]
+            words = []
+            for row in (pair["time_s"] for pair in compared):
+                if int(row["num_visual"]) != size:
+                    continue
+                name, is_fused = row["baseline_series"], row["baseline"] == "fused"
+                why = " (the fastest fused)" if is_fused and name not in fused else ""
+                fused |= {name} if is_fused else set()
+                words.append(f"{ratio_words(row['ratio'])}× as fast as {self.name(name)}{why}")
             parts.append(f"{listed(words)} at |V| = {size:,}")
         return f"{self.name(self.system)} is {'; '.join(parts)}."
 
@@ -306,6 +312,13 @@ class Verdict:
             if words:
                 sentences.append(f"{words} {self._place()}.")
         return sentences
+
+
+def verdict_of(subject: Subject) -> Verdict:
+    """Of a subject's first place."""
+    source, device = places(subject.rows)[0]
+    rows, pairs = at_place(subject.rows, source, device), pairs_at(subject.pairs, source, device)
+    return Verdict(rows, pairs, f"{subject.title}, {place(source, device)}")
 
 
 def first_system(rows: pd.DataFrame) -> str | None:

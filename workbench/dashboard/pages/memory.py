@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from workbench.analysis import short_names
 from workbench.analysis.thin import thin
 from workbench.aspects import ASPECTS
 from workbench.aspects.memory import largest_kind
@@ -46,7 +47,8 @@ def render() -> None:
         return
     with top:
         order = sorted(kinds["system"].unique(), key=lambda name: name != first_system(rows))
-        most = [largest_kind(kinds[kinds["system"] == name], where) for name in order]
+        short = short_names(every)
+        most = [largest_kind(kinds[kinds["system"] == name], where, short[name]) for name in order]
         answer([verdict_of(store, rows, *at).peaks(), *most])
     if len(every) > len(systems):
         st.caption(

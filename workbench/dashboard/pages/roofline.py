@@ -43,7 +43,7 @@ def render() -> None:
     if able.empty:
         st.info(MISSING)
         return
-    lines, words = ceilings(rows)
+    lines, words, source = ceilings(rows)
     with top:
         answer([verdict.utilization() or _closest(able, lines)])
     points = thin(able, ("time_s",))
@@ -55,6 +55,9 @@ def render() -> None:
             f"{setting(rows)}, {where}. {MEANING} {words} {' '.join(provenance(rows, bars=False))}"
         )
     )
+    if source:
+        with st.expander("Where the ceilings stand"):
+            st.caption(markdown(source))
     _operators(store, rows, clicked)
 
 

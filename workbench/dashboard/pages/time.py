@@ -24,7 +24,7 @@ from workbench.telling.spent import KINDS, NUMBERS, PREDICTED, spent_of, trace_f
 from workbench.telling.text import listed, markdown
 from workbench.telling.verdict import telling_systems
 from workbench.telling.view import identities
-from workbench.telling.words import setting
+from workbench.telling.words import provenance, setting
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.record import Record
 
@@ -62,7 +62,7 @@ def render() -> None:
         short = short_names(in_order(rows))
         colors = {short[name]: store.looks[name].color for name in short}
         show(spent(_undivided(rows, short), theme(), colors=colors), "time", rows)
-        st.caption(markdown(f"{setting(rows)}, {where}, |V| = {rows['num_visual'].iloc[0]:,}."))
+        st.caption(_caption(rows, where, ""))
         st.info(
             f"No record here splits its seconds by {by}: they were measured without a trace."
             " `workbench measure … --trace DIR` splits those of a cell that runs, and every"
@@ -80,7 +80,7 @@ def render() -> None:
     short = short_names(list(by_system))
     renamed = table.assign(system=table["system"].map(short))
     show(spent(renamed, theme(), share), "time", table)
-    st.caption(_caption(rows, where, table))
+    st.caption(_caption(rows, where, _how(table)))
     _tables(table)
     _traces(store, by_system)
 
@@ -154,15 +154,21 @@ def _newest(rows: pd.DataFrame, records: Mapping[RecordId, Record]) -> dict[str,
     return {name: newest[name] for name in in_order(rows) if name in newest}
 
 
-def _caption(rows: pd.DataFrame, where: str, table: pd.DataFrame) -> str:
+def _how(table: pd.DataFrame) -> str:
     guessed = sorted(set(table.loc[table["how"] == PREDICTED, "system"]))
     how = TRACED
     if len(guessed) == table["system"].nunique():
         how = GUESSED
     elif guessed:
         how += f" Predicted, not traced: {listed(guessed)}."
+    return how
+
+
+def _caption(rows: pd.DataFrame, where: str, how: str) -> str:
+    """What was run, its marks, and how its seconds were split."""
     at = f"|V| = {rows['num_visual'].iloc[0]:,}"
-    return markdown(f"{setting(rows)}, {where}, {at}. {how}")
+    parts = [f"{setting(rows)}, {where}, {at}.", *provenance(rows, bars=False), how]
+    return markdown(" ".join(filter(None, parts)))
 
 
 def _tables(table: pd.DataFrame) -> None:

@@ -6,13 +6,12 @@ from workbench.telling.page import Table
 from workbench.telling.sentences import (
     AGAINST,
     against_rows,
-    at_place,
     pairs_at,
     place,
     places,
     reached,
 )
-from workbench.telling.verdict import Verdict
+from workbench.telling.verdict import verdict_of
 
 BASELINE = "s_attn"
 
@@ -40,12 +39,9 @@ def headline(material: Material) -> Table | None:
 
 def answer(material: Material) -> Answer:
     """Speed at equal |V|, reach, growth: of the subject that says most, at its first place."""
-    subject = _subject(material)
-    source, device = places(subject.rows)[0]
-    rows, where = at_place(subject.rows, source, device), place(source, device)
-    whole = f"{subject.title}, {where}"
-    verdict = Verdict(rows, pairs_at(subject.pairs, source, device), whole)
-    return verdict.speed(), verdict.reach() or reached(rows, whole), verdict.growth()
+    verdict = verdict_of(_subject(material))
+    reach = verdict.reach() or reached(verdict.rows, verdict.where)
+    return verdict.speed(), reach, verdict.growth()
 
 
 def _subject(material: Material) -> Subject:
