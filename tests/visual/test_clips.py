@@ -91,7 +91,7 @@ def test_a_phone_held_upright(tmp_path: Path) -> None:
     assert next(read_frames(path, clip.total_frames, 1)).size == (48, 64)
 
 
-@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif"])
 def test_an_animated_image_is_a_video_or_one_line(suffix: str, tmp_path: Path) -> None:
     shades = [Image.new("RGB", (64, 48), (25 * i, 0, 0)) for i in range(8)]
     path = tmp_path / f"moving.{suffix}"
@@ -103,11 +103,64 @@ def test_an_animated_image_is_a_video_or_one_line(suffix: str, tmp_path: Path) -
         line = str(error)
     assert f"moving.{suffix}" in line
     assert "\n" not in line
-    if suffix == "gif":
+    if suffix in ("gif", "avif"):
         assert clip is not None
     if clip is not None:
         assert clip.total_frames == 8
         assert clip.duration_s == pytest.approx(2.0, abs=0.26)
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "cover.mkv"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width = cover.height = 320
+        cover.pix_fmt = "yuvj420p"
+        film = container.add_stream("libx264", rate=30)
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        for stream, side, times in ((cover, (320, 320), [0.0]), (film, (48, 64), STEADY)):
+            for time in times:
+                shade = np.zeros((*side, 3), dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(shade, format="rgb24")
+                frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    clip = video_clip(path)
+    assert (clip.width, clip.height, clip.total_frames) == (64, 48, 30)
+    assert next(read_frames(path, 30, 3)).size == (64, 48)
+
+
+def test_time_stamps_that_jump_are_one_line(tmp_path: Path) -> None:
+    """Two recordings put together, the second from hours later, or from before."""
+    first, second = (tmp_path / f"{name}.ts" for name in ("a", "b"))
+    for path, start in ((first, 0), (second, 20_000)):
+        with av.open(str(path), "w", format="mpegts") as container:
+            stream = container.add_stream("mpeg2video", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for number in range(25):
+                shade = np.zeros((48, 64, 3), dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(shade, format="rgb24")
+                frame.pts, frame.time_base = start * 25 + number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    assert video_clip(second).duration_s == pytest.approx(1, abs=0.05)
+    both = tmp_path / "both.ts"
+    for order in ((first, second), (second, first)):
+        both.write_bytes(b"".join(path.read_bytes() for path in order))
+        with pytest.raises(RequestError, match=r"time stamps jump by .* s before frame 26"):
+            video_clip(both)
+
+
+def test_what_tells_no_time_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"bare h264 stream tells no time"):
+        video_clip(record(tmp_path / "bare.h264", STEADY))
+
+
+def test_the_rate_of_sampling_is_told(tmp_path: Path) -> None:
+    path = record(tmp_path / "a.mkv", STEADY)
+    assert tokens("mistral-7b-v0.3", "pooled", video=path)["fps"] == 1.0
+    assert tokens("mistral-7b-v0.3", "pooled", video=path, fps=2)["fps"] == 2
+    assert "fps" not in tokens("mistral-7b-v0.3", "pooled", video=path, frames=3)
 
 
 def test_one_frame(tmp_path: Path) -> None:

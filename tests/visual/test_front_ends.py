@@ -5,11 +5,15 @@ import importlib.util
 import json
 import math
 import re
+import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
@@ -21,6 +25,7 @@ from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import (
 from transformers.models.deepseek_vl_hybrid.image_processing_pil_deepseek_vl_hybrid import (
     DeepseekVLHybridImageProcessorPil,
 )
+from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.glm4v.image_processing_pil_glm4v import smart_resize as resize_glm
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -37,10 +42,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 )
 from transformers.models.llava_onevision.processing_llava_onevision import LlavaOnevisionProcessor
 from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-    Qwen2VLImageProcessorPil,
-    smart_resize,
-)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as resize_video
 
 from workbench.lvlm.models import MODELS
@@ -100,6 +102,25 @@ def test_pixel_limits_of_a_checkpoint(place, width, height, low, high, where):
     )
 
 
+@pytest.fixture(scope="module")
+def video_processor():
+    """Qwen2-VL's and Qwen2.5-VL's own, whose resizing of pixels, of torchvision, gives sizes."""
+    scope = pytest.MonkeyPatch()
+    if find_spec("torchvision") is None:
+        names = ("torchvision", "torchvision.transforms", "torchvision.transforms.v2")
+        for name in (*names, f"{names[-1]}.functional"):
+            scope.setitem(sys.modules, name, ModuleType(name))
+    found = import_module(VIDEO).Qwen2VLVideoProcessor
+    scope.setattr(found.__mro__[1], "resize", lambda self, image, size, resample: size)
+    processor = object.__new__(found)
+    processor.num_frames = None
+    yield processor
+    package, _, name = VIDEO.rpartition(".")
+    vars(sys.modules[package]).pop(name, None)  # Another test imports it as it is.
+    sys.modules.pop(VIDEO)
+    scope.undo()
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     EDGE,
@@ -107,22 +128,33 @@ def test_pixel_limits_of_a_checkpoint(place, width, height, low, high, where):
     st.integers(1, 900),
     st.integers(1, 900),
     st.sampled_from([None, 300, 2_000, 128_000]),
+    st.sampled_from(["qwen2_vl", "qwen2_5_vl"]),
 )
-def test_a_video_s_budget_is_transformers_own(place, width, height, frames, each, context):
-    """Its video processor's ``resize``, which needs torchvision, by the function that it calls."""
-    least, most = 3136, max(3136, each * 28 * 28)
-    fields = {"size": {"shortest_edge": least, "longest_edge": most}}
+def test_a_video_s_budget_is_its_processor_s(
+    place, video_processor, width, height, frames, each, context, kind
+):
+    """By the ``resize`` of transformers' Qwen2VLVideoProcessor itself."""
+    size = {"shortest_edge": 3136, "longest_edge": max(3136, each * 28 * 28)}
+    fields = {"size": size}
     if context is not None:
         fields |= {"cap_pixels_per_frame": True, "max_video_tokens": context}
-        pixels = int(context * 28 * 28 * 0.9)
-        most = max(min(most, pixels * 2 // frames), int(least * 1.05))
+        video_processor.max_video_tokens = context
     for old in place.glob("*processor_config.json"):
         old.unlink()
-    name = write(place, QWEN, video_preprocessor_config=fields)
-    high, wide = smart_resize(height, width, 28, least, most)
-    steps = -(-frames // 2)
+    name = write(place, {**QWEN, "model_type": kind}, video_preprocessor_config=fields)
+    clip = torch.empty(1, frames, 3, height, width, device="meta")
+    resized = video_processor.resize(clip, SizeDict(**size), None, 28, 2, context is not None)
     ours = front_end_of(name).tokens_of_video(width, height, frames)
-    assert ours == steps * (high // 28) * (wide // 28)
+    assert ours == -(-frames // 2) * (resized.height // 28) * (resized.width // 28)
+
+
+@pytest.mark.parametrize("fps", [0.1, 1.0, 2.0, 30.0])
+@pytest.mark.parametrize("total", [4, 5, 59, 60, 61, 9000, 60_000])
+def test_frames_of_a_video_are_its_processor_s(video_processor, total, fps):
+    for native in (0.7, 1.5, 24.0, 30.0):
+        clip = SimpleNamespace(total_num_frames=total, fps=native)
+        wanted = len(video_processor.sample_frames(clip, fps=fps))
+        assert VISIONS["qwen2.5-vl"].sampled(total, native, fps) == wanted, native
 
 
 @settings(max_examples=40, deadline=None)
@@ -298,10 +330,18 @@ def test_what_the_file_leaves_is_transformers_default(tmp_path):
 
 @pytest.mark.parametrize("crops", [None, False, True])
 def test_gemma_crops_only_when_asked(crops, tmp_path):
-    fields = {"do_pan_and_scan": crops, "pan_and_scan_max_num_crops": None}
+    """Gemma3Processor gives its image processor values of its own, whatever the file says."""
+    fields = {"do_pan_and_scan": crops, "pan_and_scan_max_num_crops": 8}
+    processor = Gemma3Processor.__new__(Gemma3Processor)
+    processor.image_processor = SimpleNamespace(valid_kwargs=None)
+    processor.tokenizer = None
+    values = processor._merge_kwargs(None, tokenizer_init_kwargs={})["images_kwargs"]
+    assert (values["do_pan_and_scan"], values["pan_and_scan_max_num_crops"]) == (False, 4)
     name = write(tmp_path, GEMMA, preprocessor_config=fields)
-    assert tokens(name, resolution="1280x720")["num_visual"] == (768 if crops else 256)
-    assert tokens(name, resolution="1280x720", frames=16)["num_visual"] in (4096, 16 * 768)
+    plain = tokens(name, resolution="1280x720")
+    assert plain["num_visual"] == 256
+    assert ("overrides" in plain["limits_from"]["pan_and_scan"]) == (crops is True)
+    assert tokens(name, resolution="1280x720", frames=16)["num_visual"] == 4096
     asked = tokens(name, resolution="1280x720", limits=Limits(pan_and_scan=True))
     assert asked["num_visual"] == 768
     assert asked["limits_from"]["pan_and_scan"] == "the request"
@@ -359,7 +399,6 @@ def test_grids_of_a_checkpoint(tmp_path):
         ),
         ({"model_type": "llava", "vision_config": {"model_type": "vit"}}, "a 'vit'"),
         ({"model_type": "llava", "text_config": {}}, "'llava' prepares"),
-        ({"model_type": "gemma3n", "text_config": {}}, "'gemma3n'"),
     ],
 )
 def test_an_unknown_front_end_is_refused_and_the_known_are_listed(config, message, tmp_path):
@@ -368,6 +407,40 @@ def test_an_unknown_front_end_is_refused_and_the_known_are_listed(config, messag
         default_vision(name)
     assert all(known in str(refusal.value) for known in VISIONS)
     assert tokens(name, "siglip", resolution="9x9")["num_visual"] == 729
+
+
+def test_a_gemma_3n_that_leaves_its_tower_to_transformers_has_its_front_end(tmp_path):
+    name = write(tmp_path, {"model_type": "gemma3n", "text_config": {}})
+    assert tokens(name, resolution="1280x720")["num_visual"] == 256
+
+
+@pytest.mark.parametrize("config", [QWEN, QWEN3, {"model_type": "glm4v", "vision_config": {}}])
+def test_a_limit_of_null_is_none(config, tmp_path):
+    """As transformers saves them: the size beside it says what holds."""
+    size = {"shortest_edge": 3136, "longest_edge": 1003520}
+    fields = {"min_pixels": None, "max_pixels": None, "size": size}
+    found = front_end_of(write(tmp_path, config, preprocessor_config=fields))
+    assert [found.min_pixels, found.max_pixels] == [*size.values()]
+    assert [found.video_min_pixels, found.video_max_pixels] == [*size.values()]
+    own = Qwen2VLImageProcessorPil(**fields).size
+    assert [own["shortest_edge"], own["longest_edge"]] == [*size.values()]
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MODELS if MODELS[n].around))
+@pytest.mark.parametrize("file", ["preprocessor_config", "processor_config"])
+def test_images_that_are_not_resized_are_refused(name, file, tmp_path):
+    fields = {"do_resize": False}
+    fields = {"image_processor": fields} if file == "processor_config" else fields
+    folder = write(tmp_path, MODELS[name].stated(), **{file: fields})
+    with pytest.raises(RequestError, match=rf"{file}\.json: do_resize false: only true"):
+        front_end_of(folder)
+
+
+def test_a_processor_s_own_rate_is_told(tmp_path):
+    name = write(tmp_path, QWEN3, video_preprocessor_config={"fps": 2})
+    found = front_end_of(name).document()
+    assert found["limits"]["processor_fps"] == 2
+    assert found["limits_from"]["processor_fps"] == "video_preprocessor_config.json"
 
 
 def test_a_text_model_sees_as_the_paper_s(tmp_path):
@@ -383,7 +456,17 @@ def test_a_text_model_sees_as_the_paper_s(tmp_path):
         (QWEN, {"preprocessor_config": {"patch_size": 16}}, "patch_size 16, but config"),
         (QWEN, {"video_preprocessor_config": {"max_frames": 0}}, "max_frames 0: a whole"),
         (GEMMA, {"preprocessor_config": {"do_pan_and_scan": 3}}, "do_pan_and_scan 3: true"),
-        (GEMMA, {"preprocessor_config": {"pan_and_scan_min_ratio_to_activate": 0.2}}, "from 1"),
+        (QWEN, {"preprocessor_config": {"size": [28, 28]}}, r"size \[28, 28\]: .* is known"),
+        (
+            LLAVA,
+            {"preprocessor_config": {"do_center_crop": False, "size": {"shortest_edge": 336}}},
+            "do_center_crop false: .* is no square",
+        ),
+        (
+            {**LLAVA, "model_type": "llava_next", "image_grid_pinpoints": [[672, 672]]},
+            {"preprocessor_config": {"image_grid_pinpoints": [[336, 672]]}},
+            r"image_grid_pinpoints \[\[336, 672\]\], but config.json has others",
+        ),
         (LLAVA, {"preprocessor_config": {"crop_size": {"height": 3, "width": 4}}}, "only square"),
         ({**LLAVA, "model_type": "llava_next", "image_grid_pinpoints": [[1]]}, {}, "a list of"),
     ],

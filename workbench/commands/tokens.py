@@ -112,7 +112,8 @@ def _sentence(answer: dict[str, Any]) -> str:
     each = "" if answer["tokens_each"] is None else f", {answer['tokens_each']:,} each"
     if what == "frame" and answer["num_visual"] < number * answer["tokens_each"]:
         each += " step of several frames"
-    amount = f"{number:,} {what}{'s' * (number != 1)}{each}"
+    rate = f" at {answer['fps']:g} a second" if "fps" in answer else ""
+    amount = f"{number:,} {what}{'s' * (number != 1)}{rate}{each}"
     markers = answer.get("markers", 0)
     beside = f", beside {markers:,} text tokens that mark them" if markers else ""
     return f"{answer['num_visual']:,} visual tokens ({answer['vision']}: {amount}){beside}"

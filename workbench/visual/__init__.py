@@ -50,6 +50,9 @@ class FrontEnd(ABC):
     """Published settings of some of these, by the beginnings of their names, where they differ."""
     max_frames: int | None = None
     """The most frames that are sampled of a video."""
+    processor_fps: float | None = None
+    """Frames a second that a checkpoint's own video processor samples, where its file says so.
+    What a request asks for, or its default, is sampled instead."""
     origins: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
     """Which file or option gave a setting; others are published."""
 
@@ -69,6 +72,9 @@ class FrontEnd(ABC):
         """
         stated = ImageFiles(config, files, model)
         self.read(stated)
+        if stated.videos is not None:
+            file, fields = stated.videos
+            stated.take("processor_fps", fields.get("fps"), file, 0.001)
         origins = {**self.origins, **{name: origin for name, (_, origin) in stated.taken.items()}}
         values = {name: value for name, (value, _) in stated.taken.items()}
         return replace(self, **values, origins=origins)

@@ -15,6 +15,13 @@ LOCAL_ONLY = {"protocol_whitelist": "file"}
 EXTRA = "pip install 'visual-token-workbench[vision]'"
 
 
+NO_TIMES, JUMPING_TIMES = 0x0080, 0x0200
+"""Flags of a format in libavformat's avformat.h: AVFMT_NOTIMESTAMPS and AVFMT_TS_DISCONT."""
+MOST_STEP_S = 10.0
+"""Seconds between frames beyond which a broadcast stream's time stamps have jumped: ffmpeg's
+default ``dts_delta_threshold``, past which it takes them for a discontinuity."""
+
+
 class Clip(NamedTuple):
     """What a video file holds: upright pixels, frames in all, seconds from first to last end."""
 
@@ -32,8 +39,9 @@ class Clip(NamedTuple):
 def video_clip(path: Path) -> Clip:
     """Size, frames and duration of a video file; its packets are read, one frame is decoded.
 
-    Frames are those that are shown: an edit list hides others. Raises RequestError, naming the
-    file, where PyAV is missing, or the file has no readable video or tells no time.
+    Frames are those that are shown: an edit list hides others. Of several streams FFmpeg's choice
+    counts, which is no cover picture. Raises RequestError, naming the file, where PyAV is
+    missing, or the file has no readable video, or no time stamps that follow one another.
     """
     require_file(path, "video")
     try:
@@ -44,11 +52,16 @@ def video_clip(path: Path) -> Clip:
         with av.open(str(path.resolve()), options=LOCAL_ONLY) as container:
             if not container.streams.video:
                 raise RequestError(f"video {str(path)!r}: has no video stream")
-            stream = container.streams.video[0]
-            frame = next(container.decode(stream), None)
+            if container.format.flags & NO_TIMES:
+                raise RequestError(
+                    f"video {str(path)!r}: a bare {container.format.name} stream tells no time; "
+                    "put it into a container, such as mkv"
+                )
+            frame = next(container.decode(shown_stream(container)), None)
         # Opened anew: not every format can be sought in.
         with av.open(str(path.resolve()), options=LOCAL_ONLY) as container:
-            count, seconds = _times(container, container.streams.video[0])
+            jumps = bool(container.format.flags & JUMPING_TIMES)
+            count, seconds = _times(container, path if jumps else None)
     except av.FFmpegError as error:
         raise RequestError(f"video {str(path)!r}: not a readable video: {error}") from None
     if frame is None or not count:
@@ -60,9 +73,20 @@ def video_clip(path: Path) -> Clip:
     return Clip(*size, total_frames=count, duration_s=seconds)
 
 
-def _times(container: "InputContainer", stream: "VideoStream") -> tuple[int, float]:
-    """Frames that are shown, and seconds from the first's time stamp to the last's end."""
+def shown_stream(container: "InputContainer") -> "VideoStream":
+    """The video stream that FFmpeg would show, of a file that has one."""
+    stream = container.streams.best("video")
+    return container.streams.video[0] if stream is None else stream  # type: ignore[return-value]
+
+
+def _times(container: "InputContainer", jumping: Path | None) -> tuple[int, float]:
+    """Frames that are shown, and seconds from the first's time stamp to the last's end.
+
+    ``jumping`` names a file whose format lets time stamps jump; RequestError where they do.
+    """
+    stream = shown_stream(container)
     count, total = 0, 0
+    before: int | None = None
     first: int | None = None
     last: int | None = None
     length = 0
@@ -71,6 +95,14 @@ def _times(container: "InputContainer", stream: "VideoStream") -> tuple[int, flo
             continue
         count += 1
         total += packet.duration or 0
+        if jumping is not None and packet.dts is not None and stream.time_base is not None:
+            step = 0.0 if before is None else float((packet.dts - before) * stream.time_base)
+            if not 0 <= step <= MOST_STEP_S:
+                raise RequestError(
+                    f"video {str(jumping)!r}: its time stamps jump by {step:,.1f} s before frame "
+                    f"{count}, as in recordings put together; its length is not known"
+                )
+            before = packet.dts
         time = packet.pts if packet.pts is not None else packet.dts
         if time is None:
             continue

@@ -39,10 +39,19 @@ class ImageFiles:
     def _section(
         self, files: Mapping[str, Mapping[str, Any]], nested: object, names: tuple[str, ...]
     ) -> tuple[str, Mapping[str, Any]] | None:
-        if isinstance(nested, Mapping):
-            return BOTH, nested
         name = next((name for name in names if name in files), None)
-        return None if name is None else (name, files[name])
+        if isinstance(nested, Mapping):
+            name, fields = BOTH, nested
+        elif name is not None:
+            fields = files[name]
+        else:
+            return None
+        if fields.get("do_resize") is False:
+            raise RequestError(
+                f"model {self.model!r}: {name}: do_resize false: only true is known, for an image "
+                "of any size has to suit the tower"
+            )
+        return name, fields
 
     @property
     def tower(self) -> Mapping[str, Any]:

@@ -9,17 +9,21 @@ from workbench.visual import VISIONS, FrontEnd
 from workbench.visual.files import CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
+PROCESSOR = "transformers' Gemma3Processor, which overrides {}"
+
 
 @dataclass(frozen=True)
 class Gemma3(FrontEnd):
     """Each crop is resized to 896 × 896 and its 64 × 64 patches are averaged to 16 × 16.
 
-    Pan and scan, the crops of a long image, is off unless a file or a request says otherwise.
+    Pan and scan, the crops of a long image, is off unless a request says otherwise. What
+    preprocessor_config.json says of it never counts: Gemma3Processor gives its image processor
+    values of its own (its ``images_kwargs``).
     """
 
     source: ClassVar[str] = (
-        "Gemma 3, arXiv 2503.19786; the limits of pan and scan, and that it is off, are the"
-        " defaults of Gemma3Processor in transformers"
+        "Gemma 3, arXiv 2503.19786; the limits of pan and scan, and that it is off, are those"
+        " of Gemma3Processor in transformers"
     )
     models: ClassVar[tuple[str, ...]] = ("gemma-3",)
 
@@ -40,15 +44,12 @@ class Gemma3(FrontEnd):
             return
         file, fields = files.images
         crops = fields.get("do_pan_and_scan")
-        if isinstance(crops, bool):
-            files.taken["pan_and_scan"] = crops, file
-        elif crops is not None:
+        if crops is True:
+            files.taken["pan_and_scan"] = False, PROCESSOR.format(file)
+        elif crops not in (None, False):
             raise RequestError(
                 f"model {files.model!r}: {file}: do_pan_and_scan {crops!r:.60}: true or false"
             )
-        files.take("min_crop", fields.get("pan_and_scan_min_crop_size"), file)
-        files.take("max_crops", fields.get("pan_and_scan_max_num_crops"), file)
-        files.take("min_ratio", fields.get("pan_and_scan_min_ratio_to_activate"), file, 1.0)
 
     def changes(self, limit: str, value: int) -> dict[str, Any] | None:
         return {limit: value} if limit == "pan_and_scan" else super().changes(limit, value)

@@ -22,9 +22,8 @@ class Gemma3n(FrontEnd):
     tokens_an_image: int = 256
 
     def serves(self, config: Mapping[str, Any]) -> bool:
-        return config.get("model_type") == "gemma3n" and isinstance(
-            config.get("vision_config"), Mapping
-        )
+        # Without a section of the tower transformers builds its default one.
+        return config.get("model_type") == "gemma3n"
 
     def read(self, files: ImageFiles) -> None:
         stated = files.config.get("vision_soft_tokens_per_image")

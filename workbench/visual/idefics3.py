@@ -71,10 +71,6 @@ class Idefics3(FrontEnd):
                         '{"longest_edge": pixels}'
                     )
                 files.take(setting, None if edge is None else edge.get("longest_edge"), file)
-            if fields.get("do_resize") is False:
-                raise RequestError(
-                    f"model {files.model!r}: {file}: do_resize false: only true is known"
-                )
             splits = fields.get("do_image_splitting")
             if isinstance(splits, bool):
                 files.taken["splits"] = splits, file

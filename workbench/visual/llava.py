@@ -45,8 +45,14 @@ class Llava(FrontEnd):
         files.side("patch_size", files.tower.get("patch_size"), CONFIG)
         if files.images is not None:
             file, fields = files.images
-            crop = fields.get("crop_size") if fields.get("do_center_crop", True) else None
-            files.side("image_size", fields.get("size") if crop is None else crop, file)
+            crops = fields.get("do_center_crop") in (None, True)
+            crop, size = fields.get("crop_size") if crops else None, fields.get("size")
+            if not crops and isinstance(size, Mapping) and "shortest_edge" in size:
+                raise RequestError(
+                    f"model {files.model!r}: {file}: do_center_crop false: an image whose shorter "
+                    "edge is resized is no square, which the tower takes"
+                )
+            files.side("image_size", size if crop is None else crop, file)
         files.whole_patches(self.image_size, self.patch_size)
 
     def tokens_of_image(self, width: int, height: int) -> int:

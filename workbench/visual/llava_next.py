@@ -75,7 +75,14 @@ class LlavaNext(FrontEnd):
                 f"model {files.model!r}: {file}: image_grid_pinpoints {value!r:.60}: a list of "
                 "heights and widths in pixels"
             )
-        files.taken["pinpoints"] = tuple((high, wide) for high, wide in pairs), file
+        grids = tuple((high, wide) for high, wide in pairs)
+        stated, origin = files.taken.get("pinpoints", (grids, file))
+        if set(stated) != set(grids):
+            raise RequestError(
+                f"model {files.model!r}: {file}: image_grid_pinpoints {value!r:.60}, but {origin} "
+                "has others: the model cannot take such images"
+            )
+        files.taken["pinpoints"] = grids, file
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
         """The (height, width) that keeps most of the image's pixels and wastes least."""

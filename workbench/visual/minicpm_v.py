@@ -67,12 +67,11 @@ class MiniCPMV(FrontEnd):
                 raise RequestError(
                     f"model {files.model!r}: {file}: slice_mode {whole!r:.60}: true or false"
                 )
-            for field, only in (("do_resize", True), ("stack_frames", 1)):
-                if fields.get(field, only) not in (only, None):
-                    raise RequestError(
-                        f"model {files.model!r}: {file}: {field} {fields[field]!r:.60}: only "
-                        f"{str(only).lower()} is known"
-                    )
+            stacked = fields.get("stack_frames")
+            if stacked not in (None, 1):
+                raise RequestError(
+                    f"model {files.model!r}: {file}: stack_frames {stacked!r:.60}: only 1 is known"
+                )
             if prefix:
                 files.take("max_frames", fields.get("max_num_frames"), file)
 

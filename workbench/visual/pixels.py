@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.visual.clips import LOCAL_ONLY
+from workbench.visual.clips import LOCAL_ONLY, shown_stream
 from workbench.visual.tokens import image_size
 from workbench.vocabulary.errors import RequestError
 
@@ -34,7 +34,7 @@ def read_frames(path: Path, total: int, count: int) -> "Iterator[Image]":
     position = 0
     try:
         with av.open(str(path.resolve()), options=LOCAL_ONLY) as container:
-            for index, frame in enumerate(container.decode(video=0)):
+            for index, frame in enumerate(container.decode(shown_stream(container))):
                 while position < count and index == numbers[position]:
                     image = frame.to_image()
                     yield image.rotate(frame.rotation, expand=True) if frame.rotation else image

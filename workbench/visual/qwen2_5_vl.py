@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS
@@ -38,7 +38,8 @@ class Qwen25VL(QwenVL):
         super().read(files)
         if files.videos is not None and files.videos[1].get("cap_pixels_per_frame") is True:
             file, fields = files.videos
-            context = fields.get("max_video_tokens", CONTEXT)
+            context = fields.get("max_video_tokens")
+            context = CONTEXT if context is None else context
             if files.take("max_video_pixels", context, file):
                 merge, patch = (
                     files.taken[name][0] if name in files.taken else getattr(self, name)
@@ -69,7 +70,9 @@ class Qwen25VL(QwenVL):
         together = self.temporal_patch_size
         most = floor(min(self.max_frames or total_frames, total_frames) / together) * together
         frames = min(max(total_frames / native_fps * fps, self.min_frames), most)
-        return max(1, floor(frames / together) * together)
+        whole = max(1, floor(frames / together) * together)
+        # torch.arange in its processor ends one later where this quotient was rounded down.
+        return ceil(total_frames / (total_frames / whole))
 
     def notes(self, width: int, height: int, num_frames: int) -> list[str]:
         notes = super().notes(width, height, num_frames)

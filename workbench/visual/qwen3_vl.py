@@ -50,7 +50,8 @@ class Qwen3VL(QwenVL):
         super().read(files)
         if files.videos is not None and files.videos[1].get("cap_pixels_per_frame") is True:
             file, fields = files.videos
-            files.take("max_frame_tokens", fields.get("max_video_tokens", FRAME_TOKENS), file)
+            most = fields.get("max_video_tokens")
+            files.take("max_frame_tokens", FRAME_TOKENS if most is None else most, file)
 
     def changes(self, limit: str, value: int) -> dict[str, Any] | None:
         if limit in ("min_pixels", "max_pixels"):

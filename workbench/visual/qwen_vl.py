@@ -58,10 +58,15 @@ class QwenVL(FrontEnd):
                 continue
             file, fields = section
             size = fields.get("size")
-            size = size if isinstance(size, Mapping) else {}
+            if size is not None and not isinstance(size, Mapping):
+                raise RequestError(
+                    f"model {files.model!r}: {file}: size {size!r:.60}: "
+                    '{"shortest_edge": pixels, "longest_edge": pixels} is known'
+                )
             for end, edge in (("min", "shortest_edge"), ("max", "longest_edge")):
                 field = f"{end}_pixels"
-                value = fields.get(field, size.get(edge, size.get(field)))
+                stated = (fields.get(field), *map((size or {}).get, (edge, field)))
+                value = next((number for number in stated if number is not None), None)
                 if not files.take(f"{prefix}{field}", value, file):
                     origin = f"transformers' default: {file} does not say"
                     files.take(f"{prefix}{field}", unsaid[end], origin)

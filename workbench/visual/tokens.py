@@ -13,6 +13,8 @@ from workbench.visual import VISIONS, FrontEnd, Limits, vision_of
 from workbench.visual.clips import EXTRA, video_clip
 from workbench.vocabulary.errors import RequestError
 
+FPS = 1.0
+"""Frames a second that are sampled of a video file unless a request says otherwise."""
 MAX_EDGE = 1_000_000
 MAX_FRAMES = 10**9
 """Sampled frames of a video: as many as the largest |V| of a cell has tokens."""
@@ -135,7 +137,8 @@ def tokens(
     Exactly one of ``images``, ``video`` and ``resolution`` is given; ``frames`` makes a resolution
     a video of that many sampled frames. ``tokens_each`` is for one image or one step of a video (a
     frame, or the pair that Qwen2.5-VL merges); None where several images differ. ``images`` is 0
-    for a video, ``frames`` is 0 for images. ``limits`` says what the front end went by, and
+    for a video, ``frames`` is 0 for images; ``fps`` is the rate at which a file was sampled.
+    ``limits`` says what the front end went by, and
     ``limits_from`` where each came from. ``markers``, where there are any, are text tokens that
     the model's processor puts around and between those of the images; |V| has none of them.
     """
@@ -164,7 +167,9 @@ def tokens(
         clip = video_clip(video)
         width, height = clip.width, clip.height
         if frames is None:
-            frames = front_end.sampled(clip.total_frames, clip.fps, 1.0 if fps is None else fps)
+            rate = FPS if fps is None else fps
+            frames = front_end.sampled(clip.total_frames, clip.fps, rate)
+            document["fps"] = rate
         elif frames > clip.total_frames:
             raise RequestError(f"frames {frames}: the video has {clip.total_frames}")
         document["duration_s"] = clip.duration_s
