@@ -6,6 +6,8 @@ REPORT ?= reports/latest
 
 .PHONY: install sweep test test-all check bench docs reference clean
 
+# Packages of the extra `towers` stand apart, where tests/packages looks for them: beside a torch of
+# another build torchvision does not load, and transformers would ask for it everywhere.
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
@@ -14,6 +16,9 @@ REPORT ?= reports/latest
 	@echo "installing into .venv (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[all,dev]'
+	@rm -rf .venv/towers
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    --constraint constraints.txt --target .venv/towers torchvision timm
 	@$(BIN)/python -m compileall -q workbench
 	@touch $@
 

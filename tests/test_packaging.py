@@ -46,7 +46,15 @@ BROUGHT_ALONG = {
     "choreographer",  # kaleido, whose browser it starts.
 }
 """What a requirement of ours cannot be without."""
-OPTIONAL = {"deepspeed", "peft", "bitsandbytes", "fla", "flash_attn", "flash_attn_interface"}
+OPTIONAL = {
+    "deepspeed",
+    "peft",
+    "bitsandbytes",
+    "fla",
+    "flash_attn",
+    "flash_attn_interface",
+    "timm",
+}
 """What is used where somebody installed it."""
 DATA_HALF = ("store", "analysis", "figures", "report", "dashboard")
 TORCH_HALF = ("lvlm", "probe")
@@ -150,6 +158,7 @@ def test_make_installs_once(tmp_path: Path) -> None:
     calls = (tmp_path / "calls").read_text()
     assert "--constraint constraints.txt" in calls
     assert ".[all,dev]" in calls
+    assert "--target .venv/towers torchvision timm" in calls
     assert make().returncode == 0
     assert make("install").returncode == 0
     assert (tmp_path / "calls").read_text() == calls

@@ -811,11 +811,12 @@ SERVED["allenai/Molmo2-8B"] = plain(
     **REMOTE,
 )
 SERVED["allenai/Molmo2-8B"][VIDEO] = {"num_frames": 384, "max_fps": 2, "pooling_size": [3, 3]}
-TOWERLESS: dict[str, Files] = {
+OF_TIMM: dict[str, Files] = {
     "google/gemma-3n-E4B-it": plain(
         "gemma3n",
         text_config={
             **inner("gemma3n_text", 2048, 16384, 35, 8, 2, 262400),
+            "tie_word_embeddings": True,
             "intermediate_size": [16384] * 35,
             "head_dim": 256,
             "activation_sparsity_pattern": [0.95] * 10 + [0.0] * 25,
@@ -824,6 +825,9 @@ TOWERLESS: dict[str, Files] = {
         vision_config={"model_type": "gemma3n_vision", "hidden_size": 2048},
         audio_config={"model_type": "gemma3n_audio", "hidden_size": 1536},
     ),
+}
+"""Whose towers are of timm: served where that is installed."""
+TOWERLESS: dict[str, Files] = {
     "stepfun-ai/GOT-OCR-2.0-hf": plain(
         "got_ocr2",
         text_config=inner("qwen2", 1024, 2816, 24, 16, 16, 151860),

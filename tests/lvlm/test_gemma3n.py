@@ -13,6 +13,7 @@ from transformers.models.gemma3n.processing_gemma3n import Gemma3nProcessor
 from tests.lvlm.generation import step_after
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
+from workbench.lvlm import packages
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.per_layer import GIVES, TAKES
 from workbench.lvlm.build import build
@@ -52,6 +53,15 @@ FEW = {
 """One layer of each kind."""
 
 
+@pytest.fixture
+def without_timm(monkeypatch):
+    """As where the extra is not installed."""
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    packages.obstacle.cache_clear()
+    yield
+    packages.obstacle.cache_clear()
+
+
 def cell_of(name, **fields):
     own = {"scope": "decoder", "kernel": "eager", "dtype": "float64", "num_visual": 0}
     return make_cell(**{"model": name, "num_text": 6, **own, **fields})
@@ -82,8 +92,8 @@ def test_greedy_generation_of_its_decoder_is_transformers_own(tmp_path):
     assert torch.equal(ids, wanted)
 
 
-def test_weights_of_a_whole_checkpoint_are_those_of_its_text_model(tmp_path):
-    """Whose class asks for timm: towers are left where they are."""
+def test_weights_of_a_whole_checkpoint_are_those_of_its_text_model(without_timm, tmp_path):
+    """Whose class asks for timm: without it towers are left where they are."""
     name, model = checkpoint(tmp_path)
     stated = {"model_type": "gemma3n", "vision_config": {"model_type": "gemma3n_vision"}}
     stated["text_config"] = json.loads((Path(name) / "config.json").read_text())
@@ -284,12 +294,20 @@ def test_a_config_that_cannot_be_is_one_line(fields, message, tmp_path):
     assert "\n" not in str(refusal.value)
 
 
-def test_its_tower_is_refused_with_the_reason():
-    model = resolve("gemma-3n-e4b")
-    with pytest.raises(RequestError, match="is one of the package timm") as refusal:
-        tower_of(model)
-    assert "\n" not in str(refusal.value)
-    assert tower_of(model, "siglip").tokens_each == 729
+def test_its_tower_needs_a_package(without_timm):
+    """Its tokens are counted without it, and other towers take its place where asked for."""
+    tower = tower_of(resolve("gemma-3n-e4b"))
+    assert tower.tokens_each == 256
+    cell = make_cell(model="gemma-3n-e4b", scope="lvlm", num_visual=256)
+    wanted = (
+        "model 'gemma-3n-e4b': its tower is one of the package timm, which is not installed: pip "
+        "install 'visual-token-workbench[towers]'"
+    )
+    for asked in (build, predict):
+        with pytest.raises(RequestError) as refusal:
+            asked(cell, "meta" if asked is build else "cpu")
+        assert str(refusal.value) == wanted
+    assert tower_of(resolve("gemma-3n-e4b"), "siglip").tokens_each == 729
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (1280, 720), (1, 4000)])

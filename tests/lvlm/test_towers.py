@@ -22,7 +22,6 @@ from tests.small import WRAPPERS, small_lvlm
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import MODELS, Model, resolve
-from workbench.lvlm.refused import is_towerless
 from workbench.lvlm.towers import PAPER, TOWERS, Grid, own_tower, tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
@@ -320,9 +319,10 @@ def test_features_keep_the_width_of_gemmas_tower_and_cannot_on_qwen(attention, t
         build(qwen)
 
 
-ALONE = ("glm46v", "minicpmv4_7", "molmo2", "phi4_multimodal")
+ALONE = ("gemma3n", "glm46v", "minicpmv4_7", "molmo2", "phi4_multimodal")
 """GLM-4.6V and MiniCPM-V 4.7 are parts of others under another name, Molmo 2's images come with
-indices, Phi-4-multimodal has no section of sizes: each has a file of tests of its own."""
+indices, Phi-4-multimodal has no section of sizes, Gemma 3n's tower is of timm: each has a file of
+tests of its own."""
 
 
 def test_every_tower_belongs_to_a_model_type_and_has_a_small_one():
@@ -337,7 +337,7 @@ def test_every_tower_belongs_to_a_model_type_and_has_a_small_one():
         assert name in (PAPER, *ALONE) or small & set(tower.serves), name
 
 
-@pytest.mark.parametrize("name", sorted(n for n in MODELS if not is_towerless(MODELS[n].around)))
+@pytest.mark.parametrize("name", sorted(MODELS))
 def test_a_catalogue_model_names_its_tower(name):
     """The tower's front end is the one that ``workbench tokens`` takes for the same name."""
     tower = tower_of(resolve(name))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from workbench.inputs.files import read_json, require_file
 from workbench.lvlm.configs import load
+from workbench.lvlm.packages import obstacle
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     seeing = getattr(whole, "vision_config", None) is not None and whole is not text
     kind: Any = AutoModelForImageTextToText if seeing else model.family.causal_lm()
     only: dict[str, Any] = {}
-    if seeing and model.family.text_prefix:
+    if seeing and model.family.text_prefix and obstacle("timm"):
         kind = model.family.causal_lm()
         only = {"config": text, "key_mapping": {f"^{model.family.text_prefix}": "model."}}
     loaded, info = kind.from_pretrained(

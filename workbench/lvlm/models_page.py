@@ -11,9 +11,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, PAPER, Family, Resolved, resolve
-from workbench.lvlm.refused import REFUSED, TOWERLESS, is_towerless
+from workbench.lvlm.refused import REFUSED, TOWERLESS
 from workbench.lvlm.towers import TOWERS, own_tower, tower_of
-from workbench.visual.tokens import front_end_of
 
 HEAD = """# Models
 
@@ -32,8 +31,7 @@ This page is made from the code: `python -m workbench.lvlm.models_page`.
 TEXT = """## Text families
 
 The decoders, also inside of a wrapper above. At scope `lvlm` a text model of these takes the tower
-of the D-Attn paper, SigLIP so400m/14 at 384 pixels with an MLP: 729 tokens an image. A model whose
-own tower is refused by name, below, stands here too.
+of the D-Attn paper, SigLIP so400m/14 at 384 pixels with an MLP: 729 tokens an image.
 """
 NOT_SERVED = """## Refused by name
 
@@ -41,8 +39,6 @@ One line says so, with the reason, for a folder or hub id of these types. Any ot
 as unknown, and a tower that scope `lvlm` does not have names those that it has; `--tower siglip`
 asks for the paper's.
 """
-SQUARE = 768, 768
-"""Pixels of an image of which a front end without a tower is asked."""
 COLUMNS = ("model", "layers", "width", "heads", "MLP", "vocabulary", "tokens", "published in")
 
 
@@ -57,8 +53,6 @@ def _towers(names: dict[str, Resolved]) -> Iterator[str]:
     yield "## With a tower of their own\n"
     by_tower: dict[str, list[str]] = {}
     for name, model in names.items():
-        if is_towerless(model.stated):
-            continue
         by_tower.setdefault(own_tower(model), []).append(name)
     for tower, kind in sorted(TOWERS.items()):
         if tower == PAPER:
@@ -84,7 +78,7 @@ def _families(names: dict[str, Resolved]) -> Iterator[str]:
         families = [
             name
             for name, model in names.items()
-            if model.family is family and (is_towerless(model.stated) or own_tower(model) == PAPER)
+            if model.family is family and own_tower(model) == PAPER
         ]
         if families:
             yield _table(families, names)
@@ -114,18 +108,11 @@ def _table(listed: list[str], names: dict[str, Resolved]) -> str:
             f"{config.num_attention_heads} / {groups}",
             _mlp(config),
             f"{config.vocab_size:,}",
-            f"{_tokens(names[name]):,}",
+            f"{tower_of(names[name]).tokens_each:,}",
             MODELS[name].source,
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
-
-
-def _tokens(model: Resolved) -> int:
-    """Visual tokens of an image: of the tower, or of the front end alone where none is served."""
-    if is_towerless(model.stated):
-        return front_end_of(model.name).tokens_of_image(*SQUARE)
-    return tower_of(model).tokens_each
 
 
 def _mlp(config: Any) -> str:

@@ -4,9 +4,6 @@ Other types that transformers knows and no family here serves are refused withou
 their own.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 OWN_FORM = "in a form of its own, of code that is never run"
 
 REFUSED = {
@@ -26,8 +23,6 @@ REFUSED = {
 """By the model type of a config.json, or of its text model's section."""
 
 TOWERLESS = {
-    "gemma3n": "its tower, MobileNet-v5, is one of the package timm, which imports torchvision; "
-    "neither is a dependency here",
     "idefics2": "its images are padded to the largest of a sample and read by 64 latents of a "
     "resampler, which no tower here does",
     "video_llava": "it has a tower of images and another of frames, where a model here has one",
@@ -38,8 +33,3 @@ TOWERLESS = {
     "got_ocr2": "its tower, SAM's over 1,024 pixels, stands by itself in no model that is served",
 }
 """By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""
-
-
-def is_towerless(stated: Mapping[str, Any]) -> bool:
-    """Whether a config.json with these fields has a tower that is refused by name."""
-    return stated.get("model_type") in TOWERLESS

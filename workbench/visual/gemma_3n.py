@@ -15,11 +15,14 @@ class Gemma3n(FrontEnd):
 
     source: ClassVar[str] = (
         "the defaults of Gemma3nConfig and Gemma3nProcessor in transformers: "
-        "vision_soft_tokens_per_image and image_seq_length"
+        "vision_soft_tokens_per_image and image_seq_length; pixels as transformers' conversion "
+        "script writes them (convert_gemma3n_weights.py)"
     )
     models: ClassVar[tuple[str, ...]] = ("gemma-3n",)
 
     tokens_an_image: int = 256
+    image_size: int = 768
+    """Pixels a side of the square that every image is stretched to."""
 
     def serves(self, config: Mapping[str, Any]) -> bool:
         # Without a section of the tower transformers builds its default one.
@@ -28,6 +31,9 @@ class Gemma3n(FrontEnd):
     def read(self, files: ImageFiles) -> None:
         stated = files.config.get("vision_soft_tokens_per_image")
         files.take("tokens_an_image", stated, CONFIG)
+        if files.images is not None:
+            file, fields = files.images
+            files.side("image_size", fields.get("size"), file)
         written = files.both.get("image_seq_length")
         count = self.tokens_an_image if stated is None else stated
         if written is not None and written != count:

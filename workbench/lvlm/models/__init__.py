@@ -110,7 +110,7 @@ class Family:
 
     text_prefix: ClassVar[str] = ""
     """A pattern of what begins the text model's names in a checkpoint of the whole, where that has
-    a class which cannot be built and the text model is loaded alone; else empty."""
+    a class which needs timm: without it the text model is loaded alone. Else empty."""
 
     def plain_only(self, config: "PreTrainedConfig") -> str:
         """What of its layers only the layer as it is expresses (S-Attn alone); else empty."""

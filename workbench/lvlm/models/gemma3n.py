@@ -185,7 +185,7 @@ def _model(size: str, **fields: Any) -> Model:
         },
         f"transformers' conversion script of google/gemma-3n-{size} (convert_gemma3n_weights.py) "
         "and the defaults of Gemma3nTextConfig",
-        tower="",  # None is served.
+        tower="gemma3n",
         around={
             "model_type": "gemma3n",
             "vision_config": {

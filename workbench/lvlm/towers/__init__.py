@@ -17,6 +17,7 @@ from workbench.inputs.model_files import is_file_model, model_files
 from workbench.lvlm.configs import one_line, silent
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import PAPER
+from workbench.lvlm.packages import obstacle
 from workbench.lvlm.reduce import Reducer, TokenGrid
 from workbench.lvlm.refused import TOWERLESS
 from workbench.lvlm.weights import randomise
@@ -78,6 +79,8 @@ class Tower(ABC):
     """Whose config.json it belongs to; the paper's belongs to none."""
     unlisted: ClassVar[tuple[str, str] | None] = None
     """Module and name of transformers' class where its ``AutoModel`` lists none for the config."""
+    requires: ClassVar[str] = ""
+    """The package whose module it is, where that need not be installed (``packages.require``)."""
     front_end: str
     """The vision front end whose arithmetic turns the sizes of files into tokens."""
     config: Any
@@ -327,6 +330,9 @@ def _try(model: "Resolved", name: str) -> None:
     kind = getattr(config, "model_type", None)
     if config is None or (name == PAPER and kind != "siglip_vision_model"):
         return  # The paper's own is built.
+    package = TOWERS[name].requires
+    if package and obstacle(package):
+        return  # What builds it says so.
     reason = tower_reason(config, TOWERS[name].unlisted)
     if reason is not None:
         raise RequestError(

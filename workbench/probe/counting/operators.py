@@ -65,9 +65,14 @@ ROWS = (
         True,
     ),
     Row(
+        names("upsample_nearest2d upsample_nearest2d_backward"),
+        "its tensors; a copy of a strided gradient is left out (Gemma 3n's tower)",
+        "cuda/UpSampleNearest2d.cu",
+    ),
+    Row(
         names("_safe_softmax"),
         "taken apart on a card: comparison, softmax and where make some "
-        "three tensors; the trace has one (kernel `math` alone)",
+        "three tensors; the trace has one (kernel `math`, and Gemma 3n's tower under sdpa)",
         "transformers/attention.cpp, _safe_softmax",
     ),
     Row(
@@ -137,7 +142,8 @@ ROWS = (
     ),
     Row(
         names("convolution convolution_backward"),
-        "cuDNN's plans have workspaces of their own: left out (a tower's patches alone)",
+        "cuDNN's plans have workspaces of their own: left out (a tower's patches, and all of "
+        "Gemma 3n's tower)",
         "Convolution.cpp; cudnn/ConvShared.cpp",
     ),
     Row(

@@ -1,10 +1,10 @@
 """Running a workload on shapes alone: tensors of the ``meta`` device, the operators of the CPU.
 
 Nothing that torch has is quicker: fake tensors take several times as long. The one difference is
-that torch picks its composite attention for meta tensors; here SDPA goes to the fused operator
-that it picks on the CPU, and torch's distributions, which a layer of Gemma 3n asks for a quantile,
-do not look at the values of their parameters. A test holds this against fake tensors, operator by
-operator, byte by byte.
+that torch picks its composite attention for meta tensors; here SDPA goes to the operator that it
+picks on the CPU, the fused one where there is one. And torch's distributions, which a layer of
+Gemma 3n asks for a quantile, do not look at the values of their parameters. A test holds this
+against fake tensors, operator by operator, byte by byte.
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,12 @@ def _sdpa(
     enable_gqa: bool = False,
 ) -> Tensor:
     assert dropout_p == 0.0, "no attention dropout in a workload"
+    if not enable_gqa and key.shape[1] == 1 < query.shape[1]:
+        # sdp_utils_cpp.h, check_batch_size_and_num_heads_dense: no fused operator takes one head
+        # for many, on the CPU or CUDA.
+        return torch.ops.aten._scaled_dot_product_attention_math(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale
+        )[0]
     if not enable_gqa and query.shape[1] != key.shape[1]:
         raise ValueError(
             f"an attention of {query.shape[1]} heads has keys of {key.shape[1]}: it needs as many"
