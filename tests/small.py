@@ -89,6 +89,8 @@ EMBEDDED = {
 }
 """Of ``gemma4``: embeddings for every layer, and last layers that share keys and values."""
 OWN["gemma"] = {"head_dim": 8}
+OWN["cohere"] = {"use_qk_norm": True, "logit_scale": 0.5}
+OWN["cohere2"] = {"sliding_window": 16, "sliding_window_pattern": 2, "logit_scale": 0.5}
 OWN["molmo2"] = {
     "head_dim": 8,
     "additional_vocab_size": 6,
@@ -562,6 +564,22 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "image_token_index": 96,
             "spatial_merge_size": 2,
             "tie_word_embeddings": False,
+        },
+    ),
+    "aya_vision": (
+        "cohere2",
+        {
+            "vision_config": {**SIGLIP, "vision_use_head": False},
+            "image_token_index": 96,
+            "alignment_intermediate_size": 40,
+        },
+    ),
+    "cohere2_vision": (
+        "cohere2",
+        {
+            "vision_config": SIGLIP,
+            "image_token_id": 96,
+            "alignment_intermediate_size": 40,
         },
     ),
     "llava_next_video": (

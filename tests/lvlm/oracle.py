@@ -99,11 +99,11 @@ def decomposed_layer(name, module, parts, layout, inputs, tables) -> tuple[Tenso
     )
     other = None if name == "d_attn_cascade" else (q_rope if name == "himix" else q, key, value)
     combine = None if merge is None else (lambda xa, sa: merge(module, xa, sa))
-    text_out = parts.finish(residual, parts.output(_rows(parts, layout, other, own, combine)))
+    text_out = parts.finish(residual, parts.output(_rows(parts, layout, other, own, combine)), x)
     if name == "himix":
         return visual, text_out
     diagonal = parts.value(v_in).repeat_interleave(repeats, 1)
-    return parts.finish(visual, parts.output(diagonal)), text_out
+    return parts.finish(visual, parts.output(diagonal), v_in), text_out
 
 
 def _visual_keys(name, module, parts, v_in):
@@ -180,6 +180,8 @@ def widen_norms(module: nn.Module) -> None:
     for norm in module.modules():
         if type(norm).__name__.endswith("RMSNorm"):
             norm.forward = _rms_norm(norm)
+        elif type(norm).__name__ in ("CohereLayerNorm", "Cohere2LayerNorm"):
+            norm.forward = _mean_norm(norm)
         elif type(norm).__name__.endswith("RMSNormGated"):
             norm.forward = _gated_rms_norm(norm)
 
@@ -199,6 +201,16 @@ def _rms_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
         return normed if weight is None else normed * (shift + weight)
+
+    return forward
+
+
+def _mean_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        y = x - x.mean(-1, keepdim=True)
+        return (
+            y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon) * norm.weight
+        )
 
     return forward
 

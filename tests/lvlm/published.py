@@ -811,6 +811,52 @@ SERVED["allenai/Molmo2-8B"] = plain(
     **REMOTE,
 )
 SERVED["allenai/Molmo2-8B"][VIDEO] = {"num_frames": 384, "max_fps": 2, "pooling_size": [3, 3]}
+COHERE = {"rope_theta": 50000, "logit_scale": 0.25, "sliding_window": 4096, "layer_norm_eps": 1e-5}
+COHERE |= {"sliding_window_pattern": 4, "tie_word_embeddings": True, "rotary_pct": 1.0}
+"""Of Cohere 2's text models, with fields of older releases."""
+SERVED["CohereLabs/aya-vision-8b"] = plain(
+    "aya_vision",
+    text_config={**inner("cohere2", 4096, 14336, 32, 32, 8, 256000), **COHERE},
+    vision_config={
+        "model_type": "siglip_vision_model",
+        **SO400M,
+        "image_size": 364,
+        "vision_use_head": False,
+    },
+    adapter_layer_norm_eps=1e-6,
+    alignment_intermediate_size=28672,
+    downsample_factor=2,
+    image_token_index=255036,
+    max_splits_per_img=12,
+    vision_feature_layer=-1,
+    vision_feature_select_strategy="full",
+)
+SERVED["CohereLabs/aya-vision-8b"][IMAGES] = {
+    "crop_to_patches": False,
+    "max_patches": 12,
+    "min_patches": 1,
+    "size": {"height": 364, "width": 364},
+}
+SERVED["CohereLabs/command-a-vision-07-2025"] = plain(
+    "cohere2_vision",
+    text_config={**inner("cohere2", 12288, 36864, 64, 96, 8, 256000), **COHERE},
+    vision_config={
+        "model_type": "siglip_vision_model",
+        **SO400M,
+        "patch_size": 16,
+        "image_size": 512,
+        "vision_use_head": False,
+    },
+    alignment_intermediate_size=36864,
+    downsample_factor=2,
+    image_token_id=255036,
+)
+SERVED["CohereLabs/command-a-vision-07-2025"][IMAGES] = {
+    "crop_to_patches": True,
+    "max_patches": 12,
+    "patch_size": 16,
+    "size": {"height": 512, "width": 512},
+}
 OF_TIMM: dict[str, Files] = {
     "google/gemma-3n-E4B-it": plain(
         "gemma3n",

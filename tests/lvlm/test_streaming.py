@@ -138,7 +138,7 @@ def step_by_definition(parts, token, keys, values, rope):
     scores = q @ k.mT * parts.scale
     if parts.softcap is not None:
         scores = parts.softcap * torch.tanh(scores / parts.softcap)
-    return parts.finish(token, parts.output(torch.softmax(scores, -1) @ v))
+    return parts.finish(token, parts.output(torch.softmax(scores, -1) @ v), x)
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

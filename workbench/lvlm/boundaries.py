@@ -205,6 +205,23 @@ def _linear() -> Iterator[Boundary]:
     )
 
 
+def _parallel() -> Iterator[Boundary]:
+    examples = _examples()
+    names = []
+    for name, family in sorted(FAMILIES.items()):
+        with torch.device("meta"):
+            layer = family.layer(examples[name].config, examples[name].global_layer)
+        if family.parts(layer).parallel:
+            names.append(name)
+    refused = {name for name, system in SYSTEMS.items() if system.between}
+    yield Boundary(
+        f"attention and MLP side by side of {_words(names)}",
+        _words(sorted(set(SYSTEMS) - refused)),
+        _words(sorted(refused)),
+        "a `logit_scale` that transformers' class around the text model does not read",
+    )
+
+
 def _per_layer() -> Iterator[Boundary]:
     names = [n for n in MODELS if FAMILIES[MODELS[n].family].per_layer(resolve(n).config)]
     yield Boundary(
@@ -228,7 +245,8 @@ def _examples() -> dict[str, Resolved]:
     }
 
 
-ROWS += [_configs, _pictures, _deepstack, _linear, _per_layer, _training, _kernels, _systems]
+ROWS += [_configs, _pictures, _deepstack, _linear, _parallel, _per_layer]
+ROWS += [_training, _kernels, _systems]
 
 if __name__ == "__main__":
     print(table())

@@ -44,8 +44,15 @@ def parts_of(
 
 
 def check_mixing(model: Resolved, parts: LayerParts, system: System, cell: Cell) -> None:
-    """Raise Unsupported where a system or an option has no form for gates and linear layers."""
+    """Raise Unsupported where a system or an option has no form for gates, linear layers or an
+    MLP beside the attention.
+    """
     family = model.config.model_type
+    if parts.parallel and system.between:
+        raise Unsupported(
+            f"{system.name}: attention and MLP of {family} read the same rows side by side, which "
+            f"leaves no place between them for what {system.name} puts there"
+        )
     if (parts.gated or parts.linear is not None) and not system.mixes:
         raise Unsupported(
             f"{system.name}: most layers of {family} are linear, without query-key pairs, and the "

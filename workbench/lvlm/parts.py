@@ -84,6 +84,9 @@ class LayerParts:
     output is multiplied before W_o."""
     linear: Linear | None = None
     """None where the layer has queries that meet keys; else there are no such pairs in it."""
+    parallel: bool = False
+    """Whether the MLP reads the very rows that the attention reads, normed once, and both are
+    added to the residual (Cohere). ``mlp_norm`` then is ``input_norm``."""
 
     @property
     def kv_projections(self) -> int:
@@ -186,15 +189,28 @@ class LayerParts:
             return F.linear(v_bsgk.flatten(2), w_dgrk.sum(2).flatten(1), o_proj.bias)
         return o_proj(v_bsgk.unsqueeze(3).expand(-1, -1, -1, repeats, -1).flatten(2))
 
-    def finish(self, residual: Tensor, attention_out: Tensor) -> Tensor:
-        """Residual, norms and MLP after the attention output: [B, S, D] each."""
+    def finish(
+        self, residual: Tensor, attention_out: Tensor, normed: Tensor | None = None
+    ) -> Tensor:
+        """Residual, norms and MLP after the attention output: [B, S, D] each.
+
+        ``normed`` are the rows that the attention read, which the MLP of a parallel layer reads.
+        """
         if self.post_attention_norm is not None:
             attention_out = self.post_attention_norm(attention_out)
         hidden = residual + attention_out
+        if self.parallel:
+            assert normed is not None, "the MLP of a parallel layer reads them"
+            return self.scaled(hidden + self.mlp(normed))
         return self.scaled(hidden + self.feed(self.mlp, hidden))
+
+    def shared(self, normed: Tensor) -> Tensor | None:
+        """Rows that the attention read, where the MLP reads them too; None where it has a norm."""
+        return normed if self.parallel else None
 
     def feed(self, mlp: nn.Module, hidden: Tensor) -> Tensor:
         """The MLP of normed rows, itself or in tiles, and the norm after it: [B, S, D] each."""
+        assert not self.parallel, "refused where attention and MLP stand side by side"
         mlp_out: Tensor = mlp(self.mlp_norm(hidden))
         return mlp_out if self.post_mlp_norm is None else self.post_mlp_norm(mlp_out)
 

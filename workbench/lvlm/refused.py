@@ -7,7 +7,6 @@ their own.
 OWN_FORM = "in a form of its own, of code that is never run"
 
 REFUSED = {
-    "cohere2": "attention and MLP side by side, of one norm",
     "lfm2": "gated convolutions over a few tokens in place of most layers' attention",
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",

@@ -38,14 +38,19 @@ class InternVL(FrontEnd):
             config.get("vision_config"), Mapping
         )
 
-    def read(self, files: ImageFiles) -> None:
+    def shuffle_of(self, files: ImageFiles) -> tuple[str, int]:
+        """The field of config.json with its value, and the patches a side of a token by it."""
         ratio = files.config.get("downsample_ratio", 0.5)
         shuffles = {1.0 / n: n for n in (1, 2, 4)}
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or ratio not in shuffles:
             raise RequestError(
                 f"model {files.model!r}: {CONFIG}: downsample_ratio {ratio!r:.60}: 1, 0.5 or 0.25"
             )
-        files.take("shuffle", shuffles[ratio], CONFIG)
+        return f"downsample_ratio {ratio}", shuffles[ratio]
+
+    def read(self, files: ImageFiles) -> None:
+        ratio, shuffle = self.shuffle_of(files)
+        files.take("shuffle", shuffle, CONFIG)
         files.side("image_size", files.tower.get("image_size"), CONFIG)
         files.side("patch_size", files.tower.get("patch_size"), CONFIG)
         if files.images is not None:
@@ -63,10 +68,10 @@ class InternVL(FrontEnd):
             files.taken.get("image_size", (self.image_size,))[0]
             // files.taken.get("patch_size", (self.patch_size,))[0]
         )
-        if side % shuffles[ratio]:
+        if side % shuffle:
             raise RequestError(
-                f"model {files.model!r}: {CONFIG}: downsample_ratio {ratio}: {side} patches a "
-                f"side are no multiple of {shuffles[ratio]}"
+                f"model {files.model!r}: {CONFIG}: {ratio}: {side} patches a side are no multiple "
+                f"of {shuffle}"
             )
 
     @property

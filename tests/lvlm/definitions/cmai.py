@@ -5,7 +5,7 @@ import torch
 from tests.lvlm import oracle
 
 SETTINGS = "inhibit=0.4"
-REFUSED = ("gemma2", "gemma3", "gemma4", "gemma2_text", "gemma3_text", "gemma4_text")
+REFUSED = ("cohere2", "gemma2", "gemma3", "gemma4", "gemma2_text", "gemma3_text", "gemma4_text")
 """Their local layers' windows bite."""
 
 
@@ -41,7 +41,7 @@ def layer(parts, x, seen, tables):
     )
     scores = (q @ k.mT * parts.scale).masked_fill(~seen[:, None], float("-inf"))
     weights = torch.softmax(scores, -1)
-    return parts.finish(x, parts.output(weights @ v)), weights
+    return parts.finish(x, parts.output(weights @ v), y), weights
 
 
 def allowed_pairs(place, window):

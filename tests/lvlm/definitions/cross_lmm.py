@@ -7,8 +7,8 @@ from tests.lvlm.definitions.reading import repeated
 from workbench.lvlm.parts import llama_like
 
 SETTINGS = "every=2,pool=3"
-REFUSED = ("gemma2", "gemma3", "gemma4", "qwen3")
-"""Their heads together are wider than the hidden size."""
+REFUSED = ("cohere", "cohere2", "gemma2", "gemma3", "gemma4", "qwen3")
+"""Their heads together are wider than the hidden size; Cohere's MLP is beside its attention."""
 
 
 def fill(target, layer, seen):

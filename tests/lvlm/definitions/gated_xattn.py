@@ -13,6 +13,8 @@ from tests.lvlm.definitions.reading import (
 from tests.lvlm.oracle import _rows, _split
 
 SETTINGS = "every=2,first=0"
+REFUSED = ("cohere", "cohere2")
+"""Attention and MLP side by side."""
 
 
 def outputs(workload):

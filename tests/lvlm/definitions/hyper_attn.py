@@ -47,7 +47,7 @@ def outputs(workload):
             _branch(parts, (own[0], key, value), row, images[row]),
         ]
         rows.append(merged(module, x[:, row], branches, workload.system.settings["gate"]))
-    return visual, parts.finish(text, parts.output(torch.stack(rows, 2)))
+    return visual, parts.finish(text, parts.output(torch.stack(rows, 2)), x)
 
 
 def merged(module, x, branches, gate):

@@ -7,7 +7,7 @@ from workbench.lvlm.layout import causal_pairs
 
 EVERY, BLOCK = 2, 5
 SETTINGS = f"block={BLOCK},every={EVERY}"
-REFUSED = ("gemma2", "gemma3", "gemma4", "qwen3", "qwen3_vl")
+REFUSED = ("cohere", "cohere2", "gemma2", "gemma3", "gemma4", "qwen3", "qwen3_vl")
 """Soft-capping, normed queries and keys, sliding windows."""
 
 
@@ -60,7 +60,7 @@ def outputs(workload):
     eps = attention.out_norm.eps
     normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     gated = torch.sigmoid(attention.g_proj(x)) * normed * attention.out_norm.weight
-    return (parts.finish(sequence, attention.o_proj(gated)),)
+    return (parts.finish(sequence, attention.o_proj(gated), x),)
 
 
 def allowed_pairs(place, window):

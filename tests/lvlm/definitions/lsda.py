@@ -6,7 +6,7 @@ from tests.lvlm.definitions import grouped
 
 WIDTH = 5
 SETTINGS = f"width={WIDTH}"
-REFUSED = ("gemma2", "gemma3", "gemma4")
+REFUSED = ("cohere2", "gemma2", "gemma3", "gemma4")
 """Their sliding windows."""
 
 

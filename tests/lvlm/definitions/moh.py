@@ -34,7 +34,7 @@ def layer(parts, sequence, seen, tables, active=ACTIVE, shared=SHARED):
         scores = parts.softcap * torch.tanh(scores / parts.softcap)
     out = torch.softmax(scores.masked_fill(~seen, float("-inf")), -1) @ v
     on = used(parts, x.detach(), active, shared)
-    return parts.finish(sequence, parts.output(out * on[..., None]))
+    return parts.finish(sequence, parts.output(out * on[..., None]), x)
 
 
 def outputs(workload):

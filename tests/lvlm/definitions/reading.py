@@ -25,8 +25,9 @@ def own_branch(parts, x, tables):
 
 def text_alone(parts, layout, text, tables):
     """A layer of the family over the text, at its places in the whole sequence."""
-    own = own_branch(parts, parts.input_norm(text), tables)
-    return parts.finish(text, parts.output(_rows(parts, layout, None, own, None)))
+    x = parts.input_norm(text)
+    own = own_branch(parts, x, tables)
+    return parts.finish(text, parts.output(_rows(parts, layout, None, own, None)), x)
 
 
 def seeing(layout):

@@ -26,7 +26,9 @@ CASES = [
 
 @pytest.mark.parametrize(("family", "fields"), CASES, ids=lambda c: str(c).replace("'", ""))
 def test_composing_equals_tracing_all_layers(family, fields, tmp_path):
-    layers = {"gemma2": 8, "gemma3": 9}.get(family, 8 if "checkpoint_every" in fields else 5)
+    layers = {"cohere2": 8, "gemma2": 8, "gemma3": 9}.get(
+        family, 8 if "checkpoint_every" in fields else 5
+    )
     kinds = ["sliding_attention", "full_attention"] * 5
     extra = {"layer_types": kinds[:layers]} if family == "gemma3" else {}
     cell = make_cell(

@@ -87,6 +87,10 @@ class System:
     """Whether it serves models of which some layers are linear and the others gate their output:
     it changes the others alone, and between the layers there is a row for every token."""
 
+    between = False
+    """Whether it puts something between a layer's attention and its MLP, or gates each alone: a
+    layer that runs the two side by side has no place for it."""
+
     stacks = True
     """Whether its state has a row for every visual token between the layers, to which features
     of the tower can be added (deepstack)."""

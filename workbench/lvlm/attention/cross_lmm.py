@@ -163,6 +163,7 @@ def text_reads(place: Place) -> tuple[Prefix, ...]:
 
 class CrossLMM(SAttn):
     name = "cross_lmm"
+    between = True
     keeps_cache = False
     shared_states = 1
     stacks = False

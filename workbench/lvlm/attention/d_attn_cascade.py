@@ -55,7 +55,7 @@ class CascadeLayer(DecomposedLayer):
             value = self.cross.v_proj(x).unflatten(-1, shape)
         if not self.only_keys:
             own_value = parts.value(x).transpose(1, 2)
-            visual = parts.finish(visual, self.diagonal(own_value, x))
+            visual = parts.finish(visual, self.diagonal(own_value, x), x)
         return visual, key, value
 
     def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:

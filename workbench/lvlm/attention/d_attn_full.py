@@ -43,26 +43,33 @@ class FullLayer(DecomposedLayer):
     def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         assert self.visual_tables is not None, "both streams are rotated"
         streams: dict[str, Branch] = {}
-        gates: dict[str, Tensor | None] = {}
+        beside: dict[str, tuple[Tensor | None, Tensor | None]] = {}
         for name, x, (cos, sin), factor in (
             ("visual", visual, self.visual_tables, self.visual_factor),
             ("text", text, self.text_tables, self.query_factor),
         ):
             if x.shape[1]:
                 normed, own = self.parts.input_norm(x), OWN[name]
-                q, gates[name] = self.parts.query_and_gate(normed, factor)
+                q, gate = self.parts.query_and_gate(normed, factor)
+                beside[name] = gate, self.parts.shared(normed)
                 k, v = self.parts.key_value(normed)
                 with region(own):
                     q, k = self.parts.rope(q, cos, sin), self.parts.rope(k, cos, sin)
                 streams[name] = Branch(q, k, v, own)
         if "visual" in streams:
-            visual = self._rows("visual", "text", visual, streams, gates["visual"])
+            visual = self._rows("visual", "text", visual, streams, *beside["visual"])
         if "text" in streams:
-            text = self._rows("text", "visual", text, streams, gates["text"])
+            text = self._rows("text", "visual", text, streams, *beside["text"])
         return visual, text
 
     def _rows(
-        self, own: str, other: str, x: Tensor, streams: dict[str, Branch], gate: Tensor | None
+        self,
+        own: str,
+        other: str,
+        x: Tensor,
+        streams: dict[str, Branch],
+        gate: Tensor | None,
+        normed: Tensor | None,
     ) -> Tensor:
         prefixes = self.prefixes if own == "text" else self.visual_prefixes
         scores = self.scores if own == "text" else self.visual_scores
@@ -74,7 +81,7 @@ class FullLayer(DecomposedLayer):
         else:
             with region(mine.region):
                 attended = self.kernel.own(mine, scores)
-        return self.parts.finish(x, self.parts.output(attended, gate))
+        return self.parts.finish(x, self.parts.output(attended, gate), normed)
 
 
 class DAttnFull(System):

@@ -146,7 +146,7 @@ class DecomposedLayer(nn.Module):
         parts, x = self.parts, self.parts.input_norm(visual)
         key, value = (y.transpose(1, 2) for y in parts.key_value(x))
         if not self.only_keys:
-            visual = parts.finish(visual, self.diagonal(value, x))
+            visual = parts.finish(visual, self.diagonal(value, x), x)
         return visual, key, value
 
     def diagonal(self, value_bngk: Tensor, x: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class DecomposedLayer(nn.Module):
                 if self.kept is not None:
                     self.kept.keep_last(self.cached.visual, key, value)
             attended = self.merge(own, self.other(q, q_rope, key, value), self.scores, x)
-        return parts.finish(text, parts.output(attended, gate))
+        return parts.finish(text, parts.output(attended, gate), x)
 
     def other(self, q: Tensor, q_rope: Tensor, key: Tensor, value: Tensor) -> Branch:
         """The T2V branch: which queries meet the visual keys."""

@@ -109,6 +109,7 @@ class CrossLayer(nn.Module):
 
 class GatedXAttn(TextCosts):
     name = "gated_xattn"
+    between = True
     instead = "which are what this system would insert: they are already there"
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:

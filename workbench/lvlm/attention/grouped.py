@@ -54,7 +54,7 @@ class GroupedLayer(DecomposedLayer):
                     for run in runs
                 ]
                 attended = groups[0] if len(groups) == 1 else cat(groups, 2)
-            visual = parts.finish(visual, parts.output(attended))
+            visual = parts.finish(visual, parts.output(attended), x)
         return visual, key, value
 
     def segment(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -96,7 +96,8 @@ class LightningAttention(nn.Module):
             del old.qkv_proj
         old.g_proj = linear(parts.hidden_size, wide, False)
         old.o_proj = linear(wide, parts.hidden_size, old.o_proj.bias is not None)
-        old.out_norm = context.create(lambda: nn.RMSNorm(wide, eps=config.rms_norm_eps))
+        eps = getattr(config, "rms_norm_eps", None) or config.layer_norm_eps
+        old.out_norm = context.create(lambda: nn.RMSNorm(wide, eps=eps))
         randomise(old.out_norm)
         self.own: Any = old
         self.rates = decay_rates(self.heads, place.index, config.num_hidden_layers)
@@ -235,8 +236,10 @@ class LightningLayer(nn.Module):
             context.flag("weights: random in the attention of lightning layers")
 
     def forward(self, sequence: Tensor) -> tuple[Tensor]:
-        attended = self.attention(self.parts.input_norm(sequence))
-        return (self.parts.finish(sequence, attended),)
+        x = self.parts.input_norm(sequence)
+        attended, normed = self.attention(x), self.parts.shared(x)
+        del x  # As soon as nobody reads it.
+        return (self.parts.finish(sequence, attended, normed),)
 
 
 class Lightning(SAttn):

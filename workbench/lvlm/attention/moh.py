@@ -75,7 +75,7 @@ class MoHLayer(nn.Module):
             if self.shared < parts.num_heads:
                 heads.append(self.routed_heads(raw, query, key, value))
             attended = heads[0] if len(heads) == 1 else torch.cat(heads, 1)
-        return (parts.finish(sequence, parts.output(attended)),)
+        return (parts.finish(sequence, parts.output(attended), x),)
 
     def shared_heads(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The heads that every token uses: [B, shared, S, K]."""
@@ -209,7 +209,7 @@ class MoHDecode(nn.Module):
             if shared < parts.num_heads:
                 heads.append(self._routed(raw, query[:, shared:], key, value))
             attended = heads[0] if len(heads) == 1 else torch.cat(heads, 1)
-        return (parts.finish(token, parts.output(attended)),)
+        return (parts.finish(token, parts.output(attended), x),)
 
     def _routed(self, raw: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The other heads: keys and values of those that are on are gathered by sample."""

@@ -57,7 +57,7 @@ class StreamingDecode(nn.Module):
             key = parts.rope(torch.cat((self.keys, key), 2), cos, sin)
             value = torch.cat((self.values, value), 2)
             attended = self.kernel.own(Branch(query, key, value), self.scores)
-        return (parts.finish(token, parts.output(attended, gate)),)
+        return (parts.finish(token, parts.output(attended, gate), x),)
 
 
 def first_sees(rows: int, window: int, sinks: int) -> Tensor:
@@ -125,7 +125,7 @@ class BandedLayer(nn.Module):
         with region("attention"):
             query, key = parts.rope(query, *self.tables), parts.rope(key, *self.tables)
             attended = self.attend(query, key, value)
-        return (parts.finish(sequence, parts.output(attended, gate)),)
+        return (parts.finish(sequence, parts.output(attended, gate), x),)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, S, K], k and v [B, G, S, K] -> [B, H, S, K]."""

@@ -98,6 +98,10 @@ class Family:
         """The real decoder layer of that index, uninitialised where the context is ``meta``."""
         return self.from_transformers(f"{self.prefix}DecoderLayer")(config, index)
 
+    def logit_scale(self, config: "PreTrainedConfig") -> float | None:
+        """What the text model's own class multiplies logits with; None where it does not."""
+        return None
+
     def check(self, name: str, config: "PreTrainedConfig") -> None:
         """Raise RequestError for a size of the family that no part of this package expresses."""
 
@@ -225,6 +229,16 @@ class Resolved:
     """The vision tower that such a model of the catalogue names; empty for one read from files."""
     flags: tuple[str, ...] = ()
     """What a reader of its numbers should know, as a record's flags."""
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether its text model is a part of a whole, whose class computes the logits."""
+        return self.whole is not None and self.whole is not self.config
+
+    @property
+    def logit_scale(self) -> float | None:
+        """What logits are multiplied with: by a text model's own class, by none around it."""
+        return None if self.wrapped else self.family.logit_scale(self.config)
 
     def layer_type(self, index: int) -> str:
         """``full_attention`` or ``sliding_attention``, transformers' words."""

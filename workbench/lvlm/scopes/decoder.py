@@ -57,6 +57,7 @@ class Decoder(nn.Module):
         vocab, width = config.vocab_size, config.hidden_size
         self.embed_scale = model.family.embed_scale(config)
         self.softcap = getattr(config, "final_logit_softcapping", None)
+        self.logit_scale = model.logit_scale
         rows = model.family.embedded(config)
         self.embed_tokens = context.create(lambda: nn.Embedding(rows, width))
         self.parts: list[LayerParts] = []
@@ -181,6 +182,8 @@ class Decoder(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         with region("LM head"):
             logits = self.lm_head(hidden)
+            if self.logit_scale is not None:
+                logits = logits * self.logit_scale
             if self.softcap is not None:
                 logits = torch.tanh(logits / self.softcap) * self.softcap
             return logits
