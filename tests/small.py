@@ -529,6 +529,21 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "scale_factor": 2,
         },
     ),
+    "idefics2": (
+        "mistral",
+        {
+            "vision_config": {**SIGLIP, "model_type": "idefics2_vision"},
+            "perceiver_config": {
+                "hidden_size": 32,
+                "resampler_n_latents": 3,
+                "resampler_depth": 2,
+                "resampler_n_heads": 4,
+                "resampler_head_dim": 8,
+                "num_key_value_heads": 2,
+            },
+            "image_token_id": 96,
+        },
+    ),
     "smolvlm": (
         "llama",
         {
@@ -612,6 +627,12 @@ SPLIT = {
 FILES = {
     "idefics3": SPLIT,
     "smolvlm": SPLIT,
+    "idefics2": {
+        "preprocessor_config.json": {
+            "size": {"shortest_edge": 28, "longest_edge": 112},
+            "do_image_splitting": True,
+        }
+    },
     "gemma4": {"preprocessor_config.json": {"max_soft_tokens": 70}},
     "minicpmv4_6": {"preprocessor_config.json": {"scale_resolution": 112}},
 }

@@ -857,6 +857,25 @@ SERVED["CohereLabs/command-a-vision-07-2025"][IMAGES] = {
     "patch_size": 16,
     "size": {"height": 512, "width": 512},
 }
+SERVED["HuggingFaceM4/idefics2-8b"] = plain(
+    "idefics2",
+    additional_vocab_size=0,
+    image_token_id=32001,
+    perceiver_config={"model_type": "idefics2"},
+    text_config={
+        "model_type": "mistral",
+        "max_position_embeddings": 32768,
+        "pad_token_id": 0,
+        "rms_norm_eps": 1e-5,
+        "vocab_size": 32003,
+    },
+    tie_word_embeddings=False,
+    vision_config={"model_type": "idefics2", **SO400M, "image_size": 980},
+)
+SERVED["HuggingFaceM4/idefics2-8b"][IMAGES] = {
+    "do_image_splitting": True,
+    "size": {"longest_edge": 980, "shortest_edge": 378},
+}
 OF_TIMM: dict[str, Files] = {
     "google/gemma-3n-E4B-it": plain(
         "gemma3n",

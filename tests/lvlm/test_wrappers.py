@@ -77,6 +77,12 @@ def theirs(kind, tower, sizes, pixels):
     if kind == "minicpmv4_6":
         grids = [grid[1:3] for item in tower.of_images(sizes) for grid in item]
         return {"pixel_values": pixels, "target_sizes": torch.tensor(grids)}
+    if kind == "idefics2":
+        grids = [grid for item in tower.of_images(sizes) for grid in item]
+        mask = torch.zeros(1, len(grids), *pixels.shape[-2:])
+        for each, grid in zip(mask[0], grids, strict=True):
+            each[: 14 * grid.rows, : 14 * grid.columns] = 1
+        return {"pixel_values": pixels[None], "pixel_attention_mask": mask}
     return {"pixel_values": pixels[None] if kind in ("idefics3", "smolvlm") else pixels}
 
 

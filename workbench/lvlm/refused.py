@@ -22,8 +22,6 @@ REFUSED = {
 """By the model type of a config.json, or of its text model's section."""
 
 TOWERLESS = {
-    "idefics2": "its images are padded to the largest of a sample and read by 64 latents of a "
-    "resampler, which no tower here does",
     "video_llava": "it has a tower of images and another of frames, where a model here has one",
     "ovis2": "its visual tokens are mixtures of a table's rows, with rows of it around them",
     "janus": "what makes images of tokens stands beside its tower, and is nowhere here",
