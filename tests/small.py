@@ -221,8 +221,16 @@ OWN["phi4_multimodal"] = {
     },
 }
 """One configuration is that of the text model and of what is around it."""
+OWN["lfm2"] = {
+    "num_hidden_layers": 4,
+    "block_multiple_of": 8,
+    "layer_types": ["conv", "full_attention"] * 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
 MIXED = ("qwen3_5", "qwen3_5_moe")
 """Families with linear layers between gated ones: tests of their own."""
+CONVOLVING = ("lfm2",)
+"""Families most of whose layers are gated convolutions: tests of their own."""
 EXPERTS = (
     "qwen3_vl_moe",
     "qwen3_moe",
@@ -239,7 +247,9 @@ ALIKE = {
     "gemma": "mistral",
 }
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
-FAMILY_NAMES = sorted(set(OWN) - set(ALIKE) - set(EXPERTS) - set(MIXED) - set(CROSSING))
+FAMILY_NAMES = sorted(
+    set(OWN) - {*ALIKE, *EXPERTS, *MIXED, *CONVOLVING, *CROSSING},
+)
 LAYER_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.lone_layer)
 """Those that scope ``layer`` serves."""
 SIGLIP = {

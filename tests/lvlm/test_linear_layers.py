@@ -13,7 +13,14 @@ from tests.lvlm.test_oracles import TOLERANCE, relative
 from tests.small import MIXED, small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention import linear as module
-from workbench.lvlm.attention.linear import CONVOLUTION, ROLE, RULE, LinearLayer, fused
+from workbench.lvlm.attention.linear import (
+    CONVOLUTION,
+    ROLE,
+    RULE,
+    LinearLayer,
+    fused,
+    last_tokens,
+)
 from workbench.lvlm.build import build
 from workbench.lvlm.delta_rule import CHUNK
 from workbench.lvlm.models import resolve
@@ -262,7 +269,7 @@ def test_a_step_is_the_last_row_of_a_prefill(system, tmp_path):
             x = parts.input_norm(sequence[:, :-1])
             if place.role == ROLE:
                 _, mixed, last = ours.delta.prefill(x)
-                theirs.tail.copy_(ours._tail(mixed))
+                theirs.tail.copy_(last_tokens(mixed, ours.delta.sizes.taps))
                 theirs.state.copy_(last)
             else:
                 _hold(whole, theirs, parts, x)

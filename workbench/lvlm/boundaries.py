@@ -13,8 +13,9 @@ from workbench.inputs.model_files import PREPROCESSORS
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.config_fields import MAX_LAYERS, SIZES
-from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels import KERNELS, Kernel
 from workbench.lvlm.models import FAMILIES, MODELS, Resolved, resolve
+from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.quantized import SKIPPED
 from workbench.lvlm.refused import REFUSED
 from workbench.lvlm.rope import MOVING, rope_types
@@ -128,41 +129,63 @@ def _training() -> Iterator[Boundary]:
 
 
 def _kernels() -> Iterator[Boundary]:
-    """Which families each kernel serves, as it says itself of their layers."""
-    examples = _examples()
+    """Which families each kernel serves, as it says itself of the layers of their models."""
+    families = {family: list(_attending(family)) for family in sorted(FAMILIES)}
     for name, kernel in sorted(KERNELS.items()):
-        names: dict[bool, list[str]] = {False: [], True: []}
-        for family in sorted(FAMILIES):
-            model = examples[family]
-            with torch.device("meta"):
-                kinds = {
-                    model.layer_type(i): i for i in reversed(range(model.config.num_hidden_layers))
-                }
-                parts = [
-                    FAMILIES[family].parts(FAMILIES[family].layer(model.config, index))
-                    for index in kinds.values()
-                ]
-            for decomposed, families in names.items():
-                try:
-                    for part in (p for p in parts if p.linear is None):
-                        kernel.refuse(part, decomposed, part.window is not None)
-                except Unsupported:
-                    families.append(family)
-        served = [f for f in sorted(FAMILIES) if f not in names[False]]
-        modelled = kernel.traced_as()
+        refused = {
+            decomposed: {
+                family: [model for model, parts in models if _refuses(kernel, parts, decomposed)]
+                for family, models in families.items()
+            }
+            for decomposed in (False, True)
+        }
+        served = [f for f, models in families.items() if len(refused[False][f]) < len(models)]
         yield Boundary(
             f"kernel `{name}`",
             f"S-Attn of {_words(served)}",
             "; ".join(
-                f"{what} of {_words(families)}"
-                for what, families in (
-                    ("S-Attn", names[False]),
-                    ("other systems", names[True]),
-                )
-                if families
+                f"{what} of {words}"
+                for what, decomposed in (("S-Attn", False), ("other systems", True))
+                if (words := _refusals(families, refused[decomposed]))
             ),
-            modelled or "",
+            kernel.traced_as() or "",
         )
+
+
+def _attending(family: str) -> Iterator[tuple[str, list[LayerParts]]]:
+    """Each model of a family in the catalogue, with a layer of every kind that has keys."""
+    models = {name: resolve(name) for name, entry in MODELS.items() if entry.family == family}
+    for name, model in (models or {family: _examples()[family]}).items():
+        with torch.device("meta"):
+            kinds = {
+                model.layer_type(i): i for i in reversed(range(model.config.num_hidden_layers))
+            }
+            parts = [
+                FAMILIES[family].parts(FAMILIES[family].layer(model.config, index))
+                for index in kinds.values()
+            ]
+        yield name, [each for each in parts if each.linear is None]
+
+
+def _refuses(kernel: Kernel, parts: list[LayerParts], decomposed: bool) -> bool:
+    try:
+        for each in parts:
+            kernel.refuse(each, decomposed, each.window is not None)
+    except Unsupported:
+        return True
+    return False
+
+
+def _refusals(
+    families: dict[str, list[tuple[str, list[LayerParts]]]], refused: dict[str, list[str]]
+) -> str:
+    """Families that are refused, with the names of the models where not all of them are."""
+    words = [
+        f"`{family}`" + (f" ({_words(names)})" if len(names) < len(families[family]) else "")
+        for family, names in refused.items()
+        if names
+    ]
+    return ", ".join(words)
 
 
 def _systems() -> Iterator[Boundary]:
@@ -197,10 +220,10 @@ def _linear() -> Iterator[Boundary]:
     mixed = _words(f for f in sorted(FAMILIES) if has_linear(examples[f]))
     served = {name for name, system in SYSTEMS.items() if system.mixes}
     yield Boundary(
-        f"linear layers of {mixed}",
+        f"layers without query-key pairs of {mixed}",
         f"as released, between the layers that {_words(sorted(served))} change",
-        f"{_words(sorted(set(SYSTEMS) - served))}; `fold`, which the output gate leaves nothing "
-        "of; `ulysses`, `ring`",
+        f"{_words(sorted(set(SYSTEMS) - served))}; `fold` where the others' output is gated; "
+        "`ulysses`, `ring`",
         "predictions: torch's operators, where a card with flash-linear-attention holds less",
     )
 

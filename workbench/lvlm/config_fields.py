@@ -93,10 +93,16 @@ WHOLE = {
     "altup_num_inputs": 2**6,
     "laurel_rank": 2**14,
     "vocab_size_per_layer_input": 2**24,
+    "conv_L_cache": 2**6,
+    "block_ff_dim": 2**22,
+    "block_multiple_of": 2**22,
+    "projector_hidden_size": 2**20,
+    "num_patches": 2**20,
 }
 """Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
 POSITIVE = (
     "rms_norm_eps",
+    "norm_eps",
     "layer_norm_eps",
     "rope_theta",
     "rope_local_base_freq",
@@ -109,6 +115,7 @@ POSITIVE = (
     "tokens_per_second",
     "low_freq_factor",
     "high_freq_factor",
+    "block_ffn_dim_multiplier",
 )
 """Fields that are numbers above 0."""
 SECTIONS_DEEP = 3
@@ -205,6 +212,8 @@ def check_dividing(name: str, config: Any) -> None:
                 f"{prefix} linear_num_value_heads {heads} is no multiple of linear_num_key_heads "
                 f"{keys}"
             )
+    if hasattr(config, "conv_L_cache"):
+        served = ("full_attention", "conv")
     if wrong := sorted(set(kinds) - set(served)):
         raise RequestError(f"{prefix} layer_types {wrong[0]!r}: known: {', '.join(served)}")
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import System
+from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.context import Context
 from workbench.lvlm.marks import recomputation
 from workbench.lvlm.models import Resolved
@@ -53,10 +54,14 @@ def check_mixing(model: Resolved, parts: LayerParts, system: System, cell: Cell)
             f"{system.name}: attention and MLP of {family} read the same rows side by side, which "
             f"leaves no place between them for what {system.name} puts there"
         )
-    if (parts.gated or parts.linear is not None) and not system.mixes:
+    if (parts.gated or has_linear(model)) and not system.mixes:
+        convolving = "conv" in model.config.layer_types
         raise Unsupported(
-            f"{system.name}: most layers of {family} are linear, without query-key pairs, and the "
-            f"others gate their output; {system.name} has no form for either"
+            f"{system.name}: most layers of {family} are gated convolutions, without query-key "
+            f"pairs; {system.name} has no form for them"
+            if convolving
+            else f"{system.name}: most layers of {family} are linear, without query-key pairs, "
+            f"and the others gate their output; {system.name} has no form for either"
         )
     if parts.gated and cell.fold:
         raise Unsupported(

@@ -5,7 +5,7 @@ Shapes: B batch, S tokens, D hidden size, H query heads, G key/value heads, K he
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,34 +13,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.experts import Experts
-
-
-class Linear(NamedTuple):
-    """Sizes of a layer without keys and values: Gated DeltaNet (arXiv 2412.06464)."""
-
-    key_heads: int
-    """Of queries and of keys; each serves as many heads of values."""
-    value_heads: int
-    key_size: int
-    value_size: int
-    taps: int
-    """Tokens that its convolution sees, the last one included."""
-
-    @property
-    def mixed(self) -> int:
-        """Width of queries, keys and values together: what the convolution runs over."""
-        return 2 * self.key_heads * self.key_size + self.value_width
-
-    @property
-    def value_width(self) -> int:
-        """Width of the values of all heads."""
-        return self.value_heads * self.value_size
-
-    @property
-    def state(self) -> int:
-        """Elements of the state of all heads."""
-        return self.value_heads * self.key_size * self.value_size
-
+from workbench.lvlm.pairless import Linear, ShortConv
 
 Rope = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -82,7 +55,7 @@ class LayerParts:
     gated: bool = False
     """Whether ``q_proj`` gives a gate beside each head's query, by whose sigmoid the attention's
     output is multiplied before W_o."""
-    linear: Linear | None = None
+    linear: Linear | ShortConv | None = None
     """None where the layer has queries that meet keys; else there are no such pairs in it."""
     parallel: bool = False
     """Whether the MLP reads the very rows that the attention reads, normed once, and both are
@@ -160,6 +133,11 @@ class LayerParts:
         key = self._heads(x_bsx, self.num_kv_heads, self.k_norm)
         return key, self._heads(x_bsx, self.num_kv_heads, self.v_norm)
 
+    @property
+    def w_o(self) -> Any:
+        """W_o, the attention's output projection."""
+        return getattr(self.attention, "o_proj", None) or self.attention.out_proj
+
     def output(self, a_bhsk: Tensor, gate_bsx: Tensor | None = None) -> Tensor:
         """W_o over concatenated heads, gated where there is a gate: [B, H, S, K] -> [B, S, D]."""
         return self._project(a_bhsk.transpose(1, 2).flatten(2), gate_bsx)
@@ -168,7 +146,7 @@ class LayerParts:
         assert (gate_bsx is not None) == self.gated, "a family's own gate"
         if gate_bsx is not None:
             a_bsx = a_bsx * torch.sigmoid(gate_bsx)
-        return self.attention.o_proj(a_bsx)
+        return self.w_o(a_bsx)
 
     def project_diagonal(
         self, v_bsgk: Tensor, fold: bool, gate_bsx: Tensor | None = None
@@ -178,7 +156,7 @@ class LayerParts:
         ``fold`` sums W_o over the query heads of each group first: exact up to rounding, and
         H/G times fewer FLOPs for W_o. A gate, which differs by query head, leaves nothing to sum.
         """
-        o_proj, repeats = self.attention.o_proj, self.num_heads // self.num_kv_heads
+        o_proj, repeats = self.w_o, self.num_heads // self.num_kv_heads
         if gate_bsx is not None:
             repeated = v_bsgk.unsqueeze(3).expand(-1, -1, -1, repeats, -1).flatten(2)
             return self._project(repeated, gate_bsx)

@@ -7,7 +7,6 @@ their own.
 OWN_FORM = "in a form of its own, of code that is never run"
 
 REFUSED = {
-    "lfm2": "gated convolutions over a few tokens in place of most layers' attention",
     "mistral4": "latent keys and values, and experts",
     "kimi_k25": "latent keys and values, and experts",
     "internvl_chat": f"{OWN_FORM}; OpenGVLab's checkpoints whose names end in -hf are served",

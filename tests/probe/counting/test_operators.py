@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.lvlm.definitions import assert_refused, settings_of
-from tests.small import FAMILY_NAMES, MIXED, TOWERS, small_lvlm, small_model
+from tests.small import CONVOLVING, FAMILY_NAMES, MIXED, TOWERS, small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.reduce import REDUCERS
@@ -28,7 +28,7 @@ def unknown(**fields: object) -> set[str]:
     return operators(**fields) - KNOWN
 
 
-@pytest.mark.parametrize("family", [*FAMILY_NAMES, MIXED[0]])
+@pytest.mark.parametrize("family", [*FAMILY_NAMES, MIXED[0], *CONVOLVING])
 def test_every_system_of_a_family_runs_operators_that_were_gone_through(family, tmp_path):
     model = small_model(family, tmp_path)
     for system in SYSTEMS:
@@ -43,7 +43,7 @@ def test_every_system_of_a_family_runs_operators_that_were_gone_through(family, 
             for pass_ in ("train", "decode"):
                 assert not unknown(**step, **{"pass": pass_}), system
         except Unsupported as error:
-            if family in MIXED:
+            if family in (*MIXED, *CONVOLVING):
                 assert not SYSTEMS[system].mixes
             else:
                 assert_refused(error, system, family)

@@ -1,8 +1,9 @@
-"""Linear layers between those that an attention system changes: Gated DeltaNet, as released.
+"""Layers without query-key pairs between those that an attention system changes, as released.
 
-Such a layer has no query-key pairs: queries, keys and values pass a short causal convolution and
-the gated delta rule (``lvlm/delta_rule.py``), whose state is all that a decode step reads. No
-system changes it. It runs on the whole sequence, which a decomposed system's two streams make.
+Of Gated DeltaNet queries, keys and values pass a short causal convolution and the gated delta rule
+(``lvlm/delta_rule.py``), whose state is all that a decode step reads; LFM2's has a convolution
+alone (``attention/short_conv.py``). No system changes such a layer. It runs on the whole sequence,
+which a decomposed system's two streams make.
 
 On a GPU where flash-linear-attention (and causal-conv1d) is installed the rule (the convolution)
 is its fused form; elsewhere, and in every prediction, torch's operators. A record's
@@ -26,17 +27,18 @@ from workbench.lvlm.delta_rule import CHUNK, chunked, step, wide
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.marks import region, unmasked
+from workbench.lvlm.pairless import Linear, ShortConv
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
-    from workbench.lvlm.parts import LayerParts, Linear
+    from workbench.lvlm.parts import LayerParts
 
 ROLE = "linear"
 """The role of such a layer's place, under every system."""
-STATE = torch.float32.itemsize
-"""Bytes of an element of the state, whatever the cell's dtype up to float32."""
+PAIRLESS = ("linear_attention", "conv")
+"""transformers' words for such layers."""
 RULE = "gated delta rule"
 CONVOLUTION = "causal convolution"
 FUSED = {
@@ -75,7 +77,7 @@ class DeltaNet:
     """The computation of a layer's own ``linear_attn``: projections, convolution, rule, norm."""
 
     def __init__(self, parts: "LayerParts", context: Context) -> None:
-        assert parts.linear is not None, "a linear layer"
+        assert isinstance(parts.linear, Linear), "a linear layer"
         self.own, self.sizes = parts.attention, parts.linear
         decode = context.cell.pass_ == "decode"
         rule = "fused_recurrent_gated_delta_rule" if decode else "chunk_gated_delta_rule"
@@ -174,11 +176,8 @@ class DeltaNet:
         return projected
 
 
-class LinearLayer(nn.Module):
+class PairlessLayer(nn.Module):
     """The real layer over the whole sequence, whatever state the system has between layers."""
-
-    tail: Tensor
-    state: Tensor
 
     def __init__(
         self, system: System, parts: "LayerParts", context: Context, place: Place
@@ -186,10 +185,42 @@ class LinearLayer(nn.Module):
         super().__init__()
         self.layer = parts.layer
         self.parts = context.in_tiles(parts)
-        self.delta = DeltaNet(parts, context)
         self.layout: Layout | None = place.layout if system.decomposed else None
         self.kept = context.kept_cache()
         self.decode = context.cell.pass_ == "decode"
+
+    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
+        """The system's state -> the same; the token alone [B, 1, D] in a decode step."""
+        if self.decode:
+            (token,) = state
+            return (self.parts.finish(token, self.step(self.parts.input_norm(token))),)
+        sequence = state[0] if self.layout is None else self.layout.join(*state)
+        attended = self.prefill(self.parts.input_norm(sequence))
+        sequence = self.parts.finish(sequence, attended)
+        return (sequence,) if self.layout is None else self.layout.split(sequence)
+
+    def prefill(self, x: Tensor) -> Tensor:
+        """Normed rows [B, S, D] -> [B, S, D]; keeps what a decode step takes, where that is asked
+        for.
+        """
+        raise NotImplementedError
+
+    def step(self, x: Tensor) -> Tensor:
+        """One normed row [B, 1, D] -> [B, 1, D]; what was kept is replaced in place."""
+        raise NotImplementedError
+
+
+class LinearLayer(PairlessLayer):
+    """Gated DeltaNet."""
+
+    tail: Tensor
+    state: Tensor
+
+    def __init__(
+        self, system: System, parts: "LayerParts", context: Context, place: Place
+    ) -> None:
+        super().__init__(system, parts, context, place)
+        self.delta = DeltaNet(parts, context)
         if self.decode:
             sizes, batch = self.delta.sizes, context.cell.batch
             tail = context.random((batch, sizes.mixed, sizes.taps))
@@ -198,24 +229,19 @@ class LinearLayer(nn.Module):
             self.register_buffer("tail", tail, persistent=False)
             self.register_buffer("state", state, persistent=False)
 
-    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
-        """The system's state -> the same; the token alone [B, 1, D] in a decode step."""
-        if self.decode:
-            (token,) = state
-            attended = self.delta.decode(self.parts.input_norm(token), self.tail, self.state)
-            return (self.parts.finish(token, attended),)
-        sequence = state[0] if self.layout is None else self.layout.join(*state)
-        attended, mixed, last = self.delta.prefill(self.parts.input_norm(sequence))
+    def prefill(self, x: Tensor) -> Tensor:
+        attended, mixed, last = self.delta.prefill(x)
         if self.kept is not None:
-            self.kept.keep(self._tail(mixed), last)
-        del mixed, last
-        sequence = self.parts.finish(sequence, attended)
-        return (sequence,) if self.layout is None else self.layout.split(sequence)
+            self.kept.keep(last_tokens(mixed, self.delta.sizes.taps), last)
+        return attended
 
-    def _tail(self, mixed: Tensor) -> Tensor:
-        """What the convolution takes of the last tokens: a copy, zeros before the first."""
-        taps = self.delta.sizes.taps
-        return F.pad(mixed[:, :, -taps:], (max(0, taps - mixed.shape[2]), 0)).clone()
+    def step(self, x: Tensor) -> Tensor:
+        return self.delta.decode(x, self.tail, self.state)
+
+
+def last_tokens(rows: Tensor, taps: int) -> Tensor:
+    """What a convolution takes of the last tokens of [B, M, S]: a copy, zeros before the first."""
+    return F.pad(rows[:, :, -taps:], (max(0, taps - rows.shape[2]), 0)).clone()
 
 
 class Mixing(System):
@@ -231,9 +257,12 @@ class Mixing(System):
         )
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
-        if place.role == ROLE:
-            return LinearLayer(self, parts, context, place)
-        return super().layer(parts, context, place)
+        from workbench.lvlm.attention.short_conv import ShortConvLayer
+
+        if place.role != ROLE:
+            return super().layer(parts, context, place)
+        kind = ShortConvLayer if isinstance(parts.linear, ShortConv) else LinearLayer
+        return kind(self, parts, context, place)
 
     def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
         if place.role != ROLE:
@@ -252,14 +281,14 @@ class Mixing(System):
         if place.role != ROLE:
             return super().linear_flops(parts, place, cell)
         assert parts.linear is not None
-        tokens = place.layout.length
-        return cell.batch * (tokens * _projections(parts) + rule_flops(parts.linear, tokens))
+        tokens, cached = place.layout.length, cell.cache
+        return cell.batch * (tokens * _projections(parts) + parts.linear.flops(tokens, cached))
 
     def weightless_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> tuple[int, int]:
         if place.role != ROLE:
             return super().weightless_flops(parts, place, cell)
         assert parts.linear is not None
-        products, solved = _rule(parts.linear, place.layout.length)
+        products, solved = parts.linear.weightless(place.layout.length)
         # Beside the products a triangular system has one like it in its backward, and a product.
         return cell.batch * (products + solved), cell.batch * (2 * products + 3 * solved)
 
@@ -273,8 +302,7 @@ class Mixing(System):
         if place.role != ROLE:
             return super().token_flops(parts, place, cached)
         assert parts.linear is not None
-        taps = 2 * parts.linear.taps * parts.linear.mixed
-        return _projections(parts) + taps + 3 * 2 * parts.linear.state
+        return _projections(parts) + parts.linear.step_flops
 
     def decode_pairs(self, place: Place, cached: Cached) -> int:
         return 0 if place.role == ROLE else super().decode_pairs(place, cached)
@@ -283,38 +311,18 @@ class Mixing(System):
         if place.role != ROLE:
             return super().cache_bytes(parts, place, cell, item)
         assert parts.linear is not None
-        tail = item * parts.linear.mixed * parts.linear.taps
-        return cell.batch * (tail + max(STATE, item) * parts.linear.state)
+        return cell.batch * parts.linear.cache_bytes(item)
 
 
 def _projections(parts: "LayerParts") -> int:
-    """Matmul FLOPs of a token in a linear layer's projections and MLP."""
+    """Matmul FLOPs of a token in the projections and the MLP of such a layer."""
     assert parts.linear is not None
-    sizes, d = parts.linear, parts.hidden_size
-    columns = sizes.mixed + 2 * sizes.value_width + 2 * sizes.value_heads
-    return 2 * (d * columns + parts.mlp_elements)
-
-
-def rule_flops(sizes: "Linear", tokens: int) -> int:
-    """FLOPs of the convolution and of the rule over a sequence, a sample's.
-
-    2·m·n·k a matmul; a triangular system of C rows with m right sides is C²·m. Whole chunks.
-    """
-    return 2 * (tokens + sizes.taps - 1) * sizes.taps * sizes.mixed + sum(_rule(sizes, tokens))
-
-
-def _rule(sizes: "Linear", tokens: int) -> tuple[int, int]:
-    """The rule's own: of products, and of triangular systems."""
-    rows = -(-tokens // CHUNK) * CHUNK * sizes.value_heads
-    key, value = sizes.key_size, sizes.value_size
-    within = 2 * (2 * key + value) * CHUNK  # k·k, q·k, and scores times updates.
-    state = 3 * 2 * key * value  # Read by updates and by queries, written once.
-    return rows * (within + state), rows * CHUNK * (key + value)
+    return 2 * (parts.hidden_size * parts.linear.columns + parts.mlp_elements)
 
 
 def is_linear(model: "Resolved", index: int) -> bool:
-    """Whether the model's layer of that index is linear."""
-    return model.layer_type(index) == "linear_attention"
+    """Whether the model's layer of that index has no query-key pairs."""
+    return model.layer_type(index) in PAIRLESS
 
 
 def has_linear(model: "Resolved") -> bool:

@@ -109,6 +109,9 @@ class Family:
         """What a reader of every number of such a model should know, as a record's flags."""
         return []
 
+    norm_name: ClassVar[str] = "norm"
+    """transformers' word for the final norm of the decoder."""
+
     altup: ClassVar[bool] = False
     """Whether a token has several hidden states between layers (AltUp, ``attention/altup.py``)."""
 

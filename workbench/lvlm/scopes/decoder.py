@@ -77,6 +77,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(grouped(blocks, cell, context.offload))
         self.around = make_around(context)
         self.norm = context.create(lambda: model.family.norm(config))
+        self.norm_name = model.family.norm_name
         self.lm_head = context.create(lambda: nn.Linear(width, vocab, bias=False))
         if getattr(config, "tie_word_embeddings", False):
             self.lm_head.weight = self.embed_tokens.weight
@@ -213,7 +214,7 @@ class Decoder(nn.Module):
 
     def _load(self, checkpoint: Checkpoint) -> None:
         checkpoint.fill("embed_tokens.", self.embed_tokens)
-        checkpoint.fill("norm.", self.norm)
+        checkpoint.fill(f"{self.norm_name}.", self.norm)
         if self.lm_head.weight is not self.embed_tokens.weight:
             checkpoint.fill("lm_head.", self.lm_head)
         if self.around is not None:

@@ -142,8 +142,8 @@ ROWS = (
     ),
     Row(
         names("convolution convolution_backward"),
-        "cuDNN's plans have workspaces of their own: left out (a tower's patches, and all of "
-        "Gemma 3n's tower)",
+        "cuDNN's plans have workspaces of their own, and channel by channel a strided input is "
+        "copied: left out (a tower's patches, all of Gemma 3n's tower, a linear layer's few taps)",
         "Convolution.cpp; cudnn/ConvShared.cpp",
     ),
     Row(

@@ -1,0 +1,227 @@
+"""LFM2-VL's tower and adapter: SigLIP 2 for any shape, and a projector of 2 × 2 patches side by
+side.
+
+transformers pads every image and tile to the patches of a whole tile, under a mask. Here those of
+one size share a call, each with its own patches alone; a test holds the tower against
+transformers' forward. The learnt square of positions is stretched to the shape of each.
+Pixels of files are read by transformers' own processor, which needs the package torchvision;
+sizes alone need nothing.
+"""
+
+from collections.abc import Iterable
+from importlib import import_module
+from itertools import groupby
+from math import isqrt
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workbench.lvlm.reduce import TokenGrid
+from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, Tower, finish, implementation
+from workbench.lvlm.towers.squares import check_projector, first
+from workbench.visual.lfm2_vl import Lfm2VL as FrontEnd
+from workbench.vocabulary.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from workbench.lvlm.context import Context
+    from workbench.lvlm.models import Resolved
+
+KIND = "siglip2_vision_model"
+PROCESSOR = "transformers.models.lfm2_vl.image_processing_lfm2_vl"
+INSTALL = "pip install torchvision"
+
+
+class Alike(NamedTuple):
+    """Images of one size that follow each other: how many, and their rows and columns."""
+
+    number: int
+    rows: int
+    columns: int
+
+    @property
+    def patches(self) -> int:
+        """Of one of them."""
+        return self.rows * self.columns
+
+
+def alike(grids: Iterable[Grid]) -> list[Alike]:
+    """Runs of images of one size."""
+    sizes = groupby(grids, key=lambda grid: (grid.rows, grid.columns))
+    return [Alike(len([*same]), *size) for size, same in sizes]
+
+
+class Blocks(nn.Module):
+    """Patch embedding, positions, layers and the last norm, images of one size together."""
+
+    def __init__(self, tower: Any, images: list[Alike]) -> None:
+        super().__init__()
+        self.tower, self.images = tower, images
+        if tower.use_head:
+            tower.head.requires_grad_(False)  # It feeds no token.
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[patches, pixels of a patch] -> [patches, width]."""
+        runs = pixels.split([run.number * run.patches for run in self.images])
+        return torch.cat([*map(self._encoded, runs, self.images)])
+
+    def _encoded(self, pixels: Tensor, run: Alike) -> Tensor:
+        embeddings = self.tower.embeddings
+        hidden = embeddings.patch_embedding(pixels.unflatten(0, (run.number, run.patches)))
+        side = embeddings.position_embedding_size
+        hidden = hidden + embeddings.resize_positional_embeddings(
+            embeddings.position_embedding.weight.unflatten(0, (side, side)),
+            np.array([[run.rows, run.columns]]),
+            max_length=run.patches,
+        )
+        for layer in self.tower.encoder.layers:
+            hidden = layer(hidden, None)
+        normed: Tensor = self.tower.post_layernorm(hidden)
+        return normed.flatten(0, 1)
+
+
+class Projector(nn.Module):
+    """transformers' projector, for images of known sizes."""
+
+    def __init__(self, projector: Any, images: list[Alike]) -> None:
+        super().__init__()
+        self.projector, self.images = projector, images
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[patches, width] -> [tokens, D]."""
+        runs = features.split([run.number * run.patches for run in self.images])
+        return torch.cat(
+            [
+                self.projector(rows.unflatten(0, run)).flatten(0, 2)
+                for rows, run in zip(runs, self.images, strict=True)
+            ]
+        )
+
+
+class Lfm2VL(Tower):
+    """An image is itself, or its tiles and itself, all of which see their own patches alone."""
+
+    serves: ClassVar[Serves] = {"lfm2_vl": (KIND,)}
+    front_end = "lfm2-vl"
+    without_adapter = ANOTHER
+    merges = True
+
+    def __init__(self, model: "Resolved") -> None:
+        super().__init__(model)
+        whole: Any = model.whole
+        assert whole is not None, "chosen by its config"
+        eye = self.own_front  # Settings that make no sense are said first.
+        assert isinstance(eye, FrontEnd)
+        check_projector(model.name, whole)
+        self.whole, self.config, self.hidden = whole, whole.vision_config, model.config.hidden_size
+        learnt = self.config.num_patches
+        if isqrt(learnt) ** 2 != learnt:
+            raise RequestError(
+                f"model {model.name!r}: vision_config.num_patches {learnt}: a square number, for "
+                "its learnt positions are those of a square"
+            )
+        self.merge = eye.merge
+        self.patches_a_token = self.merge**2
+        side = eye.tile_size // eye.patch_size
+        self.image = Grid(1, side, side)
+
+    @property
+    def flags(self) -> list[str]:
+        padded = (
+            "tower: each image and tile runs its own patches; transformers pads them to those of "
+            "a whole tile, under a mask"
+        )
+        head = "tower: the pooling head feeds no token and is held, not run; transformers runs it"
+        return [padded, head] if self.config.vision_use_head else [padded]
+
+    @property
+    def eye(self) -> FrontEnd:
+        """The front end with its tiles."""
+        assert isinstance(self.front, FrontEnd)
+        return self.front
+
+    def token_grid(self, grid: Grid) -> TokenGrid:
+        return TokenGrid.of(grid.rows // self.merge, grid.columns // self.merge)
+
+    def build(
+        self, context: "Context", grids: tuple[Grid, ...], adapter: bool
+    ) -> tuple[nn.Module, nn.Module | None]:
+        from transformers import Siglip2VisionModel
+        from transformers.models.lfm2_vl.modeling_lfm2_vl import Lfm2VlMultiModalProjector
+
+        self.config._attn_implementation = implementation(context)
+        tower = context.create(lambda: Siglip2VisionModel(self.config))
+        context.weigh_component("tower", tower, "vision_tower.", KIND)
+        finish(tower, context)
+        projector = context.create(lambda: Lfm2VlMultiModalProjector(self.whole))
+        context.weigh_component("adapter", projector, "multi_modal_projector.", KIND)
+        images = alike(grids * context.cell.batch)
+        return Blocks(tower, images), Projector(projector, images)
+
+    def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
+        columns, rows = self.eye.tiles(width, height)
+        tiles = (rows, columns) if columns else None
+        return tuple(Grid(1, *piece, tiles=tiles) for piece in self.eye.pieces(width, height))
+
+    def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
+        """The patches of all images and tiles, [patches, pixels of a patch]."""
+        try:
+            module = import_module(PROCESSOR)
+        except ImportError:
+            raise RequestError(
+                f"model {self.model.name!r}: pictures are read by its own processor, which needs "
+                f"torchvision: {INSTALL}; sizes alone (--resolution) need nothing"
+            ) from None
+        eye = self.eye
+        processor: Any = module.Lfm2VlImageProcessor(
+            downsample_factor=eye.merge,
+            do_image_splitting=eye.splits,
+            min_tiles=eye.min_tiles,
+            max_tiles=eye.max_tiles,
+            use_thumbnail=eye.thumbnail,
+            min_image_tokens=eye.min_tokens,
+            max_image_tokens=eye.max_tokens,
+            encoder_patch_size=eye.patch_size,
+            tile_size=eye.tile_size,
+            max_pixels_tolerance=eye.tolerance,
+        )
+        rows = []
+        for image in images:
+            batch = processor(image, return_tensors="pt")
+            padded = batch["pixel_values"], batch["pixel_attention_mask"].bool()
+            rows += [patches[mask] for patches, mask in zip(*padded, strict=True)]
+        return torch.cat(rows)
+
+    def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
+        patches = batch * sum(grid.patches for grid in grids)
+        return patches, self.config.num_channels * first(self.config.patch_size) ** 2
+
+    def patch_flops(self, grids: tuple[Grid, ...]) -> int:
+        (patches, values), width = self.pixels(1, grids), self.config.hidden_size
+        return 2 * patches * values * width
+
+    def tower_flops(self, grids: tuple[Grid, ...]) -> int:
+        width, mlp = self.config.hidden_size, self.config.intermediate_size
+        patches = sum(grid.patches for grid in grids)
+        pairs = sum(grid.patches**2 for grid in grids)
+        layer = 2 * patches * (4 * width**2 + 2 * width * mlp) + 4 * pairs * width
+        return self.patch_flops(grids) + self.config.num_hidden_layers * layer
+
+    def entry_flops(self, grids: tuple[Grid, ...]) -> int:
+        if self.whole.projector_use_layernorm:
+            return 0
+        return 2 * sum(map(self.tokens, grids)) * self._wide * self.whole.projector_hidden_size
+
+    @property
+    def _wide(self) -> int:
+        return int(self.patches_a_token * self.config.hidden_size)
+
+    def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
+        tokens = sum(map(self.tokens, grids))
+        return 2 * tokens * self.whole.projector_hidden_size * (self._wide + self.hidden)
+
+
+TOWERS.add("lfm2_vl", Lfm2VL)
