@@ -1,5 +1,7 @@
 """What a sweep file may hold, and what a sweep comes to on this machine."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -158,3 +160,9 @@ def test_a_cell_is_emulated_in_one_way_within_a_sweep() -> None:
     assert len(plan(Sweep(name="s", grids=(every, every)))) == 1
     with pytest.raises(RequestError, match=r"emulate 2: .* with emulate all too"):
         plan(Sweep(name="s", grids=(every, some)))
+
+
+def test_who_shares_the_cells_out_loads_no_torch() -> None:
+    """Its workers do, and it need not wait until it could as well."""
+    code = "import sys, workbench.sweep.run; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -22,9 +22,9 @@ def write_config(named: str, store: Path | None, output: Path | None) -> str | N
     ``named`` is a file (what ``predict --json`` printed, or a cell's fields as YAML or JSON) or a
     key in ``store``. Raises RequestError.
     """
-    from workbench.probe.counting.states import check_states
     from workbench.probe.counting.trace import trace
     from workbench.probe.ranks.deepspeed_config import whole_config
+    from workbench.vocabulary.agreement import check_states
 
     cell = _cell(named, store)
     if not cell.optimizes:

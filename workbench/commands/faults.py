@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from workbench.commands.checks import wrong_options
-from workbench.vocabulary.agreement import SIZES
+from workbench.vocabulary.agreement import SIZES, check_states
 from workbench.vocabulary.errors import Faults, RequestError, Unsupported, WrongField
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def _wrong_part(cell: "Cell") -> list[str]:
     from workbench.probe.predicting.capacity import cap_bytes
 
     faults = Faults()
+    with faults:
+        check_states(cell)
     with suppress(Unsupported), faults:
         check(cell)
     with suppress(Unsupported), faults:

@@ -94,9 +94,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         widths = fitted(widths, [max(map(_whole, column)) for column in cells], most)
     form = "  ".join(f"{{:<{width}}}" for width in widths)
     for line in lines:
-        folded = [wrap(word, width) for word, width in zip(line, widths, strict=True)]
+        folded = [_folded(word, width) for word, width in zip(line, widths, strict=True)]
         for row in zip_longest(*folded, fillvalue=""):
             print(form.format(*row).rstrip())
+
+
+def _folded(word: str, width: int) -> list[str]:
+    """The lines of a cell; what fits as it is takes no time."""
+    fits = len(word) <= width and word.isprintable()
+    return [word] if fits and word else wrap(word, width)
 
 
 def _whole(cell: str) -> int:

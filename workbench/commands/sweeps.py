@@ -3,6 +3,7 @@
 import shlex
 import sys
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from workbench.sweep.order import DryRun, Engine, Summary
-    from workbench.vocabulary.sweep import Grid, Point, Sweep
+    from workbench.vocabulary.sweep import Grid, Sweep
 
 OUT_OF_TIME = 3
 """The exit code where ``--max-minutes`` left cells for the next call."""
@@ -160,7 +161,7 @@ def sweep(
             return
         summary = scheduler.run(order)
     except RequestError as error:
-        cells = (p.cell.document() for grid in config.grids for p in _first_points(grid))
+        cells = (p.cell.document() for grid in config.grids for p in grid.heads())
         places = dict.fromkeys((grid.source, grid.device) for grid in config.grids)
         raise with_names(error, cells, places) from None
     if json_:
@@ -217,14 +218,9 @@ def _read(probe: Path) -> "Sweep":
 
         sweep = load_probe(probe)
     if sys.stderr.isatty():  # Elsewhere a refusal stays the one line.
-        cells = sum(len(grid.points()) for grid in sweep.grids)
+        cells = sum(prod(map(len, grid.axes())) for grid in sweep.grids)
         show.note(f"sweep {sweep.name}: {cells:,} cells; checking names, starting workers")
     return sweep
-
-
-def _first_points(grid: "Grid") -> "Sequence[Point]":
-    """A point of each combination of names and options, whatever its |V|."""
-    return grid.points()[:: len(grid.visual)]
 
 
 def _again(context: typer.Context) -> str:

@@ -2,8 +2,8 @@
 
 import runpy
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -35,11 +35,13 @@ class Task:
     """The word for the worker: ``cpu``, ``cuda``, ``cuda:N``, or a device entry."""
     device_name: str
     """The record's device: the driver's name of the card, ``cpu``, or the entry's name."""
+    key: str = field(default="", compare=False, repr=False)
+    """The cell's key, where it is at hand: of many cells of a kind it is made at once."""
 
     @cached_property
     def identity(self) -> CellId:
         """What the store tells its record by."""
-        return self.point.cell.key, self.point.source, self.device_name
+        return self.key or self.point.cell.key, self.point.source, self.device_name
 
     @property
     def on_gpu(self) -> bool:
@@ -109,19 +111,23 @@ def heads(sweep: Sweep, calibrations: Choice | None = None, here: bool = True) -
 
     They are enough to check names and to choose workers, while the others are still made.
     """
-    points = chain.from_iterable(grid.points()[:: len(grid.visual)] for grid in sweep.grids)
+    points = chain.from_iterable(grid.heads() for grid in sweep.grids)
     return _tasks(points, calibrations, here)
 
 
 def _tasks(points: Iterable[Point], calibrations: Choice | None, here: bool) -> list[Task]:
     places: dict[tuple[str, str], tuple[str, str]] = {}
+    keys: dict[tuple[Any, ...], Callable[[int], str]] = {}
     tasks: dict[CellId, Task] = {}
     with without_collector():
         for point in points:
             where = (point.source, point.device)
             if where not in places:
                 places[where] = place(*where) if here else place_elsewhere(*where)
-            task = Task(point, *places[where])
+            kind = point.cell.kind
+            if kind not in keys:
+                keys[kind] = point.cell.key_at()
+            task = Task(point, *places[where], key=keys[kind](point.cell.num_visual))
             if point.source == "measured":
                 check_allocator(point.cell, task.device)
             _check_alike(task, tasks.setdefault(task.identity, task))

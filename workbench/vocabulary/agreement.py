@@ -5,6 +5,8 @@ A rule is a function; it gives the line that says so, with fields and values, or
 
 from typing import TYPE_CHECKING
 
+from workbench.vocabulary.errors import Faults
+
 if TYPE_CHECKING:
     from workbench.vocabulary.cell import Cell
 
@@ -268,3 +270,37 @@ SIZES = {
     shared_sequence: ("ring", "ulysses", "world_size"),
 }
 """Rules without which a sequence has no sizes, and the fields that they are between."""
+
+
+def check_states(cell: "Cell") -> None:
+    """Raise RequestError for a sharding that cannot be run, though a cell may say it."""
+    faults = Faults()
+    for rule in (_dtype_under_deepspeed, _states_to_shard, _ranks_to_share):
+        with faults:
+            line = rule(cell)
+            faults.add(*([] if line is None else [line]))
+    faults.raise_all()
+
+
+def _dtype_under_deepspeed(cell: "Cell") -> str | None:
+    if cell.under_deepspeed and cell.dtype in ("float64", "float16") and cell.optimizes:
+        return (
+            f"dtype {cell.dtype}: training under deepspeed, so on several ranks, runs in bfloat16 "
+            "or float32"
+        )
+    return None
+
+
+def _states_to_shard(cell: "Cell") -> str | None:
+    if cell.zero and not cell.optimizes:
+        return f"zero {cell.zero}: {STEPS} has states to shard"
+    return None
+
+
+def _ranks_to_share(cell: "Cell") -> str | None:
+    if cell.zero and cell.world_size == 1 and not cell.offload_optimizer and cell.optimizes:
+        return (
+            f"zero {cell.zero}: with world_size 1 there is nobody to share with and nothing is "
+            "saved; give --world-size 2 or more, --offload-optimizer, or --zero 0"
+        )
+    return None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
+from operator import itemgetter
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
@@ -178,9 +179,7 @@ class Cell(CellFields):
     @property
     def kind(self) -> tuple[Any, ...]:
         """Every field but |V|: what cells that differ in nothing else share, to group them by."""
-        fields = dict(self.__dict__)
-        del fields["num_visual"]
-        return tuple(fields.values())
+        return _KIND(self.__dict__)
 
     def document(self) -> dict[str, Any]:
         """All fields under their public names (``pass``, not ``pass_``), JSON-ready."""
@@ -196,7 +195,7 @@ class Cell(CellFields):
         """A short human name: system, kernel and |V|, then every option that is switched on."""
         words = [self.model, self.attention, self.kernel, self.scope, self.pass_]
         words.append(f"V={self.num_visual:,}")
-        words += [name for name in OPTION_FLAGS if getattr(self, name)]
+        words += [name for name, on in zip(OPTION_FLAGS, _FLAGS(self.__dict__), strict=True) if on]
         words += [f"chunk={self.chunk}"] if self.chunk else []
         return " ".join(words)
 
@@ -218,6 +217,12 @@ DESCRIPTIONS: dict[str, Description] = {
 
 OPTION_FLAGS = tuple(name for name, field in FIELDS.items() if field.annotation is bool)
 """The on/off fields of a cell."""
+
+
+_KIND: Callable[[dict[str, Any]], tuple[Any, ...]] = itemgetter(
+    *(name for name in Cell.model_fields if name != "num_visual")
+)
+_FLAGS: Callable[[dict[str, Any]], tuple[bool, ...]] = itemgetter(*OPTION_FLAGS)
 
 
 def option_of(name: str) -> str:

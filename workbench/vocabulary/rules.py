@@ -76,9 +76,8 @@ class Ruled(Request):
     def _by_its_rules(
         cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
     ) -> Self:
-        context = info.context or {}
-        if context.get(_UNRULED):
-            return handler(data)
+        if isinstance(data, cls) or (info.context or {}).get(_UNRULED):
+            return handler(data)  # Where it is one already, its rules were asked.
         wrong = wrong_fields(info)
         try:
             document = handler(data)

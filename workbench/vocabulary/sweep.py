@@ -174,20 +174,23 @@ class Grid(Ruled):
         """Every point, |V| innermost, in the order that the axes are written."""
         return self._points
 
+    def heads(self) -> Iterator[Point]:
+        """A point of each combination of names and options, whatever its |V|."""
+        return map(self._point, self._firsts)
+
     @cached_property
     def _points(self) -> tuple[Point, ...]:
         with without_collector():
-            return tuple(
-                Point(
-                    cell=first.at(size),
-                    source=self.source,
-                    device=self.device,
-                    protocol=self.protocol,
-                    calibration=self.calibration,
-                )
-                for first in self._firsts
-                for size in self.visual
-            )
+            return tuple(self._point(f.at(size)) for f in self._firsts for size in self.visual)
+
+    def _point(self, cell: Cell) -> Point:
+        return Point(
+            cell=cell,
+            source=self.source,
+            device=self.device,
+            protocol=self.protocol,
+            calibration=self.calibration,
+        )
 
 
 def combinations(grid: Grid) -> tuple[Iterator[dict[str, Any]], frozenset[str]]:

@@ -30,7 +30,6 @@ from typing import NamedTuple
 from workbench.lvlm.optimizer import has_master, stepped
 from workbench.lvlm.optimizers import OPTIMIZERS, Stepped
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError
 
 REDUCE_BUCKET = 500_000_000
 MAX_LIVE = 1_000_000_000
@@ -106,26 +105,6 @@ class States:
         """On the device."""
         size = self.weights + self.buffers
         return size if self.on_host else size + self.gradients + self.optimizer
-
-
-def check_states(cell: Cell) -> None:
-    """Raise RequestError for a sharding that cannot be."""
-    if cell.under_deepspeed and cell.dtype in ("float64", "float16") and cell.optimizes:
-        raise RequestError(
-            f"dtype {cell.dtype}: training under deepspeed, so on several ranks, runs in "
-            "bfloat16 or float32"
-        )
-    if cell.zero == 0:
-        return
-    if not cell.optimizes:
-        raise RequestError(
-            f"zero {cell.zero}: only a train pass of scope decoder or lvlm has states to shard"
-        )
-    if cell.world_size == 1 and not cell.offload_optimizer:
-        raise RequestError(
-            f"zero {cell.zero}: with world_size 1 there is nobody to share with and nothing is "
-            "saved; give --world-size 2 or more, --offload-optimizer, or --zero 0"
-        )
 
 
 def states(cell: Cell, parameters: Sequence[Parameter]) -> States:

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from workbench.probe.counting.states import check_states
 from workbench.probe.machine.environment import cuda_index, num_gpus, resolve_device
 from workbench.probe.machine.nvml import Nvml
+from workbench.vocabulary.agreement import check_states
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 

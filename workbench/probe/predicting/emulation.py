@@ -17,7 +17,6 @@ from workbench.probe.counting.states import (
     ITEM,
     MASTER,
     Parameter,
-    check_states,
     states,
     trained_groups,
 )
@@ -26,6 +25,7 @@ from workbench.probe.counting.tracker import Timeline
 from workbench.probe.predicting.peak import Peak, step_of
 from workbench.probe.predicting.replay import Program, make_program
 from workbench.probe.predicting.traces import trace_of
+from workbench.vocabulary.agreement import check_states
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.fields import Layers

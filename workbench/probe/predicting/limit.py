@@ -5,13 +5,13 @@ from typing import Any
 
 from workbench.lvlm.places import visual_unit
 from workbench.probe.counting.allocator import Allocator, allocator_of
-from workbench.probe.counting.states import check_states
 from workbench.probe.predicting.capacity import fixed_capacity
 from workbench.probe.predicting.emulation import check_emulation
 from workbench.probe.predicting.facts import model_flags
 from workbench.probe.predicting.family import Family
 from workbench.probe.predicting.footprint import check_allocator
 from workbench.probe.predicting.threshold import find_threshold
+from workbench.vocabulary.agreement import check_states
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import device
 from workbench.vocabulary.fields import MAX_TOKENS, Layers

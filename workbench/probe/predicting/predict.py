@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from workbench.probe.counting.allocator import allocator_of
-from workbench.probe.counting.states import check_states
 from workbench.probe.machine.environment import environment
 from workbench.probe.predicting.contribution import Contributions
 from workbench.probe.predicting.contributors import CONTRIBUTORS
@@ -13,6 +12,7 @@ from workbench.probe.predicting.emulation import check_emulation
 from workbench.probe.predicting.footprint import check_allocator
 from workbench.probe.predicting.subject import Subject
 from workbench.probe.predicting.traces import trace_of
+from workbench.vocabulary.agreement import check_states
 from workbench.vocabulary.calibration import calibration_for, file_asked
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import Device, device

@@ -8,7 +8,6 @@ from workbench.lvlm.models import resolve
 from workbench.lvlm.pictures import fields_of
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.allocator import allocator_of
-from workbench.probe.counting.states import check_states
 from workbench.probe.predicting import SOLVE
 from workbench.probe.predicting.capacity import fixed_capacity
 from workbench.probe.predicting.facts import model_flags
@@ -24,6 +23,7 @@ from workbench.visual.tokens import (
     tokens_of_image,
     tokens_of_video,
 )
+from workbench.vocabulary.agreement import check_states
 from workbench.vocabulary.cell import Cell, make_cell
 from workbench.vocabulary.devices import device
 from workbench.vocabulary.errors import Faults, RequestError, unknown_name

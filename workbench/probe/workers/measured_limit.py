@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from workbench.lvlm.places import visual_unit
 from workbench.probe.counting.allocator import CARD, HOST, Allocator, allocator_of
-from workbench.probe.counting.states import check_states
 from workbench.probe.machine.allocator import check_allocator, setting_of
 from workbench.probe.machine.environment import (
     device_name,
@@ -23,6 +22,7 @@ from workbench.probe.predicting.emulation import check_emulation
 from workbench.probe.predicting.limit import Limit, predicted_bracket
 from workbench.probe.predicting.search import MAX_FAILURES, Found, search
 from workbench.probe.workers.client import Client
+from workbench.vocabulary.agreement import check_states
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import DEVICES, entry_of
 from workbench.vocabulary.errors import Failure, RequestError, Unsupported
