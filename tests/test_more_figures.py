@@ -130,6 +130,16 @@ def test_a_single_size_is_seen_too(held) -> None:
         assert trace.customdata[0].endswith("|V| = 64")
 
 
+def test_panels_share_one_range_of_visual_tokens(held) -> None:
+    """A system that goes further is seen to go further."""
+    frame, _, details = held
+    kinds = memory_kinds(frame[frame["source"] == "predicted"], details)
+    shorter = kinds[(kinds["system"] != "S-Attn · eager") | (kinds["num_visual"] <= 256)]
+    axes = memory(shorter, {}, LIGHT, log_x=False).to_dict()["layout"]
+    ranges = {tuple(axis["range"]) for name, axis in axes.items() if name.startswith("xaxis")}
+    assert len(ranges) == 1
+
+
 def test_memory_ends_soon_after_the_card_does(held) -> None:
     frame, runs, details = held
     rows = frame[(frame["series"] == "S-Attn · eager") & (frame["source"] == "predicted")]

@@ -185,6 +185,21 @@ def test_nothing_of_a_narrow_page_scrolls_sideways(address: str, tab: Page, name
     tab.wait_for_function(f"({WIDER})().length === 0", timeout=60_000)
 
 
+def test_a_narrow_page_is_drawn_once(address: str, running: BrowserContext) -> None:
+    page = running.new_page()
+    page.set_viewport_size({"width": 420, "height": 900})
+    upper = f"document.querySelector('{PLOT}')?._fullLayout?.yaxis2?.domain[1]"
+    watch = f"const look = () => {{ const at = {upper}; if (at) window.uppers.add(at);"
+    page.add_init_script(
+        f"window.uppers = new Set(); {watch} requestAnimationFrame(look); }}; look();"
+    )
+    page.goto(f"{address}/scaling?store=like_default.db")
+    page.wait_for_function(f"{upper} < 0.9", timeout=60_000)
+    page.wait_for_timeout(500)
+    assert page.evaluate("[...window.uppers].every((at) => at < 0.9)")
+    page.close()
+
+
 def test_panels_stand_side_by_side_again_in_a_wide_window(address: str, tab: Page) -> None:
     tab.set_viewport_size({"width": 420, "height": 900})
     tab.goto(f"{address}/scaling?store=like_default.db")

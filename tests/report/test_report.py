@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from markdown_it import MarkdownIt
 from tests import golden
 from workbench.inputs.sweep_file import load_sweep
 from workbench.report import NothingToReport, ReportFiles, write_report
-from workbench.report.contents import contents
+from workbench.report.contents import contents, without_source
 from workbench.report.images import HINT, browser
 from workbench.report.pdf import inputs, template, write_pdf
 from workbench.report.write import html, markdown_text
 from workbench.store import Store
 from workbench.store.export import export
+from workbench.telling.page import Table
 from workbench.vocabulary.errors import Failure, RequestError
 from workbench.vocabulary.sweep import Sweep
 
@@ -137,6 +139,16 @@ def test_the_headline_is_what_the_records_say(
         assert any(number == pytest.approx(value, rel=6e-3) for number in told), (value, told)
     assert "Out of memory: S-Attn · eager at |V| = 8,192" in words
     assert "S-Attn · sdpa and D-Attn · sdpa still ran at |V| = 8,192" in words
+
+
+def test_a_source_that_all_rows_share_stands_below_the_table() -> None:
+    table = Table("t", ("what", "source", "s"), (("a", "measured on x", "1"),) * 2, "Note.")
+    short = without_source(table)
+    assert short.columns == ("what", "s")
+    assert short.rows == (("a", "1"),) * 2
+    assert short.note == "All measured on x. Note."
+    mixed = replace(table, rows=(*table.rows, ("a", "predicted for x", "1")))
+    assert without_source(mixed) == mixed
 
 
 def test_what_is_missing_is_said(written: dict[str, ReportFiles]) -> None:

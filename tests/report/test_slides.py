@@ -55,6 +55,16 @@ def test_they_say_what_the_first_page_says(found: Contents, tmp_path: Path) -> N
             assert shape.left >= 0
             assert shape.left + shape.width <= 13.34 * 914400
             assert shape.top + shape.height <= 7.51 * 914400
+    # Each is under a sentence that answers, and what that is of stands below it.
+    titles = [slide.shapes.title.text_frame.text for slide in (answer, table, *figures)]
+    titles = [title.replace("\u2011", "-") for title in titles]
+    assert titles[0] == found.first.answer
+    assert titles[1].startswith("D-Attn · flash takes 1.01 s at |V| = 9,000")
+    assert titles[2] == found.first.recommendation[0]
+    assert titles[3].startswith("Four times the tokens take ×6.29")
+    assert titles[4].startswith("D-Attn · flash ran up to |V| = 132,687")
+    for slide in (answer, table, *figures):
+        assert "measured on NVIDIA H100 80GB HBM3" in words(slide)
     # No text became a link, and two files of one store are equal.
     assert "hlinkClick" not in "".join(str(s.part.blob) for s in (answer, table, ground))
     before = path.read_bytes()

@@ -14,8 +14,8 @@ from workbench.telling.verdict import telling_systems
 from workbench.telling.view import memory_kinds
 from workbench.telling.words import provenance, setting, thinned
 
-MOST = 6
-"""Panels that a page has room for."""
+MOST = 4
+"""Panels that a page has room for, over one range of |V|."""
 KINDS = 6
 """Areas that a point is drawn in, about."""
 TITLE = "Where the bytes go"

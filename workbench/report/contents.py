@@ -56,6 +56,7 @@ def contents(
     endings = endings_chapter(material)
     specs, rates, commands = _again(material)
     answer, headline = words.answer(material), words.headline(material)
+    headline = headline and without_source(headline)
     front = None if words.front is None else words.front(material)
     first = None if words.two_stores else first_page(material, note, case, front)
     if first is not None and question != DEFAULT_QUESTION:
@@ -68,7 +69,7 @@ def contents(
         headline=headline,
         sections=(
             *words.chapters(material),
-            *(_subject(material, subject) for subject in material.subjects),
+            *(_subject(material, subject) for subject in material.spoken),
             paper_chapter(material),
             threats_chapter(material),
             *([endings] if endings else []),
@@ -116,6 +117,22 @@ def _answering(page: FirstPage, answer: Answer) -> FirstPage:
         heading="More of the answer",
         recommendation=tuple(a or b for a, b in zip(short, answer[1:], strict=True)),
     )
+
+
+def without_source(table: Table) -> Table:
+    """The table with its only source in its note: a column that says one thing takes the room of
+    those that do not.
+    """
+    if "source" not in table.columns:
+        return table
+    place = table.columns.index("source")
+    sources = {row[place] for row in table.rows}
+    if len(sources) != 1:
+        return table
+    (source,) = sources
+    columns, *rows = ((*row[:place], *row[place + 1 :]) for row in (table.columns, *table.rows))
+    note = f"All {source}. {table.note}".strip()
+    return replace(table, columns=columns, rows=tuple(rows), note=note)
 
 
 def _subject(material: Material, subject: Subject) -> Section:

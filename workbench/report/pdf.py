@@ -102,6 +102,7 @@ def _figure(figure: Figure, folder: Path) -> dict[str, Any]:
     return {
         "title": figure.title,
         "path": f"/figures/{path.name}" if path.is_file() else "",
+        "ratio": figure.width / figure.height,
         "caption": " ".join(figure.caption),
     }
 

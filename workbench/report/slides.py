@@ -129,6 +129,7 @@ def _figure(deck: "Presentation", figure: Figure, folder: Path) -> None:
         left = picture.width / _inches(room_w) + 0.02
         _text(slide, BODY + 0.3, room_h - 0.3, caption, left, 1 - left)
     else:
+        picture.left = (_inches(WIDTH) - picture.width) // 2
         _text(slide, BODY + picture.height / _inches(1) + 0.05, 0.9, caption)
 
 

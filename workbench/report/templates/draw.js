@@ -100,13 +100,17 @@
   const follow = () => drawn.forEach(drawHere);
   dark.addEventListener("change", follow);
   phone.addEventListener("change", follow);
+  // Paper has no lines to open: what they fold stands below them.
+  const folds = document.querySelectorAll("details");
   window.addEventListener("beforeprint", () => {
+    folds.forEach((fold) => fold.toggleAttribute("open", true));
     for (const slug of Object.keys(FIGURES)) {
       drawn.add(slug);
       drawOne(slug, "light", false, true);
     }
   });
   window.addEventListener("afterprint", () => {
+    folds.forEach((fold) => fold.toggleAttribute("open", false));
     follow();
     for (const slug of drawn) Plotly.Plots.resize(document.getElementById(slug));
   });
