@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests import golden
 from tests.reference import STORE
 from workbench.commands.case import fastest
 from workbench.interface import predict
@@ -12,9 +13,12 @@ from workbench.report import write_report
 from workbench.report.case import Case, CaseAnswer, read_case
 from workbench.report.case_table import case_table
 from workbench.report.contents import contents
+from workbench.report.questions.systems import MOST
+from workbench.store import Store
 from workbench.telling.page import Table
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.systems import entries
 
 
 @pytest.fixture(scope="module")
@@ -285,3 +289,19 @@ def test_a_case_takes_the_kernel_that_is_predicted_to_be_fastest() -> None:
     # What does not fit gives way to what does.
     eager = case.systems()[0][0]
     assert fastest([eager, cells[0]], case.device).cell == cells[0]
+
+
+def test_of_many_systems_the_first_page_shows_the_quickest(tmp_path: Path) -> None:
+    every = [name for name in entries()["attention"] if name != "s_attn"]
+    made = [
+        golden.record("predicted", "h100-80gb", attention=name, num_visual=256)
+        for name in ("s_attn", *every)
+    ]
+    with Store.open(tmp_path / "s.db", mode="w") as store:
+        store.add_many(store.begin_run("s", {}, golden.LAPTOP), made)
+    found = contents(tmp_path / "s.db", "systems")
+    assert found.first is not None
+    assert len(found.first.table.rows) == MOST < len(made)
+    assert f"{MOST} of {len(made)} systems." in found.first.table.note
+    assert found.headline is not None
+    assert len(found.headline.rows) == len(made)

@@ -98,9 +98,12 @@ def _top(pairs: pd.DataFrame, metric: str) -> str | None:
     own = (pairs.loc[pairs["metric"] == metric, "ratio"] - 1).abs()
     if own.empty:
         return None
+    name, cells = METRICS[metric].label, plural(len(own), "cell")
+    if own.max() <= EQUAL:
+        return f"{name}: predictions are exact, of {cells}."
     return (
-        f"{METRICS[metric].label}: predictions are {_percent(own.median())} off at the median and"
-        f" {_percent(own.max())} at worst, of {plural(len(own), 'cell')}."
+        f"{name}: predictions are {_percent(own.median())} off at the median and"
+        f" {_percent(own.max())} at worst, of {cells}."
     )
 
 
