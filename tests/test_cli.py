@@ -222,6 +222,13 @@ def test_a_limit_is_asked_without_a_size(capsys: pytest.CaptureFixture[str]) -> 
     assert Answer(capsys, "limit", "--visual", 9).code == 2
 
 
+def test_a_limit_that_no_kernel_can_serve_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(capsys, "limit", "--model", "gemma-2-9b", "--kernel", "sdpa")
+    assert answer.code == 2
+    assert "no soft-capping of scores, which gemma2 needs (50); use eager" in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+
+
 def test_a_predicted_oom_is_done_and_keeps_its_metrics(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

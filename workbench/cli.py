@@ -27,7 +27,7 @@ from workbench.commands.usage import USAGE, refused
 from workbench.commands.validate import validate
 from workbench.inputs.files import shown
 from workbench.start import INTERRUPTED, INTERRUPTED_LINE, raise_interrupts
-from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.errors import Failure, RequestError, Unsupported
 
 SPEAKS_FIRST_S = 2.0
 EPILOG = (
@@ -128,6 +128,8 @@ def _run(arguments: list[str] | None) -> None:
         _leave(2, *refused(typer.main.get_command(app), error, list(words)))
     except RequestError as error:
         _leave(2, *error.faults)
+    except Unsupported as error:
+        _leave(2, str(error))  # Where there is no record to hold the status, it is a refusal.
     except Failure as error:
         _leave(1, str(error))
     except ModuleNotFoundError as error:

@@ -16,6 +16,8 @@ from workbench.lvlm.kernels.cudnn import CudnnCuda
 from workbench.lvlm.kernels.efficient import Repeated
 from workbench.lvlm.kernels.flex import block_mask, causal_mod, kernel_options
 from workbench.probe.counting.trace import trace
+from workbench.probe.predicting.limit import predicted_limit
+from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import Unsupported
 
@@ -251,3 +253,41 @@ def test_a_window_saves_no_time_under_an_explicit_mask(tmp_path):
             F.scaled_dot_product_attention(q, k, v, **option)
             spent[name].append(time.perf_counter() - start)
     assert min(spent["window"]) > min(spent["causal"])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "system", "dtype", "others"),
+    [
+        ("flash", "s_attn", "float32", "eager, efficient, flex, math or sdpa"),
+        ("cudnn", "s_attn", "float64", "eager, flex, math or sdpa"),
+        ("sdpa", "d_attn", "float32", "eager, efficient, flex or math"),
+        ("efficient", "d_attn", "float64", "eager, flex or math"),
+        ("flash_attention_2", "s_attn", "float32", "eager, efficient, flex, math or sdpa"),
+    ],
+)
+def test_a_card_is_not_predicted_in_a_type_that_its_kernel_does_not_take(
+    kernel, system, dtype, others, tmp_path
+):
+    """On the CPU the same cell runs, where it is a kernel of the CPU as well."""
+    model = small_model("mistral", tmp_path)
+    cell = make_cell(model=model, kernel=kernel, attention=system, dtype=dtype, num_visual=16)
+    record = predict(cell, "h100-80gb")
+    assert record.status == "unsupported"
+    assert f"on CUDA, not {dtype}; use {others}" in record.error
+    assert predict(cell, "cpu").status == "ok"
+    assert predict(cell.replace(dtype="bfloat16"), "h100-80gb").status == "ok"
+    with pytest.raises(Unsupported, match=f"on CUDA, not {dtype}"):
+        predicted_limit(cell, "h100-80gb")
+
+
+def test_a_refusal_names_the_kernels_that_serve(tmp_path):
+    model = small_model("gemma2", tmp_path)
+    for system, others in (
+        ("s_attn", "eager, flash_attention_2, flash_attention_3 or flex"),
+        ("d_attn", "eager, flex or math"),
+    ):
+        cell = make_cell(model=model, attention=system, num_visual=16)
+        with pytest.raises(Unsupported, match=rf"gemma2 needs \(5\); use {others}$"):
+            build(cell, "meta")
+        for name in others.replace(" or ", ", ").split(", "):
+            assert predict(cell.replace(kernel=name), "h100-80gb").status == "ok"

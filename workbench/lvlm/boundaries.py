@@ -140,13 +140,18 @@ def _kernels() -> Iterator[Boundary]:
             for decomposed in (False, True)
         }
         served = [f for f, models in families.items() if len(refused[False][f]) < len(models)]
+        whose = "" if kernel.limits_whole else "of systems with branches "
+        others = [f"predictions {whose}for a card in other types than {_words(kernel.dtypes)}"]
         yield Boundary(
             f"kernel `{name}`",
             f"S-Attn of {_words(served)}",
             "; ".join(
-                f"{what} of {words}"
-                for what, decomposed in (("S-Attn", False), ("other systems", True))
-                if (words := _refusals(families, refused[decomposed]))
+                [
+                    f"{what} of {words}"
+                    for what, decomposed in (("S-Attn", False), ("other systems", True))
+                    if (words := _refusals(families, refused[decomposed]))
+                ]
+                + (others if kernel.dtypes else [])
             ),
             kernel.traced_as() or "",
         )

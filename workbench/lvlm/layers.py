@@ -30,7 +30,7 @@ def parts_of(
     check_mixing(model, parts, system, context.cell)
     system.refuse(parts, place, bites)
     if parts.linear is None:
-        context.kernel.refuse(parts, system.decomposed, bites and not decode)
+        context.kernel.check(parts, system.decomposed, bites and not decode)
         context.require(parts, system.decomposed)
     grouped = parts.experts is not None and not parts.experts.every
     if grouped and context.dtype == torch.float64:

@@ -214,7 +214,7 @@ class CrossLMM(SAttn):
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
         if place.role == CROSS:
-            context.kernel.refuse(parts, True, False)
+            context.kernel.check(parts, True, False)
             context.require(parts, True)
         plain = SAttnDecode if context.cell.pass_ == "decode" else SAttnLayer
         inner = plain(parts, context, place)

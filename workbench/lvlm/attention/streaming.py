@@ -190,7 +190,7 @@ class Streaming(SAttn):
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
         if context.cell.pass_ == "decode":
-            context.kernel.refuse(parts, True, False)  # Its call is of a branch, not of a layer.
+            context.kernel.check(parts, True, False)  # Its call is of a branch, not of a layer.
             return StreamingDecode(self, parts, context, place)
         band = self.band(place.layout)
         if band is not None and not context.kernel.takes_mask:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts
 
 KERNELS: "Registry[Kernel]" = Registry("kernel", __name__)
+HALVES = ("bfloat16", "float16")
+"""The data types of 16 bits, which flash attention takes on CUDA and no others (flash_api.cpp)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Band:
     sinks: int
 
 
+def _choice(names: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 class Kernel:
     """One way of computing attention."""
 
@@ -86,6 +93,10 @@ class Kernel:
 
     widest: int | None = None
     """The widest head that it takes on CUDA."""
+    dtypes: tuple[str, ...] = ()
+    """The data types that it takes on CUDA; empty where it takes all."""
+    limits_whole = True
+    """Whether these two are also limits of S-Attn's real layer, or of branches alone."""
 
     temporaries_from = ""
     """What ``temporaries`` counts, and whose source says so, for the record of a prediction."""
@@ -145,6 +156,23 @@ class Kernel:
             allowed = mask.masked_fill_(~allowed, torch.finfo(like.dtype).min)
         return allowed[None, None]
 
+    def check(self, parts: "LayerParts", decomposed: bool, window_bites: bool) -> None:
+        """Raise Unsupported as ``refuse`` does, with the kernels that serve the layer."""
+        try:
+            self.refuse(parts, decomposed, window_bites)
+        except Unsupported as error:
+            asked = parts, decomposed, window_bites
+            others = [name for name in sorted(KERNELS) if KERNELS[name].serves(*asked)]
+            raise Unsupported(f"{error}; use {_choice(others)}") from None
+
+    def serves(self, parts: "LayerParts", decomposed: bool, window_bites: bool) -> bool:
+        """Whether ``refuse`` lets the layer pass."""
+        try:
+            self.refuse(parts, decomposed, window_bites)
+        except Unsupported:
+            return False
+        return True
+
     def refuse(self, parts: "LayerParts", decomposed: bool, window_bites: bool) -> None:
         """Raise Unsupported, naming kernel and feature, where it cannot serve the layer.
 
@@ -153,8 +181,23 @@ class Kernel:
         if self.widest is not None and parts.head_dim > self.widest:
             raise Unsupported(
                 f"kernel {self.name!r} takes heads of up to {self.widest} on CUDA, and those of "
-                f"{parts.attention.config.model_type} are {parts.head_dim} wide; use eager"
+                f"{parts.attention.config.model_type} are {parts.head_dim} wide"
             )
+
+    def check_on_card(self, dtype: str, decomposed: bool) -> None:
+        """Raise Unsupported where CUDA has no such kernel for a data type."""
+        if self.takes(dtype, decomposed):
+            return
+        others = [name for name in sorted(KERNELS) if KERNELS[name].takes(dtype, decomposed)]
+        raise Unsupported(
+            f"kernel {self.name!r} takes {' and '.join(self.dtypes)} on CUDA, not {dtype}; use "
+            f"{_choice(others)}"
+        )
+
+    def takes(self, dtype: str, decomposed: bool) -> bool:
+        """Whether CUDA has this kernel for a data type, as far as that alone decides."""
+        limited = decomposed or self.limits_whole
+        return not (limited and self.dtypes and dtype not in self.dtypes)
 
     def require(self, parts: "LayerParts", decomposed: bool, like: "Tensor", train: bool) -> None:
         """Raise Unsupported where the device of ``like`` refuses its dtype or the layer's heads.

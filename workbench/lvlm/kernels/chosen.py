@@ -39,8 +39,7 @@ class Chosen(Fused):
         if window_bites and not self.takes_mask:
             raise Unsupported(
                 f"kernel {self.name!r} takes no mask, which the sliding window of "
-                f"{parts.attention.config.model_type} needs ({parts.window} tokens); "
-                "use efficient, eager or flex"
+                f"{parts.attention.config.model_type} needs ({parts.window} tokens)"
             )
 
     def require(self, parts: LayerParts, decomposed: bool, like: Tensor, train: bool) -> None:

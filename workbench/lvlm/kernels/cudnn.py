@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels import HALVES, KERNELS
 from workbench.lvlm.kernels.chosen import Chosen
 from workbench.lvlm.kernels.fused import Backend, Saved
 from workbench.lvlm.kernels.modelled import SHAPES, register, tracing
@@ -65,6 +65,7 @@ class CudnnCuda:
 class Cudnn(Chosen):
     name = "cudnn"
     widest = 256
+    dtypes = HALVES
     choice = SDPBackend.CUDNN_ATTENTION
     temporaries_from = "backward: row sums, float32 dQ, dK and dV by head (cudnn-frontend)"
 

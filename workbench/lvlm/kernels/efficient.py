@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels import HALVES, KERNELS
 from workbench.lvlm.kernels.chosen import Chosen
 from workbench.lvlm.kernels.fused import Backend, Saved
 from workbench.lvlm.kernels.modelled import REPEATED, register, tracing
@@ -114,6 +114,7 @@ class ModelledRepeated(Repeated):
 
 class Efficient(Chosen):
     name = "efficient"
+    dtypes = (*HALVES, "float32")
     choice = SDPBackend.EFFICIENT_ATTENTION
     takes_mask = True
     native_gqa = False

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
-from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.kernels import HALVES, KERNELS
 from workbench.lvlm.kernels.chosen import Chosen
 from workbench.lvlm.kernels.fused import Backend
 from workbench.lvlm.kernels.sdpa import FLASH_TEMPORARIES, FlashCpu, FlashCuda, flash_temporaries
@@ -14,6 +14,7 @@ class Flash(Chosen):
     choice = SDPBackend.FLASH_ATTENTION
     on_cpu = True
     widest = 256
+    dtypes = HALVES
     temporaries_from = FLASH_TEMPORARIES
 
     def temporaries(self, grad: Tensor, q: Tensor, k: Tensor, out: Tensor) -> tuple[int, ...]:

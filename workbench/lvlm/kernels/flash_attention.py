@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from workbench.lvlm.kernels import KERNELS, Band, Kernel
+from workbench.lvlm.kernels import HALVES, KERNELS, Band, Kernel
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence
 from workbench.lvlm.kernels.scratch import FLOAT, TILE, repeated_gradients, rounded
 from workbench.lvlm.parts import LayerParts
@@ -71,13 +71,14 @@ class FlashAttentionPackage(Kernel):
         return None
 
     widest = 256
+    dtypes = HALVES
 
     def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:
         super().refuse(parts, decomposed, window_bites)
         if decomposed:
             raise Unsupported(
                 f"kernel {self.name!r} serves s_attn only: its package returns no log-sum-exp "
-                "that can be differentiated; use flash"
+                "that can be differentiated"
             )
 
     def require(self, parts: LayerParts, decomposed: bool, like: Tensor, train: bool) -> None:

@@ -63,7 +63,7 @@ class Flex(Kernel):
         if window_bites and isinstance(parts.window, Chunk):
             raise Unsupported(
                 f"kernel 'flex' has no mask of chunks, which {parts.attention.config.model_type} "
-                f"needs ({parts.window} tokens); use sdpa, efficient or eager"
+                f"needs ({parts.window} tokens)"
             )
 
     def mask(self, tokens: int, window: int | None, like: Tensor, band: Band | None = None) -> Any:

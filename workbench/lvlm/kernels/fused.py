@@ -171,8 +171,6 @@ Across = Callable[[Branch, Branch | None, Sequence[Prefix], Scores], Tensor]
 class Fused(Kernel):
     """A kernel whose branches run on a fused backend."""
 
-    widest_whole = True
-    """Whether ``widest`` is also that of the real layer, or of branches alone."""
     across: Across | None = None
     """What serves branches over the other stream instead, where ranks share that (ring)."""
 
@@ -181,18 +179,18 @@ class Fused(Kernel):
         raise NotImplementedError
 
     def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:
-        if decomposed or self.widest_whole:
+        if decomposed or self.limits_whole:
             super().refuse(parts, decomposed, window_bites)
         family = parts.attention.config.model_type
         if parts.softcap is not None:
             raise Unsupported(
                 f"kernel {self.name!r} has no soft-capping of scores, which {family} needs "
-                f"({parts.softcap:g}); use eager or flex"
+                f"({parts.softcap:g})"
             )
         if decomposed and window_bites:
             raise Unsupported(
                 f"kernel {self.name!r} has no sliding window over two streams, which {family} "
-                f"needs ({parts.window} tokens); use eager or flex"
+                f"needs ({parts.window} tokens)"
             )
 
     def own(self, branch: Branch, scores: Scores) -> Tensor:

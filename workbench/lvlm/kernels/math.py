@@ -34,8 +34,7 @@ class Math(Eager):
         if parts.softcap is not None and not decomposed:
             raise Unsupported(
                 f"kernel 'math' has no soft-capping of scores, which "
-                f"{parts.attention.config.model_type} needs ({parts.softcap:g}); "
-                "use eager or flex"
+                f"{parts.attention.config.model_type} needs ({parts.softcap:g})"
             )
 
     def require(self, parts: LayerParts, decomposed: bool, like: Tensor, train: bool) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.lvlm.kernels import KERNELS, Branch, Scores
+from workbench.lvlm.kernels import HALVES, KERNELS, Branch, Scores
 from workbench.lvlm.kernels.fused import Backend, Fused, Saved
 from workbench.lvlm.kernels.scratch import (
     FLOAT,
@@ -119,7 +119,8 @@ class Sdpa(Fused):
     temporaries_from = FLASH_TEMPORARIES
     takes_rows = True
     widest = 256
-    widest_whole = False  # torch chooses another back end for the real layer.
+    dtypes = HALVES
+    limits_whole = False  # torch chooses another back end for the real layer.
 
     def masked(self, branch: Branch, seen: Tensor, scores: Scores) -> Tensor:
         gqa = branch.q.shape[1] != branch.k.shape[1]

@@ -148,6 +148,9 @@ def trace(
                     workload = build(cell, device, layers, pictures)
                 else:
                     workload = make(device)
+            if allocator.card:
+                kernel, system = workload.context.kernel, workload.system
+                kernel.check_on_card(cell.dtype, system.decomposed)
             if regions or (has_branches(workload) and not memory_only):
                 tracker.nodes = Nodes()
             tracker.begin()
