@@ -37,6 +37,15 @@ N = ROWS * COLUMNS
             N // 2 + N // 64 + 4 * (N // 64 // 256) + 4 + 64 + 1024,
         ),
         ("fp8", {"weight_block_size": [128, 128]}, N + 4 * 2 * 4),
+        ("fp8", {"weight_block_size": [128, 128], "scale_fmt": "ue8m0"}, N + 2 * 4),
+        (
+            "compressed-tensors",
+            {
+                "format": "pack-quantized",
+                "config_groups": {"g": {"weights": {"num_bits": 8, "strategy": "channel"}}},
+            },
+            N + 16 + 2 * ROWS,
+        ),
         ("fbgemm_fp8", {}, N + 4 * ROWS + 4),
         (
             "compressed-tensors",
@@ -77,6 +86,25 @@ def test_a_linear_layer(method, fields, expected):
         ("awq", {"bits": "4"}),
         ("fp8", {"weight_block_size": [0, 1]}),
         ("compressed-tensors", {"config_groups": {"a": {}, "b": {}}}),
+        (
+            "compressed-tensors",  # MXFP4: scales of a byte.
+            {
+                "config_groups": {
+                    "g": {
+                        "weights": {
+                            "num_bits": 4,
+                            "type": "float",
+                            "strategy": "group",
+                            "group_size": 32,
+                        }
+                    }
+                }
+            },
+        ),
+        (
+            "compressed-tensors",
+            {"config_groups": {"g": {"targets": ["re:.*mlp.*"], "weights": {"num_bits": 8}}}},
+        ),
         ("compressed-tensors", {"config_groups": {"a": {"weights": {"strategy": "spiral"}}}}),
     ],
 )
@@ -127,6 +155,63 @@ def test_what_stays_is_in_the_file_s_dtype(scope, tmp_path):
     assert any("priced and run in the cell's float32" in flag for flag in record.flags)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    ("quantization", "scales"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 4),
+        ({"quant_method": "fbgemm_fp8"}, 4),
+        ({"quant_method": "fp8", "weight_block_size": [1, 1000]}, 4),
+    ],
+)
+def test_a_list_that_does_not_name_the_head_takes_it(quantization, scales, tied, tmp_path):
+    """transformers adds the head to the layers that stay only where there is no list."""
+    field = "llm_int8_skip_modules" if "load_in_8bit" in quantization else "modules_to_not_convert"
+    counts = []
+    for stay in (None, [], ["vision"], ["lm_head"]):
+        fields = {
+            **SHARED,
+            "model_type": "llama",
+            "dtype": "bfloat16",
+            "tie_word_embeddings": tied,
+            "quantization_config": {**quantization, field: stay},
+        }
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        model = resolve(str(tmp_path))
+        cell = make_cell(model=str(tmp_path), scope="decoder", num_visual=1)
+        metrics, _ = quantized_weights(model, cell, 1_000_000)
+        counts.append(metrics["quantized_weight_bytes"])
+    plain, empty, other, named = counts
+    assert plain == named
+    assert empty == other
+    if tied:
+        assert empty is None
+    else:
+        entering = 4 if quantization["quant_method"] == "fbgemm_fp8" else 0
+        rows, columns = SHARED["vocab_size"], SHARED["hidden_size"]
+        assert plain - empty == rows * columns - scales * rows - entering
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"quant_method": "mxfp4"},
+        {"quant_method": "gptq", "bits": 4, "dynamic": {"-:.*mlp.*": {}}},
+        {"quant_method": "gptq", "bits": 4, "lm_head": True},
+        {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"},
+        {"quant_method": "fp8", "expert_dtype": "fp4"},
+        {"quant_method": "fp8", "modules_to_convert": ["embed_tokens"]},
+        {"quant_method": "compressed-tensors", "sparsity_config": {"format": "sparse-24-bitmask"}},
+    ],
+)
+def test_a_layout_that_is_not_known_has_no_bytes(quantization, tmp_path):
+    name = write(tmp_path, quantization)
+    cell = make_cell(model=name, num_visual=1)
+    metrics, (flag,) = quantized_weights(resolve(name), cell, 1_000_000)
+    assert metrics == {"quantized_weight_bytes": None}
+    assert "not known" in flag
+
+
 def test_an_unknown_method_is_told_and_none(tmp_path):
     name = write(tmp_path, {"quant_method": "origami"})
     metrics, flags = quantized_weights(resolve(name), make_cell(model=name, num_visual=1), 10)
@@ -167,7 +252,10 @@ def bytes_of(name):
         {"weight_block_size": None, "activation_scheme": "static"},
     ],
 )
-@pytest.mark.parametrize("stay", [["lm_head"], ["lm_head", "model.vision_tower", "model.visual"]])
+@pytest.mark.parametrize(
+    "stay",
+    [["lm_head"], ["lm_head", "model.vision_tower", "model.visual"], ["model.visual"]],
+)
 def test_fp8_is_what_transformers_builds(kind, fields, stay, tmp_path):
     """Experts, which it stacks, and the layers of tower and adapter that are not kept aside."""
     make = small_wrapper if kind in WRAPPERS else small_lvlm

@@ -7,8 +7,8 @@ are those in which transformers keeps linear layers on the device:
 - gptq: the same, and an int32 group index a row.
 - bitsandbytes: 4 bits with a scale a block of 64 (nested: 8 bits, a float32 a 256 of them) and the
   tables of the codes; 8 bits with a float32 a row.
-- fp8 (blocks of float32 scales, or one; static: one more for what enters), fbgemm_fp8 (a float32 a
-  row).
+- fp8 (blocks of float32 or e8m0 scales, or one; static: one more for what enters), fbgemm_fp8 (a
+  float32 a row).
 - compressed-tensors: one group of 4 or 8 bits, bfloat16 scales.
 
 Experts stand for linear layers each: gate, up and down under awq, gptq and compressed-tensors, as
@@ -40,6 +40,21 @@ SKIPPED = {
     "compressed-tensors": "ignore",
 }
 """Where each method names the modules that stay as they are."""
+ONLY: Mapping[str, Mapping[str, tuple[object, ...]]] = {
+    "awq": {"version": ("gemm", "GEMM")},
+    "gptq": {"dynamic": ({},), "lm_head": (False,)},
+    "fp8": {
+        "scale_fmt": ("float", "ue8m0"),
+        "expert_dtype": ("fp8",),
+        "modules_to_convert": ([],),
+        "dequantize": (False,),
+    },
+    "compressed-tensors": {"sparsity_config": ({},)},
+}
+"""Fields that decide a layout, and the values with which it is known; null leaves them out."""
+HEAD_STAYS = ("awq", "gptq")
+"""Methods that leave the LM head alone whatever their list says. The others take it where their
+list is there and does not name it, as ``get_modules_to_not_convert`` of transformers has it."""
 PREFIXES = ("", "model.", "language_model.", "model.language_model.", "language_model.model.")
 ONE_EXPERT = re.compile(r"experts\W+\d")
 EXPERTS = ("gate_proj", "up_proj", "down_proj")
@@ -123,16 +138,30 @@ def _bytes(
 ) -> int:
     if method not in SKIPPED:
         raise NotComputed(f"{method}: its layout is not known; known: {', '.join(SKIPPED)}")
-    stay = config.get(SKIPPED[method]) or []
+    for field, values in ONLY.get(method, {}).items():
+        value = config.get(field)
+        if value is not None and value not in values:
+            raise NotComputed(f"{method}: its layout under {field} {value!r:.40} is not known")
+    stay = config.get(SKIPPED[method])
+    if stay is None and method == "fp8":
+        stay = config.get("ignored_layers")  # transformers takes the word, too.
+    listed, stay = stay is not None or method == "compressed-tensors", stay or []
     if not (isinstance(stay, list) and all(isinstance(word, str) for word in stay)):
         raise NotComputed(f"{SKIPPED[method]} is no list of names")
     rest, total = params, 0
     matrices = [*_linears(model, cell, method)]
+    if cell.scope != "layer" and listed and method not in HEAD_STAYS:
+        matrices.append(Matrix("lm_head", model.config.vocab_size, model.config.hidden_size))
     if cell.scope == "lvlm" and method not in ("awq", "gptq"):
         matrices += _outside(model, cell, method)
     for matrix in matrices:
         if any(stays(prefix + matrix.name, stay) for prefix in PREFIXES):
             continue
+        if matrix.name == "lm_head" and model.config.tie_word_embeddings:
+            raise NotComputed(
+                f"{method}: {SKIPPED[method]} does not name lm_head, and what becomes of a head "
+                "that is the embedding is not known"
+            )
         rows, columns = matrix.rows, matrix.columns
         total += matrix.num_experts * linear_bytes(method, config, rows, columns, matrix.halves)
         rest -= matrix.num_experts * rows * columns
@@ -213,7 +242,7 @@ def _experts(path: str, module: Any, hidden: int, method: str) -> Iterator[Matri
 def _outside(model: "Resolved", cell: Cell, method: str) -> Iterator[Matrix]:
     """The linear layers of vision tower and adapter, by their path in transformers' whole model.
 
-    The head is the text model's, and stays.
+    The head is the text model's.
     """
     import torch
     from torch import nn
@@ -264,7 +293,7 @@ def linear_bytes(
         if not (isinstance(block, list) and len(block) == 2 and all(_positive(b) for b in block)):
             raise NotComputed(f"fp8: weight_block_size {block!r:.40} is no pair of numbers")
         scales = max(ceil(rows / block[0]), halves) * ceil(columns / block[1])
-        return count + 4 * scales + entering
+        return count + (1 if config.get("scale_fmt") == "ue8m0" else 4) * scales + entering
     if method == "fbgemm_fp8":
         return count + 4 * rows + 4
     return _compressed(config, rows, columns)
@@ -278,9 +307,15 @@ def _compressed(config: Mapping[str, Any], rows: int, columns: int) -> int:
     weights = group.get("weights") if isinstance(group, dict) else None
     if not isinstance(weights, dict):
         raise NotComputed("compressed-tensors: its group says nothing of the weights")
+    targets = group.get("targets")
+    if targets not in (None, ["Linear"]):
+        raise NotComputed(f"compressed-tensors: targets {targets!r:.40}, not ['Linear']")
     bits, strategy = _whole(weights, "num_bits", 8), str(weights.get("strategy", "tensor"))
-    if bits not in (4, 8):
-        raise NotComputed(f"compressed-tensors: {bits} bits are not known; 4 and 8")
+    kind = weights.get("type")
+    if bits not in (4, 8) or (bits == 4 and kind not in (None, "int")):
+        raise NotComputed(
+            f"compressed-tensors: {bits} bits of {kind or 'int'} are not known; 4 of int and 8"
+        )
     if strategy == "group":
         size = _whole(weights, "group_size", 128)
         if size < 1 or columns % size:
@@ -290,7 +325,9 @@ def _compressed(config: Mapping[str, Any], rows: int, columns: int) -> int:
         scales = rows if strategy == "channel" else 1
     else:
         raise NotComputed(f"compressed-tensors: strategy {strategy!r:.40} is not known")
-    packed = rows * ceil(columns * bits / 32) * 4 + 16 if bits == 4 else rows * columns
+    form = group.get("format") or config.get("format")
+    is_packed = bits == 4 or form == "pack-quantized"
+    packed = rows * ceil(columns * bits / 32) * 4 + 16 if is_packed else rows * columns
     zeros = 0 if weights.get("symmetric", True) else ceil(scales * bits / 32) * 4
     return packed + 2 * scales + zeros
 
