@@ -434,6 +434,23 @@ def test_code_of_a_folder_is_never_run_and_nothing_is_asked(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "flagged"),
+    [
+        ({"AutoModelForCausalLM": "modeling_x.X"}, True),
+        ({"AutoConfig": "c.X"}, False),
+        ([], False),
+    ],
+)
+def test_code_for_the_model_itself_is_told(names, flagged, tmp_path):
+    """What such code computes may be another model of the same sizes."""
+    name = write(tmp_path / "m", **SHARED, model_type="llama", auto_map=names)
+    flags = [flag for flag in resolve(name).flags if flag.startswith("auto_map")]
+    assert bool(flags) == flagged
+    cell = make_cell(model=name, num_visual=8)
+    assert set(flags) <= set(predict(cell, "h100-80gb").flags)
+
+
 SOURCE = Path(__file__).parents[2] / "workbench"
 
 

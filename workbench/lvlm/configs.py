@@ -185,7 +185,18 @@ def check_built(
             f"config: its text model's fields stand outside of a text_config, where transformers' "
             f"{kind} no longer reads them; they are read as transformers 4 did"
         )
+    if names_own_model(stated):
+        why.append(
+            "auto_map: config.json names code beside it for the model, which is never run; this is "
+            f"transformers' {whole.model_type}"
+        )
     return [*flags, *why]
+
+
+def names_own_model(stated: Mapping[str, Any]) -> bool:
+    """Whether a file names code beside it for the model itself, not for its config alone."""
+    names = stated.get("auto_map")
+    return isinstance(names, Mapping) and any(str(key).startswith("AutoModel") for key in names)
 
 
 def _compare(name: str, kind: str, where: str, field: str, wanted: Any, built: Any) -> None:
