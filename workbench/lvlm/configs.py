@@ -187,8 +187,8 @@ def check_built(
         )
     if names_own_model(stated):
         why.append(
-            "auto_map: config.json names code beside it for the model, which is never run; this is "
-            f"transformers' {whole.model_type}"
+            "auto_map: config.json names code beside it for the model, which is never run; this "
+            f"is transformers' {whole.model_type}"
         )
     return [*flags, *why]
 
