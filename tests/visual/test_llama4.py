@@ -34,11 +34,11 @@ SUPPORTED, BEST = its_functions()
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(1, 6000), st.integers(1, 6000), st.sampled_from([1, 4, 16]))
-def test_tiles_are_its_processor_s(width, height, most):
+@given(st.integers(1, 6000), st.integers(1, 6000), st.sampled_from([1, 4, 16]), st.booleans())
+def test_tiles_are_its_processor_s(width, height, most, largest):
     known = torch.tensor(SUPPORTED(most, SimpleNamespace(height=336, width=336)))
-    rows, columns = (int(side) // 336 for side in BEST((height, width), known))
-    found = Llama4(max_tiles=most)
+    rows, columns = (int(side) // 336 for side in BEST((height, width), known, largest))
+    found = Llama4(max_tiles=most, to_max_canvas=largest)
     assert found.canvas(width, height) == (rows, columns)
     whole = rows * columns + (rows * columns > 1)
     assert found.tokens_of_image(width, height) == 144 * whole
@@ -57,7 +57,10 @@ def test_of_the_catalogue_and_of_a_file():
     files = {"preprocessor_config.json": {"max_patches": 99}}
     with pytest.raises(RequestError, match="max_patches 99: at most 64"):
         Llama4().of_files({"vision_config": {}}, files, "x")
-    files = {"preprocessor_config.json": {"resize_to_max_canvas": True}}
-    with pytest.raises(RequestError, match="resize_to_max_canvas True: only false is known"):
+    files = {"preprocessor_config.json": {"resize_to_max_canvas": 1}}
+    with pytest.raises(RequestError, match="resize_to_max_canvas 1: true or false"):
         Llama4().of_files({"vision_config": {}}, files, "x")
+    files = {"preprocessor_config.json": {"resize_to_max_canvas": True}}
+    filled = Llama4().of_files({"vision_config": {}}, files, "x")
+    assert (filled.canvas(700, 336), Llama4().canvas(700, 336)) == ((3, 5), (1, 3))
     assert Llama4().markers_of_image(700, 336) == 3 + 3

@@ -12,11 +12,13 @@ def canvas_of(
     edge: int,
     max_tiles: int,
     rounded: Callable[[float], float] = float,
+    largest: bool = False,
 ) -> tuple[int, int]:
     """Rows and columns of tiles of ``edge`` pixels: the canvas that enlarges an image least, or
     else shrinks it least; of those alike the one of fewest tiles (Llama 3.2 Vision and 4).
 
-    ``rounded`` is what a processor's arithmetic makes of a quotient.
+    ``rounded`` is what a processor's arithmetic makes of a quotient; ``largest`` takes the canvas
+    that enlarges the image most, where any does.
     """
     numbers = range(1, max_tiles + 1)
     scales = {
@@ -26,7 +28,7 @@ def canvas_of(
         if rows * columns <= max_tiles
     }
     larger = [scale for scale in scales.values() if scale >= 1]
-    best = min(larger) if larger else max(scales.values())
+    best = min(larger) if larger and not largest else max(scales.values())
     alike = (canvas for canvas, scale in scales.items() if scale == best)
     return min(alike, key=lambda canvas: canvas[0] * canvas[1])
 

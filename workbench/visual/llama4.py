@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import floor
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
@@ -21,7 +22,8 @@ def single(value: float) -> float:
 class Llama4(FrontEnd):
     """The canvas of tiles that enlarges an image least, or else shrinks it least.
 
-    Patches are shuffled, 2 × 2 to a token. Markers of text stand between tiles and around them.
+    Under ``to_max_canvas`` it is the one that enlarges it most. Patches are shuffled, 2 × 2 to a
+    token. Markers of text stand between tiles and around them.
     """
 
     source: ClassVar[str] = (
@@ -35,6 +37,8 @@ class Llama4(FrontEnd):
     shuffle: int = 2
     """Patches a side of a token: the inverse of pixel_shuffle_ratio."""
     max_tiles: int = 16
+    to_max_canvas: bool = False
+    """``resize_to_max_canvas`` of its processor."""
 
     def serves(self, config: Mapping[str, Any]) -> bool:
         return config.get("model_type") == "llama4" and isinstance(
@@ -57,10 +61,12 @@ class Llama4(FrontEnd):
             files.side("image_size", fields.get("size"), file)
             files.take("max_tiles", fields.get("max_patches"), file)
             enlarges = fields.get("resize_to_max_canvas")
-            if enlarges not in (None, False):
+            if isinstance(enlarges, bool):
+                files.taken["to_max_canvas"] = enlarges, file
+            elif enlarges is not None:
                 raise RequestError(
-                    f"model {files.model!r}: {file}: resize_to_max_canvas {enlarges!r:.60}: only "
-                    "false is known, the canvas that enlarges an image least"
+                    f"model {files.model!r}: {file}: resize_to_max_canvas {enlarges!r:.60}: true "
+                    "or false"
                 )
         files.take("patch_size", files.both.get("patch_size"), BOTH)
         files.whole_patches(self.image_size, self.patch_size)
@@ -84,7 +90,24 @@ class Llama4(FrontEnd):
 
     def canvas(self, width: int, height: int) -> tuple[int, int]:
         """Rows and columns of tiles, without the whole image beside several."""
-        return canvas_of(width, height, self.image_size, self.max_tiles, single)
+        edge, most = self.image_size, self.max_tiles
+        return canvas_of(width, height, edge, most, single, self.to_max_canvas)
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Pixels across and down of an image on its canvas, whose shape it keeps.
+
+        A larger canvas than the image enlarges it to a tile's edge at most, unless it is to be
+        filled.
+        """
+        rows, columns = self.canvas(width, height)
+        wide, high = columns * self.image_size, rows * self.image_size
+        if not self.to_max_canvas:
+            wide = min(max(width, self.image_size), wide)
+            high = min(max(height, self.image_size), high)
+        across, down = wide / width, high / height
+        if across < down:
+            return wide, max(1, min(floor(height * across), high))
+        return max(1, min(floor(width * down), wide)), high
 
     def num_tiles(self, width: int, height: int) -> int:
         """Tiles of an image, the whole one among them where there are several."""

@@ -84,8 +84,8 @@ class Phi4Multimodal(FrontEnd):
                 best, nearest = (columns, rows), away
         return best
 
-    def patches(self, width: int, height: int) -> tuple[int, int]:
-        """Rows and columns of patches of all crops that are not of padding alone.
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Pixels across and down of an image on its crops, whose shape it keeps.
 
         Raises RequestError for an image too narrow for its processor.
         """
@@ -98,10 +98,16 @@ class Phi4Multimodal(FrontEnd):
                 f"image {width}x{height}: scaled to {scaled[0]}x{scaled[1]} pixels, and its "
                 f"processor takes none with an edge below {SMALLEST}"
             )
+        return scaled
+
+    def patches(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of patches that are not of padding alone, of all crops; raises so."""
+        columns, rows = self.crops(width, height)
+        across, down = self.scaled(width, height)
         # A partly covered patch stays, as do the rest pixels of a crop that fill no patch.
         return (
-            rows * self.side - (high - scaled[1]) // self.patch_size,
-            columns * self.side - (wide - scaled[0]) // self.patch_size,
+            rows * self.side - (rows * self.image_size - down) // self.patch_size,
+            columns * self.side - (columns * self.image_size - across) // self.patch_size,
         )
 
     def kept(self, patches: int) -> int:

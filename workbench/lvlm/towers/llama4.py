@@ -1,20 +1,23 @@
 """Llama 4's own tower: tiles of 336 pixels under two-dimensional RoPE, shuffled to 144 tokens.
 
-transformers' module as it is, the shuffle and its MLP within; the adapter is one matrix. Its image
-processor needs torchvision, so that files are not shown here.
+transformers' module as it is, the shuffle and its MLP within; the adapter is one matrix. Pixels of
+files are those of its processor, which needs torchvision, without it. A frame of a video is an
+image of its own, for transformers has no video processor for it.
 """
 
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers.resizing import pad, resize, tensor_of, tiles_of
 from workbench.lvlm.towers.squares import Tiles, first
 from workbench.visual.llama4 import Llama4 as FrontEnd
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -110,11 +113,27 @@ class Llama4(Tiles):
         context.weigh_component("adapter", projection, "multi_modal_projector.", KIND)
         return Whole(tower), Projector(projection)
 
+    def of_video(
+        self, width: int, height: int, num_frames: int, fps: float
+    ) -> tuple[tuple[Grid, ...], ...]:
+        return (self.of_image(width, height),) * num_frames
+
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
-        raise Unsupported(
-            "images of llama4: transformers prepares them with torchvision, which is not "
-            "installed; leave the files out"
+        return torch.cat([self._tiles(tensor_of(image)) for image in images]).float()
+
+    def _tiles(self, picture: Tensor) -> Tensor:
+        """uint8 [3, H, W] -> its tiles, and the whole beside several, about 0 in bfloat16, as its
+        processor rounds them.
+        """
+        height, width = picture.shape[1:]
+        edge, (rows, columns) = self.eye.image_size, self.eye.canvas(width, height)
+        across, down = self.eye.scaled(width, height)
+        tiles = tiles_of(
+            pad(resize(picture, down, across), rows * edge, columns * edge, value=0), edge
         )
+        if len(tiles) > 1:
+            tiles = torch.cat((tiles, resize(picture, edge, edge)[None]))
+        return (tiles.to(torch.bfloat16) * (1 / 255) - 0.5) / 0.5
 
     def tower_flops(self, grids: tuple[Grid, ...]) -> int:
         config, tokens = self.config, sum(map(self.tokens, grids))

@@ -3,7 +3,7 @@
 The whole image comes first, then its crops, whose shared patches are taken of one crop alone. A
 token's query is the mean of the patches of its window, which are its keys and values. What comes
 out is added to the embedding of the token in whose place it stands, a row that all share. Pixels
-of files are prepared here as transformers' processor does, which needs the package torchvision.
+of files are those of its processor, which needs torchvision, without it.
 """
 
 from collections.abc import Iterable
@@ -18,6 +18,7 @@ from workbench.lvlm.config_fields import TOWER_SIZES
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers.resizing import tensor_of
 from workbench.lvlm.towers.squares import Squares
 from workbench.visual.molmo2 import Molmo2 as FrontEnd
 from workbench.visual.molmo2 import section_of
@@ -233,12 +234,11 @@ class Molmo2(Squares):
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         views = []
         for image in images:
-            rgb = image.convert("RGB")
-            raw = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
-            pixels = raw.view(1, rgb.height, rgb.width, 3).permute(0, 3, 1, 2).float()
+            pixels = tensor_of(image)[None].float()
             views.append(self._resized(pixels, 1, 1))
             if not num_frames:
-                views.append(self._resized(pixels, *self.eye.crops(rgb.width, rgb.height), True))
+                crops = self.eye.crops(image.width, image.height)
+                views.append(self._resized(pixels, *crops, True))
         return torch.cat(views)
 
     def _resized(self, pixels: Tensor, rows: int, columns: int, crops: bool = False) -> Tensor:

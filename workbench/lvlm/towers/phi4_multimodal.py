@@ -6,23 +6,22 @@ pooling head feed no token: they are held, but neither run nor trained. So is th
 for no sound is shown. Where images of one sample have different numbers of crops, those with
 fewer get empty ones, which run as transformers runs them. Every patch sees its whole crop;
 transformers' tower does under ``eager``, but under ``sdpa`` is causal where no crop has padding.
-Pixels of files are read by transformers' own processor, which needs the package torchvision;
-sizes alone need nothing.
+Pixels of files are those of its processor, which needs torchvision, without it.
 """
 
 from collections.abc import Iterable
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers.resizing import pad, resize, tensor_of, tiles_of
 from workbench.lvlm.towers.squares import Squares, depth_of
 from workbench.visual.phi4_multimodal import Phi4Multimodal as FrontEnd
-from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
 
 KIND = "phi4_multimodal_vision"
 MODULE = "transformers.models.phi4_multimodal.modeling_phi4_multimodal"
-PROCESSOR = "transformers.models.phi4_multimodal.image_processing_phi4_multimodal"
 PREFIX = "embed_tokens_extend."
-INSTALL = "pip install torchvision"
 
 
 class Crops(nn.Module):
@@ -227,21 +224,23 @@ class Phi4Multimodal(Squares):
         return context.keep(mask.masked_fill_(~seen, lowest).flatten(1)[:, None, None])
 
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
-        try:
-            module = import_module(PROCESSOR)
-        except ImportError:
-            raise RequestError(
-                f"model {self.model.name!r}: pictures are read by its own processor, which needs "
-                f"torchvision: {INSTALL}; sizes alone (--resolution) need nothing"
-            ) from None
-        side = self.eye.image_size
-        processor: Any = module.Phi4MultimodalImageProcessor(
-            size={"height": side, "width": side},
-            patch_size=self.eye.patch_size,
-            dynamic_hd=self.eye.max_crops,
-        )
-        pixels: Tensor = processor([*images], return_tensors="pt")["image_pixel_values"]
-        return pixels.flatten(0, 1)
+        views = [self._crops(tensor_of(image)) for image in images]
+        most = max(map(len, views))
+        empty = [crops.new_zeros(most - len(crops), *crops.shape[1:]) for crops in views]
+        return torch.cat([both for pair in zip(views, empty, strict=True) for both in pair])
+
+    def _crops(self, picture: Tensor) -> Tensor:
+        """uint8 [3, H, W] -> the whole of it and its crops, about 0, on white."""
+        height, width = picture.shape[1:]
+        side, (columns, rows) = self.eye.image_size, self.eye.crops(width, height)
+        across, down = self.eye.scaled(width, height)
+        canvas = pad(resize(picture, down, across), rows * side, columns * side, value=255)
+        canvas = (canvas.float() - 127.5) / 127.5
+        whole = canvas
+        if whole.shape[1:] != (side, side):
+            size = (side, side)
+            whole = F.interpolate(canvas[None], size, mode="bicubic", align_corners=False)[0]
+        return torch.cat((whole[None], tiles_of(canvas, side)))
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         tokens = sum(map(self.tokens, grids))

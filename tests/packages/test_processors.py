@@ -1,0 +1,104 @@
+"""Pixels and tokens of the families whose image processors need torchvision, against those."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from transformers.models.llama4.image_processing_llama4 import Llama4ImageProcessor
+from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
+from transformers.models.phi4_multimodal.image_processing_phi4_multimodal import (
+    Phi4MultimodalImageProcessor,
+)
+
+from workbench.lvlm.models import MODELS, resolve
+from workbench.lvlm.towers import tower_of
+from workbench.visual.tokens import tokens
+from workbench.vocabulary.errors import RequestError
+
+LLAMA4, PHI4, MOLMO2 = "llama-4-scout-17b-16e", "phi-4-multimodal", "molmo2-8b"
+SIZES = [(1, 9), (336, 336), (640, 480), (300, 900), (1280, 720), (31, 1700), (2600, 2000)]
+
+
+def noise(width, height):
+    return Image.merge("RGB", [Image.effect_noise((width, height), 70) for _ in range(3)])
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_pixels_of_llama_4(largest, tmp_path):
+    """One tile and several, on a canvas that images fill or not."""
+    theirs = Llama4ImageProcessor(resize_to_max_canvas=largest)
+    (tmp_path / "config.json").write_text(json.dumps(MODELS[LLAMA4].stated()))
+    prepared = tmp_path / "preprocessor_config.json"
+    prepared.write_text(json.dumps({"resize_to_max_canvas": largest}))
+    tower = tower_of(resolve(str(tmp_path)))
+    for size in SIZES:
+        picture = noise(*size)
+        batch = theirs(picture, return_tensors="pt")
+        wanted = batch["pixel_values"].float()
+        pixels = tower.preprocess([picture], 0)
+        grids = tower.of_image(*size)
+        assert pixels.shape == tower.pixels(1, grids)
+        assert torch.equal(pixels, wanted.flatten(0, -4)), size
+        assert tower.eye.canvas(*size) == tuple(batch["aspect_ratios"][0].tolist())
+        assert tower.front.tokens_of_image(*size) == 144 * len(wanted.flatten(0, -4))
+
+
+def test_frames_of_llama_4_are_images():
+    tower, size = tower_of(resolve(LLAMA4)), (700, 336)
+    items = tower.of_video(*size, 3, 1.0)
+    count = sum(tower.tokens(grid) for item in items for grid in item)
+    assert tokens(LLAMA4, resolution="700x336", frames=3)["num_visual"] == count
+    grids = tuple(grid for item in items for grid in item)
+    assert tower.preprocess([noise(*size)] * 3, 3).shape == tower.pixels(1, grids)
+
+
+def test_pixels_and_tokens_of_phi_4():
+    """Two images of a sample too, of which one gets empty crops."""
+    theirs, tower = Phi4MultimodalImageProcessor(), tower_of(resolve(PHI4))
+    for size in [(448, 448), (640, 480), (300, 900), (11, 13), (1280, 720)]:
+        pictures = [noise(*size), noise(100, 90)]
+        batch = theirs(pictures, return_tensors="pt")
+        grids = (*tower.of_image(*size), *tower.of_image(100, 90))
+        wanted = batch["image_pixel_values"].flatten(0, 1)
+        assert torch.equal(tower.preprocess(pictures, 0), wanted), size
+        assert [*map(tower.tokens, grids)] == [int(n) for n in batch["num_img_tokens"]]
+        assert [[448 * n for n in grid.tiles] for grid in grids] == batch["image_sizes"].tolist()
+        most = wanted.shape[0] // 2
+        masks = torch.cat([*tower._masks(grids, most)])
+        assert torch.equal(masks, batch["image_attention_mask"].flatten(0, 1).bool())
+
+
+def test_tokens_of_phi_4_over_a_grid_of_sizes():
+    """By its processor's mask of patches; sizes that it refuses too."""
+    theirs, tower, refused = Phi4MultimodalImageProcessor(), tower_of(resolve(PHI4)), 0
+    for width in (11, 100, 447, 449, 900, 3000, 5000):
+        for height in (7, 13, 448, 720, 2688):
+            asked, picture = f"{width}x{height}", torch.zeros(3, height, width, dtype=torch.uint8)
+            try:
+                mask = theirs.dynamic_preprocess(picture, 448, 14, 32, max_num=36)[1].bool()
+            except ValueError as refusal:
+                assert "the aspect ratio is very extreme" in str(refusal)  # noqa: PT017
+                refused += 1
+                with pytest.raises(RequestError, match="edge below 10"):
+                    tokens(PHI4, resolution=asked)
+                continue
+            (grid,) = tower.of_image(width, height)
+            (seen,) = tower._masks((grid,), tower.squares(grid))
+            crops = mask.unflatten(0, (-1, 32)).unflatten(2, (-1, 32)).transpose(1, 2)
+            assert torch.equal(seen[1:], crops.flatten(0, 1))
+            pooled = mask[::2, ::2]
+            wanted = 256 + 1 + int(pooled.sum()) + int(pooled[:, 0].sum()) + 16
+            assert tokens(PHI4, resolution=asked)["num_visual"] == tower.tokens(grid) == wanted
+    assert refused > 0
+
+
+def test_pixels_of_molmo_2():
+    theirs, tower = Molmo2ImageProcessor(), tower_of(resolve(MOLMO2))
+    for size in [(1, 9), (378, 378), (640, 480), (300, 900), (1280, 720)]:
+        picture = noise(*size)
+        batch = theirs(picture, return_tensors="pt")
+        wanted = batch["pixel_values"].float()
+        pixels = tower.preprocess([picture], 0)
+        assert pixels.shape == wanted.shape == tower.pixels(1, tower.of_image(*size))
+        assert float((pixels - wanted).abs().max()) <= 1e-5, size
