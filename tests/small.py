@@ -145,6 +145,8 @@ OWN["qwen3_vl_moe"] = {
     "moe_intermediate_size": 16,
     "tie_word_embeddings": False,
 }
+OWN["qwen2_5_omni"] = {**OWN["qwen2_5_vl"], "rms_norm_eps": 1e-5}
+OWN["qwen3_omni_moe"] = OWN["qwen3_vl_moe"]
 OWN["qwen3_moe"] = {
     "head_dim": 8,
     "num_experts": 8,
@@ -234,6 +236,7 @@ CONVOLVING = ("lfm2",)
 EXPERTS = (
     "qwen3_vl_moe",
     "qwen3_moe",
+    "qwen3_omni_moe",
     "glm4v_moe",
     "deepseek_ocr2",
 )
@@ -242,6 +245,7 @@ CROSSING = ("mllama", "llama4", "gemma3n")
 """Families on which S-Attn alone has a place: tests of their own."""
 ALIKE = {
     "qwen2_vl": "qwen2_5_vl",
+    "qwen2_5_omni": "qwen2_5_vl",
     "ministral3": "mistral",
     "molmo2": "qwen3",
     "gemma": "mistral",
@@ -349,6 +353,52 @@ TOWERS["glm4v_moe"] = {
     **TOWERS["glm4v"],
     "model_type": "glm4v_moe",
     "vision_config": {**TOWERS["glm4v"]["vision_config"], "model_type": "glm4v_moe_vision"},
+}
+AUDIO = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "num_mel_bins": 8,
+    "output_dim": 32,
+}
+"""An audio tower, which no part here runs."""
+TOWERS["qwen2_5_omni"] = {
+    "model_type": "qwen2_5_omni_thinker",
+    "vision_config": {
+        "model_type": "qwen2_5_omni_vision_encoder",
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "fullatt_block_indexes": [1],
+    },
+    "audio_config": AUDIO,
+    "image_token_index": 96,
+    "video_token_index": 95,
+    "vision_start_token_id": 94,
+    "audio_token_index": 93,
+    "audio_start_token_id": 92,
+}
+TOWERS["qwen3_omni_moe"] = {
+    "model_type": "qwen3_omni_moe_thinker",
+    "vision_config": {
+        "model_type": "qwen3_omni_moe_vision_encoder",
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 49,
+        "deepstack_visual_indexes": [0, 1],
+    },
+    "audio_config": {**AUDIO, "downsample_hidden_size": 8},
+    "image_token_id": 96,
+    "video_token_id": 95,
+    "vision_start_token_id": 94,
+    "audio_token_id": 93,
+    "audio_start_token_id": 92,
 }
 TOWERS["mllama"] = {
     "model_type": "mllama",

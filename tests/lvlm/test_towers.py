@@ -36,6 +36,7 @@ IMAGES = {
     "qwen2_5_vl": 512,
     "qwen2_vl": 512,
     "qwen3_vl": 512,
+    "qwen2_5_omni": 512,
     "qwen3_5": 512,
     "glm4v": 512,
     "gemma3": 120,

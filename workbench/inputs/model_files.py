@@ -23,6 +23,8 @@ PREPROCESSORS = (
     "processor_config.json",
 )
 """What says how images and video are prepared, beside config.json."""
+OMNI = ("qwen2_5_omni", "qwen3_omni_moe")
+"""Model types whose config.json has a section of a model that reads and one that speaks."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ModelFiles:
             place = "the hub's cache" if self.folder is None else "the folder"
             instead = "" if self.folder is None else self._instead()
             raise RequestError(f"model {self.name!r}: {place} has no config.json{instead}")
-        return config
+        return thinker_of(config)
 
     def _instead(self) -> str:
         """What a folder without config.json is, where another file says it; else nothing."""
@@ -74,6 +76,14 @@ class ModelFiles:
         """The files of PREPROCESSORS that there are, by name."""
         files = {file: self.read(file) for file in PREPROCESSORS}
         return {file: fields for file, fields in files.items() if fields is not None}
+
+
+def thinker_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The section of an Omni model's config.json that reads and writes; any other as it is."""
+    kind, thinker = config.get("model_type"), config.get("thinker_config")
+    if kind not in OMNI or not isinstance(thinker, dict):
+        return config
+    return {**thinker, "model_type": f"{kind}_thinker"}
 
 
 def names_a_folder(name: str) -> bool:

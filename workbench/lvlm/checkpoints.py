@@ -122,7 +122,7 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     # A configuration without a section for the text model belongs to that family's own class.
     seeing = getattr(whole, "vision_config", None) is not None and whole is not text
     kind: Any = AutoModelForImageTextToText if seeing else model.family.causal_lm()
-    only: dict[str, Any] = {}
+    only: dict[str, Any] = {"config": whole} if seeing else {}
     if seeing and model.family.text_prefix and obstacle("timm"):
         kind = model.family.causal_lm()
         only = {"config": text, "key_mapping": {f"^{model.family.text_prefix}": "model."}}

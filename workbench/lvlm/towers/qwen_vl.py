@@ -62,8 +62,7 @@ class GroupedAttention(nn.Module):
         self, hidden: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: object
     ) -> Tensor:
         """[patches, width] -> [patches, width]; tables are [patches, head size]."""
-        qkv = self.inner.qkv(hidden).unflatten(1, (3, self.inner.num_heads, -1))
-        q, k, v = qkv.unbind(1)
+        q, k, v = self._projected(hidden)
         q, k = self.module.apply_rotary_pos_emb_vision(q, k, *position_embeddings)
         out, start = [], 0
         for run in self.frames:
@@ -72,6 +71,14 @@ class GroupedAttention(nn.Module):
             out.append(torch.cat([*self._attend(run, of_run)], 1).flatten(0, 1))
             start = rows.stop
         return self.inner.proj(torch.cat(out).flatten(1))
+
+    def _projected(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values [patches, heads, K], of one matrix or of three."""
+        heads = self.inner.num_heads
+        if hasattr(self.inner, "qkv"):
+            return self.inner.qkv(hidden).unflatten(1, (3, heads, -1)).unbind(1)
+        rows = (getattr(self.inner, name)(hidden) for name in "qkv")
+        return tuple(x.unflatten(1, (heads, -1)) for x in rows)
 
     def _attend(self, run: Frames, qkv: list[Tensor]) -> Iterator[Tensor]:
         """The windows of a run of frames: [frames, patches of these windows, heads, K]."""
@@ -345,8 +352,12 @@ class QwenTower(Tower):
                         f"is no whole number of images; M-RoPE needs whole ones"
                     )
                 pieces.append(current + self.places_of(grid))
-                current += max(grid.rows, grid.columns) // self.merge
+                current += self.beyond(grid)
         return torch.cat(pieces, 1)
+
+    def beyond(self, grid: Grid) -> int:
+        """How far behind the first position of an image or a video what follows it starts."""
+        return max(grid.rows, grid.columns) // self.merge
 
     def places_of(self, grid: Grid) -> Tensor:
         """Temporal, vertical and horizontal positions of an image's tokens, int64 [3, n]."""
