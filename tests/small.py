@@ -229,6 +229,38 @@ OWN["lfm2"] = {
     "layer_types": ["conv", "full_attention"] * 2,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }
+OWN["mistral4"] = {
+    "rms_norm_eps": 1e-6,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 12,
+    "q_lora_rank": 20,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 10,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 16.0,
+        "original_max_position_embeddings": 8,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "llama_4_scaling_beta": 0.5,
+        "partial_rotary_factor": 0.4,
+    },
+    "pad_token_id": 0,
+}
+OWN["deepseek_v3"] = {
+    **OWN["mistral4"],
+    "qk_nope_head_dim": 12,
+    "n_group": 2,
+    "topk_group": 1,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "pad_token_id": None,
+}
 MIXED = ("qwen3_5", "qwen3_5_moe")
 """Families with linear layers between gated ones: tests of their own."""
 CONVOLVING = ("lfm2",)
@@ -241,7 +273,9 @@ EXPERTS = (
     "deepseek_ocr2",
 )
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
-CROSSING = ("mllama", "llama4", "gemma3n")
+LATENT = ("mistral4", "deepseek_v3")
+"""Families whose attention is latent: tests of their own."""
+CROSSING = ("mllama", "llama4", "gemma3n", *LATENT)
 """Families on which S-Attn alone has a place: tests of their own."""
 ALIKE = {
     "qwen2_vl": "qwen2_5_vl",

@@ -48,6 +48,9 @@ def test_published_configurations_build_real_layers(name):
         layer = model.family.layer(model.config, model.global_layer)
     parts = model.family.parts(layer)
     assert parts.hidden_size == model.config.hidden_size
+    if model.family.latent:
+        assert parts.attention.q_b_proj.out_features == parts.num_heads * parts.head_dim
+        return
     queries = (1 + parts.gated) * parts.num_heads * parts.head_dim
     assert parts.attention.q_proj.out_features == queries
     assert parts.attention.k_proj.out_features == parts.num_kv_heads * parts.head_dim

@@ -40,8 +40,9 @@ def test_nothing_is_served_and_refused():
     assert not served & set(REFUSED)
 
 
-def test_a_refused_text_model_in_a_served_wrapper_is_named(tmp_path):
-    config = {"model_type": "mistral3", "text_config": {"model_type": "mistral4"}}
+def test_a_refused_text_model_in_a_served_wrapper_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(REFUSED, "ministral3", "scaled queries")
+    config = {"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RequestError, match="'mistral4' is not served: latent keys and values"):
+    with pytest.raises(RequestError, match="'ministral3' is not served: scaled queries"):
         resolve(str(tmp_path))

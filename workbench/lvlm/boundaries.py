@@ -22,7 +22,6 @@ from workbench.lvlm.rope import MOVING, rope_types
 from workbench.lvlm.towers import PAPER, TOWERS
 from workbench.visual import VISIONS, Limits
 from workbench.vocabulary.agreement import SUB_GROUP_SIZE
-from workbench.vocabulary.errors import Unsupported
 from workbench.vocabulary.fields import MAX_TOKENS, LossRows
 
 
@@ -173,12 +172,7 @@ def _attending(family: str) -> Iterator[tuple[str, list[LayerParts]]]:
 
 
 def _refuses(kernel: Kernel, parts: list[LayerParts], decomposed: bool) -> bool:
-    try:
-        for each in parts:
-            kernel.refuse(each, decomposed, each.window is not None)
-    except Unsupported:
-        return True
-    return False
+    return not all(kernel.serves(each, decomposed, each.window is not None) for each in parts)
 
 
 def _refusals(

@@ -67,15 +67,16 @@ _LIBRARY.impl("widen_cache", _widen, "CPU")
 _LIBRARY.impl("widen_cache", _widen, "CUDA")
 
 
-def cache_bytes(cell: Cell, elements: int, head_dim: int, item: int) -> int:
-    """Bytes of one layer's keys and values, of so many elements in heads of ``head_dim``.
+def cache_bytes(cell: Cell, elements: int, rows: int, item: int) -> int:
+    """Bytes of one layer's keys and values, of so many elements in so many rows: a row is the key
+    or the value of a head of a token.
 
     ``item`` is the size of an element where the cell names no type of its own.
     """
     scheme = cell.cache_dtype
     if scheme is None:
         return elements * item
-    scales = {"int8": elements // head_dim, "fp8": 2}.get(scheme, 0)
+    scales = {"int8": rows, "fp8": 2}.get(scheme, 0)
     return elements * CODES[scheme].itemsize + FLOAT * scales
 
 

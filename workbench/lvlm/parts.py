@@ -62,6 +62,11 @@ class LayerParts:
     added to the residual (Cohere). ``mlp_norm`` then is ``input_norm``."""
 
     @property
+    def value_dim(self) -> int:
+        """Width of a head of values, where it is another than of queries and keys."""
+        return getattr(self.attention, "v_head_dim", self.head_dim)
+
+    @property
     def kv_projections(self) -> int:
         """Projections that make keys and values: one where the values are the keys' own, none
         where the layer takes another's.

@@ -7,8 +7,6 @@ their own.
 OWN_FORM = "in a form of its own, of code that is never run"
 
 REFUSED = {
-    "mistral4": "latent keys and values, and experts",
-    "kimi_k25": "latent keys and values, and experts",
     "internvl_chat": f"{OWN_FORM}; OpenGVLab's checkpoints whose names end in -hf are served",
     "deepseek_vl_v2": OWN_FORM,
     "minicpmv": OWN_FORM,
@@ -26,6 +24,7 @@ TOWERLESS = {
     "janus": "what makes images of tokens stands beside its tower, and is nowhere here",
     "fast_vlm": "its tower is of the package timm, which is no dependency here",
     "perception_lm": "its tower is of the package timm, which is no dependency here",
+    "kimi_k25": "its tower joins frames of a video by their mean, which no tower here does",
     "got_ocr2": "its tower, SAM's over 1,024 pixels, stands by itself in no model that is served",
 }
 """By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""

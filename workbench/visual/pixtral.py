@@ -22,9 +22,9 @@ class Pixtral(FrontEnd):
         " preprocessor_config.json; those of mistralai/Mistral-Small-3.1-24B-Instruct-2503 for"
         " Mistral Small; PixtralProcessor in transformers"
     )
-    models: ClassVar[tuple[str, ...]] = ("pixtral-", "mistral-small-3", "ministral-3-")
+    models: ClassVar[tuple[str, ...]] = ("pixtral-", "mistral-small-", "ministral-3-")
     of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "mistral-small-3": {"patch_size": 14, "merge": 2, "longest_edge": 1540},
+        "mistral-small-": {"patch_size": 14, "merge": 2, "longest_edge": 1540},
         "ministral-3-": {"patch_size": 14, "merge": 2, "longest_edge": 1540},
     }
 

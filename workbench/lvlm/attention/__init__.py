@@ -360,7 +360,8 @@ class System:
 
     def cache_bytes(self, parts: "LayerParts", place: Place, cell: Cell, item: int) -> int:
         """Bytes of them; ``item`` is the size of an element where the cell names no other."""
-        return cache_bytes(cell, self.cache_elements(parts, place, cell), parts.head_dim, item)
+        elements = self.cache_elements(parts, place, cell)
+        return cache_bytes(cell, elements, elements // parts.head_dim, item)
 
 
 SYSTEMS.take_plugins("workbench.attention", System)

@@ -91,6 +91,9 @@ class Kernel:
     under_dispatch = True
     """Whether it runs under a dispatch mode, by which a measurement sees its operators."""
 
+    two_widths = False
+    """Whether heads of values may be of another width than those of queries and keys."""
+
     widest: int | None = None
     """The widest head that it takes on CUDA."""
     dtypes: tuple[str, ...] = ()
@@ -157,18 +160,20 @@ class Kernel:
         return allowed[None, None]
 
     def check(self, parts: "LayerParts", decomposed: bool, window_bites: bool) -> None:
-        """Raise Unsupported as ``refuse`` does, with the kernels that serve the layer."""
+        """Raise Unsupported with the kernels that serve the layer, where this one does not."""
         try:
             self.refuse(parts, decomposed, window_bites)
+            self.check_widths(parts)
         except Unsupported as error:
             asked = parts, decomposed, window_bites
             others = [name for name in sorted(KERNELS) if KERNELS[name].serves(*asked)]
             raise Unsupported(f"{error}; use {_choice(others)}") from None
 
     def serves(self, parts: "LayerParts", decomposed: bool, window_bites: bool) -> bool:
-        """Whether ``refuse`` lets the layer pass."""
+        """Whether it can run the layer, as far as shapes alone decide."""
         try:
             self.refuse(parts, decomposed, window_bites)
+            self.check_widths(parts)
         except Unsupported:
             return False
         return True
@@ -198,6 +203,15 @@ class Kernel:
         """Whether CUDA has this kernel for a data type, as far as that alone decides."""
         limited = decomposed or self.limits_whole
         return not (limited and self.dtypes and dtype not in self.dtypes)
+
+    def check_widths(self, parts: "LayerParts") -> None:
+        """Raise Unsupported where it does not take heads of two widths, and the layer has them."""
+        if parts.value_dim != parts.head_dim and not self.two_widths:
+            raise Unsupported(
+                f"kernel {self.name!r}: heads of {parts.attention.config.model_type} are "
+                f"{parts.head_dim} wide for queries and keys and {parts.value_dim} for values, "
+                "of which no form is modelled"
+            )
 
     def require(self, parts: "LayerParts", decomposed: bool, like: "Tensor", train: bool) -> None:
         """Raise Unsupported where the device of ``like`` refuses its dtype or the layer's heads.

@@ -18,6 +18,7 @@ class Eager(Kernel):
     name = "eager"
     hf = "eager"
     dense_mask = True
+    two_widths = True
     takes_rows = True
 
     def skips(self, windowed: bool) -> bool:

@@ -42,6 +42,8 @@ class FlashAttentionPackage(Kernel):
     """A kernel of a package of its own; causality and windows are arguments, never a mask."""
 
     takes_mask = False
+    two_widths = True
+    """transformers pads values to the width of queries, and cuts the output."""
 
     temporaries_from = (
         "backward: row sums, float32 dQ, dK and dV by head or in float32 (flash-attention, "

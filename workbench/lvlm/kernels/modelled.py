@@ -45,13 +45,17 @@ def by_shapes(
 ) -> tuple[Tensor, None]:
     """The fused operator's shapes, whatever mask or soft-cap the kernel would apply.
 
-    query [B, H, R, K], key and value [B, G, C, K] -> [B, R, H, K]. Only in a prediction.
+    query [B, H, R, K], key [B, G, C, K] and value [B, G, C, W] -> [B, R, H, W]. Only in a
+    prediction.
     """
     assert tracing(query.device), "numbers of this function mean nothing"
+    width, padding = value.shape[-1], query.shape[-1] - value.shape[-1]
+    if padding:  # As transformers pads for a package (integrations/flash_attention.py).
+        value = F.pad(value, (0, padding))
     out, _ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, 0.0, query.shape[2] == key.shape[2], scale=options.get("scaling")
     )
-    return out.transpose(1, 2).contiguous(), None
+    return out.transpose(1, 2).contiguous()[..., :width], None
 
 
 def repeated(

@@ -115,6 +115,9 @@ class Family:
     altup: ClassVar[bool] = False
     """Whether a token has several hidden states between layers (AltUp, ``attention/altup.py``)."""
 
+    latent: ClassVar[bool] = False
+    """Whether a cache has latents in place of keys and values (``attention/latent.py``)."""
+
     text_prefix: ClassVar[str] = ""
     """A pattern of what begins the text model's names in a checkpoint of the whole, where that has
     a class which needs timm: without it the text model is loaded alone. Else empty."""

@@ -5,10 +5,9 @@ The first layer's MLP is one; of the 128 experts of the others a token meets 8 a
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from workbench.lvlm.experts import Experts
 from workbench.lvlm.models import FAMILIES, MODELS, Model
+from workbench.lvlm.models.biased import Biased
 from workbench.lvlm.models.mrope import MRope
 from workbench.lvlm.parts import LayerParts, llama_like, rotate_first
 
@@ -17,15 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-class Glm4vMoe(MRope):
-    """A router has a bias of its own, which no gradient reaches: a buffer, 0 before training."""
-
-    def settle(self, layer: Any, device: torch.device, dtype: torch.dtype) -> None:
-        router = self.router(layer)
-        if router is not None:
-            count = layer.mlp.experts.num_experts
-            bias = torch.zeros(count, device=device, dtype=torch.float32)
-            router.e_score_correction_bias = bias
+class Glm4vMoe(Biased, MRope):
+    """Some layers have experts."""
 
     def experts(self, config: "PreTrainedConfig") -> Experts:
         return Experts(config.num_experts_per_tok, config.n_routed_experts)

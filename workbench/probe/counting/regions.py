@@ -19,7 +19,10 @@ from workbench.lvlm.workload import Workload
 OTHER = "other"
 OUTERMOST = ("tower", "reducer", "adapter", "V2V")
 """Regions that are one whole, whatever modules they run: V2V is D-Attn's output projection."""
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "out_proj")
+PROJECTIONS = (
+    *("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "out_proj"),
+    *("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
+)
 """Of a layer with keys and values; a linear one names its own pieces (``attention/linear.py``)."""
 
 
