@@ -64,7 +64,12 @@ def test_a_wrong_request_is_one_line_and_exit_2(
         ("predict --visual 9 --fps=x", "--fps 'x': write a number"),
         ("dashboard a.db --port x", "--port 'x': write a whole number"),
         ("limit --visual many", "--visual 'many': "),
-        ("predict --visual", "option '--visual' requires an argument"),
+        (
+            "predict --visual",
+            "option '--visual' requires an argument; see 'workbench predict --help'",
+        ),
+        ("dashboard a.db --port 99999999", "--port '99999999': must be at most 65535; see"),
+        ("measure --visual 9 --memory-limit x", "--memory-limit 'x': write a whole number: digi"),
         ("merge a.db -o a\0b", "-o 'a\\x00b': a file's name has no NUL character; see"),
         ("fly", "no such command 'fly'"),
         ("list", "missing argument"),
@@ -282,6 +287,31 @@ def test_a_current_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
         (
             "measure --visual 9 --tower x --emulate z --max-seconds -1 --snapshot a --device cpu",
             ("tower x: only", "emulate 'z'", "max_seconds -1"),
+        ),
+        (
+            "predict --visual 9 --emulate all --scope decoder --pass train --lora r=4"
+            " --accumulate 2 --zero 2",
+            ("emulate all: emulates", "lora: an emul", "accumulate: an emul", "zero 2: with wor"),
+        ),
+        (
+            "compare-systems --visual 9 --system himx --chart a.png",
+            ("mean himix", "chart 'a.png'"),
+        ),
+        (
+            "calibrate no.db no2.db -o c.json --device h10 --carry-to h20",
+            ("'h10' is unknown", "'h20' is unknown", "'no.db': there", "'no2.db': there"),
+        ),
+        ("validate no.db --calibration no.json", ("'no.db': there", "'no.json': no such")),
+        (
+            "sweep no.yaml --engine slurm --sbatch foo --sbatch job-name=x --time x"
+            " --source measured",
+            (
+                "'no.yaml'",
+                "sbatch 'foo'",
+                "sbatch 'job-name",
+                "time 'x'",
+                "source measured: is for",
+            ),
         ),
         ("predict --visual 9 --preset nope --checkpoint-every 3 --pass trian", ("mean train?",)),
         (

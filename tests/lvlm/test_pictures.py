@@ -233,7 +233,7 @@ def test_predict_takes_a_video(capsys, files, tmp_path):
             "image files, a video or a resolution, one of",
         ),
         (["--image", "wide.png", "--visual", "4"], "visual 4: image says how many"),
-        (["--image", "wide.png", "--fps", "2"], "fps 2.0: only a video is sampled"),
+        (["--image", "wide.png", "--fps", "2"], "fps 2: only a video is sampled"),
         (["--video", "clip.mkv", "--fps", "0"], "fps 0.0: must be more than 0"),
         (["--resolution", "64by64"], "resolution '64by64': WIDTHxHEIGHT in pixels"),
         (["--images", "2"], "images 2: of which size? give --resolution WIDTHxHEIGHT as well"),

@@ -175,3 +175,16 @@ def test_names_of_drivers(name, entry):
 def test_an_unknown_card_lists_the_entries():
     with pytest.raises(RequestError, match="h100-80gb"):
         entry_of("NVIDIA T4")
+
+
+def test_a_card_s_file_says_all_that_it_lacks(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("peak_flops: {bfloat16: x}\ntotal_bytes: 3\ncontext_bytes: 4\nsources: 3\n")
+    with pytest.raises(RequestError) as refusal:
+        load_device_file(path)
+    assert [line.removeprefix(f"{path}: ").partition(":")[0] for line in refusal.value.faults] == [
+        "bandwidth_bytes_per_s",
+        "sources",
+        "peak_flops.bfloat16 'x'",
+        "context_bytes",
+    ]

@@ -7,6 +7,8 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson
+from workbench.commands.checks import check_store
+from workbench.vocabulary.errors import Faults
 
 if TYPE_CHECKING:
     from workbench.vocabulary.calibration import Calibration
@@ -33,7 +35,16 @@ def calibrate(
     """Fit what a device reaches to measured records; predictions then use it."""
     with show.waiting("fitting, and predicting cells that a fit did not see"):
         from workbench.sweep.calibrate import calibrate as fit_records
+        from workbench.vocabulary.devices import device as device_entry
 
+        faults = Faults()
+        for name in filter(None, (device, carry_to)):
+            with faults:
+                device_entry(name)  # Before what takes a minute.
+        for path in stores:
+            with faults:
+                check_store(path)
+        faults.raise_all()
         calibration = fit_records(stores, device, run, alone)
         if carry_to is not None:
             from workbench.sweep.calibration_transfer import carried

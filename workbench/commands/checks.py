@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.probe.predicting import SOLVE
-from workbench.vocabulary.errors import RequestError, unknown_name
+from workbench.vocabulary.errors import Faults, RequestError, unknown_name
 
 if TYPE_CHECKING:
     from workbench.vocabulary.fields import Layers
@@ -50,6 +50,16 @@ def _check_solve(solve: str) -> None:
         raise unknown_name("solve", solve, SOLVE)
 
 
+def _check_systems(names: list[str]) -> None:
+    from workbench.lvlm.attention import SYSTEMS
+
+    faults = Faults()
+    for name in names:
+        with faults:
+            _ = SYSTEMS[name]
+    faults.raise_all()
+
+
 CHECKS: dict[str, Callable[[Any], object]] = {
     "calibration": _check_calibration,
     "chart": check_chart,
@@ -57,6 +67,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "max_prepare": partial(_protocol, "max_prepare"),
     "max_seconds": partial(_protocol, "max_seconds"),
     "solve": _check_solve,
+    "systems": _check_systems,
 }
 """By the names of commands' parameters; each raises RequestError."""
 

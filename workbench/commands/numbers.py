@@ -26,7 +26,5 @@ def whole(text: str | int) -> int:
         except ValueError:
             number = None
     if number is None:
-        raise typer.BadParameter(
-            f"{text[:40]!r} is not a valid integer; write digits, or 10k, 1.5M, 1e6"
-        )
+        raise typer.BadParameter("write a whole number: digits, or 10k, 1.5M, 1e6")
     return number

@@ -203,7 +203,7 @@ def _pictures(
 
     faults = Faults()
     if fps is not None and video is None and frames is None:
-        faults.add(f"fps {fps}: only a video is sampled; give --video, or --frames")
+        faults.add(f"fps {fps:g}: only a video is sampled; give --video, or --frames")
     for name, number in (("images", images), ("frames", frames)):
         if number is not None and resolution is None:
             faults.add(f"{name} {number}: of which size? give --resolution WIDTHxHEIGHT as well")

@@ -130,11 +130,16 @@ def sweep(
     scheduler: Engine
     with faults:
         if engine == "slurm":
-            _refuse({"max_minutes": max_minutes, "source": source}, "is for --engine local")
+            with faults:
+                of_local = {"max_minutes": max_minutes, "source": source}
+                _refuse(of_local, "is for --engine local")
             from workbench.sweep.cluster_run import Slurm
             from workbench.sweep.engines.slurm_check import Request, pairs
             from workbench.sweep.engines.slurm_cluster import minutes
 
+            more: dict[str, str] = {}
+            with faults:
+                more = pairs(sbatch or [])
             request = Request(
                 minutes(time),
                 partition,
@@ -142,7 +147,7 @@ def sweep(
                 gpu_type,
                 cpus_per_task,
                 workers,
-                pairs(sbatch or []),
+                more,
                 shared,
             )
             scheduler = Slurm(request, folder)

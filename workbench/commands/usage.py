@@ -16,6 +16,8 @@ PLAIN = {
     "Input should be a valid number": "write a number",
     "Input should be a valid integer": "write a whole number",
     "Value error, embedded null byte": "a file's name has no NUL character",
+    "Input should be greater than or equal to": "must be at least",
+    "Input should be less than or equal to": "must be at most",
 }
 """How the parser's words for a value begin, and plain ones in their place."""
 
@@ -26,7 +28,8 @@ def refused(group: Any, error: Any, words: list[str]) -> list[str]:
     ``error`` is the first fault, at which the parser of ``group`` stopped. What it is about is
     left out and the rest parsed again; of what can be parsed, the values of a cell are checked.
     """
-    where = error.ctx.command_path if error.ctx else "workbench"
+    name = next((word for word in words if not word.startswith("-")), None)
+    where = "workbench" if name not in group.commands else f"workbench {name}"
     lines: list[str] = []
     wrong: list[str] = []
     while error is not None and len(lines) < MOST:
@@ -67,10 +70,18 @@ def _fault(error: Any, words: list[str]) -> str:
     param = getattr(error, "param", None)
     for word, value in _values(words):
         if word in getattr(param, "opts", ()):
-            plain = (short for long, short in PLAIN.items() if error.message.startswith(long))
-            return f"{word} {value!r:.60}: {next(plain, error.message)}".removesuffix(".")
+            return f"{word} {value!r:.60}: {_plain(error.message)}".removesuffix(".")
     text = error.format_message()
     return f"{text[:1].lower()}{text[1:].removesuffix('.')}"
+
+
+def _plain(message: str) -> str:
+    """The parser's words for a value in plain ones, with the bound that they end in."""
+    for long, short in PLAIN.items():
+        if message.startswith(long):
+            bound = message.removeprefix(long) if long.endswith("equal to") else ""
+            return f"{short}{bound}"
+    return message
 
 
 def _near(error: Any) -> list[tuple[str, bool]]:
@@ -81,7 +92,7 @@ def _near(error: Any) -> list[tuple[str, bool]]:
         if param.param_type_name == "option"
         for name in param.opts
     }
-    names = get_close_matches(error.option_name, switches, n=2, cutoff=0.6)
+    names = get_close_matches(error.option_name, switches, n=2, cutoff=0.7)
     return [(name, switches[name]) for name in names]
 
 

@@ -6,7 +6,9 @@ import typer
 
 from workbench.commands import show
 from workbench.commands.cells import AsJson, Calibrations
+from workbench.commands.checks import check_store
 from workbench.commands.stores import StorePath
+from workbench.vocabulary.errors import Faults
 
 HEAD = ("cells", "median error", "worst", "bias")
 
@@ -28,7 +30,13 @@ def validate(
         from workbench.sweep.validate import validation
         from workbench.vocabulary.calibration import Choice
 
-        choice = Choice.of(calibration) if calibration else None
+        faults = Faults()
+        choice: Choice | None = None
+        with faults:
+            check_store(store)
+        with faults:
+            choice = Choice.of(calibration) if calibration else None
+        faults.raise_all()
         result = validation(store, run, device, choice, keep)
     if json_:
         show.emit(result)

@@ -145,9 +145,9 @@ def tokens(
     if sum((bool(images), video is not None, resolution is not None)) != 1:
         raise RequestError("tokens: give one of image, video and resolution")
     if fps is not None and video is None:
-        raise RequestError(f"fps {fps}: only a video is sampled; give video as well")
+        raise RequestError(f"fps {fps:g}: only a video is sampled; give video as well")
     if fps is not None and not 0 < fps <= 1000:
-        raise RequestError(f"fps {fps}: more than 0 and at most 1000 frames a second")
+        raise RequestError(f"fps {fps:g}: more than 0 and at most 1000 frames a second")
     if frames is not None and (images or fps is not None):
         raise RequestError(f"frames {frames}: goes with a resolution, or with a video without fps")
     if frames is not None and frames > MAX_FRAMES:

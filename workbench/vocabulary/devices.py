@@ -4,23 +4,18 @@ The entries and the source of every figure stand in ``devices.yaml`` beside this
 """
 
 import re
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError
 
 from workbench.inputs.yaml_text import read_yaml
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults, RequestError
 from workbench.vocabulary.fields import fault_words
 from workbench.vocabulary.registry import Registry
+from workbench.vocabulary.rules import Rule, Ruled
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 """The data types whose peak every card states; ``tf32`` may stand beside them."""
@@ -67,13 +62,50 @@ Rate = Annotated[float, BeforeValidator(_number), Field(ge=1, le=MAX_RATE, allow
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=MAX_BYTES)]
 
 
-class Device(BaseModel):
+def _source(figure: str, device: "Device") -> str | None:
+    if device.sources.get(figure):
+        return None
+    return f"sources.{figure}: every figure needs its source"
+
+
+def _peak(dtype: str, device: "Device") -> str | None:
+    if device.peak_flops is None or dtype in device.peak_flops:
+        return None
+    return f"peak_flops.{dtype}: missing; give the dense peak in FLOP/s"
+
+
+def _known_peaks(device: "Device") -> str | None:
+    dtypes = (*DTYPES, "tf32")
+    for dtype in device.peak_flops or {}:
+        if dtype not in dtypes:
+            return f"peak_flops.{dtype}: unknown; known: {', '.join(dtypes)}"
+    return None
+
+
+def _room(device: "Device") -> str | None:
+    if device.total_bytes is None or (device.context_bytes or 0) < device.total_bytes:
+        return None
+    return "context_bytes: leaves nothing of total_bytes"
+
+
+class Device(Ruled):
     """One card; or the CPU, whose figures depend on the machine and are therefore None.
 
     Rates are per second. ``sources`` has the source of each figure, or the reason why it is None.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        *(partial(_source, figure) for figure in FIGURES),
+        *(partial(_peak, dtype) for dtype in DTYPES),
+        _known_peaks,
+        _room,
+    )
+    STAND_INS: ClassVar[dict[str, Any]] = {
+        **dict.fromkeys(FIGURES),
+        "name": "card",
+        "label": "card",
+        "sources": {},
+    }
 
     name: str = Field(min_length=1, max_length=200)
     label: str
@@ -87,23 +119,6 @@ class Device(BaseModel):
     blas_workspace_bytes: Bytes | None = None
     peak_clock_hz: Rate | None = None
     sources: dict[str, str]
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        for figure in FIGURES:
-            if not self.sources.get(figure):
-                raise ValueError(f"sources.{figure}: every figure needs its source")
-        if self.peak_flops is not None:
-            dtypes = (*DTYPES, "tf32")
-            for dtype in DTYPES:
-                if dtype not in self.peak_flops:
-                    raise ValueError(f"peak_flops.{dtype}: missing; give the dense peak in FLOP/s")
-            for dtype in self.peak_flops:
-                if dtype not in dtypes:
-                    raise ValueError(f"peak_flops.{dtype}: unknown; known: {', '.join(dtypes)}")
-        if self.total_bytes is not None and (self.context_bytes or 0) >= self.total_bytes:
-            raise ValueError("context_bytes: leaves nothing of total_bytes")
-        return self
 
     @property
     def capacity_bytes(self) -> int | None:
@@ -139,18 +154,24 @@ def load_device_file(path: Path) -> Device:
     Raises RequestError with the file, the field and what would be right.
     """
     fields = _read(path)
+    faults = Faults()
     for needed in ("peak_flops", "bandwidth_bytes_per_s", "total_bytes", "context_bytes"):
         if fields.get(needed) is None:
-            raise RequestError(f"{path}: {needed}: missing; a card's file states it")
+            faults.add(f"{path}: {needed}: missing; a card's file states it")
     sources = fields.get("sources") or {}
     if not isinstance(sources, dict):
-        raise RequestError(f"{path}: sources: a mapping from figure to source is needed")
-    defaults = {"name": path.stem, "label": path.stem, "memory_bytes": fields["total_bytes"]}
+        faults.add(f"{path}: sources: a mapping from figure to source is needed")
+        sources = {}
+    stated = dict.fromkeys(FIGURES) | {"memory_bytes": fields.get("total_bytes")} | fields
     origins = {**dict.fromkeys(FIGURES, str(path)), **sources}
     for figure in OPTIONAL:
         if fields.get(figure) is None:
             origins[figure] = f"{path} does not state it"
-    return _make(str(path), {**defaults, **fields, "sources": origins})
+    with faults:
+        names = {"name": path.stem, "label": path.stem}
+        made = _make(str(path), {**names, **stated, "sources": origins})
+    faults.raise_all()
+    return made
 
 
 DEVICES: Registry[Device] = Registry("device")

@@ -120,7 +120,7 @@ def test_nothing_fits_a_tiny_cap(tmp_path):
         (Question("frames", resolution="640x480", fps=1.0), "--fps 1.0: says nothing"),
         (Question("frames", resolution="640"), "WIDTHxHEIGHT"),
         (Question("frames", resolution="640x480", vision="eye"), "vision front end 'eye'"),
-        (Question("minutes", resolution="640x480", fps=0.0), "fps 0.0: more than 0"),
+        (Question("minutes", resolution="640x480", fps=0.0), "fps 0: more than 0"),
         (Question("minutes", resolution="640x480", num_visual=5), "--visual 5: says nothing"),
     ],
 )

@@ -27,7 +27,7 @@ from workbench.probe.predicting.replay import Program, make_program
 from workbench.probe.predicting.traces import trace_of
 from workbench.vocabulary.agreement import check_states
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.errors import Faults, RequestError
 from workbench.vocabulary.fields import Layers
 from workbench.vocabulary.record import Record
 
@@ -81,9 +81,11 @@ def left_out(plan: RankPlan, metrics: Collection[str]) -> dict[str, str]:
 
 def check_emulation(cell: Cell, layers: Layers) -> int:
     """The number of layers that run; RequestError for what cannot be emulated."""
-    check_states(cell)
+    faults = Faults()
+    with faults:
+        check_states(cell)
     if cell.zero != 3 or cell.scope != "decoder":
-        raise RequestError(
+        faults.add(
             f"emulate {layers}: emulates a rank of scope decoder under --zero 3, not of scope "
             f"{cell.scope} under --zero {cell.zero}"
         )
@@ -94,7 +96,8 @@ def check_emulation(cell: Cell, layers: Layers) -> int:
         ("lora", cell.lora is not None),
     ):
         if wrong:
-            raise RequestError(f"{name}: an emulated rank cannot have it; leave it out")
+            faults.add(f"{name}: an emulated rank cannot have it; leave it out")
+    faults.raise_all()
     stretch = repeated_layers(cell)
     total = stretch.total
     if layers == "all":

@@ -16,7 +16,7 @@ from workbench.vocabulary.agreement import check_states
 from workbench.vocabulary.calibration import calibration_for, file_asked
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.devices import Device, device
-from workbench.vocabulary.errors import Unsupported
+from workbench.vocabulary.errors import Faults, Unsupported
 from workbench.vocabulary.fields import Layers
 from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.record import Record, Status
@@ -68,10 +68,15 @@ def predict(
 
 def check(cell: Cell, target: Device, emulate: Layers | None) -> None:
     """Raise RequestError for a cell that the device cannot be asked for, or not so emulated."""
-    check_states(cell)
-    check_allocator(cell, target)
-    if emulate is not None:
-        check_emulation(cell, emulate)
+    faults = Faults()
+    with faults:
+        check_states(cell)
+    with faults:
+        check_allocator(cell, target)
+    with faults:
+        if emulate is not None:
+            check_emulation(cell, emulate)
+    faults.raise_all()
 
 
 def _begun(cell: Cell, target: Device) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def check_question(cell: Cell, question: Question) -> None:
     if solve == "batch" and cell.batch != 1:
         faults.add(f"batch {cell.batch}: is what is solved for; leave it out")
     if question.fps is not None and not 0 < question.fps <= 1000:
-        faults.add(f"fps {question.fps}: more than 0 and at most 1000 frames a second")
+        faults.add(f"fps {question.fps:g}: more than 0 and at most 1000 frames a second")
     faults.raise_all()
 
 

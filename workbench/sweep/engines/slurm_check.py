@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workbench.inputs.files import shown
 from workbench.sweep.engines.slurm_cluster import Cluster, ask, last_line, partition, run
-from workbench.vocabulary.errors import Failure, RequestError
+from workbench.vocabulary.errors import Failure, Faults, RequestError
 
 PROGRAMS = ("sbatch", "srun", "sinfo", "sacct", "scontrol")
 # File systems that a disk of one machine has; any other, as nfs, lustre or gpfs, may be shared.
@@ -112,21 +112,29 @@ class Request:
 
 def pairs(words: Sequence[str]) -> dict[str, str]:
     """``account=vision`` as name and value; RequestError for anything else."""
-    options = {}
+    options: dict[str, str] = {}
+    faults = Faults()
     for word in words:
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not equals or not re.fullmatch(r"[a-z][a-z-]*", name) or not value.isprintable():
-            raise RequestError(f"sbatch {word!r}: a long option and its value, as account=vision")
-        if name in _OURS:
-            raise RequestError(f"sbatch {word!r}: say it with {_OURS[name]}")
-        # sbatch takes the beginning of a name for the whole.
-        for reserved in sorted((*_OURS, *_ENGINE, *_MULTIPLIES)):
-            if reserved.startswith(name):
-                raise RequestError(f"sbatch {word!r}: {_why_not(reserved, name)}")
-        if name in options:
-            raise RequestError(f"sbatch {word!r}: {name} is given twice")
-        options[name] = value
+        with faults:
+            name, value = _pair(word)
+            if name in options:
+                raise RequestError(f"sbatch {word!r}: {name} is given twice")
+            options[name] = value
+    faults.raise_all()
     return options
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, equals, value = word.removeprefix("--").partition("=")
+    if not equals or not re.fullmatch(r"[a-z][a-z-]*", name) or not value.isprintable():
+        raise RequestError(f"sbatch {word!r}: a long option and its value, as account=vision")
+    if name in _OURS:
+        raise RequestError(f"sbatch {word!r}: say it with {_OURS[name]}")
+    # sbatch takes the beginning of a name for the whole.
+    for reserved in sorted((*_OURS, *_ENGINE, *_MULTIPLIES)):
+        if reserved.startswith(name):
+            raise RequestError(f"sbatch {word!r}: {_why_not(reserved, name)}")
+    return name, value
 
 
 def _why_not(option: str, name: str) -> str:
