@@ -566,6 +566,8 @@ SPEAKS = {
     "limit --model nope": "predicting",
     "calibrate no.db -o c.json": "fitting",
     "report no.db": "reading the store",
+    "tokens --model nope --resolution 9x9": "counting",
+    "compare no.db no.db": "reading both runs",
 }
 """A command that is refused once its imports are done, and what a terminal shows before that."""
 

@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from workbench.vocabulary.units import quantity
+from workbench.vocabulary.units import plural, quantity
 
 if TYPE_CHECKING:
     from workbench.vocabulary.record import Record
@@ -52,7 +52,9 @@ def seconds_words(record: "Record", seconds: float) -> str:
             if any(flag.partition(":")[0] == name for flag in record.flags)
         ]
         marks += [
-            f"{len(samples)} samples" for samples in [record.samples.get("time_s", [])] if samples
+            plural(len(samples), "sample")
+            for samples in [record.samples.get("time_s", [])]
+            if samples
         ]
         return f"{words} ({', '.join(marks)})" if marks else words
     for flag in record.flags:

@@ -31,19 +31,20 @@ def compare(
     json_: AsJson = False,
 ) -> None:
     """Compare two runs cell by cell: faster, slower, the same, or too uncertain to tell."""
-    from workbench.analysis import compare as compare_runs
-    from workbench.analysis import environment_differences
-    from workbench.report.side import read_side
-    from workbench.vocabulary.metrics import METRICS
+    with show.waiting("reading both runs"):
+        from workbench.analysis import compare as compare_runs
+        from workbench.analysis import environment_differences
+        from workbench.report.side import read_side
+        from workbench.vocabulary.metrics import METRICS
 
-    faults = Faults()
-    with faults:
-        _ = METRICS[metric]
-    with faults:
-        before = read_side(old, metric, old_run, "OLD")
-    with faults:
-        after = read_side(new, metric, new_run, "NEW")
-    faults.raise_all()
+        faults = Faults()
+        with faults:
+            _ = METRICS[metric]
+        with faults:
+            before = read_side(old, metric, old_run, "OLD")
+        with faults:
+            after = read_side(new, metric, new_run, "NEW")
+        faults.raise_all()
     if (before.run, old.resolve()) == (after.run, new.resolve()):
         raise RequestError(f"run {before.run}: both sides are this run; name --old-run")
     different = environment_differences(before.environment, after.environment)

@@ -110,7 +110,7 @@ def limit(
     with show.waiting("measuring both ends" if measure else "predicting"):
         if not measure:
             defer_imports_for(cell)
-        cell = _as_inference(cell, no_cache)
+        cell, notes = _as_inference(cell, no_cache)
         faults = Faults()
         from workbench.lvlm.loss import loss_flags
         from workbench.probe.predicting.limit import predicted_limit
@@ -129,8 +129,7 @@ def limit(
         with faults:
             layers = layers_of(emulate)
         faults.raise_all()
-        for flag in loss_flags(cell):
-            show.note(flag)
+        notes += loss_flags(cell)
         if solve != "visual":
             answer = solved(cell, place, question)
         elif measure:
@@ -146,6 +145,8 @@ def limit(
         show.emit(bracket.document() | ({} if earlier is None else earlier.document()))
     else:
         _tell_bracket(bracket, earlier)
+    for note in notes:  # Below the answer, with which a reader begins.
+        show.note(note)
 
 
 def _check_predicted(solve: str, store: Path | None, emulate: str | None, measure: bool) -> None:
@@ -179,17 +180,17 @@ def _tell_bracket(bracket: "Limit", earlier: "Known | None") -> None:
         show.say(f"flag  {flag}")
 
 
-def _as_inference(cell: "Cell", no_cache: bool) -> "Cell":
-    """The prefill of a whole model with its cache kept, as whoever generates needs it."""
+def _as_inference(cell: "Cell", no_cache: bool) -> tuple["Cell", list[str]]:
+    """The prefill of a whole model with its cache kept, as who generates needs it, and notes."""
     if cell.pass_ != "forward" or cell.scope == "layer" or cell.cache or no_cache:
-        return cell
+        return cell, []
     from workbench.lvlm.attention import system_of
 
     if not system_of(cell).keeps_cache:
-        show.note(f"cache: what a prefill of {cell.attention} keeps is not modelled; none is kept")
-        return cell
-    show.note("cache: keys and values are kept, as inference does; --no-cache leaves them out")
-    return cell.replace(cache=True)
+        words = f"what a prefill of {cell.attention} keeps is not modelled; none is kept"
+        return cell, [f"cache: {words}"]
+    words = "keys and values are kept, as inference does; --no-cache leaves them out"
+    return cell.replace(cache=True), [f"cache: {words}"]
 
 
 def _tell(answer: dict[str, Any], as_json: bool) -> None:

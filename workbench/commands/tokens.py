@@ -60,31 +60,32 @@ def tokens(
     json_: AsJson = False,
 ) -> None:
     """Count the visual tokens of images or of a video, by a front end's own arithmetic."""
-    from workbench.visual import VISIONS
-    from workbench.visual.tokens import default_vision, parse_resolution
-    from workbench.visual.tokens import tokens as count
+    with show.waiting("counting"):
+        from workbench.visual import VISIONS
+        from workbench.visual.tokens import default_vision, parse_resolution
+        from workbench.visual.tokens import tokens as count
 
-    faults = Faults()
-    with faults:
-        # Which front ends there are is said first.
-        _ = VISIONS[default_vision(model) if vision is None else vision]
-    if not faults or vision is not None:  # Else it is the model that is wrong.
+        faults = Faults()
         with faults:
-            _check_model(model)
-    if resolution is not None:
-        with faults:
-            parse_resolution(resolution)
-    faults.raise_all()
-    answer = count(
-        model,
-        vision,
-        images=image or [],
-        video=video,
-        resolution=resolution,
-        frames=frames,
-        fps=fps,
-        limits=limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, pan_and_scan),
-    )
+            # Which front ends there are is said first.
+            _ = VISIONS[default_vision(model) if vision is None else vision]
+        if not faults or vision is not None:  # Else it is the model that is wrong.
+            with faults:
+                _check_model(model)
+        if resolution is not None:
+            with faults:
+                parse_resolution(resolution)
+        faults.raise_all()
+        answer = count(
+            model,
+            vision,
+            images=image or [],
+            video=video,
+            resolution=resolution,
+            frames=frames,
+            fps=fps,
+            limits=limits_of(min_pixels, max_pixels, max_frames, max_video_tokens, pan_and_scan),
+        )
     if json_:
         show.emit(answer)
     else:
