@@ -1,7 +1,7 @@
 """A calibration: what a device was seen to reach, fitted on measured records, with its provenance.
 
 One JSON file holds one device. Vocabulary: nothing here imports torch. ``sweep/calibrate.py``
-writes such files, ``probe/roofline.py`` uses them.
+writes such files, ``probe/predicting/roofline.py`` uses them.
 """
 
 import hashlib
