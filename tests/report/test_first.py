@@ -175,8 +175,10 @@ def test_figure_table_and_assumptions_are_of_the_answers_subject(
     assert first is not None
     assert first.assumptions[0].startswith(setting)
     assert first.figure.caption[0].startswith(setting)
-    names = {trace.name for trace in first.figure.light.data if trace.showlegend is not False}
-    assert {*lines} <= names
+    drawn = first.figure.light
+    names = [trace.name for trace in drawn.data if trace.showlegend is not False]
+    names += [note.text.partition("   <b>")[0] for note in drawn.layout.annotations]
+    assert {*lines} <= {*names}
     assert row is None or row in first.table.rows
     assert len(first.table.rows) <= 8
     if any("(p)" in cell or "(e)" in cell for each in first.table.rows for cell in each):

@@ -10,7 +10,7 @@ from workbench.telling.material import Material, Subject, drawn
 from workbench.telling.page import Block, Table
 from workbench.telling.predicted import ASSUMED, STATES, assumed_rows, states_rows
 from workbench.telling.sentences import at_place, place, places
-from workbench.telling.verdict import telling_systems
+from workbench.telling.verdict import telling_systems, verdict_of
 from workbench.telling.view import memory_kinds
 from workbench.telling.words import provenance, setting, thinned
 
@@ -51,6 +51,7 @@ def memory_block(material: Material, subject: Subject) -> Block:
         f"{subject.title}: the peak by kind",
         lambda theme: memory(kinds, near, theme, log_x=False),
         caption,
+        verdict_of(subject).peaks() or "",
     )
     sentences = tuple(largest_kind(own, name) for _, own in kinds.groupby("system", sort=False))
     return Block(TITLE, sentences, figure, _behind(here, material))

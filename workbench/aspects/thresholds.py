@@ -1,18 +1,21 @@
 """Where each system runs out of memory."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from workbench.analysis import limits
 from workbench.aspects import ASPECTS, Aspect
 from workbench.figures import in_order, thresholds
 from workbench.telling.material import Material, Subject, drawn
-from workbench.telling.page import Block, Table
+from workbench.telling.page import Block, Figure, Table
 from workbench.telling.sentences import (
     at_place,
     place,
     places,
     reach_columns,
     reach_rows,
+    reached,
     shared_options,
 )
 from workbench.telling.verdict import verdict_of
@@ -62,15 +65,21 @@ def thresholds_block(material: Material, subject: Subject) -> Block:
             tables,
         )
     sentences = tuple(filter(None, [wide_brackets(brackets)]))
-    caption = (f"{setting(rows)}.", *provenance(rows, bars=False), MEANING)
-    figure = drawn(
+    verdict = verdict_of(subject)
+    figure = draw_thresholds(material, subject, rows)
+    message = verdict.reach() or reached(verdict.rows, verdict.where)
+    return Block("Where the memory ends", sentences, replace(figure, message=message), tables)
+
+
+def draw_thresholds(material: Material, subject: Subject, rows: pd.DataFrame) -> Figure:
+    """The brackets of some rows of a subject as bars."""
+    brackets = limits(rows)
+    return drawn(
         f"{subject.slug}-thresholds",
         f"{subject.title}: out-of-memory thresholds",
         lambda theme: thresholds(brackets, material.looks, theme),
-        caption,
-        verdict_of(subject).reach() or "",
+        (f"{setting(rows)}.", *provenance(rows, bars=False), MEANING),
     )
-    return Block("Where the memory ends", sentences, figure, tables)
 
 
 ASPECTS.add(

@@ -101,6 +101,7 @@ class _Panel:
         x1, y1, x2, y2 = (np.array(ends).reshape(-1, 4) * sides).T
         self._left, self._right = np.minimum(x1, x2), np.maximum(x1, x2)
         self._lower, self._upper = np.minimum(y1, y2), np.maximum(y1, y2)
+        self._ends = x1, y1, x2, y2
         is_upright = x1 == x2
         self._slope = np.where(is_upright, 0.0, (y2 - y1) / np.where(is_upright, 1.0, x2 - x1))
         self._x, self._y, self._is_upright = x1, y1, is_upright
@@ -118,12 +119,30 @@ class _Panel:
         high = np.where(self._is_upright, self._upper, np.maximum(at_left, at_right))
         return not bool(((left <= right) & (low < box.top) & (high > box.bottom)).any())
 
+    def is_crossed(self, stroke: Stroke, place: Place) -> bool:
+        """Whether a line from the stroke's end to a name there would cross one of the panel."""
+        x, y = (
+            share * side for share, side in zip(stroke.points[-1], self.room[2:4], strict=True)
+        )
+        # The first part of it lies in the stroke's own point.
+        start = x + 0.3 * place.across, y + 0.3 * place.steps * HIGH
+        end = x + place.across, y + place.steps * HIGH
+        x1, y1, x2, y2 = self._ends
+        sides = _side(*start, *end, x1, y1) * _side(*start, *end, x2, y2)
+        others = _side(x1, y1, x2, y2, *start) * _side(x1, y1, x2, y2, *end)
+        return bool(((sides < 0) & (others < 0)).any())
+
+
+def _side(x1: Any, y1: Any, x2: Any, y2: Any, x: Any, y: Any) -> Any:
+    """On which side of a line through two points another one is, by its sign."""
+    return np.sign((x2 - x1) * (y - y1) - (y2 - y1) * (x - x1))
+
 
 def line_ends(strokes: Sequence[Stroke], room: Room, theme: Theme) -> Names:
     """An annotation for each named stroke that has room for it; the first to come chooses first.
 
-    A name stands right of the last point, or near it with a thin line to it; it covers no other
-    stroke and no other name.
+    A name stands right of the last point, or near it with a thin line to it, which crosses none
+    where that can be; it covers no other stroke and no other name.
     """
     lines = [stroke for stroke in strokes if stroke.name and stroke.points]
     if len(lines) > MOST_NAMED:
@@ -131,13 +150,11 @@ def line_ends(strokes: Sequence[Stroke], room: Room, theme: Theme) -> Names:
     panels = [_Panel(strokes, room._replace(width=room.width * wider)) for wider in WIDER]
     notes = []
     for stroke in lines:
-        for place in PLACES:
-            boxes = [_box(stroke, place, panel.room) for panel in panels]
-            if all(panel.has_room(box) for panel, box in zip(panels, boxes, strict=True)):
-                for panel, box in zip(panels, boxes, strict=True):
-                    panel.boxes.append(box)
-                notes.append(_note(stroke, place, room, theme))
-                break
+        place = _first_place(stroke, panels)
+        if place is not None:
+            for panel in panels:
+                panel.boxes.append(_box(stroke, place, panel.room))
+            notes.append(_note(stroke, place, room, theme))
     beyond = max((box.right for box in panels[0].boxes), default=0.0) - room.width
     return Names(notes, max(MARGIN, MARGIN / 2 + beyond))
 
@@ -158,6 +175,21 @@ def _box(stroke: Stroke, place: Place, room: Room) -> _Box:
     near, middle = x * room.width + place.across, y * room.height + place.steps * HIGH
     far = near + math.copysign(LETTER * len(stroke.name), place.across)
     return _Box(min(near, far), middle - HIGH / 2, max(near, far), middle + HIGH / 2)
+
+
+def _first_place(stroke: Stroke, panels: Sequence[_Panel]) -> Place | None:
+    """The nearest place that has room and a clear line to it, else the nearest that has room."""
+    nearest = None
+    for place in PLACES:
+        if _is_free(stroke, place, panels):
+            if not any(panel.is_crossed(stroke, place) for panel in panels):
+                return place
+            nearest = nearest or place
+    return nearest
+
+
+def _is_free(stroke: Stroke, place: Place, panels: Sequence[_Panel]) -> bool:
+    return all(panel.has_room(_box(stroke, place, panel.room)) for panel in panels)
 
 
 def _overlap(one: _Box, other: _Box) -> bool:

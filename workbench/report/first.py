@@ -14,7 +14,7 @@ from workbench.figures import Axes, quantity, scaling
 from workbench.report.question import Front
 from workbench.telling import words
 from workbench.telling.material import Material, Subject, drawn
-from workbench.telling.page import FirstPage, Table
+from workbench.telling.page import Figure, FirstPage, Table
 from workbench.telling.sentences import at_place, pairs_at, place, places, ratio_words
 from workbench.telling.text import listed
 from workbench.telling.verdict import Verdict, telling_systems
@@ -46,7 +46,7 @@ def first_page(
         basis=verdict.basis(),
         recommendation=tuple(_recommendation(verdict)),
         table=_table(rows, verdict, names) if front is None else front.table,
-        figure=_figure(material, rows, names, METRICS if front is None else front.metrics),
+        figure=_own(front) or _figure(material, rows, names, _metrics(front)),
         facts=tuple(_facts(material, rows, source, device)),
         assumptions=tuple(_assumptions(rows, source)),
         risks=tuple(_risks(verdict, source)),
@@ -54,6 +54,17 @@ def first_page(
         case=case,
         chapter=subject.slug,
     )
+
+
+def _own(front: Front | None) -> Figure | None:
+    """The figure that a question brings along, as the first page's."""
+    if front is None or front.figure is None:
+        return None
+    return replace(front.figure, slug="first", width=WIDTH)
+
+
+def _metrics(front: Front | None) -> Sequence[str]:
+    return METRICS if front is None else front.metrics
 
 
 def _subject(material: Material) -> Subject:

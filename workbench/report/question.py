@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from workbench.telling.material import Material, Subject
-from workbench.telling.page import Section, Table
+from workbench.telling.page import Figure, Section, Table
 from workbench.vocabulary.registry import Registry
 
 Answer = tuple[str, str, str]
@@ -28,6 +28,8 @@ class Front(NamedTuple):
     table: Table
     metrics: tuple[str, ...] = ("time_s", "peak_bytes")
     """The panels of the figure."""
+    figure: Figure | None = None
+    """In place of panels over |V|."""
 
 
 def _none(material: Material) -> tuple[Section, ...]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 HINT = "no slides: python-pptx is missing; pip install python-pptx"
 WIDTH, HEIGHT, MARGIN = 13.333, 7.5, 0.5
 """Inches: 16 to 9."""
+LETTER, CELL = 0.65, 0.06
+"""Of its size, how wide a letter of a table is at the mean; inches left and right of a cell's
+words."""
 BODY = 1.75
 """Inches from the top to what a title is about."""
 FIGURES = 3
@@ -67,7 +70,8 @@ def figures_of(contents: Contents, first: FirstPage) -> list[Figure]:
     show.
     """
     own = [s for s in contents.sections if s.slug == first.chapter]
-    more = [block.figure for section in own for block in section.blocks if block.figure]
+    every = [block.figure for section in own for block in section.blocks if block.figure]
+    more = [figure for figure in every if figure.title != first.figure.title]
     message = f"{first.recommendation[0].removesuffix('.')} ({first.basis})."
     return [replace(first.figure, message=message), *more][:FIGURES]
 
@@ -139,7 +143,19 @@ def _table(deck: "Presentation", title: str, basis: str, table: Table) -> None:
 
     slide = _slide(deck, title, basis)
     lines = (table.columns, *table.rows[:MOST_ROWS])
-    size = 14 if len(lines) <= 9 else 11
+    columns = [*zip(*lines, strict=True)]
+    words = [max(len(word) for cell in column for word in cell.split(" ")) for column in columns]
+    letters = [
+        max(min(max(map(len, column)), LONGEST) + 2, word + 4)
+        for column, word in zip(columns, words, strict=True)
+    ]
+    wide = [(WIDTH - 2 * MARGIN) * count / sum(letters) for count in letters]
+    # No word is broken.
+    fitting = min(
+        72 * (inches - 2 * CELL) / (LETTER * max(word, 1))
+        for inches, word in zip(wide, words, strict=True)
+    )
+    size = int(min(14 if len(lines) <= 9 else 11, max(fitting, 8)))
     high = min(0.55, 4.6 / len(lines))
     frame = slide.shapes.add_table(
         len(lines),
@@ -151,13 +167,13 @@ def _table(deck: "Presentation", title: str, basis: str, table: Table) -> None:
     )
     grid = frame.table
     grid.horz_banding = False
-    letters = [min(max(map(len, column)), LONGEST) + 2 for column in zip(*lines, strict=True)]
-    for column, count in zip(grid.columns, letters, strict=True):
-        column.width = int(_inches(WIDTH - 2 * MARGIN) * count / sum(letters))
+    for column, inches in zip(grid.columns, wide, strict=True):
+        column.width = int(_inches(inches))
     for number, row in enumerate(lines):
-        for place, words in enumerate(row):
+        for place, text in enumerate(row):
             cell = grid.cell(number, place)
-            cell.text = unbroken(words)
+            cell.text = unbroken(text)
+            cell.margin_left = cell.margin_right = _inches(CELL)
             cell.fill.solid()
             cell.fill.fore_color.rgb = _colour(RULE if number == 0 else "FFFFFF")
             for paragraph in cell.text_frame.paragraphs:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from workbench.analysis import legend, letters, limits, marks, short_names
+from workbench.aspects.thresholds import draw_thresholds
 from workbench.figures import UNSPLIT, in_order, quantity
+from workbench.figures.memory import KIND_NAMES
 from workbench.report.question import QUESTIONS, Answer, Front, Question
 from workbench.telling.material import Material, Subject
 from workbench.telling.page import Table
@@ -78,7 +80,11 @@ def front(material: Material) -> Front:
     note += [f"{len(names)} of {len(every)} systems."] if len(names) < len(every) else []
     columns = ("system", "largest |V| that fits", "out of memory at", "peak at the largest")
     table = Table("", columns, tuple(lines), " ".join(note))
-    return Front(subject, source, device, names, table, ("peak_bytes",))
+    chosen_rows = rows[rows["series"].isin(names)]
+    has_end = limits(chosen_rows)["fails_at"].notna().any()
+    # Where no memory ended the peaks tell how far away that is.
+    figure = draw_thresholds(material, subject, chosen_rows) if has_end else None
+    return Front(subject, source, device, names, table, ("peak_bytes",), figure)
 
 
 def answer(material: Material) -> Answer:
@@ -134,7 +140,8 @@ def _stopped_by(
     material: Material, rows: pd.DataFrame, short: Mapping[str, str], where: str
 ) -> str:
     kinds = memory_kinds(rows, material.details)
-    is_split = kinds.groupby("system")["kind"].transform(lambda own: UNSPLIT not in set(own))
+    cells = kinds.groupby(["system", "num_visual"])["kind"]
+    is_split = cells.transform(lambda own: UNSPLIT not in set(own))
     kinds = kinds[is_split.astype(bool)]
     if kinds.empty:
         return (
@@ -145,10 +152,11 @@ def _stopped_by(
         last = own[own["num_visual"] == own["num_visual"].max()]
         most = last.loc[last["bytes"].idxmax()]
         share = most["bytes"] / last["bytes"].sum()
-        words.append(
-            f"{short[str(system)]} {most['kind']} ({share:.0%} at |V| = {most['num_visual']:,})"
-        )
-    return f"What takes most of the peak at the largest |V|: {listed(words)} ({where})."
+        kind = KIND_NAMES.get(str(most["kind"]), most["kind"])
+        at = f"{share:.0%} at |V| = {most['num_visual']:,}"
+        words.append(f"{short[str(system)]} {kind} ({at})")
+    largest = "the largest |V| whose record splits it"
+    return f"What takes most of the peak at {largest}: {listed(words)} ({where})."
 
 
 QUESTIONS.add(
