@@ -88,3 +88,29 @@ def test_small_whole_models_of_every_family_and_system(tmp_path):
     assert {family for family, _ in errors} == set(FAMILY_NAMES)
     assert max(errors.values()) <= 0.05, errors
     assert median(errors.values()) <= 0.02, errors
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+@pytest.mark.parametrize("visual", [32, 128])
+def test_a_micro_batch_meets_the_gradients_of_inputs_that_another_left(
+    accumulate, visual, tmp_path
+):
+    """A slice of those of all rows, which it holds: its own are added to them and go."""
+    cell = make_cell(
+        model=small_model("mistral", tmp_path),
+        scope="decoder",
+        kernel="eager",
+        num_visual=visual,
+        num_text=16,
+        dtype="float32",
+        accumulate=accumulate,
+        **{"pass": "train"},
+    )
+    measured, predicted = measure(cell, "cpu", ONCE), predict(cell, "cpu")
+    # Scalars that the step makes.
+    assert 0 <= measured.metrics["peak_bytes"] - predicted.metrics["peak_bytes"] <= 128
+    card = predict(cell, "h100-80gb")
+    held = card.details["memory_by_kind"]
+    least = predicted.details["memory_by_kind"].get("input gradients", 0)
+    assert held.get("input gradients", 0) >= least
+    assert card.metrics["peak_bytes"] == card.details["allocator"]["allocated_bytes"]

@@ -14,7 +14,7 @@ from workbench.lvlm.optimizers import Temporaries
 from workbench.probe.counting.allocator import Allocator, allocator_of
 from workbench.probe.counting.states import master_sizes, resident_sizes, states
 from workbench.probe.counting.trace import Trace, trace
-from workbench.probe.counting.tracker import Block
+from workbench.probe.counting.tracker import Block, Timeline
 from workbench.probe.predicting.caching import HOST
 from workbench.probe.predicting.emulation import (
     RankPlan,
@@ -24,8 +24,10 @@ from workbench.probe.predicting.emulation import (
     trace_emulation,
 )
 from workbench.probe.predicting.peak import (
+    INPUT_GRADIENTS,
     Peak,
     kinds_apart,
+    left_by_others,
     optimizer_steps,
     predicted_peak,
     without_states,
@@ -155,14 +157,32 @@ def rank_program(cell: Cell, traced: Trace) -> Program:
     apart = kinds_apart(cell)
     sizes = [rank.weights] if "weights" in apart else []
     sizes += [rank.gradients] if "gradients" in apart and not rank.on_host else []
+    sizes += left_by_others(cell, timeline).values()
+    if cell.accumulate > 1:
+        timeline = passing_on(timeline)
     if not cell.under_deepspeed:
         sizes += master_sizes(cell, traced.parameters) + resident_sizes(cell, traced.parameters)
         return make_program(timeline, sizes, optimizer_steps(cell, traced))
     sizes += [rank.kept_buffers] if rank.kept_buffers else []
     sizes += [] if rank.on_host else [rank.optimizer]
     # ZeRO's other buffers are made anew in each iteration, and gone when the optimizer steps.
-    last = max(block.died or block.born for block in timeline.blocks)
+    last = last_moment(timeline)
     passing = Block(rank.buffers - rank.kept_buffers, timeline.start + 1, last + 1)
     reducing = Block(rank.reducing, last, last + 1)
     timeline = timeline._replace(blocks=[*timeline.blocks, passing, reducing])
     return make_program(timeline, sizes, [Temporaries((rank.stepping,), (0, ~0))])
+
+
+def passing_on(timeline: Timeline) -> Timeline:
+    """With gradients of inputs that are gone once they were added to an earlier micro-batch's."""
+    end = last_moment(timeline) + 1
+    blocks = [
+        replace(block, died=end) if block.kind == INPUT_GRADIENTS and block.died is None else block
+        for block in timeline.blocks
+    ]
+    return timeline._replace(blocks=blocks)
+
+
+def last_moment(timeline: Timeline) -> int:
+    """The last moment at which a block is taken or given back."""
+    return max(block.died or block.born for block in timeline.blocks)

@@ -10,7 +10,8 @@ from workbench.probe.counting.tracker import Timeline
 from workbench.vocabulary.cell import Cell
 
 STATE_KINDS = ("weights", "gradients")
-THERE = ("inputs", "input gradients", "workspace")
+INPUT_GRADIENTS = "input gradients"
+THERE = ("inputs", INPUT_GRADIENTS, "workspace")
 """Kinds of blocks that are there when the backward is over, beside model states."""
 
 
@@ -59,6 +60,7 @@ def predicted_peak(cell: Cell, traced: Trace) -> Peak:
     reducing = {**running, **rest.of_kinds(*THERE)}
     reducing["zero buffers"] += rank.reducing
     running = add(running, rest.by_kind(rest.peak()[1]))
+    running = add(running, left_by_others(cell, rest))
     stepping = {
         "optimizer": optimizer,
         "zero buffers": rank.kept_buffers + host,
@@ -78,6 +80,14 @@ def kinds_apart(cell: Cell) -> tuple[str, ...]:
         return ("gradients",) if cell.accumulate > 1 else ()
     gradients = cell.zero >= 2 or cell.accumulate > 1
     return tuple(kind for kind in STATE_KINDS if gradients or kind != "gradients")
+
+
+def left_by_others(cell: Cell, timeline: Timeline) -> dict[str, int]:
+    """Gradients of inputs that an earlier micro-batch left, to which the last one adds its own.
+
+    Those of weights are model states, which are counted apart.
+    """
+    return timeline.of_kinds(INPUT_GRADIENTS) if cell.accumulate > 1 else {}
 
 
 def without_states(cell: Cell, traced: Trace) -> Timeline:
