@@ -12,6 +12,7 @@ from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
+from workbench.probe.predicting.facts import model_flags
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 
@@ -149,3 +150,47 @@ def test_a_tower_whose_sizes_do_not_fit_is_one_line(make, kind, field, value, me
     cell = make_cell(model=name, scope="lvlm", num_visual=4, num_text=4, kernel="eager")
     with pytest.raises(RequestError, match=f"^model {name!r}: {message}.+"):
         trace(cell.replace(num_visual=tower_of(resolve(name)).tokens_each))
+
+
+def with_tower(kind, folder, change):
+    """A small folder whose vision_config is changed."""
+    name = (small_wrapper if kind in WRAPPERS else small_lvlm)(kind, folder)
+    path = Path(name, "config.json")
+    fields = json.loads(path.read_text())
+    change(fields["vision_config"])
+    path.write_text(json.dumps(fields))
+    return name
+
+
+@pytest.mark.parametrize("kind", ["llava", "llava_next", "llava_onevision", "mistral3"])
+def test_a_tower_of_no_type_is_transformers_default_and_so_are_its_images(kind, tmp_path):
+    stated = tower_of(resolve(with_tower(kind, tmp_path / "a", lambda tower: None)))
+    left = tower_of(
+        resolve(with_tower(kind, tmp_path / "b", lambda tower: tower.pop("model_type")))
+    )
+    assert left.front == stated.front
+    assert left.front.origins
+    assert left.tokens_each == stated.tokens_each
+
+
+@pytest.mark.parametrize("kind", ["idefics3", "smolvlm", "llava"])
+def test_images_are_not_cut_to_a_size_that_the_tower_only_has_elsewhere(kind, tmp_path):
+    """transformers' default of the tower is another than the front end's published one."""
+    name = with_tower(kind, tmp_path, lambda tower: tower.pop("image_size"))
+    with pytest.raises(RequestError, match=r"states no vision_config\.image_size, of which"):
+        _ = tower_of(resolve(name)).front
+
+
+def test_the_width_of_qwen_s_tokens_is_the_decoder_s(tmp_path):
+    name = with_tower("qwen2_5_vl", tmp_path, lambda tower: tower.pop("out_hidden_size"))
+    with pytest.raises(RequestError, match=r"out_hidden_size 3584: the decoder's hidden_size"):
+        tower_of(resolve(name))
+
+
+def test_sizes_of_a_tower_that_the_file_leaves_are_told(tmp_path):
+    name = with_tower("gemma3", tmp_path, lambda tower: tower.pop("intermediate_size"))
+    flags = model_flags(make_cell(model=name, scope="lvlm", num_visual=4))
+    (flag,) = (flag for flag in flags if "vision_config's" in flag)
+    assert "intermediate_size 3,072: the default of transformers' SiglipVisionConfig" in flag
+    cell = make_cell(model=name, scope="decoder", num_visual=4)
+    assert not any("vision_config's" in flag for flag in model_flags(cell))

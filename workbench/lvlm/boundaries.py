@@ -64,7 +64,7 @@ def _configs() -> Iterator[Boundary]:
         "a size that is not what was built; a section that nothing reads; values that are not "
         f"whole, positive, bounded or dividing; more than {MAX_LAYERS:,} layers",
         "a size that only transformers' default supplies; tied embeddings that transformers "
-        "would read otherwise",
+        "would read otherwise; code that an `auto_map` names for the model",
     )
     yield Boundary(
         "rotary embeddings",
@@ -76,7 +76,8 @@ def _configs() -> Iterator[Boundary]:
         "quantised weights",
         f"their bytes under {_words(SKIPPED)}, as `quantized_weight_bytes`",
         "",
-        "always: weights are priced and run in the cell's dtype; where the bytes are null, why",
+        "always: weights are priced and run in the cell's dtype; where a layout is not known and "
+        "the bytes are null, why",
     )
 
 
@@ -84,14 +85,17 @@ def _pictures() -> Iterator[Boundary]:
     yield Boundary(
         "vision towers",
         f"{_words(sorted(TOWERS))}; `{PAPER}`, the paper's, for text models",
-        f"any other tower of a config, unless `--tower {PAPER}` asks for the paper's",
-        "the paper's in place of a config's; layers that feed no token",
+        f"any other tower of a config, unless `--tower {PAPER}` asks for the paper's; images that "
+        "are cut to another size than that of a tower whose config leaves it out",
+        "the paper's in place of a config's; sizes that only transformers' default supplies; "
+        "layers that feed no token",
     )
     yield Boundary(
         "images and video to \\|V\\|",
         f"{_words(sorted(VISIONS))}, under {_words(PREPROCESSORS)}",
-        "a model whose front end is none of these; settings that make no sense; a limit that a "
-        "front end does not have",
+        "a model whose front end is none of these; settings that make no sense; `do_resize` false; "
+        "a limit that a front end does not have; video without time stamps, or whose time stamps "
+        "jump",
         "every limit and its origin; a video's budget that a reference pipeline would apply",
     )
     yield Boundary(

@@ -15,6 +15,15 @@ CONFIG, IMAGES, VIDEOS, BOTH = (
 )
 
 
+def tower_kind(config: Mapping[str, Any], unsaid: str) -> object:
+    """The model type of a config.json's tower; None where it has no section for one.
+
+    ``unsaid`` is what transformers takes where the section leaves the type out.
+    """
+    tower = config.get("vision_config")
+    return tower.get("model_type", unsaid) if isinstance(tower, Mapping) else None
+
+
 class ImageFiles:
     """What the files say, and what a front end has taken of it so far.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, ImageFiles
+from workbench.visual.files import CONFIG, ImageFiles, tower_kind
 from workbench.vocabulary.errors import RequestError
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
@@ -28,8 +28,7 @@ class Llava(FrontEnd):
     """Rows that are not patches: 1 for a class token that stays, -1 for a patch dropped."""
 
     def serves(self, config: Mapping[str, Any]) -> bool:
-        tower = config.get("vision_config")
-        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
+        kind = tower_kind(config, TOWERS[0])
         return config.get("model_type") in ("llava", "vipllava") and kind in TOWERS
 
     def read(self, files: ImageFiles) -> None:
@@ -39,7 +38,8 @@ class Llava(FrontEnd):
                 f"model {files.model!r}: {CONFIG}: vision_feature_select_strategy "
                 f"{strategy!r:.60}: default or full"
             )
-        rows = (files.tower.get("model_type") == TOWERS[0]) - (strategy == "default")
+        has_class = tower_kind(files.config, TOWERS[0]) == TOWERS[0]
+        rows = has_class - (strategy == "default")
         files.taken["extra_rows"] = rows, CONFIG
         files.side("image_size", files.tower.get("image_size"), CONFIG)
         files.side("patch_size", files.tower.get("patch_size"), CONFIG)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import CONFIG, ImageFiles
+from workbench.visual.files import CONFIG, ImageFiles, tower_kind
 from workbench.visual.llava import TOWERS
 from workbench.vocabulary.errors import RequestError
 
@@ -30,8 +30,7 @@ class LlavaNext(FrontEnd):
     pinpoints: tuple[tuple[int, int], ...] = PINPOINTS
 
     def serves(self, config: Mapping[str, Any]) -> bool:
-        tower = config.get("vision_config")
-        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
+        kind = tower_kind(config, TOWERS[0])
         drops_first = config.get("vision_feature_select_strategy", "default") == "default"
         return config.get("model_type") == "llava_next" and kind == TOWERS[0] and drops_first
 

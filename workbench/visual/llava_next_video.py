@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS
-from workbench.visual.files import CONFIG, ImageFiles
+from workbench.visual.files import CONFIG, ImageFiles, tower_kind
 from workbench.visual.llava import TOWERS
 from workbench.visual.llava_next import LlavaNext
 
@@ -23,8 +23,7 @@ class LlavaNextVideo(LlavaNext):
     """Patches a side of a token of a frame."""
 
     def serves(self, config: Mapping[str, Any]) -> bool:
-        tower = config.get("vision_config")
-        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
+        kind = tower_kind(config, TOWERS[0])
         dropped = config.get("vision_feature_select_strategy", "default") == "default"
         return config.get("model_type") == "llava_next_video" and kind == TOWERS[0] and dropped
 

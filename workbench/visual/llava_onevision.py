@@ -7,7 +7,7 @@ from math import ceil, sqrt
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS
-from workbench.visual.files import CONFIG, ImageFiles
+from workbench.visual.files import CONFIG, ImageFiles, tower_kind
 from workbench.visual.llava import TOWERS
 from workbench.visual.llava_next import LlavaNext
 from workbench.vocabulary.errors import RequestError
@@ -34,8 +34,7 @@ class LlavaOnevision(LlavaNext):
     most_tiles: int = 9
 
     def serves(self, config: Mapping[str, Any]) -> bool:
-        tower = config.get("vision_config")
-        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
+        kind = tower_kind(config, TOWERS[1])
         return config.get("model_type") == "llava_onevision" and kind == TOWERS[1]
 
     def read(self, files: ImageFiles) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import BOTH, CONFIG, ImageFiles
+from workbench.visual.files import BOTH, CONFIG, ImageFiles, tower_kind
 from workbench.vocabulary.errors import RequestError
 
 DEFAULTS = {"image_size": 224, "patch_size": 16}
@@ -31,12 +31,8 @@ class PaliGemma(FrontEnd):
     patch_size: int = 14
 
     def serves(self, config: Mapping[str, Any]) -> bool:
-        tower = config.get("vision_config")
-        return (
-            config.get("model_type") == "paligemma"
-            and isinstance(tower, Mapping)
-            and tower.get("model_type") == "siglip_vision_model"
-        )
+        kind = tower_kind(config, "siglip_vision_model")
+        return config.get("model_type") == "paligemma" and kind == "siglip_vision_model"
 
     def read(self, files: ImageFiles) -> None:
         for name, default in DEFAULTS.items():

@@ -6,7 +6,8 @@ from math import floor
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS, FrontEnd
-from workbench.visual.files import BOTH, CONFIG, ImageFiles
+from workbench.visual.files import BOTH, CONFIG, ImageFiles, tower_kind
+from workbench.visual.llava import TOWERS
 from workbench.vocabulary.errors import RequestError
 
 
@@ -34,9 +35,9 @@ class Pixtral(FrontEnd):
     longest_edge: int = 1024
 
     def serves(self, config: Mapping[str, Any]) -> bool:
-        tower = config.get("vision_config")
-        kind = tower.get("model_type") if isinstance(tower, Mapping) else None
-        return config.get("model_type") in ("llava", "mistral3") and kind == "pixtral"
+        outer = config.get("model_type")
+        unsaid = "pixtral" if outer == "mistral3" else TOWERS[0]
+        return outer in ("llava", "mistral3") and tower_kind(config, unsaid) == "pixtral"
 
     def read(self, files: ImageFiles) -> None:
         files.side("patch_size", files.tower.get("patch_size"), CONFIG)

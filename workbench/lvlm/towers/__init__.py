@@ -5,21 +5,20 @@ the catalogue names its own; any other is refused. Text models take the paper's 
 and so does whoever asks for it by name.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property, lru_cache
-from importlib import import_module
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from workbench.inputs.model_files import is_file_model, model_files
-from workbench.lvlm.configs import one_line, silent
+from workbench.lvlm.configs import silent
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import PAPER
 from workbench.lvlm.packages import obstacle
 from workbench.lvlm.reduce import Reducer, TokenGrid
 from workbench.lvlm.refused import TOWERLESS
+from workbench.lvlm.towers.built import check_left_out, tower_reason
 from workbench.lvlm.weights import randomise
 from workbench.visual import VISIONS, FrontEnd, Limits
 from workbench.vocabulary.errors import RequestError, unknown_name
@@ -104,10 +103,17 @@ class Tower(ABC):
         published, stated = VISIONS[self.front_end], self.model.stated
         if not is_file_model(self.model.name):
             return published.of_model(self.model.name)
-        if not stated or not published.serves(stated):
-            return published
+        if not stated or not self.serves:
+            return published  # Of no file: what a request asked for.
+        if not published.serves(stated):
+            raise RequestError(
+                f"model {self.model.name!r}: how its config.json prepares images is not what "
+                f"{self.front_end} does, the front end of its tower"
+            )
         files = model_files(self.model.name).preprocessors()
-        return published.of_files(stated, files, self.model.name)
+        front = published.of_files(stated, files, self.model.name)
+        check_left_out(self.model, front)
+        return front
 
     @cached_property
     def front(self) -> FrontEnd:
@@ -338,33 +344,6 @@ def _try(model: "Resolved", name: str) -> None:
         raise RequestError(
             f"model {model.name!r}: transformers cannot build its vision tower: {reason}"
         )
-
-
-def tower_reason(config: Any, unlisted: tuple[str, str] | None = None) -> str | None:
-    """Why transformers cannot build a configuration's tower, on shapes alone; None if it can."""
-    kind: Any = type(config)
-    return _reason(kind, config.to_json_string(use_diff=False), unlisted)
-
-
-@lru_cache(maxsize=64)
-def _reason(kind: Any, fields: str, unlisted: tuple[str, str] | None) -> str | None:
-    """Why transformers cannot build a tower of that configuration class; None where it can.
-
-    The class decides: some published files give the section the name of the whole model's type.
-    """
-    import torch
-    from transformers import AutoModel
-
-    try:
-        with torch.device("meta"), silent():
-            config = kind(**json.loads(fields))
-            if unlisted is None:
-                AutoModel.from_config(config)
-            else:
-                getattr(import_module(unlisted[0]), unlisted[1])(config)
-    except Exception as error:  # noqa: BLE001 - its classes raise what they like
-        return one_line(error)
-    return None
 
 
 def _named_tower(model: "Resolved", name: str) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation, tower_reason
+from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
+from workbench.lvlm.towers.built import tower_reason
 from workbench.lvlm.towers.deepseek_vl import DeepseekVL
 from workbench.lvlm.towers.glance import View
 from workbench.lvlm.towers.sam import (

@@ -122,10 +122,9 @@ class QwenTower(Tower):
         assert model.whole is not None, "chosen by its config"
         fields = model.whole.vision_config.to_dict()
         out = self.out_field
-        stated = model.stated.get("vision_config")
-        if isinstance(stated, dict) and stated.get(out, self.hidden) != self.hidden:
+        if model.stated and fields[out] != self.hidden:
             raise RequestError(
-                f"model {model.name!r}: vision_config.{out} {stated[out]!r:.60}: the decoder's "
+                f"model {model.name!r}: vision_config.{out} {fields[out]!r:.60}: the decoder's "
                 f"hidden_size is {self.hidden}"
             )
         self.config = self.family.from_transformers(self.config_class, "configuration")(

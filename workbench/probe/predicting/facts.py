@@ -6,6 +6,7 @@ from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.pictures import look
 from workbench.lvlm.quantized import quantization_flags, quantized_weights
 from workbench.lvlm.towers import tower_of
+from workbench.lvlm.towers.built import default_flags
 from workbench.probe.counting.trace import Trace
 from workbench.probe.predicting.contribution import Metrics
 from workbench.probe.predicting.roofline import Times, seconds_by_component
@@ -56,7 +57,10 @@ def model_facts(cell: Cell, params: int | None) -> tuple[Metrics, list[str]]:
 def model_flags(cell: Cell) -> list[str]:
     """Flags of a model that is read from files, and of its tower."""
     model = resolve(cell.model)
-    towers = tower_of(model, cell.tower).flags if cell.scope == "lvlm" else ()
+    towers: list[str] = []
+    if cell.scope == "lvlm":
+        tower = tower_of(model, cell.tower)
+        towers = [*tower.flags, *(default_flags(model) if tower.serves else ())]
     flags = []
     if model.family.deepstack and cell.scope == "decoder" and cell.pass_ != "decode":
         flags = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
