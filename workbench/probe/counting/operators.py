@@ -90,6 +90,12 @@ ROWS = (
         True,
     ),
     Row(
+        names("native_batch_norm native_batch_norm_backward"),
+        "its tensors, and a mean and a variance a channel; what cuDNN reserves for the backward "
+        "is left out (FastVLM's tower)",
+        "Normalization.cpp; cuda/Normalization.cu; cudnn/BatchNorm.cpp",
+    ),
+    Row(
         names("logsumexp"),
         "exp(x − max), as large as x: in the trace (`temporaries`)",
         "ReduceOps.cpp, logsumexp_out_impl",
@@ -143,7 +149,8 @@ ROWS = (
     Row(
         names("convolution convolution_backward"),
         "cuDNN's plans have workspaces of their own, and channel by channel a strided input is "
-        "copied: left out (a tower's patches, all of Gemma 3n's tower, a linear layer's few taps)",
+        "copied: left out (a tower's patches, all of Gemma 3n's and FastVLM's towers, a linear "
+        "layer's few taps)",
         "Convolution.cpp; cudnn/ConvShared.cpp",
     ),
     Row(
@@ -190,7 +197,7 @@ ROWS = (
             "add add_ sub sub_ rsub mul mul_ div neg exp log1p floor pow rsqrt sigmoid "
             "sigmoid_backward tanh tanh_backward ge gt lt eq clamp clamp_min sin cos "
             "bitwise_and bitwise_or logical_not where masked_fill abs clamp_ round_ erfinv le "
-            "logical_and logical_and_ masked_fill_ relu sqrt threshold_backward"
+            "logical_and logical_and_ masked_fill_ relu relu_ sqrt threshold_backward"
         ),
         POINTWISE,
         "TensorIterator.cpp; cuda/Loops.cuh",
@@ -284,8 +291,8 @@ ROWS = (
     Row(names("_unsafe_view"), "a view: nothing", "TensorShape.cpp"),
     Row(
         names(
-            "empty_like fill_ full_like new_empty new_empty_strided new_full new_ones new_zeros "
-            "ones ones_like scalar_tensor zeros zeros_like"
+            "empty empty_like fill_ full_like new_empty new_empty_strided new_full new_ones "
+            "new_zeros ones ones_like scalar_tensor zeros zeros_like"
         ),
         "its tensors alone: a request, and a fill",
         "TensorFactories.cpp; cuda/FillKernel.cu",
