@@ -436,6 +436,11 @@ def test_images_that_are_not_resized_are_refused(name, file, tmp_path):
         front_end_of(folder)
 
 
+def test_a_size_of_null_is_left_to_transformers(tmp_path):
+    config = {"model_type": "phi4_multimodal", "vision_config": {"image_size": None}}
+    assert front_end_of(write(tmp_path, config)).image_size == 448
+
+
 def test_a_processor_s_own_rate_is_told(tmp_path):
     name = write(tmp_path, QWEN3, video_preprocessor_config={"fps": 2})
     found = front_end_of(name).document()
@@ -457,6 +462,12 @@ def test_a_text_model_sees_as_the_paper_s(tmp_path):
         (QWEN, {"video_preprocessor_config": {"max_frames": 0}}, "max_frames 0: a whole"),
         (GEMMA, {"preprocessor_config": {"do_pan_and_scan": 3}}, "do_pan_and_scan 3: true"),
         (QWEN, {"preprocessor_config": {"size": [28, 28]}}, r"size \[28, 28\]: .* is known"),
+        (
+            {**LLAVA, "vision_config": {**CLIP, "image_size": {}}},
+            {},
+            "image_size {}: a number, a pair",
+        ),
+        (LLAVA, {"preprocessor_config": {"crop_size": {"longest_edge": 336}}}, "a number, a pair"),
         (
             LLAVA,
             {"preprocessor_config": {"do_center_crop": False, "size": {"shortest_edge": 336}}},

@@ -101,9 +101,13 @@ class ImageFiles:
     def side(self, setting: str, value: object, file: str) -> bool:
         """The side of a square in pixels, given as a number, a pair, or height and width."""
         if isinstance(value, Mapping):
-            value = [value[k] for k in ("height", "width") if k in value] or value.get(
-                "shortest_edge"
-            )
+            edges = [value[k] for k in ("height", "width") if k in value]
+            if not edges and "shortest_edge" not in value:
+                raise RequestError(
+                    f"model {self.model!r}: {file}: {setting} {dict(value)!r:.60}: a number, a "
+                    "pair, or height and width"
+                )
+            value = edges or value["shortest_edge"]
         if isinstance(value, list):
             if len(value) != 2 or value[0] != value[1]:
                 raise RequestError(

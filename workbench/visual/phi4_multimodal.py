@@ -39,7 +39,8 @@ class Phi4Multimodal(FrontEnd):
     def read(self, files: ImageFiles) -> None:
         # What a section leaves out are the defaults of transformers' class: the published ones.
         for name in ("image_size", "patch_size"):
-            files.side(name, files.tower.get(name, getattr(self, name)), CONFIG)
+            stated = files.tower.get(name)
+            files.side(name, getattr(self, name) if stated is None else stated, CONFIG)
         side = files.taken["image_size"][0]
         crop = files.tower.get("crop_size", self.image_size)
         if crop != side:
