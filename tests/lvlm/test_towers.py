@@ -320,10 +320,18 @@ def test_features_keep_the_width_of_gemmas_tower_and_cannot_on_qwen(attention, t
         build(qwen)
 
 
-ALONE = ("fast_vlm", "gemma3n", "glm46v", "minicpmv4_7", "molmo2", "phi4_multimodal")
+ALONE = (
+    "fast_vlm",
+    "gemma3n",
+    "glm46v",
+    "minicpmv4_7",
+    "molmo2",
+    "perception_lm",
+    "phi4_multimodal",
+)
 """GLM-4.6V and MiniCPM-V 4.7 are parts of others under another name, Molmo 2's images come with
-indices, Phi-4-multimodal has no section of sizes, towers of Gemma 3n and FastVLM are of timm: each
-has a file of tests of its own."""
+indices, Phi-4-multimodal has no section of sizes, towers of Gemma 3n, FastVLM and PerceptionLM are
+of timm: each has a file of tests of its own."""
 
 
 def test_every_tower_belongs_to_a_model_type_and_has_a_small_one():

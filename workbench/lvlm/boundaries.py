@@ -94,8 +94,8 @@ def _pictures() -> Iterator[Boundary]:
         "images and video to \\|V\\|",
         f"{_words(sorted(VISIONS))}, under {_words(PREPROCESSORS)}",
         "a model whose front end is none of these; settings that make no sense; `do_resize` "
-        "false; a limit that a front end does not have; video without time stamps, or whose time stamps "
-        "jump",
+        "false; a limit that a front end does not have; video without time stamps, or whose time "
+        "stamps jump",
         "every limit and its origin; a video's budget that a reference pipeline would apply",
     )
     yield Boundary(

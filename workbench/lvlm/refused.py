@@ -22,7 +22,6 @@ TOWERLESS = {
     "video_llava": "it has a tower of images and another of frames, where a model here has one",
     "ovis2": "its visual tokens are mixtures of a table's rows, with rows of it around them",
     "janus": "what makes images of tokens stands beside its tower, and is nowhere here",
-    "perception_lm": "its tower is of the package timm, which is no dependency here",
     "kimi_k25": "its tower joins frames of a video by their mean, which no tower here does",
     "got_ocr2": "its tower, SAM's over 1,024 pixels, stands by itself in no model that is served",
 }

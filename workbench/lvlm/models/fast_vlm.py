@@ -21,7 +21,6 @@ def _model(size: str, vocabulary: int, tied: bool, **fields: Any) -> Model:
         },
         f"transformers' conversion script of KamilaMila/FastVLM-{size} "
         f"(convert_fastvlm_weights_to_hf.py), FastVlmConfig and config.json of Qwen/Qwen2-{size}",
-        tower="fast_vlm",
         around={
             "model_type": "fast_vlm",
             "vision_config": {

@@ -21,17 +21,16 @@ def tensor_of(image: "Image") -> Tensor:
     return flat.view(colours.height, colours.width, 3).permute(2, 0, 1).contiguous()
 
 
-def resize(picture: Tensor, height: int, width: int) -> Tensor:
-    """uint8 [3, H, W] -> uint8 [3, height, width], bilinear and anti-aliased.
+def resize(picture: Tensor, height: int, width: int, mode: str = "bilinear") -> Tensor:
+    """uint8 [3, H, W] -> uint8 [3, height, width], anti-aliased.
 
     torchvision does so in float32 on a CPU without AVX2, where a value may differ by one.
     """
     if picture.shape[1:] == (height, width):
         return picture
     size = (height, width)
-    return F.interpolate(
-        picture[None], size, mode="bilinear", align_corners=False, antialias=True
-    )[0]
+    (scaled,) = F.interpolate(picture[None], size, mode=mode, align_corners=False, antialias=True)
+    return scaled
 
 
 def pad(picture: Tensor, height: int, width: int, value: int) -> Tensor:

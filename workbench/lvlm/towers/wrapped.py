@@ -1,7 +1,7 @@
 """What towers have in common that are of the package timm, within transformers' wrapper of it.
 
-Whatever an image's size, it is one square to them. Their FLOPs are counted module by module, by
-sizes and strides. Workspaces of convolutions are in no prediction, which a flag says.
+What they see are squares of one size. Those made of convolutions have their FLOPs counted module
+by module, by sizes and strides; workspaces of these are in no prediction, which a flag says.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.packages import require
 from workbench.lvlm.towers import ANOTHER, Grid, Tower, finish, implementation
 
@@ -84,6 +85,11 @@ class Wrapped(Tower):
                 module.num_batches_tracked = torch.zeros(
                     (), dtype=torch.int64, device=context.device
                 )
+            if hasattr(module, "bands"):  # Nor are the angles of a RoPE.
+                module.to_empty(device=context.device)
+                if not tracing(context.device):
+                    module.init_non_persistent_buffers()
+                module.to(context.dtype)
         return tower
 
     def finish(self, tower: Any, context: "Context") -> None:

@@ -160,6 +160,11 @@ ROWS = (
         True,
     ),
     Row(
+        names("_adaptive_avg_pool2d _adaptive_avg_pool2d_backward"),
+        "its tensors; a copy of a strided gradient is left out (PerceptionLM's projector)",
+        "cuda/AdaptiveAveragePooling.cu",
+    ),
+    Row(
         names("nll_loss_forward nll_loss_backward"),
         "its tensors; strided rows would be copied, but a log-softmax has none",
         "cuda/Loss.cu, nll_loss_forward_out_cuda_template",
