@@ -665,6 +665,15 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "lighton_ocr": (
+        "qwen3",
+        {
+            "vision_config": PIXTRAL,
+            "image_token_id": 96,
+            "spatial_merge_size": 2,
+            "tie_word_embeddings": True,
+        },
+    ),
     "ministral3": (
         "ministral3",
         {

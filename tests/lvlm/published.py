@@ -876,6 +876,31 @@ SERVED["HuggingFaceM4/idefics2-8b"][IMAGES] = {
     "do_image_splitting": True,
     "size": {"longest_edge": 980, "shortest_edge": 378},
 }
+SERVED["lightonai/LightOnOCR-1B-1025"] = plain(
+    "lighton_ocr",
+    image_token_id=151655,
+    spatial_merge_size=2,
+    text_config={
+        **inner("qwen3", 1024, 3072, 28, 16, 8, 151936),
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    },
+    vision_config={
+        "model_type": "pixtral",
+        "head_dim": 64,
+        "hidden_size": 1024,
+        "image_size": 1540,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+        "rope_theta": 10000,
+    },
+)
+SERVED["lightonai/LightOnOCR-1B-1025"][IMAGES] = {
+    "patch_size": {"height": 14, "width": 14},
+    "size": {"longest_edge": 1540},
+}
 OF_TIMM: dict[str, Files] = {
     "google/gemma-3n-E4B-it": plain(
         "gemma3n",

@@ -59,7 +59,7 @@ def theirs(kind, tower, sizes, pixels):
         if kind == "llava_onevision":
             found["batch_num_images"] = torch.tensor([len(sizes)])
         return found
-    if kind in ("pixtral", "mistral3", "ministral3"):
+    if kind in ("pixtral", "mistral3", "ministral3", "lighton_ocr"):
         grids = [grid for item in tower.of_images(sizes) for grid in item]
         edges = [(14 * grid.rows, 14 * grid.columns) for grid in grids]
         padded = pixels.new_zeros(len(grids), 3, *map(max, zip(*edges, strict=True)))

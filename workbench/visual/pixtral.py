@@ -48,20 +48,29 @@ class Pixtral(FrontEnd):
             return
         file, fields = files.images
         files.side("patch_size", fields.get("patch_size"), file)
-        size = fields.get("size")
-        if size is not None:
-            edge = size.get("longest_edge") if isinstance(size, Mapping) else None
-            if edge is None:
-                raise RequestError(
-                    f"model {files.model!r}: {file}: size {size!r:.60}: "
-                    '{"longest_edge": pixels} is known'
-                )
-            # The tower has no size of its own: what is larger rotates further.
-            files.taken.pop("longest_edge", None)
-            files.take("longest_edge", edge, file)
+        self.read_edge(files, file, fields.get("size"))
         whole = files.both
         files.take("patch_size", whole.get("patch_size"), BOTH)
         files.take("merge", whole.get("spatial_merge_size"), BOTH)
+
+    @staticmethod
+    def read_edge(files: ImageFiles, file: str, size: object) -> None:
+        """Take the longest edge of an image processor's size, where it has one."""
+        if size is None:
+            return
+        edge = size.get("longest_edge") if isinstance(size, Mapping) else None
+        if edge is None:
+            raise RequestError(
+                f"model {files.model!r}: {file}: size {size!r:.60}: "
+                '{"longest_edge": pixels} is known'
+            )
+        # The tower has no size of its own: what is larger rotates further.
+        files.taken.pop("longest_edge", None)
+        files.take("longest_edge", edge, file)
+
+    def rounded_to(self) -> int:
+        """Pixels of which a side of a resized image has whole ones."""
+        return self.token_size
 
     @property
     def token_size(self) -> int:

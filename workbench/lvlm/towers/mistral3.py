@@ -38,9 +38,12 @@ class Mistral3(Pixtral):
 
         projection = context.create(lambda: Mistral3MultiModalProjector(self.wanted()))
         context.weigh_component("adapter", projection, "multi_modal_projector.", KIND)
+        return Merged(projection, self.sizes(grids))
+
+    def sizes(self, grids: tuple[Grid, ...]) -> list[tuple[int, int]]:
+        """Heights and widths of all images in pixels, as transformers' projectors take them."""
         patch = first(self.config.patch_size)
-        sizes = [(g.rows * patch, g.columns * patch) for g in grids for _ in range(g.steps)]
-        return Merged(projection, sizes)
+        return [(g.rows * patch, g.columns * patch) for g in grids for _ in range(g.steps)]
 
     def entry_flops(self, grids: tuple[Grid, ...]) -> int:
         return 0  # Its norm comes first.

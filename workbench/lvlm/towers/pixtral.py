@@ -69,16 +69,19 @@ class Pixtral(Tower):
     serves: ClassVar[Serves] = {"llava": (KIND,)}
     front_end = "pixtral"
     without_adapter = ANOTHER
+    prefix = "vision_tower."
+    """What begins the names of its tensors in a checkpoint."""
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
         whole: Any = model.whole
         assert whole is not None, "chosen by its config"
         _ = self.own_front  # Settings that make no sense are said first.
-        check_projector(model.name, whole)
+        if hasattr(whole, "projector_hidden_act"):  # LightOnOCR's projector has one of its own.
+            check_projector(model.name, whole)
         self.name, self.whole, self.config = model.name, whole, whole.vision_config
         self.hidden, self.eps = model.config.hidden_size, getattr(model.config, "rms_norm_eps", 0)
-        layer, layers = whole.vision_feature_layer, self.config.num_hidden_layers
+        layer, layers = getattr(whole, "vision_feature_layer", -1), self.config.num_hidden_layers
         self.depth = depth_of(self.name, self.front_end, layer, layers)
         self.merge = self.merged()
         self.patches_a_token = self.merge**2
@@ -144,7 +147,7 @@ class Pixtral(Tower):
 
         self.config._attn_implementation = implementation(context)
         tower = context.create(lambda: PixtralVisionModel(self.config))
-        context.weigh_component("tower", tower, "vision_tower.", KIND)
+        context.weigh_component("tower", tower, self.prefix, KIND)
         finish(tower, context)
         rotary = type(tower.patch_positional_embedding)(self.config).to(context.device)
         every = grids * context.cell.batch
@@ -193,10 +196,10 @@ class Pixtral(Tower):
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         from transformers.models.pixtral import image_processing_pil_pixtral as module
 
-        patch, token = self.eye.patch_size, self.eye.token_size
+        patch, unit = self.eye.patch_size, self.eye.rounded_to()
         processor = module.PixtralImageProcessorPil(
             size={"longest_edge": self.eye.longest_edge},
-            patch_size={"height": token, "width": token},
+            patch_size={"height": unit, "width": unit},
         )
         rows = []
         for image in images:
