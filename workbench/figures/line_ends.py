@@ -109,7 +109,7 @@ class _Panel:
     def has_room(self, box: _Box) -> bool:
         """Whether a name there would cover no line and no other name, and stay in the panel."""
         inside = box.left >= 0 and box.right <= self.room.width + self.room.beside
-        inside = inside and box.bottom >= 0 and box.top <= self.room.top * self.room.height
+        inside = inside and box.bottom >= 2 and box.top <= self.room.top * self.room.height
         if not inside or any(_overlap(box, other) for other in self.boxes):
             return False
         left, right = np.maximum(box.left, self._left), np.minimum(box.right, self._right)
@@ -178,9 +178,13 @@ def _box(stroke: Stroke, place: Place, room: Room) -> _Box:
 
 
 def _first_place(stroke: Stroke, panels: Sequence[_Panel]) -> Place | None:
-    """The nearest place that has room and a clear line to it, else the nearest that has room."""
+    """The nearest place that has room: one with a clear line to it, unless that is a step of FAR
+    farther off than another.
+    """
     nearest = None
     for place in PLACES:
+        if nearest is not None and place.distance > nearest.distance + FAR:
+            break
         if _is_free(stroke, place, panels):
             if not any(panel.is_crossed(stroke, place) for panel in panels):
                 return place
