@@ -66,6 +66,7 @@ OWN["glm4v"] = {
         "mrope_section": [1, 1, 1],
     },
 }
+OWN["glm_ocr"] = OWN["glm4v"]
 OWN["gemma4"] = {
     "head_dim": 8,
     "global_head_dim": 16,
@@ -280,6 +281,7 @@ CROSSING = ("mllama", "llama4", "gemma3n", *LATENT)
 ALIKE = {
     "qwen2_vl": "qwen2_5_vl",
     "qwen2_5_omni": "qwen2_5_vl",
+    "glm_ocr": "glm4v",
     "ministral3": "mistral",
     "molmo2": "qwen3",
     "gemma": "mistral",
@@ -364,6 +366,11 @@ TOWERS["glm4v"] = {
     },
     "image_token_id": 96,
     "video_token_id": 95,
+}
+TOWERS["glm_ocr"] = {
+    **TOWERS["glm4v"],
+    "model_type": "glm_ocr",
+    "vision_config": {**TOWERS["glm4v"]["vision_config"], "model_type": "glm_ocr_vision"},
 }
 TOWERS["gemma4"] = {
     "model_type": "gemma4",

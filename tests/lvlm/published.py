@@ -901,6 +901,36 @@ SERVED["lightonai/LightOnOCR-1B-1025"][IMAGES] = {
     "patch_size": {"height": 14, "width": 14},
     "size": {"longest_edge": 1540},
 }
+SERVED["zai-org/GLM-OCR"] = plain(
+    "glm_ocr",
+    text_config={
+        **inner("glm_ocr_text", 1536, 4608, 16, 16, 8, 59392),
+        "head_dim": 128,
+        "rms_norm_eps": 1e-5,
+        "num_nextn_predict_layers": 1,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000,
+            "partial_rotary_factor": 1.0,
+            "mrope_section": [16, 24, 24],
+        },
+    },
+    vision_config={
+        "model_type": "glm_ocr_vision",
+        "depth": 24,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_heads": 16,
+        "out_hidden_size": 1536,
+        "image_size": 336,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "rms_norm_eps": 1e-5,
+    },
+    tie_word_embeddings=False,
+)
+"""The text model's sizes from memory: the defaults of its class do not fit those of its tower."""
 OF_TIMM: dict[str, Files] = {
     "google/gemma-3n-E4B-it": plain(
         "gemma3n",

@@ -9,6 +9,7 @@ from transformers import (
     AutoModelForImageTextToText,
 )
 from transformers.models.glm4v.modeling_glm4v import Glm4vModel
+from transformers.models.glm_ocr.modeling_glm_ocr import GlmOcrModel
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5Model
@@ -39,6 +40,7 @@ IMAGES = {
     "qwen2_5_omni": 512,
     "qwen3_5": 512,
     "glm4v": 512,
+    "glm_ocr": 512,
     "gemma3": 120,
     "mistral": 320,
 }
@@ -145,7 +147,7 @@ def test_qwens_tower_equals_transformers_forward(family, grids, tmp_path):
     made = adapter(ours(pixels))
     found = [made] if isinstance(made, torch.Tensor) else [*made]
     sizes = torch.tensor([grid[:3] for grid in grids * 2])
-    if family == "glm4v":  # As its get_video_features has it.
+    if family in ("glm4v", "glm_ocr"):  # As its get_video_features has it.
         sizes = sizes.repeat_interleave(sizes[:, 0], 0)
         sizes[:, 0] = 1
     output = theirs(pixels, grid_thw=sizes)
@@ -260,12 +262,13 @@ def test_qwens_positions_are_transformers_own(pattern, grids, tmp_path):
     assert torch.equal(tower.positions(layout, tuple(grids)), places[:, 0])
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "qwen3_5", "glm4v"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm_ocr"])
 @pytest.mark.parametrize("kind", [1, 2])
 def test_positions_of_the_other_qwens_are_transformers_own(family, kind, tmp_path):
     """Two images, or a video of two steps: one grid in Qwen2-VL, two between text elsewhere."""
     tower = tower_of(resolve(small_lvlm(family, tmp_path)))
     models = {"qwen2_vl": Qwen2VLModel, "qwen3_vl": Qwen3VLModel, "glm4v": Glm4vModel}
+    models["glm_ocr"] = GlmOcrModel
     model = models.get(family, Qwen3_5Model)
     whole = kind == 2 and family == "qwen2_vl"
     grids = (Grid(2, 12, 16, 0.5),) if whole else (Grid(1, 12, 16), Grid(1, 12, 16))

@@ -29,7 +29,8 @@ def rotate_pairs(x: "Tensor", cos_bsr: "Tensor", sin_bsr: "Tensor") -> "Tensor":
     return torch.cat((rotated, rest), -1)
 
 
-def _parts(layer: Any) -> LayerParts:
+def glm_like(layer: Any) -> LayerParts:
+    """Parts of a layer with norms before and after attention and MLP, under GLM's names."""
     return sandwiched(
         layer,
         rotate_pairs,
@@ -45,7 +46,7 @@ FAMILIES.add(
         "glm4v_text",
         "glm4v",
         "Glm4vText",
-        _parts,
+        glm_like,
         lm_name="Glm4vForConditionalGeneration",
     ),
 )

@@ -73,12 +73,16 @@ class GroupedAttention(nn.Module):
         return self.inner.proj(torch.cat(out).flatten(1))
 
     def _projected(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values [patches, heads, K], of one matrix or of three."""
-        heads = self.inner.num_heads
-        if hasattr(self.inner, "qkv"):
-            return self.inner.qkv(hidden).unflatten(1, (3, heads, -1)).unbind(1)
-        rows = (getattr(self.inner, name)(hidden) for name in "qkv")
-        return tuple(x.unflatten(1, (heads, -1)) for x in rows)
+        """Queries, keys and values [patches, heads, K], of one matrix or of three.
+
+        Queries and keys are normed where the family has a QK-norm.
+        """
+        inner, heads = self.inner, self.inner.num_heads
+        if hasattr(inner, "qkv"):
+            q, k, v = inner.qkv(hidden).unflatten(1, (3, heads, -1)).unbind(1)
+        else:
+            q, k, v = (getattr(inner, name)(hidden).unflatten(1, (heads, -1)) for name in "qkv")
+        return (inner.q_norm(q), inner.k_norm(k), v) if hasattr(inner, "q_norm") else (q, k, v)
 
     def _attend(self, run: Frames, qkv: list[Tensor]) -> Iterator[Tensor]:
         """The windows of a run of frames: [frames, patches of these windows, heads, K]."""
