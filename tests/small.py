@@ -672,6 +672,25 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "got_ocr2": (
+        "qwen2",
+        {
+            "vision_config": {
+                "model_type": "got_ocr2_vision",
+                "hidden_size": 32,
+                "mlp_dim": 40,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 2,
+                "image_size": 80,
+                "patch_size": 16,
+                "window_size": 3,
+                "global_attn_indexes": [1],
+                "output_channels": 8,
+            },
+            "image_token_index": 96,
+            "tie_word_embeddings": True,
+        },
+    ),
     "lighton_ocr": (
         "qwen3",
         {

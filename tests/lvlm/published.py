@@ -931,6 +931,15 @@ SERVED["zai-org/GLM-OCR"] = plain(
     tie_word_embeddings=False,
 )
 """The text model's sizes from memory: the defaults of its class do not fit those of its tower."""
+SERVED["stepfun-ai/GOT-OCR-2.0-hf"] = plain(
+    "got_ocr2",
+    image_seq_length=256,
+    text_config={
+        **inner("qwen2", 1024, 2816, 24, 16, 16, 151860),
+        "tie_word_embeddings": True,
+    },
+    vision_config={"hidden_size": 768, "num_hidden_layers": 12, "image_size": 1024},
+)
 OF_TIMM: dict[str, Files] = {
     "google/gemma-3n-E4B-it": plain(
         "gemma3n",
@@ -948,10 +957,11 @@ OF_TIMM: dict[str, Files] = {
 }
 """Whose towers are of timm: served where that is installed."""
 TOWERLESS: dict[str, Files] = {
-    "stepfun-ai/GOT-OCR-2.0-hf": plain(
-        "got_ocr2",
-        text_config=inner("qwen2", 1024, 2816, 24, 16, 16, 151860),
-        vision_config={"hidden_size": 768, "num_hidden_layers": 12, "image_size": 1024},
+    "LanguageBind/Video-LLaVA-7B-hf": plain(
+        "video_llava",
+        text_config=llama(4096, 11008, 32, 32, 32, 32064),
+        vision_config={**CLIP, "image_size": 224},
+        tie_word_embeddings=False,
     ),
 }
 """Their decoders are served, their towers are not: no other takes their place."""

@@ -191,7 +191,7 @@ def test_predictions_are_what_is_measured(kind, tmp_path):
         **{"pass": "train"},
     )
     # oneDNN's scratch of a backward through SAM's convolutions is a fifth of so small a peak.
-    with torch.backends.mkldnn.flags(enabled=kind != "deepseek_vl_hybrid"):
+    with torch.backends.mkldnn.flags(enabled=kind not in ("deepseek_vl_hybrid", "got_ocr2")):
         measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
     predicted = predict(cell, "cpu")
     assert measured.status == predicted.status == Status.OK

@@ -23,6 +23,5 @@ TOWERLESS = {
     "ovis2": "its visual tokens are mixtures of a table's rows, with rows of it around them",
     "janus": "what makes images of tokens stands beside its tower, and is nowhere here",
     "kimi_k25": "its tower joins frames of a video by their mean, which no tower here does",
-    "got_ocr2": "its tower, SAM's over 1,024 pixels, stands by itself in no model that is served",
 }
 """By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""
