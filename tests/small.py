@@ -672,6 +672,35 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "janus": (
+        "llama",
+        {
+            "vision_config": {
+                "model_type": "janus_vision_model",
+                "hidden_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "mlp_ratio": 2.0,
+                "image_size": 56,
+                "patch_size": 14,
+                "projection_dim": 32,
+                "depth": 3,
+                "num_image_tokens": 16,
+            },
+            "vq_config": {
+                "embed_dim": 4,
+                "num_embeddings": 11,
+                "latent_channels": 32,
+                "base_channels": 32,
+                "channel_multiplier": [1, 1],
+                "num_res_blocks": 1,
+                "projection_dim": 32,
+                "image_token_embed_dim": 32,
+            },
+            "image_token_id": 96,
+            "tie_word_embeddings": False,
+        },
+    ),
     "got_ocr2": (
         "qwen2",
         {

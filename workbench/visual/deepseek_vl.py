@@ -9,7 +9,7 @@ from workbench.visual.files import BOTH, CONFIG, ImageFiles
 from workbench.vocabulary.errors import RequestError
 
 DEFAULTS = {"image_size": 224, "patch_size": 16}
-"""What transformers' class of the tower has where config.json leaves it out."""
+"""Of SigLIP's class."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class DeepseekVL(FrontEnd):
     """The outer model type of a config.json that it serves."""
     models: ClassVar[tuple[str, ...]] = ("deepseek-vl-1.3b",)
 
+    unsaid: ClassVar[Mapping[str, int]] = DEFAULTS
+    """What transformers' class of the tower has where config.json leaves it out."""
+
     image_size: int = 384
     patch_size: int = 16
 
@@ -34,14 +37,14 @@ class DeepseekVL(FrontEnd):
         )
 
     def read(self, files: ImageFiles) -> None:
-        for name, default in DEFAULTS.items():
+        for name, default in self.unsaid.items():
             stated = files.tower.get(name)
             files.side(name, default if stated is None else stated, CONFIG)
         if files.images is not None:
             file, fields = files.images
             files.side("image_size", fields.get("size"), file)
         files.whole_patches(self.image_size, self.patch_size)
-        size, patch = (files.taken[name][0] for name in DEFAULTS)
+        size, patch = (files.taken[name][0] for name in self.unsaid)
         promised = files.both.get("num_image_tokens")
         if promised is not None and promised != (size // patch) ** 2:
             raise RequestError(

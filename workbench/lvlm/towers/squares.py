@@ -26,6 +26,11 @@ class Squares(Tower):
         """Patches a side of a square."""
         return first(self.config.image_size) // first(self.config.patch_size)
 
+    @property
+    def mlp_width(self) -> int:
+        """Width between the two layers of an MLP of the tower."""
+        return int(self.config.intermediate_size)
+
     def squares(self, grid: Grid) -> int:
         """Squares that an image or a video is to the tower."""
         return grid.steps
@@ -42,7 +47,7 @@ class Squares(Tower):
         return 2 * self._squares(grids) * self.side**2 * self.config.hidden_size * pixels
 
     def tower_flops(self, grids: tuple[Grid, ...]) -> int:
-        width, mlp = self.config.hidden_size, self.config.intermediate_size
+        width, mlp = self.config.hidden_size, self.mlp_width
         rows = self.side**2 + self.class_token
         row = 2 * (4 * width**2 + 2 * width * mlp) + 4 * rows * width
         return self.patch_flops(grids) + self.depth * self._squares(grids) * rows * row
