@@ -225,6 +225,7 @@ def test_it_is_measured(system, pass_, tmp_path):
     predicted = predict(cell, "cpu")
     assert record.metrics["flops"] == predicted.metrics["flops"]
     assert record.metrics["peak_bytes"] == pytest.approx(predicted.metrics["peak_bytes"], rel=0.02)
+    assert any(flag.startswith("gated convolutions: torch's") for flag in predicted.flags)
     if pass_ != "decode":
         assert record.details["forms"][CONVOLUTION].startswith("torch's conv1d")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.lvlm.definitions import assert_refused, settings_of
-from tests.small import CONVOLVING, FAMILY_NAMES, MIXED, TOWERS, small_lvlm, small_model
+from tests.lvlm.test_lfm2_vl import written as write_lfm2_vl
+from tests.small import CONVOLVING, FAMILY_NAMES, LATENT, MIXED, TOWERS, small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.reduce import REDUCERS
@@ -92,6 +93,18 @@ def test_so_does_every_tower(family, tmp_path):
     model = small_lvlm(family, tmp_path)
     cell = {"model": model, "scope": "lvlm", "pass": "train"}
     assert not unknown(**cell, num_visual=IMAGE[family])
+
+
+@pytest.mark.parametrize("family", LATENT)
+def test_so_does_latent_attention(family, tmp_path):
+    cell = {"model": small_model(family, tmp_path), "scope": "decoder", "kernel": "eager"}
+    for pass_ in ("train", "decode"):
+        assert not unknown(**cell, **{"pass": pass_})
+
+
+def test_so_does_a_tower_of_any_shape(tmp_path):
+    model = write_lfm2_vl(tmp_path)
+    assert not unknown(model=model, scope="lvlm", num_visual=64, **{"pass": "train"})
 
 
 @pytest.mark.parametrize("reducer", sorted(REDUCERS))

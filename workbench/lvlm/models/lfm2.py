@@ -21,6 +21,12 @@ class Lfm2(Family):
 
     norm_name: ClassVar[str] = "embedding_norm"
 
+    def notes(self, config: "PreTrainedConfig") -> list[str]:
+        return [
+            "gated convolutions: torch's conv1d, which holds and moves more than the kernel of "
+            "causal-conv1d"
+        ]
+
     def norm(self, config: "PreTrainedConfig") -> "nn.Module":
         norm: nn.Module = self.from_transformers("Lfm2RMSNorm")(
             config.hidden_size, eps=config.norm_eps

@@ -29,6 +29,12 @@ class Latent(Family):
     def plain_only(self, config: "PreTrainedConfig") -> str:
         return "makes keys and values of latents and rotates a part of a head"
 
+    def notes(self, config: "PreTrainedConfig") -> list[str]:
+        return [
+            "latent attention: a decode step makes keys and values of all cached tokens anew, as "
+            "transformers' class does; engines whose kernels read latents multiply less"
+        ]
+
     def experts(self, config: "PreTrainedConfig") -> Experts:
         return Experts(config.num_experts_per_tok, config.n_routed_experts)
 

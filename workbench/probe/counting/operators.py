@@ -199,7 +199,7 @@ ROWS = (
     Row(names("logaddexp"), POINTWISE, "cuda/LogAddExpKernel.cu", True),
     Row(
         names(
-            "add add_ sub sub_ rsub mul mul_ div neg exp log1p floor pow rsqrt sigmoid "
+            "add add_ sub sub_ rsub mul mul_ div neg exp log log1p floor pow rsqrt sigmoid "
             "sigmoid_backward tanh tanh_backward ge gt lt eq clamp clamp_min sin cos "
             "bitwise_and bitwise_or logical_not where masked_fill abs clamp_ round_ erfinv le "
             "logical_and logical_and_ masked_fill_ relu relu_ sqrt threshold_backward"
@@ -279,6 +279,11 @@ ROWS = (
         names("grid_sampler_2d grid_sampler_2d_backward"),
         "its tensors alone: the backward adds by atomics into zeros (GLM-4.1V's positions)",
         "cuda/GridSampler.cu",
+    ),
+    Row(
+        names("_upsample_bilinear2d_aa _upsample_bilinear2d_aa_backward"),
+        "its tensors alone: the backward adds by atomics into zeros (LFM2-VL's positions)",
+        "cuda/UpSampleBilinear2d.cu",
     ),
     Row(
         names("linalg_solve_triangular"),
