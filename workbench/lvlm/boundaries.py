@@ -227,8 +227,8 @@ def _linear() -> Iterator[Boundary]:
         f"as released, between the layers that {_words(sorted(served))} change",
         f"{_words(sorted(set(SYSTEMS) - served))}; `fold` where the others' output is gated; "
         "`ulysses`, `ring`",
-        "predictions: torch's operators, where a card with flash-linear-attention or causal-conv1d "
-        "holds less",
+        "predictions: torch's operators, where a card with flash-linear-attention or "
+        "causal-conv1d holds less",
     )
 
 
