@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.lvlm.definitions import assert_refused, settings_of
+from tests.lvlm.test_kimi_k25 import written as write_kimi_k25
 from tests.lvlm.test_lfm2_vl import written as write_lfm2_vl
 from tests.small import CONVOLVING, FAMILY_NAMES, LATENT, MIXED, TOWERS, small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
@@ -102,9 +103,10 @@ def test_so_does_latent_attention(family, tmp_path):
         assert not unknown(**cell, **{"pass": pass_})
 
 
-def test_so_does_a_tower_of_any_shape(tmp_path):
-    model = write_lfm2_vl(tmp_path)
-    assert not unknown(model=model, scope="lvlm", num_visual=64, **{"pass": "train"})
+@pytest.mark.parametrize(("write", "visual"), [(write_lfm2_vl, 64), (write_kimi_k25, 1024)])
+def test_so_does_a_tower_of_any_shape(write, visual, tmp_path):
+    cell = {"model": write(tmp_path), "scope": "lvlm", "kernel": "eager", "pass": "train"}
+    assert not unknown(**cell, num_visual=visual)
 
 
 @pytest.mark.parametrize("reducer", sorted(REDUCERS))

@@ -286,6 +286,12 @@ ROWS = (
         "cuda/UpSampleBilinear2d.cu",
     ),
     Row(
+        names("_embedding_bag _embedding_bag_backward"),
+        "its tensors; the backward sorts its indices, some tens of bytes each: left out (Kimi "
+        "K2.5's positions)",
+        "cuda/EmbeddingBag.cu; cuda/EmbeddingBackwardKernel.cu",
+    ),
+    Row(
         names("linalg_solve_triangular"),
         "its tensors; cuBLAS takes a pointer for each matrix (some "
         "hundred KB), and an operand whose strides it does not take is copied: left out (Gated "
