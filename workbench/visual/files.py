@@ -55,10 +55,11 @@ class ImageFiles:
             fields = files[name]
         else:
             return None
-        if fields.get("do_resize") is False:
+        resizes = fields.get("do_resize")
+        if resizes not in (None, True):
             raise RequestError(
-                f"model {self.model!r}: {name}: do_resize false: only true is known, for an image "
-                "of any size has to suit the tower"
+                f"model {self.model!r}: {name}: do_resize {str(resizes).lower():.60}: only true "
+                "is known, for an image of any size has to suit the tower"
             )
         return name, fields
 

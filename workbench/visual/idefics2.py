@@ -60,12 +60,11 @@ class Idefics2(FrontEnd):
             )
         for edge in ("shortest_edge", "longest_edge"):
             files.take(edge, None if size is None else size[edge], file)
-        for field, only in (("do_resize", True), ("do_pad", True)):
-            if fields.get(field) not in (None, only):
-                raise RequestError(
-                    f"model {files.model!r}: {file}: {field} {fields[field]!r:.60}: only true is "
-                    "known"
-                )
+        pads = fields.get("do_pad")
+        if pads not in (None, True):
+            raise RequestError(
+                f"model {files.model!r}: {file}: do_pad {pads!r:.60}: only true is known"
+            )
         splits = fields.get("do_image_splitting")
         if isinstance(splits, bool):
             files.taken["splits"] = splits, file
