@@ -70,6 +70,7 @@ WHOLE = {
     **{f"adapter-{zero}": {"zero": zero, **ADAPTER} for zero in (0, 2, 3)},
     **{f"adapter-bf16-{z}": {**ADAPTER, "zero": z, "dtype": "bfloat16"} for z in (2, 3)},
     "towerless-3": {"zero": 3, "frozen": "tower", "attention": "d_attn"},
+    "fine-groups-3": {"zero": 3, "sub_group_size": 3000, "dtype": "bfloat16"},
 }
 """Scope lvlm: two images of 16 tokens through a small SigLIP, some parts frozen."""
 SHARED = {
