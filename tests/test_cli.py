@@ -178,7 +178,7 @@ def test_the_options_of_a_cell_are_its_fields() -> None:
 
 def test_predict_prints_the_contract_s_document(capsys: pytest.CaptureFixture[str]) -> None:
     words = (
-        "predict --model mistral-7b-v0.3 --attention d_attn --kernel sdpa --scope layer"
+        "predict --model mistral-7b-v0.3 --attention d_attn --kernel efficient --scope layer"
         " --pass train --visual 0 --text 5 --batch 2 --dtype float32 --checkpoint --fold"
         " --device h200-141gb --json"
     )
@@ -187,6 +187,7 @@ def test_predict_prints_the_contract_s_document(capsys: pytest.CaptureFixture[st
     found = answer.document
     cell = make_cell(
         attention="d_attn",
+        kernel="efficient",
         num_visual=0,
         num_text=5,
         batch=2,
@@ -611,7 +612,7 @@ COMPLETED = [
     ("compare-systems --device h", {"h100-80gb", "h200-141gb"}),
     ("measure --device c", {"cpu", "cuda"}),
     ("limit --solve m", {"minutes"}),
-    ("tokens --vision qwen3", {"qwen3-vl", "qwen3.5"}),
+    ("tokens --vision qwen3", {"qwen3-omni", "qwen3-vl", "qwen3.5"}),
     ("report --question h", {"himix"}),
     ("list kind k", {"kernels"}),
     ("sweep --engine s", {"slurm"}),
