@@ -158,7 +158,18 @@ def test_pixels_are_its_processors(kind, tmp_path):
     ("vision", "prepared", "around", "message"),
     [
         ({"model_args": OWN}, {}, {}, "vision_config.model_args has no embed_dim"),
-        ({}, {"tile_size": 84}, {}, "tiles of 84 pixels with patches of 14: its tower takes 56"),
+        (
+            {},
+            {"tile_size": 84},
+            {},
+            "image_size 84, but config.json says 56: the tower cannot take",
+        ),
+        (
+            {"architecture": "vit_pe_core_base_patch16_224"},
+            {},
+            {},
+            "patches of 14: its tower takes",
+        ),
         ({}, {}, {"vision_use_cls_token": False}, "vision_use_cls_token False: its tower has 1 r"),
         ({}, {}, {"projector_pooling_ratio": 3}, "ratio 3: 4 patches a side are no multiple"),
         ({}, {"max_num_tiles": 65}, {}, "max_num_tiles 65: at most 64"),

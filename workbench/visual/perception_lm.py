@@ -44,6 +44,9 @@ class PerceptionLM(FrontEnd):
         files.take("pooling", files.config.get("projector_pooling_ratio", 1), CONFIG)
         files.take("pooling", files.both.get("pooling_ratio"), BOTH)
         files.take("patch_size", files.both.get("patch_size"), BOTH)
+        arguments = files.tower.get("model_args")
+        if isinstance(arguments, Mapping):
+            files.side("image_size", arguments.get("img_size"), CONFIG)
         if files.images is None:
             return
         file, fields = files.images
