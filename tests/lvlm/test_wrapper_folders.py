@@ -96,7 +96,7 @@ def test_whatever_a_folder_says_it_is_one_line_or_a_tower(place, kind, where, va
     said = f"model {str(name)!r}: "
     try:
         tower = tower_of(resolve(str(name)))
-        tower.of_image(120, 70)
+        tower.of_image(120, 120)
         cell = make_cell(
             model=str(name),
             scope="lvlm",

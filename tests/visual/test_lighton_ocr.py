@@ -39,6 +39,10 @@ def test_of_the_catalogue_and_of_files():
     tower = {"vision_config": {"patch_size": 14, "image_size": 1540}}
     files = {"preprocessor_config.json": {"patch_size": {"height": 28, "width": 28}}}
     assert LightOnOcr().of_files(tower, files, "x").tokens_of_image(70, 70) == 9
-    files = {"preprocessor_config.json": {"patch_size": 16}}
-    with pytest.raises(RequestError, match="patch_size 16: no multiple of the tower's 14"):
+    files = {"preprocessor_config.json": {"patch_size": 14, "size": {"longest_edge": 20}}}
+    with pytest.raises(RequestError, match="longest edge 20: shorter than the 28 pixels"):
         LightOnOcr().of_files(tower, files, "x")
+    for said in ({"patch_size": 16}, {}):  # 16 is its class's own.
+        files = {"preprocessor_config.json": said}
+        with pytest.raises(RequestError, match="patch_size 16: no multiple of the tower's 14"):
+            LightOnOcr().of_files(tower, files, "x")

@@ -10,6 +10,9 @@ from workbench.visual.files import BOTH, CONFIG, ImageFiles
 from workbench.visual.pixtral import Pixtral
 from workbench.vocabulary.errors import RequestError
 
+UNSAID = 16
+"""The patch_size of PixtralImageProcessor in transformers, where its file gives it none."""
+
 
 @dataclass(frozen=True)
 class LightOnOcr(Pixtral):
@@ -38,13 +41,12 @@ class LightOnOcr(Pixtral):
         files.take("longest_edge", files.tower.get("image_size"), CONFIG)
         files.take("merge", files.config.get("spatial_merge_size"), CONFIG)
         patch = files.taken.get("patch_size", (self.patch_size,))[0]
-        files.taken["unit"] = patch, CONFIG
         if files.images is not None:
             file, fields = files.images
             self.read_edge(files, file, fields.get("size"))
-            if fields.get("patch_size") is not None:
-                files.taken.pop("unit")
-                files.side("unit", fields["patch_size"], file)
+            if not files.side("unit", fields.get("patch_size"), file):
+                files.taken["unit"] = UNSAID, f"transformers' default: {file} does not say"
+        files.taken.setdefault("unit", (patch, CONFIG))
         unit, file = files.taken["unit"]
         if unit % patch:
             raise RequestError(
@@ -53,6 +55,13 @@ class LightOnOcr(Pixtral):
             )
         files.take("patch_size", files.both.get("patch_size"), BOTH)
         files.take("merge", files.both.get("spatial_merge_size"), BOTH)
+        edge, file = files.taken.get("longest_edge", (self.longest_edge, CONFIG))
+        token = files.taken.get("merge", (self.merge,))[0] * patch
+        if edge < token:
+            raise RequestError(
+                f"model {files.model!r}: {file}: longest edge {edge}: shorter than the {token} "
+                "pixels of a token"
+            )
 
     def rounded_to(self) -> int:
         return self.unit
