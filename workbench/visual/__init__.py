@@ -48,6 +48,8 @@ class FrontEnd(ABC):
     """Beginnings of the catalogue's model names that use this front end unless told otherwise."""
     of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Published settings of some of these, by the beginnings of their names, where they differ."""
+    resizes: ClassVar[bool] = False
+    """Whether its processor resizes images whatever a file says of that (``do_resize``)."""
     max_frames: int | None = None
     """The most frames that are sampled of a video."""
     processor_fps: float | None = None
@@ -70,7 +72,7 @@ class FrontEnd(ABC):
 
         Raises RequestError that names file, field and value where one makes no sense.
         """
-        stated = ImageFiles(config, files, model)
+        stated = ImageFiles(config, files, model, self.resizes)
         self.read(stated)
         if stated.videos is not None:
             file, fields = stated.videos

@@ -36,8 +36,10 @@ class ImageFiles:
         config: Mapping[str, Any],
         files: Mapping[str, Mapping[str, Any]],
         model: str,
+        resizes: bool = False,
     ) -> None:
-        self.config, self.model = config, model
+        """``resizes`` says that the processor resizes whatever its file says of that."""
+        self.config, self.model, self.resizes = config, model, resizes
         self.taken: dict[str, tuple[Any, str]] = {}
         """By setting: its value, and the file."""
         both = self.both = files.get(BOTH, {})
@@ -56,7 +58,7 @@ class ImageFiles:
         else:
             return None
         resizes = fields.get("do_resize")
-        if resizes not in (None, True):
+        if resizes not in (None, True) and not self.resizes:
             raise RequestError(
                 f"model {self.model!r}: {name}: do_resize {str(resizes).lower():.60}: only true "
                 "is known, for an image of any size has to suit the tower"

@@ -57,10 +57,6 @@ class KimiK25(FrontEnd):
                     "the same number of patches"
                 )
             files.take(f"{prefix}max_side", (size or {}).get("max_height"), file)
-            if fields.get("do_resize") is False:
-                raise RequestError(
-                    f"model {files.model!r}: {file}: do_resize false: only true is known"
-                )
             if prefix:
                 files.take("temporal", fields.get("temporal_patch_size"), file)
 

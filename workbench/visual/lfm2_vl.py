@@ -34,6 +34,7 @@ class Lfm2VL(FrontEnd):
         " those of LFM2-VL-3B; Lfm2VlImageProcessor in transformers"
     )
     models: ClassVar[tuple[str, ...]] = ("lfm2-vl-",)
+    resizes: ClassVar[bool] = True
 
     patch_size: int = 16
     merge: int = 2
