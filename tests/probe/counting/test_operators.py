@@ -127,10 +127,13 @@ IMAGE = {
     "qwen2_vl": 4,
     "glm4v": 8,
     "glm4v_moe": 8,
+    "glm_ocr": 8,
+    "qwen2_5_omni": 4,
     "qwen3_vl": 64,
     "qwen3_vl_moe": 64,
     "qwen3_5": 64,
     "qwen3_5_moe": 64,
+    "qwen3_omni_moe": 64,
     "deepseek_ocr2": 257,
 }
 """Tokens of one image of these small towers."""

@@ -66,7 +66,6 @@ MODELS.add(
             "max_position_embeddings": 8192,
             "layer_norm_eps": 1e-5,
             "logit_scale": 0.0625,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
             "use_qk_norm": False,
             "tie_word_embeddings": True,
         },

@@ -51,11 +51,19 @@ COMMAND_A = {
 }
 MODELS.add(
     "command-r7b",
-    Model("cohere2", R7B, "config.json of CohereLabs/c4ai-command-r7b-12-2024"),
+    Model(
+        "cohere2",
+        R7B,
+        "config.json of CohereLabs/c4ai-command-r7b-12-2024, as other repositories quote it",
+    ),
 )
 MODELS.add(
     "command-a",
-    Model("cohere2", COMMAND_A, "config.json of CohereLabs/c4ai-command-a-03-2025"),
+    Model(
+        "cohere2",
+        COMMAND_A,
+        "config.json of CohereLabs/c4ai-command-a-03-2025, as other repositories quote it",
+    ),
 )
 SO400M = {
     "model_type": "siglip_vision_model",

@@ -62,7 +62,6 @@ MODELS.add(
             "tie_word_embeddings": False,
         },
         "config.json of moonshotai/Kimi-K2.5",
-        tower="kimi_k25",
         around={
             "model_type": "kimi_k25",
             "vision_config": {

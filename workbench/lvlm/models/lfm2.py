@@ -119,7 +119,6 @@ def _model(
             **text,
         },
         f"config.json of LiquidAI/LFM2-VL-{size}",
-        tower="lfm2_vl",
         around={
             "model_type": "lfm2_vl",
             "vision_config": {
