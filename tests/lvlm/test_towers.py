@@ -335,9 +335,8 @@ ALONE = (
     "phi4_multimodal",
 )
 """GLM-4.6V and MiniCPM-V 4.7 are parts of others under another name, Molmo 2's images come with
-indices, Phi-4-multimodal has no section of sizes, Kimi K2.5's and LFM2-VL's images keep their shapes, towers
-of Gemma 3n, FastVLM and PerceptionLM are
-of timm: each has a file of tests of its own."""
+indices, Phi-4-multimodal has no section of sizes, Kimi K2.5's and LFM2-VL's images keep their
+shapes, towers of Gemma 3n, FastVLM and PerceptionLM are of timm: each has a file of its own."""
 
 
 def test_every_tower_belongs_to_a_model_type_and_has_a_small_one():
