@@ -938,7 +938,12 @@ SERVED["stepfun-ai/GOT-OCR-2.0-hf"] = plain(
         **inner("qwen2", 1024, 2816, 24, 16, 16, 151860),
         "tie_word_embeddings": True,
     },
-    vision_config={"hidden_size": 768, "num_hidden_layers": 12, "image_size": 1024},
+    vision_config={
+        "model_type": "",  # As transformers 4 wrote it, whose class had none.
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "image_size": 1024,
+    },
 )
 LFM2 = {
     "block_auto_adjust_ff_dim": True,

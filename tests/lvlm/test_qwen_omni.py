@@ -22,6 +22,7 @@ from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
 from workbench.lvlm.models.qwen2_5_omni import NOTE
+from workbench.lvlm.quantized import quantization
 from workbench.lvlm.towers import Grid, tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
@@ -135,6 +136,29 @@ def test_the_thinker_is_found_in_the_whole_file(kind, tmp_path):
     assert NOTE in flags
     assert any(flag.startswith("tower: the audio tower beside it") for flag in flags)
     assert front_end_of(name).name == tower_of(resolve(name)).front_end
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_what_the_whole_file_states_of_weights_holds_for_the_thinker(kind, tmp_path):
+    """Published ones say nothing of the head, which is none of the embedding's, and Qwen3's state
+    a shared expert of 0; of quantised ones the scheme stands outside of the thinker."""
+    name = small_lvlm(kind, tmp_path)
+    file = Path(name, "config.json")
+    thinker = json.loads(file.read_text())
+    thinker["text_config"].pop("tie_word_embeddings", None)
+    thinker.pop("tie_word_embeddings", None)
+    if kind == "qwen3_omni_moe":
+        thinker["text_config"]["shared_expert_intermediate_size"] = 0
+    scheme = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    whole = {"model_type": kind, "thinker_config": thinker, "quantization_config": scheme}
+    file.write_text(json.dumps(whole))
+    model = resolve(name)
+    with torch.device("meta"):
+        theirs = AutoModelForImageTextToText.from_config(model.whole)
+    audio = sum(p.numel() for p in theirs.model.audio_tower.parameters())
+    assert trace(cell_of(name)).params == sum(p.numel() for p in theirs.parameters()) - audio
+    assert quantization(model) == scheme
+    assert not any(flag.startswith("tie_word_embeddings") for flag in model.flags)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

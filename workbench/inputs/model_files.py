@@ -25,6 +25,8 @@ PREPROCESSORS = (
 """What says how images and video are prepared, beside config.json."""
 OMNI = ("qwen2_5_omni", "qwen3_omni_moe")
 """Model types whose config.json has a section of a model that reads and one that speaks."""
+OF_ALL = ("quantization_config", "dtype", "torch_dtype")
+"""Fields outside of its sections that hold for each of them which does not state its own."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def thinker_of(config: dict[str, Any]) -> dict[str, Any]:
     kind, thinker = config.get("model_type"), config.get("thinker_config")
     if kind not in OMNI or not isinstance(thinker, dict):
         return config
-    return {**thinker, "model_type": f"{kind}_thinker"}
+    around = {field: config[field] for field in OF_ALL if field in config}
+    return {**around, **thinker, "model_type": f"{kind}_thinker"}
 
 
 def names_a_folder(name: str) -> bool:

@@ -105,6 +105,8 @@ WHOLE = {
     "num_patches": 2**20,
 }
 """Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
+ABSENT_AT_0 = ("shared_expert_intermediate_size",)
+"""Those of WHOLE that files set to 0 for what a model has none of: Qwen3-Omni's thinker."""
 POSITIVE = (
     "rms_norm_eps",
     "norm_eps",
@@ -135,8 +137,11 @@ def check_fields(name: str, stated: Mapping[str, Any]) -> None:
                 continue
             if field in WHOLE:
                 values = value if isinstance(value, list) and value else [value]
-                if not all(_is_whole(v) and 1 <= v <= WHOLE[field] for v in values):
-                    raise RequestError(f"{prefix}: a whole number from 1 to {WHOLE[field]:,}")
+                least = 0 if field in ABSENT_AT_0 else 1
+                if not all(_is_whole(v) and least <= v <= WHOLE[field] for v in values):
+                    raise RequestError(
+                        f"{prefix}: a whole number from {least} to {WHOLE[field]:,}"
+                    )
             elif field in POSITIVE and not (_is_number(value) and value > 0):
                 raise RequestError(f"{prefix}: a number above 0")
             elif field == "layer_types" and not (

@@ -22,6 +22,10 @@ UNREAD = {"paligemma": ("vocab_size", "hidden_size"), "molmo2": ("vit_config",)}
 """By outer model type, the outer fields of which transformers' class makes nothing, for published
 files leave them out or to defaults of another size; and a section that its tower checks."""
 
+UNTIED = ("qwen2_5_omni_text",)
+"""Text models whose head is none of the embedding's where no file says: so had transformers 4,
+which wrote the published ones, in ``Qwen2_5OmniTextConfig``, whose default is another today."""
+
 FLAT = {"glm4v": "glm4v_text"}
 """By outer model type, the text model's, whose fields transformers 4 read beside the sections
 where there was no text_config (``Glm4vConfig``). Today's class makes nothing of them there."""
@@ -250,7 +254,7 @@ def _tied(
         return outer, []
     own = inner.get(field)
     if not isinstance(own, bool):
-        own = getattr(config, field, None)
+        own = config.model_type not in UNTIED and getattr(config, field, None)
     if not isinstance(own, bool) or own == outer:
         return outer, []
     verb = "states" if isinstance(inner.get(field), bool) else "leaves"

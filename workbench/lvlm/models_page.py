@@ -66,7 +66,8 @@ def _towers(names: dict[str, Resolved]) -> Iterator[str]:
 
 
 def _types(serves: Any) -> str:
-    return ", ".join(f"`{outer}` ({', '.join(kinds)})" for outer, kinds in serves.items())
+    words = ((outer, ", ".join(filter(None, kinds))) for outer, kinds in serves.items())
+    return ", ".join(f"`{outer}` ({kinds})" for outer, kinds in words)
 
 
 def _families(names: dict[str, Resolved]) -> Iterator[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
 
 KIND = "got_ocr2_vision"
+"""Files of transformers 4, whose class had no type of its own, leave that of the section empty."""
 MODULE = "transformers.models.got_ocr2.modeling_got_ocr2"
 
 
@@ -38,7 +39,7 @@ class Map(nn.Module):
 class GotOcr2(Squares):
     """An image is one square."""
 
-    serves: ClassVar[Serves] = {"got_ocr2": (KIND,)}
+    serves: ClassVar[Serves] = {"got_ocr2": (KIND, "")}
     unlisted = (MODULE, "GotOcr2VisionEncoder")
     front_end = "got-ocr-2"
     without_adapter = MERGED

@@ -174,7 +174,7 @@ def _pixels(cell: Cell, device_name: str, question: Question) -> dict[str, Any]:
         return tokens_of_image(front_end, *large)
 
     if "max_pixels" not in plain.settings():
-        raise RequestError(f"solve pixels: {plain.name} has no max_pixels; its sizes are fixed")
+        raise RequestError(f"solve pixels: {plain.name} has no max_pixels that could be asked for")
     least = plain.settings().get("min_pixels") or 1
     if cell.scope == "lvlm":
         bracket, largest, fails = _pixels_of_tower(
