@@ -19,7 +19,8 @@ from tests.small import OWN, SHARED
 from workbench.lvlm.build import build
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look
-from workbench.lvlm.towers import tower_of
+from workbench.lvlm.towers import Grid, tower_of
+from workbench.lvlm.towers.lfm2_vl import Alike, alike, by_size
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
@@ -225,6 +226,19 @@ def test_images_compute_what_transformers_does(size, count, tmp_path):
     # Softmax and norms are float32 in transformers.
     assert relative(logits[:, -5:], expected) <= 1e-4
     assert not any(flag.startswith("weights: random") for flag in workload.context.flags)
+
+
+def test_images_of_one_size_run_together_wherever_they_stand():
+    images = alike([Grid(1, 2, 2), Grid(1, 2, 4), Grid(1, 2, 2), Grid(1, 2, 2)])
+    runs = []
+
+    def halved(rows, run):
+        runs.append(run)
+        return rows.unflatten(0, (-1, 2)).mean(1)
+
+    rows = torch.arange(20.0)[:, None]
+    assert torch.equal(by_size(halved, rows, images), rows.unflatten(0, (-1, 2)).mean(1))
+    assert runs == [Alike(3, 2, 2), Alike(1, 2, 4)]
 
 
 def test_greedy_generation_is_transformers_own(tmp_path):

@@ -8,7 +8,7 @@ Pixels of files are read by transformers' own processor, which needs the package
 sizes alone need nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from itertools import groupby
 from math import isqrt
@@ -54,6 +54,27 @@ def alike(grids: Iterable[Grid]) -> list[Alike]:
     return [Alike(len([*same]), *size) for size, same in sizes]
 
 
+def by_size(call: Callable[[Tensor, Alike], Tensor], rows: Tensor, images: list[Alike]) -> Tensor:
+    """What ``call`` makes of the rows of all images of a size at once, in the images' order.
+
+    Tiles and whole images take turns, so that images of one size seldom follow each other.
+    """
+    runs = rows.split([run.number * run.patches for run in images])
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for index, run in enumerate(images):
+        sizes.setdefault((run.rows, run.columns), []).append(index)
+    results = [*runs]
+    for size, indices in sizes.items():
+        numbers = [images[index].number for index in indices]
+        joined = [runs[index] for index in indices]
+        made = call(torch.cat(joined) if joined[1:] else joined[0], Alike(sum(numbers), *size))
+        each = made.shape[0] // sum(numbers)
+        parts = made.split([number * each for number in numbers])
+        for index, part in zip(indices, parts, strict=True):
+            results[index] = part
+    return torch.cat(results)
+
+
 class Blocks(nn.Module):
     """Patch embedding, positions, layers and the last norm, images of one size together."""
 
@@ -65,8 +86,7 @@ class Blocks(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[patches, pixels of a patch] -> [patches, width]."""
-        runs = pixels.split([run.number * run.patches for run in self.images])
-        return torch.cat([*map(self._encoded, runs, self.images)])
+        return by_size(self._encoded, pixels, self.images)
 
     def _encoded(self, pixels: Tensor, run: Alike) -> Tensor:
         embeddings = self.tower.embeddings
@@ -92,13 +112,11 @@ class Projector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[patches, width] -> [tokens, D]."""
-        runs = features.split([run.number * run.patches for run in self.images])
-        return torch.cat(
-            [
-                self.projector(rows.unflatten(0, run)).flatten(0, 2)
-                for rows, run in zip(runs, self.images, strict=True)
-            ]
-        )
+        return by_size(self._projected, features, self.images)
+
+    def _projected(self, features: Tensor, run: Alike) -> Tensor:
+        tokens: Tensor = self.projector(features.unflatten(0, run))
+        return tokens.flatten(0, 2)
 
 
 class Lfm2VL(Tower):
