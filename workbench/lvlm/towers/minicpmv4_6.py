@@ -8,7 +8,7 @@ transformers runs the attention of every image and slice as a call of its own; h
 size that follow each other share a call, and a test holds the tower against its forward.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -57,6 +57,25 @@ def alike(grids: Iterable[Grid]) -> list[Alike]:
     return [Alike(len([*same]), *size) for size, same in sizes]
 
 
+def by_size(grids: Sequence[Grid]) -> list[int]:
+    """The indices of the images, those of one size after each other, first come first.
+
+    Whole images and slices take turns, so that images of one size seldom follow each other.
+    """
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for index, grid in enumerate(grids):
+        sizes.setdefault((grid.rows, grid.columns), []).append(index)
+    return [index for same in sizes.values() for index in same]
+
+
+def reorder(rows: Tensor, lengths: list[int], order: list[int]) -> Tensor:
+    """The rows of images of those lengths, [rows, width], with the images in another order."""
+    if order == [*range(len(order))]:
+        return rows
+    pieces = rows.split(lengths)
+    return torch.cat([pieces[index] for index in order])
+
+
 class GroupedAttention(nn.Module):
     """transformers' own attention, images of one size in one call."""
 
@@ -95,15 +114,25 @@ class GroupedAttention(nn.Module):
 class Blocks(nn.Module):
     """Patch embedding, positions, layers and the merging of windows between them."""
 
-    def __init__(self, tower: Any, places: Tensor, merge_after: int | None) -> None:
+    def __init__(
+        self,
+        tower: Any,
+        places: Tensor,
+        merge_after: int | None,
+        lengths: list[int],
+        order: list[int],
+    ) -> None:
+        """``lengths`` are of the images as they stand, ``order`` is the one in which they run."""
         super().__init__()
         self.tower, self.places, self.merge_after = tower, places, merge_after
+        self.lengths, self.order = lengths, order
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[B, C, side of a patch, patches × side] -> [1, rows, width]."""
         embeddings = self.tower.embeddings
         hidden: Tensor = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
-        hidden = hidden.flatten(0, 1)[None] + embeddings.position_embedding(self.places)[None]
+        hidden = reorder(hidden.flatten(0, 1), self.lengths, self.order)[None]
+        hidden = hidden + embeddings.position_embedding(self.places)[None]
         for index, layer in enumerate(self.tower.encoder.layers):
             hidden = layer(hidden, attention_mask=None)
             if index == self.merge_after:
@@ -115,15 +144,18 @@ class Blocks(nn.Module):
 class Merger(nn.Module):
     """transformers' merger: 2 × 2 rows side by side through two layers."""
 
-    def __init__(self, merger: Any, images: list[Alike]) -> None:
+    def __init__(self, merger: Any, images: list[Alike], order: list[int]) -> None:
+        """``order`` is the one in which the images run; their tokens stand as the images do."""
         super().__init__()
         self.mlp, self.images = merger.mlp[0], images
+        lengths = [run.patches // WINDOW**2 for run in images for _ in range(run.number)]
+        self.lengths, self.back = lengths, sorted(range(len(order)), key=order.__getitem__)
 
     def forward(self, features: Tensor) -> Tensor:
         """[1, rows, width] -> [tokens, D]."""
         runs = features[0].split([run.number * run.patches for run in self.images])
         merged = (self._merged(rows, run) for rows, run in zip(runs, self.images, strict=True))
-        return torch.cat([*merged])
+        return reorder(torch.cat([*merged]), self.lengths, self.back)
 
     def _merged(self, rows: Tensor, run: Alike) -> Tensor:
         number, high, wide = run.merged()
@@ -208,13 +240,14 @@ class MiniCPMV(Tower):
         merger = context.create(lambda: self.from_transformers("Merger")(self.whole))
         context.weigh_component("adapter", merger, "merger.", self.config.model_type)
         every = grids * context.cell.batch
-        images = self._group(tower, every, context)
-        places = context.keep(
-            indices(context, lambda: self._places(every), sum(g.patches for g in every))
-        )
-        return Blocks(tower, places, self.merge_after), Merger(merger, images)
+        lengths, order = [grid.patches for grid in every], by_size(every)
+        run = [every[index] for index in order]
+        images = self._group(tower, run, context)
+        places = context.keep(indices(context, lambda: self._places(run), sum(lengths)))
+        blocks = Blocks(tower, places, self.merge_after, lengths, order)
+        return blocks, Merger(merger, images, order)
 
-    def _group(self, tower: Any, grids: tuple[Grid, ...], context: "Context") -> list[Alike]:
+    def _group(self, tower: Any, grids: Sequence[Grid], context: "Context") -> list[Alike]:
         """Images of one size share a call of every attention; returns those of the last layer."""
         images, eager = alike(grids), self.module().eager_attention_forward
         for index, layer in enumerate(tower.encoder.layers):
@@ -237,7 +270,7 @@ class MiniCPMV(Tower):
         merger.get_window_index = lambda sizes, kwargs=None: order
         merger.self_attn = GroupedAttention(merger.self_attn, [(windows, WINDOW**2)], eager)
 
-    def _places(self, grids: tuple[Grid, ...]) -> list[int]:
+    def _places(self, grids: Sequence[Grid]) -> list[int]:
         """The learned position of every patch, the nearest of the square that is learned."""
         from transformers.vision_utils import get_vision_nearest_position_ids
 
