@@ -94,6 +94,19 @@ def test_the_published_form_of_a_config_is_read(tmp_path):
     assert len({trace(cell).params for cell in cells}) == 1
 
 
+def test_a_scheme_of_the_text_model_leaves_the_tower_as_it_is(tmp_path):
+    """Published files state it in the text model's section."""
+    scheme = {"quant_method": "fp8", "weight_block_size": [16, 16]}
+    name = written(tmp_path, text_config={"quantization_config": scheme}, dtype="bfloat16")
+    lvlm, decoder = (
+        predict(make_cell(model=name, scope=scope, num_visual=1024, kernel="eager"), "cpu").metrics
+        for scope in ("lvlm", "decoder")
+    )
+    field = "quantized_weight_bytes"
+    assert lvlm[field] - decoder[field] == 2 * (lvlm["params"] - decoder["params"])
+    assert decoder[field] < 2 * decoder["params"]
+
+
 @pytest.fixture
 def processors(monkeypatch):
     """The modules of its processors, of which no test here resizes, as torchvision would."""

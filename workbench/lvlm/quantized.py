@@ -152,7 +152,8 @@ def _bytes(
     matrices = [*_linears(model, cell, method)]
     if cell.scope != "layer" and listed and method not in HEAD_STAYS:
         matrices.append(Matrix("lm_head", model.config.vocab_size, model.config.hidden_size))
-    if cell.scope == "lvlm" and method not in ("awq", "gptq"):
+    is_whole = "quantization_config" in model.stated  # In a section it is of the text model alone.
+    if cell.scope == "lvlm" and is_whole and method not in ("awq", "gptq"):
         matrices += _outside(model, cell, method)
     for matrix in matrices:
         if any(stays(prefix + matrix.name, stay) for prefix in PREFIXES):
