@@ -58,6 +58,16 @@ def test_the_heads_of_a_sweep_have_all_its_kinds() -> None:
     assert {task.device for task in first} == {task.device for task in found}
 
 
+def test_a_copy_of_a_grid_has_points_of_its_own() -> None:
+    grid = Grid(visual=(4, 8), dtypes=("float32",))
+    assert {point.cell.dtype for point in grid.points()} == {"float32"}
+    other = grid.model_copy(update={"dtypes": ("bfloat16",), "visual": (2,)})
+    (point,) = other.points()
+    assert (point.cell.dtype, point.cell.num_visual) == ("bfloat16", 2)
+    with pytest.raises(ValueError, match="dtypes"):
+        grid.model_copy(update={"dtypes": ("float31",)})
+
+
 def test_a_probe_may_build_on_its_neighbour(tmp_path: Path) -> None:
     written(tmp_path, "one_neighbour.py", f"{PROBE}Sweep(name='n', grids=(Grid(visual=(3,)),))\n")
     text = "import one_neighbour\ndef sweep():\n    return one_neighbour.sweep()\n"

@@ -1,7 +1,8 @@
 """A Sweep: the grids of cells to visit, each with whether to measure or predict it, on what."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from functools import cached_property
 from itertools import product
 from typing import Annotated, Any, ClassVar, Self
@@ -165,6 +166,11 @@ class Grid(Ruled):
         if isinstance(document, cls) and not faults:
             document._firsts = firsts
         return faults
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with changes, validated again: the points of the one are not the other's."""
+        copy = type(self).model_validate({**dict(self), **(update or {})})
+        return deepcopy(copy) if deep else copy
 
     def axes(self) -> tuple[tuple[Any, ...], ...]:
         """The values of each of AXES."""

@@ -20,8 +20,11 @@ CASES = [
     ("mistral", {"attention": "s_attn", "pass": "forward"}),
     ("mistral", {"attention": "s_attn", "checkpoint": True, "offload": True}),
     ("gemma3", {"attention": "d_attn", "checkpoint": True, "offload": True}),
-    ("mistral", {"attention": "s_attn", "kernel": "flash"}),
+    ("mistral", {"attention": "s_attn", "kernel": "flash", "dtype": "bfloat16"}),
 ]
+
+
+SIZES = {"num_visual": 33, "num_text": 9}
 
 
 @pytest.mark.parametrize(("family", "fields"), CASES, ids=lambda c: str(c).replace("'", ""))
@@ -34,8 +37,7 @@ def test_composing_equals_tracing_all_layers(family, fields, tmp_path):
     cell = make_cell(
         model=small_model(family, tmp_path, num_hidden_layers=layers, **extra),
         scope="decoder",
-        dtype="float32",
-        **{"kernel": "eager", "pass": "train", "num_visual": 33, "num_text": 9, **fields},
+        **{"kernel": "eager", "pass": "train", "dtype": "float32", **SIZES, **fields},
     )
     assert plan_of(cell)
     composed, whole = trace(cell, CARD), trace(cell, CARD, compose=False)
