@@ -9,12 +9,27 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedMode
 
 from workbench.lvlm.attention.per_layer import TAKES
 from workbench.lvlm.build import build
+from workbench.lvlm.pictures import fields_of
 from workbench.lvlm.places import places_of
 from workbench.lvlm.workload import Workload
-from workbench.vocabulary.cell import Cell
+from workbench.vocabulary.cell import Cell, make_cell
+from workbench.vocabulary.pictures import Pictures
 
 GREEDY: dict[str, Any] = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 """Of transformers' ``generate``: the likeliest tokens, as many as are asked for."""
+
+
+def shown(name: str, size: str, count: int = 1, **fields: Any) -> tuple[Cell, Pictures]:
+    """A cell of a small model that shows so many images of a size, and them."""
+    pictures = Pictures(resolution=size, count=count)
+    cell = make_cell(
+        model=name,
+        scope="lvlm",
+        kernel="eager",
+        num_text=5,
+        **{"dtype": "float64", **fields, **fields_of(name, pictures, "V,T")},
+    )
+    return cell, pictures
 
 
 def write_weights(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.generation import GREEDY, extend, shown, write_weights
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import OWN, SHARED
@@ -157,19 +157,6 @@ def test_pixels_are_its_processor_s_or_refused_without_its_package(tmp_path):
             assert made.shape == tower.pixels(1, shown_grids)
 
 
-def shown(name, size, count=1, **fields):
-    """A cell that shows so many images of a size, and them."""
-    pictures = Pictures(resolution=size, count=count)
-    cell = make_cell(
-        model=name,
-        scope="lvlm",
-        kernel="eager",
-        num_text=5,
-        **{"dtype": "float32", **fields, **fields_of(name, pictures, "V,T")},
-    )
-    return cell, pictures
-
-
 def theirs(name, workload, pictures):
     """Ids, and what transformers' model takes beside them."""
     pixels, ids = workload.inputs
@@ -186,7 +173,7 @@ def theirs(name, workload, pictures):
 def test_images_compute_what_transformers_does(size, count, tmp_path):
     name = written(tmp_path)
     model = write_weights(name, dtype=torch.float32, seed=5)
-    cell, pictures = shown(name, size, count, weights=name)
+    cell, pictures = shown(name, size, count, weights=name, dtype="float32")
     workload = build(cell, pictures=pictures)
     inputs, extra = theirs(name, workload, pictures)
     (logits,) = workload.run_forward()
@@ -199,7 +186,7 @@ def test_images_compute_what_transformers_does(size, count, tmp_path):
 def test_greedy_generation_is_transformers_own(tmp_path):
     name = written(tmp_path)
     model = write_weights(name, dtype=torch.float32, seed=5)
-    cell, pictures = shown(name, "200x110", weights=name)
+    cell, pictures = shown(name, "200x110", weights=name, dtype="float32")
     workload = build(cell, pictures=pictures)
     inputs, extra = theirs(name, workload, pictures)
     pixels, ids = workload.inputs
@@ -262,7 +249,7 @@ def test_costs_are_the_counts(pass_, pictures, tmp_path):
 @pytest.mark.parametrize("frozen", ["tower", "tower,adapter"])
 def test_what_a_frozen_part_leaves_out(frozen, tmp_path):
     name = written(tmp_path)
-    cell, pictures = shown(name, "200x110", frozen=frozen, **{"pass": "train"})
+    cell, pictures = shown(name, "200x110", frozen=frozen, dtype="float32", **{"pass": "train"})
     traced = trace(cell, pictures=pictures)
     assert traced.flops == traced.model_flops
 
@@ -288,7 +275,7 @@ def test_predictions_are_what_is_measured(tmp_path):
 
 def test_whatever_is_trained_has_a_gradient(tmp_path):
     name = written(tmp_path)
-    cell, pictures = shown(name, "200x110", **{"pass": "train"})
+    cell, pictures = shown(name, "200x110", dtype="float32", **{"pass": "train"})
     workload = build(cell, pictures=pictures)
     workload.step()
     for parameter in workload.module.parameters():

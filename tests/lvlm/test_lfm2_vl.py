@@ -13,12 +13,12 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
 
-from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.generation import GREEDY, extend, shown, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import OWN, SHARED
 from workbench.lvlm.build import build
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
-from workbench.lvlm.pictures import fields_of, look
+from workbench.lvlm.pictures import look
 from workbench.lvlm.towers import Grid, tower_of
 from workbench.lvlm.towers.lfm2_vl import Alike, alike, by_size
 from workbench.probe.counting.trace import trace
@@ -27,7 +27,6 @@ from workbench.probe.predicting.predict import predict
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Status
 
@@ -182,19 +181,6 @@ def test_pixels_are_its_processor_s_or_refused_without_its_package(tmp_path):
             tower.preprocess(images, 0)
     else:
         assert tower.preprocess(images, 0).shape == tower.pixels(1, tuple(grids))
-
-
-def shown(name, size, count=1, **fields):
-    """A cell that shows so many images of a size, and them."""
-    pictures = Pictures(resolution=size, count=count)
-    cell = make_cell(
-        model=name,
-        scope="lvlm",
-        kernel="eager",
-        num_text=5,
-        **{"dtype": "float64", **fields, **fields_of(name, pictures, "V,T")},
-    )
-    return cell, pictures
 
 
 def theirs(name, workload, pictures):

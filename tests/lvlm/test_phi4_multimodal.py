@@ -8,19 +8,18 @@ import torch
 from PIL import Image
 from transformers import AutoModelForCausalLM
 
-from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.generation import GREEDY, extend, shown, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
 from workbench.lvlm.build import build
 from workbench.lvlm.models import MODELS, resolve
-from workbench.lvlm.pictures import fields_of, look
+from workbench.lvlm.pictures import look
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
-from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Status
 
@@ -83,19 +82,6 @@ def checkpoint(folder, **fields):
     model = write_weights(name, AutoModelForCausalLM, seed=5)
     model.set_attn_implementation("eager")
     return name, model
-
-
-def shown(name, size, count=1, **fields):
-    """A cell that shows so many images of a size, and them."""
-    pictures = Pictures(resolution=size, count=count)
-    cell = make_cell(
-        model=name,
-        scope="lvlm",
-        kernel="eager",
-        num_text=5,
-        **{"dtype": "float64", **fields, **fields_of(name, pictures, "V,T")},
-    )
-    return cell, pictures
 
 
 def theirs(name, workload, pictures):
