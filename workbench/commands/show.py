@@ -175,12 +175,13 @@ def _parts(parts: dict[str, dict[str, Any]]) -> None:
 def _pictures(facts: list[dict[str, Any]]) -> None:
     """What was shown, file by file or once for all of one size, and under which limits."""
     from workbench.commands.limit_options import limits_words
+    from workbench.vocabulary.units import plural
 
     for fact in facts:
         size = f"{fact['width']}x{fact['height']}"
         count = fact.get("count", 1)
-        kind = "image" if count == 1 else "images"
-        what = f"{fact['frames']:,} frames" if "frames" in fact else f"{count:,} {kind}"
+        frames = fact.get("frames")
+        what = plural(count, "image") if frames is None else plural(frames, "frame")
         each = " each" if count > 1 else ""
         name = f"{fact['file']}: " if "file" in fact else ""
         say(f"{name}{what} of {size}, {fact['tokens']:,} visual tokens{each}")

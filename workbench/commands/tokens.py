@@ -20,6 +20,7 @@ from workbench.commands.limit_options import (
 )
 from workbench.commands.numbers import whole_option
 from workbench.vocabulary.errors import Faults
+from workbench.vocabulary.units import plural
 
 
 def tokens(
@@ -114,7 +115,7 @@ def _sentence(answer: dict[str, Any]) -> str:
     if what == "frame" and answer["num_visual"] < number * answer["tokens_each"]:
         each += " step of several frames"
     rate = f" at {answer['fps']:g} a second" if "fps" in answer else ""
-    amount = f"{number:,} {what}{'s' * (number != 1)}{rate}{each}"
+    amount = f"{plural(number, what)}{rate}{each}"
     markers = answer.get("markers", 0)
     beside = f", beside {markers:,} text tokens that mark them" if markers else ""
     return f"{answer['num_visual']:,} visual tokens ({answer['vision']}: {amount}){beside}"
