@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 
+from tests.lvlm.test_oracles import relative
 from workbench.lvlm.attention.per_layer import TAKES
 from workbench.lvlm.build import build
 from workbench.lvlm.pictures import fields_of
@@ -100,3 +101,25 @@ def step_after(cell: Cell, ids: Tensor) -> tuple[Tensor, Workload, Workload]:
             buffer.copy_(tensor)
     with torch.no_grad():
         return step.module(None, ids[:, first:]), prefill, step
+
+
+def assert_follows(
+    model: PreTrainedModel, loaded: Callable[[int], Workload], tolerance: float
+) -> None:
+    """Whole prefills, one longer each time, against transformers' own steps over its own cache.
+
+    ``loaded`` makes a workload of so many text tokens with the weights of ``model``.
+    """
+    workload = loaded(5)
+    visual, ids = workload.inputs
+    with torch.no_grad():
+        own = torch.cat([visual, model.model.embed_tokens(ids)], 1)
+        step = model(inputs_embeds=own, use_cache=True)
+        assert relative(workload.module(visual, ids), step.logits) <= tolerance
+        for _ in range(4):
+            word = step.logits[:, -1:].argmax(-1)
+            ids = torch.cat([ids, word], 1)
+            logits = loaded(ids.shape[1]).module(visual, ids)
+            step = model(input_ids=word, past_key_values=step.past_key_values, use_cache=True)
+            assert torch.equal(logits[:, -1:].argmax(-1), step.logits[:, -1:].argmax(-1))
+            assert relative(logits[:, -1:], step.logits) <= tolerance

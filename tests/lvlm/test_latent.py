@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from tests.lvlm.generation import GREEDY, extend, write_random, write_weights
+from tests.lvlm.generation import GREEDY, assert_follows, extend, write_random, write_weights
 from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import relative
 from tests.lvlm.test_wrappers import shown, theirs
@@ -77,21 +77,8 @@ def loaded(name, num_text, **fields):
 
 
 def test_loaded_weights_generate_what_transformers_does(checkpoint):
-    """Whole prefills, and transformers' own steps over its own cache."""
     name, model = checkpoint
-    workload = loaded(name, 5)
-    visual, ids = workload.inputs
-    with torch.no_grad():
-        own = torch.cat([visual, model.model.embed_tokens(ids)], 1)
-        step = model(inputs_embeds=own, use_cache=True)
-        assert relative(workload.module(visual, ids), step.logits) <= 1e-4
-        for _ in range(4):
-            word = step.logits[:, -1:].argmax(-1)
-            ids = torch.cat([ids, word], 1)
-            logits = loaded(name, ids.shape[1]).module(visual, ids)
-            step = model(input_ids=word, past_key_values=step.past_key_values, use_cache=True)
-            assert torch.equal(logits[:, -1:].argmax(-1), step.logits[:, -1:].argmax(-1))
-            assert relative(logits[:, -1:], step.logits) <= 1e-4
+    assert_follows(model, lambda num_text: loaded(name, num_text), 1e-4)
 
 
 def test_a_step_is_transformers_own(checkpoint):
