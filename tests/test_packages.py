@@ -44,7 +44,7 @@ def test_a_file(file: Path) -> None:
 
 def test_where_the_two_do_not_pair_one_line_says_so() -> None:
     """On a machine whose torch is a CPU build; where they pair there is nothing to say."""
-    code = "from workbench.lvlm.packages import obstacle; print(obstacle('timm'))"
+    code = "from workbench.lvlm.configs.packages import obstacle; print(obstacle('timm'))"
     ended = run("-c", code)
     assert not ended.returncode, ended.stderr
     assert re.fullmatch(

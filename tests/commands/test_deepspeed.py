@@ -97,7 +97,7 @@ def test_what_is_no_training_step_is_said_in_one_line(text, words, tmp_path, cap
 )
 def test_presets_are_table_7(name, total, zero, rate, betas):
     from workbench.lvlm.models import FAMILIES
-    from workbench.lvlm.training import hyper_of
+    from workbench.lvlm.optimizers.settings import hyper_of
 
     cell = _cell({"preset": name, "num_visual": 729})
     assert cell.batch * cell.accumulate * cell.world_size == total

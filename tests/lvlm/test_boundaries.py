@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.lvlm.boundaries import ROWS, Boundary, table
+from workbench.lvlm.pages.boundaries import ROWS, Boundary, table
 
 METHOD = Path(__file__).parents[2] / "docs" / "method.md"
 
@@ -15,5 +15,5 @@ def test_the_page_has_the_code_s_table() -> None:
 
 def test_a_row_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Boundary("origami", "cranes", "frogs", "")
-    monkeypatch.setattr("workbench.lvlm.boundaries.ROWS", [*ROWS, lambda: iter([row])])
+    monkeypatch.setattr("workbench.lvlm.pages.boundaries.ROWS", [*ROWS, lambda: iter([row])])
     assert table().splitlines()[-1] == "| origami | cranes | frogs | – |"

@@ -21,10 +21,10 @@ from tests.small import OWN, SHARED, TOWERS
 from workbench import cli
 from workbench.inputs.model_files import MAX_BYTES
 from workbench.lvlm.build import build
-from workbench.lvlm.config_fields import SIZES
 from workbench.lvlm.configs import silent
+from workbench.lvlm.configs.fields import SIZES
 from workbench.lvlm.models import FAMILIES, resolve
-from workbench.lvlm.rope import rope_types
+from workbench.lvlm.parts.rope import rope_types
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell

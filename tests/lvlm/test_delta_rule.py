@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.lvlm.definitions.delta_rule import recurrence
-from workbench.lvlm.delta_rule import CHUNK, chunked, step
-from workbench.lvlm.marks import unmasked_by
+from workbench.lvlm.parts.delta_rule import CHUNK, chunked, step
+from workbench.lvlm.parts.marks import unmasked_by
 from workbench.probe.counting.allocator import HOST
 from workbench.probe.counting.shapes import shapes_only
 from workbench.probe.counting.tallies import tally, total

@@ -13,10 +13,10 @@ from transformers.models.gemma3n.processing_gemma3n import Gemma3nProcessor
 from tests.lvlm.generation import step_after
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
-from workbench.lvlm import packages
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.per_layer import GIVES, TAKES
 from workbench.lvlm.build import build
+from workbench.lvlm.configs import packages
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.places import kinds_of, places_of
 from workbench.lvlm.towers import tower_of

@@ -22,8 +22,8 @@ from workbench.lvlm.attention.linear import (
     last_tokens,
 )
 from workbench.lvlm.build import build
-from workbench.lvlm.delta_rule import CHUNK
 from workbench.lvlm.models import resolve
+from workbench.lvlm.parts.delta_rule import CHUNK
 from workbench.lvlm.places import kinds_of, places_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure

@@ -7,7 +7,7 @@ from torch import nn
 from tests.small import small_lvlm, small_model
 from workbench.lvlm import build as building
 from workbench.lvlm.build import build
-from workbench.lvlm.lora import Adapted
+from workbench.lvlm.weights.lora import Adapted
 from workbench.probe.counting.allocator import CARD
 from workbench.probe.counting.trace import WITHOUT_RECOMPUTATION, trace
 from workbench.probe.measuring.measure import measure

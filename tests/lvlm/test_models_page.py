@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from workbench.lvlm.configs.refused import REFUSED
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
-from workbench.lvlm.models_page import page
-from workbench.lvlm.refused import REFUSED
+from workbench.lvlm.pages.models import page
 from workbench.lvlm.towers import TOWERS
 from workbench.vocabulary.errors import RequestError
 

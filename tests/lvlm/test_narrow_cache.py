@@ -5,7 +5,7 @@ import torch
 
 from tests.small import small_model
 from workbench.lvlm.build import build
-from workbench.lvlm.narrow_cache import CODES, Narrow
+from workbench.lvlm.caches.narrow import CODES, Narrow
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict

@@ -6,9 +6,9 @@ from torch import nn
 
 from tests.small import small_model
 from workbench.lvlm.build import build
-from workbench.lvlm.optimizer import layer_matrices
 from workbench.lvlm.optimizers import OPTIMIZERS, Stepped
-from workbench.lvlm.training import MISTRAL
+from workbench.lvlm.optimizers.mixed_precision import layer_matrices
+from workbench.lvlm.optimizers.settings import MISTRAL
 from workbench.probe.counting.tracker import Timeline, Tracker, storage_bytes
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict

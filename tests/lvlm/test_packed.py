@@ -6,8 +6,8 @@ from torch import nn
 
 from tests.small import small_model
 from workbench.lvlm.build import build
-from workbench.lvlm.packed import Packed
-from workbench.lvlm.quantized import linear_bytes
+from workbench.lvlm.weights.packed import Packed
+from workbench.lvlm.weights.quantized import linear_bytes
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict

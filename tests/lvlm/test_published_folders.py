@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.lvlm.published import CLIP, SERVED, SO400M
-from workbench.lvlm.config_fields import SIZES, TOWER_SIZES
+from workbench.lvlm.configs.fields import SIZES, TOWER_SIZES
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import own_tower, tower_of
 from workbench.visual.tokens import tokens

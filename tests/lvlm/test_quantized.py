@@ -10,7 +10,7 @@ from transformers.integrations.finegrained_fp8 import replace_with_fp8_linear
 
 from tests.small import SHARED, WRAPPERS, small_lvlm, small_wrapper
 from workbench.lvlm.models import resolve
-from workbench.lvlm.quantized import NotComputed, linear_bytes, quantized_weights, stays
+from workbench.lvlm.weights.quantized import NotComputed, linear_bytes, quantized_weights, stays
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell

@@ -22,8 +22,8 @@ from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
 from workbench.lvlm.models.qwen2_5_omni import NOTE
-from workbench.lvlm.quantized import quantization
 from workbench.lvlm.towers import Grid, tower_of
+from workbench.lvlm.weights.quantized import quantization
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict

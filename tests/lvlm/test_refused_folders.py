@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from workbench.lvlm.configs.refused import REFUSED
 from workbench.lvlm.models import resolve
-from workbench.lvlm.refused import REFUSED
 from workbench.vocabulary.errors import RequestError
 
 WRAPPED = {}

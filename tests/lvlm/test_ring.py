@@ -14,8 +14,8 @@ from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.cell_check import check
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.places import visual_unit
-from workbench.lvlm.ring import blocks_of
 from workbench.lvlm.sharing import predicted_rank, shard
+from workbench.lvlm.sharing.ring import blocks_of
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.pages.systems import page
 from workbench.lvlm.reduce import REDUCERS
-from workbench.lvlm.systems_page import page
 
 PAGE = Path(__file__).parents[2] / "docs" / "systems.md"
 

@@ -9,11 +9,11 @@ import torch
 from tests.small import small_model
 from workbench.lvlm.build import build
 from workbench.lvlm.cell_check import check
-from workbench.lvlm.chunked import Tiled
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
+from workbench.lvlm.parts.chunked import Tiled
 from workbench.lvlm.sharing import shard
-from workbench.lvlm.ulysses import all_to_all_bytes
+from workbench.lvlm.sharing.ulysses import all_to_all_bytes
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError

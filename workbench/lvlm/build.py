@@ -9,23 +9,23 @@ import torch
 
 from workbench.lvlm.attention import System
 from workbench.lvlm.attention.linear import system_on
+from workbench.lvlm.caches.narrow import cache_flags
 from workbench.lvlm.cell_check import check
 from workbench.lvlm.context import DTYPES, Context
 from workbench.lvlm.kernels import KERNELS, Kernel
 from workbench.lvlm.kernels.fused import Fused
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.lora import add_adapters
 from workbench.lvlm.models import Resolved, resolve
-from workbench.lvlm.narrow_cache import cache_flags
 from workbench.lvlm.offload import Offload
-from workbench.lvlm.packed import pack
 from workbench.lvlm.places import decoder_layout, with_stacked
-from workbench.lvlm.ring import gathering, over_rows
-from workbench.lvlm.ring_link import link_of
 from workbench.lvlm.scopes import SCOPES
 from workbench.lvlm.sharing import Shard, own_layout
-from workbench.lvlm.ulysses import over_heads
+from workbench.lvlm.sharing.ring import gathering, over_rows
+from workbench.lvlm.sharing.ring_link import link_of
+from workbench.lvlm.sharing.ulysses import over_heads
+from workbench.lvlm.weights.lora import add_adapters
+from workbench.lvlm.weights.packed import pack
 from workbench.lvlm.workload import Workload
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError

@@ -2,7 +2,6 @@
 
 from workbench.lvlm.attention import system_of
 from workbench.lvlm.attention.linear import has_linear
-from workbench.lvlm.checkpoints import check_source
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.names import NAMED, unknown_names
@@ -12,8 +11,9 @@ from workbench.lvlm.reduce import (
     Reducer,
     reducer_of,
 )
-from workbench.lvlm.ring_check import check_ring
-from workbench.lvlm.ulysses import check_ulysses
+from workbench.lvlm.sharing.ring_check import check_ring
+from workbench.lvlm.sharing.ulysses import check_ulysses
+from workbench.lvlm.weights.checkpoints import check_source
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Faults, RequestError, Unsupported
 

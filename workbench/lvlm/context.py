@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.checkpoints import Checkpoint, read_checkpoint
-from workbench.lvlm.chunked import Tiled
+from workbench.lvlm.caches.prefill import PrefillCache
 from workbench.lvlm.kernels import Band, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.chunked import Tiled
+from workbench.lvlm.parts.rope import hold_rope, tables
 from workbench.lvlm.place import Place
-from workbench.lvlm.prefill import PrefillCache
-from workbench.lvlm.rope import hold_rope, tables
-from workbench.lvlm.weights import BLOCK, Made, create, randomise
+from workbench.lvlm.weights.checkpoints import Checkpoint, read_checkpoint
+from workbench.lvlm.weights.random import BLOCK, Made, create, randomise
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.pictures import Pictures
 

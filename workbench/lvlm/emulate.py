@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.build import build
 from workbench.lvlm.kinds import shortened
-from workbench.lvlm.optimizer import MasterOptimizer
+from workbench.lvlm.optimizers.mixed_precision import MasterOptimizer
 from workbench.lvlm.places import repeated_layers
 from workbench.lvlm.workload import Workload
 from workbench.vocabulary.cell import Cell

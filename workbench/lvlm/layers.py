@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from workbench.lvlm.attention import System
 from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.context import Context
-from workbench.lvlm.marks import recomputation
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.offload import Offload
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.marks import recomputation
 from workbench.lvlm.place import Place
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Unsupported
 

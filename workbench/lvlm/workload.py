@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from workbench.lvlm.attention import System
 from workbench.lvlm.context import Context
-from workbench.lvlm.marks import region
-from workbench.lvlm.optimizer import MasterOptimizer, layer_matrices
-from workbench.lvlm.packed import Packed
+from workbench.lvlm.optimizers.mixed_precision import MasterOptimizer, layer_matrices
+from workbench.lvlm.optimizers.settings import Hyper, hyper_of
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
-from workbench.lvlm.training import Hyper, hyper_of
+from workbench.lvlm.weights.packed import Packed
 from workbench.vocabulary.cell import Cell
 
 

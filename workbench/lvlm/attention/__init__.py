@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
+from workbench.lvlm.caches.narrow import cache_bytes
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.narrow_cache import cache_bytes
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Faults, Unsupported

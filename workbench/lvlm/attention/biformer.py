@@ -16,7 +16,7 @@ from torch import Tensor
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.grouped import Grouped, GroupedLayer
 from workbench.lvlm.context import Context
-from workbench.lvlm.marks import unmasked
+from workbench.lvlm.parts.marks import unmasked
 from workbench.lvlm.place import Place
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from workbench.lvlm.attention import SYSTEMS, Cached, Pairs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import region, unmasked
+from workbench.lvlm.parts.marks import region, unmasked
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Unsupported

@@ -27,11 +27,11 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import region
 from workbench.lvlm.parts import OwnTiles
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.reduce import REDUCERS, Reducer, entering_layout
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Faults, RequestError, Unsupported
 

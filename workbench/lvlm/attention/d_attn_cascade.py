@@ -15,9 +15,9 @@ from workbench.lvlm.attention import SYSTEMS, Cached, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_prefixes
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
-from workbench.lvlm.marks import region
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from workbench.lvlm.attention.decomposed import DecomposedLayer, stream_pairs, v
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.layout import causal_pairs
-from workbench.lvlm.marks import region
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 

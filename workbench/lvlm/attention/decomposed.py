@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import Cached, Pairs, Sharing, System, token_flops
-from workbench.lvlm.chunked import token_chunks
+from workbench.lvlm.caches.prefill import PrefillCache
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout, Segment, causal_pairs
-from workbench.lvlm.marks import region
+from workbench.lvlm.parts.chunked import token_chunks
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
-from workbench.lvlm.prefill import PrefillCache
 from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from workbench.lvlm.attention import System
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, prefix_rows
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
-from workbench.lvlm.marks import region
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 
 

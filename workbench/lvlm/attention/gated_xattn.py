@@ -22,9 +22,9 @@ from workbench.lvlm.attention.reading import TextCosts, TextLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import region
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:

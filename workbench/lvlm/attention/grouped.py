@@ -12,7 +12,7 @@ from workbench.lvlm.attention import Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_pairs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
-from workbench.lvlm.marks import region
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Unsupported

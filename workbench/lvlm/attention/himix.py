@@ -16,9 +16,9 @@ from workbench.lvlm.attention import SYSTEMS, System
 from workbench.lvlm.attention.kept import ENCODER_WIDTH, Kept, KeptLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
-from workbench.lvlm.marks import region
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts

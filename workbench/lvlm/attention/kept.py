@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.attention import token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
-from workbench.lvlm.chunked import token_chunks
+from workbench.lvlm.parts.chunked import token_chunks
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 

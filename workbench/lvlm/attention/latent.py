@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from workbench.lvlm.attention import Cached
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
+from workbench.lvlm.caches.narrow import cache_bytes
 from workbench.lvlm.context import Context
-from workbench.lvlm.narrow_cache import cache_bytes
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError

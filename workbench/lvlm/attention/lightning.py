@@ -27,10 +27,10 @@ from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
 from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
-from workbench.lvlm.loops import identical_iterations
-from workbench.lvlm.marks import region, unmasked
+from workbench.lvlm.parts.loops import identical_iterations
+from workbench.lvlm.parts.marks import region, unmasked
 from workbench.lvlm.place import Place
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Unsupported
 

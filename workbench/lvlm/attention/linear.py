@@ -1,7 +1,7 @@
 """Layers without query-key pairs between those that an attention system changes, as released.
 
 Of Gated DeltaNet queries, keys and values pass a short causal convolution and the gated delta rule
-(``lvlm/delta_rule.py``), whose state is all that a decode step reads; LFM2's has a convolution
+(``parts/delta_rule.py``), whose state is all that a decode step reads; LFM2's has a convolution
 alone (``attention/short_conv.py``). No system changes such a layer. It runs on the whole sequence,
 which a decomposed system's two streams make.
 
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from workbench.lvlm.attention import Cached, Pairs, System, system_of
 from workbench.lvlm.context import Context
-from workbench.lvlm.delta_rule import CHUNK, chunked, step, wide
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import region, unmasked
-from workbench.lvlm.pairless import Linear, ShortConv
+from workbench.lvlm.parts.delta_rule import CHUNK, chunked, step, wide
+from workbench.lvlm.parts.marks import region, unmasked
+from workbench.lvlm.parts.pairless import Linear, ShortConv
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 

@@ -22,9 +22,9 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
-from workbench.lvlm.loops import identical_iterations
-from workbench.lvlm.marks import region
 from workbench.lvlm.parts import scaled
+from workbench.lvlm.parts.loops import identical_iterations
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Faults, Unsupported

@@ -61,7 +61,7 @@ class OwnText(nn.Module):
         return (*visual, self.layer(text, position_embeddings=self.tables, **self._arguments()))
 
     def _arguments(self) -> dict[str, Any]:
-        from workbench.lvlm.held_cache import HeldCache, KeptCache
+        from workbench.lvlm.caches.held import HeldCache, KeptCache
 
         if self.decode:
             return {"attention_mask": None, "past_key_values": HeldCache(self.keys, self.values)}
@@ -111,7 +111,7 @@ class OwnCross(nn.Module):
         return (*visual, hidden)
 
     def _arguments(self, visual: list[Tensor]) -> dict[str, Any]:
-        from workbench.lvlm.held_cache import KeptCache
+        from workbench.lvlm.caches.held import KeptCache
 
         if self.decode:
             layers = {self.number: SimpleNamespace(keys=self.keys, values=self.values)}

@@ -19,7 +19,7 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.eager import wide
 from workbench.lvlm.layout import Layout, take_rows
-from workbench.lvlm.marks import region, unmasked
+from workbench.lvlm.parts.marks import region, unmasked
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported

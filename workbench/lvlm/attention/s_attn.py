@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
+from workbench.lvlm.caches.narrow import Narrow
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.narrow_cache import Narrow
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 
@@ -58,7 +58,7 @@ class SAttnLayer(nn.Module):
         """transformers' argument for a cache that keeps; empty where none is kept."""
         if self.kept is None:
             return {}
-        from workbench.lvlm.held_cache import KeptCache
+        from workbench.lvlm.caches.held import KeptCache
 
         cache = KeptCache(self.cache_window, self.kept, self.cache_dtype, self.cached)
         return {"past_key_values": cache}
@@ -96,7 +96,7 @@ class SAttnDecode(nn.Module):
 
     def arguments(self) -> dict[str, Any]:
         """What the layer, or its attention alone, is given beside hidden states."""
-        from workbench.lvlm.held_cache import HeldCache
+        from workbench.lvlm.caches.held import HeldCache
 
         cache: list[Tensor | Narrow] = [self.keys, self.values]
         if self.scheme is not None:

@@ -13,9 +13,9 @@ from torch import Tensor
 from workbench.lvlm.attention import System
 from workbench.lvlm.attention.linear import CONVOLUTION, PairlessLayer, fused
 from workbench.lvlm.context import Context
-from workbench.lvlm.marks import region
-from workbench.lvlm.pairless import ShortConv
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.marks import region
+from workbench.lvlm.parts.pairless import ShortConv
 from workbench.lvlm.place import Place
 
 

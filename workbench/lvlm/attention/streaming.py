@@ -20,7 +20,7 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Band, Branch, Kernel, Scores
 from workbench.lvlm.layout import Layout, causal_pairs
-from workbench.lvlm.marks import region
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.errors import Unsupported
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.lvlm.kernels import KERNELS, Branch, Kernel, Prefix, Scores
-from workbench.lvlm.marks import region
+from workbench.lvlm.parts.marks import region
 
 
 class Eager(Kernel):

@@ -23,8 +23,8 @@ from workbench.lvlm.kernels.modelled import SHAPES, register, sentence, tracing
 from workbench.lvlm.kernels.scratch import FLOAT
 from workbench.lvlm.kernels.sdpa import FlashCpu
 from workbench.lvlm.layout import Chunk
-from workbench.lvlm.marks import region
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.marks import region
 from workbench.vocabulary.errors import Unsupported
 
 BLOCK = 128

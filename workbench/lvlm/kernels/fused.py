@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from workbench.lvlm.kernels import Branch, Kernel, Prefix, Scores
-from workbench.lvlm.marks import region
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.marks import region
 from workbench.vocabulary.errors import Unsupported
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.inputs.model_files import is_file_model, model_files
 from workbench.lvlm.configs import check_built, load_stated, one_line, silent
-from workbench.lvlm.experts import Experts
-from workbench.lvlm.rope import check_rope, hold_rope
-from workbench.lvlm.training import MISTRAL, Hyper
+from workbench.lvlm.optimizers.settings import MISTRAL, Hyper
+from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.rope import check_rope, hold_rope
 from workbench.vocabulary.errors import RequestError, unknown_name
 from workbench.vocabulary.registry import Registry
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedConfig
 
-    from workbench.lvlm.around import Around
+    from workbench.lvlm.models.around import Around
     from workbench.lvlm.parts import LayerParts
 
 FAMILIES: "Registry[Family]" = Registry("model family", __name__)

@@ -6,9 +6,9 @@ publisher, of code that is never run, calls itself `deepseek_vl_v2`.
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.lvlm.experts import Experts
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.experts import Experts
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from workbench.lvlm.models import FAMILIES
 from workbench.lvlm.models.gemma2 import Prefixed
+from workbench.lvlm.optimizers.settings import GEMMA
 from workbench.lvlm.parts import llama_like
-from workbench.lvlm.training import GEMMA
 
 FAMILIES.add(
     "gemma",

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.around import PerLayerEmbeddings
-from workbench.lvlm.marks import run_unmasked, unmasked
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
+from workbench.lvlm.models.around import PerLayerEmbeddings
+from workbench.lvlm.optimizers.settings import GEMMA
 from workbench.lvlm.parts import gemma_like
-from workbench.lvlm.training import GEMMA
+from workbench.lvlm.parts.marks import run_unmasked, unmasked
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.around import PerLayerEmbeddings
-from workbench.lvlm.chunked import Tiled, token_chunks
-from workbench.lvlm.experts import Experts
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
+from workbench.lvlm.models.around import PerLayerEmbeddings
+from workbench.lvlm.optimizers.settings import GEMMA
 from workbench.lvlm.parts import LayerParts, OwnTiles, rotate_half
-from workbench.lvlm.training import GEMMA
+from workbench.lvlm.parts.chunked import Tiled, token_chunks
+from workbench.lvlm.parts.experts import Experts
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ The first layer's MLP is one; of the 128 experts of the others a token meets 8 a
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.lvlm.experts import Experts
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.biased import Biased
 from workbench.lvlm.models.mrope import MRope
 from workbench.lvlm.parts import LayerParts, llama_like, rotate_first
+from workbench.lvlm.parts.experts import Experts
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,8 @@ thirds as wide as config.json states, rounded up, unless that says otherwise; em
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.pairless import ShortConv
 from workbench.lvlm.parts import LayerParts, rotate_half
+from workbench.lvlm.parts.pairless import ShortConv
 
 if TYPE_CHECKING:
     from torch import nn

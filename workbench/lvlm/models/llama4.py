@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.experts import Experts
 from workbench.lvlm.layout import Chunk
-from workbench.lvlm.marks import run_unmasked
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.parts import LayerParts, OwnTiles
+from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.marks import run_unmasked
 from workbench.vocabulary.errors import Unsupported
 
 if TYPE_CHECKING:

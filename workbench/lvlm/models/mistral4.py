@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from workbench.lvlm.experts import Experts
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.ministral3 import Ministral3
 from workbench.lvlm.models.pixtral import merged, tower
 from workbench.lvlm.parts import LayerParts, sandwiched
+from workbench.lvlm.parts.experts import Experts
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from workbench.vocabulary.registry import Registry
 if TYPE_CHECKING:
     import torch
 
-    from workbench.lvlm.training import Hyper
+    from workbench.lvlm.optimizers.settings import Hyper
 
 OPTIMIZERS: "Registry[Optimizer]" = Registry("optimizer", __name__)
 

@@ -20,7 +20,7 @@ from workbench.lvlm.optimizers import (
 )
 
 if TYPE_CHECKING:
-    from workbench.lvlm.training import Hyper
+    from workbench.lvlm.optimizers.settings import Hyper
 
 
 class Adafactor(Optimizer):

@@ -7,7 +7,7 @@ import torch
 from workbench.lvlm.optimizers import OPTIMIZERS, Optimizer, Stepped, Temporaries
 
 if TYPE_CHECKING:
-    from workbench.lvlm.training import Hyper
+    from workbench.lvlm.optimizers.settings import Hyper
 
 
 class AdamW(Optimizer):

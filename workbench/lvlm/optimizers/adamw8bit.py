@@ -20,7 +20,7 @@ from workbench.lvlm.optimizers import (
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
-    from workbench.lvlm.training import Hyper
+    from workbench.lvlm.optimizers.settings import Hyper
 
 BLOCK = 256
 SMALLEST = 4096

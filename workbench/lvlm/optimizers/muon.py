@@ -19,7 +19,7 @@ from workbench.lvlm.optimizers import (
 from workbench.lvlm.optimizers.adamw import AdamW
 
 if TYPE_CHECKING:
-    from workbench.lvlm.training import Hyper
+    from workbench.lvlm.optimizers.settings import Hyper
 
 ITERATIONS = 5
 """``ns_steps``."""

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.lvlm.reduce import REDUCERS, Reducer, Reduction, TokenGrid
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 

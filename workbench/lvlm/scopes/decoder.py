@@ -8,10 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.lvlm.around import make_around
 from workbench.lvlm.attention import System
-from workbench.lvlm.checkpoints import Checkpoint
-from workbench.lvlm.chunked import token_chunks
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.kinds import layer_kinds
 from workbench.lvlm.layers import Checkpointed, make_layer, parts_of, random_tensor
@@ -25,12 +22,15 @@ from workbench.lvlm.loss import (
     num_targets,
     shifted,
 )
-from workbench.lvlm.marks import region
+from workbench.lvlm.models.around import make_around
 from workbench.lvlm.offload import Offload
+from workbench.lvlm.parts.chunked import token_chunks
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.reduce import ReducedTokens, TokenGrid, reducer_of, runs
 from workbench.lvlm.scopes import SCOPES
 from workbench.lvlm.towers import tower_of
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.checkpoints import Checkpoint
+from workbench.lvlm.weights.random import randomise
 from workbench.lvlm.workload import Workload
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError

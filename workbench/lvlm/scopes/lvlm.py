@@ -19,8 +19,8 @@ from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layers import random_tensor
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.marks import region
 from workbench.lvlm.models import resolve
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.pictures import look
 from workbench.lvlm.pictures import pixels as read_pixels
 from workbench.lvlm.reduce import ReducedTokens, Reducer, reducer_of

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from workbench.inputs.model_files import is_file_model, model_files
 from workbench.lvlm.configs import silent
+from workbench.lvlm.configs.packages import obstacle
+from workbench.lvlm.configs.refused import TOWERLESS
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import PAPER
-from workbench.lvlm.packages import obstacle
 from workbench.lvlm.reduce import Reducer, TokenGrid
-from workbench.lvlm.refused import TOWERLESS
 from workbench.lvlm.towers.built import check_left_out, tower_reason
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 from workbench.visual import VISIONS, FrontEnd, Limits
 from workbench.vocabulary.errors import RequestError, unknown_name
 from workbench.vocabulary.registry import Registry

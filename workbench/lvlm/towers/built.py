@@ -5,8 +5,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from workbench.lvlm.config_fields import TOWER_SIZES
 from workbench.lvlm.configs import one_line, silent
+from workbench.lvlm.configs.fields import TOWER_SIZES
 from workbench.visual import FrontEnd
 from workbench.vocabulary.errors import RequestError
 

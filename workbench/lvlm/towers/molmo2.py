@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.lvlm.config_fields import TOWER_SIZES
+from workbench.lvlm.configs.fields import TOWER_SIZES
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, finish, implementation

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.towers import TOWERS, Grid, Tower, finish, implementation, vision_config
 from workbench.lvlm.towers.glance import View, glance_flops, last_but_one
-from workbench.lvlm.weights import randomise
+from workbench.lvlm.weights.random import randomise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

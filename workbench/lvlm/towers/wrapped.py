@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from workbench.lvlm.configs.packages import require
 from workbench.lvlm.kernels.modelled import tracing
-from workbench.lvlm.packages import require
 from workbench.lvlm.towers import ANOTHER, Grid, Tower, finish, implementation
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from workbench.lvlm.optimizer import layer_matrices
-from workbench.lvlm.packed import Packed
+from workbench.lvlm.optimizers.mixed_precision import layer_matrices
+from workbench.lvlm.weights.packed import Packed
 from workbench.lvlm.workload import Workload
 from workbench.probe.counting.states import Parameter
 

@@ -1,6 +1,6 @@
 """Which region of a layer computes what: V2V, T2V, T2T, MLP, norms, LM head and their like.
 
-Systems and kernels name the regions that are theirs (``lvlm/marks.py``); modules of the families
+Systems and kernels name the regions that are theirs (``parts/marks.py``); modules of the families
 are named here, by hooks that exist only while somebody looks.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from workbench.lvlm.marks import Marker, marked_by
 from workbench.lvlm.parts import OwnTiles
+from workbench.lvlm.parts.marks import Marker, marked_by
 from workbench.lvlm.scopes.decoder import Decoder
 from workbench.lvlm.workload import Workload
 

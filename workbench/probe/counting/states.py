@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from workbench.lvlm.optimizer import has_master, stepped
 from workbench.lvlm.optimizers import OPTIMIZERS, Stepped
+from workbench.lvlm.optimizers.mixed_precision import has_master, stepped
 from workbench.vocabulary.cell import Cell
 
 REDUCE_BUCKET = 500_000_000

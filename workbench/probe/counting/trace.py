@@ -14,12 +14,12 @@ import torch
 from workbench.collector import without_collector
 from workbench.lvlm.build import build
 from workbench.lvlm.kinds import Stretch, shortened
-from workbench.lvlm.loops import RUNNER
-from workbench.lvlm.marks import recomputed_by, unmasked_by
 from workbench.lvlm.offload import WATCH
-from workbench.lvlm.packed import Packed
-from workbench.lvlm.ring import ring_bytes
-from workbench.lvlm.ulysses import all_to_all_bytes
+from workbench.lvlm.parts.loops import RUNNER
+from workbench.lvlm.parts.marks import recomputed_by, unmasked_by
+from workbench.lvlm.sharing.ring import ring_bytes
+from workbench.lvlm.sharing.ulysses import all_to_all_bytes
+from workbench.lvlm.weights.packed import Packed
 from workbench.lvlm.workload import Workload
 from workbench.probe.counting.allocator import HOST, Allocator, threads_of
 from workbench.probe.counting.card import card_operators

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.lvlm.offload import TO_HOST
-from workbench.lvlm.weights import WITHOUT_MEMORY
+from workbench.lvlm.weights.random import WITHOUT_MEMORY
 from workbench.probe.counting.allocator import HOST, Allocator
 from workbench.probe.counting.flops import is_attention, operator_flops
 from workbench.probe.counting.outputs import Outputs, tensors_in

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from workbench.lvlm.caches.narrow import cache_flags
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.loss import loss_flags
-from workbench.lvlm.narrow_cache import cache_flags
-from workbench.lvlm.packed import packed_flags
+from workbench.lvlm.weights.packed import packed_flags
 from workbench.probe.counting.allocator import assumptions
 from workbench.probe.counting.trace import saved_bytes
 from workbench.probe.predicting.collectives import collectives, shared_bytes

@@ -4,9 +4,9 @@ from typing import Any
 
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.pictures import look
-from workbench.lvlm.quantized import quantization_flags, quantized_weights
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.towers.built import default_flags
+from workbench.lvlm.weights.quantized import quantization_flags, quantized_weights
 from workbench.probe.counting.trace import Trace
 from workbench.probe.predicting.contribution import Metrics
 from workbench.probe.predicting.roofline import Times, seconds_by_component

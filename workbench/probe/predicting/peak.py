@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from workbench.lvlm.optimizer import has_master
 from workbench.lvlm.optimizers import OPTIMIZERS, Temporaries
+from workbench.lvlm.optimizers.mixed_precision import has_master
 from workbench.probe.counting.states import MASTER, Parameter, States, states
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Timeline

@@ -16,7 +16,7 @@ import numpy as np
 
 from workbench.lvlm.context import TILE as TOKENS_OF_A_TILE
 from workbench.lvlm.kernels.scratch import TILE
-from workbench.lvlm.weights import BLOCK
+from workbench.lvlm.weights.random import BLOCK
 from workbench.probe.counting.states import ITEM
 from workbench.probe.counting.trace import Trace
 from workbench.probe.counting.tracker import Block, Timeline

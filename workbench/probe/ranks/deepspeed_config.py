@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from workbench.lvlm.models import resolve
-from workbench.lvlm.training import hyper_of
+from workbench.lvlm.optimizers.settings import hyper_of
 from workbench.probe.counting.states import REDUCE_BUCKET, Parameter
 from workbench.vocabulary.cell import Cell
 

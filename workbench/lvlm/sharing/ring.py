@@ -32,10 +32,10 @@ from workbench.lvlm.attention import System
 from workbench.lvlm.attention.decomposed import text_prefixes
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.kernels.fused import Backend, Fused, Saved, backward_to, forward_to, wide
-from workbench.lvlm.marks import region
 from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
-from workbench.lvlm.ring_link import GRADIENTS, KEYS, Arriving, Link, link_of
+from workbench.lvlm.sharing.ring_link import GRADIENTS, KEYS, Arriving, Link, link_of
 from workbench.vocabulary.cell import Cell
 
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.lvlm.linears import decoder_linears, replace_module
-from workbench.lvlm.marks import unmasked
+from workbench.lvlm.parts.marks import unmasked
+from workbench.lvlm.weights.linears import decoder_linears, replace_module
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from workbench.lvlm.delta_rule import CHUNK
+from workbench.lvlm.parts.delta_rule import CHUNK
 
 STATE = torch.float32.itemsize
 """Bytes of an element of the delta rule's state, whatever the cell's dtype up to float32."""

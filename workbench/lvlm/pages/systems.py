@@ -1,6 +1,6 @@
 """docs/systems.md: every attention system and reducer, from its file's docstring and its entry.
 
-``python -m workbench.lvlm.systems_page`` prints the page; a test holds the two together.
+``python -m workbench.lvlm.pages.systems`` prints the page; a test holds the two together.
 """
 
 import ast
@@ -15,7 +15,7 @@ What each computes, its order in |V|, what it gives up against S-Attn, its sourc
 other, T2V what text reads of them. `workbench compare-systems` says what each costs on a card;
 `probes/literature.py` sweeps them all.
 
-This page is made from the code: `python -m workbench.lvlm.systems_page`.
+This page is made from the code: `python -m workbench.lvlm.pages.systems`.
 """
 
 
@@ -30,7 +30,7 @@ def page() -> str:
 
 
 def _section(kind: str, one: Entry) -> str:
-    file = Path(__file__).parent / kind / f"{one.name}.py"
+    file = Path(__file__).parents[1] / kind / f"{one.name}.py"
     doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     lines = [f"### {one.label}: `{one.name}`\n", doc.replace("``", "`"), ""]
     facts = f"Kind: {one.group}. Gives up: {one.gives_up}."

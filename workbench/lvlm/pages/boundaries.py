@@ -1,7 +1,7 @@
 """What is modelled, what is refused and what is flagged: rows that the code itself fills in.
 
-``python -m workbench.lvlm.boundaries`` prints the table of docs/method.md, and a test holds the
-page to it. A part of the workbench adds a row by an entry in ROWS.
+``python -m workbench.lvlm.pages.boundaries`` prints the table of docs/method.md, and a test holds
+the page to it. A part of the workbench adds a row by an entry in ROWS.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +12,14 @@ import torch
 from workbench.inputs.model_files import PREPROCESSORS
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.linear import has_linear
-from workbench.lvlm.config_fields import MAX_LAYERS, SIZES
+from workbench.lvlm.configs.fields import MAX_LAYERS, SIZES
+from workbench.lvlm.configs.refused import REFUSED
 from workbench.lvlm.kernels import KERNELS, Kernel
 from workbench.lvlm.models import FAMILIES, MODELS, Resolved, resolve
 from workbench.lvlm.parts import LayerParts
-from workbench.lvlm.quantized import SKIPPED
-from workbench.lvlm.refused import REFUSED
-from workbench.lvlm.rope import MOVING, rope_types
+from workbench.lvlm.parts.rope import MOVING, rope_types
 from workbench.lvlm.towers import PAPER, TOWERS
+from workbench.lvlm.weights.quantized import SKIPPED
 from workbench.visual import VISIONS, Limits
 from workbench.vocabulary.agreement import SUB_GROUP_SIZE
 from workbench.vocabulary.fields import MAX_TOKENS, LossRows

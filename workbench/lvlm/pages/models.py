@@ -1,6 +1,6 @@
 """docs/models.md: every family and published size, what is special of it, what is refused.
 
-``python -m workbench.lvlm.models_page`` prints the page; a test holds the two together.
+``python -m workbench.lvlm.pages.models`` prints the page; a test holds the two together.
 """
 
 import ast
@@ -10,8 +10,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from workbench.lvlm.configs.refused import REFUSED, TOWERLESS
 from workbench.lvlm.models import FAMILIES, MODELS, PAPER, Family, Resolved, resolve
-from workbench.lvlm.refused import REFUSED, TOWERLESS
 from workbench.lvlm.towers import TOWERS, own_tower, tower_of
 
 HEAD = """# Models
@@ -26,7 +26,7 @@ The fields of a name of the catalogue are written down here after the config.jso
 they are not fetched. Where a figure decides, give the hub id or a folder in place of the name:
 then the file itself is read.
 
-This page is made from the code: `python -m workbench.lvlm.models_page`.
+This page is made from the code: `python -m workbench.lvlm.pages.models`.
 """
 TEXT = """## Text families
 

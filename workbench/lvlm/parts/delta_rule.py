@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.lvlm.loops import identical_iterations
+from workbench.lvlm.parts.loops import identical_iterations
 
 CHUNK = 64
 """Tokens of a chunk, as transformers and flash-linear-attention have it."""

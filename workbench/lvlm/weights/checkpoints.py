@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from workbench.inputs.files import read_json, require_file
 from workbench.lvlm.configs import load
-from workbench.lvlm.packages import obstacle
+from workbench.lvlm.configs.packages import obstacle
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

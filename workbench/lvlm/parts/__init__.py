@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.lvlm.chunked import Tiled
-from workbench.lvlm.experts import Experts
-from workbench.lvlm.pairless import Linear, ShortConv
+from workbench.lvlm.parts.chunked import Tiled
+from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.pairless import Linear, ShortConv
 
 Rope = Callable[[Tensor, Tensor, Tensor], Tensor]
 

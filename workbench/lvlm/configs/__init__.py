@@ -11,8 +11,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from workbench.inputs.model_files import model_files
-from workbench.lvlm.config_fields import SIZES, TOWER_SIZES, check_dividing, check_fields, sections
-from workbench.lvlm.refused import REFUSED
+from workbench.lvlm.configs.fields import (
+    SIZES,
+    TOWER_SIZES,
+    check_dividing,
+    check_fields,
+    sections,
+)
+from workbench.lvlm.configs.refused import REFUSED
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from workbench.lvlm.narrow_cache import Narrow
-from workbench.lvlm.prefill import PrefillCache
+from workbench.lvlm.caches.narrow import Narrow
+from workbench.lvlm.caches.prefill import PrefillCache
 
 
 class HeldCache(DynamicCache):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.optimizers import OPTIMIZERS, Stepped
-from workbench.lvlm.training import Hyper
+from workbench.lvlm.optimizers.settings import Hyper
 from workbench.vocabulary.cell import Cell
 
 MASTER = 4

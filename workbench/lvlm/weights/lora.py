@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from workbench.lvlm.linears import decoder_linears, replace_module
-from workbench.lvlm.packed import Packed
-from workbench.lvlm.weights import create, materialise, randomise
+from workbench.lvlm.weights.linears import decoder_linears, replace_module
+from workbench.lvlm.weights.packed import Packed
+from workbench.lvlm.weights.random import create, materialise, randomise
 from workbench.vocabulary.errors import RequestError, Unsupported
 from workbench.vocabulary.lora import ALL, Lora
 

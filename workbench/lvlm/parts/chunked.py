@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.loops import identical_iterations
+from workbench.lvlm.parts.loops import identical_iterations
 
 TokenWise = Callable[..., tuple[Tensor, ...]]
 """(x [B, n, ...], …) -> (y [B, n, ...], …), each row depending on that row of the inputs only."""

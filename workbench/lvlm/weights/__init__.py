@@ -1,0 +1,1 @@
+"""Weights of layers: random ones, those of checkpoints, adapters beside them, and their bytes."""
