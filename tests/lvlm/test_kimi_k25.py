@@ -8,7 +8,6 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from tests.lvlm.generation import GREEDY, extend, shown, write_weights
@@ -18,7 +17,7 @@ from tests.small import OWN, SHARED
 from workbench.lvlm.build import build
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look
-from workbench.lvlm.towers import Grid, tower_of
+from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
@@ -141,20 +140,6 @@ def test_tokens_are_its_processor_s(processors):
     chunks = tower.of_video(640, 480, 10, 1.0)
     assert [grid.steps for (grid,) in chunks] == [4, 4, 2]
     assert sum(tower.tokens(grid) for (grid,) in chunks) == front.tokens_of_video(640, 480, 10)
-
-
-def test_pixels_are_its_processor_s_or_refused_without_its_package(tmp_path):
-    tower = tower_of(resolve(written(tmp_path)))
-    grids = (*tower.of_image(200, 110), *tower.of_image(61, 40))
-    images = [Image.new("RGB", size) for size in ((200, 110), (61, 40))]
-    for frames, shown_grids in ((0, grids), (2, (Grid(2, *grids[1][1:3]),))):
-        shown_images = images[1:] * 2 if frames else images
-        if find_spec("torchvision") is None:
-            with pytest.raises(RequestError, match="needs torchvision: pip install torchvision"):
-                tower.preprocess(shown_images, frames)
-        else:
-            made = tower.preprocess(shown_images, frames)
-            assert made.shape == tower.pixels(1, shown_grids)
 
 
 def theirs(name, workload, pictures):

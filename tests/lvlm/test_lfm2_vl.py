@@ -9,7 +9,6 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
 
@@ -169,18 +168,6 @@ def test_settings_of_files_are_taken(tmp_path):
     one = tower_of(resolve(written(tmp_path, {"min_tiles": 1, "max_tiles": 1})))
     assert len(one.of_image(400, 400)) == 1
     assert one.front.origins["tile_size"] == "preprocessor_config.json"
-
-
-def test_pixels_are_its_processor_s_or_refused_without_its_package(tmp_path):
-    tower = tower_of(resolve(written(tmp_path)))
-    sizes = (200, 110), (61, 40)
-    grids = [grid for size in sizes for grid in tower.of_image(*size)]
-    images = [Image.new("RGB", size) for size in sizes]
-    if find_spec("torchvision") is None:
-        with pytest.raises(RequestError, match="needs torchvision: pip install torchvision"):
-            tower.preprocess(images, 0)
-    else:
-        assert tower.preprocess(images, 0).shape == tower.pixels(1, tuple(grids))
 
 
 def theirs(name, workload, pictures):

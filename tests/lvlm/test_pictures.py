@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 from fractions import Fraction
 
 import av
@@ -16,7 +17,7 @@ from tests.small import small_lvlm
 from workbench import cli
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.models import resolve
+from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look, pixels
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
@@ -28,6 +29,8 @@ from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.protocol import Protocol
 
+BY_TOWER = {model.tower: name for name, model in sorted(MODELS.items()) if model.tower}
+"""A model of the catalogue for every tower that one names."""
 SIZES = [(640, 480), (300, 1200), (1, 1), (1344, 896), (3000, 700)]
 ONCE = Protocol(min_samples=1, precision=None)
 
@@ -83,6 +86,15 @@ def test_the_pixels_are_what_the_tower_takes(family, files, tmp_path):
         assert read.dtype == torch.float32
         assert read.std() > 0
         assert torch.isfinite(read).all()
+
+
+@pytest.mark.parametrize("name", BY_TOWER.values(), ids=BY_TOWER)
+def test_files_of_every_tower_are_read_without_torchvision(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    tower, picture = tower_of(resolve(name)), Image.effect_noise((640, 480), 70).convert("RGB")
+    assert tower.preprocess([picture], 0).shape == tower.pixels(1, tower.of_image(640, 480))
+    frames = tuple(grid for item in tower.of_video(640, 480, 4, 1.0) for grid in item)
+    assert tower.preprocess([picture] * 4, 4).shape == tower.pixels(1, frames)
 
 
 def test_frames_of_a_video_are_sampled_evenly_and_paired(files, tmp_path):

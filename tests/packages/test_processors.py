@@ -5,6 +5,9 @@ import json
 import pytest
 import torch
 from PIL import Image
+from transformers.models.kimi_k25.image_processing_kimi_k25 import Kimi_K25ImageProcessor
+from transformers.models.kimi_k25.video_processing_kimi_k25 import Kimi_K25VideoProcessor
+from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProcessor
 from transformers.models.llama4.image_processing_llama4 import Llama4ImageProcessor
 from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 from transformers.models.phi4_multimodal.image_processing_phi4_multimodal import (
@@ -17,6 +20,7 @@ from workbench.visual.tokens import tokens
 from workbench.vocabulary.errors import RequestError
 
 LLAMA4, PHI4, MOLMO2 = "llama-4-scout-17b-16e", "phi-4-multimodal", "molmo2-8b"
+LFM2_VL, KIMI = "lfm2-vl-1.6b", "kimi-k2.5"
 SIZES = [(1, 9), (336, 336), (640, 480), (300, 900), (1280, 720), (31, 1700), (2600, 2000)]
 
 
@@ -102,3 +106,55 @@ def test_pixels_of_molmo_2():
         pixels = tower.preprocess([picture], 0)
         assert pixels.shape == wanted.shape == tower.pixels(1, tower.of_image(*size))
         assert float((pixels - wanted).abs().max()) <= 1e-5, size
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_thumbnail": False, "max_tiles": 4},
+        {"do_image_splitting": False},
+        {"min_tiles": 1, "max_tiles": 2, "tile_size": 64, "max_image_tokens": 16},
+    ],
+    ids=str,
+)
+def test_pixels_of_lfm2_vl(settings, tmp_path):
+    """Small images, tiles with a thumbnail and without, one tile alone."""
+    settings = {"min_image_tokens": 4, **settings}
+    (tmp_path / "config.json").write_text(json.dumps(MODELS[LFM2_VL].stated()))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    theirs, tower = Lfm2VlImageProcessor(**settings), tower_of(resolve(str(tmp_path)))
+    for size in [(9, 9), (512, 512), (640, 480), (300, 900), (1280, 720), (61, 700)]:
+        picture = noise(*size)
+        batch = theirs(picture, return_tensors="pt")
+        padded = zip(batch["pixel_values"], batch["pixel_attention_mask"].bool(), strict=True)
+        wanted = torch.cat([rows[mask] for rows, mask in padded])
+        pixels, grids = tower.preprocess([picture], 0), tower.of_image(*size)
+        assert pixels.shape == tower.pixels(1, grids)
+        assert torch.equal(pixels, wanted), size
+        assert [[*grid[1:3]] for grid in grids] == batch["spatial_shapes"].tolist()
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_patches": 300, "patch_size": 14}], ids=str)
+def test_pixels_of_kimi_k2_5(settings, tmp_path):
+    """Images, and frames of which the last are fewer than share their tokens."""
+    (tmp_path / "config.json").write_text(json.dumps(MODELS[KIMI].stated()))
+    for file in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        (tmp_path / file).write_text(json.dumps(settings))
+    images, videos = Kimi_K25ImageProcessor(**settings), Kimi_K25VideoProcessor(**settings)
+    tower = tower_of(resolve(str(tmp_path)))
+    for size in [(1, 9), (28, 28), (640, 480), (300, 900), (1280, 720), (31, 7300)]:
+        frames = [noise(*size) for _ in range(6)]
+        batch = images(frames[0], return_tensors="pt")
+        wanted, grids = batch["pixel_values"].flatten(0, -4), tower.of_image(*size)
+        pixels = tower.preprocess(frames[:1], 0)
+        assert pixels.shape == tower.pixels(1, grids)
+        assert torch.equal(pixels, wanted), size
+        assert [[*grid[:3]] for grid in grids] == batch["image_grid_thw"].tolist()
+        batch = videos([frames], return_tensors="pt", do_sample_frames=False)
+        steps = tuple(grid for item in tower.of_video(*size, 6, 1.0) for grid in item)
+        assert [[*grid[:3]] for grid in steps] == batch["video_grid_thw"].tolist()
+        wanted = batch["pixel_values_videos"].flatten(0, -4)
+        pixels = tower.preprocess(frames, 6)
+        assert pixels.shape == tower.pixels(1, steps)
+        assert torch.equal(pixels, wanted), size

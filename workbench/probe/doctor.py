@@ -157,12 +157,7 @@ def examine() -> list[Finding]:
         _package("PIL", "pillow", "no --image for tokens", EXTRA.format("vision")),
         _package("av", "av", "no --video for tokens", EXTRA.format("vision")),
         _package("timm", "timm", "no towers of timm", EXTRA.format("towers")),
-        _package(
-            "torchvision",
-            "torchvision",
-            "no towers of timm, and no --image for models that prepare pictures with it",
-            EXTRA.format("towers"),
-        ),
+        _package("torchvision", "torchvision", "no towers of timm", EXTRA.format("towers")),
         _program("slurm", ("sbatch",), "no --engine slurm", "apt-get install slurm-wlm"),
         memory(),
         disk(),

@@ -60,17 +60,22 @@ class KimiK25(FrontEnd):
             if prefix:
                 files.take("temporal", fields.get("temporal_patch_size"), file)
 
+    def scaled(self, width: int, height: int, video: bool = False) -> tuple[int, int]:
+        """Width and height of an image or a frame within the limits, in pixels."""
+        patch, edge = self.patch_size, self.patch_size * self.max_side
+        most = self.max_patches
+        if video:
+            edge, most = patch * self.video_max_side, self.video_max_patches
+        patches = max(1.0, height // patch) * max(1.0, width // patch)
+        scale = min(1.0, sqrt(most / patches), edge / height, edge / width)
+        wide, high = (min(max(1, int(length * scale)), edge) for length in (width, height))
+        return wide, high
+
     def grid(self, width: int, height: int, video: bool = False) -> tuple[int, int]:
         """Rows and columns of patches of an image or a frame, padding among them."""
-        patch, unit = self.patch_size, self.patch_size * self.merge
-        side = self.video_max_side if video else self.max_side
-        most = self.video_max_patches if video else self.max_patches
-        patches = max(1.0, height // patch) * max(1.0, width // patch)
-        edge = side * patch
-        scale = min(1.0, sqrt(most / patches), edge / height, edge / width)
-        sides = (min(max(1, int(length * scale)), edge) for length in (height, width))
-        rows, columns = (ceil(length / unit) * self.merge for length in sides)
-        return rows, columns
+        unit = self.patch_size * self.merge
+        wide, high = self.scaled(width, height, video)
+        return ceil(high / unit) * self.merge, ceil(wide / unit) * self.merge
 
     def tokens_of_image(self, width: int, height: int) -> int:
         rows, columns = self.grid(width, height)

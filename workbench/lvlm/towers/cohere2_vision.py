@@ -1,6 +1,6 @@
 """Command A Vision's tower and projector: Aya Vision's, after SigLIP's last norm and without one.
 
-Pixels of files are prepared here as transformers' processor does, which needs torchvision.
+Pixels of files are those of its processor, which needs torchvision, without it.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar

@@ -5,7 +5,7 @@ frames are averaged, and 2 × 2 patches side by side become a token.
 
 transformers runs the attention of every image as a call of its own; here those of one size that
 follow each other share a call, and a test holds the tower against its forward. Pixels of files are
-read by transformers' own processor, which needs the package torchvision; sizes alone need nothing.
+those of its processors, which need torchvision, without it.
 """
 
 from collections.abc import Iterable
@@ -20,6 +20,7 @@ from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import MERGED, TOWERS, Grid, Serves, Tower, finish, implementation
 from workbench.lvlm.towers.qwen_vl import indices
+from workbench.lvlm.towers.resizing import about_zero, pad, resize, tensor_of, tiles_of
 from workbench.visual.kimi_k25 import KimiK25 as FrontEnd
 from workbench.vocabulary.errors import RequestError
 
@@ -32,12 +33,6 @@ if TYPE_CHECKING:
 KIND = "kimi_k25_vision"
 """Published files leave the type of the section empty."""
 MODULE = "transformers.models.kimi_k25.modeling_kimi_k25"
-PROCESSORS = (
-    ("transformers.models.kimi_k25.image_processing_kimi_k25", "Kimi_K25ImageProcessor"),
-    ("transformers.models.kimi_k25.video_processing_kimi_k25", "Kimi_K25VideoProcessor"),
-)
-"""Of images, and of the frames of a video."""
-INSTALL = "pip install torchvision"
 SIDE = 32
 """Tokens a side of the image that stands for |V|."""
 TAPS = 16
@@ -272,29 +267,20 @@ class KimiK25(Tower):
 
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         """The patches of all images, or of all frames, [patches, C, p, p]."""
-        name, kind = PROCESSORS[bool(num_frames)]
-        try:
-            module = import_module(name)
-        except ImportError:
-            raise RequestError(
-                f"model {self.model.name!r}: pictures are read by its own processor, which needs "
-                f"torchvision: {INSTALL}; sizes alone (--resolution) need nothing"
-            ) from None
-        eye = self.eye
-        side = eye.video_max_side if num_frames else eye.max_side
-        processor: Any = getattr(module, kind)(
-            size={"max_height": side, "max_width": side},
-            max_patches=eye.video_max_patches if num_frames else eye.max_patches,
-            patch_size=eye.patch_size,
-            merge_size=eye.merge,
+        return torch.cat([self._patches(tensor_of(image), bool(num_frames)) for image in images])
+
+    def _patches(self, picture: Tensor, video: bool) -> Tensor:
+        """uint8 [3, H, W] -> the patches of the picture and of the black around it, about 0."""
+        eye, (high, wide) = self.eye, picture.shape[1:]
+        across, down = eye.scaled(wide, high, video)
+        rows, columns = eye.grid(wide, high, video)
+        canvas = pad(
+            resize(picture, down, across, "bicubic"),
+            rows * eye.patch_size,
+            columns * eye.patch_size,
+            value=0,
         )
-        if num_frames:
-            # A frame at a time: joined, their patches are the same in the same order.
-            options: dict[str, Any] = {"return_tensors": "pt", "do_sample_frames": False}
-            batches = (processor([[frame]], **options) for frame in images)
-            return torch.cat([batch["pixel_values_videos"].flatten(0, -4) for batch in batches])
-        rows = (processor([image], return_tensors="pt")["pixel_values"] for image in images)
-        return torch.cat([pixels.flatten(0, -4) for pixels in rows])
+        return tiles_of(about_zero(canvas), eye.patch_size)
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         side = self.config.patch_size

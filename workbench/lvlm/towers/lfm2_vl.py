@@ -4,12 +4,10 @@ side.
 transformers pads every image and tile to the patches of a whole tile, under a mask. Here those of
 one size share a call, each with its own patches alone; a test holds the tower against
 transformers' forward. The learnt square of positions is stretched to the shape of each.
-Pixels of files are read by transformers' own processor, which needs the package torchvision;
-sizes alone need nothing.
+Pixels of files are those of its processor, which needs torchvision, without it.
 """
 
-from collections.abc import Callable, Iterable
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from math import isqrt
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, Tower, finish, implementation
+from workbench.lvlm.towers.resizing import about_zero, resize, tensor_of, tiles_of
 from workbench.lvlm.towers.squares import check_projector, first
 from workbench.visual.lfm2_vl import Lfm2VL as FrontEnd
 from workbench.vocabulary.errors import RequestError
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from workbench.lvlm.models import Resolved
 
 KIND = "siglip2_vision_model"
-PROCESSOR = "transformers.models.lfm2_vl.image_processing_lfm2_vl"
-INSTALL = "pip install torchvision"
 
 
 class Alike(NamedTuple):
@@ -186,32 +183,21 @@ class Lfm2VL(Tower):
 
     def preprocess(self, images: "Iterable[Image]", num_frames: int) -> Tensor:
         """The patches of all images and tiles, [patches, pixels of a patch]."""
-        try:
-            module = import_module(PROCESSOR)
-        except ImportError:
-            raise RequestError(
-                f"model {self.model.name!r}: pictures are read by its own processor, which needs "
-                f"torchvision: {INSTALL}; sizes alone (--resolution) need nothing"
-            ) from None
-        eye = self.eye
-        processor: Any = module.Lfm2VlImageProcessor(
-            downsample_factor=eye.merge,
-            do_image_splitting=eye.splits,
-            min_tiles=eye.min_tiles,
-            max_tiles=eye.max_tiles,
-            use_thumbnail=eye.thumbnail,
-            min_image_tokens=eye.min_tokens,
-            max_image_tokens=eye.max_tokens,
-            encoder_patch_size=eye.patch_size,
-            tile_size=eye.tile_size,
-            max_pixels_tolerance=eye.tolerance,
-        )
-        rows = []
-        for image in images:
-            batch = processor(image, return_tensors="pt")
-            padded = batch["pixel_values"], batch["pixel_attention_mask"].bool()
-            rows += [patches[mask] for patches, mask in zip(*padded, strict=True)]
-        return torch.cat(rows)
+        patch = self.eye.patch_size
+        pieces = (piece for image in images for piece in self._pieces(tensor_of(image)))
+        rows = (tiles_of(about_zero(piece), patch).permute(0, 2, 3, 1) for piece in pieces)
+        return torch.cat([patches.flatten(1) for patches in rows])
+
+    def _pieces(self, picture: Tensor) -> Iterator[Tensor]:
+        """uint8 [3, H, W] -> its tiles, and the whole of it, each uint8 [3, height, width]."""
+        high, wide = picture.shape[1:]
+        eye, tiles = self.eye, 0
+        columns, rows = eye.tiles(wide, high)
+        if columns:
+            edge, tiles = eye.tile_size, rows * columns
+            yield from tiles_of(resize(picture, rows * edge, columns * edge), edge)
+        for height, width in eye.pieces(wide, high)[tiles:]:
+            yield resize(picture, height * eye.patch_size, width * eye.patch_size)
 
     def pixels(self, batch: int, grids: tuple[Grid, ...]) -> tuple[int, ...]:
         patches = batch * sum(grid.patches for grid in grids)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, finish, implementation
-from workbench.lvlm.towers.resizing import pad, resize, tensor_of, tiles_of
+from workbench.lvlm.towers.resizing import about_zero, pad, resize, tensor_of, tiles_of
 from workbench.lvlm.towers.squares import Squares, depth_of
 from workbench.visual.phi4_multimodal import Phi4Multimodal as FrontEnd
 
@@ -235,7 +235,7 @@ class Phi4Multimodal(Squares):
         side, (columns, rows) = self.eye.image_size, self.eye.crops(width, height)
         across, down = self.eye.scaled(width, height)
         canvas = pad(resize(picture, down, across), rows * side, columns * side, value=255)
-        canvas = (canvas.float() - 127.5) / 127.5
+        canvas = about_zero(canvas)
         whole = canvas
         if whole.shape[1:] != (side, side):
             size = (side, side)

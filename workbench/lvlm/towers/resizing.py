@@ -42,3 +42,8 @@ def tiles_of(picture: Tensor, edge: int) -> Tensor:
     """[3, rows · edge, columns · edge] -> [rows · columns, 3, edge, edge], row by row."""
     tiles = picture.unflatten(2, (-1, edge)).unflatten(1, (-1, edge))
     return tiles.permute(1, 3, 0, 2, 4).flatten(0, 1)
+
+
+def about_zero(picture: Tensor) -> Tensor:
+    """Colours of 0 to 255 as float32 of -1 to 1."""
+    return (picture.float() - 127.5) / 127.5
