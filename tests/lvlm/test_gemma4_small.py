@@ -218,3 +218,14 @@ def test_ranks_do_not_share_its_sequence(field):
     ) as refusal:
         build(cell, "meta")
     assert "\n" not in str(refusal.value)
+
+
+def test_an_audio_tower_that_cannot_be_is_one_line(tmp_path):
+    name = small_whole(tmp_path)
+    file = Path(name) / "config.json"
+    whole = json.loads(file.read_text())
+    whole["audio_config"]["subsampling_conv_channels"] = [-4, 2]
+    file.write_text(json.dumps(whole))
+    with pytest.raises(RequestError, match="audio_config: transformers cannot build") as refusal:
+        predict(cell_of(name, scope="lvlm", num_visual=64), "cpu")
+    assert "\n" not in str(refusal.value)

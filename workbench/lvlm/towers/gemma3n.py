@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from workbench.lvlm.towers import TOWERS, Grid, Serves
+from workbench.lvlm.towers.audio import audio_flag
 from workbench.lvlm.towers.wrapped import WORKSPACES, Features, Work, Wrapped, work_of
 from workbench.visual.gemma_3n import Gemma3n as FrontEnd
 from workbench.vocabulary.errors import RequestError
@@ -70,8 +71,13 @@ class Gemma3n(Wrapped):
             "fused kernel: under sdpa too it holds the scores",
             WORKSPACES,
         ]
-        if self.whole.audio_config is not None:
-            lines.append("tower: the audio tower beside it is left out, its parameters too")
+        audio = self.whole.audio_config
+        if audio is not None:
+            tower, projector = (
+                self.family.from_transformers(name)
+                for name in ("Gemma3nAudioEncoder", "Gemma3nMultimodalEmbedder")
+            )
+            lines.append(audio_flag(self.name, (tower, audio), (projector, audio, self.text)))
         return lines
 
     def build(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import ANOTHER, TOWERS, Grid, Serves, Tower, finish, implementation
+from workbench.lvlm.towers.audio import audio_flag
 from workbench.visual.gemma_4 import Gemma4 as FrontEnd
 from workbench.vocabulary.errors import RequestError
 
@@ -119,7 +120,13 @@ class Gemma4(Tower):
     def flags(self) -> list[str]:
         if self.audio is None:
             return []
-        return ["tower: the audio tower beside it is left out, its parameters too"]
+        tower, projector = (
+            self.family.from_transformers(name)
+            for name in ("Gemma4AudioModel", "Gemma4MultimodalEmbedder")
+        )
+        return [
+            audio_flag(self.name, (tower, self.audio), (projector, self.audio, self.text)),
+        ]
 
     @property
     def eye(self) -> FrontEnd:

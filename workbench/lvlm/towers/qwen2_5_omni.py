@@ -4,14 +4,10 @@ Positions of a video advance with its seconds, and what follows starts beyond it
 audio tower beside it is left out, which a flag says.
 """
 
-import json
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from workbench.lvlm.configs import silent
 from workbench.lvlm.towers import TOWERS, Grid, Serves
+from workbench.lvlm.towers.audio import audio_flag
 from workbench.lvlm.towers.qwen2_5_vl import Qwen25VL
 from workbench.lvlm.towers.qwen_vl import QwenTower
 
@@ -32,11 +28,7 @@ class Seconds(QwenTower):
     @property
     def flags(self) -> list[str]:
         kind = self.family.from_transformers(self.audio_class)
-        count = parameters_of(kind, self.audio.to_json_string(use_diff=False))
-        return [
-            *super().flags,
-            f"tower: the audio tower beside it is left out, its {count:,} parameters too",
-        ]
+        return [*super().flags, audio_flag(self.model.name, (kind, self.audio))]
 
     def steps_apart(self, grid: Grid) -> float:
         return 1.0 if grid.seconds is None else grid.seconds * self.pace
@@ -44,14 +36,6 @@ class Seconds(QwenTower):
     def beyond(self, grid: Grid) -> int:
         last = int((grid.steps - 1) * self.steps_apart(grid))
         return max(super().beyond(grid), last + 1)
-
-
-@lru_cache(maxsize=8)
-def parameters_of(kind: Any, fields: str) -> int:
-    """Parameters of transformers' class under a configuration, built on shapes alone."""
-    with torch.device("meta"), silent():
-        module = kind(kind.config_class(**json.loads(fields)))
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class Qwen25Omni(Seconds, Qwen25VL):
