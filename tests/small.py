@@ -755,6 +755,27 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "alignment_intermediate_size": 40,
         },
     ),
+    "ovis2": (
+        "qwen2",
+        {
+            "vision_config": {
+                "model_type": "ovis2_vision",
+                "hidden_size": 48,
+                "intermediate_size": 80,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 56,
+                "patch_size": 14,
+                "hidden_stride": 2,
+                "vocab_size": 61,
+            },
+            "vocab_size": 97,
+            "hidden_size": 32,
+            "image_token_id": 96,
+            "visual_indicator_token_ids": [91, 92, 93, 94, 95],
+            "tie_word_embeddings": False,
+        },
+    ),
     "llava_next_video": (
         "llama",
         {

@@ -857,6 +857,39 @@ SERVED["CohereLabs/command-a-vision-07-2025"][IMAGES] = {
     "patch_size": 16,
     "size": {"height": 512, "width": 512},
 }
+SERVED["thisisiron/Ovis2-1B-hf"] = plain(
+    "ovis2",
+    hidden_size=896,
+    image_token_id=151665,
+    text_config={
+        **inner("qwen2", 896, 4864, 24, 14, 2, 151936),
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": True,
+    },
+    vision_config={
+        "model_type": "ovis2_vision",
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_attention_heads": 8,
+        "num_hidden_layers": 24,
+        "image_size": 448,
+        "patch_size": 14,
+        "hidden_stride": 2,
+        "num_visual_indicator_tokens": 5,
+        "tokenize_function": "softmax",
+        "vocab_size": 65536,
+    },
+    visual_indicator_token_ids=[151666, 151667, 151668, 151669, 151670],
+    vocab_size=151936,
+)
+SERVED["thisisiron/Ovis2-1B-hf"][IMAGES] = {
+    "crop_to_patches": True,
+    "max_patches": 12,
+    "min_patches": 1,
+    "size": {"height": 448, "width": 448},
+    "use_covering_area_grid": True,
+}
+SERVED["thisisiron/Ovis2-1B-hf"][BOTH] = {"image_seq_length": 256}
 SERVED["HuggingFaceM4/idefics2-8b"] = plain(
     "idefics2",
     additional_vocab_size=0,

@@ -33,6 +33,13 @@ def canvas_of(
     return min(alike, key=lambda canvas: canvas[0] * canvas[1])
 
 
+def canvases(least: int, most: int) -> list[tuple[int, int]]:
+    """Pairs of numbers whose product is from ``least`` to ``most``, those of fewer tiles first."""
+    numbers = range(1, most + 1)
+    pairs = [(a, b) for a in numbers for b in range(1, most // a + 1) if a * b >= least]
+    return sorted(pairs, key=lambda pair: pair[0] * pair[1])
+
+
 def nearest_canvas(width: int, height: int, edge: int, least: int, most: int) -> tuple[int, int]:
     """Columns and rows of so many tiles of ``edge`` pixels, whose shape is nearest the image's.
 
@@ -40,14 +47,7 @@ def nearest_canvas(width: int, height: int, edge: int, least: int, most: int) ->
     get_optimal_tiled_canvas).
     """
     best, nearest, shape = (1, 1), float("inf"), width / height
-    numbers = range(1, most + 1)
-    canvases = [
-        (columns, rows)
-        for columns in numbers
-        for rows in numbers
-        if least <= columns * rows <= most
-    ]
-    for columns, rows in sorted(canvases, key=lambda canvas: canvas[0] * canvas[1]):
+    for columns, rows in canvases(least, most):
         away = abs(shape - columns / rows)
         area = edge**2 * columns * rows
         # Of canvases of one shape the larger, up to twice the image's own pixels.

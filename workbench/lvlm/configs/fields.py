@@ -79,6 +79,7 @@ WHOLE = {
     "interleave_moe_layer_step": MAX_LAYERS,
     "floor_scale": 10**9,
     "downsample_factor": 2**6,
+    "hidden_stride": 2**6,
     "alignment_intermediate_size": 2**22,
     "projector_input_dim": 2**20,
     "projector_output_dim": 2**20,

@@ -20,6 +20,5 @@ REFUSED = {
 
 TOWERLESS = {
     "video_llava": "it has a tower of images and another of frames, where a model here has one",
-    "ovis2": "its visual tokens are mixtures of a table's rows, with rows of it around them",
 }
 """By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""

@@ -20,6 +20,8 @@ class Squares(Tower):
     """Rows of the tower that are no patches."""
     depth: int
     """Layers that run."""
+    mlp_matrices = 2
+    """Matrices of an MLP of the tower: 3 where one of them is a gate."""
 
     @property
     def side(self) -> int:
@@ -49,7 +51,7 @@ class Squares(Tower):
     def tower_flops(self, grids: tuple[Grid, ...]) -> int:
         width, mlp = self.config.hidden_size, self.mlp_width
         rows = self.side**2 + self.class_token
-        row = 2 * (4 * width**2 + 2 * width * mlp) + 4 * rows * width
+        row = 2 * (4 * width**2 + self.mlp_matrices * width * mlp) + 4 * rows * width
         return self.patch_flops(grids) + self.depth * self._squares(grids) * rows * row
 
     def of_image(self, width: int, height: int) -> tuple[Grid, ...]:
