@@ -776,6 +776,15 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "video_llava": (
+        "llama",
+        {
+            "vision_config": CLIP,
+            "image_token_index": 96,
+            "video_token_index": 95,
+            "tie_word_embeddings": False,
+        },
+    ),
     "llava_next_video": (
         "llama",
         {

@@ -1156,12 +1156,24 @@ OF_TIMM: dict[str, Files] = {
     ),
 }
 """Whose towers are of timm: served where that is installed."""
+SERVED["LanguageBind/Video-LLaVA-7B-hf"] = plain(
+    "video_llava",
+    text_config=llama(4096, 11008, 32, 32, 32, 32064),
+    vision_config={**CLIP, "image_size": 224},
+    tie_word_embeddings=False,
+)
+SERVED["LanguageBind/Video-LLaVA-7B-hf"][IMAGES] = {
+    "crop_size": {"height": 224, "width": 224},
+    "size": {"shortest_edge": 224},
+}
 TOWERLESS: dict[str, Files] = {
-    "LanguageBind/Video-LLaVA-7B-hf": plain(
-        "video_llava",
-        text_config=llama(4096, 11008, 32, 32, 32, 32064),
-        vision_config={**CLIP, "image_size": 224},
-        tie_word_embeddings=False,
+    "PaddlePaddle/PP-Chart2Table_safetensors": plain(
+        "pp_chart2table",
+        text_config={
+            **inner("qwen2", 1024, 2816, 24, 16, 16, 151860),
+            "tie_word_embeddings": True,
+        },
+        vision_config={"hidden_size": 768, "num_hidden_layers": 12, "image_size": 1024},
     ),
 }
 """Their decoders are served, their towers are not: no other takes their place."""

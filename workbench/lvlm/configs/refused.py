@@ -17,8 +17,3 @@ REFUSED = {
     "llava_qwen": f"{OWN_FORM}; llava-hf's checkpoints are served",
 }
 """By the model type of a config.json, or of its text model's section."""
-
-TOWERLESS = {
-    "video_llava": "it has a tower of images and another of frames, where a model here has one",
-}
-"""By the model type of a config.json, why scope lvlm does not serve a model whose decoder is."""

@@ -1,4 +1,4 @@
-"""LLaVA 1.5, ViP-LLaVA, LLaVA-NeXT, -Video and -OneVision: text models under their own towers."""
+"""LLaVA 1.5, ViP-LLaVA, Video-LLaVA, LLaVA-NeXT, -Video and -OneVision under their own towers."""
 
 from typing import Any
 
@@ -90,6 +90,20 @@ for _size, _fields in _VICUNA.items():
             },
         ),
     )
+MODELS.add(
+    "video-llava-7b",
+    Model(
+        "llama",
+        _VICUNA["7b"],
+        "the defaults of transformers' VideoLlavaConfig, which names "
+        "LanguageBind/Video-LLaVA-7B-hf, and from memory its text_config, Vicuna's",
+        around={
+            **CLIPPED,
+            "model_type": "video_llava",
+            "vision_config": {**CLIP, "image_size": 224, "vocab_size": 32000},
+        },
+    ),
+)
 MODELS.add(
     "llava-next-mistral-7b",
     Model(

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from workbench.lvlm.configs.refused import REFUSED, TOWERLESS
+from workbench.lvlm.configs.refused import REFUSED
 from workbench.lvlm.models import FAMILIES, MODELS, PAPER, Family, Resolved, resolve
 from workbench.lvlm.towers import TOWERS, own_tower, tower_of
 
@@ -133,8 +133,6 @@ def _refused() -> Iterator[str]:
     yield "| model type | what no part of the workbench expresses |\n|---|---|"
     for kind, reason in REFUSED.items():
         yield f"| `{kind}` | {reason} |"
-    for kind, reason in TOWERLESS.items():
-        yield f"| `{kind}` at scope `lvlm`; its decoder is served | {reason} |"
     yield ""
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from workbench.inputs.model_files import is_file_model, model_files
 from workbench.lvlm.configs import silent
 from workbench.lvlm.configs.packages import obstacle
-from workbench.lvlm.configs.refused import TOWERLESS
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import PAPER
 from workbench.lvlm.reduce import Reducer, TokenGrid
@@ -318,11 +317,10 @@ def own_tower(model: "Resolved") -> str:
     if is_text and VISIONS[TOWERS[PAPER].front_end].serves(model.stated):
         return PAPER
     what = "no vision_config" if section is None else f"a vision tower {_kind(section)!r:.60}"
-    why = f" ({TOWERLESS[str(outer)]})" if str(outer) in TOWERLESS else ""
     served = ", ".join(sorted(TOWERS))
     raise RequestError(
         f"model {model.name!r}: config.json has {what} under model_type {outer!r:.60}, which "
-        f"scope lvlm does not serve{why}; it has {served}: --tower {PAPER} asks for the paper's"
+        f"scope lvlm does not serve; it has {served}: --tower {PAPER} asks for the paper's"
     )
 
 

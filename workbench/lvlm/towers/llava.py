@@ -29,7 +29,8 @@ class Llava(Squares):
     serves: ClassVar[Serves] = {"llava": ("clip_vision_model", "siglip_vision_model")}
     front_end = "llava"
     without_adapter = (
-        "is built on SigLIP's features, and the tower of llava takes another layer's; "
+        "is built on SigLIP's features, and the tower of {tower.front_end} takes another "
+        "layer's; "
         "--tower siglip"
     )
     widens = True
@@ -83,9 +84,9 @@ class Llava(Squares):
     def view(self, module: nn.Module) -> View | None:
         if self.merges:
             return None
-        tower: Any = module.tower
-        layer = last_but_one(tower.encoder.layers, self.depth)
-        return View(layer.self_attn, self.class_token, self.dropped)
+        rows: Any = module
+        layer = last_but_one(rows.tower.encoder.layers, self.depth)
+        return View(layer.self_attn, self.class_token, rows.dropped)
 
     def glance_flops(self, grids: tuple[Grid, ...], needs: Sequence[str]) -> int:
         rows, width = self.side**2 + self.class_token, self.config.hidden_size
