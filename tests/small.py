@@ -622,6 +622,22 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "qianfan_ocr": (
+        "qwen3",
+        {
+            "vision_config": {
+                "model_type": "qianfan_ocr_vision",
+                "hidden_size": 48,
+                "intermediate_size": 80,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": [56, 56],
+                "patch_size": [14, 14],
+            },
+            "image_token_id": 96,
+            "tie_word_embeddings": False,
+        },
+    ),
     "idefics3": (
         "llama",
         {

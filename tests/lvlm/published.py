@@ -857,6 +857,30 @@ SERVED["CohereLabs/command-a-vision-07-2025"][IMAGES] = {
     "patch_size": 16,
     "size": {"height": 512, "width": 512},
 }
+SERVED["baidu/Qianfan-OCR"] = plain(
+    "qianfan_ocr",
+    image_seq_length=256,
+    image_token_id=151667,
+    text_config={**inner("qwen3", 2560, 9728, 36, 32, 8, 151936), "head_dim": 128},
+    vision_config={
+        "model_type": "qianfan_ocr_vision",
+        "drop_path_rate": 0.1,
+        "hidden_size": 1024,
+        "image_size": [448, 448],
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": [14, 14],
+    },
+    tie_word_embeddings=False,
+)
+SERVED["baidu/Qianfan-OCR"][IMAGES] = {
+    "crop_to_patches": True,
+    "max_patches": 12,
+    "min_patches": 1,
+    "size": {"height": 448, "width": 448},
+}
+SERVED["baidu/Qianfan-OCR"][BOTH] = {"image_seq_length": 256}
 SERVED["thisisiron/Ovis2-1B-hf"] = plain(
     "ovis2",
     hidden_size=896,

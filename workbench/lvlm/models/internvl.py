@@ -1,4 +1,4 @@
-"""InternVL3 and 3.5 as transformers takes them: Qwen2.5 and Qwen3 under InternViT.
+"""InternVL3, 3.5 and Qianfan-OCR as transformers takes them: Qwen2.5 and Qwen3 under InternViT.
 
 All have an LM head of their own. InternVL3.5's own form drops tokens by a router (Flash), which
 transformers lacks; these are the models without it.
@@ -114,3 +114,20 @@ for _size, _text in {"30b-a3b": "30b-a3b", "241b-a28b": "235b-a22b"}.items():
             around=_around(VIT_6B if _size == "241b-a28b" else VIT_300M),
         ),
     )
+
+MODELS.add(
+    "qianfan-ocr",
+    Model(
+        "qwen3",
+        {**SIZES["4b"], "tie_word_embeddings": False},
+        "the card of baidu/Qianfan-OCR, which names Qwen3-4B, 24 layers and an adapter from 1,024, "
+        "and the defaults of transformers' QianfanOCRConfig; its vocabulary is Qwen3-4B's, and "
+        "that its LM head is its own is QianfanOCRConfig's default",
+        around={
+            **_around(
+                {**VIT_300M, "model_type": "qianfan_ocr_vision", "drop_path_rate": 0.1},
+            ),
+            "model_type": "qianfan_ocr",
+        },
+    ),
+)

@@ -21,10 +21,9 @@ KIND = "internvl_vision"
 class Patches(nn.Module):
     """The tower's hidden states of one layer, without the class token's row."""
 
-    def __init__(self, tower: Any, depth: int, last: bool) -> None:
+    def __init__(self, tower: Any, layers: nn.ModuleList, depth: int, last: bool) -> None:
         super().__init__()
         self.tower, self.last = tower, last
-        layers = tower.encoder.layer
         self.run = nn.ModuleList([*layers][:depth])
         for layer in [*layers][depth:]:
             layer.requires_grad_(False)
@@ -60,6 +59,8 @@ class InternVL(Tiles):
     """A tile, a thumbnail or a frame is an image of its own to the tower."""
 
     serves: ClassVar[Serves] = {"internvl": (KIND,)}
+    kind = KIND
+    """transformers' word for the tower."""
     front_end = "internvl"
     without_adapter = MERGED
     merges = True
@@ -91,28 +92,42 @@ class InternVL(Tiles):
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool
     ) -> tuple[nn.Module, nn.Module | None]:
-        from transformers import InternVLVisionModel
-
         self.config._attn_implementation = implementation(context)
-        tower = context.create(lambda: InternVLVisionModel(self.config))
-        context.weigh_component("tower", tower, "vision_tower.", KIND)
+        tower = context.create(lambda: self.vision_class()(self.config))
+        context.weigh_component("tower", tower, "vision_tower.", self.kind)
         finish(tower, context)
         projector = self.projector(context)
         shuffled = Shuffled(projector, self.side, self.whole.downsample_ratio)
-        return Patches(tower, self.depth, self.last), shuffled
+        return Patches(tower, self.layers(tower), self.depth, self.last), shuffled
+
+    def vision_class(self) -> Any:
+        """transformers' class of the tower."""
+        from transformers import InternVLVisionModel
+
+        return InternVLVisionModel
+
+    def projector_class(self) -> Any:
+        """transformers' class of the projector."""
+        from transformers.models.internvl.modeling_internvl import InternVLMultiModalProjector
+
+        return InternVLMultiModalProjector
+
+    @staticmethod
+    def layers(tower: Any) -> nn.ModuleList:
+        """The layers of the built tower."""
+        found: nn.ModuleList = tower.encoder.layer
+        return found
 
     def projector(self, context: "Context") -> nn.Module:
         """transformers' projector, whose norm comes first."""
-        from transformers.models.internvl.modeling_internvl import InternVLMultiModalProjector
-
         config: Any = SimpleNamespace(
             vision_config=self.config,
             text_config=SimpleNamespace(hidden_size=self.hidden),
             downsample_ratio=self.whole.downsample_ratio,
             projector_hidden_act=self.whole.projector_hidden_act,
         )
-        projection = context.create(lambda: InternVLMultiModalProjector(config))
-        context.weigh_component("adapter", projection, "multi_modal_projector.", KIND)
+        projection = context.create(lambda: self.projector_class()(config))
+        context.weigh_component("adapter", projection, "multi_modal_projector.", self.kind)
         return projection
 
     @property
