@@ -1002,6 +1002,43 @@ SERVED["stepfun-ai/GOT-OCR-2.0-hf"] = plain(
         "image_size": 1024,
     },
 )
+SERVED["lkhl/VideoLLaMA3-2B-Image-HF"] = plain(
+    "video_llama_3",
+    image_token_id=151655,
+    video_token_id=151656,
+    text_config={
+        **inner("qwen2", 1536, 8960, 28, 12, 2, 151936),
+        "max_position_embeddings": 32768,
+        "max_window_layers": 21,
+        "sliding_window": None,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+    },
+    vision_config={
+        "model_type": "video_llama_3_vision",
+        **SO400M,
+        "attention_dropout": 0.0,
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_eps": 1e-6,
+        "num_channels": 3,
+    },
+    tie_word_embeddings=True,
+)
+SERVED["lkhl/VideoLLaMA3-2B-Image-HF"][IMAGES] = {
+    "image_processor_type": "VideoLlama3ImageProcessor",
+    "merge_size": 1,
+    "patch_size": 14,
+    "temporal_patch_size": 1,
+}
+SERVED["lkhl/VideoLLaMA3-2B-Image-HF"][VIDEO] = {
+    "do_sample_frames": False,
+    "max_frames": 180,
+    "merge_size": 2,
+    "patch_size": 14,
+    "temporal_patch_size": 1,
+    "use_token_compression": True,
+    "video_processor_type": "VideoLlama3VideoProcessor",
+}
 LFM2 = {
     "block_auto_adjust_ff_dim": True,
     "block_dim": 2048,

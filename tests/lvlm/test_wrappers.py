@@ -79,6 +79,10 @@ def theirs(kind, tower, sizes, pixels):
     if kind == "minicpmv4_6":
         grids = [grid[1:3] for item in tower.of_images(sizes) for grid in item]
         return {"pixel_values": pixels, "target_sizes": torch.tensor(grids)}
+    if kind == "video_llama_3":
+        grids = [grid[:3] for item in tower.of_images(sizes) for grid in item]
+        found = {"pixel_values": pixels, "image_grid_thw": torch.tensor(grids)}
+        return found | {"image_merge_sizes": torch.ones(len(grids), dtype=torch.int64)}
     if kind == "idefics2":
         grids = [grid for item in tower.of_images(sizes) for grid in item]
         mask = torch.zeros(1, len(grids), *pixels.shape[-2:])

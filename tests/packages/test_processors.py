@@ -13,12 +13,18 @@ from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProces
 from transformers.models.phi4_multimodal.image_processing_phi4_multimodal import (
     Phi4MultimodalImageProcessor,
 )
+from transformers.models.video_llama_3.video_processing_video_llama_3 import (
+    VideoLlama3VideoProcessor,
+)
+from transformers.video_utils import VideoMetadata
 
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import tower_of
+from workbench.visual import VISIONS
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.errors import RequestError
 
+VIDEO_LLAMA3 = "videollama3-2b"
 LLAMA4, PHI4, MOLMO2 = "llama-4-scout-17b-16e", "phi-4-multimodal", "molmo2-8b"
 LFM2_VL, KIMI = "lfm2-vl-1.6b", "kimi-k2.5"
 SIZES = [(1, 9), (336, 336), (640, 480), (300, 900), (1280, 720), (31, 1700), (2600, 2000)]
@@ -158,3 +164,26 @@ def test_pixels_of_kimi_k2_5(settings, tmp_path):
         pixels = tower.preprocess(frames, 6)
         assert pixels.shape == tower.pixels(1, steps)
         assert torch.equal(pixels, wanted), size
+
+
+@pytest.mark.parametrize("frames", [1, 5, 200])
+def test_frames_of_video_llama_3(frames):
+    """Sizes and tokens by its video processor, whose mask keeps less of frames that are alike."""
+    theirs, tower = VideoLlama3VideoProcessor(), tower_of(resolve(VIDEO_LLAMA3))
+    for width, height in [(640, 480), (300, 90), (31, 1700)]:
+        still = torch.zeros(1, 3, height, width, dtype=torch.uint8).expand(frames, -1, -1, -1)
+        batch = theirs([still], return_tensors="pt", do_sample_frames=False)
+        items = tower.of_video(width, height, frames, 1.0)
+        counted = sum(tower.tokens(grid) for item in items for grid in item)
+        assert [[frames, *items[0][0][1:3]]] == batch["video_grid_thw"].tolist()
+        shown = tokens(VIDEO_LLAMA3, resolution=f"{width}x{height}", frames=frames)
+        kept = batch["video_compression_mask"]
+        assert shown["num_visual"] == counted == len(kept)
+        assert bool(kept.all()) == (frames == 1 or tower.tokens(items[0][0]) == 1)
+
+
+def test_video_llama_3_samples_as_its_processor():
+    theirs, front = VideoLlama3VideoProcessor(), VISIONS["video-llama-3"]
+    for total, rate, fps in [(300, 30.0, 1.0), (90, 30.0, 1.0), (9000, 25.0, 2.0), (3, 30.0, 1.0)]:
+        clip = VideoMetadata(total_num_frames=total, fps=rate)
+        assert len(theirs.sample_frames(clip, fps=fps)) == front.sampled(total, rate, fps)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, floor
 from typing import Any, ClassVar
 
 from workbench.visual import VISIONS
@@ -65,14 +64,6 @@ class Qwen25VL(QwenVL):
             return self.video_max_pixels
         share = self.max_video_pixels * self.temporal_patch_size // num_frames
         return max(min(self.video_max_pixels, share), int(self.video_min_pixels * 1.05))
-
-    def sampled(self, total_frames: int, native_fps: float, fps: float) -> int:
-        together = self.temporal_patch_size
-        most = floor(min(self.max_frames or total_frames, total_frames) / together) * together
-        frames = min(max(total_frames / native_fps * fps, self.min_frames), most)
-        whole = max(1, floor(frames / together) * together)
-        # torch.arange in its processor ends one later where this quotient was rounded down.
-        return ceil(total_frames / (total_frames / whole))
 
     def notes(self, width: int, height: int, num_frames: int) -> list[str]:
         notes = super().notes(width, height, num_frames)

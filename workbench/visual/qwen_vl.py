@@ -29,6 +29,8 @@ class QwenVL(FrontEnd):
     """Pixels of the family's image processor there, where a file gives it none."""
     unsaid_video: ClassVar[Mapping[str, int]]
     """Pixels of the family's video processor in transformers, where a file gives it none."""
+    video_own: ClassVar[tuple[str, ...]] = ()
+    """Sizes of patches and tokens that video has of its own, as settings ``video_…``."""
 
     max_frames: int | None = 768
     min_frames: int = 4
@@ -71,7 +73,8 @@ class QwenVL(FrontEnd):
                     origin = f"transformers' default: {file} does not say"
                     files.take(f"{prefix}{field}", unsaid[end], origin)
             for name in ("patch_size", "merge_size", "temporal_patch_size"):
-                files.take(name, fields.get(name), file)
+                own = f"{prefix}{name}" if name in self.video_own else name
+                files.take(own, fields.get(name), file)
             if prefix:
                 files.take("min_frames", fields.get("min_frames"), file)
                 files.take("max_frames", fields.get("max_frames"), file)
@@ -128,6 +131,14 @@ class QwenVL(FrontEnd):
 
     def steps(self, num_frames: int) -> int:
         return ceil(num_frames / self.temporal_patch_size)
+
+    def sampled(self, total_frames: int, native_fps: float, fps: float) -> int:
+        together = self.temporal_patch_size
+        most = floor(min(self.max_frames or total_frames, total_frames) / together) * together
+        frames = min(max(total_frames / native_fps * fps, self.min_frames), most)
+        whole = max(1, floor(frames / together) * together)
+        # torch.arange in its processor ends one later where this quotient was rounded down.
+        return ceil(total_frames / (total_frames / whole))
 
     def notes(self, width: int, height: int, num_frames: int) -> list[str]:
         if num_frames > (self.max_frames or num_frames):

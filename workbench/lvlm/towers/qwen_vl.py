@@ -70,7 +70,13 @@ class GroupedAttention(nn.Module):
             of_run = [x[rows].unflatten(0, (run.number, run.patches)) for x in (q, k, v)]
             out.append(torch.cat([*self._attend(run, of_run)], 1).flatten(0, 1))
             start = rows.stop
-        return self.inner.proj(torch.cat(out).flatten(1))
+        projected: Tensor = self.w_o(torch.cat(out).flatten(1))
+        return projected
+
+    @property
+    def w_o(self) -> Any:
+        """The attention's output projection."""
+        return self.inner.proj
 
     def _projected(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values [patches, heads, K], of one matrix or of three.
@@ -123,23 +129,33 @@ class QwenTower(Tower):
         super().__init__(model)
         self.hidden = model.config.hidden_size
         self.family = model.family
-        assert model.whole is not None, "chosen by its config"
-        fields = model.whole.vision_config.to_dict()
-        out = self.out_field
-        if model.stated and fields[out] != self.hidden:
-            raise RequestError(
-                f"model {model.name!r}: vision_config.{out} {fields[out]!r:.60}: the decoder's "
-                f"hidden_size is {self.hidden}"
-            )
-        self.config = self.family.from_transformers(self.config_class, "configuration")(
-            **{**fields, out: self.hidden}
-        )
-        self.merge = self.config.spatial_merge_size
+        self.config = self.settled()
+        self.merge = self.side_of_token()
         self.patches_a_token = self.merge**2
         self.image = Grid(1, SIDE * self.merge, SIDE * self.merge)
 
     out_field = "out_hidden_size"
     """The config's word for the width of a token."""
+
+    def settled(self) -> Any:
+        """The tower's configuration, which has the width of a token.
+
+        Raises RequestError where that is not the decoder's.
+        """
+        whole, out = self.model.whole, self.out_field
+        assert whole is not None, "chosen by its config"
+        fields = whole.vision_config.to_dict()
+        if self.model.stated and fields[out] != self.hidden:
+            raise RequestError(
+                f"model {self.model.name!r}: vision_config.{out} {fields[out]!r:.60}: the "
+                f"decoder's hidden_size is {self.hidden}"
+            )
+        kind = self.family.from_transformers(self.config_class, "configuration")
+        return kind(**{**fields, out: self.hidden})
+
+    def side_of_token(self) -> int:
+        """Patches a side of an image's token."""
+        return int(self.config.spatial_merge_size)
 
     @property
     def stated_kind(self) -> str:
@@ -236,10 +252,15 @@ class QwenTower(Tower):
         """The windows of a frame of so many patches; none where every block sees it whole."""
         return ()
 
+    def block(self, grid: Grid) -> int:
+        """Side of the squares of patches that follow each other in the processor's order."""
+        return self.merge
+
     def places(self, grids: tuple[Grid, ...]) -> list[tuple[int, int]]:
         """Row and column of every patch, in the processor's order: token by token."""
-        m, places = self.merge, []
+        places: list[tuple[int, int]] = []
         for grid in grids:
+            m = self.block(grid)
             frame = [
                 (top + r, left + c)
                 for top in range(0, grid.rows, m)
@@ -315,12 +336,17 @@ class QwenTower(Tower):
     def patch_flops(self, grids: tuple[Grid, ...]) -> int:
         return 2 * sum(grid.patches for grid in grids) * self._pixels_a_patch * self.width
 
+    @property
+    def depth(self) -> int:
+        """Blocks of the tower."""
+        return int(self.config.depth)
+
     @abstractmethod
     def mlp_weights(self) -> int:
         """Elements of the matrices of a block's MLP."""
 
     def tower_flops(self, grids: tuple[Grid, ...]) -> int:
-        depth, patches = self.config.depth, sum(grid.patches for grid in grids)
+        depth, patches = self.depth, sum(grid.patches for grid in grids)
         linear = 2 * (4 * self.width**2 + self.mlp_weights())
         full = windowed = 0
         for run in self.frames(grids):
