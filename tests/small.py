@@ -92,6 +92,13 @@ EMBEDDED = {
 OWN["gemma"] = {"head_dim": 8}
 OWN["cohere"] = {"use_qk_norm": True, "logit_scale": 0.5}
 OWN["cohere2"] = {"sliding_window": 16, "sliding_window_pattern": 2, "logit_scale": 0.5}
+OWN["granite"] = {
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.6,
+    "logits_scaling": 4.0,
+}
+OWN["granite4_vision"] = {**OWN["granite"], "num_hidden_layers": 9, "pad_token_id": 0}
 OWN["molmo2"] = {
     "head_dim": 8,
     "additional_vocab_size": 6,
@@ -285,6 +292,7 @@ ALIKE = {
     "ministral3": "mistral",
     "molmo2": "qwen3",
     "gemma": "mistral",
+    "granite4_vision": "granite",
 }
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
 FAMILY_NAMES = sorted(
@@ -549,6 +557,32 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "vision_config": CLIP,
             "image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]],
             "image_token_index": 96,
+        },
+    ),
+    "granite_vision": (
+        "granite",
+        {
+            "model_type": "llava_next",
+            "vision_config": SIGLIP,
+            "image_grid_pinpoints": [[56, 56], [56, 112], [112, 56], [112, 112]],
+            "image_token_index": 96,
+            "vision_feature_layer": [-2, -1],
+            "vision_feature_select_strategy": "full",
+            "tie_word_embeddings": True,
+        },
+    ),
+    "granite4_vision": (
+        "granite4_vision",
+        {
+            "vision_config": {**SIGLIP, "hidden_size": 64, "image_size": 112},
+            "image_grid_pinpoints": [[112, 112], [112, 224], [224, 112], [224, 224]],
+            "image_token_index": 96,
+            "vision_feature_select_strategy": "full",
+            "downsample_rate": "2/4",
+            "deepstack_layer_map": [[-2, 2], [-1, 0]],
+            "spatial_target_layers": [3, 5, 6, 8],
+            "qformer_config": {"intermediate_size": 40},
+            "tie_word_embeddings": True,
         },
     ),
     "deepseek_vl": (

@@ -1039,6 +1039,67 @@ SERVED["lkhl/VideoLLaMA3-2B-Image-HF"][VIDEO] = {
     "use_token_compression": True,
     "video_processor_type": "VideoLlama3VideoProcessor",
 }
+GRANITE = {
+    "attention_multiplier": 0.015625,
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+}
+GRIDS = [[384, 384 * n] for n in range(1, 11)] + [[768, 384 * n] for n in range(1, 6)]
+GRIDS += [[1152, 384], [1152, 768], [1152, 1152], [1536, 384], [1536, 768], [1920, 384]]
+GRIDS += [[1920, 768], *([384 * n, 384] for n in range(6, 11))]
+SERVED["ibm-granite/granite-vision-3.3-2b"] = plain(
+    "llava_next",
+    image_grid_pinpoints=GRIDS,
+    image_seq_length=576,
+    image_token_index=49155,
+    multimodal_projector_bias=True,
+    projector_hidden_act="gelu",
+    text_config={
+        **inner("granite", 2048, 8192, 40, 32, 8, 49156),
+        **GRANITE,
+        "attention_dropout": 0.1,
+        "logits_scaling": 8.0,
+        "rope_theta": 300000,
+    },
+    tie_word_embeddings=True,
+    use_image_newline_parameter=True,
+    vision_config={**SO400M, "image_size": 384, "model_type": "siglip_vision_model"},
+    vision_feature_layer=[-24, -20, -12, -1],
+    vision_feature_select_strategy="full",
+)
+SERVED["ibm-granite/granite-vision-4.1-4b"] = plain(
+    "granite4_vision",
+    deepstack_layer_map=[[-19, 9], [-13, 6], [-7, 3], [-1, 0]],
+    downsample_rate="4/8",
+    image_grid_pinpoints=GRIDS,
+    image_token_index=100352,
+    spatial_target_layers=[12, 15, 18, 21],
+    spatial_vision_layer=-1,
+    text_config={
+        **inner("granite4_vision_text", 2560, 8192, 40, 40, 8, 100353),
+        **GRANITE,
+        "logits_scaling": 10.0,
+        "rope_theta": 10000000,
+    },
+    tie_word_embeddings=True,
+    use_image_newline_parameter=True,
+    use_spatial_sampling=True,
+    vision_config={
+        **SO400M,
+        "patch_size": 16,
+        "image_size": 384,
+        "model_type": "siglip_vision_model",
+    },
+    vision_feature_select_strategy="full",
+)
+for _name in ("ibm-granite/granite-vision-3.3-2b", "ibm-granite/granite-vision-4.1-4b"):
+    SERVED[_name][IMAGES] = {
+        "crop_size": {"height": 384, "width": 384},
+        "image_grid_pinpoints": GRIDS,
+        "size": {"height": 384, "width": 384},
+    }
 LFM2 = {
     "block_auto_adjust_ff_dim": True,
     "block_dim": 2048,

@@ -152,7 +152,7 @@ def test_qwens_tower_equals_transformers_forward(family, grids, tmp_path):
         sizes[:, 0] = 1
     output = theirs(pixels, grid_thw=sizes)
     wanted = [output.pooler_output, *getattr(output, "deepstack_features", [])]
-    assert len(found) == len(wanted) == 1 + tower.stacked
+    assert len(found) == len(wanted) == 1 + len(tower.stacked)
     upstream = []
     for mine, other in zip(found, wanted, strict=True):
         assert mine.shape == (2 * sum(map(tower.tokens, grids)), 32)

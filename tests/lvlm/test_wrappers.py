@@ -24,6 +24,14 @@ from workbench.vocabulary.record import Status
 
 LEFT_OUT = {"janus": ("vqmodel.", "generation_")}
 """By type, what of transformers' whole model is left out, which a flag says with its number."""
+LIKE_NEXT = (
+    "llava_next",
+    "llava_next_video",
+    "llava_onevision",
+    "granite_vision",
+    "granite4_vision",
+)
+"""Types whose images are padded to the most tiles of one of them."""
 SIZES = ((61, 40), (40, 130), (200, 110))
 """Widths and heights of images."""
 TOKEN = 96
@@ -49,7 +57,7 @@ def paint(folder, sizes):
 
 def theirs(kind, tower, sizes, pixels):
     """What transformers' model takes beside the ids for images of these sizes."""
-    if kind in ("llava_next", "llava_next_video", "llava_onevision"):
+    if kind in LIKE_NEXT:
         counts = [sum(map(tower.squares, item)) for item in tower.of_images(sizes)]
         views = [*pixels.split(counts)]
         most = max(counts)

@@ -58,7 +58,7 @@ def places_of(cell: Cell) -> tuple[Place, ...]:
 
 
 def with_stacked(cell: Cell, model: Resolved, places: tuple[Place, ...]) -> tuple[Place, ...]:
-    """The places, the first of which take features of the tower where it gives any (deepstack).
+    """The places, some of which take features of the tower where it gives any (deepstack).
 
     Raises Unsupported where system, reducer or checkpoints leave no such rows between layers.
     """
@@ -67,8 +67,11 @@ def with_stacked(cell: Cell, model: Resolved, places: tuple[Place, ...]) -> tupl
     tower = tower_of(model, cell.tower)
     if not tower.stacked:
         return places
-    adds = f"the tower of {tower.front_end} adds features to every visual row after each of the "
-    adds += f"first {tower.stacked} layers (deepstack)"
+    after = ", ".join(map(str, sorted(tower.stacked)))
+    adds = (
+        f"the tower of {tower.front_end} adds features to every visual row after layers {after} "
+    )
+    adds += "(deepstack)"
     system, reducer = system_of(cell, model), reducer_of(cell)
     if not system.stacks:
         raise Unsupported(f"{system.name}: {adds}, and {system.name} has no such rows there")
@@ -79,7 +82,7 @@ def with_stacked(cell: Cell, model: Resolved, places: tuple[Place, ...]) -> tupl
             f"checkpoint_every {cell.checkpoint_every}: {adds}, and a checkpoint of several "
             "layers has no place for them; use 1"
         )
-    return tuple(replace(p, stacked=not p.inserted and p.index < tower.stacked) for p in places)
+    return tuple(replace(p, stacked=not p.inserted and p.index in tower.stacked) for p in places)
 
 
 def kinds_of(cell: Cell) -> tuple[Hashable, ...]:

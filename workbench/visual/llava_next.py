@@ -11,19 +11,32 @@ from workbench.vocabulary.errors import RequestError
 
 PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 """The published grids as (height, width)."""
+GRANITE = (
+    *((384, 384 * n) for n in range(1, 11)),
+    *((768, 384 * n) for n in range(1, 6)),
+    *((1152, 384 * n) for n in range(1, 4)),
+    *((384 * n, 384 * m) for n in (4, 5) for m in (1, 2)),
+    *((384 * n, 384) for n in range(6, 11)),
+)
+"""The same of Granite Vision: up to ten tiles of 384 pixels."""
 MAX_PINPOINTS = 1000
 
 
 @dataclass(frozen=True)
 class LlavaNext(FrontEnd):
-    """CLIP L/14 at 336 pixels without its class token: 24 × 24 patches a tile."""
+    """CLIP L/14 at 336 pixels without its class token: 24 × 24 patches a tile; or SigLIP."""
 
     source: ClassVar[str] = (
         "https://huggingface.co/llava-hf/llava-v1.6-mistral-7b-hf config.json"
-        " (image_grid_pinpoints); LlavaNextProcessor in transformers for the unpadding"
+        " (image_grid_pinpoints); LlavaNextProcessor in transformers for the unpadding;"
+        " llama.cpp's README of Granite Vision for its grids"
     )
 
-    models: ClassVar[tuple[str, ...]] = ("llava-next-",)
+    models: ClassVar[tuple[str, ...]] = ("llava-next-", "granite-vision-3")
+    of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {"image_size": 384, "pinpoints": GRANITE}
+        for name in ("granite-vision-3.2-2b", "granite-vision-3.3-2b")
+    }
 
     image_size: int = 336
     patch_size: int = 14
@@ -32,7 +45,9 @@ class LlavaNext(FrontEnd):
     def serves(self, config: Mapping[str, Any]) -> bool:
         kind = tower_kind(config, TOWERS[0])
         drops_first = config.get("vision_feature_select_strategy", "default") == "default"
-        return config.get("model_type") == "llava_next" and kind == TOWERS[0] and drops_first
+        # SigLIP has no class token to drop.
+        whole = kind == TOWERS[0] if drops_first else kind == TOWERS[1]
+        return config.get("model_type") == "llava_next" and whole
 
     def read(self, files: ImageFiles) -> None:
         files.side("image_size", files.tower.get("image_size"), CONFIG)

@@ -144,7 +144,8 @@ def check_built(
 ) -> list[str]:
     """Raise RequestError where a stated size is not what was built; flags of what is not stated.
 
-    Sets ``config.tie_word_embeddings`` to what holds for the checkpoint.
+    Sets ``config.tie_word_embeddings`` to what holds for the checkpoint, and the dropout of
+    attention weights to 0.
     """
     kind = type(whole).__name__
     unread = UNREAD.get(whole.model_type, ())
@@ -189,6 +190,7 @@ def check_built(
     nested = stated.get(text) if text is not None else None
     inner: Mapping[str, Any] = nested if isinstance(nested, Mapping) else {}
     flags = _defaults(stated, inner, config)
+    flags += _without_dropout(config)
     config.tie_word_embeddings, why = _tied(stated, inner, text, whole, config)
     if _is_flat(stated):
         why.append(
@@ -239,6 +241,15 @@ def _defaults(
         f"config: config.json does not state {', '.join(names)}: the default of transformers' "
         f"{type(config).__name__}"
     ]
+
+
+def _without_dropout(config: "PreTrainedConfig") -> list[str]:
+    """Set the dropout of attention weights to 0, and say so where there is one."""
+    dropout = getattr(config, "attention_dropout", None)
+    if not isinstance(dropout, (int, float)) or dropout <= 0:
+        return []
+    config.attention_dropout = 0.0
+    return [f"attention_dropout {dropout:g}: is not run in training here"]
 
 
 def _tied(

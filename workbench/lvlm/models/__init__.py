@@ -79,6 +79,10 @@ class Family:
         """The factor of the text embeddings."""
         return config.hidden_size**0.5 if self.scaled_embeddings else 1.0
 
+    def visual_scale(self, config: "PreTrainedConfig") -> float:
+        """The factor of the visual embeddings, where the decoder takes any."""
+        return 1.0
+
     def from_transformers(self, name: str, module: str = "modeling") -> Any:
         """A class or function of the family's transformers module."""
         return getattr(self.module(module), name)
@@ -108,6 +112,9 @@ class Family:
     def notes(self, config: "PreTrainedConfig") -> list[str]:
         """What a reader of every number of such a model should know, as a record's flags."""
         return []
+
+    scaling_wholes: ClassVar[frozenset[str]] = frozenset()
+    """Outer model types whose class around the text model multiplies logits as that's own does."""
 
     norm_name: ClassVar[str] = "norm"
     """transformers' word for the final norm of the decoder."""
@@ -243,8 +250,10 @@ class Resolved:
 
     @property
     def logit_scale(self) -> float | None:
-        """What logits are multiplied with: by a text model's own class, by none around it."""
-        return None if self.wrapped else self.family.logit_scale(self.config)
+        """What logits are multiplied with: by a text model's own class, by few around it."""
+        around = self.whole.model_type if self.whole is not None and self.wrapped else None
+        scales = around is None or around in self.family.scaling_wholes
+        return self.family.logit_scale(self.config) if scales else None
 
     def layer_type(self, index: int) -> str:
         """``full_attention`` or ``sliding_attention``, transformers' words."""

@@ -245,7 +245,25 @@ def _parallel() -> Iterator[Boundary]:
         f"attention and MLP side by side of {_words(names)}",
         _words(sorted(set(SYSTEMS) - refused)),
         _words(sorted(refused)),
-        "a `logit_scale` that transformers' class around the text model does not read",
+        "",
+    )
+
+
+def _constants() -> Iterator[Boundary]:
+    examples = _examples()
+    named = {name: family.logit_scale(examples[name].config) for name, family in FAMILIES.items()}
+    scaled = [name for name, scale in sorted(named.items()) if scale is not None]
+    yield Boundary(
+        f"logits times a scale of {_words(scaled)}",
+        "by a text model's own class, and by those around it that read it",
+        "",
+        "where transformers' class around the text model does not",
+    )
+    yield Boundary(
+        "dropout",
+        "",
+        "where it stands between layers",
+        "a config's `attention_dropout`, and a Q-Former's, which are not run in training",
     )
 
 
@@ -272,7 +290,7 @@ def _examples() -> dict[str, Resolved]:
     }
 
 
-ROWS += [_configs, _pictures, _deepstack, _linear, _parallel, _per_layer]
+ROWS += [_configs, _pictures, _deepstack, _linear, _parallel, _constants, _per_layer]
 ROWS += [_training, _kernels, _systems]
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Scope ``decoder``: embedding, every layer, final norm, LM head and, in training, the loss."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,7 @@ class Decoder(nn.Module):
         self.num_targets = num_targets(cell) if cell.optimizes else 0
         vocab, width = config.vocab_size, config.hidden_size
         self.embed_scale = model.family.embed_scale(config)
+        self.visual_scale = model.family.visual_scale(config) if system.adapter else 1.0
         self.softcap = getattr(config, "final_logit_softcapping", None)
         self.logit_scale = model.logit_scale
         rows = model.family.embedded(config)
@@ -103,13 +104,14 @@ class Decoder(nn.Module):
         visual: "Visual | None",
         ids: Tensor,
         targets: Tensor | None = None,
-        stacked: Sequence[Tensor] = (),
+        stacked: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
         """Logits [B, rows, vocab], or the mean loss of text tokens, given ``targets``.
 
         These are [B, T], or [B, S] labels of every row where the loss runs over all of them.
 
-        ``stacked`` are features [B, V, D], added to the visual rows after the first layers.
+        ``stacked`` are features [B, V, D], added to the visual rows after the layers that they
+        are under.
         A decode step has no ``visual``: its ids [B, 1] meet the layers' caches.
         """
         with region("embedding"):
@@ -119,6 +121,9 @@ class Decoder(nn.Module):
         if self.pooling is not None and isinstance(visual, Tensor):
             with region("reducer"):
                 visual = visual, self.pooling(visual)
+        if visual is not None and self.visual_scale != 1.0:
+            with region("embedding"):
+                visual = self._scaled(visual)
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
         if self.around is not None:
             with region("embedding"):
@@ -160,6 +165,12 @@ class Decoder(nn.Module):
         if self.around is None:
             return head
         return head + entering * self.around.enter_flops() + leaving * self.around.leave_flops()
+
+    def _scaled(self, visual: "Visual") -> "Visual":
+        if isinstance(visual, Tensor):
+            return visual * self.visual_scale
+        originals, pooled = visual
+        return originals * self.visual_scale, pooled * self.visual_scale
 
     def _all_ids(self, visual: "Visual | None", ids: Tensor, visual_id: int) -> Tensor:
         """Ids [B, S] of the whole sequence, ``visual_id`` where a row is visual."""

@@ -47,7 +47,7 @@ class LVLM(nn.Module):
         self.cell, self.context = cell, context
         self.decoder = Decoder(cell, system, context)
         self.layers = self.decoder.layers
-        self.num_stacked = tower.stacked
+        self.stacked = tower.stacked
         self.added: Tensor | None = None
         if tower.added_token is not None:
             self.added = context.keep(torch.tensor([tower.added_token], device=context.device))
@@ -81,20 +81,21 @@ class LVLM(nn.Module):
             visual, stacked = self.embed(pixels)
         return self.decoder(visual, ids, targets, stacked)
 
-    def embed(self, pixels: Tensor) -> "tuple[Visual, list[Tensor]]":
-        """Visual embeddings [B, V, W] in the order of the images, and what deepstack adds.
+    def embed(self, pixels: Tensor) -> "tuple[Visual, dict[int, Tensor]]":
+        """Visual embeddings [B, V, W] in the order of the images; by layer, what deepstack adds.
 
         Where the system pools and keeps the originals, these and the pooled ones.
         """
-        if not self.num_stacked:
-            return self._embed(pixels), []
+        if not self.stacked:
+            return self._embed(pixels), {}
         with region("tower"):
             features = self.tower(pixels)
         with region("adapter"):
             assert self.adapter is not None, "deepstack's mergers are its"
             shape = self.cell.batch, self.decoder.layout.num_visual, -1
             visual, *stacked = (x.reshape(shape) for x in self.adapter(features))
-            return visual if self.positions is None else visual + self.positions, stacked
+            visual = visual if self.positions is None else visual + self.positions
+            return visual, dict(zip(self.stacked, stacked, strict=True))
 
     def _embed(self, pixels: Tensor) -> "Visual":
         with region("tower"), nullcontext() if self.glance is None else self.glance.watching():

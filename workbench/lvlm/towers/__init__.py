@@ -128,9 +128,9 @@ class Tower(ABC):
         """Visual tokens of an image or a video."""
         return grid.patches // self.patches_a_token
 
-    stacked: int = 0
-    """Of the decoder's first layers, those after which features of the tower are added to its
-    visual rows (deepstack). The adapter then gives one tensor more for each."""
+    stacked: tuple[int, ...] = ()
+    """The decoder's layers after which features of the tower are added to its visual rows
+    (deepstack). The adapter then gives one tensor more for each, in this order."""
 
     added_token: int | None = None
     """The id to whose embedding every visual token is added; None where they take its place."""

@@ -34,6 +34,7 @@ class Llava(Squares):
         "--tower siglip"
     )
     widens = True
+    rows_class: type[Rows] = Rows
     several = False
     """Whether features of several layers may lie side by side."""
 
@@ -42,20 +43,32 @@ class Llava(Squares):
         whole: Any = model.whole
         assert whole is not None, "chosen by its config"
         _ = self.own_front  # Settings that make no sense are said first.
-        check_projector(model.name, whole)
         self.name, self.whole, self.config = model.name, whole, whole.vision_config
+        self.check()
         self.hidden = model.config.hidden_size
         self.class_token = int(self.config.model_type == "clip_vision_model")
         # ViP-LLaVA has no strategy: it drops the first row.
         strategy = getattr(whole, "vision_feature_select_strategy", "default")
         self.dropped = int(strategy == "default")
-        layer, layers = whole.vision_feature_layer, self.config.num_hidden_layers
-        several = self.several and isinstance(layer, (list, tuple)) and len(layer) > 0
+        layers = self.config.num_hidden_layers
         self.depths = tuple(
-            depth_of(self.name, self.front_end, each, layers)
-            for each in (layer if several else [layer])
+            depth_of(self.name, self.front_end, each, layers) for each in self.feature_layers()
         )
         self.depth = max(self.depths)
+
+    def check(self) -> None:
+        """Raise RequestError for a projector that cannot be."""
+        check_projector(self.name, self.whole)
+
+    def feature_layers(self) -> "Sequence[Any]":
+        """The layers whose hidden states are taken, as the config says."""
+        layer = self.whole.vision_feature_layer
+        several = self.several and isinstance(layer, (list, tuple)) and len(layer) > 0
+        return layer if several else [layer]
+
+    @property
+    def feature_width(self) -> int:
+        return int(self.config.hidden_size) * len(self.depths)
 
     @cached_property
     def image(self) -> Grid:  # type: ignore[override]
@@ -79,7 +92,7 @@ class Llava(Squares):
         tower.embeddings.position_ids = torch.arange(count, device=context.device)[None]
         context.weigh_component("tower", tower, "vision_tower.", self.config.model_type)
         finish(tower, context)
-        return Rows(tower, self.depths, self.dropped), self.adapter(context)
+        return self.rows_class(tower, self.depths, self.dropped), self.adapter(context)
 
     def view(self, module: nn.Module) -> View | None:
         if self.merges:

@@ -1,4 +1,6 @@
-"""LLaVA-NeXT's tower and adapter: a base view and tiles of any resolution through CLIP.
+"""LLaVA-NeXT's tower and adapter: a base view and tiles of any resolution through CLIP or SigLIP.
+
+Of SigLIP, Granite Vision takes several layers' hidden states side by side.
 
 The projector runs on every row of every tile. Then the tiles of an image are put together, its
 padding is cut off and a learnt newline ends each row; the base view comes first.
@@ -38,13 +40,16 @@ class Packer(nn.Module):
     ) -> None:
         super().__init__()
         self.projector, self.newline = projector, newline
-        self.side, self.front, self.grids = tower.side, tower.eye, grids
+        self.side, self.front, self.grids = tower.token_side, tower.eye, grids
         self.squares = [tower.squares(grid) for grid in grids]
 
     def forward(self, features: Tensor) -> Tensor:
         """[squares, rows, width] -> [tokens, D]."""
-        projected = self.projector(features).split(self.squares)
-        pairs = zip(projected, self.grids, strict=True)
+        return self.packed(self.projector(features))
+
+    def packed(self, projected: Tensor) -> Tensor:
+        """[squares, rows, D] -> [tokens, D]."""
+        pairs = zip(projected.split(self.squares), self.grids, strict=True)
         return torch.cat([self.pack(views, grid) for views, grid in pairs])
 
     def pack(self, views: Tensor, grid: Grid) -> Tensor:
@@ -71,9 +76,10 @@ class Packer(nn.Module):
 class LlavaNext(Llava):
     """A grid has the patches of an image without padding, and the tiles that they lie in."""
 
-    serves: ClassVar[Serves] = {"llava_next": ("clip_vision_model",)}
+    serves: ClassVar[Serves] = {"llava_next": ("clip_vision_model", "siglip_vision_model")}
     front_end = "llava-next"
     merges = True
+    several = True
     packer: type[Packer] = Packer
 
     def __init__(self, model: "Resolved") -> None:
@@ -84,6 +90,11 @@ class LlavaNext(Llava):
                 f"{self.whole.vision_feature_select_strategy!r:.60}: the tiles of "
                 f"{self.front_end} are whole squares of patches"
             )
+
+    @property
+    def token_side(self) -> int:
+        """Tokens a side of a tile."""
+        return self.side
 
     @property
     def eye(self) -> FrontEnd:
@@ -102,9 +113,9 @@ class LlavaNext(Llava):
 
     def tokens(self, grid: Grid) -> int:
         if grid.tiles is None:
-            return self.side**2 + 1
+            return self.token_side**2 + 1
         rows, columns = self.eye.kept(grid.rows, grid.columns)
-        return self.side**2 + rows * (columns + 1)
+        return self.token_side**2 + rows * (columns + 1)
 
     def token_grids(self, grids: Iterable[Grid]) -> tuple[TokenGrid, ...]:
         # With its base view and newlines an image has no rows.
@@ -131,15 +142,16 @@ class LlavaNext(Llava):
             size={"shortest_edge": side},
             crop_size={"height": side, "width": side},
             image_grid_pinpoints=[list(pair) for pair in self.eye.pinpoints],
+            **({} if self.class_token else {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}),
         )
 
     def entry_flops(self, grids: tuple[Grid, ...]) -> int:
         rows = self._squares(grids) * self.side**2
-        return 2 * rows * self.hidden * self.config.hidden_size
+        return 2 * rows * self.hidden * self.feature_width
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         rows = self._squares(grids) * self.side**2
-        return 2 * rows * self.hidden * (self.config.hidden_size + self.hidden)
+        return 2 * rows * self.hidden * (self.feature_width + self.hidden)
 
 
 TOWERS.add("llava_next", LlavaNext)

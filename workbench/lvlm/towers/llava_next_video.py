@@ -46,6 +46,7 @@ class LlavaNextVideo(LlavaNext):
     serves: ClassVar[Serves] = {"llava_next_video": ("clip_vision_model",)}
     front_end = "llava-next-video"
     packer = FramePacker
+    several = False
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)

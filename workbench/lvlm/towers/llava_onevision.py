@@ -40,6 +40,7 @@ class LlavaOnevision(LlavaNext):
     serves: ClassVar[Serves] = {"llava_onevision": ("siglip_vision_model",)}
     front_end = "llava-onevision"
     packer = VideoPacker
+    several = False
 
     @property
     def eye(self) -> FrontEnd:

@@ -110,7 +110,7 @@ class Qwen3VL(QwenTower):
                 f"{layers} layers"
             )
         self.chosen = tuple(deepstack)
-        self.stacked = len(self.chosen)
+        self.stacked = tuple(range(len(self.chosen)))
 
     def deepstack(self) -> Any:
         """The blocks whose features the decoder adds, as the config says."""
@@ -164,7 +164,7 @@ class Qwen3VL(QwenTower):
         return ((frame,),) * self.eye.steps(num_frames)
 
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
-        return (1 + self.stacked) * super().adapter_flops(grids)
+        return (1 + len(self.stacked)) * super().adapter_flops(grids)
 
 
 TOWERS.add("qwen3_vl", Qwen3VL)

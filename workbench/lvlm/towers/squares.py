@@ -135,6 +135,11 @@ class Rows(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[N, 3, H, W] -> [N, rows, width]."""
+        rows = self.rows(pixels)
+        return rows[0] if len(rows) == 1 else torch.cat(rows, -1)
+
+    def rows(self, pixels: Tensor) -> list[Tensor]:
+        """[N, 3, H, W] -> [N, rows, width] of each layer that is taken."""
         hidden = self.tower.embeddings(pixels)
         norm = getattr(self.tower, "pre_layrnorm", None)
         hidden = hidden if norm is None else norm(hidden)
@@ -143,5 +148,4 @@ class Rows(nn.Module):
             hidden = layer(hidden, attention_mask=None)
             if depth in self.depths:
                 states[depth] = hidden[:, self.dropped :]
-        rows = [states[depth] for depth in self.depths]
-        return rows[0] if len(rows) == 1 else torch.cat(rows, -1)
+        return [states[depth] for depth in self.depths]

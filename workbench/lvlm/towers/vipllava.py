@@ -18,10 +18,6 @@ class VipLlava(Llava):
     serves: ClassVar[Serves] = {"vipllava": ("clip_vision_model",)}
     several = True
 
-    @property
-    def feature_width(self) -> int:
-        return int(self.config.hidden_size) * len(self.depths)
-
     def adapter(self, context: "Context") -> nn.Module:
         """transformers' projector."""
         from transformers.models.vipllava.modeling_vipllava import VipLlavaMultiModalProjector

@@ -66,7 +66,7 @@ def model_flags(cell: Cell) -> list[str]:
         flags = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
     flags += model.family.notes(model.config)
     scale = model.family.logit_scale(model.config)
-    if scale is not None and model.whole is not None and model.wrapped:
+    if scale is not None and model.whole is not None and model.logit_scale is None:
         flags.append(
             f"logit_scale {scale:g}: its text model's own class multiplies logits with it, "
             f"transformers' class of {model.whole.model_type} does not, and so does nothing here"

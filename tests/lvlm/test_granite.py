@@ -1,0 +1,214 @@
+"""Granite's four constants, and Granite Vision 4.1's features before layers of its decoder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.lvlm.generation import GREEDY, extend, write_random
+from tests.lvlm.test_oracles import relative
+from tests.small import small_model, small_wrapper
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.build import build
+from workbench.lvlm.models import resolve
+from workbench.lvlm.places import places_of
+from workbench.lvlm.towers import tower_of
+from workbench.probe.counting.trace import trace
+from workbench.probe.measuring.measure import measure
+from workbench.probe.predicting.predict import predict
+from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.protocol import Protocol
+from workbench.vocabulary.record import Status
+
+
+def cell_of(name, **fields):
+    own = {"scope": "decoder", "kernel": "eager", "dtype": "float32", "num_visual": 33}
+    return make_cell(model=name, **{**own, "num_text": 9, **fields})
+
+
+def test_greedy_generation_of_the_text_model_is_transformers_own(tmp_path):
+    name = small_model("granite", tmp_path)
+    model = write_random(name, lambda: AutoModelForCausalLM.from_config(resolve(name).config))
+    ids = torch.randint(90, (1, 21))
+    cell = cell_of(name, weights=name, num_visual=0, num_text=21, dtype="float64")
+    workload = build(cell)
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        wanted = model.generate(input_ids=ids, max_new_tokens=3, **GREEDY)
+        assert relative(workload.module(workload.inputs[0], ids), expected) <= 1e-5
+    ids = extend(ids, 3, lambda num: build(cell.replace(num_text=num)), workload.inputs[0])
+    assert torch.equal(ids, wanted)
+    assert not any(flag.startswith("logit_scale") for flag in predict(cell, "cpu").flags)
+
+
+def test_visual_embeddings_are_multiplied_as_text_is(tmp_path):
+    """transformers multiplies all rows that enter; of HiMix's features, which do not, none."""
+    name = small_model("granite", tmp_path)
+    model = write_random(name, lambda: AutoModelForCausalLM.from_config(resolve(name).config))
+    workload = build(cell_of(name, weights=name, dtype="float64", layout="V,T"))
+    visual, ids = workload.inputs
+    with torch.no_grad():
+        own = torch.cat([visual, model.model.embed_tokens(ids)], 1)
+        expected = model(inputs_embeds=own).logits
+        assert relative(workload.module(visual, ids), expected) <= 1e-5
+    himix = build(cell_of(name, attention="himix", logits="text"))
+    assert himix.module.visual_scale == 1.0
+    settings = "every=2,pool=2"
+    pooled = build(cell_of(name, attention="cross_lmm", num_visual=36, settings=settings))
+    assert pooled.module.visual_scale == 3.0
+    originals, some = pooled.module._scaled((torch.ones(1), torch.ones(2)))
+    assert originals.tolist() == [3.0]
+    assert some.tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["granite-vision-3.3-2b", "granite-vision-4.1-4b"])
+def test_the_decoder_alone_is_transformers_own(name):
+    model = resolve(name)
+    config = model.config
+    if name.endswith("4.1-4b"):  # Its text model has no class of its own with a head.
+        fields = {k: v for k, v in config.to_dict().items() if k != "model_type"}
+        config = type(resolve("granite-vision-3.3-2b").config)(**fields)
+    with torch.device("meta"):
+        whole = AutoModelForCausalLM.from_config(config)
+    found = trace(cell_of(name, dtype="bfloat16", num_visual=6000))
+    assert found.params == sum(p.numel() for p in whole.parameters())
+    assert found.flops == found.model_flops
+
+
+def test_which_class_around_it_divides_logits(tmp_path):
+    """LLaVA-NeXT's leaves them, which a flag says; Granite Vision 4.1's divides them."""
+    said = {}
+    for kind in ("granite_vision", "granite4_vision"):
+        name = small_wrapper(kind, tmp_path)
+        flags = predict(cell_of(name), "cpu").flags
+        said[kind] = [flag for flag in flags if flag.startswith("logit_scale")]
+        assert resolve(name).logit_scale == (None if kind == "granite_vision" else 0.25)
+    assert said["granite4_vision"] == []
+    assert said["granite_vision"] == [
+        "logit_scale 0.25: its text model's own class multiplies logits with it, transformers' "
+        "class of llava_next does not, and so does nothing here"
+    ]
+
+
+@pytest.mark.parametrize("field", ["embedding_multiplier", "residual_multiplier"])
+def test_constants_that_make_no_sense_are_one_line(field, tmp_path):
+    name = small_model("granite", tmp_path)
+    file = Path(name, "config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {field: 0}))
+    with pytest.raises(RequestError, match=f"{field} 0: a number above 0$"):
+        resolve(name)
+
+
+def test_dropout_of_scores_is_not_run_and_a_flag_says_so(tmp_path):
+    """As published: Granite Vision 3 states one of 0.1, with which fused kernels would train."""
+    name = small_model("granite", tmp_path, attention_dropout=0.1)
+    flag = "attention_dropout 0.1: is not run in training here"
+    cell = cell_of(name, kernel="sdpa", **{"pass": "train"})
+    assert flag in predict(cell, "h100-80gb").flags
+    assert resolve(name).config.attention_dropout == 0.0
+    build(cell).step()
+
+
+@pytest.mark.parametrize("system", ["s_attn", "d_attn"])
+def test_features_are_added_before_layers_that_the_config_names(system, tmp_path):
+    """By hand: each Q-Former's tokens to visual rows, which are zeros before the first."""
+    name = small_wrapper(
+        "granite4_vision",
+        tmp_path,
+    )
+    file = Path(name, "config.json")
+    fields = json.loads(file.read_text()) | {"deepstack_layer_map": [[-2, 2], [-1, 1]]}
+    file.write_text(json.dumps(fields))
+    tower = tower_of(resolve(name))
+    assert (tower.stacked, tower.order) == ((0, 1, 2, 4, 5, 7), [None, 1, 0, 2, 3, 4, 5])
+    count = tower.tokens_each
+    cell = cell_of(
+        name, scope="lvlm", attention=system, num_visual=count, layout="T,V,T", dtype="float64"
+    )
+    assert [p.index for p in places_of(cell) if p.stacked] == [0, 1, 2, 4, 5, 7]
+    workload = build(cell)
+    pixels, ids = workload.inputs
+    lvlm, decoder = workload.module, workload.module.decoder
+    tiles = lvlm.adapter
+    with torch.no_grad():
+        (found,) = workload.run_forward()
+        projectors = [*tiles.projector.layerwise_projectors, *tiles.projector.spatial_projectors]
+        rows = lvlm.tower(pixels)
+        tokens = [tiles.packed(q(x))[None] for q, x in zip(projectors, rows, strict=True)]
+        before = dict(zip((2, 1, 3, 5, 6, 8), tokens, strict=True))
+        layout = workload.context.layout
+        text = decoder.embed_tokens(ids) * 3.0
+        sequence = layout.join(torch.zeros_like(tokens[0]), text)
+        visual = layout.positions(visual=True)
+        for number, layer in enumerate(decoder.layers):
+            if number in before:
+                sequence = sequence.clone()
+                sequence[:, visual] += before[number]
+            texts = sequence[:, layout.positions(visual=False)]
+            state = (sequence,) if system == "s_attn" else (sequence[:, visual], texts)
+            state = layer(*state)
+            sequence = state[0] if system == "s_attn" else layout.join(*state)
+        wanted = decoder.lm_head(decoder.norm(sequence)) / 4.0
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+def test_every_system_takes_them_or_is_refused_by_name(system, tmp_path):
+    name = small_wrapper("granite4_vision", tmp_path)
+    cell = cell_of(
+        name, scope="lvlm", attention=system, num_visual=tower_of(resolve(name)).tokens_each
+    )
+    if SYSTEMS[system].stacks:
+        build(cell, "meta")
+        return
+    with pytest.raises(Unsupported, match=rf"{system}: the tower of granite4-vision adds feat"):
+        build(cell, "meta")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"deepstack_layer_map": None}, "deepstack_layer_map None, spatial_target_layers"),
+        ({"deepstack_layer_map": [[-2, 3], [-1, 0]]}, "all different, of its 9"),
+        ({"deepstack_layer_map": [[-2, 9], [-1, 0]]}, "all different, of its 9"),
+        ({"spatial_target_layers": [3, 5, 6]}, "and 4 more of the decoder's"),
+        ({"deepstack_layer_map": [[-9, 2], [-1, 0]]}, "vision_feature_layer -9: the tower of"),
+        ({"vision_feature_select_strategy": "default"}, "'default': full, for SigLIP has no"),
+        ({"downsample_rate": "1/3"}, "downsample_rate '1/3': two sides, such as '4/8'"),
+        ({"downsample_rate": "3/6"}, "8 patches a side are no whole windows of 6"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(fields, message, tmp_path):
+    file = Path(small_wrapper("granite4_vision", tmp_path), "config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    with pytest.raises(RequestError, match=message) as refusal:
+        tower_of(resolve(str(file.parent)))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"pass": "train"},
+        {"pass": "train", "checkpoint": True, "lora": "r=2"},
+        {"pass": "train", "tiled": True, "loss_rows": "all"},
+        {"pass": "decode"},
+        {"attention": "d_attn", "pass": "train", "fold": True},
+        {"attention": "d_attn", "pass": "train", "chunk": 16},
+        {"attention": "d_attn_cascade", "pass": "train"},
+    ],
+)
+def test_predicted_is_measured(fields, tmp_path):
+    name = small_model("granite", tmp_path, num_hidden_layers=8, hidden_size=64)
+    cell = cell_of(name, num_visual=100, **fields)
+    composed, whole = trace(cell), trace(cell, compose=False)
+    assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
+    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
+    predicted = predict(cell, "cpu")
+    assert measured.status == predicted.status == Status.OK
+    assert measured.metrics["flops"] == predicted.metrics["flops"]
+    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
+    assert ratio == pytest.approx(1, abs=0.02)
