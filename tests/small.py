@@ -98,6 +98,12 @@ OWN["granite"] = {
     "residual_multiplier": 0.6,
     "logits_scaling": 4.0,
 }
+OWN["granite_docling"] = {
+    **OWN["granite"],
+    "num_hidden_layers": 5,
+    "rms_norm_eps": 1e-6,
+    "pad_token_id": 0,
+}
 OWN["granite4_vision"] = {**OWN["granite"], "num_hidden_layers": 9, "pad_token_id": 0}
 OWN["molmo2"] = {
     "head_dim": 8,
@@ -293,6 +299,7 @@ ALIKE = {
     "molmo2": "qwen3",
     "gemma": "mistral",
     "granite4_vision": "granite",
+    "granite_docling": "granite",
 }
 """Families whose layer is that of another, piece by piece: what holds for that holds for them."""
 FAMILY_NAMES = sorted(
@@ -569,6 +576,21 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "vision_feature_layer": [-2, -1],
             "vision_feature_select_strategy": "full",
             "tie_word_embeddings": True,
+        },
+    ),
+    "granite_docling": (
+        "granite_docling",
+        {
+            "vision_config": {
+                **SIGLIP,
+                "model_type": "granite_docling_vision",
+                "out_hidden_size": 32,
+                "scale_factor": 2,
+                "deepstack_visual_indexes": [0],
+            },
+            "density_router_hidden_size": 8,
+            "image_token_id": 96,
+            "pad_token_id": 0,
         },
     ),
     "granite4_vision": (
@@ -881,6 +903,7 @@ FILES = {
         }
     },
     "gemma4": {"preprocessor_config.json": {"max_soft_tokens": 70}},
+    "granite_docling": {"preprocessor_config.json": {"max_patches": 6}},
     "minicpmv4_6": {"preprocessor_config.json": {"scale_resolution": 112}},
 }
 """What stands beside their config.json."""

@@ -1046,6 +1046,14 @@ GRANITE = {
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": True,
 }
+SIGLIP_BASE = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "image_size": 512,
+    "patch_size": 16,
+}
 GRIDS = [[384, 384 * n] for n in range(1, 11)] + [[768, 384 * n] for n in range(1, 6)]
 GRIDS += [[1152, 384], [1152, 768], [1152, 1152], [1536, 384], [1536, 768], [1920, 384]]
 GRIDS += [[1920, 768], *([384 * n, 384] for n in range(6, 11))]
@@ -1100,6 +1108,37 @@ for _name in ("ibm-granite/granite-vision-3.3-2b", "ibm-granite/granite-vision-4
         "image_grid_pinpoints": GRIDS,
         "size": {"height": 384, "width": 384},
     }
+SERVED["ibm-granite/granite-for-docling-500m"] = plain(
+    "granite_docling",
+    image_token_id=100337,
+    text_config={
+        **inner("granite_docling_text", 1024, 2048, 28, 16, 4, 133800),
+        **GRANITE,
+        "logits_scaling": 4.0,
+        "residual_multiplier": 0.263,
+    },
+    tie_word_embeddings=True,
+    vision_config={
+        **SIGLIP_BASE,
+        "model_type": "granite_docling_vision",
+        "deepstack_visual_indexes": [3, 7, 10],
+        "out_hidden_size": 1024,
+        "scale_factor": 4,
+        "use_fine_route": True,
+    },
+)
+SERVED["ibm-granite/granite-for-docling-500m"][IMAGES] = {
+    "crop_to_patches": True,
+    "max_patches": 32,
+    "size": {"height": 512, "width": 512},
+}
+SERVED["ibm-granite/granite-docling-258M"] = idefics3(
+    "idefics3",
+    {**inner("llama", 576, 1536, 30, 9, 3, 100352), "head_dim": 64, "rope_theta": 100000.0},
+    {**SIGLIP_BASE, "model_type": "idefics3_vision"},
+    4,
+    2048,
+)
 LFM2 = {
     "block_auto_adjust_ff_dim": True,
     "block_dim": 2048,

@@ -1,13 +1,13 @@
-"""Granite's four constants, and Granite Vision 4.1's features before layers of its decoder."""
+"""Granite's four constants, and features that enter between layers of its decoder."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from tests.lvlm.generation import GREEDY, extend, write_random
+from tests.lvlm.generation import GREEDY, extend, write_random, write_weights
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model, small_wrapper
 from workbench.lvlm.attention import SYSTEMS
@@ -64,11 +64,14 @@ def test_visual_embeddings_are_multiplied_as_text_is(tmp_path):
     assert some.tolist() == [3.0, 3.0]
 
 
-@pytest.mark.parametrize("name", ["granite-vision-3.3-2b", "granite-vision-4.1-4b"])
+ALONE = ("granite-vision-3.3-2b", "granite-vision-4.1-4b", "granite-for-docling-500m")
+
+
+@pytest.mark.parametrize("name", ALONE)
 def test_the_decoder_alone_is_transformers_own(name):
     model = resolve(name)
     config = model.config
-    if name.endswith("4.1-4b"):  # Its text model has no class of its own with a head.
+    if config.model_type != "granite":  # Its text model has no class of its own with a head.
         fields = {k: v for k, v in config.to_dict().items() if k != "model_type"}
         config = type(resolve("granite-vision-3.3-2b").config)(**fields)
     with torch.device("meta"):
@@ -79,14 +82,14 @@ def test_the_decoder_alone_is_transformers_own(name):
 
 
 def test_which_class_around_it_divides_logits(tmp_path):
-    """LLaVA-NeXT's leaves them, which a flag says; Granite Vision 4.1's divides them."""
+    """LLaVA-NeXT's leaves them, which a flag says; those of their own divide them."""
     said = {}
-    for kind in ("granite_vision", "granite4_vision"):
+    for kind in ("granite_vision", "granite4_vision", "granite_docling"):
         name = small_wrapper(kind, tmp_path)
         flags = predict(cell_of(name), "cpu").flags
         said[kind] = [flag for flag in flags if flag.startswith("logit_scale")]
         assert resolve(name).logit_scale == (None if kind == "granite_vision" else 0.25)
-    assert said["granite4_vision"] == []
+    assert said["granite4_vision"] == said["granite_docling"] == []
     assert said["granite_vision"] == [
         "logit_scale 0.25: its text model's own class multiplies logits with it, transformers' "
         "class of llava_next does not, and so does nothing here"
@@ -155,16 +158,17 @@ def test_features_are_added_before_layers_that_the_config_names(system, tmp_path
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("kind", ["granite4_vision", "granite_docling"])
 @pytest.mark.parametrize("system", sorted(SYSTEMS))
-def test_every_system_takes_them_or_is_refused_by_name(system, tmp_path):
-    name = small_wrapper("granite4_vision", tmp_path)
-    cell = cell_of(
-        name, scope="lvlm", attention=system, num_visual=tower_of(resolve(name)).tokens_each
-    )
+def test_every_system_takes_them_or_is_refused_by_name(system, kind, tmp_path):
+    name = small_wrapper(kind, tmp_path)
+    count = tower_of(resolve(name)).tokens_each
+    settings = {"fastv": "at=1", "pyramid_drop": "stages=2"}.get(system, "")
+    cell = cell_of(name, scope="lvlm", attention=system, num_visual=count, settings=settings)
     if SYSTEMS[system].stacks:
         build(cell, "meta")
         return
-    with pytest.raises(Unsupported, match=rf"{system}: the tower of granite4-vision adds feat"):
+    with pytest.raises(Unsupported, match=rf"{system}: the tower of granite.* adds features"):
         build(cell, "meta")
 
 
@@ -186,6 +190,94 @@ def test_what_does_not_fit_is_one_line(fields, message, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
     with pytest.raises(RequestError, match=message) as refusal:
         tower_of(resolve(str(file.parent)))
+    assert "\n" not in str(refusal.value)
+
+
+def docling(folder, **fields):
+    """A small folder of Granite for Docling with these fields of its config.json."""
+    file = Path(small_wrapper("granite_docling", folder), "config.json")
+    stated = json.loads(file.read_text())
+    tower = stated["vision_config"] | fields.pop("tower", {})
+    file.write_text(json.dumps(stated | fields | {"vision_config": tower}))
+    return str(file.parent)
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_the_route_that_the_processor_s_file_asks_for_is_run(fine, tmp_path):
+    """Four times as many tokens on the fine one; what is not run is held and not trained."""
+    name = docling(tmp_path)
+    Path(name, "preprocessor_config.json").write_text(json.dumps({"fine_route": fine}))
+    model = write_weights(name)
+    tower = tower_of(resolve(name))
+    assert tower.tokens_each == (16 if fine else 4)
+    assert tower.flags == [
+        f"adapter: its {'fine' if fine else 'coarse'} route is run, its "
+        f"{'coarse' if fine else 'fine'} one is held",
+        "adapter: the router between its routes is held, not run; transformers runs it",
+    ]
+    cell = cell_of(
+        name,
+        scope="lvlm",
+        num_visual=tower.tokens_each,
+        weights=name,
+        dtype="float64",
+        layout="V,T",
+    )
+    workload = build(cell)
+    pixels, ids = workload.inputs
+    ids.clamp_(max=90)
+    inputs = torch.cat([torch.full((1, cell.num_visual), 96), ids], 1)
+    extra = {"pixel_attention_mask": torch.ones(1, 1, dtype=torch.bool)}
+    if fine:
+        extra["tile_fine_mask"] = torch.ones(1, dtype=torch.bool)
+    (found,) = workload.run_forward()
+    with torch.no_grad():
+        wanted = model(input_ids=inputs, pixel_values=pixels[None], **extra).logits
+    assert relative(found, wanted) <= 1e-4
+    costs = trace(
+        cell_of(name, scope="lvlm", num_visual=2 * tower.tokens_each, **{"pass": "train"})
+    )
+    assert costs.flops == costs.model_flops
+    assert costs.params == sum(p.numel() for p in model.parameters())
+
+
+def test_a_model_without_the_fine_route_has_fewer_parameters(tmp_path):
+    """As the larger one is said to be; without a router too."""
+    name = docling(tmp_path, tower={"use_fine_route": False}, density_router_hidden_size=None)
+    tower = tower_of(resolve(name))
+    assert tower.flags == []
+    with torch.device("meta"):
+        whole = AutoModelForImageTextToText.from_config(resolve(name).whole)
+    found = trace(cell_of(name, scope="lvlm", num_visual=tower.tokens_each))
+    assert found.params == sum(p.numel() for p in whole.parameters())
+
+
+@pytest.mark.parametrize(
+    ("tower", "images", "message"),
+    [
+        (
+            {"deepstack_visual_indexes": [0, 0]},
+            {},
+            r"deepstack_visual_indexes \[0, 0\]: different",
+        ),
+        ({"deepstack_visual_indexes": [2]}, {}, r"different layers of the tower, 0 to 1, at most"),
+        ({"scale_factor": 3}, {}, "scale_factor 3: even, for the fine route"),
+        ({"scale_factor": 6}, {}, "scale_factor 6: 4 patches a side are no multiple of 6"),
+        (
+            {"use_fine_route": False},
+            {"fine_route": True},
+            "fine_route true, but config.json has use_fine_route false",
+        ),
+        ({}, {"fine_route": 1.5}, "fine_route 1.5: true or false"),
+        ({}, {"dense_max_patches": 999}, "dense_max_patches: at most 256"),
+        ({}, {"dense_max_scale": -1.0}, "dense_scale -1.0: a number from 0"),
+    ],
+)
+def test_what_does_not_fit_docling_is_one_line(tower, images, message, tmp_path):
+    name = docling(tmp_path, tower=tower, density_router_hidden_size=None)
+    Path(name, "preprocessor_config.json").write_text(json.dumps(images))
+    with pytest.raises(RequestError, match=message) as refusal:
+        tower_of(resolve(name))
     assert "\n" not in str(refusal.value)
 
 

@@ -82,7 +82,8 @@ def definition(workload, visual, ids):
     """Logits [B, T, vocab] or of the rows that are left: S-Attn whose keys are masked."""
     decoder, context, cell = workload.module, workload.context, workload.cell
     layout, settings = context.layout, workload.system.settings
-    x = layout.join(visual, decoder.embed_tokens(ids) * decoder.embed_scale)
+    text = decoder.embed_tokens(ids) * decoder.embed_scale
+    x = layout.join(visual * decoder.visual_scale, text)
     alive = torch.ones(x.shape[:2], dtype=torch.bool)
     count, whole = len(workload.layers), layout.num_visual
     if cell.attention == "fastv":

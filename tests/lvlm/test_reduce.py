@@ -268,9 +268,11 @@ def test_written_segments_are_whole_images():
 
 @pytest.mark.parametrize("family", sorted(STACKING))
 def test_what_deepstack_adds_is_not_reduced(family, tmp_path):
-    cell = cell_of(tmp_path, scope="lvlm", num_visual=64)
+    model = (small_lvlm if family in TOWERS else small_wrapper)(family, tmp_path)
+    each = tower_of(resolve(model)).tokens_each
+    cell = cell_of(tmp_path, scope="lvlm", num_visual=each).replace(model=model)
     with pytest.raises(Unsupported, match=r"reducer pool: .* adds features to every visual row"):
-        build(cell.replace(model=small_lvlm(family, tmp_path)))
+        build(cell)
 
 
 @pytest.mark.parametrize("tower", ["mistral", "gemma3", "llava"])

@@ -33,21 +33,26 @@ def canvas_of(
     return min(alike, key=lambda canvas: canvas[0] * canvas[1])
 
 
-def canvases(least: int, most: int) -> list[tuple[int, int]]:
-    """Pairs of numbers whose product is from ``least`` to ``most``, those of fewer tiles first."""
-    numbers = range(1, most + 1)
-    pairs = [(a, b) for a in numbers for b in range(1, most // a + 1) if a * b >= least]
+def canvases(least: int, most: int, longest: int | None = None) -> list[tuple[int, int]]:
+    """Pairs of numbers whose product is from ``least`` to ``most``, those of fewer tiles first.
+
+    Neither is over ``longest``, where one is named.
+    """
+    numbers = range(1, min(most, longest or most) + 1)
+    pairs = [(a, b) for a in numbers for b in numbers if least <= a * b <= most]
     return sorted(pairs, key=lambda pair: pair[0] * pair[1])
 
 
-def nearest_canvas(width: int, height: int, edge: int, least: int, most: int) -> tuple[int, int]:
+def nearest_canvas(
+    width: int, height: int, edge: int, least: int, most: int, longest: int | None = None
+) -> tuple[int, int]:
     """Columns and rows of so many tiles of ``edge`` pixels, whose shape is nearest the image's.
 
     As the processors of InternVL and DeepSeek-OCR 2 choose it (transformers'
-    get_optimal_tiled_canvas).
+    get_optimal_tiled_canvas); neither is over ``longest``, where one is named.
     """
     best, nearest, shape = (1, 1), float("inf"), width / height
-    for columns, rows in canvases(least, most):
+    for columns, rows in canvases(least, most, longest):
         away = abs(shape - columns / rows)
         area = edge**2 * columns * rows
         # Of canvases of one shape the larger, up to twice the image's own pixels.

@@ -23,9 +23,15 @@ class Idefics3(FrontEnd):
     source: ClassVar[str] = (
         "https://huggingface.co/HuggingFaceM4/Idefics3-8B-Llama3 config.json and"
         " preprocessor_config.json; those of HuggingFaceTB/SmolVLM2-2.2B-Instruct and"
-        " SmolVLM2-500M-Video-Instruct for SmolVLM2; Idefics3ImageProcessor in transformers"
+        " SmolVLM2-500M-Video-Instruct for SmolVLM2, as those of SmolDocling-256M-preview and"
+        " granite-docling-258M; Idefics3ImageProcessor in transformers"
     )
-    models: ClassVar[tuple[str, ...]] = ("idefics3-", "smolvlm2-")
+    models: ClassVar[tuple[str, ...]] = (
+        "idefics3-",
+        "smolvlm2-",
+        "smoldocling-",
+        "granite-docling-",
+    )
     of_models: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smolvlm2-2.2b": {"image_size": 384, "shuffle": 3, "longest_edge": 1536, "max_frames": 64},
         "smolvlm2-500m": {
@@ -41,6 +47,10 @@ class Idefics3(FrontEnd):
             "shuffle": 4,
             "longest_edge": 2048,
             "max_frames": 64,
+        },
+        **{
+            name: {"image_size": 512, "patch_size": 16, "shuffle": 4, "longest_edge": 2048}
+            for name in ("smoldocling-256m", "granite-docling-258m")
         },
     }
 

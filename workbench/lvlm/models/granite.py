@@ -1,4 +1,4 @@
-"""Granite: Llama's layer with four constants; Granite Vision 3 and 4.1.
+"""Granite: Llama's layer with four constants; Granite Vision 3 and 4.1, Granite for Docling.
 
 Embeddings, visual ones with them, are multiplied by one constant, what attention and MLP add to
 the residual by another, and scores by a third in place of the root of a head's size; logits are
@@ -37,27 +37,46 @@ def granite_like(layer: Any) -> LayerParts:
 class Granite(Family):
     """Its constants: transformers' class around Granite Vision 3 leaves logits as they are."""
 
-    scaling_wholes: ClassVar[frozenset[str]] = frozenset({"granite4_vision"})
+    scaling_wholes: ClassVar[frozenset[str]] = frozenset({"granite4_vision", "granite_docling"})
 
     def embed_scale(self, config: Any) -> float:
         return float(config.embedding_multiplier)
 
     def visual_scale(self, config: Any) -> float:
-        return 1.0 if self.deepstack else self.embed_scale(config)
+        return self.embed_scale(config)
 
     def logit_scale(self, config: Any) -> float:
         return 1 / float(config.logits_scaling)
 
 
+class Granite4Vision(Granite):
+    """Its visual features are added to the residual, which has been multiplied."""
+
+    def visual_scale(self, config: Any) -> float:
+        return 1.0
+
+
 FAMILIES.add("granite", Granite("granite", "granite", "Granite", granite_like))
 FAMILIES.add(
     "granite4_vision",
-    Granite(
+    Granite4Vision(
         "granite4_vision_text",
         "granite4_vision",
         "Granite4VisionText",
         granite_like,
         lm_name="Granite4VisionForConditionalGeneration",
+        deepstack=True,
+    ),
+)
+
+FAMILIES.add(
+    "granite_docling",
+    Granite(
+        "granite_docling_text",
+        "granite_docling",
+        "GraniteDoclingText",
+        granite_like,
+        lm_name="GraniteDoclingForConditionalGeneration",
         deepstack=True,
     ),
 )
@@ -136,6 +155,46 @@ MODELS.add(
             "spatial_vision_layer": -1,
             "spatial_target_layers": [12, 15, 18, 21],
             "vision_feature_select_strategy": "full",
+            "tie_word_embeddings": True,
+        },
+    ),
+)
+MODELS.add(
+    "granite-for-docling-500m",
+    Model(
+        "granite_docling",
+        {
+            "vocab_size": 133800,
+            "hidden_size": 1024,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-5,
+            "embedding_multiplier": 12.0,
+            "attention_multiplier": 0.015625,
+            "residual_multiplier": 0.263,
+            "logits_scaling": 4.0,
+            "tie_word_embeddings": True,
+        },
+        "config.json of ibm-granite/granite-for-docling-500m, by the defaults of transformers' "
+        "GraniteDoclingConfig, which name it",
+        around={
+            "model_type": "granite_docling",
+            "vision_config": {
+                "model_type": "granite_docling_vision",
+                "hidden_size": 768,
+                "intermediate_size": 3072,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 12,
+                "image_size": 512,
+                "patch_size": 16,
+                "out_hidden_size": 1024,
+                "scale_factor": 4,
+                "deepstack_visual_indexes": [3, 7, 10],
+                "use_fine_route": True,
+            },
             "tie_word_embeddings": True,
         },
     ),

@@ -1,4 +1,7 @@
-"""Idefics3 and SmolVLM2: Llama under SigLIP, whose tiles are shuffled into few tokens."""
+"""Idefics3, SmolVLM2 and the Docling models of their form: Llama under SigLIP.
+
+Tiles are shuffled into few tokens.
+"""
 
 from typing import Any
 
@@ -107,3 +110,25 @@ _smolvlm2(
     4,
     "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
 )
+for _name, _vocab, _tied, _source in (
+    ("smoldocling-256m", 49280, False, "ds4sd/SmolDocling-256M-preview"),
+    ("granite-docling-258m", 100352, True, "ibm-granite/granite-docling-258M"),
+):
+    MODELS.add(
+        _name,
+        Model(
+            "llama",
+            {
+                **_smollm2(576, 1536, 30, 9, 3, 100000.0),
+                "vocab_size": _vocab,
+                "tie_word_embeddings": _tied,
+            },
+            f"config.json of {_source}, written from memory",
+            around={
+                "model_type": "idefics3",
+                "vision_config": {"model_type": "idefics3_vision", **BASE},
+                "scale_factor": 4,
+                "tie_word_embeddings": _tied,
+            },
+        ),
+    )
