@@ -10,11 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.models.llama4 import modeling_llama4
 
-from workbench.lvlm.layout import Layout
+from workbench.lvlm.layout import Chunk, Layout
+from workbench.lvlm.models.llama4 import Llama4
 from workbench.lvlm.parts import LayerParts
 
 NAME = "float64_oracle"
+_ROTATE, _COS_SIN = modeling_llama4.apply_rotary_emb, Llama4.cos_sin
 
 
 def _attention(module, query, key, value, attention_mask, scaling, softcap=None, **_):
@@ -35,6 +38,15 @@ AttentionInterface.register(NAME, _attention)
 AttentionMaskInterface.register(NAME, _mask)
 
 
+def near(row: Tensor, key: Tensor, window: int | None) -> Tensor:
+    """Whether a window shows a key before a row, by their positions."""
+    if window is None:
+        return torch.ones_like(row - key, dtype=torch.bool)
+    if isinstance(window, Chunk):
+        return row // window == key // window
+    return row - key < window
+
+
 def visibility(layout: Layout, window: int | None, diagonal: bool) -> Tensor:
     """[S, S] of bool: which keys a row sees, by position in the sequence."""
     n = layout.length
@@ -42,8 +54,7 @@ def visibility(layout: Layout, window: int | None, diagonal: bool) -> Tensor:
     visual[layout.positions(visual=True)] = True
     place = torch.arange(n)
     seen = place[:, None] >= place[None, :]
-    if window is not None:
-        seen &= place[:, None] - place[None, :] < window
+    seen &= near(place[:, None], place[None, :], window)
     if diagonal:
         seen &= ~visual[:, None] | torch.eye(n, dtype=torch.bool)
     return seen
@@ -57,6 +68,8 @@ def masked_layer(parts: LayerParts, sequence: Tensor, seen: Tensor, tables) -> T
     try:
         mask = seen[None, None] if seen.ndim == 2 else seen[:, None]
         places = torch.arange(sequence.shape[1])[None]
+        if config.model_type == "llama4_text":
+            tables = torch.complex(*tables)
         return parts.layer(
             sequence, attention_mask=mask, position_embeddings=tables, position_ids=places
         )
@@ -137,8 +150,7 @@ def _rows(parts, layout, other, own, merge) -> Tensor:
             pairs.append(_branch(parts, other, row, sees))
         if own is not None:
             sees = t_at <= t_at[row]
-            if parts.window is not None:
-                sees &= t_at[row] - t_at < parts.window
+            sees &= near(t_at[row], t_at, parts.window)
             pairs.append(_branch(parts, own, row, sees))
         if merge is not None and pairs[0][0].shape[-1]:
             rows.append(
@@ -175,10 +187,15 @@ def _scores(parts: LayerParts, q_bhk: Tensor, k_bhsk: Tensor) -> Tensor:
 def widen_norms(module: nn.Module) -> None:
     """Let every RMSNorm compute in its input's precision: transformers fixes it at float32.
 
-    Rounding to float32 would turn differences of 1e-16 between two exact paths into 1e-8.
+    Rounding to float32 would turn differences of 1e-16 between two exact paths into 1e-8. The same
+    for Llama 4's rotation and the scores of its router.
     """
     for norm in module.modules():
-        if type(norm).__name__.endswith("RMSNorm"):
+        if type(norm).__name__ == "Llama4TextAttention":
+            modeling_llama4.apply_rotary_emb = _rotate
+        elif type(norm).__name__ == "Llama4Router":
+            norm.forward = _route(norm)
+        elif type(norm).__name__.endswith(("RMSNorm", "L2Norm")):
             norm.forward = _rms_norm(norm)
         elif type(norm).__name__ in ("CohereLayerNorm", "Cohere2LayerNorm"):
             norm.forward = _mean_norm(norm)
@@ -201,6 +218,38 @@ def _rms_norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
         return normed if weight is None else normed * (shift + weight)
+
+    return forward
+
+
+def _unit_cos_sin(self, rotary, like, positions, layer_type) -> tuple[Tensor, Tensor]:
+    """Llama 4's tables, in float64 of length 1: float32's are not, and a norm would show it."""
+    cos, sin = _COS_SIN(self, rotary, like, positions, layer_type)
+    if like.dtype != torch.float64:
+        return cos, sin
+    turns = torch.complex(cos.double(), sin.double())
+    turns = turns / turns.abs()
+    return turns.real.contiguous(), turns.imag.contiguous()
+
+
+Llama4.cos_sin = _unit_cos_sin
+
+
+def _rotate(q: Tensor, k: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, S, heads, K] each, turned by complex numbers [B, S, K/2]."""
+    if q.dtype != torch.float64:
+        return _ROTATE(q, k, turns)
+    pairs = (torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) for x in (q, k))
+    q, k = (torch.view_as_real(x * turns[:, :, None]).flatten(-2) for x in pairs)
+    return q, k
+
+
+def _route(router: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = x @ router.weight.T
+        best = logits.topk(router.top_k, -1).indices
+        chosen = torch.zeros_like(logits).scatter(-1, best, 1.0)
+        return torch.sigmoid(logits) * chosen, logits
 
     return forward
 

@@ -35,7 +35,7 @@ def small_cell(family, folder, **fields):
     )
 
 
-WINDOWED = ("gemma", "cohere2")
+WINDOWED = ("gemma", "cohere2", "llama4")
 """Families for which sdpa has no form over two streams."""
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from tests.lvlm.definitions import assert_refused, definition, settings_of
-from tests.lvlm.oracle import visibility
+from tests.lvlm.oracle import near, visibility
 from tests.small import LAYER_SYSTEMS, small_model
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS, system_of
 from workbench.lvlm.build import build
-from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.layout import Chunk, Layout, causal_pairs
 from workbench.lvlm.places import places_of
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
@@ -183,14 +183,15 @@ def brute_force(name, place, window):
     if name == "d_attn_biased":
         return int(visibility(layout, window, True).sum()) - layout.num_visual
     text, visual = layout.positions(visual=False), layout.positions(visual=True)
-    distance = text[:, None] - text[None, :]
-    own = (distance >= 0) & (distance < (window or layout.length))
+    own = (text[:, None] >= text) & near(text[:, None], text, window)
     return int(own.sum() + (visual[None, :] < text[:, None]).sum())
 
 
 @pytest.mark.parametrize("system", sorted(SYSTEMS))
 @pytest.mark.parametrize("pattern", ["V,T", "T,V,T", "V,T,V,T"])
-@pytest.mark.parametrize("window", [None, 1, 4, 17, 100])
+@pytest.mark.parametrize(
+    "window", [None, 1, 4, 17, 100, Chunk(1), Chunk(4), Chunk(17), Chunk(100)], ids=repr
+)
 def test_pairs_equal_a_brute_force_mask(system, pattern, window):
     for visual, text in ((0, 5), (5, 2), (13, 8), (31, 30)):
         layout = Layout(visual, text, pattern)

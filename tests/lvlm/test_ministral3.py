@@ -1,68 +1,36 @@
 """Queries that are scaled by their position (Ministral 3), under every system that has them."""
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.lvlm import test_pruning
+from tests.lvlm.scaled import factors
 from tests.lvlm.test_decode import fill, pair
 from tests.lvlm.test_oracles import assert_equal_to_oracle, relative, small_workload
-from tests.small import LAYER_SYSTEMS, OWN, small_model
+from tests.small import LAYER_SYSTEMS, small_model
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
-from workbench.lvlm.parts import LayerParts
 from workbench.probe.counting.trace import trace
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 
-BETA = OWN["ministral3"]["rope_parameters"]["llama_4_scaling_beta"]
-CONTEXT = OWN["ministral3"]["rope_parameters"]["original_max_position_embeddings"]
 OTHERS = {"gated_xattn", "lightning"}
 """Those whose layer has projections of its own, or layers of no positions."""
-
-
-def factors(places):
-    """1 + β·log(1 + ⌊place / context⌋), written out."""
-    return torch.tensor(
-        [1 + BETA * torch.tensor(1.0 + p // CONTEXT).log().item() for p in places.tolist()],
-        dtype=torch.float64,
-    )
-
-
-class Scaled(LayerParts):
-    """Parts whose queries are scaled, for definitions that know of no factor."""
-
-    def query(self, x_bsd, factor=None):
-        assert factor is None
-        return super().query(x_bsd) * self.by_length[x_bsd.shape[1]][:, None]
-
-
-def scaled_parts(workload):
-    """Definitions read these in place of the module's own."""
-    layout = workload.context.layout
-    places = [layout.positions(True), layout.positions(False), layout.sequence]
-    for number, (parts, *rest) in enumerate(workload.layers):
-        made = Scaled(**{f.name: getattr(parts, f.name) for f in fields(parts)})
-        object.__setattr__(made, "by_length", {len(p): factors(p) for p in places})
-        workload.layers[number] = (made, *rest)
-    return workload
 
 
 @pytest.mark.parametrize("system", sorted(set(LAYER_SYSTEMS) - OTHERS))
 def test_every_system_scales_by_the_place_in_the_sequence(system, tmp_path):
     kernel = "eager" if system == "cmai" else "sdpa"
     workload = small_workload("ministral3", tmp_path, system, kernel, layout="T,V,T", num_text=7)
-    assert float(workload.context.query_factor("sequence").max()) > 1.3
-    assert_equal_to_oracle(scaled_parts(workload))
+    assert float(workload.context.query_factor(0, "sequence").max()) > 1.3
+    assert_equal_to_oracle(workload)
 
 
 @pytest.mark.parametrize("system", ["fastv", "pyramid_drop"])
-def test_rows_that_are_left_keep_their_places(system, tmp_path, monkeypatch):
-    made = test_pruning.exact
-    monkeypatch.setattr(test_pruning, "exact", lambda cell: scaled_parts(made(cell)))
+def test_rows_that_are_left_keep_their_places(system, tmp_path):
     cell = test_pruning.cell_of(tmp_path, system, "ministral3", **{"pass": "train"})
     test_pruning.assert_equal_to_definition(cell)
 
@@ -88,14 +56,15 @@ def test_a_streaming_step_stands_at_its_place_in_the_cache(tmp_path):
         dtype="float64",
         **{"pass": "decode"},
     )
-    layer = build(cell).module
-    assert layer.keys.shape[2] == 24
-    assert torch.allclose(layer.factor, factors(torch.tensor([24]))[:, None])
+    workload = build(cell)
+    assert workload.module.keys.shape[2] == 24
+    wanted = factors(workload.context.model.config, torch.tensor([24]))[:, None]
+    assert torch.allclose(workload.module.factor, wanted)
 
 
 def test_without_long_positions_nothing_is_scaled(tmp_path):
     workload = small_workload("ministral3", tmp_path, "s_attn", "sdpa", num_visual=4, num_text=3)
-    assert torch.equal(workload.context.query_factor("sequence"), torch.ones(7, 1).double())
+    assert torch.equal(workload.context.query_factor(0, "sequence"), torch.ones(7, 1).double())
 
 
 @pytest.mark.parametrize("system", ["s_attn", "d_attn", "fastv"])

@@ -5,6 +5,7 @@ import torch
 
 from tests.lvlm import oracle
 from tests.lvlm.definitions import assert_refused, definition, settings_of
+from tests.lvlm.scaled import scaled_parts
 from tests.small import FAMILY_NAMES, LAYER_SYSTEMS, OWN, small_model
 from workbench.lvlm.attention.s_attn import SAttnLayer
 from workbench.lvlm.build import build
@@ -50,6 +51,7 @@ def open_gates(module):
 
 def oracle_outputs(workload):
     """The definition's outputs for the workload's own inputs: (sequence) or (visual, text)."""
+    workload = scaled_parts(workload)
     (parts, _, _), *_ = workload.layers
     context, name = workload.context, workload.system.name
     defined = definition(name)
@@ -96,10 +98,12 @@ def runs_real_layers(workload):
     return isinstance(getattr(workload.module, "inner", workload.module), SAttnLayer)
 
 
+LAYERS = {"llama4": (0, 1, 3)}
+"""In chunks, with one MLP or with experts, and without RoPE."""
 KINDS_OF_LAYERS = [
     (family, layer)
     for family in FAMILY_NAMES
-    for layer in ((0, 1) if OWN[family].get("sliding_window") else (1,))
+    for layer in LAYERS.get(family, (0, 1) if OWN[family].get("sliding_window") else (1,))
 ]
 """A layer of each kind: of the families with windows every other layer has one, of the rest all
 layers are one module with other weights."""
@@ -113,15 +117,15 @@ def test_every_system_on_every_family(family, system, layer, tmp_path):
         try:
             workload = small_workload(family, tmp_path, system, kernel, layer=layer)
         except Unsupported as error:
-            if kernel == "sdpa" and family.startswith(("gemma", "cohere2")):
-                continue  # No soft-cap, and no window over two streams.
+            if kernel == "sdpa" and family.startswith(("gemma", "cohere2", "llama4")):
+                continue  # No soft-cap, and no window or chunk over two streams.
             assert_refused(error, system, family)
             continue
         eager_softmax = runs_real_layers(workload) and kernel == "eager"
         assert_equal_to_oracle(workload, 1e-5 if eager_softmax else TOLERANCE)
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "llama4"])
 @pytest.mark.parametrize("system", LAYER_SYSTEMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(

@@ -106,18 +106,19 @@ class Context:
         return self._tables[layer_type, stream]
 
     def query_places(self, stream: str) -> Tensor | None:
-        """Positions [1, n] of a stream's rows, where the model's layers scale queries by them."""
+        """Positions [1, n] of a stream's rows, where layers are given them to scale queries."""
         if not self.model.family.scaled_queries:
             return None
         return self.constant(("places", stream), lambda: self._positions(stream)[None])
 
-    def query_factor(self, stream: str, cached: int = 0) -> Tensor | None:
-        """What a stream's queries are multiplied with, [n, 1]; None where they are not scaled.
+    def query_factor(self, index: int, stream: str, cached: int = 0) -> Tensor | None:
+        """What a stream's queries are multiplied with in the layer of that index, [n, 1]; None
+        where they are not scaled.
 
         The stream ``cache`` is one token after so many inside a cache, where positions are places.
         """
         family = self.model.family
-        if not family.scaled_queries:
+        if not family.scales_queries(self.model.config, index):
             return None
 
         def make() -> Tensor:

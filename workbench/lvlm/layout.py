@@ -98,10 +98,21 @@ class Layout:
         return all(s.text_before == 0 for s in self.visual_segments)
 
     def num_last(self, visual: bool, window: int | None) -> int:
-        """How many tokens of one stream the next token of the sequence sees."""
+        """How many tokens of one stream a cache under that window has for the next token."""
         first = 0 if window is None else self.length + 1 - window
+        return self.num_between(visual, first, self.length)
+
+    def num_hidden(self, visual: bool, window: int | None) -> int:
+        """How many of these the next token does not see: a chunk's cache still has some."""
+        if not isinstance(window, Chunk):
+            return 0
+        first = self.length + 1 - window
+        return self.num_between(visual, first, first_seen(self.length, window))
+
+    def num_between(self, visual: bool, first: int, stop: int) -> int:
+        """Tokens of one stream at indices from ``first`` on and before ``stop``."""
         segments = (s for s in self.segments if s.visual == visual)
-        return sum(max(0, s.start + s.length - max(s.start, first)) for s in segments)
+        return sum(max(0, min(stop, s.start + s.length) - max(s.start, first)) for s in segments)
 
     def positions(self, visual: bool) -> Tensor:
         """Sequence indices of one stream, int64 [V] or [T]."""
@@ -149,6 +160,36 @@ class Layout:
             for s in self.segments
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def first_seen(row: int, window: int | None) -> int:
+    """The first index that the row at an index sees."""
+    if window is None:
+        return 0
+    return row // window * window if isinstance(window, Chunk) else max(0, row + 1 - window)
+
+
+def sight_end(key: int, window: int) -> int:
+    """The first index after a key's whose row does not see it."""
+    return (key // window + 1) * window if isinstance(window, Chunk) else key + window
+
+
+def hidden_by(rows: Tensor, keys: Tensor, window: int) -> Tensor:
+    """Whether a window hides a key at or before a row: [..., R], [..., C] -> bool [..., R, C]."""
+    rows, keys = rows[..., :, None], keys[..., None, :]
+    if isinstance(window, Chunk):
+        return rows // int(window) != keys // int(window)
+    return rows - keys >= window
+
+
+def word_of(window: int | None) -> str:
+    """What a refusal calls it."""
+    return "chunk" if isinstance(window, Chunk) else "sliding window"
+
+
+def without_first(x: Tensor, count: int) -> Tensor:
+    """Tokens [B, G, n, K] without the first ``count``; the very tensor where that is none."""
+    return x[:, :, count:] if count else x
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:

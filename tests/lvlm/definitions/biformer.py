@@ -6,8 +6,8 @@ from tests.lvlm.definitions import grouped
 
 REGION, TOPK = 4, 2
 SETTINGS = f"region={REGION},topk={TOPK}"
-REFUSED = ("cohere2", "gemma2", "gemma3", "gemma4")
-"""Their sliding windows."""
+REFUSED = ("cohere2", "gemma2", "gemma3", "gemma4", "llama4")
+"""Their sliding windows, and chunks."""
 
 
 def sees(q, k, tokens, place, region=REGION, topk=TOPK):

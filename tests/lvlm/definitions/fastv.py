@@ -1,5 +1,8 @@
 """FastV leaves a layer as it is; test_pruning.py defines what happens between layers."""
 
+import torch
+
+from tests.lvlm.oracle import near
 from workbench.lvlm.attention.pruning import places_in
 
 SETTINGS = "at=1"
@@ -8,5 +11,6 @@ SETTINGS = "at=1"
 
 def allowed_pairs(place, window):
     """Those of S-Attn on the tokens that are there, each at its own position."""
-    there = [p for visual in (True, False) for p in places_in(place.layout, visual).tolist()]
-    return sum(0 <= i - j < (window or place.layout.length + i) for i in there for j in there)
+    there = [torch.from_numpy(places_in(place.layout, visual)) for visual in (True, False)]
+    row, key = (torch.cat(there).unsqueeze(dim) for dim in (1, 0))
+    return int(((row >= key) & near(row, key, window)).sum())

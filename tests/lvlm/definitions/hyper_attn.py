@@ -3,7 +3,7 @@
 import torch
 
 from tests.lvlm.definitions.reading import own_branch, own_pairs, repeated, text_alone
-from tests.lvlm.oracle import _branch, _split
+from tests.lvlm.oracle import _branch, _split, near
 
 SETTINGS = "every=2"
 
@@ -18,7 +18,7 @@ def seen_pairs(layout, window):
     """[T, V] of bool."""
     text, images = layout.positions(visual=False), image_places(layout)
     seen = images[None] < text[:, None]
-    return seen if window is None else seen & (text[:, None] - images[None] < window)
+    return seen & near(text[:, None], images[None], window)
 
 
 def outputs(workload):
@@ -41,9 +41,9 @@ def outputs(workload):
     images = seen_pairs(layout, parts.window)
     at, rows = layout.positions(visual=False), []
     for row in range(layout.num_text):
-        near = (at <= at[row]) & (at[row] - at < (parts.window or layout.length))
+        shown = (at <= at[row]) & near(at[row], at, parts.window)
         branches = [
-            _branch(parts, own, row, near),
+            _branch(parts, own, row, shown),
             _branch(parts, (own[0], key, value), row, images[row]),
         ]
         rows.append(merged(module, x[:, row], branches, workload.system.settings["gate"]))

@@ -6,8 +6,8 @@ from tests.lvlm.definitions import grouped
 
 WIDTH = 5
 SETTINGS = f"width={WIDTH}"
-REFUSED = ("cohere2", "gemma2", "gemma3", "gemma4")
-"""Their sliding windows."""
+REFUSED = ("cohere2", "gemma2", "gemma3", "gemma4", "llama4")
+"""Their sliding windows, and chunks."""
 
 
 def sees(q, k, tokens, place, width=WIDTH):

@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.lvlm.oracle import _rows
+from tests.lvlm.oracle import _rows, near
 
 
 def repeated(parts, x):
@@ -39,8 +39,8 @@ def seeing(layout):
 def own_pairs(layout, window):
     """T2T pairs that causality and the window allow, counted one by one."""
     text = layout.positions(visual=False)
-    distance = text[:, None] - text[None, :]
-    return int(((distance >= 0) & (distance < (window or layout.length))).sum())
+    row, key = text[:, None], text[None, :]
+    return int(((row >= key) & near(row, key, window)).sum())
 
 
 def cross_pairs(layout):

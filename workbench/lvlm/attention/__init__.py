@@ -49,7 +49,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Cached:
-    """Tokens in one layer's cache that the next token sees, by stream."""
+    """Tokens in one layer's cache for the next token, by stream."""
 
     visual: int
     text: int
@@ -334,12 +334,16 @@ class System:
         """Tokens whose keys and values one layer's cache holds after the place's tokens."""
         return Cached(*(place.layout.num_last(visual, window) for visual in (True, False)))
 
+    def hidden(self, place: Place, window: int | None) -> Cached:
+        """Those of them that the next token does not see, the first ones: a chunk's alone."""
+        return Cached(*(place.layout.num_hidden(visual, window) for visual in (True, False)))
+
     def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         """Matmul FLOPs of one decoded token of one sample outside the attention pairs."""
         return token_flops(parts)
 
     def decode_pairs(self, place: Place, cached: Cached) -> int:
-        """Query-key pairs of one decoded token."""
+        """Query-key pairs of one decoded token, were all that is cached seen."""
         return cached.visual + cached.text + 1
 
     def forward_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
@@ -347,7 +351,8 @@ class System:
         per_pair = self.per_pair(parts, place)
         if cell.pass_ == "decode":
             cached = self.cached(place, parts.window)
-            pairs = self.decode_pairs(place, cached)
+            hidden = self.hidden(place, parts.window)
+            pairs = self.decode_pairs(place, cached) - hidden.visual - hidden.text
             return cell.batch * (self.token_flops(parts, place, cached) + per_pair * pairs)
         pairs = self.pairs(place, parts.window).dense
         return self.linear_flops(parts, place, cell) + cell.batch * per_pair * pairs

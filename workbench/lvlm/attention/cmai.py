@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
-from workbench.lvlm.layout import Layout
+from workbench.lvlm.layout import Layout, word_of
 from workbench.lvlm.parts.marks import region, unmasked
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
@@ -160,8 +160,9 @@ class CMAI(SAttn):
     def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
         if window_bites:
             raise Unsupported(
-                f"{self.name} hides visual tokens by what text reads, and so does the sliding "
-                f"window of {parts.attention.config.model_type} ({parts.window} tokens)"
+                f"{self.name} hides visual tokens by what text reads, and so does the "
+                f"{word_of(parts.window)} of {parts.attention.config.model_type} "
+                f"({parts.window} tokens)"
             )
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:

@@ -78,7 +78,7 @@ class CrossLayer(nn.Module):
         super().__init__()
         self.inner, self.parts, self.kernel = inner, parts, context.kernel
         # In tiles under ``tiled``.
-        self.mlp = parts.mlp if isinstance(parts.mlp, OwnTiles) else inner.layer.mlp
+        self.mlp = parts.mlp if isinstance(parts.mlp, OwnTiles) else context.in_tiles(parts).mlp
         self.layout, originals = place.layout, place.originals
         self.num_visual = originals.num_visual
         self.modules_of = nn.ModuleDict()

@@ -37,7 +37,7 @@ class FullLayer(DecomposedLayer):
         if self.decode:
             return
         self.visual_prefixes = visual_prefixes(place.layout)
-        self.visual_factor = context.query_factor("visual")
+        self.visual_factor = context.query_factor(place.index, "visual")
         self.visual_scores = context.scores(parts, False, window_on_other=True)
 
     def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from workbench.lvlm.attention import Cached, Pairs, Sharing, System, token_flops
 from workbench.lvlm.caches.prefill import PrefillCache
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
-from workbench.lvlm.layout import Layout, Segment, causal_pairs
+from workbench.lvlm.layout import Chunk, Layout, Segment, causal_pairs, without_first
 from workbench.lvlm.parts.chunked import token_chunks
 from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
@@ -89,7 +89,7 @@ class DecomposedLayer(nn.Module):
         self.num_rows = place.layout.num_text
         self.prefixes = text_prefixes(place.layout)
         self.text_tables = context.rope(place.index, "text")
-        self.query_factor = context.query_factor("text")
+        self.query_factor = context.query_factor(place.index, "text")
         if self.rotate_visual:
             self.visual_tables = context.rope(place.index, "visual")
         self.scores = context.scores(parts, True, window_on_other=self.rotate_visual)
@@ -101,10 +101,11 @@ class DecomposedLayer(nn.Module):
         values are never repeated.
         """
         cached = self.system.cached(place, self.parts.window)
-        self.num_rows = 1
-        self.prefixes = (Prefix(0, 1, cached.visual),) if cached.visual else ()
+        self.hidden = self.system.hidden(place, self.parts.window)
+        self.num_rows, seen = 1, cached.visual - self.hidden.visual
+        self.prefixes = (Prefix(0, 1, seen),) if seen else ()
         self.text_tables = context.rope(place.index, "next")
-        self.query_factor = context.query_factor("next")
+        self.query_factor = context.query_factor(place.index, "next")
         self.scores = Scores(self.parts.scale, self.parts.softcap, causal=False)
         for stream, tokens in (("visual", cached.visual), ("text", cached.text)):
             for name in ("keys", "values"):
@@ -115,7 +116,9 @@ class DecomposedLayer(nn.Module):
         """[B, V, D], [B, T, D] -> the same shapes; the text alone [B, 1, D] in a decode step."""
         if self.decode:
             (token,) = state
-            return (self.text_stream(token, self.visual_keys, self.visual_values),)
+            first = self.hidden.visual
+            key, value = (without_first(x, first) for x in (self.visual_keys, self.visual_values))
+            return (self.text_stream(token, key, value),)
         visual, text = state
         return self.streams(visual, text)
 
@@ -165,8 +168,9 @@ class DecomposedLayer(nn.Module):
         with region("T2T"):
             q_rope, own_key = parts.rope(q, cos, sin), parts.rope(own_key, cos, sin)
             if self.decode:
-                own_key = torch.cat((self.text_keys, own_key), 2)
-                own_value = torch.cat((self.text_values, own_value), 2)
+                first = self.hidden.text
+                own_key = torch.cat((without_first(self.text_keys, first), own_key), 2)
+                own_value = torch.cat((without_first(self.text_values, first), own_value), 2)
         if self.kept is not None:
             self.kept.keep_last(self.cached.text, own_key, own_value)
         own = Branch(q_rope, own_key, own_value, "T2T")
@@ -221,6 +225,10 @@ class Decomposed(System):
             cached, visual=place.layout.num_visual
         )  # No distance without RoPE, no window.
 
+    def hidden(self, place: Place, window: int | None) -> Cached:
+        hidden = super().hidden(place, window)
+        return hidden if self.layer_class.rotate_visual else replace(hidden, visual=0)
+
     def pairs(self, place: Place, window: int | None) -> Pairs:
         layout, cross = place.layout, cross_pairs(place.layout)
         return Pairs(layout.num_text**2 + cross, text_pairs(layout, window) + cross)
@@ -265,17 +273,30 @@ def text_pairs(layout: Layout, window: int | None) -> int:
 def stream_pairs(rows: Iterable[Segment], keys: Iterable[Segment], window: int | None) -> int:
     """Pairs of rows with keys that causality and the window allow, segment by segment."""
     return sum(
-        causal_pairs(row.length, window) if row is key else window_pairs(row, key, window)
+        own_pairs(row, window) if row is key else window_pairs(row, key, window)
         for row in rows
         for key in keys
         if key.start <= row.start
     )
 
 
+def own_pairs(row: Segment, window: int | None) -> int:
+    """Pairs of a segment with itself, which a chunk's end may cut."""
+    if not isinstance(window, Chunk):
+        return causal_pairs(row.length, window)
+    head = min(row.length, -row.start % window)
+    return causal_pairs(head) + causal_pairs(row.length - head, window)
+
+
 def window_pairs(row: Segment, key: Segment, window: int | None) -> int:
-    """Pairs of a row segment with an earlier key segment, at distances below the window."""
+    """Pairs of a row segment with an earlier key segment, at distances below the window or, under
+    one in chunks, in the one chunk that both can share."""
     if window is None:
         return row.length * key.length
+    if isinstance(window, Chunk):
+        first = row.start // window * window
+        rows = min(row.length, first + window - row.start)
+        return rows * max(0, min(key.length, key.start + key.length - first))
     gap = row.start - key.start - key.length + 1  # The smallest distance.
     return sum(
         min(row.length, key.length, d + 1, row.length + key.length - 1 - d)

@@ -157,6 +157,9 @@ class GatedXAttn(TextCosts):
             return Cached(place.layout.num_visual, 0)
         return super().cached(place, window)
 
+    def hidden(self, place: Place, window: int | None) -> Cached:
+        return Cached(0, 0) if place.inserted else super().hidden(place, window)
+
     def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         if not place.inserted:
             return token_flops(parts)

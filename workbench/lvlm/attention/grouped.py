@@ -12,6 +12,7 @@ from workbench.lvlm.attention import Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_pairs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
+from workbench.lvlm.layout import word_of
 from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
@@ -32,7 +33,7 @@ class GroupedLayer(DecomposedLayer):
         super().__init__(system, parts, context, place)
         # Keys come to the text rotated: the visual rows needed them so.
         self.tables, self.visual_tables = self.visual_tables, None
-        self.visual_factor = None if self.decode else context.query_factor("visual")
+        self.visual_factor = None if self.decode else context.query_factor(place.index, "visual")
         self.segments = place.layout.visual_segments
         self.all_pairs = Scores(parts.scale, parts.softcap, causal=False)
         self.parts = context.in_tiles(parts)
@@ -77,8 +78,9 @@ class Grouped(Decomposed):
     def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:
         if window_bites:
             raise Unsupported(
-                f"{self.name} chooses the keys of a visual row itself, and so would the sliding "
-                f"window of {parts.attention.config.model_type} ({parts.window} tokens)"
+                f"{self.name} chooses the keys of a visual row itself, and so would the "
+                f"{word_of(parts.window)} of {parts.attention.config.model_type} "
+                f"({parts.window} tokens)"
             )
 
     def visual_pairs(self, tokens: int, place: Place) -> int:

@@ -29,7 +29,7 @@ from workbench.lvlm.attention.decomposed import (
 from workbench.lvlm.attention.reading import TextCosts, TextLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
-from workbench.lvlm.layout import Layout
+from workbench.lvlm.layout import Layout, sight_end
 from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.towers import tower_of
@@ -199,7 +199,7 @@ class HyperAttn(TextCosts):
 
 def _rows_near(start: int, count: int, key: int, window: int | None) -> int:
     """How many of ``count`` rows from ``start`` on see a key that stands before them."""
-    return count if window is None else max(0, min(count, key + window - start))
+    return count if window is None else max(0, min(count, sight_end(key, window) - start))
 
 
 def whole_images(model: "Resolved", cell: Cell, layout: Layout) -> Layout:

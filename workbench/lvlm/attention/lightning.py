@@ -27,6 +27,7 @@ from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
 from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
+from workbench.lvlm.layout import word_of
 from workbench.lvlm.parts.loops import identical_iterations
 from workbench.lvlm.parts.marks import region, unmasked
 from workbench.lvlm.place import Place
@@ -260,7 +261,7 @@ class Lightning(SAttn):
         reasons = {
             f"soft-capping of scores, which {family} needs": parts.softcap is not None,
             f"normed queries and keys, which {family} has": parts.q_norm is not None,
-            f"sliding window, which {family} has ({parts.window} tokens)": window_bites,
+            f"{word_of(parts.window)}, which {family} has ({parts.window} tokens)": window_bites,
         }
         for reason, refused in reasons.items():
             if refused:

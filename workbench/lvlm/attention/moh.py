@@ -22,6 +22,7 @@ from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
+from workbench.lvlm.layout import hidden_by, without_first
 from workbench.lvlm.parts import scaled
 from workbench.lvlm.parts.loops import identical_iterations
 from workbench.lvlm.parts.marks import region
@@ -48,7 +49,7 @@ class MoHLayer(nn.Module):
         self.parts = context.in_tiles(parts)
         self.active, self.shared = system.heads(parts)
         self.tables = context.rope(place.index, "sequence")
-        self.factor = context.query_factor("sequence")
+        self.factor = context.query_factor(place.index, "sequence")
         bites = system.window_bites(place, parts.window)
         self.window = parts.window if bites else None
         self.mask: Tensor | None = None
@@ -128,10 +129,9 @@ class MoHLayer(nn.Module):
             sample, head = divmod(number, heads)
             group = (self.shared + head) // repeats
             k, v = (x[sample : sample + 1, group : group + 1] for x in (key, value))
-            distance = places[rows, None] - columns
-            mask = distance >= 0
+            mask = places[rows, None] >= columns
             if self.window is not None:
-                mask = mask & (distance < self.window)
+                mask = mask & ~hidden_by(places[rows], columns, self.window)
             branch = Branch(chosen[None, None, rows], k, v)
             return self.kernel.masked(branch, mask, self.scores)[0, 0]
 
@@ -184,9 +184,10 @@ class MoHDecode(nn.Module):
         self.layer, self.parts, self.kernel = parts.layer, parts, context.kernel
         self.active, self.shared = system.heads(parts)
         self.tables = context.rope(place.index, "next")
-        self.factor = context.query_factor("next")
+        self.factor = context.query_factor(place.index, "next")
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
-        cached = system.cached(place, parts.window)
+        cached, hidden = (count(place, parts.window) for count in (system.cached, system.hidden))
+        self.hidden = hidden.visual + hidden.text
         for name in ("keys", "values"):
             cache = context.cache(parts, cached.visual + cached.text)
             self.register_buffer(name, cache, persistent=False)
@@ -199,8 +200,8 @@ class MoHDecode(nn.Module):
         own_key, own_value = parts.key_value(x)
         with region("attention"):
             query, key = (parts.rope(y, *self.tables) for y in (query, own_key))
-            key = torch.cat((self.keys, key), 2)
-            value = torch.cat((self.values, own_value), 2)
+            key = torch.cat((without_first(self.keys, self.hidden), key), 2)
+            value = torch.cat((without_first(self.values, self.hidden), own_value), 2)
             shared = self.shared
             heads = []
             if shared:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from workbench.lvlm.attention import Pairs, System
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
+from workbench.lvlm.kernels import Branch, Scores
 from workbench.lvlm.kernels.eager import wide
-from workbench.lvlm.layout import Layout, take_rows
+from workbench.lvlm.layout import Chunk, Layout, first_seen, hidden_by, take_rows, word_of
 from workbench.lvlm.parts.marks import region, unmasked
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
@@ -59,6 +60,12 @@ class Kept(Layout):
             return self.num_visual if visual else self.num_text
         return int((self.places(visual) >= self.whole.length + 1 - window).sum())
 
+    def num_hidden(self, visual: bool, window: int | None) -> int:
+        if not isinstance(window, Chunk):
+            return 0
+        seen = self.places(visual) >= first_seen(self.whole.length, window)
+        return self.num_last(visual, window) - int(seen.sum())
+
 
 def kept_of(source: Layout, num_visual: int) -> Kept:
     """What is left of a layout with so many visual tokens."""
@@ -76,11 +83,13 @@ def places_in(layout: Layout, visual: bool) -> Places:
     return np.concatenate(runs) if runs else np.arange(0)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64, typed=True)  # A chunk is another window than a number.
 def seen_within(layout: Kept, window: int) -> int:
     """Pairs of what is left that causality and the window (by position) allow."""
     places = np.sort(np.concatenate([layout.places(visual) for visual in (True, False)]))
-    first = np.searchsorted(places, places - window, side="right")
+    chunked = isinstance(window, Chunk)
+    oldest = places // int(window) * int(window) if chunked else places - window + 1
+    first = np.searchsorted(places, oldest)
     return int((np.arange(len(places)) - first + 1).sum())
 
 
@@ -97,7 +106,10 @@ class PrunedLayer(SAttnLayer):
             self.mask = None  # By position, so it is made of what is left.
         remaining = ranked(system, place)
         self.num_left = None if remaining is None else remaining.length
-        self.factor = context.query_factor("sequence")
+        self.rotations = context.rope(place.index, "sequence")
+        self.family, self.kernel = context.model.family, context.kernel
+        self.factor = context.query_factor(place.index, "sequence")
+        self.by_parts = scales_what_is_left(parts, context, place)
         if remaining is not None:
             whole = torch.zeros(context.layout.length, dtype=torch.bool)
             whole[context.layout.positions(visual=False)] = True
@@ -117,7 +129,9 @@ class PrunedLayer(SAttnLayer):
         """The layer as transformers ships it, under the tables and the mask of these positions."""
         mask, tables, places = self.mask, self.tables, self.places
         if positions is not None:
-            tables = at(tables, positions)
+            if self.by_parts:
+                return self.attend_by_parts(sequence, positions)
+            tables = self.family.given(at(self.rotations, positions))
             places = None if places is None else positions
             if self.window is not None:
                 mask = self.seen(positions)
@@ -129,11 +143,26 @@ class PrunedLayer(SAttnLayer):
             **self.cache(),
         )
 
+    def attend_by_parts(self, sequence: Tensor, positions: Tensor) -> Tensor:
+        """The same of a layer that would scale queries by their places among these rows."""
+        assert self.factor is not None, "queries are scaled"
+        parts, x = self.parts, self.parts.input_norm(sequence)
+        query, gate = parts.query_and_gate(x, self.factor[positions][:, None])
+        key, value = parts.key_value(x)
+        with region("attention"):
+            tables = at(self.rotations, positions)
+            query, key = parts.rope(query, *tables), parts.rope(key, *tables)
+            if "past_key_values" in (cache := self.cache()):
+                key, value = cache["past_key_values"].update(key, value, 0)
+            scores = Scores(parts.scale, parts.softcap)
+            attended = self.kernel.own(Branch(query, key, value), scores)
+        return parts.finish(sequence, parts.output(attended, gate), x)
+
     def seen(self, positions: Tensor) -> Tensor:
         """The additive mask [B, 1, n, n] of rows at these positions, under the window."""
         assert self.window is not None, "a window that bites"
-        distance = positions[:, :, None] - positions[:, None, :]
-        hidden = (distance < 0) | (distance >= self.window)
+        after = positions[:, :, None] < positions[:, None, :]
+        hidden = after | hidden_by(positions, positions, self.window)
         mask = torch.zeros(hidden.shape, dtype=self.dtype, device=positions.device)
         return mask.masked_fill_(hidden, torch.finfo(self.dtype).min)[:, None]
 
@@ -150,7 +179,7 @@ class PrunedLayer(SAttnLayer):
     def last_row(self, sequence: Tensor, positions: Tensor | None) -> Tensor:
         """The last row of the attention map of this input, mean over heads: [B, n]."""
         parts, x = self.parts, self.parts.input_norm(sequence)
-        tables = self.tables if positions is None else at(self.tables, positions)
+        tables = self.rotations if positions is None else at(self.rotations, positions)
         factor = self.factor
         if factor is not None:
             factor = (factor if positions is None else factor[positions][:, None])[..., -1:, :]
@@ -164,8 +193,8 @@ class PrunedLayer(SAttnLayer):
             scores = torch.tanh(scores / parts.softcap) * parts.softcap
         if self.window is not None:
             at_rows = torch.arange(n, device=k.device)[None] if positions is None else positions
-            far = at_rows[:, -1:] - at_rows >= self.window
-            scores = scores.masked_fill(far[:, None, None], float("-inf"))
+            far = hidden_by(at_rows[:, -1:], at_rows, self.window)
+            scores = scores.masked_fill(far[:, None], float("-inf"))
         return torch.softmax(scores, -1).flatten(1, 2).mean(1)
 
 
@@ -180,6 +209,25 @@ def at(tables: Sequence[Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin [1, S, K] (M-RoPE: [3, 1, S, K]) of each sample's positions: [B, n, K]."""
     cos, sin = (table[..., 0, :, :][..., positions, :] for table in tables)
     return cos, sin
+
+
+def scales_what_is_left(parts: "LayerParts", context: Context, place: Place) -> bool:
+    """Whether the layer runs on rows that are left, and scales queries by their places among
+    these where their positions are asked for. Raises Unsupported where it cannot be told them.
+    """
+    left = isinstance(place.layout, Kept) and not context.model.family.scaled_queries
+    if not left or context.query_factor(place.index, "sequence") is None:
+        return False
+    assert isinstance(place.layout, Kept), "rows that are left"
+    bites = parts.window is not None and parts.window < place.layout.whole.length
+    if bites:
+        raise Unsupported(
+            f"layers of {parts.attention.config.model_type} under a {word_of(parts.window)} that "
+            "scale queries by their places among the rows that are left, not by their positions"
+        )
+    context.kernel.check(parts, True, False)
+    context.require(parts, True)
+    return True
 
 
 def ranked(system: System, place: Place) -> Layout | None:
@@ -208,9 +256,9 @@ class Pruning(SAttn):
             return SAttnDecode(parts, context, place)
         if bites and context.kernel.name != "eager":
             raise Unsupported(
-                f"{self.name} leaves rows that do not follow each other, which the sliding window "
-                f"of {parts.attention.config.model_type} ({parts.window} tokens) counts by "
-                f"position: kernel {context.kernel.name!r} cannot; use eager"
+                f"{self.name} leaves rows that do not follow each other, which the "
+                f"{word_of(parts.window)} of {parts.attention.config.model_type} ({parts.window} "
+                f"tokens) counts by position: kernel {context.kernel.name!r} cannot; use eager"
             )
         if bites and isinstance(place.layout, Kept):
             context.flag(

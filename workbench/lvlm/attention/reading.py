@@ -45,3 +45,6 @@ class TextCosts(System):
 
     def cached(self, place: Place, window: int | None) -> Cached:
         return Cached(0, place.layout.num_last(False, window))
+
+    def hidden(self, place: Place, window: int | None) -> Cached:
+        return Cached(0, place.layout.num_hidden(False, window))

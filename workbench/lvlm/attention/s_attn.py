@@ -78,6 +78,8 @@ class SAttnDecode(nn.Module):
         self.tables = context.positions_given(place.index, "next")
         self.places = context.query_places("next")
         cached = SYSTEMS["s_attn"].cached(place, parts.window)
+        hidden = SYSTEMS["s_attn"].hidden(place, parts.window)
+        self.hidden, self.tokens = hidden.visual + hidden.text, context.layout.length
         self.scheme = context.cell.cache_dtype
         for name in ("keys", "values"):
             cache = self.cache(name, parts, context, cached.visual + cached.text)
@@ -98,14 +100,18 @@ class SAttnDecode(nn.Module):
         """What the layer, or its attention alone, is given beside hidden states."""
         from workbench.lvlm.caches.held import HeldCache
 
-        cache: list[Tensor | Narrow] = [self.keys, self.values]
+        keys: Tensor | Narrow = self.keys
+        values: Tensor | Narrow = self.values
         if self.scheme is not None:
-            cache = [Narrow(self.keys, self.keys_scales), Narrow(self.values, self.values_scales)]
+            keys, values = (
+                Narrow(self.keys, self.keys_scales),
+                Narrow(self.values, self.values_scales),
+            )
         return {
             "attention_mask": None,
             "position_embeddings": self.tables,
             "position_ids": self.places,
-            "past_key_values": HeldCache(*cache),
+            "past_key_values": HeldCache(keys, values, self.hidden, self.tokens),
             "use_cache": True,
         }
 

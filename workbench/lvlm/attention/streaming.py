@@ -19,7 +19,15 @@ from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, System
 from workbench.lvlm.attention.s_attn import SAttn, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Band, Branch, Kernel, Scores
-from workbench.lvlm.layout import Layout, causal_pairs
+from workbench.lvlm.layout import (
+    Chunk,
+    Layout,
+    causal_pairs,
+    first_seen,
+    sight_end,
+    without_first,
+    word_of,
+)
 from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.vocabulary.errors import Unsupported
@@ -40,9 +48,10 @@ class StreamingDecode(nn.Module):
         super().__init__()
         self.layer, self.parts, self.kernel = parts.layer, parts, context.kernel
         cached = system.cached(place, parts.window)
-        count = cached.visual + cached.text
+        hidden = system.hidden(place, parts.window)
+        count, self.hidden = cached.visual + cached.text, hidden.visual + hidden.text
         self.tables = context.cache_rope(place.index, count + 1)
-        self.factor = context.query_factor("cache", count)
+        self.factor = context.query_factor(place.index, "cache", count)
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
         for name in ("keys", "values"):
             self.register_buffer(name, context.cache(parts, count), persistent=False)
@@ -55,7 +64,8 @@ class StreamingDecode(nn.Module):
             cos, sin = self.tables
             query = parts.rope(query, cos[..., -1:, :], sin[..., -1:, :])
             key = parts.rope(torch.cat((self.keys, key), 2), cos, sin)
-            value = torch.cat((self.values, value), 2)
+            key = without_first(key, self.hidden)
+            value = torch.cat((without_first(self.values, self.hidden), value), 2)
             attended = self.kernel.own(Branch(query, key, value), self.scores)
         return (parts.finish(token, parts.output(attended, gate), x),)
 
@@ -109,8 +119,8 @@ class BandedLayer(nn.Module):
         self.layer, self.parts = parts.layer, context.in_tiles(parts)
         self.kernel, self.chunks = context.kernel, chunks
         self.window, self.sinks = system.window, system.sinks
-        self.tables = context.positions_given(place.index, "sequence")
-        self.factor = context.query_factor("sequence")
+        self.tables = context.rope(place.index, "sequence")
+        self.factor = context.query_factor(place.index, "sequence")
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
         band = self.window, self.sinks
         self.first_sees = context.constant(
@@ -215,7 +225,7 @@ class Streaming(SAttn):
             )
         if self.window_bites(place, parts.window):
             raise Unsupported(
-                f"{self.name}: banded=1 has no place for the sliding window of "
+                f"{self.name}: banded=1 has no place for the {word_of(parts.window)} of "
                 f"{parts.attention.config.model_type} ({parts.window} tokens), which hides sinks "
                 "from late rows; use banded=0"
             )
@@ -228,30 +238,40 @@ class Streaming(SAttn):
         n = place.layout.length
         if not self._hides(place.layout):
             return super().pairs(place, window)
-        near = self.window if window is None else min(self.window, window)
-        first = min(self.sinks, n)
-        reach = n if window is None else window
+        ends = (n if window is None else sight_end(s, window) for s in range(min(self.sinks, n)))
         # A sink is seen by the rows beyond the window of recent tokens, up to the family's own.
-        beyond = sum(max(0, min(n, s + reach) - (s + self.window)) for s in range(first))
+        beyond = sum(max(0, min(n, end) - (s + self.window)) for s, end in enumerate(ends))
         chunks = self.chunks(place.layout)
         computed = n * n if chunks is None else chunks.pairs(self.window, self.sinks)
-        return Pairs(computed, causal_pairs(n, near) + beyond)
+        return Pairs(computed, self._recent_pairs(n, window) + beyond)
+
+    def _recent_pairs(self, rows: int, window: int | None) -> int:
+        """Pairs inside the window of recent tokens and inside the family's own."""
+        if isinstance(window, Chunk) and window > self.window:
+            whole, rest = divmod(rows, window)
+            return whole * causal_pairs(window, self.window) + causal_pairs(rest, self.window)
+        return causal_pairs(rows, self.window if window is None else min(window, self.window))
 
     def cached(self, place: Place, window: int | None) -> Cached:
         if self.sinks + self.window > place.layout.length:
             return super().cached(place, window)
-        layout, end = place.layout, place.layout.length
-        near = self.window if window is None else min(self.window, window)
-        recent = end + 1 - near
+        return self._held(place.layout, window, place.layout.length)
+
+    def hidden(self, place: Place, window: int | None) -> Cached:
+        layout = place.layout
+        if self.sinks + self.window > layout.length or not isinstance(window, Chunk):
+            return super().hidden(place, window)
+        return self._held(layout, window, first_seen(layout.length, window))
+
+    def _held(self, layout: Layout, window: int | None, stop: int) -> Cached:
+        """What a cache that forgot some tokens has of those before an index."""
+        end = layout.length
+        recent = end + 1 - (self.window if window is None else min(self.window, window))
         oldest = 0 if window is None else max(0, end + 1 - window)
-        sinks = range(min(oldest, recent), min(self.sinks, recent))
+        sinks = range(min(oldest, recent), min(self.sinks, recent, stop))
         counts = (
-            layout.num_last(visual, near)
-            + sum(
-                max(0, min(sinks.stop, s.start + s.length) - max(sinks.start, s.start))
-                for s in layout.segments
-                if s.visual == visual
-            )
+            layout.num_between(visual, recent, stop)
+            + layout.num_between(visual, sinks.start, sinks.stop)
             for visual in (True, False)
         )
         return Cached(*counts)

@@ -8,6 +8,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from workbench.lvlm.caches.narrow import Narrow
 from workbench.lvlm.caches.prefill import PrefillCache
+from workbench.lvlm.layout import without_first
 
 
 class HeldCache(DynamicCache):
@@ -15,10 +16,20 @@ class HeldCache(DynamicCache):
 
     An update is transformers' own: the new keys and values are appended by a copy. A sliding
     layer's cache is given the tokens inside its window, as DynamicSlidingWindowLayer keeps them.
+    Of a layer in chunks the first ``hidden`` of them are of the chunk before, which transformers
+    masks: here no step reads them.
     """
 
-    def __init__(self, keys: Tensor | Narrow, values: Tensor | Narrow) -> None:
+    def __init__(
+        self,
+        keys: Tensor | Narrow,
+        values: Tensor | Narrow,
+        hidden: int = 0,
+        tokens: int | None = None,
+    ) -> None:
+        """``tokens`` are all that came before, where they are more than what is held."""
         super().__init__()
+        self.hidden, self.tokens = hidden, tokens
         self.held = keys, values
 
     def update(
@@ -27,14 +38,21 @@ class HeldCache(DynamicCache):
         """[B, G, 1, K] each -> all keys and values [B, G, n + 1, K]."""
         keys, values = self.held
         if isinstance(keys, Narrow) and isinstance(values, Narrow):
-            return keys.widened(key_states), values.widened(value_states)
+            return (
+                keys.without_first(self.hidden).widened(key_states),
+                values.without_first(self.hidden).widened(value_states),
+            )
+        assert isinstance(keys, Tensor), "both are, or neither"
+        assert isinstance(values, Tensor), "both are, or neither"
         layer = DynamicLayer()
-        layer.keys, layer.values = keys, values
+        layer.keys, layer.values = (without_first(x, self.hidden) for x in (keys, values))
         layer.is_initialized = True
         return layer.update(key_states, value_states)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Tokens that are held."""
+        """Tokens that came before."""
+        if self.tokens is not None:
+            return self.tokens
         keys = self.held[0]
         return (keys.codes if isinstance(keys, Narrow) else keys).shape[2]
 

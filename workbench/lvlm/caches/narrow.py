@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.library import Library
 
+from workbench.lvlm.layout import without_first
 from workbench.vocabulary.cell import Cell
 
 CODES = {"bfloat16": torch.bfloat16, "fp8": torch.float8_e4m3fn, "int8": torch.int8}
@@ -37,6 +38,11 @@ class Narrow(NamedTuple):
             return cls((x / scales).round_().to(torch.int8), scales.float())
         scales = x.new_ones(1 if scheme == "fp8" else 0, dtype=torch.float32)
         return cls(x.to(CODES[scheme]), scales)
+
+    def without_first(self, count: int) -> "Narrow":
+        """The codes of all tokens but the first ``count``."""
+        scales = without_first(self.scales, count) if self.scales.ndim == 4 else self.scales
+        return Narrow(without_first(self.codes, count), scales)
 
     def widened(self, token: Tensor) -> Tensor:
         """The cache and one token [B, G, 1, K] more, as wide as the token: [B, G, n + 1, K]."""

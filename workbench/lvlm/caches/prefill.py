@@ -15,7 +15,12 @@ class PrefillCache:
 
     def keep_last(self, tokens: int, *tensors: Tensor) -> None:
         """Hold the last ``tokens`` of each [B, G, n, K]: a copy where that is not all of them."""
-        self.keep(*(x if x.shape[2] <= tokens else x[:, :, -tokens:].clone() for x in tensors))
+        self.keep(
+            *(
+                x if x.shape[2] <= tokens else x[:, :, x.shape[2] - tokens :].clone()
+                for x in tensors
+            )
+        )
 
     def clear(self) -> None:
         """Let them go."""

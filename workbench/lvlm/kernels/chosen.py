@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workbench.lvlm.kernels.fused import Fused
 from workbench.lvlm.kernels.modelled import sentence
+from workbench.lvlm.layout import word_of
 from workbench.lvlm.parts import LayerParts
 from workbench.vocabulary.errors import Unsupported
 
@@ -38,7 +39,7 @@ class Chosen(Fused):
         super().refuse(parts, decomposed, window_bites)
         if window_bites and not self.takes_mask:
             raise Unsupported(
-                f"kernel {self.name!r} takes no mask, which the sliding window of "
+                f"kernel {self.name!r} takes no mask, which the {word_of(parts.window)} of "
                 f"{parts.attention.config.model_type} needs ({parts.window} tokens)"
             )
 

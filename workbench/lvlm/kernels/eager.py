@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.lvlm.kernels import KERNELS, Branch, Kernel, Prefix, Scores
+from workbench.lvlm.layout import hidden_by
 from workbench.lvlm.parts.marks import region
 
 
@@ -84,7 +85,7 @@ def _own_scores(branch: Branch, scores: Scores) -> Tensor:
         n = branch.q.shape[2]
         hidden = torch.ones(n, n, dtype=torch.bool, device=s.device).triu(1)
     if scores.window is not None and scores.rows is not None:
-        far = scores.rows[:, None] - scores.rows[None, :] >= scores.window
+        far = hidden_by(scores.rows, scores.rows, scores.window)
         hidden = far if hidden is None else hidden | far
     return s if hidden is None else s.masked_fill(hidden, float("-inf"))
 
@@ -93,10 +94,10 @@ def _other_scores(branch: Branch, p: Prefix, scores: Scores) -> Tensor:
     s = _scores(branch.q[:, :, p.start : p.stop], branch.k[:, :, : p.length], scores)
     if scores.window is None or scores.rows is None or scores.other is None:
         return s
-    distance = scores.rows[p.start : p.stop, None] - scores.other[None, : p.length]
+    far = hidden_by(scores.rows[p.start : p.stop], scores.other[: p.length], scores.window)
     # Not -inf: a row may see no key of this branch, and its softmax must stay finite. The branch's
     # log-sum-exp is then so small that its weight in the merge is exactly 0.
-    return s.masked_fill(distance >= scores.window, torch.finfo(s.dtype).min)
+    return s.masked_fill(far, torch.finfo(s.dtype).min)
 
 
 def _weigh(s: Tensor, v: Tensor) -> Tensor:

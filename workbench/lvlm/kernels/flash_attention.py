@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.lvlm.kernels import HALVES, KERNELS, Band, Kernel
 from workbench.lvlm.kernels.modelled import SHAPES, register, sentence
 from workbench.lvlm.kernels.scratch import FLOAT, TILE, repeated_gradients, rounded
+from workbench.lvlm.layout import Chunk
 from workbench.lvlm.parts import LayerParts
 from workbench.vocabulary.errors import Unsupported
 
@@ -77,6 +78,11 @@ class FlashAttentionPackage(Kernel):
 
     def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:
         super().refuse(parts, decomposed, window_bites)
+        if window_bites and isinstance(parts.window, Chunk):
+            raise Unsupported(
+                f"kernel {self.name!r} has no chunks, which {parts.attention.config.model_type} "
+                f"needs ({parts.window} tokens)"
+            )
         if decomposed:
             raise Unsupported(
                 f"kernel {self.name!r} serves s_attn only: its package returns no log-sum-exp "

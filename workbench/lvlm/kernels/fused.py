@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench.lvlm.kernels import Branch, Kernel, Prefix, Scores
+from workbench.lvlm.layout import word_of
 from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.parts.marks import region
 from workbench.vocabulary.errors import Unsupported
@@ -189,8 +190,8 @@ class Fused(Kernel):
             )
         if decomposed and window_bites:
             raise Unsupported(
-                f"kernel {self.name!r} has no sliding window over two streams, which {family} "
-                f"needs ({parts.window} tokens)"
+                f"kernel {self.name!r} has no {word_of(parts.window)} over two streams, which "
+                f"{family} needs ({parts.window} tokens)"
             )
 
     def own(self, branch: Branch, scores: Scores) -> Tensor:

@@ -71,7 +71,7 @@ class Family:
     deepstack: bool = False
     """Whether features of its tower are added to visual rows between its first layers."""
     scaled_queries: bool = False
-    """Whether queries are multiplied by a factor of their position (``query_factor``)."""
+    """Whether every layer multiplies queries by a factor of the positions that it is given."""
     training: Hyper = field(default=MISTRAL, hash=False)
     """AdamW's settings where the decoder is trained."""
 
@@ -191,6 +191,10 @@ class Family:
     ) -> "tuple[Tensor, Tensor]":
         """cos and sin [1, S, K] in the dtype of ``like`` for int64 positions [S]."""
         return rotary(like, positions.unsqueeze(0))
+
+    def scales_queries(self, config: "PreTrainedConfig", index: int) -> bool:
+        """Whether the layer of that index multiplies queries by a factor of their position."""
+        return self.scaled_queries
 
     def query_factor(self, config: "PreTrainedConfig", positions: "Tensor") -> "Tensor":
         """What queries at int64 positions [S] are multiplied with, float32 [S].
@@ -343,7 +347,7 @@ def _try(model: Resolved) -> None:
                 x = torch.empty(1, parts.num_heads, 2, parts.head_dim)
                 if parts.rope(x, cos, sin).shape != x.shape:
                     raise ValueError("rotary embeddings of another size than head_dim")
-            if family.scaled_queries:
+            if any(family.scales_queries(config, index) for index in kinds.values()):
                 family.query_factor(config, torch.arange(2))
     except Exception as error:  # noqa: BLE001 - dozens of classes, each with its own checks
         raise RequestError(

@@ -1,32 +1,51 @@
 """Llama 4: three layers in chunks of 8,192 tokens to one without RoPE that sees everything.
 
-Queries and keys are normed after RoPE, and queries of the layers without it are scaled by their
-position, which only the layer as it is expresses: S-Attn alone has a place. Each layer has an
-expert that every token meets and sixteen of which a router chooses one. transformers multiplies
-every token with all sixteen, those not chosen with zeros: so do FLOPs and seconds here.
+Queries and keys under RoPE are normed after it by an L2 norm without weights; a rotation leaves a
+norm as it is, so D-Attn's un-rotated T2V has normed ones too. Queries of the layers without RoPE
+are scaled by their position. A text row sees the text of its own chunk; a pair without RoPE has no
+distance, so that no chunk hides an image from D-Attn's T2V, as no window does in other families.
+Each layer has an expert that every token meets and sixteen of which a router chooses one.
+transformers multiplies every token with all sixteen, those not chosen with zeros: so do FLOPs and
+seconds here.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.layout import Chunk
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
+from workbench.lvlm.models.cohere2 import as_it_is
 from workbench.lvlm.parts import LayerParts, OwnTiles
 from workbench.lvlm.parts.experts import Experts
 from workbench.lvlm.parts.marks import run_unmasked
 from workbench.vocabulary.errors import Unsupported
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+SCALING = ("yarn", "longrope")
+"""Kinds of RoPE whose tables are multiplied by a factor, which a norm after it would take away."""
 
 
 class Llama4(Family):
     """Rotary tables are complex numbers; kinds of layers are chosen by index."""
 
-    def plain_only(self, config: "PreTrainedConfig") -> str:
-        return "norms queries and keys after RoPE and scales queries by their position"
+    def plain_only(self, config: Any) -> str:
+        kind = config.rope_parameters["rope_type"]
+        if not config.use_qk_norm or kind not in SCALING:
+            return ""
+        return f"norms queries and keys after a RoPE ({kind}) that makes them longer"
+
+    def scales_queries(self, config: Any, index: int) -> bool:
+        return bool(config.attn_temperature_tuning and not config.no_rope_layers[index])
+
+    def query_factor(self, config: Any, positions: Tensor) -> Tensor:
+        if not config.floor_scale > 0:
+            raise ValueError(f"floor_scale {config.floor_scale}: a number above 0")
+        steps = torch.floor((positions.float() + 1) / config.floor_scale)
+        return torch.log1p(steps) * config.attn_scale + 1
+
+    def variant(self, config: Any, index: int) -> bool:
+        return bool(config.no_rope_layers[index])
 
     def experts(self, config: Any) -> Experts | None:
         return Experts(config.num_experts_per_tok, config.num_local_experts, every=True)
@@ -67,16 +86,19 @@ class AllExperts(OwnTiles):
 
 
 def rotate_pairs(x: Tensor, cos_bsr: Tensor, sin_bsr: Tensor) -> Tensor:
-    """RoPE over neighbours; x is [B, heads, S, K], the tables [B, S, K/2]."""
+    """RoPE over neighbours in float32 or wider; x is [B, heads, S, K], the tables [B, S, K/2]."""
     cos, sin = cos_bsr.unsqueeze(1), sin_bsr.unsqueeze(1)
-    left, right = x[..., 0::2], x[..., 1::2]
-    return torch.stack((left * cos - right * sin, left * sin + right * cos), -1).flatten(-2)
+    wide = x if x.dtype == torch.float64 else x.float()
+    left, right = wide[..., 0::2], wide[..., 1::2]
+    turned = torch.stack((left * cos - right * sin, left * sin + right * cos), -1)
+    return turned.flatten(-2).to(x.dtype)
 
 
 def _parts(layer: Any) -> LayerParts:
     attention, config = layer.self_attn, layer.self_attn.config
     chunked = config.layer_types[attention.layer_idx] == "chunked_attention"
     mlp = layer.feed_forward
+    norm = getattr(attention, "qk_norm", None)
     experts = Experts(mlp.top_k, mlp.num_experts, every=True) if layer.is_moe_layer else None
     return LayerParts(
         layer=layer,
@@ -86,8 +108,8 @@ def _parts(layer: Any) -> LayerParts:
         mlp_norm=layer.post_attention_layernorm,
         mlp=mlp if experts is None else AllExperts(mlp),
         post_mlp_norm=None,
-        q_norm=None,
-        k_norm=None,
+        q_norm=norm,
+        k_norm=norm,
         hidden_size=config.hidden_size,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
@@ -95,7 +117,7 @@ def _parts(layer: Any) -> LayerParts:
         scale=attention.scaling,
         softcap=None,
         window=Chunk(config.attention_chunk_size) if chunked else None,
-        rope=rotate_pairs,
+        rope=rotate_pairs if attention.use_rope else as_it_is,
         experts=experts,
     )
 

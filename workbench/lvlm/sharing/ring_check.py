@@ -4,7 +4,7 @@ from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.decomposed import text_prefixes
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.fused import Fused
-from workbench.lvlm.layout import Layout
+from workbench.lvlm.layout import Chunk, Layout, word_of
 from workbench.lvlm.models import Resolved
 from workbench.lvlm.sharing import shard
 from workbench.vocabulary.cell import Cell
@@ -47,15 +47,29 @@ def check_ring(cell: Cell, model: Resolved) -> None:
             f"{rows // unit * unit} or {(rows // unit + 1) * unit} in all"
         )
     faults.raise_all()
+    check_places(cell, model)
     window = _narrowest_window(model)
     if window is not None and window < rows:
         raise Unsupported(
-            f"{lead}{cell.attention} on {cell.model}: its sliding window of {window:,} hides some "
-            f"of {rows:,} tokens, and a ring has no windows"
+            f"{lead}{cell.attention} on {cell.model}: its {word_of(window)} of {window:,} hides "
+            f"some of {rows:,} tokens, and a ring has no {word_of(window)}s"
         )
     if getattr(model.config, "attn_logit_softcapping", None) is not None:
         raise Unsupported(
             f"{lead}{cell.attention} on {cell.model}: no fused kernel has its soft-cap of scores"
+        )
+
+
+def check_places(cell: Cell, model: Resolved) -> None:
+    """Raise Unsupported where a rank's layers would take the places among its rows for those in
+    the sequence: they scale queries by them, and are given no positions.
+    """
+    config, family = model.config, model.family
+    scaled = (family.scales_queries(config, i) for i in range(config.num_hidden_layers))
+    if cell.attention == "s_attn" and not family.scaled_queries and any(scaled):
+        raise Unsupported(
+            f"{cell.attention} on {cell.model}: its layers scale queries by their places among "
+            "the rows that they are given, which of ranks that share a sequence are not its own"
         )
 
 
@@ -89,7 +103,7 @@ def _narrowest_window(model: Resolved) -> int | None:
     config = model.config
     kinds = {model.layer_type(i) for i in range(config.num_hidden_layers)}
     if "chunked_attention" in kinds:
-        return int(config.attention_chunk_size)
+        return Chunk(config.attention_chunk_size)
     window = getattr(config, "sliding_window", None)
     # A model of one kind of layer has its window in all of them, or none.
     return window if len(kinds) == 1 or "sliding_attention" in kinds else None

@@ -16,6 +16,7 @@ from torch import Tensor
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.models import Resolved, resolve
 from workbench.lvlm.sharing import groups
+from workbench.lvlm.sharing.ring_check import check_places
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Faults
 
@@ -54,6 +55,7 @@ def check_ulysses(cell: Cell, model: Resolved) -> None:
     if cell.ring == 1 and any(w is not None and w < tokens for w in windows):
         faults.add(f"ulysses {count}: {cell.model} has a sliding window, which needs a mask")
     faults.raise_all()
+    check_places(cell, model)
 
 
 def over_heads(
