@@ -33,7 +33,7 @@ def small_cell(family, folder, **fields):
     )
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "llama4"])
 @pytest.mark.parametrize("system", LAYER_SYSTEMS)
 @pytest.mark.parametrize("layout", ["V,T", "T,V,T"])
 @pytest.mark.parametrize(("visual", "text", "batch"), [(63, 7, 2), (0, 5, 1), (5, 1, 3)])
@@ -76,17 +76,18 @@ def test_every_option_belongs_to_a_system():
     assert {name for system in SYSTEMS.values() for name in system.options} <= set(STREAM_OPTIONS)
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "llama4"])
 @pytest.mark.parametrize("system", LAYER_SYSTEMS)
 def test_extra_parameters_are_what_the_module_adds(family, system, tmp_path):
     cell = small_cell(family, tmp_path, attention=system)
     for layer in (None, 1):
-        plain = build(cell.replace(attention="s_attn", settings=None, layer=layer))
         try:
             workload = build(cell.replace(layer=layer))
         except Unsupported as error:
             assert_refused(error, system, family)
             return
+        index = workload.layers[0][1].index
+        plain = build(cell.replace(attention="s_attn", settings=None, layer=index))
         added = workload.num_parameters - plain.num_parameters
         assert added == workload.system.extra_parameters(*workload.layers[0][:2])
 

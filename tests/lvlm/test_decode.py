@@ -111,7 +111,7 @@ def pair(family, folder, system, kernel, **fields):
     return prefilled, decoded
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "llama4"])
 @pytest.mark.parametrize("system", LAYER_SYSTEMS)
 @pytest.mark.parametrize(("layout", "visual"), [("V,T", 33), ("T,V,T", 33), ("V,T", 0)])
 @pytest.mark.parametrize("layer", [0, 1])
@@ -119,6 +119,8 @@ def test_a_step_equals_the_last_row_of_the_prefill(
     family, system, layout, visual, layer, tmp_path
 ):
     kernel = "sdpa" if family == "mistral" else "eager"
+    if family == "llama4":
+        layer *= 3  # One in chunks, and one without RoPE.
     fields = {"layout": layout, "num_visual": visual, "layer": layer}
     try:
         prefilled, decoded = pair(family, tmp_path, system, kernel, **fields)
@@ -161,7 +163,7 @@ def test_a_step_leaves_its_cache_as_it_was(system, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "llama4"])
 @pytest.mark.parametrize("system", sorted(SYSTEMS))
 @pytest.mark.parametrize("scope", ["layer", "decoder"])
 def test_costs_of_a_step(family, system, scope, tmp_path):

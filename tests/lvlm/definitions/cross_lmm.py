@@ -4,6 +4,7 @@ import torch
 
 from tests.lvlm import oracle
 from tests.lvlm.definitions.reading import repeated
+from workbench.lvlm.models import FAMILIES
 from workbench.lvlm.parts import llama_like
 
 SETTINGS = "every=2,pool=3"
@@ -13,11 +14,16 @@ REFUSED = ("cohere", "cohere2", "gemma2", "gemma3", "gemma4", "qwen3")
 
 def fill(target, layer, seen):
     """The caches of a decode step after the tokens [B, S, D] that a layer has seen."""
-    parts = llama_like(layer.inner.layer)
+    real, tables = layer.inner.layer, layer.inner.tables
+    if isinstance(tables, torch.Tensor):  # Llama 4's, of complex numbers.
+        parts, tables = FAMILIES["llama4"].parts(real), (tables.real, tables.imag)
+    else:
+        parts = llama_like(real)
     x = parts.input_norm(seen)
-    cos, sin = (table[:, : seen.shape[1]] for table in layer.inner.tables)
-    target.inner.keys.copy_(parts.rope(parts.key(x), cos, sin))
-    target.inner.values.copy_(parts.value(x))
+    cos, sin = (table[:, : seen.shape[1]] for table in tables)
+    count = target.inner.keys.shape[2]
+    target.inner.keys.copy_(parts.rope(parts.key(x), cos, sin)[:, :, -count:])
+    target.inner.values.copy_(parts.value(x)[:, :, -count:])
     if hasattr(target, "visual_keys") and target.visual_keys.shape[2]:
         module = layer.modules_of["text"]
         target.visual_keys.copy_(oracle._split(module.k_proj(layer.inputs[0]), parts.num_kv_heads))
