@@ -8,6 +8,7 @@ from tests.lvlm.test_costs import counted
 from tests.lvlm.test_decode import DECODE, fill, pair
 from tests.lvlm.test_oracles import assert_equal_to_oracle, relative, small_workload
 from tests.small import small_lvlm, small_model
+from workbench.lvlm.attention.decomposed import NOTHING
 from workbench.lvlm.build import build
 from workbench.lvlm.places import places_of
 from workbench.vocabulary.cell import make_cell
@@ -90,7 +91,7 @@ def test_a_shut_gate_is_the_text_alone(tmp_path):
     with torch.no_grad():
         hyper.module.gate.fill_(-torch.inf)
         _, found = hyper.run_forward()
-        wanted = hyper.module.text_stream(hyper.inputs[1], None, None)
+        wanted = hyper.module.text_stream(hyper.inputs[1], None, None, NOTHING)
     assert relative(found, wanted) <= 1e-12
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.lvlm.context import Context
     from workbench.lvlm.kernels import Kernel
     from workbench.lvlm.models import Resolved
+    from workbench.lvlm.models.around import Around
     from workbench.lvlm.parts import LayerParts
     from workbench.lvlm.reduce import Reducer
 
@@ -99,6 +100,13 @@ class System:
     """How several ranks share its sequence (``--ring``): each has some ``rows`` of it and sees the
     keys of all in turn; or each has some visual rows and all ``text``; or not at all."""
 
+    lacks: str = "it says nothing of these"
+    """Why it has no place on a family whose ids have an embedding for every layer and whose last
+    layers take the keys and values of others; empty where it has one."""
+
+    own_keys: tuple[str, ...] = ()
+    """Streams of which it makes keys and values of its own, by no projection of the model's."""
+
     settings: Mapping[str, Value] = {}
     """The values of its own settings, by name."""
 
@@ -126,6 +134,10 @@ class System:
                 f"{self.name}: {family.model_type} {plain_only}, which only the layer as "
                 "it is expresses; use s_attn"
             )
+        if family.per_layer(model.config):
+            from workbench.lvlm.attention.per_layer_systems import beside_of
+
+            return beside_of(self, model)
         return self
 
     instead = "and nothing there has visual keys and queries alike"
@@ -213,6 +225,19 @@ class System:
         """The state that enters the first layer."""
         assert not isinstance(visual, tuple), "only a system with a pooling has two streams"
         return visual, text
+
+    def visual_handed(self, cell: Cell) -> int:
+        """Tensors of visual tokens that a layer hands on where later ones take its keys."""
+        return 2
+
+    def enter(
+        self, around: "Around", state: "tuple[Tensor, ...]", ids: "Tensor", layout: Layout | None
+    ) -> "tuple[Tensor, ...]":
+        """The state behind what a family has before its first layer, of text ids [B, T].
+
+        ``layout`` is None where the state is of text alone.
+        """
+        raise NotImplementedError
 
     def add_visual(
         self, state: "tuple[Tensor, ...]", features: "Tensor", visual_rows: "Tensor"

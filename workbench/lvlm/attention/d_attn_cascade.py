@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS, Cached, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_prefixes
+from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.parts.marks import region
@@ -38,7 +39,11 @@ class CrossAttention(nn.Module):
 
 
 class CascadeLayer(DecomposedLayer):
-    """Text: cross-attention, residual, self-attention, residual, MLP."""
+    """Text: cross-attention, residual, self-attention, residual, MLP.
+
+    The module makes keys and values of its own in every layer; of another layer's a layer may take
+    the visual values, for the diagonal, and keys and values of text.
+    """
 
     def __init__(
         self, system: System, parts: "LayerParts", context: Context, place: Place
@@ -47,18 +52,35 @@ class CascadeLayer(DecomposedLayer):
         self.cross = context.create(lambda: CrossAttention(parts))
         randomise(self.cross)
 
-    def _tokens(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def cached_visual(self, more: RowInputs) -> tuple[Tensor | None, Tensor | None]:
+        return self.visual_keys, self.visual_values
+
+    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
+        taken = more.taken.get("visual", ())
+        visual, key, value, *own_value = self.by_token(visual, more, *taken)
+        if own_value:
+            more.give("visual", *own_value)
+        return visual, key, value
+
+    def _tokens(
+        self, visual: Tensor, own: Tensor | None = None, taken: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """As D-Attn's, with the module's key and value, and the value that later layers take."""
         parts, x = self.parts, self.parts.input_norm(visual)
         shape = (parts.num_kv_heads, parts.head_dim)
         with region("projections"):
             key = self.cross.k_proj(x).unflatten(-1, shape)
             value = self.cross.v_proj(x).unflatten(-1, shape)
-        if not self.only_keys:
-            own_value = parts.value(x).transpose(1, 2)
-            visual = parts.finish(visual, self.diagonal(own_value, x), x)
-        return visual, key, value
+        gives = parts.gives_keys
+        if taken is None and (gives or not self.only_keys):
+            taken = parts.value(x).transpose(1, 2)
+        if taken is not None and not self.only_keys:
+            visual = parts.finish(visual, self.diagonal(taken, x), x, own)
+        return (visual, key, value, taken) if gives and taken is not None else (visual, key, value)
 
-    def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
+    def text_stream(
+        self, text: Tensor, key: Tensor | None, value: Tensor | None, more: RowInputs
+    ) -> Tensor:
         parts = self.parts
         if key is not None and value is not None and self.prefixes:
             with region("projections"):
@@ -72,12 +94,16 @@ class CascadeLayer(DecomposedLayer):
             if parts.post_attention_norm is not None:
                 out = parts.post_attention_norm(out)
             text = text + out
-        return super().text_stream(text, None, None)
+        return super().text_stream(text, None, None, more)
 
 
 class DAttnCascade(Decomposed):
     name = "d_attn_cascade"
     layer_class = CascadeLayer
+    own_keys = ("visual",)
+
+    def visual_handed(self, cell: Cell) -> int:
+        return 0 if cell.pass_ == "decode" else 1
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         narrow, wide = (
@@ -85,7 +111,8 @@ class DAttnCascade(Decomposed):
             for heads in (parts.num_kv_heads, parts.num_heads)
         )
         # The visual stream still needs its own v for the diagonal, but no k of its own.
-        visual = (3 - parts.kv_projections) * narrow * place.layout.num_visual
+        value = not parts.takes_keys and (parts.gives_keys or not place.keys_only)
+        visual = (2 + value - parts.kv_projections) * narrow * place.layout.num_visual
         text = 2 * wide * place.layout.num_text if text_prefixes(place.layout) else 0
         return super().linear_flops(parts, place, cell) + cell.batch * (visual + text)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import DecomposedLayer, stream_pairs, visual_prefixes
+from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch
 from workbench.lvlm.layout import causal_pairs
@@ -40,10 +41,10 @@ class FullLayer(DecomposedLayer):
         self.visual_factor = context.query_factor(place.index, "visual")
         self.visual_scores = context.scores(parts, False, window_on_other=True)
 
-    def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def streams(self, visual: Tensor, text: Tensor, more: RowInputs) -> tuple[Tensor, Tensor]:
         assert self.visual_tables is not None, "both streams are rotated"
         streams: dict[str, Branch] = {}
-        beside: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+        beside: dict[str, tuple[Tensor | None, ...]] = {}
         for name, x, (cos, sin), factor in (
             ("visual", visual, self.visual_tables, self.visual_factor),
             ("text", text, self.text_tables, self.query_factor),
@@ -51,10 +52,12 @@ class FullLayer(DecomposedLayer):
             if x.shape[1]:
                 normed, own = self.parts.input_norm(x), OWN[name]
                 q, gate = self.parts.query_and_gate(normed, factor)
-                beside[name] = gate, self.parts.shared(normed)
-                k, v = self.parts.key_value(normed)
+                beside[name] = gate, self.parts.shared(normed), more.own.get(name)
+                k, v = more.taken.get(name) or self.parts.key_value(normed)
                 with region(own):
-                    q, k = self.parts.rope(q, cos, sin), self.parts.rope(k, cos, sin)
+                    q = self.parts.rope(q, cos, sin)
+                    k = k if name in more.taken else self.parts.rope(k, cos, sin)
+                more.give(name, k, v)
                 streams[name] = Branch(q, k, v, own)
         if "visual" in streams:
             visual = self._rows("visual", "text", visual, streams, *beside["visual"])
@@ -70,6 +73,7 @@ class FullLayer(DecomposedLayer):
         streams: dict[str, Branch],
         gate: Tensor | None,
         normed: Tensor | None,
+        embedded: Tensor | None,
     ) -> Tensor:
         prefixes = self.prefixes if own == "text" else self.visual_prefixes
         scores = self.scores if own == "text" else self.visual_scores
@@ -81,12 +85,13 @@ class FullLayer(DecomposedLayer):
         else:
             with region(mine.region):
                 attended = self.kernel.own(mine, scores)
-        return self.parts.finish(x, self.parts.output(attended, gate), normed)
+        return self.parts.finish(x, self.parts.output(attended, gate), normed, embedded)
 
 
 class DAttnFull(System):
     name = "d_attn_full"
     options = ()
+    lacks = ""
     mixes = True
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> FullLayer:

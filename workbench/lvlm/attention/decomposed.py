@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import Cached, Pairs, Sharing, System, token_flops
+from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.caches.prefill import PrefillCache
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
@@ -23,6 +24,12 @@ from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts
+
+
+STREAMS = ("visual", "text")
+"""Of a decomposed system."""
+NOTHING = RowInputs()
+"""Of all families but those whose ids have an embedding for every layer."""
 
 
 def text_prefixes(layout: Layout) -> tuple[Prefix, ...]:
@@ -80,6 +87,8 @@ class DecomposedLayer(nn.Module):
         self.only_keys = place.keys_only
         self.visual_tables: tuple[Tensor, Tensor] | None = None
         self.decode = context.cell.pass_ == "decode"
+        self.held = system.own_keys if parts.takes_keys else STREAMS
+        """Streams of whose keys and values it has a cache."""
         self.kept: PrefillCache | None = None
         if self.decode:
             self._hold(context, place)
@@ -107,49 +116,97 @@ class DecomposedLayer(nn.Module):
         self.text_tables = context.rope(place.index, "next")
         self.query_factor = context.query_factor(place.index, "next")
         self.scores = Scores(self.parts.scale, self.parts.softcap, causal=False)
-        for stream, tokens in (("visual", cached.visual), ("text", cached.text)):
+        for stream in self.held:
+            tokens = getattr(cached, stream)
             for name in ("keys", "values"):
                 cache = context.cache(self.parts, tokens)
                 self.register_buffer(f"{stream}_{name}", cache, persistent=False)
 
-    def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *state: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor, ...]:
         """[B, V, D], [B, T, D] -> the same shapes; the text alone [B, 1, D] in a decode step."""
         if self.decode:
             (token,) = state
-            first = self.hidden.visual
-            key, value = (without_first(x, first) for x in (self.visual_keys, self.visual_values))
-            return (self.text_stream(token, key, value),)
+            return (self.text_stream(token, *self.cached_visual(more), more),)
         visual, text = state
-        return self.streams(visual, text)
+        return self.streams(visual, text, more)
 
-    def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    def cached_visual(self, more: RowInputs) -> tuple[Tensor | None, Tensor | None]:
+        """Visual keys and values of a decode step, given on where later layers take them."""
+        if "visual" not in self.held:
+            key, value = more.taken.get("visual", (None, None))
+            return key, value
+        first = self.hidden.visual
+        key, value = (without_first(x, first) for x in (self.visual_keys, self.visual_values))
+        more.give("visual", key, value)
+        return key, value
+
+    def streams(self, visual: Tensor, text: Tensor, more: RowInputs) -> tuple[Tensor, Tensor]:
         """[B, V, D], [B, T, D] -> the same shapes."""
         key = value = None
         if visual.shape[1]:
-            visual, key, value = self.visual_stream(visual)
+            visual, key, value = self.visual_stream(visual, more)
             # What is rotated first is kept then.
-            if self.kept is not None and not (self.rotate_visual and self.prefixes):
-                self.kept.keep_last(self.cached.visual, key, value)
+            if not (self.rotate_visual and self.prefixes):
+                self.keep("visual", key, value)
         if text.shape[1]:
-            text = self.text_stream(text, key, value)
+            text = self.text_stream(text, key, value, more)
         return visual, text
 
-    def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The visual output, and un-rotated keys and values [B, G, V, K] that text attends to."""
-        if self.chunk is None or visual.shape[1] <= self.chunk:
-            visual, key, value = self._tokens(visual)
-        else:
-            visual, key, value = token_chunks(
-                self._tokens, self.chunk, [visual], list(self.layer.parameters())
-            )
-        return visual, key.transpose(1, 2), value.transpose(1, 2)
+    def keep(self, stream: str, key: Tensor, value: Tensor) -> None:
+        """Hold a stream's keys and values, of a prefill whose cache is kept."""
+        if self.kept is not None and stream in self.held:
+            self.kept.keep_last(getattr(self.cached, stream), key, value)
 
-    def _tokens(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Token-wise: [B, n, D] -> output [B, n, D], key and value [B, n, G, K]."""
-        parts, x = self.parts, self.parts.input_norm(visual)
+    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """The visual output, and keys and values [B, G, V, K] that text attends to: un-rotated,
+        but for those of another layer.
+        """
+        taken = more.taken.get("visual")
+        if taken is None:
+            visual, key, value = self.by_token(visual, more)
+            # What is rotated first is given on then.
+            if not (self.rotate_visual and self.prefixes):
+                more.give("visual", key, value)
+            return visual, key, value
+        key, value = taken
+        if not self.only_keys:
+            (visual,) = self.by_token(visual, more, value)
+        return visual, key, value
+
+    def by_token(self, visual: Tensor, more: RowInputs, *taken: Tensor) -> tuple[Tensor, ...]:
+        """``_tokens`` over all rows or in chunks, its keys and values as [B, G, V, K].
+
+        ``taken`` are the values [B, G, V, K] of another layer.
+        """
+        inputs = [more.own.get("visual"), *(x.transpose(1, 2) for x in taken)]
+        if self.chunk is None or visual.shape[1] <= self.chunk:
+            visual, *made = self._tokens(visual, *inputs)
+        else:
+            there = [x is not None for x in inputs]
+
+            def run(part: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
+                given = iter(rows)
+                return self._tokens(part, *(next(given) if x else None for x in there))
+
+            rows = [visual, *(x for x in inputs if x is not None)]
+            visual, *made = token_chunks(run, self.chunk, rows, list(self.parameters()))
+        return visual, *(x.transpose(1, 2) for x in made)
+
+    def _tokens(
+        self, visual: Tensor, own: Tensor | None = None, taken: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Token-wise: [B, n, D] -> output [B, n, D], key and value [B, n, G, K].
+
+        ``own`` are the rows' embeddings for this layer [B, n, P]. Where the values [B, n, G, K]
+        are ``taken`` from another layer, the output is all that is made.
+        """
+        parts = self.parts
+        if taken is not None:  # Nothing is projected of normed rows.
+            return (parts.finish(visual, self.diagonal(taken, visual), own=own),)
+        x = parts.input_norm(visual)
         key, value = (y.transpose(1, 2) for y in parts.key_value(x))
         if not self.only_keys:
-            visual = parts.finish(visual, self.diagonal(value, x), x)
+            visual = parts.finish(visual, self.diagonal(value, x), x, own)
         return visual, key, value
 
     def diagonal(self, value_bngk: Tensor, x: Tensor) -> Tensor:
@@ -160,31 +217,36 @@ class DecomposedLayer(nn.Module):
         with region("V2V"):
             return self.parts.project_diagonal(value_bngk, self.fold, self.parts.gate(x))
 
-    def text_stream(self, text: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
+    def text_stream(
+        self, text: Tensor, key: Tensor | None, value: Tensor | None, more: RowInputs
+    ) -> Tensor:
         """Text rows: [B, T, D] -> [B, T, D]; key and value are None where there is no image."""
         parts, x = self.parts, self.parts.input_norm(text)
         (q, gate), (cos, sin) = parts.query_and_gate(x, self.query_factor), self.text_tables
-        own_key, own_value = parts.key_value(x)
+        own_key, own_value = more.taken.get("text") or parts.key_value(x)
         with region("T2T"):
-            q_rope, own_key = parts.rope(q, cos, sin), parts.rope(own_key, cos, sin)
-            if self.decode:
-                first = self.hidden.text
-                own_key = torch.cat((without_first(self.text_keys, first), own_key), 2)
-                own_value = torch.cat((without_first(self.text_values, first), own_value), 2)
-        if self.kept is not None:
-            self.kept.keep_last(self.cached.text, own_key, own_value)
+            q_rope = parts.rope(q, cos, sin)
+            if "text" not in more.taken:
+                own_key = parts.rope(own_key, cos, sin)
+                if self.decode:
+                    first = self.hidden.text
+                    own_key = torch.cat((without_first(self.text_keys, first), own_key), 2)
+                    own_value = torch.cat((without_first(self.text_values, first), own_value), 2)
+        if "text" not in more.taken:
+            self.keep("text", own_key, own_value)
+            more.give("text", own_key, own_value)
         own = Branch(q_rope, own_key, own_value, "T2T")
         if key is None or value is None or not self.prefixes:
             with region("T2T"):
                 attended = self.kernel.own(own, self.scores)
         else:
-            if self.visual_tables is not None:
+            if self.visual_tables is not None and "visual" not in more.taken:
                 with region("T2V"):
                     key = parts.rope(key, *self.visual_tables)
-                if self.kept is not None:
-                    self.kept.keep_last(self.cached.visual, key, value)
+                self.keep("visual", key, value)
+                more.give("visual", key, value)
             attended = self.merge(own, self.other(q, q_rope, key, value), self.scores, x)
-        return parts.finish(text, parts.output(attended, gate), x)
+        return parts.finish(text, parts.output(attended, gate), x, more.own.get("text"))
 
     def other(self, q: Tensor, q_rope: Tensor, key: Tensor, value: Tensor) -> Branch:
         """The T2V branch: which queries meet the visual keys."""
@@ -210,6 +272,7 @@ class Decomposed(System):
     """Costs of a system with a diagonal V2V."""
 
     layer_class: type[DecomposedLayer] = DecomposedLayer
+    lacks = ""
     keeps_cache = True
     mixes = True
     ring: Sharing = "text"
@@ -240,8 +303,8 @@ class Decomposed(System):
         return {"T2T": own, "T2V": across}
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
-        visual = token_flops(parts, q=False)
-        if cell.fold:
+        visual = token_flops(parts, q=False, rest=not place.keys_only)
+        if cell.fold and not place.keys_only:
             visual -= (
                 2 * parts.hidden_size * parts.head_dim * (parts.num_heads - parts.num_kv_heads)
             )

@@ -10,6 +10,7 @@ from torch import Tensor, cat
 
 from workbench.lvlm.attention import Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_pairs
+from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores
 from workbench.lvlm.layout import word_of
@@ -38,7 +39,7 @@ class GroupedLayer(DecomposedLayer):
         self.all_pairs = Scores(parts.scale, parts.softcap, causal=False)
         self.parts = context.in_tiles(parts)
 
-    def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
         """The visual output, and rotated keys and values [B, G, V, K] that text attends to."""
         assert self.tables is not None, "visual rows are rotated"
         parts, x = self.parts, self.parts.input_norm(visual)

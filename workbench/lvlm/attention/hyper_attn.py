@@ -27,6 +27,7 @@ from workbench.lvlm.attention.decomposed import (
     text_prefixes,
 )
 from workbench.lvlm.attention.reading import TextCosts, TextLayer
+from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.layout import Layout, sight_end
@@ -60,7 +61,7 @@ class HyperLayer(DecomposedLayer):
         if self.scores.window is not None:
             self.scores = replace(self.scores, other=context.image_places())
 
-    def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
         parts, x = self.parts, self.parts.input_norm(visual)
         with region("projections"):
             heads = self.kv_proj_img(x).unflatten(-1, (2 * parts.num_kv_heads, parts.head_dim))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from workbench.lvlm.attention import token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.parts.chunked import token_chunks
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
@@ -25,7 +26,7 @@ ENCODER_WIDTH = 1152
 class KeptLayer(DecomposedLayer):
     """Text alone is updated; the visual state passes through unchanged."""
 
-    def visual_stream(self, visual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
         if self.chunk is None or visual.shape[1] <= self.chunk:
             key, value = self.keys(visual)
         else:

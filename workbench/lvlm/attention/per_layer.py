@@ -21,6 +21,7 @@ from workbench.vocabulary.errors import RequestError
 if TYPE_CHECKING:
     from workbench.lvlm.attention import Cached
     from workbench.lvlm.models import Resolved
+    from workbench.lvlm.models.around import Around
     from workbench.lvlm.parts import LayerParts
 
 GIVES, TAKES = "gives keys", "takes keys"
@@ -41,9 +42,8 @@ class Mixed(nn.Module):
         self.inner, self.role, self.alone = inner, place.role, alone
         self.number = 0 if alone else place.index
         """Of its own among the embeddings for layers."""
-        config, self.kind = parts.attention.config, parts.attention.layer_type
-        modes = config.kv_sharing_modes[: place.index]
-        self.kinds = [config.layer_types[i] for i, mode in enumerate(modes) if mode == "store"]
+        self.kind = parts.attention.layer_type
+        self.kinds = kinds_given(parts, place)
         """Of the layers so far whose keys and values are in the state."""
         if alone:
             self.kinds = [self.kind] if self.role == TAKES else []
@@ -76,6 +76,24 @@ class Taking(nn.Module):
         return {"attention_mask": None, "position_embeddings": self.tables}
 
 
+def kinds_given(parts: "LayerParts", place: Place) -> list[str]:
+    """The kinds of the layers before this one whose keys and values later ones take, in order."""
+    config = parts.attention.config
+    modes = config.kv_sharing_modes[: place.index]
+    return [config.layer_types[i] for i, mode in enumerate(modes) if mode == "store"]
+
+
+def refuse_ranks(cell: Cell) -> None:
+    """Raise RequestError where ranks would share a sequence."""
+    for field in ("ulysses", "ring"):
+        if getattr(cell, field) > 1:
+            raise RequestError(
+                f"{field} {getattr(cell, field)}: layers of {cell.model} hand on embeddings "
+                "for every layer, or keys and values that others share, which ranks that "
+                "share a sequence do not pass on; use 1"
+            )
+
+
 class PerLayer(SAttn):
     """Costs of S-Attn on such a family: of the embeddings for each layer too."""
 
@@ -84,13 +102,7 @@ class PerLayer(SAttn):
 
     def check(self, cell: Cell) -> None:
         super().check(cell)
-        for field in ("ulysses", "ring"):
-            if getattr(cell, field) > 1:
-                raise RequestError(
-                    f"{field} {getattr(cell, field)}: layers of {cell.model} hand on embeddings "
-                    "for every layer, or keys and values that others share, which ranks that "
-                    "share a sequence do not pass on; use 1"
-                )
+        refuse_ranks(cell)
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         config: Any = model.config
@@ -116,6 +128,15 @@ class PerLayer(SAttn):
         own = (cell.batch, tokens, 1, parts.attention.config.hidden_size_per_layer_input)
         before, after = (keys if place.role == role else [] for role in (TAKES, GIVES))
         return [own, *before, hidden], [*after, hidden]
+
+    def enter(
+        self, around: "Around", state: tuple[Tensor, ...], ids: Tensor, layout: Layout | None
+    ) -> tuple[Tensor, ...]:
+        (sequence,) = state
+        if layout is not None:
+            visual = ids.new_full((ids.shape[0], layout.num_visual), around.visual_id)
+            ids = layout.join(visual, ids)
+        return around.enter(sequence, ids)
 
     def hidden_shape(self, parts: "LayerParts", batch: int, tokens: int) -> tuple[int, ...]:
         """Of the hidden states between layers."""

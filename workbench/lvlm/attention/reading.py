@@ -6,6 +6,7 @@ from torch import Tensor
 
 from workbench.lvlm.attention import Cached, Pairs, System, token_flops
 from workbench.lvlm.attention.decomposed import DecomposedLayer, text_pairs
+from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 class TextLayer(DecomposedLayer):
     """A layer of the model's own: text attends to text, at its places in the whole sequence."""
 
-    def streams(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        return visual, self.text_stream(text, None, None) if text.shape[1] else text
+    def streams(self, visual: Tensor, text: Tensor, more: RowInputs) -> tuple[Tensor, Tensor]:
+        return visual, self.text_stream(text, None, None, more) if text.shape[1] else text
 
 
 class TextCosts(System):

@@ -9,7 +9,7 @@ alone: they attend with keys and values of the last local or global layer before
 of them is cached; in the E2B their MLPs are twice as wide.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,16 +72,6 @@ class Gemma4(Family):
             "attention: causal; in the local layers of the released model tokens of an image also "
             "see those after them in it, inside the window, which no mask here has"
         ]
-
-    def plain_only(self, config: Any) -> str:
-        if not self.per_layer(config):
-            return ""
-        width, shared = config.hidden_size_per_layer_input, config.num_kv_shared_layers
-        others = f", and its last {shared} layers attend with keys and values of others"
-        return (
-            "adds an embedding of each id for every layer (hidden_size_per_layer_input "
-            f"{width}){others if shared else ''}"
-        )
 
     def per_layer(self, config: Any) -> bool:
         return bool(config.hidden_size_per_layer_input)
@@ -176,8 +166,20 @@ class TiledExperts(nn.Module):
         return token_chunks(run, self.tile, inputs, own)[0][0]
 
 
+def _own_input(layer: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """What an embedding for that layer alone adds to a row behind its MLP."""
+
+    def add(hidden: Tensor, own: Tensor) -> Tensor:
+        gated = layer.act_fn(layer.per_layer_input_gate(hidden)) * own
+        added: Tensor = layer.post_per_layer_input_norm(layer.per_layer_projection(gated))
+        return hidden + added
+
+    return add
+
+
 def _parts(layer: Any) -> LayerParts:
     attention, config = layer.self_attn, layer.self_attn.config
+    embedded = layer.hidden_size_per_layer_input
     return LayerParts(
         layer=layer,
         attention=attention,
@@ -202,6 +204,10 @@ def _parts(layer: Any) -> LayerParts:
         else None,
         out_scale=layer.layer_scalar,
         alone={"shared_kv_states": None},
+        own_input=_own_input(layer) if embedded else None,
+        own_input_elements=2 * config.hidden_size * embedded,
+        gives_keys=attention.store_full_length_kv,
+        takes_keys=attention.is_kv_shared_layer,
     )
 
 

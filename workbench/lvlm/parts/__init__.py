@@ -60,6 +60,15 @@ class LayerParts:
     parallel: bool = False
     """Whether the MLP reads the very rows that the attention reads, normed once, and both are
     added to the residual (Cohere). ``mlp_norm`` then is ``input_norm``."""
+    own_input: Callable[[Tensor, Tensor], Tensor] | None = None
+    """(rows behind the MLP [B, S, D], their embeddings for this layer alone [B, S, P]) -> the rows
+    with what these add; None where ids have no such embeddings."""
+    own_input_elements: int = 0
+    """Elements of the matrices in it that one token is multiplied with."""
+    gives_keys: bool = False
+    """Whether later layers attend with its keys and values."""
+    takes_keys: bool = False
+    """Whether it has none, and attends with those of an earlier layer."""
 
     @property
     def value_dim(self) -> int:
@@ -173,11 +182,16 @@ class LayerParts:
         return o_proj(v_bsgk.unsqueeze(3).expand(-1, -1, -1, repeats, -1).flatten(2))
 
     def finish(
-        self, residual: Tensor, attention_out: Tensor, normed: Tensor | None = None
+        self,
+        residual: Tensor,
+        attention_out: Tensor,
+        normed: Tensor | None = None,
+        own: Tensor | None = None,
     ) -> Tensor:
         """Residual, norms and MLP after the attention output: [B, S, D] each.
 
-        ``normed`` are the rows that the attention read, which the MLP of a parallel layer reads.
+        ``normed`` are the rows that the attention read, which the MLP of a parallel layer reads;
+        ``own`` [B, S, P] the embeddings that they have for this layer alone, where ids have such.
         """
         if self.post_attention_norm is not None:
             attention_out = self.post_attention_norm(attention_out)
@@ -185,7 +199,11 @@ class LayerParts:
         if self.parallel:
             assert normed is not None, "the MLP of a parallel layer reads them"
             return self.scaled(hidden + self.mlp(normed))
-        return self.scaled(hidden + self.feed(self.mlp, hidden))
+        hidden = hidden + self.feed(self.mlp, hidden)
+        if self.own_input is not None:
+            assert own is not None, "each row has an embedding for each layer"
+            hidden = self.own_input(hidden, own)
+        return self.scaled(hidden)
 
     def shared(self, normed: Tensor) -> Tensor | None:
         """Rows that the attention read, where the MLP reads them too; None where it has a norm."""

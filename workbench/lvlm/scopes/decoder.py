@@ -127,8 +127,8 @@ class Decoder(nn.Module):
         state = (text,) if visual is None else self.system.state(visual, text, self.layout)
         if self.around is not None:
             with region("embedding"):
-                every = self._all_ids(visual, ids, self.around.visual_id)
-                state = self.around.enter(state[0], every)
+                layout = None if visual is None else self.layout
+                state = self.system.enter(self.around, state, ids, layout)
         for number, layer in enumerate(self.layers):
             state = layer(*state)
             if stacked and self.places[number].stacked:
@@ -171,13 +171,6 @@ class Decoder(nn.Module):
             return visual * self.visual_scale
         originals, pooled = visual
         return originals * self.visual_scale, pooled * self.visual_scale
-
-    def _all_ids(self, visual: "Visual | None", ids: Tensor, visual_id: int) -> Tensor:
-        """Ids [B, S] of the whole sequence, ``visual_id`` where a row is visual."""
-        if visual is None:
-            return ids
-        shape = ids.shape[0], self.layout.num_visual
-        return self.layout.join(ids.new_full(shape, visual_id), ids)
 
     def _normed(self, rows: Tensor) -> Tensor:
         """What leaves the last layer as the LM head takes it."""

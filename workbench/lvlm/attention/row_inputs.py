@@ -1,0 +1,23 @@
+"""What rows bring to a layer beside their hidden states (Gemma 4's E2B and E4B)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RowInputs:
+    """By stream (``visual``, ``text``, or ``sequence`` for both in one), for one forward."""
+
+    own: Mapping[str, Tensor] = field(default_factory=dict)
+    """Embeddings of the rows for this layer alone, [B, n, P]."""
+    taken: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    """Keys and values [B, G, n, K] of the earlier layer that this one takes them from."""
+    given: dict[str, tuple[Tensor, ...]] | None = None
+    """Where this layer's are put once they are made; None where no later one takes them."""
+
+    def give(self, stream: str, *tensors: Tensor) -> None:
+        """Let later layers have these keys and values of a stream."""
+        if self.given is not None:
+            self.given[stream] = tensors
