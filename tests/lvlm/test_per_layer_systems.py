@@ -1,0 +1,108 @@
+"""Decomposed systems where ids have an embedding for every layer and layers share keys."""
+
+import pytest
+import torch
+
+from tests.lvlm import embedded_oracle, oracle
+from tests.lvlm.definitions import settings_of
+from tests.lvlm.test_oracles import TOLERANCE, open_gates, relative
+from tests.small import EMBEDDED, small_model
+from workbench.lvlm.build import build
+from workbench.vocabulary.cell import make_cell
+
+D_ATTN = (
+    "d_attn",
+    "d_attn_biased",
+    "d_attn_full",
+    "d_attn_tanh",
+    "d_attn_sigmoid",
+    "d_attn_sum",
+    "d_attn_cascade",
+)
+LAYERS = {0: "own keys", 2: "gives, global", 4: "gives, local", 5: "takes, global", 6: "takes"}
+
+
+def cell_of(folder, system, **fields):
+    return make_cell(
+        model=small_model("gemma4", folder, **EMBEDDED),
+        attention=system,
+        settings=settings_of(system),
+        **{
+            "kernel": "eager",
+            "dtype": "float64",
+            "pass": "train",
+            "batch": 2,
+            "num_visual": 23,
+            "num_text": 9,
+            **fields,
+        },
+    )
+
+
+def exact(cell):
+    """The workload of a cell, every norm in float64, every gate and scale some value."""
+    workload = build(cell)
+    oracle.widen_norms(workload.module)
+    open_gates(workload.module)
+    torch.manual_seed(5)
+    for name, buffer in workload.module.named_buffers():
+        if name.endswith("layer_scalar"):
+            buffer.uniform_(0.5, 1.5)
+    return workload
+
+
+def assert_gradients(found, wanted):
+    largest = max(g.norm().item() for g in wanted if g is not None)
+    for got, want in zip(found, wanted, strict=True):
+        if want is None or want.norm() <= 1e-12 * largest:
+            assert got is None or got.norm() <= 1e-12 * largest
+        else:
+            assert got is not None
+            assert relative(got, want) <= TOLERANCE
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layout", ["V,T", "T,V,T"])
+@pytest.mark.parametrize("system", D_ATTN)
+def test_a_layer_is_its_definition(system, layout, layer, tmp_path):
+    """Outputs, what it gives, and gradients of weights, embeddings and what it takes."""
+    kernels = ("eager", "sdpa") if layer in (2, 5) else ("eager",)
+    for kernel in kernels:
+        workload = exact(
+            cell_of(tmp_path, system, kernel=kernel, scope="layer", layer=layer, layout=layout)
+        )
+        outputs = workload.run_forward()
+        workload.run_backward(outputs)
+        leaves = [*workload.inputs, *workload.module.parameters()]
+        found = [x.grad for x in leaves]
+        expected = embedded_oracle.lone_layer(workload)
+        for out, want in zip(outputs, expected, strict=True):
+            assert relative(out, want) <= TOLERANCE
+        wanted = torch.autograd.grad(expected, leaves, workload.upstream, allow_unused=True)
+        assert_gradients(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"checkpoint": True},
+        {"checkpoint": True, "checkpoint_every": 3, "chunk": 7},
+        {"chunk": 5, "fold": True, "layout": "T,V,T"},
+    ],
+)
+@pytest.mark.parametrize("system", D_ATTN)
+def test_a_decoder_is_its_definition(system, fields, tmp_path):
+    """Logits, and gradients of every weight: those of what later layers take reach it."""
+    if system == "d_attn_full":
+        fields = {k: v for k, v in fields.items() if k not in ("chunk", "fold")}
+    workload = exact(cell_of(tmp_path, system, scope="decoder", **fields))
+    visual, ids, _ = workload.inputs
+    leaves = [visual, *workload.module.parameters()]
+    logits = workload.module(visual, ids)
+    upstream = torch.randn_like(logits)
+    found = torch.autograd.grad(logits, leaves, upstream, allow_unused=True)
+    expected = embedded_oracle.decoder(workload, visual, ids)
+    assert relative(logits, expected) <= TOLERANCE
+    wanted = torch.autograd.grad(expected, leaves, upstream, allow_unused=True)
+    assert_gradients(found, wanted)
