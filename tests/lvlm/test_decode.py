@@ -9,6 +9,7 @@ from tests.lvlm.definitions import assert_refused, definition, settings_of, step
 from tests.lvlm.test_oracles import open_gates, relative
 from tests.small import FAMILY_NAMES, LAYER_SYSTEMS, small_model
 from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.per_layer_systems import LayerBeside
 from workbench.lvlm.attention.s_attn import SAttnDecode, SAttnLayer
 from workbench.lvlm.build import build
 from workbench.probe.counting.allocator import CARD
@@ -51,8 +52,8 @@ def fill(decoded, prefilled, run):
                 # The prefill's text ends with the token that the step decodes.
                 stop = -1 if stream == "text" else None
                 for name, found in (("keys", branch.k), ("values", branch.v)):
-                    held = getattr(target, f"{stream}_{name}")
-                    count = held.shape[2]
+                    held = getattr(target, f"{stream}_{name}", None)
+                    count = 0 if held is None else held.shape[2]  # None where others' are taken.
                     if count:
                         held.copy_(found[:, :, :stop][:, :, -count:])
         return out
@@ -84,7 +85,8 @@ def remember(layer, inputs):
 
 
 def systems_layers(workload):
-    return list(getattr(workload.module, "layers", [workload.module]))
+    layers = getattr(workload.module, "layers", [workload.module])
+    return [layer.inner if isinstance(layer, LayerBeside) else layer for layer in layers]
 
 
 def pair(family, folder, system, kernel, **fields):
