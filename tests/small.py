@@ -832,11 +832,6 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "vision_config": {
                 "model_type": "ovis2_vision",
-    "video_llama_3": (
-        "qwen2",
-        {
-            "vision_config": {
-                "model_type": "video_llama_3_vision",
                 "hidden_size": 48,
                 "intermediate_size": 80,
                 "num_hidden_layers": 2,
@@ -853,16 +848,28 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "video_llama_3": (
+        "qwen2",
+        {
+            "vision_config": {
+                "model_type": "video_llama_3_vision",
+                "hidden_size": 48,
+                "intermediate_size": 80,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "patch_size": 14,
+            },
+            "image_token_id": 96,
+            "video_token_id": 95,
+            "tie_word_embeddings": False,
+        },
+    ),
     "video_llava": (
         "llama",
         {
             "vision_config": CLIP,
             "image_token_index": 96,
             "video_token_index": 95,
-                "patch_size": 14,
-            },
-            "image_token_id": 96,
-            "video_token_id": 95,
             "tie_word_embeddings": False,
         },
     ),
