@@ -6,6 +6,7 @@ from transformers import DynamicCache
 
 from tests.lvlm import oracle
 from tests.lvlm.definitions import cmai
+from tests.lvlm.scaled import scaled_parts
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
 from workbench.lvlm.build import build
@@ -17,7 +18,9 @@ from workbench.vocabulary.errors import RequestError, Unsupported
 def cell_of(folder, family="mistral", layers=3, **fields):
     given = {"kernel": "eager", "dtype": "float64", "num_visual": 13, "num_text": 6, "batch": 2}
     given |= {"settings": cmai.SETTINGS, "attention": "cmai", "scope": "decoder", **fields}
-    return make_cell(model=small_model(family, folder, num_hidden_layers=layers), **given)
+    own = {"attention_chunk_size": 64} if family == "llama4" else {}
+    model = small_model(family, folder, num_hidden_layers=layers, **own)
+    return make_cell(model=model, **given)
 
 
 @pytest.fixture
@@ -42,10 +45,11 @@ def by_definition(workload, inputs):
 
 
 @pytest.mark.usefixtures("wide_softmax")
-@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen2_5_vl", "llama4"])
 @pytest.mark.parametrize("layout", ["V,T", "T,V,T", "V,T,V,T"])
 def test_forward_and_gradients(family, layout, tmp_path):
-    workload = build(cell_of(tmp_path, family, layout=layout))
+    layers = 4 if family == "llama4" else 3  # The fourth scales its queries.
+    workload = scaled_parts(build(cell_of(tmp_path, family, layers, layout=layout)))
     oracle.widen_norms(workload.module)
     visual, ids = workload.inputs
     visual.requires_grad_()

@@ -15,6 +15,7 @@ from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.cudnn import CudnnCuda
 from workbench.lvlm.kernels.efficient import Repeated
 from workbench.lvlm.kernels.flex import block_mask, causal_mod, kernel_options
+from workbench.lvlm.layout import Chunk
 from workbench.probe.counting.trace import trace
 from workbench.probe.predicting.limit import predicted_limit
 from workbench.probe.predicting.predict import predict
@@ -91,11 +92,14 @@ def test_flex_forward_in_working_precision(system, dtype, tolerance, tmp_path):
 FORWARD = {"pass": "forward"}
 
 
+@pytest.mark.parametrize("family", ["gemma2", "llama4"])
 @pytest.mark.parametrize("system", SYSTEMS[1:])
 @pytest.mark.parametrize(("layout", "layer"), [("V,T", 0), ("V,T", 1), ("T,V,T", 0)])
-def test_flex_equals_the_definition_under_soft_cap_and_window(system, layout, layer, tmp_path):
+def test_flex_equals_the_definition_under_soft_cap_window_and_chunk(
+    family, system, layout, layer, tmp_path
+):
     workload = small_workload(
-        "gemma2", tmp_path, system, "flex", layout=layout, num_visual=63, layer=layer, **FORWARD
+        family, tmp_path, system, "flex", layout=layout, num_visual=63, layer=layer, **FORWARD
     )
     with torch.no_grad():
         for out, wanted in zip(workload.run_forward(), oracle_outputs(workload), strict=True):
@@ -109,7 +113,10 @@ def test_flex_serves_transformers_own_layer(tmp_path):
     assert_close(exact, low_precision(exact, "flex", "float32"), 1e-5)
 
 
-@pytest.mark.parametrize("window", [None, 1, 100, 128, 300, 5000])
+CHUNKS = [Chunk(size) for size in (1, 100, 128, 300, 5000)]
+
+
+@pytest.mark.parametrize("window", [None, 1, 100, 128, 300, 5000, *CHUNKS], ids=repr)
 @pytest.mark.parametrize("tokens", [1, 127, 128, 129, 700])
 def test_block_masks_equal_torchs_own(window, tokens):
     mod, places = causal_mod(window), torch.arange(tokens)

@@ -1,14 +1,19 @@
-"""Llama 4: transformers' own results, chunks, experts, and what it has no place for."""
+"""Llama 4: transformers' own results, chunks, experts, scaled queries, and what has no place."""
 
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
+from tests.lvlm import test_pruning
+from tests.lvlm.definitions import settings_of
 from tests.lvlm.generation import GREEDY, extend, write_weights
-from tests.lvlm.test_oracles import relative
+from tests.lvlm.oracle import widen_norms
+from tests.lvlm.scaled import factors
+from tests.lvlm.test_oracles import assert_equal_to_oracle, relative
 from tests.small import small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
+from workbench.lvlm.layout import take_rows
 from workbench.lvlm.models import resolve
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
@@ -62,15 +67,70 @@ def test_parameters_of_the_catalogue_are_transformers_own():
 
 
 def test_chunks_hide_what_stands_before_them(tmp_path):
-    """Three layers of four in chunks of 16: pairs that the mask allows, and the cache."""
+    """Three layers of four in chunks of 12: pairs that the mask allows, and the cache."""
     name = small_model("llama4", tmp_path)
     cell = cell_of(name, scope="decoder", num_visual=32, num_text=8)
     found = trace(cell)
-    whole, chunked = 40 * 41 // 2, 2 * (16 * 17 // 2) + 8 * 9 // 2
+    whole, chunked = 40 * 41 // 2, 3 * (12 * 13 // 2) + 4 * 5 // 2
     hidden = 4 * 40**2 - 3 * chunked - whole
     assert found.flops - found.flops_causal == 4 * 4 * 8 * hidden
     step = predict(cell.replace(pass_="decode"), "cpu")
-    assert step.metrics["kv_cache_bytes"] == 4 * 2 * 2 * 8 * (3 * 15 + 40)
+    assert step.metrics["kv_cache_bytes"] == 4 * 2 * 2 * 8 * (3 * 11 + 40)
+
+
+@pytest.mark.parametrize("system", ["s_attn", "d_attn", "d_attn_biased", "d_attn_full", "moh"])
+@pytest.mark.parametrize("tokens", [31, 35, 36, 37])
+def test_a_step_reads_its_own_chunk(system, tokens, tmp_path):
+    """Of 11 cached tokens in chunks of 12: all, none (a chunk begins), or those from 36 on."""
+    cell = make_cell(
+        model=small_model("llama4", tmp_path),
+        attention=system,
+        kernel="eager",
+        dtype="float32",
+        num_visual=20,
+        num_text=tokens - 20,
+        layer=0,
+        **{"pass": "decode"},
+    )
+    seen = [i for i in range(tokens) if i // 12 == tokens // 12]
+    if system == "d_attn":  # Without RoPE all images are seen.
+        seen = [*range(20), *(i for i in seen if i >= 20)]
+    found = trace(cell)
+    heads = 3 if system == "moh" else 4
+    linear = 2 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 40)
+    assert found.flops == found.model_flops == linear + 4 * heads * 8 * (len(seen) + 1)
+    held = 11 if system != "d_attn" else 20 + min(11, tokens - 20)
+    assert found.kv_cache_bytes == 4 * 2 * 2 * 8 * held
+
+
+@pytest.mark.parametrize("system", ["fastv", "pyramid_drop"])
+def test_a_step_after_tokens_have_left_stands_at_its_position(system, tmp_path):
+    """Its last layer has no RoPE, and scales the query of the next place in the sequence."""
+    settings = "stages=4" if system == "pyramid_drop" else "at=1"
+    cell = test_pruning.cell_of(
+        tmp_path, system, "llama4", kernel="eager", num_text=10, settings=settings
+    )
+    prefilled = test_pruning.exact(cell)
+    decoded = test_pruning.exact(cell.replace(num_text=9, **{"pass": "decode"}))
+    decoded.module.load_state_dict(prefilled.module.state_dict())
+    layer = decoded.module.layers[3]
+    places, caches = prefilled.context.layout.length - 1, []
+    row = prefilled.module.layers[3]
+    handle = row.register_forward_pre_hook(lambda _, inputs: caches.append(inputs))
+    with torch.no_grad():
+        prefilled.run_forward()
+        handle.remove()
+        ((rows, positions),) = caches
+        wanted = row(rows, positions)[0][:, -1:]
+        if system == "pyramid_drop":  # It ranks and gathers first.
+            rows = take_rows(rows, row.choose(rows, positions))
+        parts = prefilled.layers[3][0]
+        x = parts.input_norm(rows[:, :-1])
+        layer.keys.copy_(parts.key(x)[:, :, -layer.keys.shape[2] :])
+        layer.values.copy_(parts.value(x)[:, :, -layer.values.shape[2] :])
+        (found,) = layer(rows[:, -1:])
+    assert layer.keys.shape[2] < places
+    assert relative(found, wanted) <= 1e-9
 
 
 @pytest.mark.parametrize(
@@ -82,6 +142,13 @@ def test_chunks_hide_what_stands_before_them(tmp_path):
         {"pass": "decode"},
         {"pass": "train", "lora": "r=2"},
         {"pass": "train", "lora": "r=2", "weights_dtype": "int8"},
+        {"attention": "d_attn"},
+        {"attention": "d_attn", "pass": "train", "checkpoint": True},
+        {"attention": "d_attn", "cache": True},
+        {"attention": "d_attn", "pass": "decode"},
+        {"attention": "d_attn_full", "pass": "train", "lora": "r=2"},
+        {"attention": "hyper_attn", "pass": "decode"},
+        {"attention": "fastv", "cache": True},
     ],
 )
 def test_predicted_is_measured(fields, tmp_path):
@@ -104,18 +171,119 @@ def test_predicted_is_measured(fields, tmp_path):
         assert any(f.startswith(wanted) for f in predicted.flags) == (name in fields)
 
 
-@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"s_attn"}))
-def test_other_systems_are_refused_by_name(system):
-    cell = make_cell(model=SCOUT, attention=system, scope="decoder", num_visual=64)
-    with pytest.raises(Unsupported, match=f"^{system}: llama4_text norms queries and keys after"):
-        build(cell, "meta")
+@pytest.mark.parametrize("system", sorted(SYSTEMS))
+def test_systems_on_scout(system):
+    """At 400 rows of text behind 74,000 visual tokens: what has a place, and what has none."""
+    cell = make_cell(
+        model=SCOUT,
+        attention=system,
+        scope="decoder",
+        num_visual=74_000,
+        num_text=400,
+        kernel="eager",
+    )
+    refused = {
+        "biformer": "keys of a visual row itself, and so would the chunk",
+        "lsda": "keys of a visual row itself, and so would the chunk",
+        "cmai": "hides visual tokens by what text reads, and so does the chunk",
+        "lightning": "no scores and so no normed queries and keys",
+    }
+    if system in refused:
+        with pytest.raises(Unsupported, match=f"^{system} .*{refused[system]}.* llama4_text"):
+            build(cell, "meta")
+        return
+    found = trace(cell)
+    assert found.flops == found.model_flops > found.flops_causal == found.model_flops_causal
+
+
+def test_only_layers_without_rope_scale_queries(tmp_path):
+    workload = build(cell_of(small_model("llama4", tmp_path), scope="decoder"))
+    context, places = workload.context, workload.context.layout.sequence
+    found = [context.query_factor(index, "sequence") for index in range(4)]
+    assert found[:3] == [None] * 3
+    wanted = factors(context.model.config, places)
+    assert wanted.max() > 1.1
+    assert torch.allclose(found[3].double().flatten(), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"use_qk_norm": False}, (None, None)),
+        ({"no_rope_layers": [1, 1, 1, 1]}, ("Llama4TextL2Norm", "Llama4TextL2Norm")),
+        ({"no_rope_layers": [1, 0, 1, 0]}, ("Llama4TextL2Norm", None)),
+        ({"attn_temperature_tuning": False}, ("Llama4TextL2Norm", None)),
+    ],
+)
+@pytest.mark.parametrize("system", ["d_attn", "d_attn_full", "s_attn", "moh"])
+@pytest.mark.parametrize("layer", [0, 3])
+def test_other_fields_of_the_config(fields, parts, system, layer, tmp_path):
+    cell = make_cell(
+        model=small_model("llama4", tmp_path, **fields),
+        attention=system,
+        kernel="eager",
+        dtype="float64",
+        layout="T,V,T",
+        num_visual=33,
+        num_text=9,
+        layer=layer,
+        settings=settings_of(system),
+        **{"pass": "train"},
+    )
+    workload = build(cell)
+    widen_norms(workload.module)
+    norm = workload.layers[0][0].q_norm
+    assert (norm if norm is None else type(norm).__name__) == parts[layer > 0]
+    scaled = workload.context.query_factor(layer, "text")
+    assert (scaled is None) == (
+        layer == 0
+        or ("no_rope_layers" in fields and norm is not None)
+        or "attn_temperature_tuning" in fields
+    )
+    assert_equal_to_oracle(workload)
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
+
+
+def test_a_rope_that_makes_vectors_longer_before_their_norm_is_refused(tmp_path):
+    name = small_model("llama4", tmp_path, rope_parameters=YARN)
+    build(cell_of(name, scope="decoder"))
+    with pytest.raises(Unsupported, match=r"^d_attn: llama4_text norms .* RoPE \(yarn\) that"):
+        build(cell_of(name, scope="decoder", attention="d_attn"))
+    without = small_model("llama4", tmp_path / "b", rope_parameters=YARN, use_qk_norm=False)
+    build(cell_of(without, scope="decoder", attention="d_attn"))
+
+
+@pytest.mark.parametrize("fields", [{"ring": 2}, {"ulysses": 2}])
+def test_ranks_would_take_places_among_their_rows_for_positions(fields, tmp_path):
+    kinds = {"layer_types": ["full_attention"] * 4} if "ulysses" in fields else {}
+    name = small_model("llama4", tmp_path, attention_chunk_size=64, **kinds)
+    cell = cell_of(
+        name,
+        scope="decoder",
+        kernel="sdpa",
+        num_visual=32,
+        num_text=8,
+        world_size=2,
+        **{"pass": "train"},
+    )
+    with pytest.raises(Unsupported, match=r"s_attn on .* scale queries by their places"):
+        trace(cell.replace(**fields))
+    if "ring" in fields:  # Ranks of D-Attn have all text rows, at their positions.
+        assert trace(cell.replace(attention="d_attn", **fields)).flops > 0
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"tiled": True}, "tiled: the experts of llama4_text are one call"),
-        ({"kernel": "flex", "num_visual": 9216}, "'flex' has no mask of chunks, which llama4"),
+        ({"kernel": "flash", "num_visual": 9216}, "the chunk of llama4_text needs"),
+        ({"kernel": "flash_attention_2", "num_visual": 9216}, "has no chunks, which llama4_text"),
+        (
+            {"attention": "d_attn", "kernel": "sdpa", "num_text": 9216},
+            "'sdpa' has no chunk over two streams, .*; use eager, flex or math",
+        ),
     ],
 )
 def test_what_has_no_place_is_one_line(fields, message):

@@ -178,7 +178,7 @@ def hidden_by(rows: Tensor, keys: Tensor, window: int) -> Tensor:
     """Whether a window hides a key at or before a row: [..., R], [..., C] -> bool [..., R, C]."""
     rows, keys = rows[..., :, None], keys[..., None, :]
     if isinstance(window, Chunk):
-        return rows // int(window) != keys // int(window)
+        return rows // int(window) > keys // int(window)
     return rows - keys >= window
 
 

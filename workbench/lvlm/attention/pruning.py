@@ -107,7 +107,7 @@ class PrunedLayer(SAttnLayer):
         remaining = ranked(system, place)
         self.num_left = None if remaining is None else remaining.length
         self.rotations = context.rope(place.index, "sequence")
-        self.family, self.kernel = context.model.family, context.kernel
+        self.kernel = context.kernel
         self.factor = context.query_factor(place.index, "sequence")
         self.by_parts = scales_what_is_left(parts, context, place)
         if remaining is not None:
@@ -131,7 +131,8 @@ class PrunedLayer(SAttnLayer):
         if positions is not None:
             if self.by_parts:
                 return self.attend_by_parts(sequence, positions)
-            tables = self.family.given(at(self.rotations, positions))
+            whole = isinstance(tables, Tensor)  # Llama 4's, of complex numbers.
+            tables = rows_at(tables, positions) if whole else at(tables, positions)
             places = None if places is None else positions
             if self.window is not None:
                 mask = self.seen(positions)
@@ -207,8 +208,13 @@ def gathered(sequence: Tensor, positions: Tensor | None, rows: Tensor) -> tuple[
 
 def at(tables: Sequence[Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin [1, S, K] (M-RoPE: [3, 1, S, K]) of each sample's positions: [B, n, K]."""
-    cos, sin = (table[..., 0, :, :][..., positions, :] for table in tables)
+    cos, sin = (rows_at(table, positions) for table in tables)
     return cos, sin
+
+
+def rows_at(table: Tensor, positions: Tensor) -> Tensor:
+    """The same of one table."""
+    return table[..., 0, :, :][..., positions, :]
 
 
 def scales_what_is_left(parts: "LayerParts", context: Context, place: Place) -> bool:

@@ -59,13 +59,6 @@ class Flex(Kernel):
         # torch/_inductor/kernel/flex/flex_attention.py: delta, the row sums of grad and output.
         return (FLOAT * grad.shape[:3].numel(),)
 
-    def refuse(self, parts: LayerParts, decomposed: bool, window_bites: bool) -> None:
-        if window_bites and isinstance(parts.window, Chunk):
-            raise Unsupported(
-                f"kernel 'flex' has no mask of chunks, which {parts.attention.config.model_type} "
-                f"needs ({parts.window} tokens)"
-            )
-
     def mask(self, tokens: int, window: int | None, like: Tensor, band: Band | None = None) -> Any:
         places = torch.arange(tokens, device=like.device)
         if band is None:
@@ -119,12 +112,15 @@ def causal_mod(window: int | None) -> MaskMod:
 
     if window is None:
         return causal
-    width = window
+    width = int(window)
 
     def near(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
         return (row >= column) & (row - column < width)
 
-    return near
+    def inside(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return (row >= column) & (row // width == column // width)
+
+    return inside if isinstance(window, Chunk) else near
 
 
 def banded_mod(window: int | None, band: Band) -> MaskMod:
@@ -139,12 +135,17 @@ def banded_mod(window: int | None, band: Band) -> MaskMod:
 
 def placed_mod(rows: Tensor, columns: Tensor, window: int) -> MaskMod:
     """Which keys a row sees by their positions in the sequence."""
+    width = int(window)
 
     def near(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
         distance = rows[row] - columns[column]
-        return (distance >= 0) & (distance < window)
+        return (distance >= 0) & (distance < width)
 
-    return near
+    def inside(_b: Tensor, _h: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        at, key = rows[row], columns[column]
+        return (at >= key) & (at // width == key // width)
+
+    return inside if isinstance(window, Chunk) else near
 
 
 def block_mask(
@@ -159,7 +160,12 @@ def block_mask(
     nearest = first_row[:, None] - last_column[None, :]
     farthest = last_row[:, None] - first_column[None, :]
     some, full = farthest >= 0, nearest >= 0
-    if window is not None:
+    if isinstance(window, Chunk):
+        chunks = (x // int(window) for x in (first_row, last_row, first_column, last_column))
+        row, end, column, stop = chunks
+        some = some & (row[:, None] <= stop) & (column <= end[:, None])
+        full = full & (row == end)[:, None] & (row[:, None] == column) & (column == stop)
+    elif window is not None:
         some, full = some & (nearest < window), full & (farthest < window)
     if band is not None:
         some &= (nearest < band.recent) | (first_column < band.sinks)

@@ -39,8 +39,6 @@ class Llama4(Family):
         return bool(config.attn_temperature_tuning and not config.no_rope_layers[index])
 
     def query_factor(self, config: Any, positions: Tensor) -> Tensor:
-        if not config.floor_scale > 0:
-            raise ValueError(f"floor_scale {config.floor_scale}: a number above 0")
         steps = torch.floor((positions.float() + 1) / config.floor_scale)
         return torch.log1p(steps) * config.attn_scale + 1
 
