@@ -8,7 +8,7 @@ from tests.lvlm.test_costs import counted
 from tests.lvlm.test_decode import DECODE, fill, pair
 from tests.lvlm.test_oracles import assert_equal_to_oracle, relative, small_workload
 from tests.small import small_lvlm, small_model
-from workbench.lvlm.attention.decomposed import NOTHING
+from workbench.lvlm.attention.row_inputs import NOTHING
 from workbench.lvlm.build import build
 from workbench.lvlm.places import places_of
 from workbench.vocabulary.cell import make_cell

@@ -143,6 +143,7 @@ class InhibitedDecode(SAttnDecode):
 
 class CMAI(SAttn):
     name = "cmai"
+    lacks = "beside the map that its layers hand on it has no form of what these do"
     keeps_cache = False
     lone_layer = False
 

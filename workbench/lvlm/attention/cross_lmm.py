@@ -163,6 +163,7 @@ def text_reads(place: Place) -> tuple[Prefix, ...]:
 
 class CrossLMM(SAttn):
     name = "cross_lmm"
+    lacks = "it runs attention and MLP of a layer apart, of which it has no form with these"
     between = True
     keeps_cache = False
     shared_states = 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import Cached, Pairs, Sharing, System, token_flops
-from workbench.lvlm.attention.row_inputs import RowInputs
+from workbench.lvlm.attention.row_inputs import NOTHING, RowInputs
 from workbench.lvlm.caches.prefill import PrefillCache
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 STREAMS = ("visual", "text")
 """Of a decomposed system."""
-NOTHING = RowInputs()
-"""Of all families but those whose ids have an embedding for every layer."""
 
 
 def text_prefixes(layout: Layout) -> tuple[Prefix, ...]:

@@ -109,6 +109,7 @@ class CrossLayer(nn.Module):
 
 class GatedXAttn(TextCosts):
     name = "gated_xattn"
+    lacks = "the layers that it inserts have no such embedding, nor a place among those that share"
     between = True
     instead = "which are what this system would insert: they are already there"
 

@@ -42,10 +42,15 @@ class GroupedLayer(DecomposedLayer):
     def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
         """The visual output, and rotated keys and values [B, G, V, K] that text attends to."""
         assert self.tables is not None, "visual rows are rotated"
-        parts, x = self.parts, self.parts.input_norm(visual)
-        key, value = parts.key_value(x)
-        with region("V2V"):
-            key = parts.rope(key, *self.tables)
+        parts, taken = self.parts, more.taken.get("visual")
+        if taken is not None and self.only_keys:
+            return visual, taken[0], taken[1]
+        x = parts.input_norm(visual)
+        key, value = taken or parts.key_value(x)
+        if taken is None:
+            with region("V2V"):
+                key = parts.rope(key, *self.tables)
+            more.give("visual", key, value)
         if not self.only_keys:
             query = parts.query(x, self.visual_factor)
             with region("V2V"):
@@ -56,7 +61,8 @@ class GroupedLayer(DecomposedLayer):
                     for run in runs
                 ]
                 attended = groups[0] if len(groups) == 1 else cat(groups, 2)
-            visual = parts.finish(visual, parts.output(attended), x)
+            own = more.own.get("visual")
+            visual = parts.finish(visual, parts.output(attended), x, own)
         return visual, key, value
 
     def segment(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

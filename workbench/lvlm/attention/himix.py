@@ -19,6 +19,7 @@ from workbench.lvlm.kernels import Branch
 from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place
 from workbench.lvlm.weights.random import randomise
+from workbench.vocabulary.cell import Cell
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts
@@ -55,6 +56,10 @@ class HiMixLayer(KeptLayer):
 class HiMix(Kept):
     name = "himix"
     layer_class = HiMixLayer
+    own_keys = ("visual",)
+
+    def visual_handed(self, cell: Cell) -> int:
+        return 0
 
     def key_flops(self, parts: "LayerParts") -> int:
         return 2 * ENCODER_WIDTH * 2 * parts.num_kv_heads * parts.head_dim

@@ -137,6 +137,11 @@ def seeing(layout: Layout, window: int | None) -> tuple[Prefix, ...]:
 
 class HyperAttn(TextCosts):
     name = "hyper_attn"
+    lacks = ""
+    own_keys = ("visual",)
+
+    def visual_handed(self, cell: Cell) -> int:
+        return 0
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         layout, cross_layers = whole_images(model, cell, layout), self.chosen(model, cell)

@@ -27,12 +27,18 @@ class KeptLayer(DecomposedLayer):
     """Text alone is updated; the visual state passes through unchanged."""
 
     def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
+        taken = more.taken.get("visual")
+        if taken is not None:
+            return visual, taken[0], taken[1]
         if self.chunk is None or visual.shape[1] <= self.chunk:
             key, value = self.keys(visual)
         else:
             weights = [w for module in self.key_modules() for w in module.parameters()]
             key, value = token_chunks(self.keys, self.chunk, [visual], weights)
-        return visual, key.transpose(1, 2), value.transpose(1, 2)
+        key, value = key.transpose(1, 2), value.transpose(1, 2)
+        if not (self.rotate_visual and self.prefixes):
+            more.give("visual", key, value)
+        return visual, key, value
 
     def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         """Token-wise: embeddings [B, n, W] -> un-rotated key and value [B, n, G, K]."""

@@ -245,6 +245,7 @@ class LightningLayer(nn.Module):
 
 class Lightning(SAttn):
     name = "lightning"
+    lacks = "its linear layers have no keys and values that later ones could take"
     keeps_cache = False
 
     @property

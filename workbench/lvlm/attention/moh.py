@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.per_layer import Taking
+from workbench.lvlm.attention.row_inputs import NOTHING, RowInputs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Kernel, Scores
@@ -62,21 +64,26 @@ class MoHLayer(nn.Module):
             self.mask = context.mask(place.layout.length, parts.window)
         self.scores = Scores(parts.scale, parts.softcap, self.window, rows)
 
-    def forward(self, sequence: Tensor) -> tuple[Tensor]:
+    def forward(self, sequence: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor]:
         """[B, S, D] -> [B, S, D]."""
         parts, x = self.parts, self.parts.input_norm(sequence)
         raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = normed_heads(parts, raw, self.factor)
-        key, value = parts.key_value(x)
+        taken = more.taken.get("sequence")
+        key, value = taken or parts.key_value(x)
         with region("attention"):
-            query, key = (parts.rope(y, *self.tables) for y in (query, key))
+            query = parts.rope(query, *self.tables)
+            if taken is None:
+                key = parts.rope(key, *self.tables)
+                more.give("sequence", key, value)
             heads = []
             if self.shared:
                 heads.append(self.shared_heads(query, key, value))
             if self.shared < parts.num_heads:
                 heads.append(self.routed_heads(raw, query, key, value))
             attended = heads[0] if len(heads) == 1 else torch.cat(heads, 1)
-        return (parts.finish(sequence, parts.output(attended), x),)
+        own = more.own.get("sequence")
+        return (parts.finish(sequence, parts.output(attended), x, own),)
 
     def shared_heads(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The heads that every token uses: [B, shared, S, K]."""
@@ -186,22 +193,28 @@ class MoHDecode(nn.Module):
         self.tables = context.rope(place.index, "next")
         self.factor = context.query_factor(place.index, "next")
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
+        if parts.takes_keys:
+            return
         cached, hidden = (count(place, parts.window) for count in (system.cached, system.hidden))
         self.hidden = hidden.visual + hidden.text
         for name in ("keys", "values"):
             cache = context.cache(parts, cached.visual + cached.text)
             self.register_buffer(name, cache, persistent=False)
 
-    def forward(self, token: Tensor) -> tuple[Tensor]:
+    def forward(self, token: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
         raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = normed_heads(parts, raw, self.factor)
-        own_key, own_value = parts.key_value(x)
+        taken = more.taken.get("sequence")
+        key, value = taken or parts.key_value(x)
         with region("attention"):
-            query, key = (parts.rope(y, *self.tables) for y in (query, own_key))
-            key = torch.cat((without_first(self.keys, self.hidden), key), 2)
-            value = torch.cat((without_first(self.values, self.hidden), own_value), 2)
+            query = parts.rope(query, *self.tables)
+            if taken is None:
+                key = parts.rope(key, *self.tables)
+                key = torch.cat((without_first(self.keys, self.hidden), key), 2)
+                value = torch.cat((without_first(self.values, self.hidden), value), 2)
+                more.give("sequence", key, value)
             shared = self.shared
             heads = []
             if shared:
@@ -210,7 +223,8 @@ class MoHDecode(nn.Module):
             if shared < parts.num_heads:
                 heads.append(self._routed(raw, query[:, shared:], key, value))
             attended = heads[0] if len(heads) == 1 else torch.cat(heads, 1)
-        return (parts.finish(token, parts.output(attended), x),)
+        own = more.own.get("sequence")
+        return (parts.finish(token, parts.output(attended), x, own),)
 
     def _routed(self, raw: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The other heads: keys and values of those that are on are gathered by sample."""
@@ -226,6 +240,7 @@ class MoHDecode(nn.Module):
 
 class MoH(SAttn):
     name = "moh"
+    lacks = ""
     keeps_cache = False
 
     def heads(self, parts: "LayerParts") -> tuple[int, int]:
@@ -263,7 +278,8 @@ class MoH(SAttn):
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
         decode = context.cell.pass_ == "decode"
         if self.share("active") == 1:  # All of S-Attn, and nothing is chosen.
-            return (SAttnDecode if decode else SAttnLayer)(parts, context, place)
+            step = Taking if parts.takes_keys else SAttnDecode
+            return (step if decode else SAttnLayer)(parts, context, place)
         if not context.kernel.takes_rows:
             raise Unsupported(
                 f"{self.name} gathers rows that do not follow each other, which kernel "

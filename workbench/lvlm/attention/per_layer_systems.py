@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import Cached, System
-from workbench.lvlm.attention.per_layer import kinds_given, refuse_ranks
-from workbench.lvlm.attention.row_inputs import RowInputs
+from workbench.lvlm.attention.per_layer import Taking, kinds_given, refuse_ranks
+from workbench.lvlm.attention.row_inputs import RowInputs, run_real
+from workbench.lvlm.attention.s_attn import SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
@@ -70,7 +71,11 @@ class LayerBeside(nn.Module):
         more = RowInputs(
             dict(zip(self.streams, embedded, strict=True)), taken, {} if self.gives else None
         )
-        after = self.inner(*own, more=more)
+        inner: Any = self.inner
+        if isinstance(inner, (SAttnLayer, SAttnDecode, Taking)):
+            after = (run_real(inner.layer, own[0], inner.arguments(), more),)
+        else:
+            after = inner(*own, more=more)
         given = more.given or {}
         handed = [x for stream in self.handed for x in given.get(stream, ())]
         return (*handed, *after) if self.alone else (*rows, *keys, *handed, *after)
@@ -103,7 +108,7 @@ class BesideSystem(System):
         if cell.pass_ == "decode":
             there["text"] += 1
         counts = {"visual": self.visual_handed(cell), "text": 2}
-        return {stream: counts[stream] for stream, tokens in there.items() if tokens}
+        return {s: counts[s] for s, tokens in there.items() if tokens and counts[s]}
 
     def places(self, model: "Resolved", cell: Cell, layout: Layout) -> tuple[Place, ...]:
         """No layer reads a visual row behind the last one that makes keys and values of it."""

@@ -250,6 +250,10 @@ class Pruning(SAttn):
     """Costs of a system whose visual tokens leave between layers."""
 
     lone_layer = False
+    lacks = (
+        "tokens leave between its layers, and the keys and values that later layers take would "
+        "still have them"
+    )
     stacks = False
 
     def first_kept(self, num_visual: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -21,3 +22,26 @@ class RowInputs:
         """Let later layers have these keys and values of a stream."""
         if self.given is not None:
             self.given[stream] = tensors
+
+
+NOTHING = RowInputs()
+"""Of all families but those whose ids have an embedding for every layer."""
+
+
+def run_real(layer: Any, sequence: Tensor, arguments: dict[str, Any], more: RowInputs) -> Tensor:
+    """transformers' layer over rows [B, S, D], with what these bring and the layer takes or gives.
+
+    ``arguments`` are its others.
+    """
+    attention = layer.self_attn
+    taken = more.taken.get("sequence")
+    shared = {} if taken is None else {attention.layer_type: taken}
+    hidden: Tensor = layer(
+        sequence,
+        per_layer_input=more.own["sequence"],
+        shared_kv_states=shared,
+        **arguments,
+    )
+    if attention.store_full_length_kv:
+        more.give("sequence", *shared[attention.layer_type])
+    return hidden

@@ -34,6 +34,8 @@ class SaisaLayer(KeptLayer):
         self, system: System, parts: "LayerParts", context: Context, place: Place
     ) -> None:
         super().__init__(system, parts, context, place)
+        if parts.takes_keys:  # What the features are projected for.
+            return
         width = parts.hidden_size
         self.projector = context.create(
             lambda: nn.Sequential(
@@ -64,10 +66,14 @@ class Saisa(Kept):
         return rotated_pairs(place.layout, window)
 
     def key_flops(self, parts: "LayerParts") -> int:
+        if parts.takes_keys:
+            return 0
         projector = 2 * parts.hidden_size * (ENCODER_WIDTH + parts.hidden_size)
         return projector + token_flops(parts, q=False, rest=False)
 
     def extra_parameters(self, parts: "LayerParts", place: Place) -> int:
+        if parts.takes_keys:
+            return 0
         return parts.hidden_size * (ENCODER_WIDTH + parts.hidden_size + 2)
 
 

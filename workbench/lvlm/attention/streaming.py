@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, System
+from workbench.lvlm.attention.row_inputs import NOTHING, RowInputs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Band, Branch, Kernel, Scores
@@ -53,21 +54,27 @@ class StreamingDecode(nn.Module):
         self.tables = context.cache_rope(place.index, count + 1)
         self.factor = context.query_factor(place.index, "cache", count)
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
-        for name in ("keys", "values"):
-            self.register_buffer(name, context.cache(parts, count), persistent=False)
+        if not parts.takes_keys:
+            for name in ("keys", "values"):
+                self.register_buffer(name, context.cache(parts, count), persistent=False)
 
-    def forward(self, token: Tensor) -> tuple[Tensor]:
+    def forward(self, token: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
-        (query, gate), (key, value) = parts.query_and_gate(x, self.factor), parts.key_value(x)
+        query, gate = parts.query_and_gate(x, self.factor)
+        taken = more.taken.get("sequence")
+        key, value = taken or parts.key_value(x)
         with region("attention"):
             cos, sin = self.tables
             query = parts.rope(query, cos[..., -1:, :], sin[..., -1:, :])
-            key = parts.rope(torch.cat((self.keys, key), 2), cos, sin)
-            key = without_first(key, self.hidden)
-            value = torch.cat((without_first(self.values, self.hidden), value), 2)
+            if taken is None:
+                key = parts.rope(torch.cat((self.keys, key), 2), cos, sin)
+                key = without_first(key, self.hidden)
+                value = torch.cat((without_first(self.values, self.hidden), value), 2)
+                more.give("sequence", key, value)
             attended = self.kernel.own(Branch(query, key, value), self.scores)
-        return (parts.finish(token, parts.output(attended, gate), x),)
+        own = more.own.get("sequence")
+        return (parts.finish(token, parts.output(attended, gate), x, own),)
 
 
 def first_sees(rows: int, window: int, sinks: int) -> Tensor:
@@ -128,14 +135,20 @@ class BandedLayer(nn.Module):
         )
         self.sees = context.constant(("chunk of a band", *band), lambda: chunk_sees(*band))
 
-    def forward(self, sequence: Tensor) -> tuple[Tensor]:
+    def forward(self, sequence: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor]:
         """[B, S, D] -> [B, S, D]."""
         parts, x = self.parts, self.parts.input_norm(sequence)
-        (query, gate), (key, value) = parts.query_and_gate(x, self.factor), parts.key_value(x)
+        query, gate = parts.query_and_gate(x, self.factor)
+        taken = more.taken.get("sequence")
+        key, value = taken or parts.key_value(x)
         with region("attention"):
-            query, key = parts.rope(query, *self.tables), parts.rope(key, *self.tables)
+            query = parts.rope(query, *self.tables)
+            if taken is None:
+                key = parts.rope(key, *self.tables)
+                more.give("sequence", key, value)
             attended = self.attend(query, key, value)
-        return (parts.finish(sequence, parts.output(attended, gate), x),)
+        own = more.own.get("sequence")
+        return (parts.finish(sequence, parts.output(attended, gate), x, own),)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, S, K], k and v [B, G, S, K] -> [B, H, S, K]."""
@@ -173,6 +186,7 @@ class BandedLayer(nn.Module):
 
 class Streaming(SAttn):
     name = "streaming"
+    lacks = ""
     keeps_cache = False
     mixes = True
 

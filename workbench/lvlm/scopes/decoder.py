@@ -332,7 +332,7 @@ def decoder_workload(cell: Cell, system: System, context: Context, decoder: Deco
         layers=decoder.costs(),
         head_flops=cell.batch
         * decoder.around_flops(
-            layout.length,
+            layout.num_text if system.text_only else layout.length,
             layout.num_text
             if system.text_only or cell.logits == "text"
             else system.num_rows(layout, context.places[-1]),
