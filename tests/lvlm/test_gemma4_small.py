@@ -10,7 +10,6 @@ from tests.lvlm.generation import GREEDY, extend, step_after, write_weights
 from tests.lvlm.test_gemma4 import EXPERTS, cell_of, padded
 from tests.lvlm.test_oracles import relative
 from tests.small import EMBEDDED, small_lvlm, small_model
-from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.attention.per_layer import GIVES, TAKES
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
@@ -23,7 +22,7 @@ from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Status
 
@@ -198,13 +197,6 @@ def test_a_cache_holds_no_more_than_what_is_not_shared():
     record = predict(cell.replace(pass_="decode"), "h100-80gb")
     local, wide = 2 * 256 * 511, 2 * 512 * (8192 + 6)
     assert record.metrics["kv_cache_bytes"] == 2 * (12 * local + 3 * wide)
-
-
-@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"s_attn"}))
-def test_other_systems_are_refused_by_name(system):
-    cell = make_cell(model="gemma-4-e2b", attention=system, scope="decoder", num_visual=64)
-    with pytest.raises(Unsupported, match=f"^{system}: gemma4_text adds an embedding of each id"):
-        build(cell, "meta")
 
 
 @pytest.mark.parametrize("field", ["ulysses", "ring"])

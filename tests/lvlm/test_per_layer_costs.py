@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.lvlm.definitions import settings_of
+from tests.lvlm.definitions import definition, settings_of, step_settings_of
 from tests.lvlm.test_decode import fill
 from tests.lvlm.test_gemma4_small import FEW, LAYERS
 from tests.lvlm.test_oracles import relative
-from tests.lvlm.test_per_layer_systems import D_ATTN, cell_of, exact
+from tests.lvlm.test_per_layer_systems import D_ATTN, FIELDS, OTHERS, cell_of, exact
 from tests.small import small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
@@ -23,7 +23,7 @@ from workbench.vocabulary.errors import RequestError, Unsupported
 from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Status
 
-KEEPING = [name for name in D_ATTN if SYSTEMS[name].keeps_cache]
+KEEPING = [name for name in D_ATTN + OTHERS if SYSTEMS[name].keeps_cache]
 
 
 def decoder_cell(folder, system, layers=FEW, **fields):
@@ -61,22 +61,40 @@ def test_full_is_the_released_model(tmp_path):
         assert relative(plain.module(visual, ids), full.module(visual, ids)) <= 1e-5
 
 
+def step_filled(decoded, prefilled):
+    """Run a prefill and put its keys and values into the decode layers that have a cache."""
+    if decoded.system.decomposed:
+        return fill(decoded, prefilled, prefilled.run_forward)
+    seen, handles = [], []
+    for layer in prefilled.module.layers:
+        handles.append(layer.register_forward_pre_hook(lambda _, state: seen.append(state[-1])))
+    out = prefilled.run_forward()
+    for handle in handles:
+        handle.remove()
+    defined = definition(decoded.system.name)
+    layers = zip(decoded.module.layers, prefilled.module.layers, seen, strict=True)
+    for target, layer, rows in layers:
+        if hasattr(target.inner, "keys"):
+            defined.fill(target.inner, layer.inner, rows[:, :-1])
+    return out
+
+
 @pytest.mark.parametrize("layout", ["V,T", "T,V,T"])
-@pytest.mark.parametrize("system", D_ATTN)
+@pytest.mark.parametrize("system", D_ATTN + OTHERS)
 def test_a_step_is_the_last_row_of_a_prefill(system, layout, tmp_path):
     """Over caches of the layers that have keys of their own alone."""
-    cell = cell_of(
-        tmp_path, system, scope="decoder", layout=layout, num_text=10, **{"pass": "forward"}
-    )
+    fields = {"scope": "decoder", "layout": layout, "num_text": 10, "pass": "forward"}
+    cell = cell_of(tmp_path, system, settings=step_settings_of(system), **fields)
     prefilled, decoded = exact(cell), exact(cell.replace(num_text=9, pass_="decode"))
     decoded.module.load_state_dict(prefilled.module.state_dict())
     for (one, _, _), (other, _, _) in zip(prefilled.layers, decoded.layers, strict=True):
         other.layer.layer_scalar.copy_(one.layer.layer_scalar)
     with torch.no_grad():
-        (logits,) = fill(decoded, prefilled, prefilled.run_forward)
+        (logits,) = step_filled(decoded, prefilled)
         decoded.inputs[0].copy_(prefilled.inputs[-1][:, -1:])
         (found,) = decoded.run_forward()
-    assert relative(found, logits[:, -1:]) <= 1e-9
+    # Places in a cache turn queries and keys by other angles, whose tables are in float32.
+    assert relative(found, logits[:, -1:]) <= (1e-6 if system == "streaming" else 1e-9)
 
 
 @pytest.mark.parametrize("layout", ["V,T", "T,V,T"])
@@ -95,11 +113,13 @@ def test_what_a_prefill_keeps_is_what_a_step_reads(system, layout, tmp_path):
 
 
 @pytest.mark.parametrize("pass_", ["forward", "train", "decode"])
-@pytest.mark.parametrize("system", D_ATTN)
+@pytest.mark.parametrize("system", D_ATTN + OTHERS)
 def test_closed_form_is_the_count_and_layers_repeat(system, pass_, tmp_path):
-    cell = decoder_cell(tmp_path, system, LAYERS, layout="T,V,T", **{"pass": pass_})
+    layers = {**LAYERS, **FIELDS.get(system, {})}
+    cell = decoder_cell(tmp_path, system, layers, layout="T,V,T", **{"pass": pass_})
     composed, whole = trace(cell), trace(cell, compose=False)
-    assert [(s.unit, s.count) for s in plan_of(cell)] == [(1, 4), (1, 5)]
+    if system not in ("hyper_attn", "lsda"):  # Of whose layers not all do the same.
+        assert [(s.unit, s.count) for s in plan_of(cell)] == [(1, 4), (1, 5)]
     assert composed.flops == whole.flops == whole.model_flops
     assert composed.flops_causal == whole.flops_causal == whole.model_flops_causal
     assert composed.params == whole.params
@@ -175,14 +195,14 @@ def test_its_operators_were_gone_through(pass_, tmp_path):
         {"cache": True, "kernel": "sdpa", "batch": 2},
         {"pass": "decode"},
         {"pass": "train"},
-        {"pass": "train", "checkpoint": True, "chunk": 8},
+        {"pass": "train", "checkpoint": True, "chunk": 8, "num_visual": 300},
         {"pass": "train", "scope": "layer", "layer": 3},
     ],
 )
-@pytest.mark.parametrize("system", ["d_attn", "d_attn_biased", "d_attn_tanh", "d_attn_cascade"])
+@pytest.mark.parametrize("system", ["d_attn", "d_attn_biased", "d_attn_cascade"])
 def test_predicted_is_measured(system, fields, tmp_path):
     wide = {**FEW, "sliding_window": 64} if fields.get("kernel") == "sdpa" else FEW
-    cell = decoder_cell(tmp_path, system, wide, num_text=6, **fields)
+    cell = decoder_cell(tmp_path, system, wide, **{"num_text": 6, **fields})
     composed, whole = trace(cell), trace(cell, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
     measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
@@ -202,6 +222,31 @@ def test_a_cache_holds_no_more_than_what_is_not_shared():
     record = predict(cell.replace(pass_="decode", kernel="eager"), "h100-80gb")
     local, wide = 2 * 256 * (8192 + 511), 2 * 512 * (8192 + 600)
     assert record.metrics["kv_cache_bytes"] == 2 * (12 * local + 3 * wide)
+
+
+@pytest.mark.parametrize("name", ["gemma-4-e2b", "gemma-4-e4b"])
+@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"s_attn", *D_ATTN, *OTHERS}))
+def test_systems_without_a_place_say_what_they_lack(system, name):
+    cell = make_cell(model=name, attention=system, scope="decoder", num_visual=64)
+    count = 20 if name == "gemma-4-e2b" else 18
+    with pytest.raises(Unsupported) as refusal:
+        build(cell, "meta")
+    message = str(refusal.value)
+    assert message.startswith(
+        f"{system}: ids of gemma4_text have an embedding for every layer "
+        f"(hidden_size_per_layer_input 256), and its last {count} layers take keys and values of "
+        f"others; {SYSTEMS[system].lacks}; use s_attn"
+    )
+    assert "\n" not in message
+
+
+def test_a_window_that_hides_visual_keys_is_refused():
+    """As of any family with windows."""
+    cell = make_cell(
+        model="gemma-4-e2b", attention="lsda", kernel="eager", scope="decoder", num_visual=700
+    )
+    with pytest.raises(Unsupported, match="window of gemma4_text"):
+        build(cell, "meta")
 
 
 @pytest.mark.parametrize("field", ["ulysses", "ring"])

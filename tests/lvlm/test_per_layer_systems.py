@@ -32,8 +32,8 @@ def cell_of(folder, system, **fields):
     return make_cell(
         model=small_model("gemma4", folder, **{**EMBEDDED, **FIELDS.get(system, {})}),
         attention=system,
-        settings=settings_of(system),
         **{
+            "settings": settings_of(system),
             "kernel": KERNEL.get(system, "eager"),
             "dtype": "float64",
             "pass": "train",

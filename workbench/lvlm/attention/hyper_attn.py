@@ -174,7 +174,8 @@ class HyperAttn(TextCosts):
         flops, layout = super().linear_flops(parts, place, cell), place.layout
         if place.role != HYPER:
             return flops
-        flops += cell.batch * layout.num_visual * token_flops(parts, q=False, rest=False)
+        keys = 4 * parts.hidden_size * parts.num_kv_heads * parts.head_dim
+        flops += cell.batch * layout.num_visual * keys
         rows = layout.num_text if text_prefixes(layout) else 0
         return flops + cell.batch * rows * self._weight_flops(parts)
 
