@@ -98,6 +98,11 @@ OWN["granite"] = {
     "residual_multiplier": 0.6,
     "logits_scaling": 4.0,
 }
+OWN["exaone4"] = {
+    "sliding_window": 16,
+    "sliding_window_pattern": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
 OWN["granite_docling"] = {
     **OWN["granite"],
     "num_hidden_layers": 5,
@@ -576,6 +581,22 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "vision_feature_layer": [-2, -1],
             "vision_feature_select_strategy": "full",
             "tie_word_embeddings": True,
+        },
+    ),
+    "exaone4_5": (
+        "exaone4",
+        {
+            "vision_config": {
+                "depth": 3,
+                "hidden_size": 32,
+                "intermediate_size": 40,
+                "num_heads": 4,
+                "num_key_value_heads": 2,
+                "out_hidden_size": 32,
+                "fullatt_block_indexes": [1],
+            },
+            "image_token_id": 96,
+            "video_token_id": 95,
         },
     ),
     "granite_docling": (

@@ -1139,6 +1139,47 @@ SERVED["ibm-granite/granite-docling-258M"] = idefics3(
     4,
     2048,
 )
+EXAONE = {
+    **inner("exaone4_5_text", 5120, 27392, 64, 40, 8, 153600),
+    "layer_types": [*["sliding_attention"] * 3, "full_attention"] * 16,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_scaling": {
+        "factor": 16.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "sliding_window": 4096,
+    "sliding_window_pattern": "LLLG",
+}
+"""As its first files name it, with a pattern in letters."""
+SERVED["LGAI-EXAONE/EXAONE-4.5-33B"] = plain(
+    "exaone4_5",
+    image_token_id=67,
+    text_config=EXAONE,
+    tie_word_embeddings=False,
+    video_token_id=68,
+    vision_config={
+        "model_type": "exaone4_5_vision",
+        "depth": 28,
+        "fullatt_block_indexes": [6, 13, 20, 27],
+        "hidden_size": 2048,
+        "in_channels": 3,
+        "in_chans": 3,
+        "intermediate_size": 5120,
+        "num_heads": 32,
+        "num_key_value_heads": 8,
+        "out_hidden_size": 5120,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "temporal_patch_size": 2,
+        "tokens_per_second": 2,
+        "window_size": 112,
+    },
+)
 LFM2 = {
     "block_auto_adjust_ff_dim": True,
     "block_dim": 2048,

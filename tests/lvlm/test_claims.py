@@ -35,7 +35,7 @@ def small_cell(family, folder, **fields):
     )
 
 
-WINDOWED = ("gemma", "cohere2", "llama4")
+WINDOWED = ("gemma", "cohere2", "exaone4", "llama4")
 """Families for which sdpa has no form over two streams."""
 
 

@@ -97,6 +97,9 @@ def theirs(kind, tower, sizes, pixels):
         for each, grid in zip(mask[0], grids, strict=True):
             each[: 14 * grid.rows, : 14 * grid.columns] = 1
         return {"pixel_values": pixels[None], "pixel_attention_mask": mask}
+    if kind == "exaone4_5":
+        grids = [grid[:3] for item in tower.of_images(sizes) for grid in item]
+        return {"pixel_values": pixels, "image_grid_thw": torch.tensor(grids)}
     if kind == "granite_docling":
         tiles = torch.ones(1, len(pixels), dtype=torch.bool)
         return {"pixel_values": pixels[None], "pixel_attention_mask": tiles}

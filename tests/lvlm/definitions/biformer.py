@@ -6,7 +6,7 @@ from tests.lvlm.definitions import grouped
 
 REGION, TOPK = 4, 2
 SETTINGS = f"region={REGION},topk={TOPK}"
-REFUSED = ("cohere2", "gemma2", "gemma3", "gemma4", "llama4")
+REFUSED = ("cohere2", "exaone4", "gemma2", "gemma3", "gemma4", "llama4")
 """Their sliding windows, and chunks."""
 
 

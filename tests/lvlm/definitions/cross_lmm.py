@@ -8,7 +8,7 @@ from workbench.lvlm.models import FAMILIES
 from workbench.lvlm.parts import llama_like
 
 SETTINGS = "every=2,pool=3"
-REFUSED = ("cohere", "cohere2", "gemma2", "gemma3", "gemma4", "qwen3")
+REFUSED = ("cohere", "cohere2", "exaone4", "gemma2", "gemma3", "gemma4", "qwen3")
 """Their heads together are wider than the hidden size; Cohere's MLP is beside its attention."""
 
 

@@ -7,7 +7,17 @@ from workbench.lvlm.layout import causal_pairs
 
 EVERY, BLOCK = 2, 5
 SETTINGS = f"block={BLOCK},every={EVERY}"
-REFUSED = ("cohere", "cohere2", "gemma2", "gemma3", "gemma4", "llama4", "qwen3", "qwen3_vl")
+REFUSED = (
+    "cohere",
+    "cohere2",
+    "exaone4",
+    "gemma2",
+    "gemma3",
+    "gemma4",
+    "llama4",
+    "qwen3",
+    "qwen3_vl",
+)
 """Soft-capping, normed queries and keys, sliding windows and chunks."""
 
 

@@ -6,7 +6,7 @@ from tests.lvlm.definitions import grouped
 
 WIDTH = 5
 SETTINGS = f"width={WIDTH}"
-REFUSED = ("cohere2", "gemma2", "gemma3", "gemma4", "llama4")
+REFUSED = ("cohere2", "exaone4", "gemma2", "gemma3", "gemma4", "llama4")
 """Their sliding windows, and chunks."""
 
 

@@ -29,7 +29,7 @@ SIZES = {"num_visual": 33, "num_text": 9}
 
 @pytest.mark.parametrize(("family", "fields"), CASES, ids=lambda c: str(c).replace("'", ""))
 def test_composing_equals_tracing_all_layers(family, fields, tmp_path):
-    layers = {"cohere2": 8, "gemma2": 8, "gemma3": 9, "llama4": 16}.get(
+    layers = {"cohere2": 8, "exaone4": 8, "gemma2": 8, "gemma3": 9, "llama4": 16}.get(
         family, 8 if "checkpoint_every" in fields else 5
     )
     kinds = ["sliding_attention", "full_attention"] * 5

@@ -140,6 +140,8 @@ def check_fields(name: str, stated: Mapping[str, Any]) -> None:
             prefix = f"model {name!r}: {where}{field} {value!r:.60}"
             if value is None:
                 continue
+            if field == "sliding_window_pattern" and _is_pattern(value, fields):
+                continue
             if field in WHOLE:
                 values = value if isinstance(value, list) and value else [value]
                 least = 0 if field in ABSENT_AT_0 else 1
@@ -171,6 +173,16 @@ def sections(
         for key, inner in stated.items():
             if isinstance(inner, Mapping):
                 yield from sections(inner, f"{where}{key}.", depth + 1)
+
+
+def _is_pattern(value: object, fields: Mapping[str, Any]) -> bool:
+    """Whether it is a word of local and global layers, such as ``LLLG`` (EXAONE 4).
+
+    Or 0, which transformers writes beside a window of null.
+    """
+    if _is_whole(value) and value == 0:
+        return fields.get("sliding_window", 0) is None
+    return isinstance(value, str) and bool(value) and set(value) <= {"L", "G"}
 
 
 def _is_number(value: object) -> bool:

@@ -146,6 +146,7 @@ MODELS.add(
         },
         "config.json of ibm-granite/granite-vision-4.1-4b, as another repository's test quotes "
         "it; its Q-Formers by the defaults of transformers' Granite4VisionConfig",
+        tower="granite4_vision",
         around={
             "model_type": "granite4_vision",
             "vision_config": {**SO400M, "patch_size": 16},
@@ -180,6 +181,7 @@ MODELS.add(
         },
         "config.json of ibm-granite/granite-for-docling-500m, by the defaults of transformers' "
         "GraniteDoclingConfig, which name it",
+        tower="granite_docling",
         around={
             "model_type": "granite_docling",
             "vision_config": {

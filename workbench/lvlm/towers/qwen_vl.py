@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from workbench.lvlm.context import Context
-    from workbench.lvlm.models import Resolved
+    from workbench.lvlm.models import Family, Resolved
 
 SIDE = 32
 """Tokens a side of the image that stands for |V|: 1,024 tokens."""
@@ -84,7 +84,10 @@ class GroupedAttention(nn.Module):
         Queries and keys are normed where the family has a QK-norm.
         """
         inner, heads = self.inner, self.inner.num_heads
-        if hasattr(inner, "qkv"):
+        if hasattr(inner, "kv_dim"):  # Fewer heads of keys and values (EXAONE 4.5).
+            parts = inner.qkv(hidden).split([inner.q_dim, inner.kv_dim, inner.kv_dim], 1)
+            q, k, v = (x.unflatten(1, (-1, inner.head_dim)) for x in parts)
+        elif hasattr(inner, "qkv"):
             q, k, v = inner.qkv(hidden).unflatten(1, (3, heads, -1)).unbind(1)
         else:
             q, k, v = (getattr(inner, name)(hidden).unflatten(1, (heads, -1)) for name in "qkv")
@@ -128,11 +131,15 @@ class QwenTower(Tower):
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
         self.hidden = model.config.hidden_size
-        self.family = model.family
+        self.family = self.home(model)
         self.config = self.settled()
         self.merge = self.side_of_token()
         self.patches_a_token = self.merge**2
         self.image = Grid(1, SIDE * self.merge, SIDE * self.merge)
+
+    def home(self, model: "Resolved") -> "Family":
+        """The family in whose transformers module the tower's classes stand."""
+        return model.family
 
     out_field = "out_hidden_size"
     """The config's word for the width of a token."""
@@ -341,13 +348,17 @@ class QwenTower(Tower):
         """Blocks of the tower."""
         return int(self.config.depth)
 
+    def attention_weights(self) -> int:
+        """Elements of the matrices of a block's attention."""
+        return 4 * self.width**2
+
     @abstractmethod
     def mlp_weights(self) -> int:
         """Elements of the matrices of a block's MLP."""
 
     def tower_flops(self, grids: tuple[Grid, ...]) -> int:
         depth, patches = self.depth, sum(grid.patches for grid in grids)
-        linear = 2 * (4 * self.width**2 + self.mlp_weights())
+        linear = 2 * (self.attention_weights() + self.mlp_weights())
         full = windowed = 0
         for run in self.frames(grids):
             full += run.number * run.patches**2
@@ -360,7 +371,7 @@ class QwenTower(Tower):
         wide = self.width * self.patches_a_token
         return 2 * sum(map(self.tokens, grids)) * wide * (wide + self.hidden)
 
-    def positions(self, layout: Layout, grids: tuple[Grid, ...]) -> Tensor:
+    def positions(self, layout: Layout, grids: tuple[Grid, ...]) -> Tensor | None:
         """M-RoPE: text advances all three positions, an image's tokens lie on their grid.
 
         As transformers' ``get_rope_index``: what follows an image starts beyond its longer edge.
