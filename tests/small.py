@@ -67,6 +67,12 @@ OWN["glm4v"] = {
     },
 }
 OWN["glm_ocr"] = OWN["glm4v"]
+OWN["paddleocr_vl"] = {
+    **OWN["qwen2_5_vl"],
+    "head_dim": 8,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+}
 OWN["gemma4"] = {
     "head_dim": 8,
     "global_head_dim": 16,
@@ -300,6 +306,7 @@ ALIKE = {
     "qwen2_vl": "qwen2_5_vl",
     "qwen2_5_omni": "qwen2_5_vl",
     "glm_ocr": "glm4v",
+    "paddleocr_vl": "mistral",
     "ministral3": "mistral",
     "molmo2": "qwen3",
     "gemma": "mistral",
@@ -869,6 +876,24 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "paddleocr_vl": (
+        "paddleocr_vl",
+        {
+            "vision_config": {
+                "model_type": "paddleocr_vl_vision",
+                "hidden_size": 48,
+                "intermediate_size": 80,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 70,
+                "patch_size": 14,
+            },
+            "image_token_id": 96,
+            "video_token_id": 95,
+            "vision_start_token_id": 94,
+            "tie_word_embeddings": False,
+        },
+    ),
     "video_llama_3": (
         "qwen2",
         {
@@ -932,6 +957,9 @@ FILES = {
     },
     "gemma4": {"preprocessor_config.json": {"max_soft_tokens": 70}},
     "granite_docling": {"preprocessor_config.json": {"max_patches": 6}},
+    "paddleocr_vl": {
+        "preprocessor_config.json": {"min_pixels": 2 * 28 * 28, "max_pixels": 64 * 28 * 28}
+    },
     "minicpmv4_6": {"preprocessor_config.json": {"scale_resolution": 112}},
 }
 """What stands beside their config.json."""

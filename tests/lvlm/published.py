@@ -1002,6 +1002,42 @@ SERVED["stepfun-ai/GOT-OCR-2.0-hf"] = plain(
         "image_size": 1024,
     },
 )
+SERVED["PaddlePaddle/PaddleOCR-VL"] = plain(
+    "paddleocr_vl",
+    **{
+        **inner("paddleocr_vl", 1024, 3072, 18, 16, 2, 103424),
+        "compression_ratio": 1.0,
+        "head_dim": 128,
+        "max_sequence_length": None,
+        "rms_norm_eps": 1e-5,
+        "rope_is_neox_style": True,
+        "rope_scaling": {"mrope_section": [16, 24, 24], "rope_type": "default", "type": "default"},
+        "rope_theta": 500000,
+        "use_3d_rope": True,
+        "use_bias": False,
+        "model_type": "paddleocr_vl",
+    },
+    image_token_id=100295,
+    video_token_id=101307,
+    vision_config={
+        "model_type": "paddleocr_vl",
+        "attention_dropout": 0.0,
+        **SO400M,
+        "image_size": 384,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "tokens_per_second": 2,
+    },
+    auto_map={"AutoConfig": "configuration_paddleocr_vl.PaddleOCRVLConfig"},
+)
+SERVED["PaddlePaddle/PaddleOCR-VL"][IMAGES] = {
+    "image_processor_type": "PaddleOCRVLImageProcessor",
+    "max_pixels": 2822400,
+    "merge_size": 2,
+    "min_pixels": 147384,
+    "patch_size": 14,
+    "temporal_patch_size": 1,
+}
 SERVED["lkhl/VideoLLaMA3-2B-Image-HF"] = plain(
     "video_llama_3",
     image_token_id=151655,

@@ -10,6 +10,7 @@ from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import WRAPPERS, small_wrapper
 from workbench.lvlm.build import build
+from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import Grid, tower_of
@@ -87,6 +88,15 @@ def theirs(kind, tower, sizes, pixels):
     if kind == "minicpmv4_6":
         grids = [grid[1:3] for item in tower.of_images(sizes) for grid in item]
         return {"pixel_values": pixels, "target_sizes": torch.tensor(grids)}
+    if kind == "paddleocr_vl":
+        grids = tuple(grid for item in tower.of_images(sizes) for grid in item)
+        found = {"pixel_values": pixels}
+        found["image_grid_thw"] = torch.tensor([grid[:3] for grid in grids])
+        count = sum(map(tower.tokens, grids))
+        if grids[1:]:  # It finds no positions of images without text between them.
+            places = tower.positions(Layout(count, 5, "V,T"), grids)
+            return found | {"position_ids": places[:, None]}
+        return found | {"mm_token_type_ids": torch.tensor([[1] * count + [0] * 5])}
     if kind == "video_llama_3":
         grids = [grid[:3] for item in tower.of_images(sizes) for grid in item]
         found = {"pixel_values": pixels, "image_grid_thw": torch.tensor(grids)}

@@ -29,6 +29,8 @@ class QwenVL(FrontEnd):
     """Pixels of the family's image processor there, where a file gives it none."""
     unsaid_video: ClassVar[Mapping[str, int]]
     """Pixels of the family's video processor in transformers, where a file gives it none."""
+    joins_frames: ClassVar[bool] = True
+    """Whether the family's tower reads a ``temporal_patch_size``; else a file's says nothing."""
     video_own: ClassVar[tuple[str, ...]] = ()
     """Sizes of patches and tokens that video has of its own, as settings ``video_…``."""
 
@@ -51,7 +53,9 @@ class QwenVL(FrontEnd):
         tower = files.tower
         files.take("patch_size", tower.get("patch_size"), "config.json")
         files.take("merge_size", tower.get("spatial_merge_size"), "config.json")
-        files.take("temporal_patch_size", tower.get("temporal_patch_size"), "config.json")
+        if self.joins_frames:
+            together = tower.get("temporal_patch_size")
+            files.take("temporal_patch_size", together, "config.json")
         for prefix, section, unsaid in (
             ("", files.images, self.unsaid),
             ("video_", files.videos, self.unsaid_video),

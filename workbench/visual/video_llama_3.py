@@ -26,6 +26,7 @@ class VideoLlama3(QwenVL):
     )
     models: ClassVar[tuple[str, ...]] = ("videollama3",)
     model_type: ClassVar[str] = "video_llama_3"
+    joins_frames: ClassVar[bool] = False
     unsaid_video: ClassVar[Mapping[str, int]] = UNSAID_VIDEO
     video_own: ClassVar[tuple[str, ...]] = ("merge_size",)
 

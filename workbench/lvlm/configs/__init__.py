@@ -32,6 +32,10 @@ UNTIED = ("qwen2_5_omni_text",)
 """Text models whose head is none of the embedding's where no file says: so had transformers 4,
 which wrote the published ones, in ``Qwen2_5OmniTextConfig``, whose default is another today."""
 
+RETIED = {"paddleocr_vl": "text_config"}
+"""By outer model type, the section whose default of a tie transformers' class puts in place of
+what the file states outside of it (``PaddleOCRVLConfig``). What the file states is taken here."""
+
 FLAT = {"glm4v": "glm4v_text"}
 """By outer model type, the text model's, whose fields transformers 4 read beside the sections
 where there was no text_config (``Glm4vConfig``). Today's class makes nothing of them there."""
@@ -75,6 +79,8 @@ def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, P
     check_fields(name, stated)
     check_served(name, stated["model_type"])
     whole = _whole(name, stated)
+    if retied(stated):
+        whole.tie_word_embeddings = stated["tie_word_embeddings"]
     try:
         config = whole.get_text_config()
     except ValueError as error:
@@ -88,6 +94,14 @@ def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, P
             config.allow_global_per_layer_attribute_access = True
             _ = [getattr(config, field, None) for field in SIZES]  # It warns of each once.
     return whole, config
+
+
+def retied(stated: Mapping[str, Any]) -> bool:
+    """Whether transformers' class would overrule what a file states of tied embeddings."""
+    kind, field = stated.get("model_type"), "tie_word_embeddings"
+    section = stated.get(RETIED[kind]) if kind in RETIED else None
+    inner = section.get(field) if isinstance(section, Mapping) else None
+    return kind in RETIED and stated.get(field) is False and inner is None
 
 
 def check_served(name: str, kind: object) -> None:
@@ -267,6 +281,11 @@ def _tied(
     """
     field = "tie_word_embeddings"
     outer = bool(getattr(whole, field, False))
+    if retied(stated):
+        return outer, [
+            f"{field}: {outer} as config.json states it; transformers' {type(whole).__name__} "
+            "takes True where the text model's section does not say"
+        ]
     if text is None or isinstance(stated.get(field), bool):
         return outer, []
     own = inner.get(field)
