@@ -197,6 +197,13 @@ OWN["deepseek_ocr2"] = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 16,
 }
+OWN["aria"] = {
+    "num_key_value_heads": 4,
+    "intermediate_size": 16,
+    "moe_num_experts": 8,
+    "moe_topk": 2,
+    "moe_num_shared_experts": 2,
+}
 OWN["qwen3_5"] = {
     "head_dim": 16,
     "full_attention_interval": 2,
@@ -296,6 +303,7 @@ EXPERTS = (
     "qwen3_omni_moe",
     "glm4v_moe",
     "deepseek_ocr2",
+    "aria",
 )
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 LATENT = ("mistral4", "deepseek_v3")
@@ -523,6 +531,21 @@ TOWERS["deepseek_ocr2"] = {
         },
     },
     "image_token_id": 96,
+}
+TOWERS["aria"] = {
+    "model_type": "aria",
+    "vision_config": {
+        "model_type": "idefics3_vision",
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 980,
+        "patch_size": 140,
+    },
+    "projector_patch_to_query_dict": {49: 5, 196: 9},
+    "image_token_index": 96,
+    "tie_word_embeddings": False,
 }
 TOWERS["qwen3_vl_moe"] = {
     **TOWERS["qwen3_vl"],

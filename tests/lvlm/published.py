@@ -881,6 +881,41 @@ SERVED["baidu/Qianfan-OCR"][IMAGES] = {
     "size": {"height": 448, "width": 448},
 }
 SERVED["baidu/Qianfan-OCR"][BOTH] = {"image_seq_length": 256}
+SERVED["rhymes-ai/Aria"] = plain(
+    "aria",
+    auto_map={"AutoConfig": "modeling_aria.AriaConfig"},
+    image_token_index=9,
+    projector_patch_to_query_dict={"1225": 128, "4900": 256},
+    text_config={
+        "hidden_size": 2560,
+        "intermediate_size": 1664,
+        "max_position_embeddings": 65536,
+        "model_type": "aria_text",
+        "moe_intermediate_size": 1664,
+        "moe_num_experts": 64,
+        "moe_topk": 6,
+        "num_attention_heads": 20,
+        "num_experts_per_tok": 6,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 20,
+        "rope_theta": 5000000,
+        "vocab_size": 100352,
+    },
+    vision_config={
+        "attention_heads": 16,
+        "image_size": 980,
+        "intermediate_size": 4304,
+        "model_type": "idefics3_vision",
+        "num_hidden_layers": 27,
+        "patch_size": 14,
+    },
+    vision_feature_layer=-1,
+)
+SERVED["rhymes-ai/Aria"][IMAGES] = {
+    "max_image_size": 980,
+    "min_image_size": 336,
+    "split_image": False,
+}
 SERVED["thisisiron/Ovis2-1B-hf"] = plain(
     "ovis2",
     hidden_size=896,

@@ -23,7 +23,16 @@ from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
 from workbench.vocabulary.protocol import Protocol
 
-OTHERS = {"deepseek_ocr2", "qwen2_vl", "qwen3_5_moe", "glm4v_moe", "gemma4", "mllama", "llama4"}
+OTHERS = {
+    "aria",
+    "deepseek_ocr2",
+    "qwen2_vl",
+    "qwen3_5_moe",
+    "glm4v_moe",
+    "gemma4",
+    "mllama",
+    "llama4",
+}
 """Families without an image of 32 tokens, or without float64; each is asked for two of its own."""
 STACKING = {name for name, family in FAMILIES.items() if family.deepstack}
 """Families whose tower feeds the decoder's first layers, too."""

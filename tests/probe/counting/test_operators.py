@@ -7,10 +7,22 @@ import pytest
 from tests.lvlm.definitions import assert_refused, settings_of
 from tests.lvlm.test_kimi_k25 import written as write_kimi_k25
 from tests.lvlm.test_lfm2_vl import written as write_lfm2_vl
-from tests.small import CONVOLVING, FAMILY_NAMES, LATENT, MIXED, TOWERS, small_lvlm, small_model
+from tests.small import (
+    CONVOLVING,
+    FAMILY_NAMES,
+    LATENT,
+    MIXED,
+    TOWERS,
+    WRAPPERS,
+    small_lvlm,
+    small_model,
+    small_wrapper,
+)
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.kernels import KERNELS
+from workbench.lvlm.models import resolve
 from workbench.lvlm.reduce import REDUCERS
+from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.allocator import CARD
 from workbench.probe.counting.card import TEMPORARIES
 from workbench.probe.counting.operators import KNOWN, ROWS, markdown
@@ -96,6 +108,13 @@ def test_so_does_every_tower(family, tmp_path):
     assert not unknown(**cell, num_visual=IMAGE[family])
 
 
+@pytest.mark.parametrize("kind", sorted(WRAPPERS))
+def test_so_does_every_tower_around_another_family(kind, tmp_path):
+    model = small_wrapper(kind, tmp_path)
+    cell = {"model": model, "scope": "lvlm", "pass": "train", "kernel": "eager"}
+    assert not unknown(**cell, num_visual=tower_of(resolve(model)).tokens_each)
+
+
 @pytest.mark.parametrize("family", LATENT)
 def test_so_does_latent_attention(family, tmp_path):
     cell = {"model": small_model(family, tmp_path), "scope": "decoder", "kernel": "eager"}
@@ -135,6 +154,7 @@ IMAGE = {
     "qwen3_5_moe": 64,
     "qwen3_omni_moe": 64,
     "deepseek_ocr2": 257,
+    "aria": 5,
 }
 """Tokens of one image of these small towers."""
 

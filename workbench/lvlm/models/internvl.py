@@ -120,9 +120,8 @@ MODELS.add(
     Model(
         "qwen3",
         {**SIZES["4b"], "tie_word_embeddings": False},
-        "the card of baidu/Qianfan-OCR, which names Qwen3-4B, 24 layers and an adapter from "
-        "1,024, and the defaults of transformers' QianfanOCRConfig; its vocabulary is Qwen3-4B's, "
-        "and that its LM head is its own is QianfanOCRConfig's default",
+        "config.json of Qwen/Qwen3-4B, which the card of baidu/Qianfan-OCR names, with 24 layers "
+        "and an adapter from 1,024, and the defaults of transformers' QianfanOCRConfig",
         around={
             **_around(
                 {**VIT_300M, "model_type": "qianfan_ocr_vision", "drop_path_rate": 0.1},

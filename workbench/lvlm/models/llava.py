@@ -95,8 +95,8 @@ MODELS.add(
     Model(
         "llama",
         _VICUNA["7b"],
-        "the defaults of transformers' VideoLlavaConfig, which names "
-        "LanguageBind/Video-LLaVA-7B-hf, and from memory its text_config, Vicuna's",
+        "config.json of LanguageBind/Video-LLaVA-7B-hf, by the defaults of transformers' "
+        "VideoLlavaConfig, and from memory its text_config, Vicuna's",
         around={
             **CLIPPED,
             "model_type": "video_llava",

@@ -338,9 +338,12 @@ def linear_like(layer: Any, attention: Any, sizes: Linear) -> LayerParts:
 
 
 def _experts(mlp: Any) -> Experts | None:
-    """The experts of transformers' sparse blocks, which have a router named ``gate``."""
+    """The experts of transformers' sparse blocks, whose router is a ``gate`` or a ``router``."""
     experts = getattr(mlp, "experts", None)
-    return None if experts is None else Experts(mlp.gate.top_k, experts.num_experts)
+    if experts is None:
+        return None
+    router = getattr(mlp, "gate", None) or mlp.router
+    return Experts(router.top_k, experts.num_experts)
 
 
 def window_of(attention: Any) -> int | None:

@@ -28,6 +28,18 @@ KIND = "idefics2_vision"
 MODULE = "transformers.models.idefics2.modeling_idefics2"
 
 
+def key_mask(context: "Context", config: Any, seen: Tensor, queries: int) -> Tensor:
+    """What scores get of keys [N, n] of which some are ``seen``: [N, 1, queries, n], as
+    transformers makes it for the attention that ``config`` has.
+    """
+    whole = seen[:, None, None].expand(-1, -1, queries, -1).contiguous()
+    if config._attn_implementation != "eager":
+        return context.keep(whole)
+    lowest = torch.finfo(context.dtype).min
+    mask = torch.zeros(whole.shape, dtype=context.dtype, device=context.device)
+    return context.keep(mask.masked_fill_(~whole, lowest))
+
+
 class Padded(nn.Module):
     """The tower's last hidden states.
 
@@ -134,9 +146,9 @@ class Idefics2(Tower):
         if len({grid[1:3] for grid in grids}) > 1:
             flat = seen.flatten(1)
             latents = flat.new_ones(len(flat), self.perceiver.resampler_n_latents)
-            mask = self._mask(context, flat, flat.shape[1])
+            mask = key_mask(context, self.config, flat, flat.shape[1])
             both = torch.cat((flat, latents), 1)
-            connector_mask = self._mask(context, both, latents.shape[1])
+            connector_mask = key_mask(context, self.config, both, latents.shape[1])
         return Padded(tower, seen, mask), Resampled(connector, connector_mask)
 
     def _seen(self, grids: tuple[Grid, ...]) -> Tensor:
@@ -145,15 +157,6 @@ class Idefics2(Tower):
         for each, grid in zip(seen, grids, strict=True):
             each[: grid.rows, : grid.columns] = True
         return seen
-
-    def _mask(self, context: "Context", seen: Tensor, queries: int) -> Tensor:
-        """What scores get of keys [N, n]: [N, 1, queries, n], as transformers makes it."""
-        whole = seen[:, None, None].expand(-1, -1, queries, -1).contiguous()
-        if self.config._attn_implementation != "eager":
-            return context.keep(whole)
-        lowest = torch.finfo(context.dtype).min
-        mask = torch.zeros(whole.shape, dtype=context.dtype, device=context.device)
-        return context.keep(mask.masked_fill_(~whole, lowest))
 
     def processor(self) -> Any:
         """transformers' image processor under the settings of the front end."""

@@ -65,6 +65,11 @@ ROWS = (
         True,
     ),
     Row(
+        names("upsample_bilinear2d upsample_bilinear2d_backward"),
+        "its tensors; a copy of a strided gradient is left out (DeepSeek-VL's two towers)",
+        "cuda/UpSampleBilinear2d.cu",
+    ),
+    Row(
         names("upsample_nearest2d upsample_nearest2d_backward"),
         "its tensors; a copy of a strided gradient is left out (Gemma 3n's tower)",
         "cuda/UpSampleNearest2d.cu",
@@ -127,7 +132,7 @@ ROWS = (
         "each file of `workbench/lvlm/kernels`",
     ),
     Row(
-        names("mm addmm bmm"),
+        names("mm addmm bmm baddbmm"),
         "cuBLAS and its workspace (kind `workspace`); an operand whose "
         "strides cuBLAS does not take is copied: left out",
         "cuda/Blas.cpp, prepare_matrix_for_cublas",
@@ -185,7 +190,11 @@ ROWS = (
     Row(names("amax all"), SAME, "ReduceOps.cpp; cuda/Reduce.cuh"),
     Row(names("cat stack"), SAME, "cuda/Shape.cu, cat_out_cuda", True),
     Row(names("repeat"), SAME, "TensorShape.cpp, repeat"),
-    Row(names("im2col"), "its output: a tower's patches alone", "cuda/Im2Col.cu"),
+    Row(
+        names("im2col col2im"),
+        "its output: patches of a tower or of its adapter",
+        "cuda/Im2Col.cu; cuda/Col2Im.cu",
+    ),
     Row(
         names("constant_pad_nd"),
         "its output, filled and copied into: its tensors alone",
@@ -202,7 +211,7 @@ ROWS = (
             "add add_ sub sub_ rsub mul mul_ div neg exp log log1p floor pow rsqrt sigmoid "
             "sigmoid_backward tanh tanh_backward ge gt lt eq clamp clamp_min sin cos "
             "bitwise_and bitwise_or logical_not where masked_fill abs clamp_ round_ erfinv le "
-            "logical_and logical_and_ masked_fill_ relu relu_ sqrt threshold_backward"
+            "logical_and logical_and_ masked_fill_ reciprocal relu relu_ sqrt threshold_backward"
         ),
         POINTWISE,
         "TensorIterator.cpp; cuda/Loops.cuh",
@@ -233,7 +242,7 @@ ROWS = (
         "cuda/Sort.cpp; cuda/SortStable.cu",
     ),
     Row(
-        names("searchsorted arange remainder floor_divide bitwise_not"),
+        names("searchsorted bucketize arange remainder floor_divide bitwise_not"),
         "their tensors alone: places and masks of rows",
         "cuda/Bucketization.cu; TensorIterator.cpp",
     ),
@@ -304,10 +313,15 @@ ROWS = (
         "cuda/ActivationSoftplusKernel.cu",
     ),
     Row(names("flip"), SAME, "cuda/TensorTransformations.cu"),
+    Row(
+        names("rand"),
+        "its tensors alone (layers that are left out by chance)",
+        "cuda/DistributionUniform.cu",
+    ),
     Row(names("_unsafe_view"), "a view: nothing", "TensorShape.cpp"),
     Row(
         names(
-            "empty empty_like fill_ full_like new_empty new_empty_strided new_full new_ones "
+            "empty empty_like fill_ full full_like new_empty new_empty_strided new_full new_ones "
             "new_zeros ones ones_like scalar_tensor zeros zeros_like"
         ),
         "its tensors alone: a request, and a fill",
