@@ -155,6 +155,22 @@ def test_what_stays_is_in_the_file_s_dtype(scope, tmp_path):
     assert any("priced and run in the cell's float32" in flag for flag in record.flags)
 
 
+def test_what_gptqmodel_leaves_out_stays(tmp_path):
+    """Patterns after ``-:``; others without settings of their own change nothing."""
+    dynamic = {"lm_head": {}, "-:.*attn.*": {}, "-:.*visual.*": {}}
+    scheme = {"quant_method": "gptq", "bits": 4, "group_size": 16, "lm_head": False}
+    name = write(tmp_path, {**scheme, "dynamic": dynamic})
+    cell = make_cell(model=name, scope="decoder", num_visual=8)
+    record = predict(cell, "h100-80gb")
+    wide = SHARED["intermediate_size"]
+    sizes = [(wide, 32), (wide, 32), (32, wide)] * 2
+    taken = sum(rows * columns for rows, columns in sizes)
+    expected = sum(linear_bytes("gptq", scheme, *size) for size in sizes)
+    assert record.metrics["quantized_weight_bytes"] == expected + 2 * (
+        record.metrics["params"] - taken
+    )
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
     ("quantization", "scales"),
@@ -196,7 +212,8 @@ def test_a_list_that_does_not_name_the_head_takes_it(quantization, scales, tied,
     "quantization",
     [
         {"quant_method": "mxfp4"},
-        {"quant_method": "gptq", "bits": 4, "dynamic": {"-:.*mlp.*": {}}},
+        {"quant_method": "gptq", "bits": 4, "dynamic": {"+:.*mlp.*": {"bits": 8}}},
+        {"quant_method": "gptq", "bits": 4, "dynamic": ["-:.*mlp.*"]},
         {"quant_method": "gptq", "bits": 4, "lm_head": True},
         {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv"},
         {"quant_method": "fp8", "expert_dtype": "fp4"},

@@ -185,7 +185,10 @@ def check_built(
                 f"model {name!r}: transformers' {kind} makes no model of its section {key}"
             )
         for field in fields:
-            _compare(name, kind, where, field, section.get(field), getattr(part, field, None))
+            built = getattr(part, field, None)
+            if field == "head_dim" and built is None and part.num_attention_heads:
+                built = part.hidden_size // part.num_attention_heads  # As its layers take it.
+            _compare(name, kind, where, field, section.get(field), built)
     if text is not None:
         # Some wrappers size their LM head by fields of their own, which have defaults.
         for field in SIZES:

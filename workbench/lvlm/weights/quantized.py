@@ -42,7 +42,7 @@ SKIPPED = {
 """Where each method names the modules that stay as they are."""
 ONLY: Mapping[str, Mapping[str, tuple[object, ...]]] = {
     "awq": {"version": ("gemm", "GEMM")},
-    "gptq": {"dynamic": ({},), "lm_head": (False,)},
+    "gptq": {"lm_head": (False,)},
     "fp8": {
         "scale_fmt": ("float", "ue8m0"),
         "expert_dtype": ("fp8",),
@@ -148,6 +148,8 @@ def _bytes(
     listed, stay = stay is not None or method == "compressed-tensors", stay or []
     if not (isinstance(stay, list) and all(isinstance(word, str) for word in stay)):
         raise NotComputed(f"{SKIPPED[method]} is no list of names")
+    if method == "gptq":
+        stay = [*stay, *_left_out(config.get("dynamic"))]
     rest, total = params, 0
     matrices = [*_linears(model, cell, method)]
     if cell.scope != "layer" and listed and method not in HEAD_STAYS:
@@ -171,6 +173,22 @@ def _bytes(
     if any(matrix.num_experts > 1 for matrix in matrices) and any(map(ONE_EXPERT.search, stay)):
         raise NotComputed(f"{SKIPPED[method]} names single experts, of which no count is made")
     return total + rest * _item(model, cell)
+
+
+def _left_out(dynamic: object) -> Iterator[str]:
+    """The modules that GPTQModel's ``dynamic`` leaves alone, patterns after ``-:``.
+
+    Settings of their own for some modules are another layout.
+    """
+    if dynamic is not None and not isinstance(dynamic, Mapping):
+        raise NotComputed(f"gptq: its layout under dynamic {dynamic!r:.40} is not known")
+    for pattern, own in (dynamic or {}).items():
+        if pattern.startswith("-:"):
+            yield f"re:{pattern[2:]}"
+        elif own:
+            raise NotComputed(
+                f"gptq: its layout under dynamic {pattern!r:.40} {own!r:.40} is not known"
+            )
 
 
 def _item(model: "Resolved", cell: Cell) -> int:
