@@ -40,6 +40,13 @@ FLAT = {"glm4v": "glm4v_text"}
 """By outer model type, the text model's, whose fields transformers 4 read beside the sections
 where there was no text_config (``Glm4vConfig``). Today's class makes nothing of them there."""
 
+OWN_TOWER = "mm_vision_tower"
+"""By which LLaVA's own files name their tower, some of them under the type of transformers'."""
+
+TRUTHS = ("attn_temperature_tuning",)
+"""Fields that published files have as numbers and transformers 4 took as true: Llama 4's say 4.
+Today's class takes true or false alone."""
+
 
 @contextmanager
 def silent() -> Iterator[None]:
@@ -78,6 +85,11 @@ def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, P
 
     check_fields(name, stated)
     check_served(name, stated["model_type"])
+    if stated["model_type"] == "llava" and OWN_TOWER in stated:
+        raise RequestError(
+            f"model {name!r}: model_type 'llava' with {OWN_TOWER} is not served: "
+            f"{REFUSED['llava_llama']}"
+        )
     whole = _whole(name, stated)
     if retied(stated):
         whole.tie_word_embeddings = stated["tie_word_embeddings"]
@@ -127,7 +139,7 @@ def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
             f"model {name!r}: model_type 'mistral' with layer_types is transformers' ministral, "
             "which is not a supported family"
         )
-    fields = {key: value for key, value in stated.items() if key != "auto_map"}
+    fields = _as_truths({key: value for key, value in stated.items() if key != "auto_map"})
     if _is_flat(stated):
         text = {key: value for key, value in fields.items() if not isinstance(value, Mapping)}
         turning = {
@@ -143,6 +155,18 @@ def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
         ) from None
     assert isinstance(config, PreTrainedConfig)
     return config
+
+
+def _as_truths(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields and sections with true or false where a file has a number for it."""
+    return {
+        key: _as_truths(value)
+        if isinstance(value, Mapping)
+        else bool(value)
+        if key in TRUTHS and isinstance(value, int)
+        else value
+        for key, value in fields.items()
+    }
 
 
 def _is_flat(stated: Mapping[str, Any]) -> bool:
@@ -214,6 +238,13 @@ def check_built(
             f"config: its text model's fields stand outside of a text_config, where transformers' "
             f"{kind} no longer reads them; they are read as transformers 4 did"
         )
+    for where, section in sections(stated):
+        why += [
+            f"config: {where}{field} {section[field]} is read as {bool(section[field])}, as "
+            "transformers 4 did"
+            for field in TRUTHS
+            if type(section.get(field)) is int
+        ]
     if names_own_model(stated):
         why.append(
             "auto_map: config.json names code beside it for the model, which is never run; this "
