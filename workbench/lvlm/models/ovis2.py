@@ -62,9 +62,9 @@ for _size, (_tower, _fields) in _SIZES.items():
         Model(
             "qwen2",
             _fields,
-            f"transformers' conversion script of AIDC-AI/Ovis2-{_size.upper()}, and its card, which "
-            "names its parts; their sizes, hidden_stride and the 65,536 visual words are written "
-            "from memory",
+            f"transformers' conversion script of AIDC-AI/Ovis2-{_size.upper()}, and its card, "
+            "which names its parts; their sizes, hidden_stride and the 65,536 visual words are "
+            "written from memory",
             around={
                 "model_type": "ovis2",
                 "vision_config": _tower,

@@ -156,7 +156,7 @@ class VideoLlama3(NaVit):
     def adapter_flops(self, grids: tuple[Grid, ...]) -> int:
         return 2 * sum(map(self.tokens, grids)) * (self.width + self.hidden) * self.hidden
 
-    def positions(self, layout: Layout, grids: tuple[Grid, ...]) -> None:  # type: ignore[override]
+    def positions(self, layout: Layout, grids: tuple[Grid, ...]) -> None:
         """Indices: its decoder is Qwen2."""
 
 
