@@ -4,13 +4,22 @@ import pytest
 import torch
 
 from tests.lvlm.oracle import widen_norms
-from tests.small import ALIKE, CONVOLVING, CROSSING, EXPERTS, FAMILY_NAMES, MIXED, small_model
+from tests.small import (
+    ALIKE,
+    CONVOLVING,
+    CROSSING,
+    EXPERTS,
+    FAMILY_NAMES,
+    LATENT,
+    MIXED,
+    small_model,
+)
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 from workbench.vocabulary.errors import RequestError
 
 
 def test_every_family_has_a_small_model():
-    apart = [*ALIKE, *EXPERTS, *MIXED, *CONVOLVING, *CROSSING]
+    apart = [*ALIKE, *EXPERTS, *MIXED, *CONVOLVING, *CROSSING, *LATENT]
     assert sorted(FAMILIES) == sorted([*FAMILY_NAMES, *apart])
 
 

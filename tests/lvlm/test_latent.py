@@ -12,7 +12,6 @@ from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import relative
 from tests.lvlm.test_wrappers import shown, theirs
 from tests.small import LATENT, OWN, PIXTRAL, SHARED, small_model
-from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
 from workbench.lvlm.models import FAMILIES, resolve
 from workbench.lvlm.towers import tower_of
@@ -196,12 +195,6 @@ def test_adapters_stand_beside_its_projections(targets, tmp_path):
     assert traced.flops == traced.model_flops
     if targets == "kv_b_proj":
         assert trained == 2 * 2 * (12 + 4 * 16)
-
-
-@pytest.mark.parametrize("system", sorted(set(SYSTEMS) - {"s_attn"}))
-def test_other_systems_are_refused(system, tmp_path):
-    with pytest.raises(Unsupported, match=f"{system}: mistral4 makes keys and values of latents"):
-        trace(cell_of(tmp_path, attention=system))
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "flash", "efficient", "cudnn", "flex"])

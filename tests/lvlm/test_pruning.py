@@ -11,7 +11,7 @@ from tests.lvlm import oracle
 from tests.lvlm.scaled import scaled_parts
 from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import LAYOUTS, relative
-from tests.small import FAMILY_NAMES, small_lvlm, small_model
+from tests.small import FAMILY_NAMES, LATENT, small_lvlm, small_model
 from workbench.lvlm.attention.pruning import kept_of
 from workbench.lvlm.build import build
 from workbench.lvlm.layout import Layout
@@ -42,6 +42,8 @@ def cell_of(folder, system, family="mistral", layers=4, **fields):
 
 
 def extra(family, layers):
+    if family in LATENT:  # Experts do not compute in float64.
+        return {"first_k_dense_replace": layers}
     kinds = ["sliding_attention", "full_attention"]
     return {"layer_types": (kinds * layers)[:layers]} if family == "gemma3" else {}
 

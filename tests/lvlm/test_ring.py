@@ -34,7 +34,10 @@ CASES = {
     **{name: {"attention": name, "layout": "V,T,V,T", "batch": 2} for name in TEXT},
     "remainders": {"attention": "d_attn", "layout": "T,V,T", "checkpoint": True, "num_visual": 7},
     "chunks": {"attention": "d_attn", "chunk": 4, "fold": True, "logits": "text"},
+    "latents": {"attention": "d_attn_biased", "family": "mistral4", "chunk": 4},
 }
+DENSE: dict[str, dict[str, int]] = {"mistral": {}, "mistral4": {"first_k_dense_replace": 2}}
+"""Of each family: no experts, which compute in no float64."""
 SQUARE = {
     "zigzag": {},
     "contiguous": {"ring_order": "contiguous", "checkpoint": True},
@@ -44,8 +47,11 @@ SQUARE = {
 
 
 def launch(folder, cases, common, ranks):
-    model = small_model("mistral", folder)
-    cells = {name: {"model": model, **STEP, **common, **more} for name, more in cases.items()}
+    models = {family: small_model(family, folder, **DENSE[family]) for family in DENSE}
+    cells = {}
+    for name, more in cases.items():
+        fields = {**STEP, **common, **more}
+        cells[name] = {"model": models[fields.pop("family", "mistral")], **fields}
     asked, out = folder / "cells.json", folder / "out.json"
     asked.write_text(json.dumps(cells))
     ran = torchrun("tests.lvlm.shared_sequence", asked, out, ranks=ranks)

@@ -1,6 +1,6 @@
 """Whether a cell can be: its names, options and what they ask of its model. Builds nothing."""
 
-from workbench.lvlm.attention import system_of
+from workbench.lvlm.attention import SYSTEMS, system_of
 from workbench.lvlm.attention.linear import has_linear
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import Resolved, resolve
@@ -62,6 +62,8 @@ def check_on_model(cell: Cell, model: Resolved) -> None:
             "not pass the state on that these carry along it"
         )
     with faults:
+        check_latents(cell, model)
+    with faults:
         check_ring(cell, model)
     with faults:
         check_ulysses(cell, model)
@@ -71,6 +73,20 @@ def check_on_model(cell: Cell, model: Resolved) -> None:
         if cell.layer >= count:
             raise RequestError(
                 f"layer {cell.layer}: {cell.model} has {count} layers, 0 to {count - 1}"
+            )
+
+
+def check_latents(cell: Cell, model: Resolved) -> None:
+    """Raise RequestError where ranks would pass on a sequence whose keys are made of latents."""
+    if not model.family.latent:
+        return
+    # What has all text on every rank passes no keys on.
+    own_keys = SYSTEMS[cell.attention].ring == "text"
+    for field in ("ulysses", "ring"):
+        if getattr(cell, field) > 1 and not (own_keys and field == "ring"):
+            raise RequestError(
+                f"{field} {getattr(cell, field)}: keys and values of {cell.model} are made of "
+                "latents, which no form of sharing a sequence here passes on; use 1"
             )
 
 

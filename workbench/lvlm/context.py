@@ -250,9 +250,10 @@ class Context:
             block = block.repeat(-(-count // BLOCK))[:count].clone()
         return block.view(shape)
 
-    def cache(self, parts: LayerParts, tokens: int) -> Tensor:
-        """Keys or values of ``tokens`` cached tokens, random: [B, G, n, K]."""
-        return self.random((self.cell.batch, parts.num_kv_heads, tokens, parts.head_dim))
+    def cache(self, parts: LayerParts, tokens: int, name: str) -> Tensor:
+        """``keys`` or ``values`` of ``tokens`` cached tokens, random: [B, G, n, K]."""
+        heads, size = parts.entry_shapes[name]
+        return self.random((self.cell.batch, heads, tokens, size))
 
     @property
     def _last_position(self) -> int:

@@ -32,10 +32,14 @@ def outputs(workload):
         own = norms[name]
         return rms(x, module.norms[name].weight, eps) if own is None else own(x)
 
-    q = normed("query", _split(attention.q_proj(parts.input_norm(text)), parts.num_heads))
-    key = normed("key", _split(attention.k_proj(visual), parts.num_kv_heads))
-    value = _split((attention.v_proj or attention.k_proj)(visual), parts.num_kv_heads)
-    value = value if parts.v_norm is None else parts.v_norm(value)
+    q = normed("query", _split(parts.project_queries(parts.input_norm(text)), parts.num_heads))
+    if hasattr(attention, "k_proj"):
+        key = _split(attention.k_proj(visual), parts.num_kv_heads)
+        value = _split((attention.v_proj or attention.k_proj)(visual), parts.num_kv_heads)
+        value = value if parts.v_norm is None else parts.v_norm(value)
+    else:  # Of latents.
+        key, value = parts.key(visual), parts.value(visual)
+    key = normed("key", key)
     rows = _rows(parts, layout, (q, repeated(parts, key), repeated(parts, value)), None, None)
     out = attention.o_proj(rows.transpose(1, 2).flatten(2))
     if parts.post_attention_norm is not None:

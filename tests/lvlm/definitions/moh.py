@@ -11,7 +11,7 @@ ACTIVE, SHARED = 0.75, 0.5
 
 def used(parts, x, active=ACTIVE, shared=SHARED):
     """[B, H, S] of 0 and 1, one token after the other."""
-    raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
+    raw = parts.project_queries(x).unflatten(-1, (parts.num_heads, parts.head_dim))
     always, on = round(shared * parts.num_heads), round(active * parts.num_heads)
     found = torch.zeros(len(x), parts.num_heads, x.shape[1], dtype=x.dtype)
     found[:, :always] = 1
@@ -53,6 +53,6 @@ def fill(target, layer, seen):
     parts, count = target.parts, target.keys.shape[2]
     x, (cos, sin) = parts.input_norm(seen), layer.tables
     rows = slice(0, seen.shape[1])
-    key = parts.rope(parts.key(x), cos[..., rows, :], sin[..., rows, :])
-    target.keys.copy_(key[:, :, -count:])
-    target.values.copy_(parts.value(x)[:, :, -count:])
+    kept = parts.rotate(parts.entries(x), cos[..., rows, :], sin[..., rows, :])
+    for held, found in zip((target.keys, target.values), kept, strict=True):
+        held.copy_(found[:, :, -count:])

@@ -30,5 +30,5 @@ def allowed_pairs(place, window):
 def fill(target, layer, seen):
     parts, count = target.parts, target.keys.shape[2]
     x = parts.input_norm(seen)
-    target.keys.copy_(parts.key(x)[:, :, -count:])
-    target.values.copy_(parts.value(x)[:, :, -count:])
+    for held, found in zip((target.keys, target.values), parts.entries(x), strict=True):
+        held.copy_(found[:, :, -count:])

@@ -92,6 +92,10 @@ class System:
     """Whether it puts something between a layer's attention and its MLP, or gates each alone: a
     layer that runs the two side by side has no place for it."""
 
+    projections = ""
+    """What it has of its own in the form of a layer's queries, keys or values. Families that make
+    these of latents are refused: no source says what form it would have there."""
+
     stacks = True
     """Whether its state has a row for every visual token between the layers, to which features
     of the tower can be added (deepstack)."""
@@ -133,6 +137,11 @@ class System:
             raise Unsupported(
                 f"{self.name}: {family.model_type} {plain_only}, which only the layer as "
                 "it is expresses; use s_attn"
+            )
+        if family.latent and self.projections:
+            raise Unsupported(
+                f"{self.name}: {family.model_type} makes queries, keys and values of latents, and "
+                f"no source says what {self.projections} would be there; use s_attn or d_attn"
             )
         if family.per_layer(model.config):
             from workbench.lvlm.attention.per_layer_systems import beside_of
@@ -352,8 +361,10 @@ class System:
         return 0
 
     def per_pair(self, parts: "LayerParts", place: Place) -> int:
-        """FLOPs of one query-key pair of a layer, forward: 2 multiply-adds a head element."""
-        return 4 * parts.num_heads * parts.head_dim
+        """FLOPs of one query-key pair of a layer, forward: a multiply-add an element of a head of
+        keys, and one an element of a head of values.
+        """
+        return 2 * parts.num_heads * (parts.head_dim + parts.value_dim)
 
     def cached(self, place: Place, window: int | None) -> Cached:
         """Tokens whose keys and values one layer's cache holds after the place's tokens."""
@@ -365,14 +376,14 @@ class System:
 
     def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         """Matmul FLOPs of one decoded token of one sample outside the attention pairs."""
-        return token_flops(parts)
+        return token_flops(parts) + expansion_flops(parts, cached)
 
     def decode_pairs(self, place: Place, cached: Cached) -> int:
         """Query-key pairs of one decoded token, were all that is cached seen."""
         return cached.visual + cached.text + 1
 
     def forward_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
-        """Closed form of one layer's forward, dense: 2·m·n·k a matmul, 4·K·H a pair."""
+        """Closed form of one layer's forward, dense: 2·m·n·k a matmul, ``per_pair`` a pair."""
         per_pair = self.per_pair(parts, place)
         if cell.pass_ == "decode":
             cached = self.cached(place, parts.window)
@@ -385,13 +396,15 @@ class System:
     def cache_elements(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
         """Elements of one layer's keys and values after all tokens of the cell, whole batch."""
         cached = self.cached(place, parts.window)
-        width = 2 * parts.num_kv_heads * parts.head_dim
+        width = sum(heads * size for heads, size in parts.entry_shapes.values())
         return cell.batch * width * (cached.visual + cached.text)
 
     def cache_bytes(self, parts: "LayerParts", place: Place, cell: Cell, item: int) -> int:
         """Bytes of them; ``item`` is the size of an element where the cell names no other."""
         elements = self.cache_elements(parts, place, cell)
-        return cache_bytes(cell, elements, elements // parts.head_dim, item)
+        rows = sum(heads for heads, _ in parts.entry_shapes.values())
+        width = sum(heads * size for heads, size in parts.entry_shapes.values())
+        return cache_bytes(cell, elements, elements * rows // width, item)
 
 
 SYSTEMS.take_plugins("workbench.attention", System)
@@ -399,11 +412,10 @@ SYSTEMS.take_plugins("workbench.attention", System)
 
 def token_flops(parts: "LayerParts", q: bool = True, kv: bool = True, rest: bool = True) -> int:
     """Matmul FLOPs of one token through q, k and v, and through its gate, W_o and the MLP."""
-    d, wide, narrow = (
-        parts.hidden_size,
-        parts.num_heads * parts.head_dim,
-        parts.num_kv_heads * parts.head_dim,
-    )
-    pair = parts.kv_projections * d * narrow
-    own = (1 + parts.gated) * wide * d + parts.mlp_elements
-    return 2 * (d * wide * q + pair * kv + own * rest)
+    own = parts.output_elements + parts.mlp_elements
+    return 2 * (parts.query_elements * q + parts.key_value_elements * kv + own * rest)
+
+
+def expansion_flops(parts: "LayerParts", cached: Cached) -> int:
+    """Of making keys and values of one sample's cached tokens anew, where a cache has latents."""
+    return 2 * parts.expansion_elements * (cached.visual + cached.text)

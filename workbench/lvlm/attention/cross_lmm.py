@@ -93,7 +93,7 @@ class CrossLayer(nn.Module):
         if self.decode:
             self.prefixes["text"] = (Prefix(0, 1, self.num_visual),)
             for name in ("keys", "values"):
-                cache = context.cache(parts, self.num_visual)
+                cache = context.cache(parts, self.num_visual, name)
                 self.register_buffer(f"visual_{name}", cache, persistent=False)
 
     def forward(self, *state: Tensor) -> tuple[Tensor, ...]:
@@ -164,6 +164,7 @@ def text_reads(place: Place) -> tuple[Prefix, ...]:
 class CrossLMM(SAttn):
     name = "cross_lmm"
     lacks = "it runs attention and MLP of a layer apart, of which it has no form with these"
+    projections = "the projections of its cross-attention"
     between = True
     keeps_cache = False
     shared_states = 1

@@ -79,7 +79,12 @@ class CascadeLayer(DecomposedLayer):
         return (visual, key, value, taken) if gives and taken is not None else (visual, key, value)
 
     def text_stream(
-        self, text: Tensor, key: Tensor | None, value: Tensor | None, more: RowInputs
+        self,
+        text: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        more: RowInputs,
+        *latents: Tensor,
     ) -> Tensor:
         parts = self.parts
         if key is not None and value is not None and self.prefixes:
@@ -99,6 +104,7 @@ class CascadeLayer(DecomposedLayer):
 
 class DAttnCascade(Decomposed):
     name = "d_attn_cascade"
+    projections = "the projections of a cross-attention of its own"
     layer_class = CascadeLayer
     own_keys = ("visual",)
 

@@ -105,7 +105,7 @@ class DecomposedLayer(nn.Module):
         """One text row against a cache of the tokens that it sees.
 
         Text keys are rotated. Visual keys are rotated only where T2V keeps RoPE; visual keys and
-        values are never repeated.
+        values are never repeated. Of latents keys and values are made at each step.
         """
         cached = self.system.cached(place, self.parts.window)
         self.hidden = self.system.hidden(place, self.parts.window)
@@ -117,7 +117,7 @@ class DecomposedLayer(nn.Module):
         for stream in self.held:
             tokens = getattr(cached, stream)
             for name in ("keys", "values"):
-                cache = context.cache(self.parts, tokens)
+                cache = context.cache(self.parts, tokens, name)
                 self.register_buffer(f"{stream}_{name}", cache, persistent=False)
 
     def forward(self, *state: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor, ...]:
@@ -133,21 +133,24 @@ class DecomposedLayer(nn.Module):
         if "visual" not in self.held:
             key, value = more.taken.get("visual", (None, None))
             return key, value
-        first = self.hidden.visual
-        key, value = (without_first(x, first) for x in (self.visual_keys, self.visual_values))
+        keys, values = (
+            without_first(x, self.hidden.visual) for x in (self.visual_keys, self.visual_values)
+        )
+        key, value = self.parts.expand((keys, values))
         more.give("visual", key, value)
         return key, value
 
     def streams(self, visual: Tensor, text: Tensor, more: RowInputs) -> tuple[Tensor, Tensor]:
         """[B, V, D], [B, T, D] -> the same shapes."""
         key = value = None
+        latents: list[Tensor] = []
         if visual.shape[1]:
-            visual, key, value = self.visual_stream(visual, more)
+            visual, key, value, *latents = self.visual_stream(visual, more)
             # What is rotated first is kept then.
             if not (self.rotate_visual and self.prefixes):
-                self.keep("visual", key, value)
+                self.keep("visual", *(latents or (key, value)))
         if text.shape[1]:
-            text = self.text_stream(text, key, value, more)
+            text = self.text_stream(text, key, value, more, *latents)
         return visual, text
 
     def keep(self, stream: str, key: Tensor, value: Tensor) -> None:
@@ -155,17 +158,19 @@ class DecomposedLayer(nn.Module):
         if self.kept is not None and stream in self.held:
             self.kept.keep_last(getattr(self.cached, stream), key, value)
 
-    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
+    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, ...]:
         """The visual output, and keys and values [B, G, V, K] that text attends to: un-rotated,
         but for those of another layer.
+
+        Behind them, where a cache is kept that has others, its entries.
         """
         taken = more.taken.get("visual")
         if taken is None:
-            visual, key, value = self.by_token(visual, more)
+            visual, key, value, *latents = self.by_token(visual, more)
             # What is rotated first is given on then.
             if not (self.rotate_visual and self.prefixes):
                 more.give("visual", key, value)
-            return visual, key, value
+            return visual, key, value, *latents
         key, value = taken
         if not self.only_keys:
             (visual,) = self.by_token(visual, more, value)
@@ -202,10 +207,24 @@ class DecomposedLayer(nn.Module):
         if taken is not None:  # Nothing is projected of normed rows.
             return (parts.finish(visual, self.diagonal(taken, visual), own=own),)
         x = parts.input_norm(visual)
-        key, value = (y.transpose(1, 2) for y in parts.key_value(x))
+        key, value, *latents = self.keys_and_latents(x)
         if not self.only_keys:
             visual = parts.finish(visual, self.diagonal(value, x), x, own)
-        return visual, key, value
+        return visual, key, value, *latents
+
+    def keys_and_latents(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Un-rotated key and value [B, n, G, K] of normed rows [B, n, D].
+
+        Behind them, where a cache is kept of latents, these and the parts to rotate [B, n, 1, …].
+        """
+        entries = self.parts.entries(x)
+        key, value = self.parts.expand(entries)
+        latents = () if self.kept is None or key is entries[0] else entries
+        # A part is a slice of its row, which it would keep whole.
+        return (
+            *(y.transpose(1, 2) for y in (key, value)),
+            *(y.transpose(1, 2).contiguous() for y in latents),
+        )
 
     def diagonal(self, value_bngk: Tensor, x: Tensor) -> Tensor:
         """V2V of eq. 2: W_o over the repeated values [B, n, G, K] -> [B, n, D].
@@ -216,24 +235,34 @@ class DecomposedLayer(nn.Module):
             return self.parts.project_diagonal(value_bngk, self.fold, self.parts.gate(x))
 
     def text_stream(
-        self, text: Tensor, key: Tensor | None, value: Tensor | None, more: RowInputs
+        self,
+        text: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        more: RowInputs,
+        *latents: Tensor,
     ) -> Tensor:
-        """Text rows: [B, T, D] -> [B, T, D]; key and value are None where there is no image."""
+        """Text rows: [B, T, D] -> [B, T, D]; key and value are None where there is no image.
+
+        ``latents`` are what a cache keeps of visual tokens instead, where it does.
+        """
         parts, x = self.parts, self.parts.input_norm(text)
         (q, gate), (cos, sin) = parts.query_and_gate(x, self.query_factor), self.text_tables
-        own_key, own_value = more.taken.get("text") or parts.key_value(x)
+        taken = more.taken.get("text")
+        entries = parts.entries(x) if taken is None else None
         with region("T2T"):
             q_rope = parts.rope(q, cos, sin)
-            if "text" not in more.taken:
-                own_key = parts.rope(own_key, cos, sin)
+            if entries is not None:
+                entries = parts.rotate(entries, cos, sin)
                 if self.decode:
-                    first = self.hidden.text
-                    own_key = torch.cat((without_first(self.text_keys, first), own_key), 2)
-                    own_value = torch.cat((without_first(self.text_values, first), own_value), 2)
-        if "text" not in more.taken:
-            self.keep("text", own_key, own_value)
-            more.give("text", own_key, own_value)
-        own = Branch(q_rope, own_key, own_value, "T2T")
+                    before = self.text_keys, self.text_values
+                    entries = joined(before, entries, self.hidden.text)
+        if entries is not None:
+            self.keep("text", *entries)
+            taken = parts.expand(entries)
+            more.give("text", *taken)
+        assert taken is not None, "its own or another layer's"
+        own = Branch(q_rope, taken[0], taken[1], "T2T")
         if key is None or value is None or not self.prefixes:
             with region("T2T"):
                 attended = self.kernel.own(own, self.scores)
@@ -241,7 +270,9 @@ class DecomposedLayer(nn.Module):
             if self.visual_tables is not None and "visual" not in more.taken:
                 with region("T2V"):
                     key = parts.rope(key, *self.visual_tables)
-                self.keep("visual", key, value)
+                    if latents:
+                        latents = parts.rotate((latents[0], latents[1]), *self.visual_tables)
+                self.keep("visual", *(latents or (key, value)))
                 more.give("visual", key, value)
             attended = self.merge(own, self.other(q, q_rope, key, value), self.scores, x)
         return parts.finish(text, parts.output(attended, gate), x, more.own.get("text"))
@@ -264,6 +295,20 @@ class DecomposedLayer(nn.Module):
         with region(other.region):
             xa = self.kernel.cross(other, self.prefixes, scores)
         return sa, xa
+
+
+def joined(
+    before: tuple[Tensor, Tensor], entries: tuple[Tensor, Tensor], hidden: int = 0
+) -> tuple[Tensor, Tensor]:
+    """What a cache holds of tokens but for the first ``hidden``, and of those after them.
+
+    Each is [B, G, n, K].
+    """
+    first, second = (
+        torch.cat((without_first(old, hidden), new), 2)
+        for old, new in zip(before, entries, strict=True)
+    )
+    return first, second
 
 
 class Decomposed(System):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
+from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, expansion_flops, token_flops
 from workbench.lvlm.attention.decomposed import cross_pairs, prefix_rows, text_prefixes
 from workbench.lvlm.attention.reading import TextCosts, TextLayer
 from workbench.lvlm.context import Context
@@ -61,7 +61,7 @@ class CrossLayer(nn.Module):
         if self.decode:
             self.prefixes: tuple[Prefix, ...] = (Prefix(0, 1, self.num_visual),)
             for name in ("keys", "values"):
-                cache = context.cache(parts, self.num_visual)
+                cache = context.cache(parts, self.num_visual, name)
                 self.register_buffer(f"visual_{name}", cache, persistent=False)
             return
         self.prefixes = text_prefixes(layout)
@@ -72,15 +72,18 @@ class CrossLayer(nn.Module):
         *streams, text = state
         if not self.num_visual:
             return state
-        key, value = (
-            (self.visual_keys, self.visual_values) if self.decode else self._keys(streams[0])
-        )
+        key, value = self._cached() if self.decode else self._keys(streams[0])
         return (*streams, self._rows(text, key, value) if text.shape[1] else text)
 
     def _keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, G, V, K] of the embeddings as they are."""
         key, value = self.parts.key_value(visual)
         return self._normed("key", key), value
+
+    def _cached(self) -> tuple[Tensor, Tensor]:
+        """The same of a cache: normed before they were kept, unless that has latents."""
+        key, value = self.parts.expand((self.visual_keys, self.visual_values))
+        return key if key is self.visual_keys else self._normed("key", key), value
 
     def _normed(self, name: str, x_bhsk: Tensor) -> Tensor:
         if name not in self.norms:
@@ -163,8 +166,10 @@ class GatedXAttn(TextCosts):
 
     def token_flops(self, parts: "LayerParts", place: Place, cached: Cached) -> int:
         if not place.inserted:
-            return token_flops(parts)
-        return token_flops(parts, kv=False) if cached.visual else 0
+            return super().token_flops(parts, place, cached)
+        if not cached.visual:
+            return 0
+        return token_flops(parts, kv=False) + expansion_flops(parts, cached)
 
     def decode_pairs(self, place: Place, cached: Cached) -> int:
         return cached.visual if place.inserted else cached.text + 1

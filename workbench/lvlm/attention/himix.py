@@ -55,6 +55,7 @@ class HiMixLayer(KeptLayer):
 
 class HiMix(Kept):
     name = "himix"
+    projections = "k_proj_img and v_proj_img"
     layer_class = HiMixLayer
     own_keys = ("visual",)
 

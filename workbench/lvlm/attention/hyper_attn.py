@@ -138,6 +138,7 @@ def seeing(layout: Layout, window: int | None) -> tuple[Prefix, ...]:
 class HyperAttn(TextCosts):
     name = "hyper_attn"
     lacks = ""
+    projections = "kv_proj_img"
     own_keys = ("visual",)
 
     def visual_handed(self, cell: Cell) -> int:

@@ -26,22 +26,25 @@ ENCODER_WIDTH = 1152
 class KeptLayer(DecomposedLayer):
     """Text alone is updated; the visual state passes through unchanged."""
 
-    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, Tensor, Tensor]:
+    def visual_stream(self, visual: Tensor, more: RowInputs) -> tuple[Tensor, ...]:
         taken = more.taken.get("visual")
         if taken is not None:
             return visual, taken[0], taken[1]
         if self.chunk is None or visual.shape[1] <= self.chunk:
-            key, value = self.keys(visual)
+            made = self.keys(visual)
         else:
             weights = [w for module in self.key_modules() for w in module.parameters()]
-            key, value = token_chunks(self.keys, self.chunk, [visual], weights)
-        key, value = key.transpose(1, 2), value.transpose(1, 2)
+            made = token_chunks(self.keys, self.chunk, [visual], weights)
+        key, value, *latents = (y.transpose(1, 2) for y in made)
         if not (self.rotate_visual and self.prefixes):
             more.give("visual", key, value)
-        return visual, key, value
+        return visual, key, value, *latents
 
-    def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
-        """Token-wise: embeddings [B, n, W] -> un-rotated key and value [B, n, G, K]."""
+    def keys(self, visual: Tensor) -> tuple[Tensor, ...]:
+        """Token-wise: embeddings [B, n, W] -> un-rotated key and value [B, n, G, K].
+
+        Behind them, where a cache is kept that has others, its entries.
+        """
         raise NotImplementedError
 
     def key_modules(self) -> Sequence[nn.Module]:

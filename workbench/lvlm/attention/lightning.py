@@ -246,6 +246,7 @@ class LightningLayer(nn.Module):
 class Lightning(SAttn):
     name = "lightning"
     lacks = "its linear layers have no keys and values that later ones could take"
+    projections = "the projections in place of a layer's own"
     keeps_cache = False
 
     @property

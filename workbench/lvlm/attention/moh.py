@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.decomposed import joined
 from workbench.lvlm.attention.per_layer import Taking
 from workbench.lvlm.attention.row_inputs import NOTHING, RowInputs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Kernel, Scores
 from workbench.lvlm.kernels.modelled import tracing
-from workbench.lvlm.layout import hidden_by, without_first
+from workbench.lvlm.layout import hidden_by
 from workbench.lvlm.parts import scaled
 from workbench.lvlm.parts.loops import identical_iterations
 from workbench.lvlm.parts.marks import region
@@ -67,7 +68,7 @@ class MoHLayer(nn.Module):
     def forward(self, sequence: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor]:
         """[B, S, D] -> [B, S, D]."""
         parts, x = self.parts, self.parts.input_norm(sequence)
-        raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
+        raw = parts.project_queries(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = normed_heads(parts, raw, self.factor)
         taken = more.taken.get("sequence")
         key, value = taken or parts.key_value(x)
@@ -101,8 +102,8 @@ class MoHLayer(nn.Module):
         batch, heads, tokens, size = routed.shape
         rows_of_heads = routed.reshape(-1, size).index_select(0, rows)
         out = self._attend(rows_of_heads, rows % tokens, counts, key, value)
-        whole = rows_of_heads.new_zeros(batch * heads * tokens, size).index_copy(0, rows, out)
-        return whole.view(batch, heads, tokens, size)
+        whole = out.new_zeros(batch * heads * tokens, out.shape[1]).index_copy(0, rows, out)
+        return whole.view(batch, heads, tokens, -1)
 
     @torch.no_grad()
     def choose(self, raw: Tensor) -> tuple[Tensor, list[int]]:
@@ -150,8 +151,8 @@ class MoHLayer(nn.Module):
 
         if trains:
             outputs = [attend(n, rows_of(n, t)) for n in range(len(counts)) for t in tiles(n)]
-            return torch.cat(outputs) if outputs else chosen
-        out = torch.empty_like(chosen)
+            return torch.cat(outputs) if outputs else chosen.new_zeros(0, value.shape[3])
+        out = chosen.new_empty(len(chosen), value.shape[3])
         for number in identical_iterations(range(len(counts))):
             for start in identical_iterations(tiles(number)):
                 rows = rows_of(number, start)
@@ -198,23 +199,27 @@ class MoHDecode(nn.Module):
         cached, hidden = (count(place, parts.window) for count in (system.cached, system.hidden))
         self.hidden = hidden.visual + hidden.text
         for name in ("keys", "values"):
-            cache = context.cache(parts, cached.visual + cached.text)
+            cache = context.cache(parts, cached.visual + cached.text, name)
             self.register_buffer(name, cache, persistent=False)
 
     def forward(self, token: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
-        raw = parts.attention.q_proj(x).unflatten(-1, (parts.num_heads, parts.head_dim))
+        raw = parts.project_queries(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = normed_heads(parts, raw, self.factor)
         taken = more.taken.get("sequence")
-        key, value = taken or parts.key_value(x)
+        entries = parts.entries(x) if taken is None else None
         with region("attention"):
             query = parts.rope(query, *self.tables)
-            if taken is None:
-                key = parts.rope(key, *self.tables)
-                key = torch.cat((without_first(self.keys, self.hidden), key), 2)
-                value = torch.cat((without_first(self.values, self.hidden), value), 2)
-                more.give("sequence", key, value)
+            if entries is not None:
+                entries = parts.rotate(entries, *self.tables)
+                entries = joined((self.keys, self.values), entries, self.hidden)
+        if entries is not None:
+            taken = parts.expand(entries)
+            more.give("sequence", *taken)
+        assert taken is not None, "its own or another layer's"
+        key, value = taken
+        with region("attention"):
             shared = self.shared
             heads = []
             if shared:
@@ -230,12 +235,15 @@ class MoHDecode(nn.Module):
         """The other heads: keys and values of those that are on are gathered by sample."""
         on = chosen_heads(raw, self.active, self.shared)[:, 0]  # [B, active - shared]
         groups = (on + self.shared) // (self.parts.num_heads // key.shape[1])
-        size, tokens = key.shape[3], key.shape[2]
-        index = groups[:, :, None, None].expand(-1, -1, tokens, size)
-        rows = on[:, :, None, None].expand(-1, -1, 1, size)
-        branch = Branch(query.gather(1, rows), key.gather(1, index), value.gather(1, index))
+
+        def taken(x: Tensor, heads: Tensor) -> Tensor:
+            """The chosen heads [B, c] of [B, heads, n, K]: [B, c, n, K]."""
+            return x.gather(1, heads[:, :, None, None].expand(-1, -1, *x.shape[2:]))
+
+        branch = Branch(taken(query, on), taken(key, groups), taken(value, groups))
         out = self.kernel.own(branch, self.scores)
-        return torch.zeros_like(query).scatter(1, rows, out)
+        whole = out.new_zeros(*query.shape[:3], out.shape[3])
+        return whole.scatter(1, on[:, :, None, None].expand_as(out), out)
 
 
 class MoH(SAttn):
@@ -292,7 +300,7 @@ class MoH(SAttn):
         return MoHLayer(self, parts, context, place)
 
     def per_pair(self, parts: "LayerParts", place: Place) -> int:
-        return 4 * self.heads(parts)[0] * parts.head_dim
+        return 2 * self.heads(parts)[0] * (parts.head_dim + parts.value_dim)
 
     def skipped_share(self, kernel: Kernel, place: Place, window: int | None) -> Fraction:
         # Routed heads compute all pairs under a mask; only shared ones are the kernel's own call.

@@ -46,7 +46,7 @@ class OwnText(nn.Module):
             cos, sin = context.cache_rope(place.index, text + 1)
             self.tables = cos[:, -1:], sin[:, -1:]
             for name in ("keys", "values"):
-                self.register_buffer(name, context.cache(parts, text), persistent=False)
+                self.register_buffer(name, context.cache(parts, text, name), persistent=False)
             return
         self.tables = context.cache_rope(place.index, text)
         self.mask, self.kept = context.mask(text, None), context.kept_cache()
@@ -88,7 +88,7 @@ class OwnCross(nn.Module):
         if self.decode:
             mask, rows = mask[:, :, -1:], rows[:, :, -1:]
             for name in ("keys", "values"):
-                cache = context.cache(parts, self.num_visual)
+                cache = context.cache(parts, self.num_visual, name)
                 self.register_buffer(name, cache, persistent=False)
         else:
             self.kept = context.kept_cache()

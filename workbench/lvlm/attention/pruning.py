@@ -309,9 +309,8 @@ class Pruning(SAttn):
         if place.role == RANKS_FIRST:
             assert isinstance(before, Kept), "what is left of something"
             before = before.source
-        wide_, narrow = (n * parts.head_dim for n in (parts.num_heads, parts.num_kv_heads))
-        d, n = parts.hidden_size, before.length
-        return cell.batch * 2 * (d * wide_ + d * narrow * n + wide_ * n)
+        wide_, n = parts.num_heads * parts.head_dim, before.length
+        return cell.batch * 2 * (parts.query_elements + (parts.key_elements + wide_) * n)
 
     def require(self, what: str, model: "Resolved", fits: bool) -> None:
         """Raise RequestError where a setting does not fit the model's layers."""

@@ -82,15 +82,11 @@ class SAttnDecode(nn.Module):
         self.hidden, self.tokens = hidden.visual + hidden.text, context.layout.length
         self.scheme = context.cell.cache_dtype
         for name in ("keys", "values"):
-            cache = self.cache(name, parts, context, cached.visual + cached.text)
+            cache = context.cache(parts, cached.visual + cached.text, name)
             if self.scheme is not None:
                 cache, scales = Narrow.of(cache, self.scheme)
                 self.register_buffer(f"{name}_scales", scales, persistent=False)
             self.register_buffer(name, cache, persistent=False)
-
-    def cache(self, name: str, parts: "LayerParts", context: Context, tokens: int) -> Tensor:
-        """What of so many tokens transformers' cache calls ``keys`` or ``values``, random."""
-        return context.cache(parts, tokens)
 
     def forward(self, token: Tensor) -> tuple[Tensor, ...]:
         """[B, 1, D] -> [B, 1, D]."""
@@ -147,14 +143,11 @@ class Baseline(SAttn):
     def on(self, model: "Resolved") -> System:
         """The released model as it is, also where that reads its images by layers of its own."""
         from workbench.lvlm.attention.altup import AltUpLayers
-        from workbench.lvlm.attention.latent import LatentLayers
         from workbench.lvlm.attention.own_cross import OwnCrossLayers
         from workbench.lvlm.attention.per_layer import PerLayer
 
         if model.family.per_layer(model.config):
             return AltUpLayers() if model.family.altup else PerLayer()
-        if model.family.latent:
-            return LatentLayers()
         crossing = model.family.cross_layers(model.config)
         return OwnCrossLayers(crossing) if crossing else self
 

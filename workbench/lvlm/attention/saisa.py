@@ -45,17 +45,12 @@ class SaisaLayer(KeptLayer):
         randomise(self.projector)
 
     def key_modules(self) -> tuple[nn.Module, ...]:
-        attention = self.parts.attention
-        own = (attention.k_proj, attention.v_proj, self.parts.k_norm, self.parts.v_norm)
-        there = (module for module in own if module is not None)
-        return (self.projector, self.parts.input_norm, *there)
+        return (self.projector, self.parts.input_norm, *self.parts.key_value_modules)
 
-    def keys(self, visual: Tensor) -> tuple[Tensor, Tensor]:
+    def keys(self, visual: Tensor) -> tuple[Tensor, ...]:
         with region("projections"):
             projected = self.projector(visual)
-        x = self.parts.input_norm(projected)
-        key, value = self.parts.key_value(x)
-        return key.transpose(1, 2), value.transpose(1, 2)
+        return self.keys_and_latents(self.parts.input_norm(projected))
 
 
 class Saisa(Kept):

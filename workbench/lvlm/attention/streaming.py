@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, System
+from workbench.lvlm.attention.decomposed import joined
 from workbench.lvlm.attention.row_inputs import NOTHING, RowInputs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnLayer
 from workbench.lvlm.context import Context
@@ -56,22 +57,26 @@ class StreamingDecode(nn.Module):
         self.scores = Scores(parts.scale, parts.softcap, causal=False)
         if not parts.takes_keys:
             for name in ("keys", "values"):
-                self.register_buffer(name, context.cache(parts, count), persistent=False)
+                self.register_buffer(name, context.cache(parts, count, name), persistent=False)
 
     def forward(self, token: Tensor, more: RowInputs = NOTHING) -> tuple[Tensor]:
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
         query, gate = parts.query_and_gate(x, self.factor)
         taken = more.taken.get("sequence")
-        key, value = taken or parts.key_value(x)
+        entries = parts.entries(x) if taken is None else None
         with region("attention"):
             cos, sin = self.tables
             query = parts.rope(query, cos[..., -1:, :], sin[..., -1:, :])
-            if taken is None:
-                key = parts.rope(torch.cat((self.keys, key), 2), cos, sin)
-                key = without_first(key, self.hidden)
-                value = torch.cat((without_first(self.values, self.hidden), value), 2)
-                more.give("sequence", key, value)
+            if entries is not None:
+                keys, values = parts.rotate(joined((self.keys, self.values), entries), cos, sin)
+                entries = without_first(keys, self.hidden), without_first(values, self.hidden)
+        if entries is not None:
+            taken = parts.expand(entries)
+            more.give("sequence", *taken)
+        assert taken is not None, "its own or another layer's"
+        key, value = taken
+        with region("attention"):
             attended = self.kernel.own(Branch(query, key, value), self.scores)
         own = more.own.get("sequence")
         return (parts.finish(token, parts.output(attended, gate), x, own),)

@@ -37,7 +37,7 @@ class Eager(Kernel):
             branch.q,
             prefixes,
             lambda p: _weigh(_other_scores(branch, p, scores), branch.v[:, :, : p.length]),
-            lambda start, stop: torch.zeros_like(branch.q[:, :, start:stop]),
+            lambda start, stop: unseen(branch, start, stop),
         )
 
     def merged(
@@ -65,6 +65,12 @@ KERNELS.add("eager", Eager())
 
 def wide(scores: Tensor) -> Tensor:
     return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def unseen(branch: Branch, start: int, stop: int) -> Tensor:
+    """What rows that see nothing have of a branch: 0, as wide as its values."""
+    batch, heads = branch.q.shape[:2]
+    return branch.q.new_zeros(batch, heads, stop - start, branch.v.shape[3])
 
 
 def _repeat(x: Tensor, heads: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""DeepSeek V3, also Kimi K2's decoder: latent attention and experts; S-Attn alone.
+"""DeepSeek V3, also Kimi K2's decoder: latent attention and experts.
 
 Heads of queries and keys are 192 wide, a third of them rotated, and those of values 128: eager,
 math and the packages of FlashAttention are served. The first layers' MLP is one; of the experts of

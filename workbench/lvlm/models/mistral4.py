@@ -1,7 +1,7 @@
-"""Mistral Small 4: latent attention and experts under Pixtral's tower; S-Attn alone.
+"""Mistral Small 4: latent attention and experts under Pixtral's tower.
 
 A cache has a latent of 256 numbers and a rotated part of 64 of each token, of which keys and
-values of all 32 heads are made (``attention/latent.py``); heads of queries and keys are half
+values of all 32 heads are made (``lvlm/latent.py``); heads of queries and keys are half
 rotated. Queries beyond the original context are scaled by their position. Of 128 experts four
 take a token, and a shared one every token.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from workbench.lvlm.latent import LatentParts, turn_last
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.ministral3 import Ministral3
 from workbench.lvlm.models.pixtral import merged, tower
@@ -25,9 +26,6 @@ class Latent(Family):
     """Keys and values are made of latents."""
 
     latent: ClassVar[bool] = True
-
-    def plain_only(self, config: "PreTrainedConfig") -> str:
-        return "makes keys and values of latents and rotates a part of a head"
 
     def notes(self, config: "PreTrainedConfig") -> list[str]:
         return [
@@ -66,9 +64,10 @@ def latent_parts(layer: Any) -> LayerParts:
                 f"rotary embeddings of {cos.shape[-1]} numbers, and qk_rope_head_dim is "
                 f"{config.qk_rope_head_dim}"
             )
-        return x  # The layer rotates by itself; nothing else rotates for it.
+        return turn_last(x, cos, sin, config.rope_interleave)
 
-    return sandwiched(layer, rope, None, layer.post_attention_layernorm, None)
+    plain = sandwiched(layer, rope, None, layer.post_attention_layernorm, None)
+    return LatentParts(**vars(plain))
 
 
 class Mistral4(Latent, Ministral3):

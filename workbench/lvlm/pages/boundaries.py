@@ -267,6 +267,18 @@ def _constants() -> Iterator[Boundary]:
     )
 
 
+def _latent() -> Iterator[Boundary]:
+    names = sorted(name for name, family in FAMILIES.items() if family.latent)
+    refused = {name for name, system in SYSTEMS.items() if system.projections}
+    yield Boundary(
+        f"latent attention of {_words(names)}",
+        f"{_words(sorted(set(SYSTEMS) - refused))}; a cache of latents and rotated parts",
+        f"{_words(sorted(refused))}, which have projections of their own; `ulysses`; `ring` where "
+        "it passes keys on",
+        "keys and values that a decode step makes anew",
+    )
+
+
 def _per_layer() -> Iterator[Boundary]:
     names = [n for n in MODELS if FAMILIES[MODELS[n].family].per_layer(resolve(n).config)]
     yield Boundary(
@@ -290,7 +302,7 @@ def _examples() -> dict[str, Resolved]:
     }
 
 
-ROWS += [_configs, _pictures, _deepstack, _linear, _parallel, _constants, _per_layer]
+ROWS += [_configs, _pictures, _deepstack, _linear, _parallel, _constants, _latent, _per_layer]
 ROWS += [_training, _kernels, _systems]
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ class LayerParts:
 
     @property
     def value_dim(self) -> int:
-        """Width of a head of values, where it is another than of queries and keys."""
-        return getattr(self.attention, "v_head_dim", self.head_dim)
+        """Width of a head of values."""
+        return self.head_dim
 
     @property
     def kv_projections(self) -> int:
@@ -83,6 +83,44 @@ class LayerParts:
         if not hasattr(self.attention, "k_proj"):
             return 0
         return 1 if self.attention.v_proj is None else 2
+
+    @property
+    def query_elements(self) -> int:
+        """Elements of the matrices of which a row's queries are made."""
+        return self.hidden_size * self.num_heads * self.head_dim
+
+    @property
+    def key_elements(self) -> int:
+        """Of those that ``key`` multiplies with."""
+        return self.hidden_size * self.num_kv_heads * self.head_dim
+
+    @property
+    def key_value_elements(self) -> int:
+        """Of those of which a row's keys and values are made."""
+        return self.kv_projections * self.key_elements
+
+    @property
+    def expansion_elements(self) -> int:
+        """Of those among them that a cached row meets again at every decode step."""
+        return 0
+
+    @property
+    def output_elements(self) -> int:
+        """Of W_o, and of what makes a gate where there is one."""
+        wide = self.num_heads * self.value_dim
+        return (1 + self.gated) * wide * self.hidden_size
+
+    @property
+    def key_value_modules(self) -> tuple[nn.Module, ...]:
+        """The modules that ``key_value`` calls."""
+        own = (self.attention.k_proj, self.attention.v_proj, self.k_norm, self.v_norm)
+        return tuple(module for module in own if module is not None)
+
+    @property
+    def entry_shapes(self) -> dict[str, tuple[int, int]]:
+        """What a cache has of a token: heads and width of its ``keys`` and of its ``values``."""
+        heads = self.num_kv_heads
+        return {"keys": (heads, self.head_dim), "values": (heads, self.value_dim)}
 
     @property
     def mlp_elements(self) -> int:
@@ -112,17 +150,22 @@ class LayerParts:
         self, x_bsd: Tensor, factor: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """The same beside the gates [B, S, H·K]; None where the family has none."""
-        x_bsx, gate = self.attention.q_proj(x_bsd), None
+        x_bsx, gate = self.project_queries(x_bsd), None
         if self.gated:
             x_bsx, gate = x_bsx.unflatten(-1, (self.num_heads, -1)).chunk(2, -1)
             x_bsx, gate = x_bsx.flatten(2), gate.flatten(2)
         return scaled(self._heads(x_bsx, self.num_heads, self.q_norm), factor), gate
 
+    def project_queries(self, x_bsd: Tensor) -> Tensor:
+        """What the layer makes queries of: [B, S, H·K], beside each head's its gate if any."""
+        projected: Tensor = self.attention.q_proj(x_bsd)
+        return projected
+
     def gate(self, x_bsd: Tensor) -> Tensor | None:
         """The gates [B, S, H·K] of rows whose queries nobody needs; None without gates."""
-        projection = self.attention.q_proj
         if not self.gated:
             return None
+        projection = self.attention.q_proj
         if not isinstance(projection, nn.Linear):  # Packed, or with an adapter beside it.
             return self.query_and_gate(x_bsd)[1]
         half = (self.num_heads, 2, self.head_dim)
@@ -146,6 +189,20 @@ class LayerParts:
         x_bsx = self.attention.k_proj(x_bsd)
         key = self._heads(x_bsx, self.num_kv_heads, self.k_norm)
         return key, self._heads(x_bsx, self.num_kv_heads, self.v_norm)
+
+    def entries(self, x_bsd: Tensor) -> tuple[Tensor, Tensor]:
+        """What a cache holds of rows, un-rotated, as ``entry_shapes``: keys and values."""
+        return self.key_value(x_bsd)
+
+    def rotate(
+        self, entries: tuple[Tensor, Tensor], cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same, rotated."""
+        return self.rope(entries[0], cos, sin), entries[1]
+
+    def expand(self, entries: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, G, n, K] of what a cache holds, rotated where that is."""
+        return entries
 
     @property
     def w_o(self) -> Any:
