@@ -5,7 +5,7 @@
 
 import torch
 
-from workbench.lvlm.latent import LatentParts
+from workbench.lvlm.parts.latent import LatentParts
 
 
 class Naive(LatentParts):

@@ -123,7 +123,7 @@ class Family:
     """Whether a token has several hidden states between layers (AltUp, ``attention/altup.py``)."""
 
     latent: ClassVar[bool] = False
-    """Whether a cache has latents in place of keys and values (``lvlm/latent.py``)."""
+    """Whether a cache has latents in place of keys and values (``lvlm/parts/latent.py``)."""
 
     text_prefix: ClassVar[str] = ""
     """A pattern of what begins the text model's names in a checkpoint of the whole, where that has

@@ -1,7 +1,7 @@
 """Mistral Small 4: latent attention and experts under Pixtral's tower.
 
 A cache has a latent of 256 numbers and a rotated part of 64 of each token, of which keys and
-values of all 32 heads are made (``lvlm/latent.py``); heads of queries and keys are half
+values of all 32 heads are made (``lvlm/parts/latent.py``); heads of queries and keys are half
 rotated. Queries beyond the original context are scaled by their position. Of 128 experts four
 take a token, and a shared one every token.
 """
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from workbench.lvlm.latent import LatentParts, turn_last
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.ministral3 import Ministral3
 from workbench.lvlm.models.pixtral import merged, tower
 from workbench.lvlm.parts import LayerParts, sandwiched
 from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.latent import LatentParts, turn_last
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
