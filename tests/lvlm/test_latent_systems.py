@@ -6,7 +6,7 @@ A ring of D-Attn, which passes no keys on, is among the cases of ``test_ring.py`
 import pytest
 import torch
 
-from tests.lvlm import oracle, test_pruning
+from tests.lvlm import oracle, test_cmai, test_pruning
 from tests.lvlm.definitions import definition, settings_of, step_settings_of
 from tests.lvlm.definitions.latent import parts_of
 from tests.lvlm.test_decode import fill as fill_of_s_attn
@@ -353,3 +353,20 @@ def test_published_models_at_scope_lvlm(model, kernel, pass_):
         assert ours.flops < plain.flops
     else:
         assert ours.flops == plain.flops
+
+
+@pytest.mark.parametrize("family", LATENT)
+def test_what_text_ignores(family, tmp_path, monkeypatch):
+    """CMAI, by the map of each layer; transformers' eager softmax is float32, here it is not."""
+    real = torch.nn.functional.softmax
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim, **_: real(x, dim=dim))
+    name = small_model(family, tmp_path, num_hidden_layers=3, first_k_dense_replace=3)
+    fields = {"attention": "cmai", "settings": settings_of("cmai"), "scope": "decoder", "batch": 2}
+    fields |= {"kernel": "eager", "dtype": "float64", "num_visual": 13, "num_text": 6}
+    workload = build(make_cell(model=name, layout="T,V,T", **fields))
+    oracle.widen_norms(workload.module)
+    with torch.no_grad():
+        found = workload.module(*workload.inputs)
+        assert (
+            relative(found, test_cmai.by_definition(parts_of(workload), workload.inputs)) <= 1e-9
+        )

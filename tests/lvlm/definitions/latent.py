@@ -3,6 +3,8 @@
 ``parts_of(workload)`` puts such parts where definitions look for a layer's.
 """
 
+from math import log
+
 import torch
 
 from workbench.lvlm.parts.latent import LatentParts
@@ -67,14 +69,23 @@ def turned(x, cos, sin):
     return torch.cat((x[..., :-size], part), -1)
 
 
+def factor_of(rope, places):
+    """1 + β·log(1 + ⌊place / context⌋), place by place; None without β."""
+    beta, context = (
+        rope.get(name) for name in ("llama_4_scaling_beta", "original_max_position_embeddings")
+    )
+    if beta is None:
+        return None
+    return torch.tensor(
+        [1 + beta * log(1 + place // context) for place in places.tolist()]
+    ).double()
+
+
 def parts_of(workload):
     """The workload, whose definition reads these in place of the layers' own parts."""
-    context, layout = workload.context, workload.context.layout
-    places = {"visual": layout.positions(True), "text": layout.positions(False)}
-    factors = {}
-    for stream, rows in {**places, "sequence": layout.sequence}.items():
-        if context.model.family.scaled_queries:
-            factors[len(rows)] = context.query_factor(stream)[:, 0]
+    layout, rope = workload.context.layout, workload.context.model.config.rope_parameters
+    streams = layout.positions(True), layout.positions(False), layout.sequence
+    factors = {len(places): factor_of(rope, places) for places in streams}
     for number, (parts, *rest) in enumerate(workload.layers):
         made = Naive(**{**vars(parts), "rope": turned})
         object.__setattr__(made, "by_length", factors)
