@@ -17,7 +17,7 @@ from workbench.vocabulary.errors import RequestError
 GATES = ("adaptive", "channel")
 
 
-@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3", "qwen2"])
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3", "qwen2", "llama4"])
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("layout", ["V,T", "T,V,T", "V,T,V,T"])
 def test_gates_are_their_definitions(family, gate, layout, tmp_path):

@@ -4,11 +4,12 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from tests.lvlm import test_pruning
+from tests.lvlm import test_composed, test_pruning
 from tests.lvlm.definitions import settings_of
 from tests.lvlm.generation import GREEDY, extend, write_weights
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.scaled import factors
+from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import assert_equal_to_oracle, relative
 from tests.small import small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
@@ -169,6 +170,42 @@ def test_predicted_is_measured(fields, tmp_path):
     for name in ("lora", "weights_dtype"):
         wanted = f"{name}: experts and their router, which gives scores of them all, are no linear"
         assert any(f.startswith(wanted) for f in predicted.flags) == (name in fields)
+
+
+COMPOSED = ("s_attn", "d_attn_biased", "d_attn_full", "hyper_attn", "moh", "saisa", "streaming")
+
+
+@pytest.mark.parametrize("pass_", ["train", "decode"])
+@pytest.mark.parametrize("system", COMPOSED)
+def test_composed_is_whole(system, pass_, tmp_path):
+    cell = test_composed.cell_of(system, tmp_path, "llama4", 20, layout="T,V,T", **{"pass": pass_})
+    assert_composed(cell)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "fp8", "bfloat16"])
+def test_a_narrow_cache_is_read_from_its_chunk_on(scheme, tmp_path):
+    """Of 11 tokens in the cache the last 6 are of the chunk of the 43rd token."""
+    cell = cell_of(
+        small_model("llama4", tmp_path), scope="layer", layer=0, num_visual=33, num_text=9
+    )
+    decode = cell.replace(pass_="decode", cache_dtype=scheme)
+    workload = build(decode)
+    layer, others = workload.module, build(decode)
+    others.module.load_state_dict(layer.state_dict())
+    others.inputs[0].copy_(workload.inputs[0])
+    for name, buffer in layer.named_buffers():
+        copy = others.module.get_buffer(name).copy_(buffer)
+        if buffer.ndim == 4:
+            assert buffer.shape[2] == 11
+            copy[:, :, :5] = 0  # What nobody reads.
+    with torch.no_grad():
+        (found,), (wanted,) = workload.run_forward(), others.run_forward()
+        assert torch.equal(found, wanted)
+        others.module.get_buffer("keys")[:, :, 5] = 0
+        others.module.get_buffer("values")[:, :, 5] = 0
+        assert not torch.equal(found, others.run_forward()[0])
+    traced = trace(decode)
+    assert traced.flops == traced.model_flops
 
 
 @pytest.mark.parametrize("system", sorted(SYSTEMS))

@@ -59,14 +59,23 @@ def test_what_is_kept_is_what_a_decode_step_reads(attention, layout, tmp_path):
     assert held(workload) == []
 
 
+@pytest.mark.parametrize(("family", "last"), [("gemma2", 15), ("llama4", 11)])
 @pytest.mark.parametrize("attention", ["s_attn", "d_attn"])
-def test_a_window_keeps_its_last_tokens(attention, tmp_path):
+def test_a_window_keeps_its_last_tokens(attention, family, last, tmp_path):
     """transformers' sliding cache is a view of all keys, one token short of the window."""
-    model = small_model("gemma2", tmp_path)
+    model = small_model(family, tmp_path)
     workload = build(cell_of(attention, model, num_text=40, scope="layer", layer=0))
     workload.run_forward()
     rows = {t.shape[2] for t in held(workload)}
-    assert rows == ({15} if attention == "s_attn" else {15, 48})
+    assert rows == ({last} if attention == "s_attn" else {last, 48})
+
+
+def test_a_window_of_one_token_keeps_no_text(tmp_path):
+    model = small_model("gemma2", tmp_path, sliding_window=1)
+    workload = build(cell_of("d_attn", model, scope="layer", layer=0))
+    workload.run_forward()
+    assert {t.shape[2] for t in held(workload)} == {0, 48}
+    assert workload.kv_cache_bytes == 2 * 48 * 2 * 16 * 4
 
 
 @pytest.mark.parametrize("fields", [{}, {"kernel": "sdpa", "scope": "layer"}])
