@@ -118,7 +118,15 @@ def test_parameters_of_the_catalogue_are_transformers_own(name):
 def test_closed_form_is_the_count(kind, pass_, tmp_path):
     """Of the whole model, and of systems that read its parts."""
     name = small_lvlm("gemma4", tmp_path, **KINDS[kind][0])
-    for system in ("s_attn", "d_attn", "d_attn_cascade", "gated_xattn", "saisa", "moh"):
+    for system in (
+        "s_attn",
+        "d_attn",
+        "d_attn_cascade",
+        "gated_xattn",
+        "saisa",
+        "moh",
+        "hyper_attn",
+    ):
         scope = "lvlm" if system == "s_attn" else "decoder"
         fields = {"settings": settings_of(system), "scope": scope, "dtype": "float32"}
         found = trace(cell_of(name, attention=system, **fields, **{"pass": pass_}))

@@ -149,6 +149,10 @@ def test_options_are_exact(family, options, tmp_path):
     assert_equal_to_oracle(small_workload(family, tmp_path, "d_attn", "eager", **options))
 
 
+def test_what_a_system_adds_is_trained_in_chunks(tmp_path):
+    assert_equal_to_oracle(small_workload("mistral", tmp_path, "d_attn_cascade", "eager", chunk=7))
+
+
 def test_checkpointing_changes_no_number(tmp_path):
     assert_equal_to_oracle(small_workload("mistral", tmp_path, "d_attn", "sdpa", checkpoint=True))
 

@@ -199,7 +199,10 @@ def test_its_operators_were_gone_through(pass_, tmp_path):
         {"pass": "train", "scope": "layer", "layer": 3},
     ],
 )
-@pytest.mark.parametrize("system", ["d_attn", "d_attn_biased", "d_attn_cascade"])
+@pytest.mark.parametrize(
+    "system",
+    ["d_attn", *(pytest.param(s, marks=pytest.mark.slow) for s in ("d_attn_biased", "saisa"))],
+)
 def test_predicted_is_measured(system, fields, tmp_path):
     wide = {**FEW, "sliding_window": 64} if fields.get("kernel") == "sdpa" else FEW
     cell = decoder_cell(tmp_path, system, wide, **{"num_text": 6, **fields})

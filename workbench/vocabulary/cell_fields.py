@@ -244,7 +244,11 @@ class CellFields(Ruled):
         ),
     ] = None
     skip_last: Annotated[
-        bool, Description("no visual output of the last layer (D-Attn)", role="system")
+        bool,
+        Description(
+            "no visual output that nothing reads, as of the last layer (D-Attn)",
+            role="system",
+        ),
     ] = False
     tiled: Annotated[bool, Description("MLP and logits in tiles", role="system")] = False
     cache: Annotated[

@@ -6,7 +6,8 @@ quarter of a head. The 26B-A4B has experts beside each MLP. In the E2B and E4B, 
 have values of their own, an embedding that each id has for every layer alone comes behind the MLP;
 visual rows have that of the padding, as transformers gives them. Their last layers have queries
 alone: they attend with keys and values of the last local or global layer before them, and nothing
-of them is cached; in the E2B their MLPs are twice as wide.
+of them is cached; in the E2B their MLPs are twice as wide. Decomposed systems share keys and
+values of both streams so (``attention/per_layer_systems.py``).
 """
 
 from collections.abc import Callable, Hashable

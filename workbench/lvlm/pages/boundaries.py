@@ -281,9 +281,17 @@ def _latent() -> Iterator[Boundary]:
 
 def _per_layer() -> Iterator[Boundary]:
     names = [n for n in MODELS if FAMILIES[MODELS[n].family].per_layer(resolve(n).config)]
+    altup = {name for name in names if FAMILIES[MODELS[name].family].altup}
+    lacking = {name for name, system in SYSTEMS.items() if system.lacks} - {"s_attn"}
     yield Boundary(
-        "embeddings for every layer, shared keys and values, in some several hidden states of a "
-        f"token (AltUp): {_words(sorted(names))}",
+        "embeddings for every layer, keys and values that later layers take: "
+        f"{_words(sorted(set(names) - altup))}",
+        _words(sorted(set(SYSTEMS) - lacking)),
+        f"{_words(sorted(lacking))}, each by what it lacks; `ulysses`, `ring`",
+        "",
+    )
+    yield Boundary(
+        f"the same with several hidden states of a token (AltUp): {_words(sorted(altup))}",
         "as released, `s_attn`",
         f"{_words(sorted(set(SYSTEMS) - {'s_attn'}))}; `ulysses`, `ring`; `weights_dtype` where "
         "adapters of AltUp are trained",
