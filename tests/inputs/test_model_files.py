@@ -23,6 +23,10 @@ ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "Qwen/Qwen2.5-VL-7B-I
             ": it holds an adapter; give the model under it, and --lora",
         ),
         ({"params.json": {"dim": 8}}, ": its params.json is of another form, which is not read"),
+        (
+            {"model-Q4_K_M.gguf": {}},
+            ": its GGUF files are not read; give the model that they were made of",
+        ),
         ({"README.md": {}}, ""),
     ],
 )

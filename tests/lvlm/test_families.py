@@ -98,6 +98,9 @@ def test_a_folder_of_another_family_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(RequestError, match="'bert' is not a supported family"):
         resolve(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
+    with pytest.raises(RequestError, match="'blip-2', whose text model is 'opt', is not a supp"):
+        resolve(str(tmp_path))
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

@@ -18,8 +18,10 @@ from workbench.lvlm.build import build
 from workbench.lvlm.models import FAMILIES, MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import tower_of
+from workbench.lvlm.towers.kimi_k25 import KimiK25
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
+from workbench.probe.predicting.facts import model_flags
 from workbench.probe.predicting.predict import predict
 from workbench.visual.tokens import front_end_of, tokens
 from workbench.vocabulary.cell import make_cell
@@ -30,17 +32,7 @@ from workbench.vocabulary.record import Status
 
 NAME = "kimi-k2.5"
 PACKAGE = "transformers.models.kimi_k25"
-LEGACY = {
-    "hidden_size": "vt_hidden_size",
-    "intermediate_size": "vt_intermediate_size",
-    "num_hidden_layers": "vt_num_hidden_layers",
-    "num_attention_heads": "vt_num_attention_heads",
-    "pos_emb_height": "init_pos_emb_height",
-    "pos_emb_width": "init_pos_emb_width",
-    "pos_emb_time": "init_pos_emb_time",
-}
-"""Fields of its tower as the published config.json has them, which transformers leaves to
-defaults of the same size."""
+NAMES = KimiK25.other_names
 SHOWN = [("56x56", 2), ("61x40", 2), ("40x130", 1), ("200x110", 1)]
 
 
@@ -82,7 +74,7 @@ def test_parameters_of_the_catalogue_are_transformers_own():
 
 def test_the_published_form_of_a_config_is_read(tmp_path):
     fields = MODELS[NAME].stated()
-    tower = {LEGACY.get(key, key): value for key, value in fields["vision_config"].items()}
+    tower = {NAMES.get(key, key): value for key, value in fields["vision_config"].items()}
     fields |= {"vision_config": {**tower, "model_type": ""}}
     fields["text_config"]["model_type"] = "kimi_k2"
     (tmp_path / "config.json").write_text(json.dumps(fields))
@@ -91,6 +83,7 @@ def test_the_published_form_of_a_config_is_read(tmp_path):
         for name in (NAME, str(tmp_path))
     ]
     assert len({trace(cell).params for cell in cells}) == 1
+    assert not any("does not state vision_config" in flag for flag in model_flags(cells[1]))
 
 
 def test_a_scheme_of_the_text_model_leaves_the_tower_as_it_is(tmp_path):
@@ -271,6 +264,10 @@ def test_whatever_is_trained_has_a_gradient(tmp_path):
     ("changes", "reason"),
     [
         ({"projection_hidden_size": 40}, "projection_hidden_size 40: 48, the tower's hidden_size"),
+        (
+            {"vision_config": {"vt_num_hidden_layers": 12}},
+            "vision_config.vt_num_hidden_layers 12: transformers' Kimi_K25VisionConfig reads no",
+        ),
         ({"vision_config": {"pos_emb_width": 5}}, "pos_emb_width 5: 6 as pos_emb_height"),
         ({"vision_config": {"merge_kernel_size": [2, 3]}}, "merge [2, 3]: only squares"),
         ({"files": {"preprocessor_config.json": {"merge_size": 3}}}, "merge 3, but config.json"),

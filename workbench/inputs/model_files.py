@@ -72,6 +72,9 @@ class ModelFiles:
             return f": it holds an adapter; give the model under it{name}, and --lora"
         if self.read("params.json") is not None:
             return ": its params.json is of another form, which is not read"
+        assert self.folder is not None, "a folder is asked"
+        if next(self.folder.glob("*.gguf"), None) is not None:
+            return ": its GGUF files are not read; give the model that they were made of"
         return ""
 
     def preprocessors(self) -> dict[str, dict[str, Any]]:

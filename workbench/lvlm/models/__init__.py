@@ -313,10 +313,12 @@ def _of_file(file: _File) -> Resolved:
     whole, config = load_stated(name, stated)
     family = next((f for f in FAMILIES.values() if f.model_type == config.model_type), None)
     if family is None:
+        outer, inner = stated["model_type"], config.model_type
         types = ", ".join(sorted(f.model_type for f in FAMILIES.values()))
+        of_text = "" if inner == outer else f", whose text model is {inner!r},"
         raise RequestError(
-            f"model {name!r}: model_type {config.model_type!r} is not a supported family; "
-            f"known: {types}"
+            f"model {name!r}: model_type {outer!r}{of_text} is not a supported family; known: "
+            f"{types}"
         )
     flags = check_built(name, stated, whole, config)
     family.check(name, config)

@@ -77,6 +77,8 @@ class Tower(ABC):
     """Whose config.json it belongs to; the paper's belongs to none."""
     unlisted: ClassVar[tuple[str, str] | None] = None
     """Module and name of transformers' class where its ``AutoModel`` lists none for the config."""
+    other_names: ClassVar[Mapping[str, str]] = {}
+    """By field of the config, the name under which published files state it."""
     requires: ClassVar[str] = ""
     """The package whose module it is, where that need not be installed (``packages.require``)."""
     front_end: str

@@ -1,6 +1,7 @@
 """Whether transformers builds a config's tower, and of the sizes that its images are cut to."""
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -56,8 +57,11 @@ def check_left_out(model: "Resolved", front: FrontEnd) -> None:
             )
 
 
-def default_flags(model: "Resolved") -> list[str]:
-    """A flag that names the sizes of a config's tower which only transformers' class supplies."""
+def default_flags(model: "Resolved", other_names: Mapping[str, str]) -> list[str]:
+    """A flag that names the sizes of a config's tower which only transformers' class supplies.
+
+    ``other_names`` are those under which published files state some sizes.
+    """
     section = model.stated.get("vision_config")
     built = getattr(model.whole, "vision_config", None)
     if not isinstance(section, dict) or built is None:
@@ -68,7 +72,7 @@ def default_flags(model: "Resolved") -> list[str]:
         for field, size in sizes.items()
         if isinstance(size, int)
         and isinstance(getattr(type(built), field, None), int)
-        and section.get(field) is None
+        and section.get(field) is section.get(other_names.get(field, field)) is None
     ]
     if not names:
         return []

@@ -8,7 +8,7 @@ follow each other share a call, and a test holds the tower against its forward. 
 those of its processors, which need torchvision, without it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -151,6 +151,15 @@ class KimiK25(Tower):
     serves: ClassVar[Serves] = {"kimi_k25": (KIND, "")}
     unlisted: ClassVar[tuple[str, str] | None] = (MODULE, "Kimi_K25VisionModel")
     front_end = "kimi-k2.5"
+    other_names: ClassVar[Mapping[str, str]] = {
+        "hidden_size": "vt_hidden_size",
+        "intermediate_size": "vt_intermediate_size",
+        "num_hidden_layers": "vt_num_hidden_layers",
+        "num_attention_heads": "vt_num_attention_heads",
+        "pos_emb_height": "init_pos_emb_height",
+        "pos_emb_width": "init_pos_emb_width",
+        "pos_emb_time": "init_pos_emb_time",
+    }
     without_adapter = MERGED
     merges = True
 
@@ -167,7 +176,14 @@ class KimiK25(Tower):
         self._check(model.name, eye)
 
     def _check(self, name: str, eye: FrontEnd) -> None:
-        config = self.config
+        config, stated = self.config, self.model.stated.get("vision_config") or {}
+        for field, other in self.other_names.items():
+            built = getattr(config, field)
+            if stated.get(other) not in (None, built):
+                raise RequestError(
+                    f"model {name!r}: vision_config.{other} {stated[other]!r:.60}: transformers' "
+                    f"{type(config).__name__} reads no such field and takes {built} as its {field}"
+                )
         if self.whole.projection_hidden_size != config.hidden_size:
             raise RequestError(
                 f"model {name!r}: projection_hidden_size {self.whole.projection_hidden_size}: "

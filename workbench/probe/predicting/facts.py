@@ -60,7 +60,7 @@ def model_flags(cell: Cell) -> list[str]:
     towers: list[str] = []
     if cell.scope == "lvlm":
         tower = tower_of(model, cell.tower)
-        towers = [*tower.flags, *(default_flags(model) if tower.serves else ())]
+        towers = [*tower.flags, *(default_flags(model, tower.other_names) if tower.serves else ())]
     flags = []
     if model.family.deepstack and cell.scope == "decoder" and cell.pass_ != "decode":
         flags = ["deepstack: features of the tower, which enter at scope lvlm, are not added"]
