@@ -14,6 +14,7 @@ from tests.lvlm.published import (
     GLM_9B,
     GLM_106B,
     IMAGES,
+    SERVED,
     SO400M,
     Files,
     experts,
@@ -573,6 +574,27 @@ QUANTISED: dict[str, Files] = {
     ),
 }
 """Of a scheme whose bytes are told."""
+
+KIMI = SERVED["moonshotai/Kimi-K2.5"]
+QUANTISED["moonshotai/Kimi-K2.5"] = {
+    CONFIG: {
+        **KIMI[CONFIG],
+        "dtype": "bfloat16",
+        "text_config": {
+            **KIMI[CONFIG]["text_config"],
+            "quantization_config": compressed(
+                [
+                    "lm_head",
+                    "re:.*self_attn.*",
+                    "re:.*shared_experts.*",
+                    r"re:.*mlp\.(gate|up|gate_up|down)_proj.*",
+                ],
+                bits=4,
+                group=32,
+            ),
+        },
+    }
+}
 
 OWN_LLAVA: Files = {
     CONFIG: {

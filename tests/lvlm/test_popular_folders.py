@@ -130,6 +130,10 @@ HELD = {
     ),
     "gaunernst/gemma-3-27b-it-qat-compressed-tensors": ("vision|projector|lm_head", in_groups),
     "HuggingFaceM4/idefics2-8b-chatty-AWQ": ("vision|connector|lm_head", awq),
+    "moonshotai/Kimi-K2.5": (
+        r"vision|projector|lm_head|self_attn|shared_experts|mlp\.(gate|up|down)_proj",
+        in_groups,
+    ),
     "zai-org/GLM-4.5V-FP8": ("visual|lm_head", row_by_row),
     "cyankiwi/GLM-4.6V-Flash-AWQ-4bit": ("visual|lm_head", in_groups),
     "neuralmagic/Llama-3.2-90B-Vision-Instruct-FP8-dynamic": (
