@@ -109,6 +109,17 @@ OWN["exaone4"] = {
     "sliding_window_pattern": 2,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }
+OWN["hunyuan_vl"] = {
+    "head_dim": 16,
+    "pad_token_id": 0,
+    "rope_parameters": {
+        "rope_type": "dynamic",
+        "rope_theta": 10000.0,
+        "alpha": 1000.0,
+        "factor": 1.0,
+        "mrope_section": [2, 2, 2, 2],
+    },
+}
 OWN["granite_docling"] = {
     **OWN["granite"],
     "num_hidden_layers": 5,
@@ -308,7 +319,7 @@ EXPERTS = (
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 LATENT = ("mistral4", "deepseek_v3")
 """Families whose attention is latent: tests of their own."""
-CROSSING = ("mllama", "gemma3n")
+CROSSING = ("mllama", "gemma3n", "hunyuan_vl")
 """Families on which S-Attn alone has a place: tests of their own."""
 ALIKE = {
     "qwen2_vl": "qwen2_5_vl",
@@ -627,6 +638,20 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             },
             "image_token_id": 96,
             "video_token_id": 95,
+        },
+    ),
+    "hunyuan_vl": (
+        "hunyuan_vl",
+        {
+            "vision_config": {
+                "hidden_size": 32,
+                "intermediate_size": 40,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "max_image_size": 112,
+                "text_hidden_size": 32,
+            },
+            "image_token_id": 96,
         },
     ),
     "granite_docling": (
@@ -983,6 +1008,7 @@ FILES = {
     "paddleocr_vl": {
         "preprocessor_config.json": {"min_pixels": 2 * 28 * 28, "max_pixels": 64 * 28 * 28}
     },
+    "hunyuan_vl": {"preprocessor_config.json": {"min_pixels": 2048, "max_pixels": 16384}},
     "minicpmv4_6": {"preprocessor_config.json": {"scale_resolution": 112}},
 }
 """What stands beside their config.json."""

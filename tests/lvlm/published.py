@@ -1251,6 +1251,54 @@ SERVED["LGAI-EXAONE/EXAONE-4.5-33B"] = plain(
         "window_size": 112,
     },
 )
+SERVED["tencent/HunyuanOCR"] = plain(
+    "hunyuan_vl",
+    **{
+        key: value
+        for key, value in inner("", 1024, 3584, 24, 16, 8, 120818).items()
+        if key != "model_type"
+    }
+    | {"tie_word_embeddings": True, "rope_theta": 10000.0},
+    attention_head_dim=128,
+    head_dim=128,
+    max_position_embeddings=32768,
+    org_vocab_size=120818,
+    pad_id=120002,
+    rms_norm_eps=1e-5,
+    rope_scaling={
+        "alpha": 1000.0,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "type": "xdrope",
+        "xdrope_section": [16, 16, 16, 16],
+    },
+    use_qk_norm=True,
+    vision_config={
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "interpolate_mode": "bilinear",
+        "max_image_size": 2048,
+        "num_attention_heads": 16,
+        "num_channels": 3,
+        "num_hidden_layers": 27,
+        "out_hidden_size": 1024,
+        "patch_size": 16,
+        "rms_norm_eps": 1e-5,
+        "spatial_merge_size": 2,
+    },
+)
+"""Its text model's fields stand flat beside the tower's, as Tencent wrote it."""
+SERVED["tencent/HunyuanOCR"][IMAGES] = {
+    "max_pixels": 4194304,
+    "merge_size": 2,
+    "min_pixels": 262144,
+    "patch_size": 16,
+    "resample": 1,
+    "temporal_patch_size": 1,
+}
 LFM2 = {
     "block_auto_adjust_ff_dim": True,
     "block_dim": 2048,

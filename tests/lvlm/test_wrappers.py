@@ -107,9 +107,14 @@ def theirs(kind, tower, sizes, pixels):
         for each, grid in zip(mask[0], grids, strict=True):
             each[: 14 * grid.rows, : 14 * grid.columns] = 1
         return {"pixel_values": pixels[None], "pixel_attention_mask": mask}
-    if kind == "exaone4_5":
+    if kind in ("exaone4_5", "hunyuan_vl"):
         grids = [grid[:3] for item in tower.of_images(sizes) for grid in item]
-        return {"pixel_values": pixels, "image_grid_thw": torch.tensor(grids)}
+        found = {"pixel_values": pixels, "image_grid_thw": torch.tensor(grids)}
+        if kind == "hunyuan_vl":
+            counts = [tower.tokens(Grid(*grid)) - 2 for grid in grids]
+            marked = [mark for count in counts for mark in (0, *[1] * count, 0)]
+            found["mm_token_type_ids"] = torch.tensor([[*marked, *[0] * 5]])
+        return found
     if kind == "granite_docling":
         tiles = torch.ones(1, len(pixels), dtype=torch.bool)
         return {"pixel_values": pixels[None], "pixel_attention_mask": tiles}

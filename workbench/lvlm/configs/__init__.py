@@ -99,6 +99,9 @@ def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, P
         raise RequestError(f"model {name!r}: which text model? {one_line(error)}") from None
     if not isinstance(config, PreTrainedConfig):
         raise RequestError(f"model {name!r}: its text model's section is {config!r:.40}")
+    if config is not whole and config.model_type == whole.model_type:
+        # Of a flat file (HunyuanOCR's) the class takes the outer type for the text model's too.
+        config.model_type = type(config).model_type
     check_served(name, config.model_type)
     if hasattr(config, "allow_global_per_layer_attribute_access"):
         # What differs by layer is read of the layers themselves.
