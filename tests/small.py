@@ -304,6 +304,20 @@ OWN["deepseek_v3"] = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "pad_token_id": None,
 }
+OWN["ernie4_5_vl_moe"] = {
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "mrope_section": [1, 1, 2],
+    },
+    "num_hidden_layers": 3,
+    "moe_intermediate_size": [16, 8],
+    "moe_k": 2,
+    "moe_num_experts": 4,
+    "moe_num_shared_experts": 1,
+    "mlp_layer_types": ["dense", "sparse", "sparse"],
+    "tie_word_embeddings": True,
+}
 MIXED = ("qwen3_5", "qwen3_5_moe")
 """Families with linear layers between gated ones: tests of their own."""
 CONVOLVING = ("lfm2",)
@@ -319,7 +333,7 @@ EXPERTS = (
 """Families whose MLP is of experts, which do not compute in float64: tests of their own."""
 LATENT = ("mistral4", "deepseek_v3")
 """Families whose attention is latent: tests of their own."""
-CROSSING = ("mllama", "gemma3n", "hunyuan_vl")
+CROSSING = ("mllama", "gemma3n", "hunyuan_vl", "ernie4_5_vl_moe")
 """Families on which S-Attn alone has a place: tests of their own."""
 ALIKE = {
     "qwen2_vl": "qwen2_5_vl",
@@ -417,6 +431,19 @@ TOWERS["glm_ocr"] = {
     **TOWERS["glm4v"],
     "model_type": "glm_ocr",
     "vision_config": {**TOWERS["glm4v"]["vision_config"], "model_type": "glm_ocr_vision"},
+}
+TOWERS["ernie4_5_vl_moe"] = {
+    "model_type": "ernie4_5_vl_moe",
+    "vision_config": {
+        "model_type": "ernie4_5_vl_moe_vision",
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_heads": 2,
+    },
+    "image_token_id": 96,
+    "video_token_id": 95,
+    "tie_word_embeddings": True,
 }
 TOWERS["gemma4"] = {
     "model_type": "gemma4",

@@ -1037,6 +1037,58 @@ SERVED["stepfun-ai/GOT-OCR-2.0-hf"] = plain(
         "image_size": 1024,
     },
 )
+SERVED["baidu/ERNIE-4.5-VL-28B-A3B-PT"] = plain(
+    "ernie4_5_vl_moe",
+    image_start_token_id=101304,
+    image_end_token_id=101305,
+    image_token_id=100295,
+    text_config={
+        "model_type": "ernie4_5_vl_moe_text",
+        "hidden_act": "silu",
+        "hidden_size": 2560,
+        "intermediate_size": 12288,
+        "max_position_embeddings": 131072,
+        "mlp_layer_types": ["dense"] + ["sparse"] * 27,
+        "moe_intermediate_size": [1536, 512],
+        "moe_k": 6,
+        "moe_norm_min": 1e-12,
+        "moe_num_experts": 64,
+        "moe_num_shared_experts": 2,
+        "num_attention_heads": 20,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "mrope_section": [22, 22, 20],
+            "rope_theta": 500000.0,
+            "rope_type": "default",
+        },
+        "use_bias": False,
+        "vocab_size": 103424,
+    },
+    tie_word_embeddings=True,
+    video_token_id=103367,
+    vision_config={
+        "model_type": "ernie4_5_vl_moe_vision",
+        "depth": 32,
+        "hidden_act": "quick_gelu",
+        "hidden_size": 1280,
+        "in_channels": 3,
+        "intermediate_size": 5120,
+        "num_heads": 16,
+        "patch_size": 14,
+        "rms_norm_eps": 1e-6,
+        "spatial_merge_size": 2,
+        "temporal_merge_size": 2,
+    },
+)
+"""In transformers' form, which its conversion script writes; the published one is refused."""
+SERVED["baidu/ERNIE-4.5-VL-28B-A3B-PT"][IMAGES] = {
+    "image_processor_type": "Ernie4_5_VLMoeImageProcessor",
+    "merge_size": 2,
+    "patch_size": 14,
+    "size": {"longest_edge": 4842768, "shortest_edge": 3136},
+}
 SERVED["PaddlePaddle/PaddleOCR-VL"] = plain(
     "paddleocr_vl",
     **{
@@ -1504,6 +1556,8 @@ REFUSED: dict[str, Files] = {
     "deepseek-ai/deepseek-vl2-small": plain("deepseek_vl_v2", **REMOTE),
     "openbmb/MiniCPM-V-2_6": plain("minicpmv", **REMOTE),
     "microsoft/Phi-3.5-vision-instruct": plain("phi3_v", **REMOTE),
+    "baidu/ERNIE-4.5-VL-28B-A3B-Thinking": plain("ernie4_5_moe_vl", **REMOTE),
+    "DAMO-NLP-SG/VideoLLaMA3-7B": plain("videollama3_qwen2", **REMOTE),
     "microsoft/Phi-4-multimodal-instruct": plain("phi4mm", **REMOTE),
     "liuhaotian/llava-v1.5-7b": plain("llava_llama"),
     "lmms-lab/llava-onevision-qwen2-7b-ov": plain("llava_qwen"),

@@ -147,6 +147,7 @@ IMAGE = {
     "glm4v": 8,
     "glm4v_moe": 8,
     "glm_ocr": 8,
+    "ernie4_5_vl_moe": 4,
     "qwen2_5_omni": 4,
     "qwen3_vl": 64,
     "qwen3_vl_moe": 64,

@@ -143,11 +143,14 @@ class Baseline(SAttn):
     def on(self, model: "Resolved") -> System:
         """The released model as it is, also where that reads its images by layers of its own."""
         from workbench.lvlm.attention.altup import AltUpLayers
+        from workbench.lvlm.attention.modal import ModalLayers
         from workbench.lvlm.attention.own_cross import OwnCrossLayers
         from workbench.lvlm.attention.per_layer import PerLayer
 
         if model.family.per_layer(model.config):
             return AltUpLayers() if model.family.altup else PerLayer()
+        if model.family.modal:
+            return ModalLayers()
         crossing = model.family.cross_layers(model.config)
         return OwnCrossLayers(crossing) if crossing else self
 

@@ -12,6 +12,7 @@ REFUSED = {
     "minicpmv": OWN_FORM,
     "phi3_v": OWN_FORM,
     "phi4mm": f"{OWN_FORM}; transformers' own form of it, phi4_multimodal, is served",
+    "ernie4_5_moe_vl": f"{OWN_FORM}; transformers' own form of it, ernie4_5_vl_moe, is served",
     "videollama3_qwen2": f"{OWN_FORM}; transformers' own form of it, video_llama_3, is served",
     "llava_llama": f"{OWN_FORM}; llava-hf's checkpoints are served",
     "llava_mistral": f"{OWN_FORM}; llava-hf's checkpoints are served",

@@ -125,6 +125,9 @@ class Family:
     latent: ClassVar[bool] = False
     """Whether a cache has latents in place of keys and values (``lvlm/parts/latent.py``)."""
 
+    modal: ClassVar[bool] = False
+    """Whether visual rows meet experts of their own (``attention/modal.py``)."""
+
     text_prefix: ClassVar[str] = ""
     """A pattern of what begins the text model's names in a checkpoint of the whole, where that has
     a class which needs timm: without it the text model is loaded alone. Else empty."""

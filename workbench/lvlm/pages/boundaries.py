@@ -299,6 +299,16 @@ def _per_layer() -> Iterator[Boundary]:
     )
 
 
+def _modal() -> Iterator[Boundary]:
+    names = [n for n in MODELS if FAMILIES[MODELS[n].family].modal]
+    yield Boundary(
+        f"experts of visual rows and of text apart: {_words(sorted(names))}",
+        "under `s_attn`, each row by its kind, spread evenly over the experts of that",
+        f"{_words(sorted(set(SYSTEMS) - {'s_attn'}))}; `ulysses`, `ring`, `tiled`, `experts_skew`",
+        "always: whose experts are counted, and of which token `active_params` are",
+    )
+
+
 def _examples() -> dict[str, Resolved]:
     """A model of the catalogue for every family; where it has none, transformers' defaults."""
     names = {MODELS[name].family: name for name in sorted(MODELS, reverse=True)}
@@ -311,6 +321,7 @@ def _examples() -> dict[str, Resolved]:
 
 
 ROWS += [_configs, _pictures, _deepstack, _linear, _parallel, _constants, _latent, _per_layer]
+ROWS += [_modal]
 ROWS += [_training, _kernels, _systems]
 
 if __name__ == "__main__":
