@@ -124,10 +124,8 @@ class Ernie45VL(QwenTower):
         tower, resampler = visual
         cos, sin = (context.keep(table) for table in self.tables(tower, context, grids))
         number = sum(map(self.tokens, grids))
-        first, second = (
-            context.keep(indices(context, lambda late=late: self.pair(grids, late), number))
-            for late in (0, 1)
-        )
+        first = context.keep(indices(context, lambda: self.pair(grids, 0), number))
+        second = context.keep(indices(context, lambda: self.pair(grids, 1), number))
         return Blocks(tower, (cos, sin)), Resampler(resampler, first, second)
 
     def pair(self, grids: tuple[Grid, ...], late: int) -> list[int]:
