@@ -764,6 +764,23 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "minicpm_ocr": (
+        "qwen3_5",
+        {
+            "vision_config": {
+                "model_type": "minicpm_ocr_vision",
+                "hidden_size": 48,
+                "intermediate_size": 80,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 2,
+                "image_size": 112,
+                "patch_size": 14,
+            },
+            "insert_layer_id": 0,
+            "image_token_id": 96,
+            "tie_word_embeddings": False,
+        },
+    ),
     "internvl": (
         "qwen3",
         {
@@ -1037,6 +1054,7 @@ FILES = {
     },
     "hunyuan_vl": {"preprocessor_config.json": {"min_pixels": 2048, "max_pixels": 16384}},
     "minicpmv4_6": {"preprocessor_config.json": {"scale_resolution": 112}},
+    "minicpm_ocr": {"preprocessor_config.json": {"scale_resolution": 112}},
 }
 """What stands beside their config.json."""
 

@@ -1556,6 +1556,7 @@ REFUSED: dict[str, Files] = {
     "deepseek-ai/deepseek-vl2-small": plain("deepseek_vl_v2", **REMOTE),
     "openbmb/MiniCPM-V-2_6": plain("minicpmv", **REMOTE),
     "microsoft/Phi-3.5-vision-instruct": plain("phi3_v", **REMOTE),
+    "baidu/Unlimited-OCR": plain("unlimited_ocr"),
     "baidu/ERNIE-4.5-VL-28B-A3B-Thinking": plain("ernie4_5_moe_vl", **REMOTE),
     "DAMO-NLP-SG/VideoLLaMA3-7B": plain("videollama3_qwen2", **REMOTE),
     "microsoft/Phi-4-multimodal-instruct": plain("phi4mm", **REMOTE),

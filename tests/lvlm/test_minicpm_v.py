@@ -260,3 +260,15 @@ def test_features_have_no_width_of_their_own(tmp_path):
 def test_every_size_names_where_it_is_from():
     sources = [MODELS[name].source for name in PUBLISHED]
     assert all("openbmb/MiniCPM-V-4.6" in source for source in sources)
+
+
+@pytest.mark.parametrize("upsize", ["adaptive", "never", 1])
+def test_sizes_by_what_an_image_shows_are_refused(upsize, tmp_path):
+    name = small_wrapper("minicpm_ocr", tmp_path)
+    assert front_end_of(name).downsample == "4x"
+    stated = {"small_image_upsize": upsize}
+    (Path(name) / "preprocessor_config.json").write_text(json.dumps(stated))
+    with pytest.raises(RequestError) as refusal:
+        tower_of(resolve(name))
+    assert f"small_image_upsize {upsize!r}: only always is known" in str(refusal.value)
+    assert "\n" not in str(refusal.value)

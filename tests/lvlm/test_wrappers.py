@@ -85,7 +85,7 @@ def theirs(kind, tower, sizes, pixels):
             "pixel_values": low.view(-1, 3, 56, 56),
             "high_res_pixel_values": high.view(-1, 3, 80, 80),
         }
-    if kind == "minicpmv4_6":
+    if kind in ("minicpmv4_6", "minicpm_ocr"):
         grids = [grid[1:3] for item in tower.of_images(sizes) for grid in item]
         return {"pixel_values": pixels, "target_sizes": torch.tensor(grids)}
     if kind == "paddleocr_vl":

@@ -9,6 +9,7 @@ from transformers.models.kimi_k25.image_processing_kimi_k25 import Kimi_K25Image
 from transformers.models.kimi_k25.video_processing_kimi_k25 import Kimi_K25VideoProcessor
 from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProcessor
 from transformers.models.llama4.image_processing_llama4 import Llama4ImageProcessor
+from transformers.models.minicpm_ocr.image_processing_minicpm_ocr import MiniCPMOcrImageProcessor
 from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 from transformers.models.phi4_multimodal.image_processing_phi4_multimodal import (
     Phi4MultimodalImageProcessor,
@@ -187,3 +188,16 @@ def test_video_llama_3_samples_as_its_processor():
     for total, rate, fps in [(300, 30.0, 1.0), (90, 30.0, 1.0), (9000, 25.0, 2.0), (3, 30.0, 1.0)]:
         clip = VideoMetadata(total_num_frames=total, fps=rate)
         assert len(theirs.sample_frames(clip, fps=fps)) == front.sampled(total, rate, fps)
+
+
+@pytest.mark.parametrize("size", [(30, 20), (640, 480), (300, 1200), (1280, 720)])
+def test_images_of_minicpm_ocr(size):
+    """Patches of the whole image and of slices, small ones enlarged, in the mode 4x."""
+    batch = MiniCPMOcrImageProcessor()(noise(*size), return_tensors="pt")
+    front = VISIONS["minicpm-ocr"]
+    grid = front.slices(*size)
+    pieces = [front.whole(*size)]
+    if grid is not None:
+        pieces += [front.slice(*size, grid)] * (grid[0] * grid[1])
+    assert [[*piece] for piece in pieces] == batch["target_sizes"].tolist()
+    assert front.tokens_of_image(*size) == sum(rows * wide for rows, wide in pieces) // 4

@@ -12,6 +12,8 @@ REFUSED = {
     "minicpmv": OWN_FORM,
     "phi3_v": OWN_FORM,
     "phi4mm": f"{OWN_FORM}; transformers' own form of it, phi4_multimodal, is served",
+    "unlimited_ocr": "its layers see a window of what they write, and all of the image and the "
+    "question, whose end is no part of a layout here",
     "ernie4_5_moe_vl": f"{OWN_FORM}; transformers' own form of it, ernie4_5_vl_moe, is served",
     "videollama3_qwen2": f"{OWN_FORM}; transformers' own form of it, video_llama_3, is served",
     "llava_llama": f"{OWN_FORM}; llava-hf's checkpoints are served",

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from workbench.lvlm.context import Context
     from workbench.lvlm.models import Resolved
 
-PREFIXES = {"minicpmv4_6": "MiniCPMV4_6", "minicpmv4_7": "MiniCPMV4_7"}
+PREFIXES = {
+    "minicpmv4_6": "MiniCPMV4_6",
+    "minicpmv4_7": "MiniCPMV4_7",
+    "minicpm_ocr": "MiniCPMOcr",
+}
 WINDOW = 2
 """Patches a side of a window."""
 
