@@ -814,6 +814,15 @@ WRAPPERS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": False,
         },
     ),
+    "shieldgemma2": (
+        "gemma3",
+        {
+            "vision_config": {**SIGLIP, "vision_use_head": False},
+            "mm_tokens_per_image": 4,
+            "image_token_index": 96,
+            "tie_word_embeddings": True,
+        },
+    ),
     "idefics3": (
         "llama",
         {

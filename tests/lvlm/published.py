@@ -916,6 +916,9 @@ SERVED["rhymes-ai/Aria"][IMAGES] = {
     "min_image_size": 336,
     "split_image": False,
 }
+SERVED["google/shieldgemma-2-4b-it"] = gemma3(2560, 10240, 34)
+SERVED["google/shieldgemma-2-4b-it"][CONFIG]["model_type"] = "shieldgemma2"
+"""From memory: Gemma 3 4B's file under another type."""
 SERVED["thisisiron/Ovis2-1B-hf"] = plain(
     "ovis2",
     hidden_size=896,

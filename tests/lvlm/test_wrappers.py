@@ -1,7 +1,10 @@
 """Model types with a tower of their own, against transformers' whole models, from real images."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+import transformers
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
@@ -14,6 +17,7 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import Grid, tower_of
+from workbench.lvlm.weights.checkpoints import HOLDERS
 from workbench.probe.counting.trace import trace
 from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
@@ -40,9 +44,12 @@ TOKEN = 96
 
 
 def checkpoint(kind, folder):
-    """A small checkpoint, and transformers' own model."""
+    """A small checkpoint, and transformers' own model, taken out of the class that holds it."""
     name = small_wrapper(kind, folder)
-    return name, write_weights(name, seed=5)
+    if kind not in HOLDERS:
+        return name, write_weights(name, seed=5)
+    holder = SimpleNamespace(from_config=getattr(transformers, HOLDERS[kind]))
+    return name, write_weights(name, holder, seed=5).model
 
 
 def paint(folder, sizes):

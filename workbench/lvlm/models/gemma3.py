@@ -39,7 +39,7 @@ FAMILIES.add(
 )
 
 
-def _model(size: str, scalar: int, **fields: Any) -> Model:
+def _model(source: str, scalar: int, kind: str = "gemma3", **fields: Any) -> Model:
     """A published size; ``scalar`` is what the root of queries' scale is taken of."""
     return Model(
         "gemma3",
@@ -57,10 +57,10 @@ def _model(size: str, scalar: int, **fields: Any) -> Model:
             "tie_word_embeddings": True,
             **fields,
         },
-        f"config.json of google/gemma-3-{size}-pt",
-        tower="gemma3",
+        source,
+        tower=kind,
         around={
-            "model_type": "gemma3",
+            "model_type": kind,
             "mm_tokens_per_image": 256,
             "vision_config": {
                 "model_type": "siglip_vision_model",
@@ -77,23 +77,28 @@ def _model(size: str, scalar: int, **fields: Any) -> Model:
     )
 
 
+_FOUR: dict[str, Any] = {
+    "hidden_size": 2560,
+    "intermediate_size": 10240,
+    "num_hidden_layers": 34,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+}
+MODELS.add("gemma-3-4b", _model("config.json of google/gemma-3-4b-pt", 256, **_FOUR))
 MODELS.add(
-    "gemma-3-4b",
+    "shieldgemma-2-4b",
     _model(
-        "4b",
+        "config.json of google/gemma-3-4b-pt, from memory that of google/shieldgemma-2-4b-it too",
         256,
-        hidden_size=2560,
-        intermediate_size=10240,
-        num_hidden_layers=34,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=256,
+        kind="shieldgemma2",
+        **_FOUR,
     ),
 )
 MODELS.add(
     "gemma-3-12b",
     _model(
-        "12b",
+        "config.json of google/gemma-3-12b-pt",
         256,
         hidden_size=3840,
         intermediate_size=15360,
@@ -106,7 +111,7 @@ MODELS.add(
 MODELS.add(
     "gemma-3-27b",
     _model(
-        "27b",
+        "config.json of google/gemma-3-27b-pt",
         168,
         hidden_size=5376,
         intermediate_size=21504,

@@ -28,6 +28,11 @@ MAX_INDEX_BYTES = 64 * 2**20
 """The index of 90,000 tensors has 9 MB."""
 
 
+HOLDERS = {"shieldgemma2": "ShieldGemma2ForImageClassification"}
+"""By outer model type, transformers' class whose checkpoints are published: one that holds the
+whole as its ``model``, and no parameter of its own."""
+
+
 @dataclass(frozen=True)
 class Held:
     """Where a tensor lies: the file, and its shape there."""
@@ -116,6 +121,7 @@ def read_checkpoint(source: str, model: "Resolved") -> Checkpoint:
 
 def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     """Configuration, model and loading report, by the class that the configuration asks for."""
+    import transformers
     from transformers import AutoModelForImageTextToText
 
     _, whole, text = load(source)
@@ -126,7 +132,8 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
     if seeing and model.family.text_prefix and obstacle("timm"):
         kind = model.family.causal_lm()
         only = {"config": text, "key_mapping": {f"^{model.family.text_prefix}": "model."}}
-    loaded, info = kind.from_pretrained(
+    holder = HOLDERS.get(whole.model_type)
+    loaded, info = (kind if holder is None else getattr(transformers, holder)).from_pretrained(
         source,
         **only,
         dtype="auto",
@@ -134,7 +141,11 @@ def _load(source: str, model: "Resolved") -> tuple[Any, Any, dict[str, Any]]:
         ignore_mismatched_sizes=True,
         trust_remote_code=False,
     )
-    return whole, loaded, info
+    if holder is None:
+        return whole, loaded, info
+    missing = {name.removeprefix("model.") for name in info["missing_keys"]}
+    mismatched = [(name.removeprefix("model."), *rest) for name, *rest in info["mismatched_keys"]]
+    return whole, loaded.model, {"missing_keys": missing, "mismatched_keys": mismatched}
 
 
 def check_source(source: str) -> None:
