@@ -215,6 +215,13 @@ OWN["aria"] = {
     "moe_topk": 2,
     "moe_num_shared_experts": 2,
 }
+OWN["hyperclovax"] = {
+    "head_dim": 8,
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 0.5,
+    "residual_multiplier": 0.7,
+    "attention_multiplier": 0.4,
+}
 OWN["qwen3_5"] = {
     "head_dim": 16,
     "full_attention_interval": 2,
@@ -583,6 +590,13 @@ TOWERS["aria"] = {
     },
     "projector_patch_to_query_dict": {49: 5, 196: 9},
     "image_token_index": 96,
+    "tie_word_embeddings": False,
+}
+TOWERS["hyperclovax"] = {
+    "model_type": "hyperclovax_vision_v2",
+    "vision_config": {**TOWERS["qwen2_5_vl"]["vision_config"], "out_hidden_size": 24},
+    "image_token_id": 96,
+    "video_token_id": 95,
     "tie_word_embeddings": False,
 }
 TOWERS["qwen3_vl_moe"] = {

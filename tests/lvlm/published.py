@@ -919,6 +919,45 @@ SERVED["rhymes-ai/Aria"][IMAGES] = {
 SERVED["google/shieldgemma-2-4b-it"] = gemma3(2560, 10240, 34)
 SERVED["google/shieldgemma-2-4b-it"][CONFIG]["model_type"] = "shieldgemma2"
 """From memory: Gemma 3 4B's file under another type."""
+SERVED["tiny-hcx-model/tiny-random-HyperCLOVAXVisionV2ForConditionalGeneration"] = plain(
+    "hyperclovax_vision_v2",
+    image_token_id=3,
+    text_config={
+        "attention_multiplier": 0.25,
+        "embedding_multiplier": 1.0,
+        "head_dim": 16,
+        "hidden_act": "gelu",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "logits_scaling": 1.0,
+        "max_position_embeddings": 512,
+        "model_type": "hyperclovax",
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "residual_multiplier": 1.0,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+        "tie_word_embeddings": False,
+        "use_post_norm": True,
+        "vocab_size": 128256,
+    },
+    tie_word_embeddings=False,
+    video_token_id=4,
+    vision_config={
+        "depth": 2,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "hidden_act": "gelu",
+        "hidden_size": 32,
+        "in_channels": 3,
+        "intermediate_size": 32,
+        "model_type": "qwen2_5_vl_vision",
+        "num_heads": 4,
+        "out_hidden_size": 32,
+        "patch_size": 14,
+    },
+)
+"""Of the 32B's form; what the file has behind the patch's size is left out."""
 SERVED["thisisiron/Ovis2-1B-hf"] = plain(
     "ovis2",
     hidden_size=896,

@@ -221,10 +221,18 @@ def test_images_are_reduced_between_tower_and_decoder(name, family, pass_, tmp_p
         workload, found = build(cell), trace(cell)
     except Unsupported as error:
         assert name in str(error)  # noqa: PT017
-        assert family in ("gemma3", "qwen2_5_vl", "qwen2_5_omni", "qwen3_5", "glm4v", "glm_ocr")
+        assert family in (
+            "gemma3",
+            "hyperclovax",
+            "qwen2_5_vl",
+            "qwen2_5_omni",
+            "qwen3_5",
+            "glm4v",
+            "glm_ocr",
+        )
         return
     (left,) = {place.layout.num_visual for place in places_of(cell)}
-    whole = {"gemma3": 4, "qwen2_5_vl": 32, "qwen3_5": 64, "glm4v": 32}
+    whole = {"gemma3": 4, "hyperclovax": 32, "qwen2_5_vl": 32, "qwen3_5": 64, "glm4v": 32}
     tokens = whole.get(family, 16)
     rows = {4: 2, 64: 8}.get(tokens, 4)
     kept = reducer_of(cell).tokens(TokenGrid.of(rows, tokens // rows))

@@ -156,6 +156,7 @@ IMAGE = {
     "qwen3_omni_moe": 64,
     "deepseek_ocr2": 257,
     "aria": 5,
+    "hyperclovax": 4,
 }
 """Tokens of one image of these small towers."""
 

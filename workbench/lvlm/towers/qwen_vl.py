@@ -127,6 +127,8 @@ class QwenTower(Tower):
     has_positions = True
     config_class: str
     model_class: str
+    prefix = "visual."
+    """What begins the names of its tensors in a checkpoint."""
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
@@ -218,7 +220,7 @@ class QwenTower(Tower):
         self.config._attn_implementation = implementation(context)
         kind = self.family.from_transformers(self.model_class)
         visual = context.create(lambda: kind(self.config))
-        context.weigh_component("tower and adapter", visual, "visual.", self.stated_kind)
+        context.weigh_component("tower and adapter", visual, self.prefix, self.stated_kind)
         finish(visual, context)
         batch = grids * context.cell.batch
         frames, module = self.frames(batch), self.family.module()
