@@ -73,7 +73,6 @@ WHOLE = {
     "num_global_key_value_heads": 2**14,
     "top_k_experts": 2**14,
     "moe_k": 2**14,
-    "moe_num_experts": 2**14,
     "temporal_merge_size": 2**6,
     "pooling_kernel_size": 2**6,
     "attention_heads": 2**14,
