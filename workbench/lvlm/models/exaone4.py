@@ -6,15 +6,11 @@ some layers have windows, the global ones turn nothing (NoPE).
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
+from workbench.lvlm.models.cohere2 import as_it_is
 from workbench.lvlm.parts import LayerParts, rotate_half
-
-
-def as_it_is(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:
-    """What a layer without positions does to queries and keys."""
-    return x
 
 
 def post_normed(layer: Any) -> LayerParts:
