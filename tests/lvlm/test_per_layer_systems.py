@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.lvlm import embedded_oracle, oracle
-from tests.lvlm.definitions import settings_of
+from tests.lvlm.definitions import settings_of, streaming
 from tests.lvlm.test_oracles import TOLERANCE, open_gates, relative
 from tests.small import EMBEDDED, small_model
 from workbench.lvlm.attention import STREAM_OPTIONS, SYSTEMS
+from workbench.lvlm.attention.streaming import BandedLayer
 from workbench.lvlm.build import build
 from workbench.vocabulary.cell import make_cell
 
@@ -116,3 +117,35 @@ def test_a_decoder_is_its_definition(system, fields, tmp_path):
     assert relative(logits, expected) <= TOLERANCE
     wanted = torch.autograd.grad(expected, leaves, upstream, allow_unused=True)
     assert_gradients(found, wanted)
+
+
+@pytest.mark.parametrize("layer", [2, 5])
+def test_a_band_of_pairs_is_its_definition(layer, tmp_path):
+    """Where nothing hides sinks: in the global layers."""
+    settings = f"sinks={streaming.SINKS},window={streaming.WINDOW},banded=1"
+    workload = exact(
+        cell_of(
+            tmp_path, "streaming", settings=settings, scope="layer", layer=layer, num_visual=40
+        )
+    )
+    assert isinstance(workload.module.inner, BandedLayer)
+    outputs, expected = workload.run_forward(), embedded_oracle.lone_layer(workload)
+    for out, want in zip(outputs, expected, strict=True):
+        assert relative(out, want) <= TOLERANCE
+
+
+@pytest.mark.parametrize("pass_", ["forward", "decode"])
+def test_all_heads_are_the_released_model(pass_, tmp_path):
+    """Decode steps of layers that take keys have no cache there either."""
+    fields = {"scope": "decoder", "pass": pass_}
+    every, plain = (
+        build(cell_of(tmp_path, name, **own, **fields))
+        for name, own in (("moh", {"settings": "active=1,shared=0.5"}), ("s_attn", {}))
+    )
+    plain.module.load_state_dict(every.module.state_dict())
+    for one, other in zip(plain.module.buffers(), every.module.buffers(), strict=True):
+        one.copy_(other)
+    for one, other in zip(plain.inputs, every.inputs, strict=True):
+        one.data.copy_(other.data)
+    assert torch.equal(plain.run_forward()[0], every.run_forward()[0])
+    assert plain.kv_cache_bytes == every.kv_cache_bytes
