@@ -126,6 +126,27 @@ def test_closed_form_is_the_count_and_layers_repeat(system, pass_, tmp_path):
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
 
 
+@pytest.mark.parametrize("layers", [{"num_hidden_layers": 4}, LAYERS], ids=["own", "shared"])
+def test_pairs_of_rows_that_nothing_reads_have_no_backward(layers, tmp_path):
+    """Counted by what each layer hides: windows and heads differ, and so do their backwards."""
+    cell = decoder_cell(tmp_path, "d_attn_full", layers, layout="T,V,T", logits="text")
+    forward = trace(cell, compose=False)
+    every, few = (
+        trace(cell.replace(pass_="train", logits=rows), compose=False) for rows in ("all", "text")
+    )
+    hidden = forward.flops - forward.flops_causal
+    assert every.flops - every.flops_causal == 3 * hidden
+    workload, lacking = build(cell), 0
+    last = max(place.index for parts, place, _ in workload.layers if not parts.takes_keys)
+    for parts, place, _ in workload.layers[last:]:
+        branches = workload.system.pairs_by_branch(place, parts.window)
+        pairs = sum(branches[name].dense - branches[name].allowed for name in ("V2V", "V2T"))
+        lacking += 2 * workload.system.per_pair(parts, place) * pairs
+    assert few.flops - few.flops_causal == 3 * hidden - lacking
+    composed = trace(cell.replace(pass_="train"))
+    assert (composed.flops, composed.flops_causal) == (few.flops, few.flops_causal)
+
+
 OPTIONS = [
     {"chunk": 8},
     {"fold": True},

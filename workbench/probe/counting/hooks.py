@@ -55,13 +55,13 @@ def logits_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
 def places_named(workload: Workload, tracker: Tracker) -> Iterator[None]:
     """Tell the tracker which kind of layer runs, where a decoder has several."""
     kinds = place_kinds(workload)
-    if len(kinds) < 2:
+    if len(set(kinds.values())) < 2:
         yield
         return
     handles = []
     for block, (_, place, _) in zip(blocks_of(workload), workload.layers, strict=True):
 
-        def enter(*_: Any, kind: int = kinds[place.kind]) -> None:
+        def enter(*_: Any, kind: int = kinds[place]) -> None:
             tracker.enter_place(kind)
 
         def leave(_module: nn.Module, _inputs: Any, output: Any, enter: Any = enter) -> None:

@@ -45,7 +45,7 @@ def masked_flops(
     dense: dict[int, Counter[str]] = {}
     masked: dict[int, dict[str, Fraction]] = {}
     for parts, place, count in workload.layers:
-        kind, whole = kinds[place.kind], system.pairs(place, parts.window)
+        kind, whole = kinds[place], system.pairs(place, parts.window)
         branches = branches_of(workload, place, parts.window) or {"": whole}
         share = system.skipped_share(kernel, place, parts.window) if skipped else 1
         computed = dense.setdefault(kind, Counter())
@@ -66,11 +66,19 @@ def masked_flops(
     return dict(flops_of)
 
 
-def place_kinds(workload: Workload) -> dict[Hashable, int]:
-    """The kinds of places in a workload, numbered in the order in which they come first."""
-    kinds: dict[Hashable, int] = {}
-    for _, place, _ in workload.layers:
-        kinds.setdefault(place.kind, len(kinds))
+def place_kinds(workload: Workload) -> dict[Place, int]:
+    """The kind of each place in a workload, numbered in the order in which they come first.
+
+    Where pairs are told apart by region, what a pair of visual rows costs in a backward and which
+    of them are hidden is told apart too: no text reads these rows behind the last keys of them.
+    """
+    numbers: dict[Hashable, int] = {}
+    kinds: dict[Place, int] = {}
+    apart = has_branches(workload)
+    own = [place.index for parts, place, _ in workload.layers if not parts.takes_keys]
+    for parts, place, _ in workload.layers:
+        more = (parts.window, parts.head_dim, place.index >= max(own)) if apart else ()
+        kinds[place] = numbers.setdefault((place.kind, *more), len(numbers))
     return kinds
 
 
