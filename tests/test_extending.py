@@ -56,7 +56,7 @@ assert "sparse_xattn" in SYSTEMS
 """Mixtral: Mistral's layer whose MLP is 8 experts, 2 of them for a token."""
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add("mixtral", Family("mixtral", "mixtral", "Mixtral", llama_like))
 FIELDS = {

@@ -5,7 +5,7 @@ import torch
 from tests.lvlm import oracle
 from tests.lvlm.definitions.reading import repeated
 from workbench.lvlm.models import FAMILIES
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 SETTINGS = "every=2,pool=3"
 REFUSED = ("cohere", "cohere2", "exaone4", "gemma2", "gemma3", "gemma4", "qwen3")

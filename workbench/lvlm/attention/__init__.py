@@ -6,10 +6,10 @@ a decomposed system is the visual stream [B, V, D] and the text stream [B, T, D]
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
+from workbench.lvlm.attention.costs import Cached, Pairs, expansion_flops, token_flops
 from workbench.lvlm.caches.narrow import cache_bytes
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.place import Place
@@ -38,22 +38,6 @@ Sharing = Literal["", "rows", "text"]
 
 STREAM_OPTIONS = ("fold", "chunk", "skip_last", "tiled")
 """The cell options that only some systems have."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Query-key pairs of one layer and one sample: computed (dense) and allowed by the mask."""
-
-    dense: int
-    allowed: int
-
-
-@dataclass(frozen=True)
-class Cached:
-    """Tokens in one layer's cache for the next token, by stream."""
-
-    visual: int
-    text: int
 
 
 def system_of(cell: Cell, model: "Resolved | None" = None) -> "System":
@@ -408,14 +392,3 @@ class System:
 
 
 SYSTEMS.take_plugins("workbench.attention", System)
-
-
-def token_flops(parts: "LayerParts", q: bool = True, kv: bool = True, rest: bool = True) -> int:
-    """Matmul FLOPs of one token through q, k and v, and through its gate, W_o and the MLP."""
-    own = parts.output_elements + parts.mlp_elements
-    return 2 * (parts.query_elements * q + parts.key_value_elements * kv + own * rest)
-
-
-def expansion_flops(parts: "LayerParts", cached: Cached) -> int:
-    """Of making keys and values of one sample's cached tokens anew, where a cache has latents."""
-    return 2 * parts.expansion_elements * (cached.visual + cached.text)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Cached, Pairs
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.costs import Cached, Pairs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.layout import Layout, word_of

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
-from workbench.lvlm.attention.decomposed import text_prefixes
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.costs import Cached, Pairs, token_flops
+from workbench.lvlm.attention.pairs import text_prefixes
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores

@@ -5,8 +5,10 @@ sequence: near images weigh more than far ones, which the paper calls biased, an
 sliding window hides what is beyond it. O(V), at D-Attn's cost. It gives up V2V and needs training.
 """
 
-from workbench.lvlm.attention import SYSTEMS, Pairs
-from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, rotated_pairs
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.costs import Pairs
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.attention.pairs import rotated_pairs
 from workbench.lvlm.place import Place
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Cached, System, token_flops
-from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_prefixes
+from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention.costs import Cached, token_flops
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.attention.pairs import text_prefixes
 from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
-from workbench.lvlm.attention.decomposed import DecomposedLayer, stream_pairs, visual_prefixes
+from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention.costs import Pairs, token_flops
+from workbench.lvlm.attention.decomposed import DecomposedLayer
+from workbench.lvlm.attention.pairs import stream_pairs, visual_prefixes
 from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, expansion_flops, token_flops
-from workbench.lvlm.attention.decomposed import cross_pairs, prefix_rows, text_prefixes
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.costs import Cached, Pairs, expansion_flops, token_flops
+from workbench.lvlm.attention.decomposed import prefix_rows
+from workbench.lvlm.attention.pairs import cross_pairs, text_prefixes
 from workbench.lvlm.attention.reading import TextCosts, TextLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Prefix, Scores

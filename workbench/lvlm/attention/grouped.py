@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, cat
 
-from workbench.lvlm.attention import Pairs, System, token_flops
-from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer, text_pairs
+from workbench.lvlm.attention import System
+from workbench.lvlm.attention.costs import Pairs, token_flops
+from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
+from workbench.lvlm.attention.pairs import text_pairs
 from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores

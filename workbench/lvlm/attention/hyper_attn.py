@@ -19,13 +19,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, System, token_flops
-from workbench.lvlm.attention.decomposed import (
-    DecomposedLayer,
-    cross_pairs,
-    prefix_rows,
-    text_prefixes,
-)
+from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention.costs import Cached, Pairs, token_flops
+from workbench.lvlm.attention.decomposed import DecomposedLayer, prefix_rows
+from workbench.lvlm.attention.pairs import cross_pairs, text_prefixes
 from workbench.lvlm.attention.reading import TextCosts, TextLayer
 from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.context import Context

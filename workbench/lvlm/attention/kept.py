@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import token_flops
+from workbench.lvlm.attention.costs import token_flops
 from workbench.lvlm.attention.decomposed import Decomposed, DecomposedLayer
 from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.parts.chunked import token_chunks

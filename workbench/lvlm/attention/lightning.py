@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, token_flops
+from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.attention.costs import Cached, Pairs, token_flops
 from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing

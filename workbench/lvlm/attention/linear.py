@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import Cached, Pairs, System, system_of
+from workbench.lvlm.attention import System, system_of
+from workbench.lvlm.attention.costs import Cached, Pairs
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.layout import Layout

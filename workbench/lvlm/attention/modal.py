@@ -1,7 +1,7 @@
 """S-Attn of a family whose layers have experts for visual rows and others for rows of text.
 
 The layers are transformers', but that rows of the two are gathered by their places in the layout
-(``workbench/lvlm/modal.py``). What a row costs outside of the attention depends on which it is;
+(``parts/modal.py``). What a row costs outside of the attention depends on which it is;
 a decode step is one row of text.
 """
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from workbench.lvlm.attention.s_attn import SAttn
 from workbench.lvlm.context import Context
-from workbench.lvlm.modal import ModalExperts, ModalParts
+from workbench.lvlm.parts.modal import ModalExperts, ModalParts
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError, Unsupported

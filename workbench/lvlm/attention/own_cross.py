@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import Cached, Pairs, token_flops
+from workbench.lvlm.attention.costs import Cached, Pairs, token_flops
 from workbench.lvlm.attention.reading import TextCosts
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.layout import Layout, causal_pairs

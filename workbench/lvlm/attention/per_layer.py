@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import token_flops
+from workbench.lvlm.attention.costs import token_flops
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.layout import Layout
@@ -19,7 +19,7 @@ from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
-    from workbench.lvlm.attention import Cached
+    from workbench.lvlm.attention.costs import Cached
     from workbench.lvlm.models import Resolved
     from workbench.lvlm.models.around import Around
     from workbench.lvlm.parts import LayerParts

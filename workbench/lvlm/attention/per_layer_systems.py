@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import Cached, System
+from workbench.lvlm.attention import System
+from workbench.lvlm.attention.costs import Cached
 from workbench.lvlm.attention.per_layer import Taking, kinds_given, refuse_ranks
 from workbench.lvlm.attention.row_inputs import RowInputs, run_real
 from workbench.lvlm.attention.s_attn import SAttnDecode, SAttnLayer

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import Pairs, System
+from workbench.lvlm.attention import System
+from workbench.lvlm.attention.costs import Pairs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnDecode, SAttnLayer
 from workbench.lvlm.context import Context
 from workbench.lvlm.kernels import Branch, Scores

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from workbench.lvlm.attention import Cached, Pairs, System, token_flops
-from workbench.lvlm.attention.decomposed import DecomposedLayer, text_pairs
+from workbench.lvlm.attention import System
+from workbench.lvlm.attention.costs import Cached, Pairs, token_flops
+from workbench.lvlm.attention.decomposed import DecomposedLayer
+from workbench.lvlm.attention.pairs import text_pairs
 from workbench.lvlm.attention.row_inputs import RowInputs
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell

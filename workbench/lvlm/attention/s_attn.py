@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
+from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention.costs import Pairs, token_flops
 from workbench.lvlm.caches.narrow import Narrow
 from workbench.lvlm.context import TILE, Context
 from workbench.lvlm.layout import Layout

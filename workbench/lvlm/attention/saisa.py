@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Pairs, System, token_flops
-from workbench.lvlm.attention.decomposed import rotated_pairs
+from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention.costs import Pairs, token_flops
 from workbench.lvlm.attention.kept import ENCODER_WIDTH, Kept, KeptLayer
+from workbench.lvlm.attention.pairs import rotated_pairs
 from workbench.lvlm.context import Context
 from workbench.lvlm.parts.marks import region
 from workbench.lvlm.place import Place

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.attention import SYSTEMS, Cached, Pairs, System
+from workbench.lvlm.attention import SYSTEMS, System
+from workbench.lvlm.attention.costs import Cached, Pairs
 from workbench.lvlm.attention.decomposed import joined
 from workbench.lvlm.attention.row_inputs import NOTHING, RowInputs
 from workbench.lvlm.attention.s_attn import SAttn, SAttnLayer

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
 from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.forms import llama_like
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

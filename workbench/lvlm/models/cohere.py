@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import LayerParts, Rope, sandwiched
+from workbench.lvlm.parts import LayerParts, Rope
+from workbench.lvlm.parts.forms import sandwiched
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

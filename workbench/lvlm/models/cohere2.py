@@ -6,16 +6,10 @@ multiply logits, which a flag says.
 
 from typing import Any
 
-from torch import Tensor
-
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.cohere import Cohere, side_by_side, turn_neighbours
 from workbench.lvlm.parts import LayerParts
-
-
-def as_it_is(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:
-    """What a layer without positions does to queries and keys."""
-    return x
+from workbench.lvlm.parts.forms import as_it_is
 
 
 def _parts(layer: Any) -> LayerParts:

@@ -7,8 +7,8 @@ publisher, of code that is never run, calls itself `deepseek_vl_v2`.
 from typing import TYPE_CHECKING, Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
 from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.forms import llama_like
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.modal import ModalExperts, modal_parts
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.mrope import MRope
-from workbench.lvlm.parts import LayerParts, llama_like
+from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.forms import llama_like
+from workbench.lvlm.parts.modal import ModalExperts, modal_parts
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.models.cohere2 import as_it_is
-from workbench.lvlm.parts import LayerParts, rotate_half
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import as_it_is, rotate_half
 
 
 def post_normed(layer: Any) -> LayerParts:

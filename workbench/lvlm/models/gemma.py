@@ -3,7 +3,7 @@
 from workbench.lvlm.models import FAMILIES
 from workbench.lvlm.models.gemma2 import Prefixed
 from workbench.lvlm.optimizers.settings import GEMMA
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add(
     "gemma",

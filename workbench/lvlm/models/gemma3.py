@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.optimizers.settings import GEMMA
-from workbench.lvlm.parts import gemma_like
+from workbench.lvlm.parts.forms import gemma_like
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

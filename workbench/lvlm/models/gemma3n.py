@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.around import PerLayerEmbeddings
 from workbench.lvlm.optimizers.settings import GEMMA
-from workbench.lvlm.parts import gemma_like
+from workbench.lvlm.parts.forms import gemma_like
 from workbench.lvlm.parts.marks import run_unmasked, unmasked
 from workbench.vocabulary.errors import RequestError
 

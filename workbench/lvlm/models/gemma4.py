@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.around import PerLayerEmbeddings
 from workbench.lvlm.optimizers.settings import GEMMA
-from workbench.lvlm.parts import LayerParts, OwnTiles, rotate_half
+from workbench.lvlm.parts import LayerParts, OwnTiles
 from workbench.lvlm.parts.chunked import Tiled, token_chunks
 from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.forms import rotate_half
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import torch
 
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.mrope import MRope
-from workbench.lvlm.parts import LayerParts, sandwiched
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import sandwiched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.biased import Biased
 from workbench.lvlm.models.mrope import MRope
-from workbench.lvlm.parts import LayerParts, llama_like, rotate_first
+from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.forms import llama_like, rotate_first
 
 if TYPE_CHECKING:
     from torch import nn

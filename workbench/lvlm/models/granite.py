@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import LayerParts, llama_like
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import llama_like
 from workbench.visual.llava_next import GRANITE
 
 

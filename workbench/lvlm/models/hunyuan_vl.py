@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

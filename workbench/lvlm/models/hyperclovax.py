@@ -10,7 +10,8 @@ from torch import nn
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.granite import Factor
-from workbench.lvlm.parts import LayerParts, rotate_half, sandwiched
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import rotate_half, sandwiched
 
 
 class HyperClovaX(Family):

@@ -8,7 +8,8 @@ thirds as wide as config.json states, rounded up, unless that says otherwise; em
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import LayerParts, rotate_half
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import rotate_half
 from workbench.lvlm.parts.pairless import ShortConv
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add("llama", Family("llama", "llama", "Llama", llama_like))
 

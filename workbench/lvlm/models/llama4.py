@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from workbench.lvlm.layout import Chunk
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.models.cohere2 import as_it_is
 from workbench.lvlm.parts import LayerParts, OwnTiles
 from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.forms import as_it_is
 from workbench.lvlm.parts.marks import run_unmasked
 from workbench.vocabulary.errors import Unsupported
 

@@ -9,7 +9,7 @@ import torch
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.pixtral import merged, tower
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 if TYPE_CHECKING:
     from torch import Tensor

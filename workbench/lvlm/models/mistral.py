@@ -1,7 +1,7 @@
 """Mistral: two norms, GQA; v0.3 has no sliding window."""
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add("mistral", Family("mistral", "mistral", "Mistral", llama_like))
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.ministral3 import Ministral3
 from workbench.lvlm.models.pixtral import merged, tower
-from workbench.lvlm.parts import LayerParts, sandwiched
+from workbench.lvlm.parts import LayerParts
 from workbench.lvlm.parts.experts import Experts
+from workbench.lvlm.parts.forms import sandwiched
 from workbench.lvlm.parts.latent import LatentParts, turn_last
 from workbench.vocabulary.errors import RequestError
 

@@ -9,7 +9,8 @@ have no visual rows to work on, and ``gated_xattn`` is already there.
 from typing import TYPE_CHECKING, Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import LayerParts, llama_like, rotate_half
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import llama_like, rotate_half
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ the released model all tokens of images and frames see each other.
 from typing import TYPE_CHECKING
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

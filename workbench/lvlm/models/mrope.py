@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.models import Family
-from workbench.lvlm.parts import LayerParts, llama_like, rotate_half
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import llama_like, rotate_half
 
 
 class MRope(Family):

@@ -2,7 +2,7 @@
 
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.mrope import MRope
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add(
     "paddleocr_vl",

@@ -8,7 +8,8 @@ speech; transformers' class has none, and so have these numbers, which every rec
 from typing import TYPE_CHECKING, Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import LayerParts, llama_like, rotate_first
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import llama_like, rotate_first
 from workbench.lvlm.parts.joined import share_out
 from workbench.vocabulary.errors import RequestError
 

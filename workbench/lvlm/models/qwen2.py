@@ -1,7 +1,7 @@
 """Qwen2: two norms, GQA, biases on q, k and v; the small one ties its embeddings."""
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add("qwen2", Family("qwen2", "qwen2", "Qwen2", llama_like))
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add("qwen3", Family("qwen3", "qwen3", "Qwen3", llama_like))
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.mrope import MRope
-from workbench.lvlm.parts import LayerParts, linear_like, llama_like, rotate_first
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import linear_like, llama_like, rotate_first
 from workbench.lvlm.parts.pairless import Linear
 from workbench.vocabulary.errors import RequestError
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
 from workbench.lvlm.models.qwen3 import qwen3
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add("qwen3_moe", Family("qwen3_moe", "qwen3_moe", "Qwen3Moe", llama_like))
 

@@ -2,7 +2,7 @@
 
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.qwen2_5_omni import Thinker
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add(
     "qwen3_omni_moe",

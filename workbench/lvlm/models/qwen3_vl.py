@@ -4,7 +4,7 @@ from typing import Any
 
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.mrope import MRope
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add(
     "qwen3_vl",

@@ -5,7 +5,7 @@ from typing import Any
 from workbench.lvlm.models import FAMILIES, MODELS, Model
 from workbench.lvlm.models.mrope import MRope
 from workbench.lvlm.models.qwen3_vl import LARGE_TOWER, around, text_fields
-from workbench.lvlm.parts import llama_like
+from workbench.lvlm.parts.forms import llama_like
 
 FAMILIES.add(
     "qwen3_vl_moe",

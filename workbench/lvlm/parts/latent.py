@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from workbench.lvlm.parts import LayerParts, rotate_half
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import rotate_half
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from workbench.lvlm.attention import System
-from workbench.lvlm.attention.decomposed import text_prefixes
+from workbench.lvlm.attention.pairs import text_prefixes
 from workbench.lvlm.kernels import Branch, Prefix, Scores
 from workbench.lvlm.kernels.fused import Backend, Fused, Saved, backward_to, forward_to, wide
 from workbench.lvlm.parts import LayerParts

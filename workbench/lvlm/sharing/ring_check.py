@@ -1,7 +1,7 @@
 """Which cells can be shared by rows: what a ring asks of system, kernel, sizes and model."""
 
 from workbench.lvlm.attention import SYSTEMS
-from workbench.lvlm.attention.decomposed import text_prefixes
+from workbench.lvlm.attention.pairs import text_prefixes
 from workbench.lvlm.kernels import KERNELS
 from workbench.lvlm.kernels.fused import Fused
 from workbench.lvlm.layout import Chunk, Layout, word_of

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
-from workbench.lvlm.towers.qwen_vl import GroupedAttention, QwenTower, indices
+from workbench.lvlm.towers.frames import GroupedAttention
+from workbench.lvlm.towers.qwen_vl import QwenTower, indices
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

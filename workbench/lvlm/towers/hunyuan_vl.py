@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, Tower, finish, implementation
-from workbench.lvlm.towers.qwen_vl import Frames, QwenTower
+from workbench.lvlm.towers.frames import Frames
+from workbench.lvlm.towers.qwen_vl import QwenTower
 
 if TYPE_CHECKING:
     from PIL.Image import Image

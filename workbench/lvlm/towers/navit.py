@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.towers import ANOTHER, Grid, finish, implementation
-from workbench.lvlm.towers.qwen_vl import GroupedAttention, QwenTower
+from workbench.lvlm.towers.frames import GroupedAttention
+from workbench.lvlm.towers.qwen_vl import QwenTower
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

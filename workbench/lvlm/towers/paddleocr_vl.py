@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from workbench.lvlm.kernels.modelled import tracing
 from workbench.lvlm.towers import MERGED, TOWERS, Grid, Serves
+from workbench.lvlm.towers.frames import Frames
 from workbench.lvlm.towers.navit import NaVit, Visual
-from workbench.lvlm.towers.qwen_vl import Frames
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

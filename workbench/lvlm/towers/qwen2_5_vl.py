@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.lvlm.towers import TOWERS, Grid, Serves
-from workbench.lvlm.towers.qwen_vl import WholeVideo, Windows, indices
+from workbench.lvlm.towers.frames import Windows
+from workbench.lvlm.towers.qwen_vl import WholeVideo, indices
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:

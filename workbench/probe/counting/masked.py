@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Hashable
 from fractions import Fraction
 
-from workbench.lvlm.attention import Pairs
+from workbench.lvlm.attention.costs import Pairs
 from workbench.lvlm.place import Place
 from workbench.lvlm.workload import Workload
 from workbench.probe.counting.tallies import causal_attention
