@@ -3,17 +3,23 @@
 Its decoder counts tokens: positions are indices, whatever the rows and columns of an image.
 """
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from workbench.lvlm.layout import Layout
 from workbench.lvlm.towers import TOWERS, Grid, Serves
+from workbench.lvlm.towers.frames import GroupedAttention
 from workbench.lvlm.towers.qwen2_5_vl import Qwen25VL
 
-if TYPE_CHECKING:
-    from workbench.lvlm.models import Family, Resolved
+
+class FewerKeys(GroupedAttention):
+    """One matrix for queries, and for keys and values of fewer heads."""
+
+    def _projected(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        inner: Any = self.inner
+        parts = inner.qkv(hidden).split([inner.q_dim, inner.kv_dim, inner.kv_dim], 1)
+        return tuple(x.unflatten(1, (-1, inner.head_dim)) for x in parts)
 
 
 class Exaone45(Qwen25VL):
@@ -22,11 +28,10 @@ class Exaone45(Qwen25VL):
     serves: ClassVar[Serves] = {"exaone4_5": ("exaone4_5_vision",)}
     front_end = "exaone-4.5"
     has_positions = False
+    attention = FewerKeys
+    package = "exaone4_5"
     config_class = "Exaone4_5_VisionConfig"
     model_class = "Exaone4_5_VisionModel"
-
-    def home(self, model: "Resolved") -> "Family":
-        return replace(model.family, package="exaone4_5")
 
     def attention_weights(self) -> int:
         config: Any = self.config

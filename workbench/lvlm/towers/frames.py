@@ -61,10 +61,7 @@ class GroupedAttention(nn.Module):
         Queries and keys are normed where the family has a QK-norm.
         """
         inner, heads = self.inner, self.inner.num_heads
-        if hasattr(inner, "kv_dim"):  # Fewer heads of keys and values (EXAONE 4.5).
-            parts = inner.qkv(hidden).split([inner.q_dim, inner.kv_dim, inner.kv_dim], 1)
-            q, k, v = (x.unflatten(1, (-1, inner.head_dim)) for x in parts)
-        elif hasattr(inner, "qkv"):
+        if hasattr(inner, "qkv"):
             q, k, v = inner.qkv(hidden).unflatten(1, (3, heads, -1)).unbind(1)
         else:
             q, k, v = (getattr(inner, name)(hidden).unflatten(1, (heads, -1)) for name in "qkv")

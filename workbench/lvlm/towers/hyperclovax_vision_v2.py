@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from workbench.lvlm.layout import Layout
-from workbench.lvlm.models import FAMILIES, Family
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.qwen2_5_vl import MODEL_TYPE, Qwen25VL
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context
-    from workbench.lvlm.models import Resolved
 
 
 class Projected(nn.Module):
@@ -36,10 +34,8 @@ class HyperClovaX(Qwen25VL):
     serves: ClassVar[Serves] = {"hyperclovax_vision_v2": (MODEL_TYPE,)}
     front_end = "hyperclovax-vision"
     has_positions = False
+    package = "qwen2_5_vl"
     prefix = "vision_model."
-
-    def home(self, model: "Resolved") -> Family:
-        return FAMILIES["qwen2_5_vl"]
 
     def settled(self) -> Any:
         """As it is stated: the projector has the decoder's width."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby, islice
 from math import isqrt
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from workbench.lvlm.context import Context
-    from workbench.lvlm.models import Family, Resolved
+    from workbench.lvlm.models import Resolved
 
 SIDE = 32
 """Tokens a side of the image that stands for |V|: 1,024 tokens."""
@@ -40,23 +41,22 @@ class QwenTower(Tower):
     without_adapter = MERGED
     merges = True
     has_positions = True
+    attention: type[GroupedAttention] = GroupedAttention
     config_class: str
     model_class: str
+    package = ""
+    """transformers' of its classes, where that is not the decoder's."""
     prefix = "visual."
     """What begins the names of its tensors in a checkpoint."""
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
         self.hidden = model.config.hidden_size
-        self.family = self.home(model)
+        self.family = replace(model.family, package=self.package or model.family.package)
         self.config = self.settled()
         self.merge = self.side_of_token()
         self.patches_a_token = self.merge**2
         self.image = Grid(1, SIDE * self.merge, SIDE * self.merge)
-
-    def home(self, model: "Resolved") -> "Family":
-        """The family in whose transformers module the tower's classes stand."""
-        return model.family
 
     out_field = "out_hidden_size"
     """The config's word for the width of a token."""
@@ -140,7 +140,7 @@ class QwenTower(Tower):
         batch = grids * context.cell.batch
         frames, module = self.frames(batch), self.family.module()
         for index, block in enumerate(visual.blocks):
-            block.attn = GroupedAttention(block.attn, frames, self.sees_frame(index), module)
+            block.attn = self.attention(block.attn, frames, self.sees_frame(index), module)
         return self.modules(visual, context, batch)
 
     def sees_frame(self, index: int) -> bool:
