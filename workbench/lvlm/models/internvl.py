@@ -7,6 +7,7 @@ transformers lacks; these are the models without it.
 from typing import Any
 
 from workbench.lvlm.models import MODELS, Model
+from workbench.lvlm.models.qwen2 import qwen2_5
 from workbench.lvlm.models.qwen3 import SIZES
 from workbench.lvlm.models.qwen3_moe import SIZES as EXPERTS
 
@@ -51,19 +52,9 @@ def _around(tower: dict[str, Any]) -> dict[str, Any]:
 
 
 def _qwen2_5(hidden: int, mlp: int, layers: int, heads: int, groups: int) -> dict[str, Any]:
-    return {
-        "vocab_size": 151674,
-        "hidden_size": hidden,
-        "intermediate_size": mlp,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": groups,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6},
-        "use_sliding_window": False,
-        "tie_word_embeddings": False,
-    }
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6}
+    sizes = qwen2_5(151674, hidden, mlp, layers, heads, groups, tied=False)
+    return {**sizes, "rope_parameters": rope}
 
 
 _THREE = {

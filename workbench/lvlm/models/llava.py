@@ -3,6 +3,7 @@
 from typing import Any
 
 from workbench.lvlm.models import MODELS, Model
+from workbench.lvlm.models.qwen2 import qwen2_5
 from workbench.visual.llava_next import PINPOINTS
 from workbench.visual.llava_onevision import EDGES
 
@@ -145,29 +146,10 @@ for _size, _family, _from in (
     )
 
 
-def _onevision(
-    vocab: int, hidden: int, mlp: int, layers: int, heads: int, groups: int, tied: bool
-) -> dict[str, Any]:
-    """Qwen2 as LLaVA-OneVision takes it."""
-    return {
-        "vocab_size": vocab,
-        "hidden_size": hidden,
-        "intermediate_size": mlp,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": groups,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-        "use_sliding_window": False,
-        "tie_word_embeddings": tied,
-    }
-
-
 _QWEN2 = {
-    "0.5b": _onevision(152000, 896, 4864, 24, 14, 2, tied=True),
-    "7b": _onevision(152128, 3584, 18944, 28, 28, 4, tied=False),
-    "72b": _onevision(152128, 8192, 29568, 80, 64, 8, tied=False),
+    "0.5b": qwen2_5(152000, 896, 4864, 24, 14, 2, tied=True),
+    "7b": qwen2_5(152128, 3584, 18944, 28, 28, 4, tied=False),
+    "72b": qwen2_5(152128, 8192, 29568, 80, 64, 8, tied=False),
 }
 for _size, _fields in _QWEN2.items():
     MODELS.add(

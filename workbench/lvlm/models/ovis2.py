@@ -3,6 +3,7 @@
 from typing import Any
 
 from workbench.lvlm.models import MODELS, Model
+from workbench.lvlm.models.qwen2 import qwen2_5
 
 
 def _aimv2(hidden: int, mlp: int, heads: int) -> dict[str, Any]:
@@ -30,31 +31,13 @@ LARGE, HUGE, BILLION = (
 """apple/aimv2-large-, -huge- and -1B-patch14-448."""
 
 
-def _qwen2_5(
-    vocab: int, hidden: int, mlp: int, layers: int, heads: int, groups: int, tied: bool
-) -> dict[str, Any]:
-    return {
-        "vocab_size": vocab,
-        "hidden_size": hidden,
-        "intermediate_size": mlp,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": groups,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-        "use_sliding_window": False,
-        "tie_word_embeddings": tied,
-    }
-
-
 _SIZES = {
-    "1b": (LARGE, _qwen2_5(151936, 896, 4864, 24, 14, 2, tied=True)),
-    "2b": (LARGE, _qwen2_5(151936, 1536, 8960, 28, 12, 2, tied=True)),
-    "4b": (HUGE, _qwen2_5(151936, 2048, 11008, 36, 16, 2, tied=True)),
-    "8b": (HUGE, _qwen2_5(152064, 3584, 18944, 28, 28, 4, tied=False)),
-    "16b": (HUGE, _qwen2_5(152064, 5120, 13824, 48, 40, 8, tied=False)),
-    "34b": (BILLION, _qwen2_5(152064, 5120, 27648, 64, 40, 8, tied=False)),
+    "1b": (LARGE, qwen2_5(151936, 896, 4864, 24, 14, 2, tied=True)),
+    "2b": (LARGE, qwen2_5(151936, 1536, 8960, 28, 12, 2, tied=True)),
+    "4b": (HUGE, qwen2_5(151936, 2048, 11008, 36, 16, 2, tied=True)),
+    "8b": (HUGE, qwen2_5(152064, 3584, 18944, 28, 28, 4, tied=False)),
+    "16b": (HUGE, qwen2_5(152064, 5120, 13824, 48, 40, 8, tied=False)),
+    "34b": (BILLION, qwen2_5(152064, 5120, 27648, 64, 40, 8, tied=False)),
 }
 for _size, (_tower, _fields) in _SIZES.items():
     MODELS.add(

@@ -83,8 +83,12 @@ class Tower(ABC):
     """The package whose module it is, where that need not be installed (``packages.require``)."""
     front_end: str
     """The vision front end whose arithmetic turns the sizes of files into tokens."""
+    whole: Any
+    """transformers' configuration of the whole model."""
     config: Any
-    """transformers' configuration of the tower."""
+    """That of the tower in it."""
+    hidden: int
+    """The decoder's width."""
     image: Grid
     """The image that stands for |V| where no file is given."""
     patches_a_token: int = 1
@@ -93,6 +97,16 @@ class Tower(ABC):
 
     def __init__(self, model: "Resolved") -> None:
         self.model = model
+
+    def read_config(self) -> None:
+        """Take ``whole``, ``config`` and ``hidden`` of the model whose config.json has the tower.
+
+        Settings of the front end that make no sense are said first.
+        """
+        assert self.model.whole is not None, "chosen by its config"
+        _ = self.own_front
+        self.whole, self.hidden = self.model.whole, self.model.config.hidden_size
+        self.config = self.whole.vision_config
 
     @cached_property
     def own_front(self) -> FrontEnd:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import MERGED, TOWERS, Grid, Serves, Tower, finish, implementation
 from workbench.lvlm.towers.idefics2 import key_mask
-from workbench.lvlm.towers.squares import depth_of
+from workbench.lvlm.towers.squares import depth_of, idle_layers
 from workbench.visual.aria import EDGE
 from workbench.visual.aria import Aria as FrontEnd
 
@@ -73,11 +73,8 @@ class Aria(Tower):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.whole, self.config, self.hidden = whole, whole.vision_config, model.config.hidden_size
-        layer, layers = whole.vision_feature_layer, self.config.num_hidden_layers
+        self.read_config()
+        layer, layers = self.whole.vision_feature_layer, self.config.num_hidden_layers
         self.depth = depth_of(model.name, self.front_end, layer, layers)
         self.image = Grid(1, self.eye.side, self.eye.side)
 
@@ -101,13 +98,7 @@ class Aria(Tower):
 
     @property
     def flags(self) -> list[str]:
-        layers = self.config.num_hidden_layers
-        if self.depth == layers:
-            return []
-        return [
-            f"tower: the last {layers - self.depth} of its {layers} layers feed no token and are "
-            "held, not run; transformers runs them"
-        ]
+        return idle_layers(self.depth, self.config.num_hidden_layers)
 
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool

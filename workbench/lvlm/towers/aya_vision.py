@@ -11,7 +11,7 @@ from torch import nn
 
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import MERGED, TOWERS, Grid, Serves, Tower, finish, implementation
-from workbench.lvlm.towers.squares import Rows, Tiles, depth_of
+from workbench.lvlm.towers.squares import Rows, Tiles, depth_of, idle_layers
 from workbench.visual.aya_vision import AyaVision as FrontEnd
 from workbench.vocabulary.errors import RequestError
 
@@ -32,12 +32,9 @@ class AyaVision(Tiles):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.name, self.whole, self.config = model.name, whole, whole.vision_config
-        self.hidden = model.config.hidden_size
-        self.shuffle = whole.downsample_factor
+        self.read_config()
+        self.name = model.name
+        self.shuffle = self.whole.downsample_factor
         self.patches_a_token = self.shuffle**2
         self.depth = self.depth_taken()
         self.image = Grid(1, self.side, self.side)
@@ -58,13 +55,7 @@ class AyaVision(Tiles):
 
     @property
     def flags(self) -> list[str]:
-        layers = self.config.num_hidden_layers
-        if self.depth == layers:
-            return []
-        return [
-            f"tower: the last {layers - self.depth} of its {layers} layers feed no token and are "
-            "held, not run; transformers runs them"
-        ]
+        return idle_layers(self.depth, self.config.num_hidden_layers)
 
     def build(
         self, context: "Context", grids: tuple[Grid, ...], adapter: bool

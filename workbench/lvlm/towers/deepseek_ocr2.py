@@ -112,12 +112,9 @@ class DeepseekOcr2(Tower):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.config, self.family = whole.vision_config, model.family
+        self.read_config()
+        self.family = model.family
         self.sam, self.encoder = self.config.sam_config, self.config.encoder_config
-        self.hidden = model.config.hidden_size
         reason = self._faults()
         if reason is not None:
             raise RequestError(f"model {model.name!r}: vision_config.{reason}")

@@ -47,10 +47,7 @@ class GotOcr2(Squares):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.whole, self.config, self.hidden = whole, whole.vision_config, model.config.hidden_size
+        self.read_config()
         width, heads = self.config.hidden_size, self.config.num_attention_heads
         if width % heads:
             raise RequestError(

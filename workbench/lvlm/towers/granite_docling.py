@@ -72,11 +72,7 @@ class GraniteDocling(Tiles):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.whole, self.config = whole, whole.vision_config
-        self.hidden = model.config.hidden_size
+        self.read_config()
         self.depth = self.config.num_hidden_layers
         chosen, layers = self.config.deepstack_visual_indexes, model.config.num_hidden_layers
         right = (

@@ -90,11 +90,9 @@ class Idefics2(Tower):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.whole, self.config, self.family = whole, whole.vision_config, model.family
-        self.perceiver, self.text = whole.perceiver_config, model.config
+        self.read_config()
+        self.family = model.family
+        self.perceiver, self.text = self.whole.perceiver_config, model.config
         self.patch = first(self.config.patch_size)
         side = first(self.config.image_size) // self.patch
         self.image = Grid(1, side, side)

@@ -55,14 +55,10 @@ class Idefics3(Tiles):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.whole, self.config = whole, whole.vision_config
-        self.package = whole.model_type
-        self.hidden = model.config.hidden_size
+        self.read_config()
+        self.package = self.whole.model_type
         self.depth = self.config.num_hidden_layers
-        self.shuffle = whole.scale_factor
+        self.shuffle = self.whole.scale_factor
         self.patches_a_token = self.shuffle**2
         self.image = Grid(1, self.side, self.side)
 

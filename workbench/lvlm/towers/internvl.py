@@ -68,21 +68,18 @@ class InternVL(Tiles):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        check_projector(model.name, whole)
-        self.name, self.whole, self.config = model.name, whole, whole.vision_config
-        self.hidden = model.config.hidden_size
-        layer, layers = whole.vision_feature_layer, self.config.num_hidden_layers
+        self.read_config()
+        check_projector(model.name, self.whole)
+        self.name = model.name
+        layer, layers = self.whole.vision_feature_layer, self.config.num_hidden_layers
         self.depth, self.last = depth_of(self.name, self.front_end, layer, layers), layer == -1
-        strategy = whole.vision_feature_select_strategy
+        strategy = self.whole.vision_feature_select_strategy
         if strategy != "default":
             raise RequestError(
                 f"model {self.name!r}: vision_feature_select_strategy {strategy!r:.60}: default, "
                 "for a class token has no place in the pixel shuffle"
             )
-        self.shuffle = round(1 / whole.downsample_ratio)
+        self.shuffle = round(1 / self.whole.downsample_ratio)
         self.patches_a_token = self.shuffle**2
         self.image = Grid(1, self.side, self.side)
 

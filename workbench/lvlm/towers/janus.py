@@ -50,10 +50,7 @@ class Janus(Squares):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.whole, self.config, self.hidden = whole, whole.vision_config, model.config.hidden_size
+        self.read_config()
         self.depth, width = self.config.num_hidden_layers, self.config.projection_dim
         if width != self.hidden:
             raise RequestError(

@@ -15,7 +15,7 @@ from torch import nn
 from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves, finish, implementation
 from workbench.lvlm.towers.glance import View, glance_flops, last_but_one
-from workbench.lvlm.towers.squares import Rows, Squares, check_projector, depth_of
+from workbench.lvlm.towers.squares import Rows, Squares, check_projector, depth_of, idle_layers
 from workbench.visual.llava import Llava as FrontEnd
 
 if TYPE_CHECKING:
@@ -40,15 +40,12 @@ class Llava(Squares):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.name, self.whole, self.config = model.name, whole, whole.vision_config
+        self.read_config()
+        self.name = model.name
         self.check()
-        self.hidden = model.config.hidden_size
         self.class_token = int(self.config.model_type == "clip_vision_model")
         # ViP-LLaVA has no strategy: it drops the first row.
-        strategy = getattr(whole, "vision_feature_select_strategy", "default")
+        strategy = getattr(self.whole, "vision_feature_select_strategy", "default")
         self.dropped = int(strategy == "default")
         layers = self.config.num_hidden_layers
         self.depths = tuple(
@@ -107,13 +104,7 @@ class Llava(Squares):
 
     @property
     def flags(self) -> list[str]:
-        layers = self.config.num_hidden_layers
-        if self.depth == layers:
-            return []
-        return [
-            f"tower: the last {layers - self.depth} of its {layers} layers feed no token and are "
-            "held, not run; transformers runs them"
-        ]
+        return idle_layers(self.depth, self.config.num_hidden_layers)
 
     def adapter(self, context: "Context") -> nn.Module:
         """transformers' projector."""

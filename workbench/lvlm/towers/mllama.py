@@ -61,11 +61,8 @@ class Mllama(Tower):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.name, self.config, self.family = model.name, whole.vision_config, model.family
-        self.hidden = model.config.hidden_size
+        self.read_config()
+        self.name, self.family = model.name, model.family
         self.shapes = [tuple(shape) for shape in self.config.supported_aspect_ratios]
         most = self.config.max_num_tiles
         indices, depth = self.config.intermediate_layers_indices, self.config.num_hidden_layers

@@ -76,10 +76,7 @@ class Ovis2(Tiles):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.whole, self.config, self.hidden = whole, whole.vision_config, model.config.hidden_size
+        self.read_config()
         function, last = self.config.tokenize_function, self.config.num_visual_indicator_tokens
         if function not in FUNCTIONS:
             raise RequestError(

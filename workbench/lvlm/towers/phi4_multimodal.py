@@ -117,11 +117,8 @@ class Phi4Multimodal(Squares):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
-        self.whole, self.config = whole, whole.vision_config
-        self.hidden, self.family = model.config.hidden_size, model.family
+        self.read_config()
+        self.family = model.family
         layer, layers = self.config.feature_layer, self.config.num_hidden_layers
         self.depth = depth_of(model.name, self.front_end, layer, layers)
 

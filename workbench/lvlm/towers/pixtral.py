@@ -74,13 +74,11 @@ class Pixtral(Tower):
 
     def __init__(self, model: "Resolved") -> None:
         super().__init__(model)
-        whole: Any = model.whole
-        assert whole is not None, "chosen by its config"
-        _ = self.own_front  # Settings that make no sense are said first.
+        self.read_config()
+        whole = self.whole
         if hasattr(whole, "projector_hidden_act"):  # LightOnOCR's projector has one of its own.
             check_projector(model.name, whole)
-        self.name, self.whole, self.config = model.name, whole, whole.vision_config
-        self.hidden, self.eps = model.config.hidden_size, getattr(model.config, "rms_norm_eps", 0)
+        self.name, self.eps = model.name, getattr(model.config, "rms_norm_eps", 0)
         layer, layers = getattr(whole, "vision_feature_layer", -1), self.config.num_hidden_layers
         self.depth = depth_of(self.name, self.front_end, layer, layers)
         self.merge = self.merged()

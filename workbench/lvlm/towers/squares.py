@@ -90,6 +90,16 @@ def first(size: Any) -> int:
     return int(size if isinstance(size, int) else size[0])
 
 
+def idle_layers(depth: int, layers: int) -> list[str]:
+    """The flag of a tower of so many layers whose first ``depth`` alone run; none where all do."""
+    if depth == layers:
+        return []
+    return [
+        f"tower: the last {layers - depth} of its {layers} layers feed no token and are held, not "
+        "run; transformers runs them"
+    ]
+
+
 def depth_of(model: str, tower: str, chosen: Any, layers: int) -> int:
     """How many layers run where ``chosen`` is the hidden state that is taken, -1 the last.
 
