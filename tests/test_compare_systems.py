@@ -9,10 +9,13 @@ from workbench.analysis.efficiency import efficiency_lengths
 from workbench.cli import main
 from workbench.figures.systems import systems_figure
 from workbench.lvlm.attention import SYSTEMS
+from workbench.lvlm.pictures import fields_of
 from workbench.probe.predicting.predict import predict
 from workbench.probe.predicting.systems import LARGEST, compare_systems
 from workbench.store import Store
 from workbench.vocabulary.cell import make_cell
+from workbench.vocabulary.errors import RequestError
+from workbench.vocabulary.pictures import make_pictures
 from workbench.vocabulary.sweep import Grid, Sweep
 
 
@@ -135,3 +138,13 @@ def test_lengths_of_a_store(tmp_path):
     assert pd.isna(
         efficiency_lengths(frame, "D-Attn cascade · sdpa", ["flops"]).iloc[0]["less_from"]
     )
+
+
+def test_images_of_any_size_are_what_every_system_is_predicted_for():
+    pictures = make_pictures(resolution="640x360", count=1)
+    shown = fields_of("hunyuan-ocr-1b", pictures, "V,T")
+    cell = make_cell(model="hunyuan-ocr-1b", scope="lvlm", **shown)
+    (found,) = compare_systems(cell, "h100-80gb", ["s_attn"], limits=False, pictures=pictures)
+    assert found.record.metrics == predict(cell, "h100-80gb", pictures=pictures).metrics
+    with pytest.raises(RequestError, match="tokens an image"):  # Of itself it shows squares.
+        list(compare_systems(cell, "h100-80gb", ["s_attn"], limits=False))

@@ -49,7 +49,9 @@ def compare_systems(
     with show.waiting("predicting every system"):
         from workbench.probe.predicting.systems import compare_systems as compare
 
-        systems_compared = list(compare(cell, device, systems or (), True, lengths, calibration))
+        systems_compared = list(
+            compare(cell, device, systems or (), True, lengths, calibration, pictures)
+        )
     what = f"{cell.model}, {cell.scope}, {cell.pass_}, |V| = {cell.num_visual:,}"
     title = f"{what}, predicted for {device}"
     if chart is not None:

@@ -12,6 +12,7 @@ from workbench.probe.predicting.limit import Limit, predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import Cell
 from workbench.vocabulary.errors import Faults, RequestError
+from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.record import Record
 from workbench.vocabulary.systems import Entry, entry
 
@@ -67,18 +68,20 @@ def compare_systems(
     limits: bool = True,
     lengths: bool = False,
     calibration: str | None = None,
+    pictures: Pictures | None = None,
 ) -> Iterator[Compared]:
     """Every system (or those of ``names``) on a cell like this one, one after the other.
 
-    A system that the cell's kernel cannot serve runs on ``eager``, as its record's cell says. A
-    system without visual rows has logits of text. Raises RequestError for unknown names, and for
-    a cell that S-Attn cannot be asked for either.
+    ``pictures`` are what the cell shows; other |V| are of the images that the tower makes of them
+    by itself. A system that the cell's kernel cannot serve runs on ``eager``, as its record's cell
+    says. A system without visual rows has logits of text. Raises RequestError for unknown names,
+    and for a cell that S-Attn cannot be asked for either.
     """
     faults = Faults()
     for name in names:
         with faults:
             _ = SYSTEMS[name]
-    baseline = _Curve(_cells(cell, BASELINE), device, calibration)
+    baseline = _Curve(_cells(cell, BASELINE), device, calibration, pictures)
     with faults:  # What is wrong with the cell itself is said before any system is asked.
         baseline(cell.num_visual, METRICS[0])
     faults.raise_all()
@@ -86,7 +89,7 @@ def compare_systems(
     for name in names or sorted(SYSTEMS, key=lambda name: (name != BASELINE, name)):
         listed = entry("attention", name) or Entry(name, name, "other", "")
         try:
-            record = _first_served(_cells(cell, name), device, calibration)
+            record = _first_served(_cells(cell, name), device, calibration, pictures)
         except RequestError as error:  # Its own: S-Attn took the same cell.
             yield Compared(name, listed, cell, None, str(error), None, {})
             continue
@@ -96,7 +99,7 @@ def compare_systems(
             limit = predicted_limit(record.cell.replace(num_visual=1), device)
         crossings: dict[str, int | None] = {}
         if lengths and served and name != BASELINE:
-            own = _Curve([record.cell], device, calibration)
+            own = _Curve([record.cell], device, calibration, pictures)
             crossings = efficiency_lengths(own, baseline, visual_unit(record.cell))
         yield Compared(name, listed, record.cell, record, record.error, limit, crossings)
 
@@ -116,11 +119,13 @@ def _cells(cell: Cell, name: str) -> list[Cell]:
     return [cell.replace(kernel=kernel, **fields) for kernel in kernels]
 
 
-def _first_served(cells: Iterable[Cell], device: str, calibration: str | None) -> Record:
+def _first_served(
+    cells: Iterable[Cell], device: str, calibration: str | None, pictures: Pictures | None
+) -> Record:
     """The record of the first cell that can be served; else that of the first."""
     records = []
     for cell in cells:
-        records.append(predict(cell, device, calibration))
+        records.append(predict(cell, device, calibration, pictures=pictures))
         if records[-1].status != "unsupported":
             return records[-1]
     return records[0]
@@ -129,14 +134,23 @@ def _first_served(cells: Iterable[Cell], device: str, calibration: str | None) -
 class _Curve:
     """The metrics of a kind of cell over |V|, predicted where they are asked for."""
 
-    def __init__(self, cells: Sequence[Cell], device: str, calibration: str | None) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        device: str,
+        calibration: str | None,
+        pictures: Pictures | None = None,
+    ) -> None:
+        """``pictures`` are what the cells show at the |V| that they have."""
         self.cells, self.device, self.calibration = cells, device, calibration
+        self.pictures = pictures
         self._known: dict[int, Record] = {}
 
     def __call__(self, num_visual: int, metric: str) -> float | None:
         if num_visual not in self._known:
             cells = (cell.replace(num_visual=num_visual) for cell in self.cells)
-            self._known[num_visual] = _first_served(cells, self.device, self.calibration)
+            shown = self.pictures if num_visual == self.cells[0].num_visual else None
+            self._known[num_visual] = _first_served(cells, self.device, self.calibration, shown)
         return self._known[num_visual].metrics.get(metric)
 
 
