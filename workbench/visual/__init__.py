@@ -15,6 +15,8 @@ from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.registry import Registry
 
 VISIONS: "Registry[FrontEnd]" = Registry("vision front end", __name__)
+TEXT = "siglip"
+"""The front end of text models, the paper's."""
 PUBLISHED = "published"
 """The origin of a setting that neither a file nor a request gave; ``source`` says where."""
 
@@ -167,9 +169,19 @@ def vision_of(model: str, config: Mapping[str, Any]) -> str:
 
     Raises RequestError that lists the front ends there are where none is known to be its own.
     """
-    for name, front_end in VISIONS.items():
-        if front_end.serves(config):
-            return name
+    served = [name for name, front_end in VISIONS.items() if front_end.serves(config)]
+    if not set(served) - {TEXT} and config.get("vision_config") is None:
+        towers: tuple[dict[str, str], ...] = ({}, {"model_type": "siglip_vision_model"})
+        seeing = [{**config, "vision_config": tower} for tower in towers]
+        others = [end for name, end in VISIONS.items() if name != TEXT]
+        if any(end.serves(one) for end in others for one in seeing):
+            raise RequestError(
+                f"model {model!r}: config.json has no vision_config, the section in which "
+                f"model_type {config.get('model_type')!r:.60} states its vision tower; write it, "
+                "or choose a front end with --vision"
+            )
+    if served:
+        return served[0]
     tower = config.get("vision_config")
     kind = tower.get("model_type") if isinstance(tower, Mapping) else None
     kind_words = "" if kind is None else f" with a {kind!r:.60}"

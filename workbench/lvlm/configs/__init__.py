@@ -19,6 +19,7 @@ from workbench.lvlm.configs.fields import (
     sections,
 )
 from workbench.lvlm.configs.refused import REFUSED
+from workbench.lvlm.configs.wrong_type import check_activations, with_fractions, wrong_type
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def load_stated(name: str, stated: dict[str, Any]) -> "tuple[PreTrainedConfig, P
             f"model {name!r}: model_type 'llava' with {OWN_TOWER} is not served: "
             f"{REFUSED['llava_llama']}"
         )
+    check_activations(name, stated)
     whole = _whole(name, stated)
     if retied(stated):
         whole.tie_word_embeddings = stated["tie_word_embeddings"]
@@ -149,15 +151,20 @@ def _whole(name: str, stated: dict[str, Any]) -> "PreTrainedConfig":
             key: fields[key] for key in ("rope_scaling", "rope_parameters") if key in fields
         }
         fields["text_config"] = {**text, **turning, "model_type": FLAT[kind]}
-    try:
-        with silent():
-            config = CONFIG_MAPPING[kind].from_dict(fields)
-    except Exception as error:  # noqa: BLE001 - dozens of classes, each with its own checks
-        raise RequestError(
-            f"model {name!r}: its config cannot be loaded: {one_line(error)}"
-        ) from None
-    assert isinstance(config, PreTrainedConfig)
-    return config
+    while True:
+        try:
+            with silent():
+                config = CONFIG_MAPPING[kind].from_dict(fields)
+        except Exception as error:  # noqa: BLE001 - dozens of classes, each with its own checks
+            read = with_fractions(error, fields)
+            if read is None:
+                why = wrong_type(error, fields)
+                why = why or f"its config cannot be loaded: {one_line(error)}"
+                raise RequestError(f"model {name!r}: {why}") from None
+            fields = read
+        else:
+            assert isinstance(config, PreTrainedConfig)
+            return config
 
 
 def _as_truths(fields: Mapping[str, Any]) -> dict[str, Any]:

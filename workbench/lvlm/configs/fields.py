@@ -1,6 +1,7 @@
 """The fields of a model's config.json, checked once before transformers sees them."""
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 from workbench.vocabulary.errors import RequestError
@@ -55,7 +56,6 @@ WHOLE = {
     "temporal_patch_size": 2**6,
     "window_size": 10**6,
     "mm_tokens_per_image": 10**6,
-    "mrope_section": 2**14,
     "num_position_embeddings": 2**24,
     "num_experts": 2**14,
     "num_local_experts": 2**14,
@@ -109,8 +109,13 @@ WHOLE = {
     "block_multiple_of": 2**22,
     "projector_hidden_size": 2**20,
     "num_patches": 2**20,
+    "attention_head_dim": 2**14,
+    "org_vocab_size": 2**24,
+    "max_image_size": 10**5,
 }
 """Fields that are whole numbers from 1, and at most. None leaves a field to transformers."""
+NESTED = ("max_image_size",)
+"""Those of WHOLE that other families have as a section: Idefics 3's longest edge."""
 ABSENT_AT_0 = ("shared_expert_intermediate_size",)
 """Those of WHOLE that files set to 0 for what a model has none of: Qwen3-Omni's thinker."""
 POSITIVE = (
@@ -135,6 +140,11 @@ POSITIVE = (
     "block_ffn_dim_multiplier",
 )
 """Fields that are numbers above 0."""
+OF_HEADS = ("mrope_section", "xdrope_section")
+"""How a head's frequencies are shared among the axes of positions."""
+SHARES = ("attention_dropout", "hidden_dropout", "dropout")
+"""Fields that are numbers from 0 to below 1."""
+LARGEST = 2**1000
 SECTIONS_DEEP = 3
 
 
@@ -147,7 +157,7 @@ def check_fields(name: str, stated: Mapping[str, Any]) -> None:
                 continue
             if field == "sliding_window_pattern" and _is_pattern(value, fields):
                 continue
-            if field in WHOLE:
+            if field in WHOLE and not (field in NESTED and isinstance(value, Mapping)):
                 values = value if isinstance(value, list) and value else [value]
                 least = 0 if field in ABSENT_AT_0 else 1
                 if not all(_is_whole(v) and least <= v <= WHOLE[field] for v in values):
@@ -156,6 +166,12 @@ def check_fields(name: str, stated: Mapping[str, Any]) -> None:
                     )
             elif field in POSITIVE and not (_is_number(value) and value > 0):
                 raise RequestError(f"{prefix}: a number above 0")
+            elif field in SHARES and not (_is_number(value) and 0 <= value < 1):
+                raise RequestError(f"{prefix}: a number from 0 to below 1")
+            elif field in OF_HEADS and not (
+                isinstance(value, list) and value and all(_is_whole(v) and v >= 0 for v in value)
+            ):
+                raise RequestError(f"{prefix}: a list of whole numbers, half a head in sum")
             elif field == "layer_types" and not (
                 isinstance(value, list) and all(isinstance(kind, str) for kind in value)
             ):
@@ -191,7 +207,10 @@ def _is_pattern(value: object, fields: Mapping[str, Any]) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """A number that floating point holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isfinite(value) if isinstance(value, float) else abs(value) < LARGEST
 
 
 def _is_whole(value: object) -> bool:
@@ -224,6 +243,7 @@ def check_dividing(name: str, config: Any) -> None:
     head_dim = head_dim or config.hidden_size // heads
     if head_dim % 2:
         raise RequestError(f"{prefix} head_dim {head_dim}: rotary embeddings need an even one")
+    check_axes(prefix, config, head_dim)
     check_experts(prefix, config)
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
@@ -250,14 +270,27 @@ def check_dividing(name: str, config: Any) -> None:
         raise RequestError(f"{prefix} layer_types {wrong[0]!r}: known: {', '.join(served)}")
 
 
+def check_axes(prefix: str, config: Any, head_dim: int) -> None:
+    """Raise RequestError where the axes of positions are not given half a head's turned part."""
+    turning = getattr(config, "rope_parameters", None) or {}
+    section, part = turning.get("mrope_section"), turning.get("partial_rotary_factor")
+    half = int(head_dim * (part or 1)) // 2
+    if section is not None and sum(section) != half:
+        raise RequestError(
+            f"{prefix} mrope_section {section}: of a head of {head_dim} the axes of positions "
+            f"have {half} frequencies in sum, half of what is turned"
+        )
+
+
 def check_experts(prefix: str, config: Any) -> None:
     """Raise RequestError where a router could not choose as many experts as it has to."""
-    counts = {field: getattr(config, field, None) for field in ("num_experts", "n_routed_experts")}
+    names = ("moe_num_experts", "num_experts", "n_routed_experts")
+    counts = {field: getattr(config, field, None) for field in names}
     field, experts = next(((k, n) for k, n in counts.items() if n), ("", 0))
     if not experts:
         return
     groups, of_groups = (getattr(config, name, None) or 1 for name in ("n_group", "topk_group"))
-    for name in ("num_experts_per_tok", "top_k_experts"):
+    for name in ("moe_k", "moe_topk", "num_experts_per_tok", "top_k_experts"):
         active = getattr(config, name, None) or 0
         if active > experts:
             raise RequestError(f"{prefix} {name} {active}: at most {field} {experts}")

@@ -332,11 +332,20 @@ def own_tower(model: "Resolved") -> str:
     is_text = model.whole is model.config
     if is_text and VISIONS[TOWERS[PAPER].front_end].serves(model.stated):
         return PAPER
+    prefix = f"model {model.name!r}: config.json has"
+    kinds = sorted(
+        {kind for tower in TOWERS.values() for kind in tower.serves.get(str(outer), ())}
+    )
+    if kinds and section is None:
+        raise RequestError(
+            f"{prefix} no vision_config, the section in which model_type {outer!r} states its "
+            f"vision tower: --tower {PAPER} asks for the paper's"
+        )
     what = "no vision_config" if section is None else f"a vision tower {_kind(section)!r:.60}"
-    served = ", ".join(sorted(TOWERS))
+    served = ", ".join(kinds or sorted(TOWERS))
     raise RequestError(
-        f"model {model.name!r}: config.json has {what} under model_type {outer!r:.60}, which "
-        f"scope lvlm does not serve; it has {served}: --tower {PAPER} asks for the paper's"
+        f"{prefix} {what} under model_type {outer!r:.60}, which scope lvlm does not serve; it has "
+        f"{served}{' there' if kinds else ''}: --tower {PAPER} asks for the paper's"
     )
 
 
