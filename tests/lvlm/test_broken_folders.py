@@ -106,3 +106,10 @@ def test_a_whole_number_is_the_fraction_that_a_class_asks_for(field, value):
     name = "tiny-hcx-model/tiny-random-HyperCLOVAXVisionV2ForConditionalGeneration"
     stated = broken(name, f"text_config.{field}", value)[CONFIG]
     assert getattr(load_stated(name, stated)[1], field) == value
+
+
+@pytest.mark.parametrize(("path", "value"), [("vision_config", {}), ("mm_tokens_per_image", 60)])
+def test_patches_that_make_no_such_tokens_are_one_line(path, value, tmp_path):
+    folder = write(tmp_path, broken("google/shieldgemma-2-4b-it", path, value))
+    with pytest.raises(RequestError, match=r"mm_tokens_per_image \d+: a square whose side"):
+        tower_of(resolve(folder))

@@ -137,7 +137,7 @@ def test_parameters_of_llava_13b(tmp_path):
     ("fields", "message"),
     [
         ({"vision_config": {"model_type": "vit"}}, "vision tower 'vit' under model_type"),
-        ({}, "no vision_config under model_type 'llava'"),
+        ({}, "no vision_config, the section in which model_type 'llava'"),
         ({"vision_config": CLIP, "vision_feature_layer": 9}, "vision_feature_layer 9"),
         ({"vision_config": CLIP, "vision_feature_layer": [-1, -2]}, "vision_feature_layer"),
         ({"model_type": "mistral3", "vision_config": {"model_type": "vit"}}, "'mistral3'"),
@@ -172,7 +172,7 @@ def test_towers_that_cannot_be_asked_for(tmp_path):
     ("change", "message"),
     [
         ({"num_attention_heads": 5}, "its config cannot be loaded: .* not a multiple"),
-        ({"hidden_act": "origami"}, "transformers cannot build its vision tower"),
+        ({"hidden_act": "origami"}, "hidden_act \'origami\': an activation of transformers"),
         ({"num_hidden_layers": 0}, "vision_config.num_hidden_layers 0: a whole number"),
         ({"image_size": [56, 57]}, "model .*: .*"),
         ({"hidden_size": "48"}, "vision_config.hidden_size '48': a whole number"),

@@ -13,6 +13,7 @@ from workbench.lvlm.reduce import TokenGrid
 from workbench.lvlm.towers import TOWERS, Grid, Serves
 from workbench.lvlm.towers.siglip import SigLIP
 from workbench.visual.gemma_3 import Gemma3 as PanAndScan
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.context import Context
@@ -48,6 +49,12 @@ class Gemma3(SigLIP):
         self.family = model.family
         tokens = getattr(model.whole, "mm_tokens_per_image", None) or TOKENS
         self.num_tokens = tokens
+        side, root = round(self.image.patches**0.5), round(tokens**0.5)
+        if root**2 != tokens or side % root:
+            raise RequestError(
+                f"model {model.name!r}: mm_tokens_per_image {tokens}: a square whose side divides "
+                f"the {side} patches of a side that vision_config.image_size and patch_size make"
+            )
         self.patches_a_token = self.image.patches // tokens
 
     def token_grid(self, grid: Grid) -> TokenGrid:
