@@ -172,7 +172,7 @@ def test_towers_that_cannot_be_asked_for(tmp_path):
     ("change", "message"),
     [
         ({"num_attention_heads": 5}, "its config cannot be loaded: .* not a multiple"),
-        ({"hidden_act": "origami"}, "hidden_act \'origami\': an activation of transformers"),
+        ({"hidden_act": "origami"}, "hidden_act 'origami': an activation of transformers"),
         ({"num_hidden_layers": 0}, "vision_config.num_hidden_layers 0: a whole number"),
         ({"image_size": [56, 57]}, "model .*: .*"),
         ({"hidden_size": "48"}, "vision_config.hidden_size '48': a whole number"),
