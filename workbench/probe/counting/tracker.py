@@ -227,13 +227,17 @@ class Tracker(TorchDispatchMode):
             block.bytes = tensor.untyped_storage().nbytes()  # The host rounds by its own rule.
 
     def loop(self, steps: range) -> Iterator[int]:
-        """First, second and last of ``steps``; the second stands for all between."""
-        if len(steps) <= 3:
+        """First, second, third and last of ``steps``; the third stands for all between.
+
+        Of the first the second finds sums alone, to which it adds; all others find what the one
+        before left beside them, which is the most where the last is shorter.
+        """
+        if len(steps) <= 4:
             yield from steps
             return
-        yield steps[0]
-        before, self.times = self.times, self.times * (len(steps) - 2)
-        yield steps[1]
+        yield from steps[:2]
+        before, self.times = self.times, self.times * (len(steps) - 3)
+        yield steps[2]
         self.times = before
         yield steps[-1]
 
