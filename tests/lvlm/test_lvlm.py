@@ -9,9 +9,11 @@ from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
 from workbench.lvlm.towers import siglip
 from workbench.probe.counting.trace import trace
+from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.protocol import Protocol
 
 TOWER = 428_225_600
 """Parameters of transformers' SigLIP vision model under the published configuration."""
@@ -96,6 +98,33 @@ def test_pixels_reach_the_logits(tmp_path, monkeypatch):
 def test_no_image_is_the_decoder_alone(tmp_path):
     found = trace(small_cell(tmp_path, num_visual=0))
     assert found.flops == trace(small_cell(tmp_path, num_visual=0, scope="decoder")).flops
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("system", ["s_attn", "moh"])
+def test_without_an_image_nothing_steps_on_the_tower(system, accumulate, tmp_path):
+    """Its weights have states and no gradients: nor do they have a share in the step's peak."""
+    cell = make_cell(
+        model=small_lvlm("gemma3", tmp_path),
+        attention=system,
+        scope="lvlm",
+        dtype="float32",
+        kernel="eager",
+        num_visual=0,
+        num_text=9,
+        accumulate=accumulate,
+        **{"pass": "train"},
+    )
+    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None)).metrics
+    found = predict(cell, "cpu").metrics
+    assert found["optimizer_bytes"] == pytest.approx(measured["optimizer_bytes"], rel=0.001)
+    assert found["peak_bytes"] == pytest.approx(measured["peak_bytes"], rel=0.002)
+    parameters = trace(cell).parameters
+    towers = [p for p in parameters if p.trained and p.component == "tower"]
+    assert towers
+    assert not any(p.stepped_on for p in towers)
+    sharded = trace(cell.replace(world_size=2, zero=1)).parameters
+    assert all(p.stepped_on == p.trained for p in sharded)
 
 
 def test_a_decode_step_leaves_the_tower_alone(tmp_path):

@@ -10,12 +10,16 @@ from workbench.probe.counting.states import Parameter
 
 
 def parameters_of(
-    workload: Workload, repeated: Mapping[int, int] = MappingProxyType({})
+    workload: Workload,
+    repeated: Mapping[int, int] = MappingProxyType({}),
+    backward: bool = False,
 ) -> tuple[Parameter, ...]:
     """Every parameter, in order; a run of those whose ids are ``repeated`` stands so many times.
 
-    Packed matrices come last.
+    Packed matrices come last. ``backward``: it has been, so that a parameter that has no gradient
+    gets none; deepspeed's optimizers have states of all that are trained.
     """
+    alone = backward and not workload.cell.under_deepspeed
     component_of, of_layers = workload.component_of(), layer_matrices(workload.module)
     listed: list[Parameter] = []
     run: list[Parameter] = []
@@ -29,6 +33,7 @@ def parameters_of(
             None if width == workload.context.dtype.itemsize else parameter.nbytes,
             tuple(parameter.shape),
             id(parameter) in of_layers,
+            parameter.grad is not None or not alone,
         )
         if id(parameter) in repeated:
             run.append(entry)

@@ -54,6 +54,13 @@ class Parameter(NamedTuple):
     """Shape of a parameter that is trained; empty where nobody asks."""
     matrix: bool = False
     """Whether it is a matrix of a layer: no embedding, no LM head."""
+    reached: bool = True
+    """Whether a gradient reaches it where one process trains: not the tower's without an image."""
+
+    @property
+    def stepped_on(self) -> bool:
+        """Whether one process steps on it; its optimizer has states of all that are trained."""
+        return self.trained and self.reached
 
     def bytes(self, cell: Cell) -> int:
         """Bytes that the parameter takes."""
@@ -115,7 +122,7 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
     trained = sum(map(sum, groups))
     if cell.zero == 0:
         several = world > 1
-        gradients = sum(p.bytes(cell) for p in parameters if p.trained)
+        gradients = sum(p.bytes(cell) for p in parameters if p.stepped_on)
         rule = OPTIMIZERS[cell.optimizer]
         return States(
             weights=sum(p.bytes(cell) for p in parameters),
@@ -124,7 +131,7 @@ def states(cell: Cell, parameters: Sequence[Parameter]) -> States:
             optimizer=sum(master_sizes(cell, parameters)) + sum(state_sizes(cell, parameters)),
             paged=sum(state_sizes(cell, parameters)) - sum(resident_sizes(cell, parameters)),
             step_bytes=step_bytes(cell, parameters),
-            step_flops=sum(rule.flops(p.stepped(cell)) for p in parameters if p.trained),
+            step_flops=sum(rule.flops(p.stepped(cell)) for p in parameters if p.stepped_on),
             buffers=item * min(trained, REDUCE_BUCKET) if several else 0,
             stepping=MASTER * trained if several and item < MASTER else 0,
         )
@@ -212,11 +219,11 @@ def step_bytes(cell: Cell, parameters: Sequence[Parameter]) -> int | None:
     """
     if cell.steps_plainly:
         return None
-    rule, trained = OPTIMIZERS[cell.optimizer], [p for p in parameters if p.trained]
-    met = [p.stepped(cell) for p in trained]
-    weights = sum(p.bytes(cell) for p in trained)
-    masters = sum(master_sizes(cell, parameters))
-    own = sum(state_sizes(cell, parameters))
+    rule, changed = OPTIMIZERS[cell.optimizer], [p for p in parameters if p.stepped_on]
+    met = [p.stepped(cell) for p in changed]
+    weights = sum(p.bytes(cell) for p in changed)
+    masters = sum(master_sizes(cell, changed))
+    own = sum(state_sizes(cell, changed))
     passing = masters + sum(sum(rule.temporaries(one, card=True).sizes) for one in met)
     return 2 * (own + masters + weights + passing) + weights
 

@@ -220,7 +220,8 @@ def _traced(
         workload.layers += [(p, place, n * (middles - 1)) for p, place, n in again]
     tracker.end()
     timeline = repeat_middles(timeline, repeats)
-    listed = parameters_of(workload, repeated)
+    trained = workload.cell.optimizes and not forward_only
+    listed = parameters_of(workload, repeated, backward=trained)
     times = workload.cell.accumulate
     operators = Counter({op: times * n for op, n in tally(timeline.calls).items()})
     flops = total(operators)

@@ -134,7 +134,7 @@ def _widened(cell: Cell, traced: Trace, rank: States) -> int:
 
 def optimizer_steps(cell: Cell, traced: Trace) -> list[Temporaries]:
     """Temporaries of one process's optimizer for each parameter, in the parameters' order."""
-    return [step_of(cell, p, traced.card) for p in traced.parameters if p.trained]
+    return [step_of(cell, p, traced.card) for p in traced.parameters if p.stepped_on]
 
 
 def step_of(cell: Cell, parameter: Parameter, card: bool) -> Temporaries:
