@@ -148,3 +148,18 @@ def test_images_of_any_size_are_what_every_system_is_predicted_for():
     assert found.record.metrics == predict(cell, "h100-80gb", pictures=pictures).metrics
     with pytest.raises(RequestError, match="tokens an image"):  # Of itself it shows squares.
         list(compare_systems(cell, "h100-80gb", ["s_attn"], limits=False))
+
+
+def test_a_system_that_more_tokens_have_no_place_for_is_one_row(capsys):
+    """BiFormer serves Gemma 3 until the window hides keys: its threshold is not to be told."""
+    cell = make_cell(model="gemma-3-4b", num_visual=600, num_text=32, scope="layer", layer=0)
+    plain, biformer = compare_systems(cell, "h100-80gb", ["s_attn", "biformer"])
+    assert plain.limit is not None
+    assert plain.error is None
+    assert biformer.record.status == "ok"
+    assert biformer.limit is None
+    assert biformer.error.startswith("largest |V|: biformer ")
+    assert "window" in biformer.error
+    words = "--model gemma-3-4b --scope layer --layer 0 --visual 600 --system biformer"
+    main(["compare-systems", *words.split()])
+    assert "; largest |V|: biformer " in capsys.readouterr().out

@@ -125,7 +125,7 @@ def _row(one: "Compared") -> tuple[str, ...]:
         memory if record.status == "ok" else f"{memory} (does not fit)",
         quantity(metrics.get("time_s"), "s"),
         furthest,
-        one.entry.gives_up,
+        "; ".join(filter(None, (one.entry.gives_up, one.error))),
     )
 
 

@@ -11,7 +11,7 @@ from workbench.lvlm.places import visual_unit
 from workbench.probe.predicting.limit import Limit, predicted_limit
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import Faults, RequestError
+from workbench.vocabulary.errors import Faults, RequestError, Unsupported
 from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.record import Record
 from workbench.vocabulary.systems import Entry, entry
@@ -35,9 +35,10 @@ class Compared:
     record: Record | None
     """Its cell, predicted; None where the system cannot be asked for such a cell."""
     error: str | None
-    """Why there is no such record, or none that is served."""
+    """Why there is no such record, or none that is served, or no threshold."""
     limit: Limit | None
-    """Its threshold; None where it was not asked for, or the system does not serve the cell."""
+    """Its threshold; None where it was not asked for, or the system does not serve the cell, or
+    the same with more tokens."""
     lengths: dict[str, int | None]
     """By metric the smallest |V| from which on it takes less than the baseline, within 1 %; None
     where it does not up to ``LARGEST``. Empty where it was not asked for."""
@@ -94,14 +95,17 @@ def compare_systems(
             yield Compared(name, listed, cell, None, str(error), None, {})
             continue
         served = record.status != "unsupported"
-        limit = None
+        limit, error = None, record.error
         if limits and served:
-            limit = predicted_limit(record.cell.replace(num_visual=1), device)
+            try:
+                limit = predicted_limit(record.cell.replace(num_visual=1), device)
+            except Unsupported as refusal:  # At other |V|, as where a window bites there.
+                error = f"largest |V|: {refusal}"
         crossings: dict[str, int | None] = {}
         if lengths and served and name != BASELINE:
             own = _Curve([record.cell], device, calibration, pictures)
             crossings = efficiency_lengths(own, baseline, visual_unit(record.cell))
-        yield Compared(name, listed, record.cell, record, record.error, limit, crossings)
+        yield Compared(name, listed, record.cell, record, error, limit, crossings)
 
 
 def _cells(cell: Cell, name: str) -> list[Cell]:
