@@ -5,11 +5,14 @@ function registered through transformers' own interface (its ``eager`` fixes the
 float32).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.models.ernie4_5_vl_moe import modeling_ernie4_5_vl_moe
+from transformers.models.hunyuan_vl import modeling_hunyuan_vl
 from transformers.models.llama4 import modeling_llama4
 
 from workbench.lvlm.layout import Chunk, Layout
@@ -18,6 +21,8 @@ from workbench.lvlm.parts import LayerParts
 
 NAME = "float64_oracle"
 _ROTATE, _COS_SIN = modeling_llama4.apply_rotary_emb, Llama4.cos_sin
+_HALVES = modeling_hunyuan_vl.apply_rotary_pos_emb
+_NEIGHBOURS = modeling_ernie4_5_vl_moe.apply_rotary_pos_emb
 
 
 def _attention(module, query, key, value, attention_mask, scaling, softcap=None, **_):
@@ -77,6 +82,20 @@ def masked_layer(parts: LayerParts, sequence: Tensor, seen: Tensor, tables) -> T
         config._attn_implementation = before
 
 
+@contextmanager
+def seated(parts: LayerParts, layout: Layout) -> Iterator[None]:
+    """The real layer as that of a whole sequence, whose visual rows have experts of their own."""
+    if not hasattr(parts.mlp, "vision_moe") or not layout.num_visual:
+        yield
+        return
+    before, streams = parts.mlp.rows, (layout.positions(True), layout.positions(False))
+    parts.mlp.seat(*streams, torch.cat(streams).argsort())
+    try:
+        yield
+    finally:
+        parts.mlp.rows = before
+
+
 def decomposed_layer(name, module, parts, layout, inputs, tables) -> tuple[Tensor, Tensor]:
     """The definition of a debiased system, row by row -> visual and text outputs."""
     visual, text = inputs
@@ -101,14 +120,10 @@ def decomposed_layer(name, module, parts, layout, inputs, tables) -> tuple[Tenso
             )
         residual = text + out
     x = parts.input_norm(residual)
-    q = parts.query(x)
-    q_rope = parts.rope(q, *tables)
+    q, q_rope = _queries(parts, x), _queries(parts, x, tables)
     own = (
         q_rope,
-        *(
-            y.repeat_interleave(repeats, 1)
-            for y in (parts.rope(parts.key(x), *tables), parts.value(x))
-        ),
+        *(y.repeat_interleave(repeats, 1) for y in (_keys(parts, x, tables), parts.value(x))),
     )
     other = None if name == "d_attn_cascade" else (q_rope if name == "himix" else q, key, value)
     combine = None if merge is None else (lambda xa, sa: merge(module, xa, sa))
@@ -116,7 +131,46 @@ def decomposed_layer(name, module, parts, layout, inputs, tables) -> tuple[Tenso
     if name == "himix":
         return visual, text_out
     diagonal = parts.value(v_in).repeat_interleave(repeats, 1)
-    return parts.finish(visual, parts.output(diagonal), v_in), text_out
+    return _finish_visual(parts, visual, parts.output(diagonal), v_in), text_out
+
+
+def _queries(parts: LayerParts, x: Tensor, tables=None) -> Tensor:
+    """Queries [B, H, S, K] of normed rows, under RoPE where there are tables."""
+    if (norm := getattr(parts.attention, "query_layernorm", None)) is not None:
+        return norm(_turned(_split(parts.attention.q_proj(x), parts.num_heads), tables))
+    return parts.query(x) if tables is None else parts.rope(parts.query(x), *tables)
+
+
+def _keys(parts: LayerParts, x: Tensor, tables=None) -> Tensor:
+    """Keys [B, G, S, K], likewise."""
+    if (norm := getattr(parts.attention, "key_layernorm", None)) is not None:
+        return norm(_turned(_split(parts.attention.k_proj(x), parts.num_kv_heads), tables))
+    return parts.key(x) if tables is None else parts.rope(parts.key(x), *tables)
+
+
+def _turned(x: Tensor, tables) -> Tensor:
+    return x if tables is None else _turn_halves(x, x, *tables)[0]
+
+
+def _finish_visual(parts: LayerParts, residual: Tensor, attended: Tensor, normed: Tensor):
+    """What follows the attention of visual rows: where these have experts, theirs, one by one."""
+    if (block := getattr(parts.mlp, "vision_moe", None)) is None:
+        return parts.finish(residual, attended, normed)
+    hidden = residual + attended
+    rows = parts.mlp_norm(hidden)
+    scores = torch.softmax(rows.float() @ block.gate.weight.T, -1)
+    biased = scores + block.gate.moe_statics.e_score_correction_bias.squeeze()
+    chosen = biased.topk(block.gate.top_k, -1).indices
+    weights = torch.zeros_like(scores).scatter(-1, chosen, scores.gather(-1, chosen))
+    weights = (weights / weights.sum(-1, keepdim=True)).to(rows.dtype)
+    out = parts.mlp.shared_experts(rows)
+    for number, (wide, narrow) in enumerate(
+        zip(block.experts.gate_up_proj, block.experts.down_proj, strict=True)
+    ):
+        gate, up = (rows @ wide.T).chunk(2, -1)
+        fed = (torch.nn.functional.silu(gate) * up) @ narrow.T
+        out = out + weights[..., number : number + 1] * fed
+    return hidden + out
 
 
 def _visual_keys(name, module, parts, v_in):
@@ -126,7 +180,7 @@ def _visual_keys(name, module, parts, v_in):
     elif name == "d_attn_cascade":
         pair = module.cross.k_proj(v_in), module.cross.v_proj(v_in)
     else:
-        return parts.key(v_in), parts.value(v_in)
+        return _keys(parts, v_in), parts.value(v_in)
     return tuple(_split(x, parts.num_kv_heads) for x in pair)
 
 
@@ -188,11 +242,15 @@ def widen_norms(module: nn.Module) -> None:
     """Let every RMSNorm compute in its input's precision: transformers fixes it at float32.
 
     Rounding to float32 would turn differences of 1e-16 between two exact paths into 1e-8. The same
-    for Llama 4's rotation and the scores of its router.
+    for the rotations of Llama 4, ERNIE and HunYuan, and the scores of Llama 4's router.
     """
     for norm in module.modules():
         if type(norm).__name__ == "Llama4TextAttention":
             modeling_llama4.apply_rotary_emb = _rotate
+        elif type(norm).__name__ == "Ernie4_5_VLMoeTextAttention":
+            modeling_ernie4_5_vl_moe.apply_rotary_pos_emb = _turn_neighbours
+        elif type(norm).__name__ == "HunYuanVLDenseV1Attention":
+            modeling_hunyuan_vl.apply_rotary_pos_emb = _turn_halves
         elif type(norm).__name__ == "Llama4Router":
             norm.forward = _route(norm)
         elif type(norm).__name__.endswith(("RMSNorm", "L2Norm")):
@@ -242,6 +300,22 @@ def _rotate(q: Tensor, k: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
     pairs = (torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) for x in (q, k))
     q, k = (torch.view_as_real(x * turns[:, :, None]).flatten(-2) for x in pairs)
     return q, k
+
+
+def _turn_halves(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, heads, S, K] each, their two halves turned by tables [B, S, K]."""
+    if q.dtype != torch.float64:
+        return _HALVES(q, k, cos, sin)
+    cos, sin, turned = cos[:, None], sin[:, None], modeling_hunyuan_vl.rotate_half
+    return q * cos + turned(q) * sin, k * cos + turned(k) * sin
+
+
+def _turn_neighbours(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of neighbours."""
+    if q.dtype != torch.float64:
+        return _NEIGHBOURS(q, k, cos, sin)
+    cos, sin, turned = cos[:, None], sin[:, None], modeling_ernie4_5_vl_moe.rotate_half_text
+    return q * cos + turned(q) * sin, k * cos + turned(k) * sin
 
 
 def _route(router: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -95,8 +95,8 @@ def pair(family, folder, system, kernel, **fields):
         model=small_model(family, folder),
         attention=system,
         kernel=kernel,
-        dtype="float64",
         **{
+            "dtype": "float64",
             "settings": step_settings_of(system),
             "batch": 2,
             "num_visual": 33,

@@ -37,6 +37,7 @@ from workbench.vocabulary.pictures import Pictures
 from workbench.vocabulary.protocol import Protocol
 
 FAMILY = "ernie4_5_vl_moe"
+DECOMPOSED = tuple(name for name in sorted(SYSTEMS) if name.startswith("d_attn"))
 NAME = "ernie-4.5-vl-28b-a3b"
 FRONT = VISIONS["ernie-4.5-vl"]
 SIDES = st.integers(1, 4000)
@@ -294,7 +295,7 @@ def test_frames_are_sampled_by_its_rule():
     assert any("draws the time" in n for n in tokens(NAME, resolution="64x64", frames=4)["notes"])
 
 
-@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"s_attn"}))
+@pytest.mark.parametrize("name", sorted(set(SYSTEMS) - {"s_attn", *DECOMPOSED}))
 def test_other_systems_are_refused_by_name(name):
     with pytest.raises(Unsupported, match=f"{name}: ernie4_5_vl_moe_text has experts for visual"):
         build(cell_of(NAME, attention=name, scope="decoder"))
@@ -304,8 +305,10 @@ def test_other_systems_are_refused_by_name(name):
     ("fields", "reason"),
     [
         ({"experts_skew": True}, "has two routers a layer"),
+        ({"experts_skew": True, "attention": "d_attn"}, "has two routers a layer"),
         ({"tiled": True}, "experts of visual rows and of text are one call each"),
         ({"dtype": "float64"}, "one call of torch's grouped matmul"),
+        ({"dtype": "float64", "attention": "d_attn"}, "one call of torch's grouped matmul"),
         ({"ulysses": 2, "world_size": 2}, "visual rows of .* meet other experts"),
     ],
 )

@@ -45,10 +45,20 @@ def parts_of(
 
 
 def check_mixing(model: Resolved, parts: LayerParts, system: System, cell: Cell) -> None:
-    """Raise Unsupported where a system or an option has no form for gates, linear layers or an
-    MLP beside the attention.
+    """Raise Unsupported where a system or an option has no form for gates, linear layers, an
+    MLP beside the attention, norms behind RoPE or a second router.
     """
     family = model.config.model_type
+    if model.family.modal and cell.experts_skew:
+        raise Unsupported(
+            f"experts_skew: {family} has two routers a layer, of visual rows and of text; rows of "
+            "each are spread evenly alone"
+        )
+    if parts.norms_turned and not system.norms_turned:
+        raise Unsupported(
+            f"{system.name}: {family} norms queries and keys after RoPE, which {system.name} has "
+            "no form for; use s_attn or d_attn"
+        )
     if parts.parallel and system.between:
         raise Unsupported(
             f"{system.name}: attention and MLP of {family} read the same rows side by side, which "

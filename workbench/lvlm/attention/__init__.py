@@ -72,6 +72,13 @@ class System:
     """Whether it serves models of which some layers are linear and the others gate their output:
     it changes the others alone, and between the layers there is a row for every token."""
 
+    norms_turned = False
+    """Whether it serves families that norm queries and keys once they are rotated."""
+
+    modal = False
+    """Whether it serves families whose visual rows meet experts of their own: no visual row of it
+    passes the MLP beside one of text."""
+
     between = False
     """Whether it puts something between a layer's attention and its MLP, or gates each alone: a
     layer that runs the two side by side has no place for it."""
@@ -121,6 +128,12 @@ class System:
             raise Unsupported(
                 f"{self.name}: {family.model_type} {plain_only}, which only the layer as "
                 "it is expresses; use s_attn"
+            )
+        if family.modal and not self.modal:
+            raise Unsupported(
+                f"{self.name}: {family.model_type} has experts for visual rows and others for "
+                f"text, and {self.name} has no form for rows of one kind alone; use s_attn or "
+                "d_attn"
             )
         if family.latent and self.projections:
             raise Unsupported(

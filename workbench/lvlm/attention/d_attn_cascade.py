@@ -68,7 +68,7 @@ class CascadeLayer(DecomposedLayer):
         self, visual: Tensor, own: Tensor | None = None, taken: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """As D-Attn's, with the module's key and value, and the value that later layers take."""
-        parts, x = self.parts, self.parts.input_norm(visual)
+        parts, x = self.visual_parts, self.parts.input_norm(visual)
         shape = (parts.num_kv_heads, parts.head_dim)
         with region("projections"):
             key = self.cross.k_proj(x).unflatten(-1, shape)

@@ -57,8 +57,8 @@ class FullLayer(DecomposedLayer):
                 beside[name] = gate, self.parts.shared(normed), more.own.get(name)
                 k, v = more.taken.get(name) or self.parts.key_value(normed)
                 with region(own):
-                    q = self.parts.rope(q, cos, sin)
-                    k = k if name in more.taken else self.parts.rope(k, cos, sin)
+                    q = self.parts.turn_query(q, cos, sin)
+                    k = k if name in more.taken else self.parts.turn_key(k, cos, sin)
                 more.give(name, k, v)
                 streams[name] = Branch(q, k, v, own)
         if "visual" in streams:
@@ -77,8 +77,10 @@ class FullLayer(DecomposedLayer):
         normed: Tensor | None,
         embedded: Tensor | None,
     ) -> Tensor:
-        prefixes = self.prefixes if own == "text" else self.visual_prefixes
-        scores = self.scores if own == "text" else self.visual_scores
+        of_text = own == "text"
+        parts = self.parts if of_text else self.visual_parts
+        prefixes = self.prefixes if of_text else self.visual_prefixes
+        scores = self.scores if of_text else self.visual_scores
         mine = streams[own]
         if other in streams and prefixes:
             theirs = streams[other]
@@ -87,7 +89,7 @@ class FullLayer(DecomposedLayer):
         else:
             with region(mine.region):
                 attended = self.kernel.own(mine, scores)
-        return self.parts.finish(x, self.parts.output(attended, gate), normed, embedded)
+        return parts.finish(x, parts.output(attended, gate), normed, embedded)
 
 
 class DAttnFull(System):
@@ -95,6 +97,8 @@ class DAttnFull(System):
     options = ()
     lacks = ""
     mixes = True
+    modal = True
+    norms_turned = True
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> FullLayer:
         return FullLayer(self, parts, context, place)
@@ -123,7 +127,8 @@ class DAttnFull(System):
         }
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
-        return cell.batch * place.layout.length * token_flops(parts)
+        layout, visual = place.layout, token_flops(parts.visual_rows())
+        return cell.batch * (layout.num_visual * visual + layout.num_text * token_flops(parts))
 
 
 SYSTEMS.add("d_attn_full", DAttnFull())

@@ -63,7 +63,7 @@ class DecomposedLayer(nn.Module):
         super().__init__()
         self.system = system
         self.layer = parts.layer
-        self.parts = parts
+        self.parts, self.visual_parts = parts, parts.visual_rows()
         self.kernel = context.kernel
         self.fold, self.chunk = context.cell.fold, context.cell.chunk
         self.only_keys = place.keys_only
@@ -187,7 +187,7 @@ class DecomposedLayer(nn.Module):
         ``own`` are the rows' embeddings for this layer [B, n, P]. Where the values [B, n, G, K]
         are ``taken`` from another layer, the output is all that is made.
         """
-        parts = self.parts
+        parts = self.visual_parts
         if taken is not None:  # Nothing is projected of normed rows.
             return (parts.finish(visual, self.diagonal(taken, visual), own=own),)
         x = parts.input_norm(visual)
@@ -197,13 +197,16 @@ class DecomposedLayer(nn.Module):
         return visual, key, value, *latents
 
     def keys_and_latents(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Un-rotated key and value [B, n, G, K] of normed rows [B, n, D].
+        """Un-rotated key and value [B, n, G, K] of normed rows [B, n, D]; a norm that follows
+        RoPE is there where no RoPE will.
 
         Behind them, where a cache is kept of latents, these and the parts to rotate [B, n, 1, …].
         """
         entries = self.parts.entries(x)
         key, value = self.parts.expand(entries)
         latents = () if self.kept is None or key is entries[0] else entries
+        if not self.rotate_visual:
+            key = self.parts.unturned_key(key)
         # A part is a slice of its row, which it would keep whole.
         return (
             *(y.transpose(1, 2) for y in (key, value)),
@@ -235,7 +238,7 @@ class DecomposedLayer(nn.Module):
         taken = more.taken.get("text")
         entries = parts.entries(x) if taken is None else None
         with region("T2T"):
-            q_rope = parts.rope(q, cos, sin)
+            q_rope = parts.turn_query(q, cos, sin)
             if entries is not None:
                 entries = parts.rotate(entries, cos, sin)
                 if self.decode:
@@ -253,7 +256,7 @@ class DecomposedLayer(nn.Module):
         else:
             if self.visual_tables is not None and "visual" not in more.taken:
                 with region("T2V"):
-                    key = parts.rope(key, *self.visual_tables)
+                    key = parts.turn_key(key, *self.visual_tables)
                     if latents:
                         latents = parts.rotate((latents[0], latents[1]), *self.visual_tables)
                 self.keep("visual", *(latents or (key, value)))
@@ -263,7 +266,8 @@ class DecomposedLayer(nn.Module):
 
     def other(self, q: Tensor, q_rope: Tensor, key: Tensor, value: Tensor) -> Branch:
         """The T2V branch: which queries meet the visual keys."""
-        return Branch(q_rope if self.rotate_visual else q, key, value, "T2V")
+        query = q_rope if self.rotate_visual else self.parts.unturned_query(q)
+        return Branch(query, key, value, "T2V")
 
     def merge(self, own: Branch, other: Branch, scores: Scores, x: Tensor) -> Tensor:
         """T2T and T2V of normed rows x [B, T, D] merged: [B, H, T, K].
@@ -302,6 +306,8 @@ class Decomposed(System):
     lacks = ""
     keeps_cache = True
     mixes = True
+    modal = True
+    norms_turned = True
     ring: Sharing = "text"
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
@@ -330,7 +336,7 @@ class Decomposed(System):
         return {"T2T": own, "T2V": across}
 
     def linear_flops(self, parts: "LayerParts", place: Place, cell: Cell) -> int:
-        visual = token_flops(parts, q=False, rest=not place.keys_only)
+        visual = token_flops(parts.visual_rows(), q=False, rest=not place.keys_only)
         if cell.fold and not place.keys_only:
             visual -= (
                 2 * parts.hidden_size * parts.head_dim * (parts.num_heads - parts.num_kv_heads)

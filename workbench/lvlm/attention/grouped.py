@@ -82,6 +82,8 @@ class Grouped(Decomposed):
     options = ("skip_last", "tiled")
     keeps_cache = False
     mixes = False
+    modal = False
+    norms_turned = False
     ring = ""
 
     def refuse(self, parts: "LayerParts", place: Place, window_bites: bool) -> None:

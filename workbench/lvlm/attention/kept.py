@@ -58,6 +58,8 @@ class Kept(Decomposed):
     options = ("chunk",)
     adapter = False
     mixes = False
+    modal = False
+    norms_turned = False
     stacks = False
     shared_states = 1
 

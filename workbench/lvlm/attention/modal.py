@@ -15,7 +15,7 @@ from workbench.lvlm.context import Context
 from workbench.lvlm.parts.modal import ModalExperts, ModalParts
 from workbench.lvlm.place import Place
 from workbench.vocabulary.cell import Cell
-from workbench.vocabulary.errors import RequestError, Unsupported
+from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from workbench.lvlm.parts import LayerParts
@@ -35,11 +35,6 @@ class ModalLayers(SAttn):
                 )
 
     def layer(self, parts: "LayerParts", context: Context, place: Place) -> nn.Module:
-        if context.cell.experts_skew:
-            raise Unsupported(
-                f"experts_skew: {context.model.config.model_type} has two routers a layer, of "
-                "visual rows and of text, and only even routing"
-            )
         layer = super().layer(parts, context, place)
         layout, decode = place.layout, context.cell.pass_ == "decode"
         if isinstance(parts.mlp, ModalExperts) and layout.num_visual and not decode:
@@ -56,5 +51,5 @@ class ModalLayers(SAttn):
         every = super().linear_flops(parts, place, cell)
         if not isinstance(parts, ModalParts):
             return every
-        more = parts.elements_met(visual=True) - parts.elements_met(visual=False)
+        more = parts.visual_rows().mlp_elements - parts.mlp_elements
         return every + 2 * cell.batch * place.layout.num_visual * more

@@ -140,6 +140,7 @@ class Baseline(SAttn):
 
     ring = "rows"
     mixes = True
+    norms_turned = True
 
     def on(self, model: "Resolved") -> System:
         """The released model as it is, also where that reads its images by layers of its own."""

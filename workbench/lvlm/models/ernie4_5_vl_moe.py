@@ -27,9 +27,6 @@ class Ernie45VL(MRope):
 
     modal = True
 
-    def plain_only(self, config: "PreTrainedConfig") -> str:
-        return "has experts for visual rows and others for text, met by place in one sequence"
-
     def experts(self, config: Any) -> Experts:
         return Experts(config.moe_k, config.moe_num_experts)
 
@@ -77,10 +74,11 @@ class Ernie45VL(MRope):
 
 
 def rotate_neighbours(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:
-    """RoPE over neighbours in float32; x is [B, heads, S, K], the tables [B, S, K]."""
-    left, right = x[..., 0::2], x[..., 1::2]
+    """RoPE over neighbours in float32 or wider; x is [B, heads, S, K], the tables [B, S, K]."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    left, right = wide[..., 0::2], wide[..., 1::2]
     turned = torch.stack((-right, left), -1).flatten(-2)
-    out = x.float() * cos_bsk.unsqueeze(1) + turned.float() * sin_bsk.unsqueeze(1)
+    out = wide * cos_bsk.unsqueeze(1) + turned * sin_bsk.unsqueeze(1)
     return out.to(x.dtype)
 
 

@@ -1,16 +1,20 @@
 """HunyuanOCR: Llama's form with QK-norm behind RoPE, whose axes are sections of a head (XD-RoPE).
 
-The axes are the token's index, and of an image's tokens column, row and the image's number. As
-queries and keys are normed once they have been turned, there are none that are normed and not
-turned: S-Attn alone has a place.
+The axes are the token's index, and of an image's tokens column, row and the image's number. Pairs
+of a head's numbers are turned by axes of their own, and queries and keys are normed by learned
+weights once they are turned, which is not the same as before. In D-Attn's un-rotated T2V both have
+that norm and no RoPE: what the layer makes of them at the place where every axis is 0.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from workbench.lvlm.models import FAMILIES, MODELS, Family, Model
-from workbench.lvlm.parts.forms import llama_like
+from workbench.lvlm.parts import LayerParts
+from workbench.lvlm.parts.forms import llama_like, rotate_half
 from workbench.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
@@ -31,9 +35,6 @@ class Hunyuan(Family):
                 f"a head for {LEAST} axes or more"
             )
 
-    def plain_only(self, config: Any) -> str:
-        return "norms queries and keys after RoPE"
-
     def norm(self, config: Any) -> "nn.Module":
         norm: nn.Module = self.from_transformers("HunYuanVLRMSNorm")(
             config.hidden_size, eps=config.rms_norm_eps
@@ -53,13 +54,30 @@ class Hunyuan(Family):
         return cos, sin
 
 
+def rotate_wide(x: Tensor, cos_bsk: Tensor, sin_bsk: Tensor) -> Tensor:
+    """RoPE over halves in float32 or wider; x is [B, heads, S, K], the tables [B, S, K]."""
+    if x.dtype == torch.float64:
+        return rotate_half(x, cos_bsk, sin_bsk)
+    return rotate_half(x.float(), cos_bsk.float(), sin_bsk.float()).to(x.dtype)
+
+
+def _parts(layer: Any) -> LayerParts:
+    attention = layer.self_attn
+    return replace(
+        llama_like(layer, rotate_wide),
+        q_norm=attention.query_layernorm,
+        k_norm=attention.key_layernorm,
+        norms_turned=True,
+    )
+
+
 FAMILIES.add(
     "hunyuan_vl",
     Hunyuan(
         "hunyuan_vl_text",
         "hunyuan_vl",
         "HunYuanVLDenseV1",
-        llama_like,
+        _parts,
         config_name="HunYuanVLTextConfig",
         lm_name="HunYuanVLForConditionalGeneration",
     ),

@@ -67,6 +67,9 @@ class LayerParts:
     """Elements of the matrices in it that one token is multiplied with."""
     gives_keys: bool = False
     """Whether later layers attend with its keys and values."""
+    norms_turned: bool = False
+    """Whether queries and keys are normed once they are rotated (HunYuan): a system then takes
+    them by ``turn_query`` and ``turn_key``, or by ``unturned_query`` and ``unturned_key``."""
     takes_keys: bool = False
     """Whether it has none, and attends with those of an earlier layer."""
 
@@ -139,7 +142,7 @@ class LayerParts:
         return stacked // self.experts.total * (self.experts.total - self.experts.active)
 
     def query(self, x_bsd: Tensor, factor: Tensor | None = None) -> Tensor:
-        """Un-rotated queries [B, H, S, K], QK-norm applied where the family has one.
+        """Un-rotated queries [B, H, S, K], QK-norm applied where the family has one before RoPE.
 
         ``factor`` is that of their positions (``Context.query_factor``), as [S, 1] or
         [B, 1, S, 1]; None where the family has none.
@@ -154,7 +157,8 @@ class LayerParts:
         if self.gated:
             x_bsx, gate = x_bsx.unflatten(-1, (self.num_heads, -1)).chunk(2, -1)
             x_bsx, gate = x_bsx.flatten(2), gate.flatten(2)
-        return scaled(self._heads(x_bsx, self.num_heads, self.q_norm), factor), gate
+        norm = None if self.norms_turned else self.q_norm
+        return scaled(self._heads(x_bsx, self.num_heads, norm), factor), gate
 
     def project_queries(self, x_bsd: Tensor) -> Tensor:
         """What the layer makes queries of: [B, S, H·K], beside each head's its gate if any."""
@@ -174,8 +178,29 @@ class LayerParts:
         return F.linear(x_bsd, weight, bias)
 
     def key(self, x_bsd: Tensor) -> Tensor:
-        """Un-rotated keys [B, G, S, K]."""
-        return self._heads(self.attention.k_proj(x_bsd), self.num_kv_heads, self.k_norm)
+        """Un-rotated keys [B, G, S, K], normed as queries are."""
+        norm = None if self.norms_turned else self.k_norm
+        return self._heads(self.attention.k_proj(x_bsd), self.num_kv_heads, norm)
+
+    def turn_query(self, q_bhsk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Queries of ``query`` as they meet rotated keys: with RoPE, and QK-norm where it comes
+        after.
+        """
+        turned = self.rope(q_bhsk, cos, sin)
+        return self.q_norm(turned) if self.norms_turned and self.q_norm is not None else turned
+
+    def turn_key(self, k_bgsk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Keys of ``key`` as rotated queries meet them."""
+        turned = self.rope(k_bgsk, cos, sin)
+        return self.k_norm(turned) if self.norms_turned and self.k_norm is not None else turned
+
+    def unturned_query(self, q_bhsk: Tensor) -> Tensor:
+        """Queries of ``query`` as they meet un-rotated keys: the same norm without the RoPE."""
+        return self.q_norm(q_bhsk) if self.norms_turned and self.q_norm is not None else q_bhsk
+
+    def unturned_key(self, k_bgsk: Tensor) -> Tensor:
+        """Keys of ``key`` as un-rotated queries meet them."""
+        return self.k_norm(k_bgsk) if self.norms_turned and self.k_norm is not None else k_bgsk
 
     def value(self, x_bsd: Tensor) -> Tensor:
         """Values [B, G, S, K]."""
@@ -187,6 +212,7 @@ class LayerParts:
         if self.kv_projections == 2:
             return self.key(x_bsd), self.value(x_bsd)
         x_bsx = self.attention.k_proj(x_bsd)
+        assert not self.norms_turned, "of no family whose values are its keys"
         key = self._heads(x_bsx, self.num_kv_heads, self.k_norm)
         return key, self._heads(x_bsx, self.num_kv_heads, self.v_norm)
 
@@ -198,7 +224,7 @@ class LayerParts:
         self, entries: tuple[Tensor, Tensor], cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The same, rotated."""
-        return self.rope(entries[0], cos, sin), entries[1]
+        return self.turn_key(entries[0], cos, sin), entries[1]
 
     def expand(self, entries: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Keys and values [B, G, n, K] of what a cache holds, rotated where that is."""
@@ -269,8 +295,19 @@ class LayerParts:
     def feed(self, mlp: nn.Module, hidden: Tensor) -> Tensor:
         """The MLP of normed rows, itself or in tiles, and the norm after it: [B, S, D] each."""
         assert not self.parallel, "refused where attention and MLP stand side by side"
-        mlp_out: Tensor = mlp(self.mlp_norm(hidden))
+        mlp_out = self.run_mlp(mlp, self.mlp_norm(hidden))
         return mlp_out if self.post_mlp_norm is None else self.post_mlp_norm(mlp_out)
+
+    def run_mlp(self, mlp: nn.Module, normed: Tensor) -> Tensor:
+        """The MLP, itself or in tiles, of rows that its norm has normed: [B, S, D] each."""
+        rows: Tensor = mlp(normed)
+        return rows
+
+    def visual_rows(self) -> "LayerParts":
+        """The same parts for a stream of visual rows alone; others where these meet an MLP of
+        their own.
+        """
+        return self
 
     def scaled(self, out: Tensor) -> Tensor:
         """The layer's output as it leaves it."""

@@ -1,15 +1,16 @@
 """Experts of which visual rows meet some and text others, beside an MLP that all rows share.
 
 transformers finds the visual rows by a mask, whose count only data tells. Here the rows of the two
-are known from the layout, and gathered by their places; routers, experts and the shared MLP are
-transformers' own modules, and a test holds the layer against its forward.
+are known from the layout, and gathered by their places; where a system has the two in streams of
+their own, each stream meets its experts. Routers, experts and the shared MLP are transformers' own
+modules, and a test holds the layer against its forward.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.lvlm.parts import LayerParts, OwnTiles
 from workbench.lvlm.parts.experts import Experts
@@ -17,7 +18,10 @@ from workbench.vocabulary.errors import Unsupported
 
 
 class ModalExperts(OwnTiles):
-    """The modules of transformers' block under its own names; rows are of text until seated."""
+    """The modules of transformers' block under its own names.
+
+    Rows are of one kind, which the call names, until they are seated as a sequence of both.
+    """
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -29,11 +33,11 @@ class ModalExperts(OwnTiles):
         """Take the places of rows in a sequence, and of the places behind each other those."""
         self.rows = visual, text, back
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, all_visual: bool = False) -> Tensor:
         """[B, S, D] -> [B, S, D]."""
         shared = None if self.shared_experts is None else self.shared_experts(hidden)
         if self.rows is None:
-            out = self._met(self.text_moe, hidden)
+            out = self._met(self.vision_moe if all_visual else self.text_moe, hidden)
         else:
             visual, text, back = self.rows
             streams = [self._met(self.vision_moe, hidden.index_select(1, visual))]
@@ -53,18 +57,24 @@ class ModalExperts(OwnTiles):
 
 @dataclass(frozen=True)
 class ModalParts(LayerParts):
-    """Parts of such a layer. What one token meets is what a token of text does."""
+    """Parts of such a layer, for rows of one kind: what one token meets is what these do."""
+
+    all_visual: bool = False
+    """Whether the rows are visual ones; else they are of text."""
+
+    def visual_rows(self) -> "ModalParts":
+        return replace(self, all_visual=True)
+
+    def run_mlp(self, mlp: nn.Module, normed: Tensor) -> Tensor:
+        rows: Tensor = mlp(normed) if self.experts is None else mlp(normed, self.all_visual)
+        return rows
 
     @property
     def mlp_elements(self) -> int:
-        return self.elements_met(visual=False)
-
-    def elements_met(self, visual: bool) -> int:
-        """Elements of the matrices that a row is multiplied with, its router's too."""
         if self.experts is None:
             return super().mlp_elements
         mlp = cast(ModalExperts, self.mlp)
-        block: Any = mlp.vision_moe if visual else mlp.text_moe
+        block: Any = mlp.vision_moe if self.all_visual else mlp.text_moe
         shared = mlp.shared_experts
         every = 0 if shared is None else sum(w.numel() for w in shared.parameters() if w.ndim > 1)
         one = sum(w.numel() for w in block.experts.parameters()) // self.experts.total
