@@ -341,7 +341,7 @@ EXPERTS = (
 LATENT = ("mistral4", "deepseek_v3")
 """Families whose attention is latent: tests of their own."""
 CROSSING = ("mllama", "gemma3n", "hunyuan_vl", "ernie4_5_vl_moe")
-"""Families on which S-Attn alone has a place: tests of their own."""
+"""Families on which few systems have a place, or S-Attn alone: tests of their own."""
 ALIKE = {
     "qwen2_vl": "qwen2_5_vl",
     "qwen2_5_omni": "qwen2_5_vl",

@@ -94,6 +94,8 @@ def compare(fields: dict[str, Any]) -> dict[str, Any]:
     dist.all_reduce(total, group=group)
     worst = 0.0
     for mine, other in zip(workload.module.parameters(), alone.module.parameters(), strict=True):
+        if not other.requires_grad:
+            continue
         grad = torch.zeros_like(mine) if mine.grad is None else mine.grad.clone()
         dist.all_reduce(grad, group=group)
         assert other.grad is not None

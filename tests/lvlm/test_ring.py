@@ -35,9 +35,16 @@ CASES = {
     "remainders": {"attention": "d_attn", "layout": "T,V,T", "checkpoint": True, "num_visual": 7},
     "chunks": {"attention": "d_attn", "chunk": 4, "fold": True, "logits": "text"},
     "latents": {"attention": "d_attn_biased", "family": "mistral4", "chunk": 4},
+    "own experts": {"attention": "d_attn", "family": "ernie4_5_vl_moe", "dtype": "float32"},
+    "norms behind RoPE": {"attention": "d_attn_biased", "family": "hunyuan_vl", "layout": "T,V,T"},
 }
-DENSE: dict[str, dict[str, int]] = {"mistral": {}, "mistral4": {"first_k_dense_replace": 2}}
-"""Of each family: no experts, which compute in no float64."""
+SMALL: dict[str, dict[str, int]] = {
+    "mistral": {},
+    "mistral4": {"first_k_dense_replace": 2},
+    "ernie4_5_vl_moe": {},
+    "hunyuan_vl": {},
+}
+"""Of each family: those in float64 have no experts, which do not compute in it."""
 SQUARE = {
     "zigzag": {},
     "contiguous": {"ring_order": "contiguous", "checkpoint": True},
@@ -47,7 +54,7 @@ SQUARE = {
 
 
 def launch(folder, cases, common, ranks):
-    models = {family: small_model(family, folder, **DENSE[family]) for family in DENSE}
+    models = {family: small_model(family, folder, **fields) for family, fields in SMALL.items()}
     cells = {}
     for name, more in cases.items():
         fields = {**STEP, **common, **more}
@@ -71,7 +78,8 @@ def four(tmp_path_factory):
 
 def holds(fields, ranks):
     """Ranks against one process, and the prediction against the rank that it is of."""
-    assert max(rank["worst"] for rank in ranks) < 1e-9
+    tolerance = 1e-9 if fields["dtype"] == "float64" else 1e-4
+    assert max(rank["worst"] for rank in ranks) < tolerance
     assert max(rank["loss"] for rank in ranks) < 1e-6  # It is float32.
     cell = make_cell(**fields)
     own, traced = ranks[predicted_rank(cell)], trace(cell)

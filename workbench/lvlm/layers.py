@@ -54,6 +54,11 @@ def check_mixing(model: Resolved, parts: LayerParts, system: System, cell: Cell)
             f"experts_skew: {family} has two routers a layer, of visual rows and of text; rows of "
             "each are spread evenly alone"
         )
+    if model.family.modal and not system.modal:
+        raise Unsupported(
+            f"{system.name}: {family} has experts for visual rows and others for text, and "
+            f"{system.name} has no form for rows of one kind alone; use s_attn or d_attn"
+        )
     if parts.norms_turned and not system.norms_turned:
         raise Unsupported(
             f"{system.name}: {family} norms queries and keys after RoPE, which {system.name} has "

@@ -76,8 +76,7 @@ class System:
     """Whether it serves families that norm queries and keys once they are rotated."""
 
     modal = False
-    """Whether it serves families whose visual rows meet experts of their own: no visual row of it
-    passes the MLP beside one of text."""
+    """Whether it serves families whose visual rows meet experts of their own."""
 
     between = False
     """Whether it puts something between a layer's attention and its MLP, or gates each alone: a
@@ -128,12 +127,6 @@ class System:
             raise Unsupported(
                 f"{self.name}: {family.model_type} {plain_only}, which only the layer as "
                 "it is expresses; use s_attn"
-            )
-        if family.modal and not self.modal:
-            raise Unsupported(
-                f"{self.name}: {family.model_type} has experts for visual rows and others for "
-                f"text, and {self.name} has no form for rows of one kind alone; use s_attn or "
-                "d_attn"
             )
         if family.latent and self.projections:
             raise Unsupported(

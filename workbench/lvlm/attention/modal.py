@@ -1,5 +1,7 @@
 """S-Attn of a family whose layers have experts for visual rows and others for rows of text.
 
+Systems whose streams are apart need nothing of it: each takes the parts of its kind of rows.
+
 The layers are transformers', but that rows of the two are gathered by their places in the layout
 (``parts/modal.py``). What a row costs outside of the attention depends on which it is;
 a decode step is one row of text.
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 class ModalLayers(SAttn):
     """Costs of S-Attn on such a family."""
+
+    modal = True
 
     def check(self, cell: Cell) -> None:
         super().check(cell)

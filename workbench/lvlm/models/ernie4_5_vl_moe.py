@@ -1,8 +1,9 @@
 """ERNIE 4.5 VL: of 64 experts a token of text meets six, a visual row six of 64 smaller ones.
 
 Both meet a shared MLP beside them; the first layer's MLP is one. RoPE turns neighbours, those of
-rows and columns in turn, then those of time. S-Attn alone has a place. Routers are held in
-float32, as transformers has them.
+rows and columns in turn, then those of time. S-Attn finds the rows of either kind by their places,
+D-Attn and its kin have them in two streams; what has one sequence besides is refused. Routers are
+held in float32, as transformers has them.
 """
 
 from typing import TYPE_CHECKING, Any

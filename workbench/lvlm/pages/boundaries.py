@@ -301,11 +301,31 @@ def _per_layer() -> Iterator[Boundary]:
 
 def _modal() -> Iterator[Boundary]:
     names = [n for n in MODELS if FAMILIES[MODELS[n].family].modal]
+    served = sorted(name for name, system in SYSTEMS.items() if system.modal)
     yield Boundary(
         f"experts of visual rows and of text apart: {_words(sorted(names))}",
-        "under `s_attn`, each row by its kind, spread evenly over the experts of that",
-        f"{_words(sorted(set(SYSTEMS) - {'s_attn'}))}; `ulysses`, `ring`, `tiled`, `experts_skew`",
+        f"under {_words(['s_attn', *served])}, each row by its kind, spread evenly over the "
+        "experts of that",
+        f"{_words(sorted(set(SYSTEMS) - {'s_attn', *served}))}; `experts_skew`; `ulysses`, and "
+        "under `s_attn` `ring` and `tiled`",
         "always: whose experts are counted, and of which token `active_params` are",
+    )
+
+
+def _turned() -> Iterator[Boundary]:
+    examples = _examples()
+    names = []
+    for name, family in sorted(FAMILIES.items()):
+        with torch.device("meta"):
+            layer = family.layer(examples[name].config, examples[name].global_layer)
+        if family.parts(layer).norms_turned:
+            names.append(name)
+    served = {name for name, system in SYSTEMS.items() if system.norms_turned}
+    yield Boundary(
+        f"learned norms of queries and keys behind RoPE of {_words(names)}",
+        _words(sorted(served)),
+        _words(sorted(set(SYSTEMS) - served)),
+        "",
     )
 
 
@@ -321,7 +341,7 @@ def _examples() -> dict[str, Resolved]:
 
 
 ROWS += [_configs, _pictures, _deepstack, _linear, _parallel, _constants, _latent, _per_layer]
-ROWS += [_modal]
+ROWS += [_modal, _turned]
 ROWS += [_training, _kernels, _systems]
 
 if __name__ == "__main__":
