@@ -47,7 +47,7 @@ def scaled_parts(workload):
     streams = [layout.positions(True), layout.positions(False), layout.sequence]
     for number, (parts, place, *rest) in enumerate(workload.layers):
         scaled = model.family.scales_queries(model.config, place.index)
-        if not scaled or isinstance(parts, Scaled):
+        if not scaled or type(parts) is not LayerParts:  # Others scale them by themselves.
             continue
         made = Scaled(**{f.name: getattr(parts, f.name) for f in fields(parts)})
         by_length = {len(places): factors(model.config, places) for places in streams}

@@ -95,17 +95,17 @@ def compare_systems(
             yield Compared(name, listed, cell, None, str(error), None, {})
             continue
         served = record.status != "unsupported"
-        limit, error = None, record.error
+        limit, reason = None, record.error
         if limits and served:
             try:
                 limit = predicted_limit(record.cell.replace(num_visual=1), device)
             except Unsupported as refusal:  # At other |V|, as where a window bites there.
-                error = f"largest |V|: {refusal}"
+                reason = f"largest |V|: {refusal}"
         crossings: dict[str, int | None] = {}
         if lengths and served and name != BASELINE:
             own = _Curve([record.cell], device, calibration, pictures)
             crossings = efficiency_lengths(own, baseline, visual_unit(record.cell))
-        yield Compared(name, listed, record.cell, record, error, limit, crossings)
+        yield Compared(name, listed, record.cell, record, reason, limit, crossings)
 
 
 def _cells(cell: Cell, name: str) -> list[Cell]:
