@@ -324,7 +324,7 @@ def test_what_is_not_modelled_is_refused(fields, reason, tmp_path):
         ("text_config", {"mlp_layer_types": ["dense"]}, "dense or sparse for each of the 3"),
         ("text_config", {"moe_intermediate_size": [16]}, "two, of the experts of text and"),
         ("vision_config", {"temporal_merge_size": 3}, "tokens are of pairs of frames, 2"),
-        ("text_config", {"moe_k": 5}, "num_experts_per_tok 5: at most num_experts 4"),
+        ("text_config", {"moe_k": 5}, "moe_k 5: at most moe_num_experts 4"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(section, changes, reason, tmp_path):

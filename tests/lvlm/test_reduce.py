@@ -26,6 +26,7 @@ from workbench.vocabulary.protocol import Protocol
 OTHERS = {
     "aria",
     "deepseek_ocr2",
+    "ernie4_5_vl_moe",
     "qwen2_vl",
     "qwen3_5_moe",
     "glm4v_moe",

@@ -398,7 +398,6 @@ def test_grids_of_a_checkpoint(tmp_path):
             "'paligemma' with a 'clip_vision_model'",
         ),
         ({"model_type": "llava", "vision_config": {"model_type": "vit"}}, "a 'vit'"),
-        ({"model_type": "llava", "text_config": {}}, "'llava' prepares"),
     ],
 )
 def test_an_unknown_front_end_is_refused_and_the_known_are_listed(config, message, tmp_path):
