@@ -8,18 +8,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from tests.lvlm.generation import GREEDY, extend, write_random
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model, small_wrapper
 from workbench.lvlm.build import build
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 
 def cell_of(name, **fields):
@@ -113,9 +111,4 @@ def test_predicted_is_measured(fields, tmp_path):
     cell = cell_of(name, num_visual=100, **fields)
     composed, whole = trace(cell), trace(cell, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    assert measured.metrics["flops"] == predicted.metrics["flops"]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.02)
+    assert_measured(cell, 0.02)

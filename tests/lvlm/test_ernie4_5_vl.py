@@ -17,6 +17,7 @@ from transformers.models.ernie4_5_vl_moe.image_processing_pil_ernie4_5_vl_moe im
 )
 
 from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import small_lvlm, small_model
@@ -27,14 +28,11 @@ from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import Grid, tower_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
-from workbench.probe.predicting.predict import predict
 from workbench.visual import VISIONS
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
 from workbench.vocabulary.pictures import Pictures
-from workbench.vocabulary.protocol import Protocol
 
 FAMILY = "ernie4_5_vl_moe"
 DECOMPOSED = tuple(name for name in sorted(SYSTEMS) if name.startswith("d_attn"))
@@ -208,12 +206,7 @@ def test_predicted_is_measured(fields, tmp_path):
     cell = cell_of(name, num_visual=256, **fields)
     composed, whole = trace(cell), trace(cell, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    for metric in ("flops", "params"):
-        assert measured.metrics[metric] == predicted.metrics[metric]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.05)
+    _, predicted = assert_measured(cell, 0.05, ("flops", "params"))
     assert any("as many of visual rows, 8 wide" in flag for flag in predicted.flags)
 
 

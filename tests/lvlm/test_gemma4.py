@@ -9,18 +9,16 @@ from transformers import AutoModelForImageTextToText
 
 from tests.lvlm.definitions import settings_of
 from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_oracles import relative
 from tests.small import EMBEDDED, small_lvlm, small_model
 from workbench.lvlm.build import build
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 EXPERTS = {
     "enable_moe_block": True,
@@ -149,12 +147,7 @@ def test_predicted_is_measured(kind, fields, tmp_path):
     cell = cell_of(name, kind, dtype="float32", num_text=5, **fields)
     composed, whole = trace(cell), trace(cell, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    assert measured.metrics["flops"] == predicted.metrics["flops"]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.01)
+    assert_measured(cell, 0.01)
 
 
 def test_tiles_lora_and_a_skewed_router(tmp_path):

@@ -4,15 +4,13 @@ import pytest
 import torch
 
 from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_oracles import relative
 from tests.small import small_lvlm
 from workbench.lvlm.build import build
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
-from workbench.probe.predicting.predict import predict
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.cell import make_cell
-from workbench.vocabulary.protocol import Protocol
 
 
 def cell_of(name, **fields):
@@ -53,11 +51,7 @@ def test_predicted_is_measured(fields, tmp_path):
     cell = cell_of(name, num_visual=256, **fields)
     composed, whole = trace(cell), trace(cell, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.metrics["flops"] == predicted.metrics["flops"]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.05)
+    assert_measured(cell, 0.05)
 
 
 def test_tokens_are_those_of_glm_4_6v(tmp_path):

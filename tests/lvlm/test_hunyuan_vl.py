@@ -9,6 +9,7 @@ import torch
 from transformers.models.hunyuan_vl.modeling_hunyuan_vl import HunYuanVLModel
 
 from tests.lvlm.generation import write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_oracles import relative
 from tests.small import small_wrapper
 from workbench.lvlm.attention import SYSTEMS
@@ -17,12 +18,8 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import resolve
 from workbench.lvlm.towers import Grid, tower_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
-from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 DECOMPOSED = tuple(name for name in sorted(SYSTEMS) if name.startswith("d_attn"))
 
@@ -132,9 +129,4 @@ def test_predicted_is_measured(fields, tmp_path):
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
     if "checkpoint" not in fields:
         assert composed.flops == composed.model_flops
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    assert measured.metrics["flops"] == predicted.metrics["flops"]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.02)
+    assert_measured(cell, 0.02)

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from tests.lvlm.generation import GREEDY, extend, shown, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import OWN, SHARED
@@ -20,15 +21,12 @@ from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.towers.kimi_k25 import KimiK25
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.facts import model_flags
 from workbench.probe.predicting.predict import predict
 from workbench.visual.tokens import front_end_of, tokens
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.pictures import Pictures
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 NAME = "kimi-k2.5"
 PACKAGE = "transformers.models.kimi_k25"
@@ -242,13 +240,7 @@ def test_predictions_are_what_is_measured(tmp_path):
         num_visual=1024,
         num_text=5,
     )
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    for metric in ("flops", "params"):
-        assert measured.metrics[metric] == predicted.metrics[metric]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.02)
+    assert_measured(cell, 0.02, ("flops", "params"))
 
 
 def test_whatever_is_trained_has_a_gradient(tmp_path):

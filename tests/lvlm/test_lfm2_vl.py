@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
 
 from tests.lvlm.generation import GREEDY, extend, shown, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_oracles import relative
 from tests.small import OWN, SHARED
 from workbench.lvlm.build import build
@@ -21,13 +22,9 @@ from workbench.lvlm.pictures import look
 from workbench.lvlm.towers import Grid, tower_of
 from workbench.lvlm.towers.lfm2_vl import Alike, alike, by_size
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
-from workbench.probe.predicting.predict import predict
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 PROCESSOR = "transformers.models.lfm2_vl.image_processing_lfm2_vl"
 PUBLISHED = {"lfm2-vl-450m": 451e6, "lfm2-vl-1.6b": 1.58e9, "lfm2-vl-3b": 3.0e9}
@@ -257,13 +254,7 @@ def test_predictions_are_what_is_measured(system, tmp_path):
     name = written(tmp_path)
     fields = {"scope": "lvlm", "kernel": "eager", "dtype": "float32", "pass": "train"}
     cell = make_cell(model=name, attention=system, num_visual=400, num_text=5, **fields)
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    for metric in ("flops", "params"):
-        assert measured.metrics[metric] == predicted.metrics[metric]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.02)
+    _, predicted = assert_measured(cell, 0.02, ("flops", "params"))
     assert any("runs its own patches" in flag for flag in predicted.flags)
 
 

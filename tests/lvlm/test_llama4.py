@@ -7,6 +7,7 @@ from transformers import AutoModelForImageTextToText
 from tests.lvlm import test_composed, test_pruning
 from tests.lvlm.definitions import settings_of
 from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.scaled import factors
 from tests.lvlm.test_kinds import assert_composed
@@ -17,12 +18,9 @@ from workbench.lvlm.build import build
 from workbench.lvlm.layout import take_rows
 from workbench.lvlm.models import resolve
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import Unsupported
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 SCOUT = "llama-4-scout-17b-16e"
 
@@ -158,12 +156,7 @@ def test_predicted_is_measured(fields, tmp_path):
     composed, whole = trace(cell), trace(cell, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
     assert whole.flops == whole.model_flops or cell.checkpoint
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    assert measured.metrics["flops"] == predicted.metrics["flops"]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.02)
+    measured, predicted = assert_measured(cell, 0.02)
     said = [flag for flag in predicted.flags if flag.startswith("experts: every token")]
     assert said == [flag for flag in measured.flags if flag.startswith("experts: every token")]
     assert "all 4, as transformers has it, of which the router chooses 1" in said[0]

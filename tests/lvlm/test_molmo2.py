@@ -19,6 +19,7 @@ from transformers.models.molmo2.processing_molmo2 import Molmo2Processor
 from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
 
 from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.published import SERVED
 from tests.lvlm.test_oracles import relative
 from tests.small import OWN, SHARED, small_model
@@ -28,16 +29,12 @@ from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import tower_of
 from workbench.lvlm.towers.molmo2 import pooled
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.facts import model_flags
-from workbench.probe.predicting.predict import predict
 from workbench.visual import VISIONS
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
 from workbench.vocabulary.pictures import Pictures
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 TOWER = {
     "hidden_size": 16,
@@ -326,13 +323,7 @@ def test_predictions_are_what_is_measured(tmp_path):
     each = tower_of(resolve(name)).tokens_each
     fields = {"scope": "lvlm", "dtype": "float32", "pass": "train", "num_visual": 2 * each}
     cell = cell_of(name, **fields)
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    for metric in ("flops", "params"):
-        assert measured.metrics[metric] == predicted.metrics[metric]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.05)
+    _, predicted = assert_measured(cell, 0.05, ("flops", "params"))
     assert any("the last 1 of its layers feed no token" in flag for flag in predicted.flags)
 
 

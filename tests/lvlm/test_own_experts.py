@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.lvlm import oracle
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_decode import fill, pair
 from tests.lvlm.test_kinds import assert_composed
 from tests.lvlm.test_oracles import (
@@ -20,17 +21,15 @@ from tests.small import small_lvlm, small_model
 from workbench.lvlm.attention import SYSTEMS
 from workbench.lvlm.build import build
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
-from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 FAMILY = "ernie4_5_vl_moe"
 DECOMPOSED = tuple(name for name in sorted(SYSTEMS) if name.startswith("d_attn"))
 CHUNKED = tuple(name for name in DECOMPOSED if "chunk" in SYSTEMS[name].options)
 IN_FLOAT32 = {"layer": 1, "dtype": "float32"}
 TRAIN = {"pass": "train"}
+EXACT = ("flops", "params", "active_params")
+"""Metrics that are predicted to the last digit."""
 
 
 def cell_of(name, attention="d_attn", **fields):
@@ -169,7 +168,9 @@ def test_composed_is_traced_whole(system, pass_, tmp_path):
 @pytest.mark.parametrize("system", DECOMPOSED)
 @pytest.mark.parametrize("fields", [TRAIN, {**TRAIN, "checkpoint": True}, {"pass": "decode"}])
 def test_predicted_is_measured(system, fields, tmp_path):
-    assert_measured(cell_of(deep(tmp_path), system, num_visual=256, num_text=9, **fields))
+    assert_measured(
+        cell_of(deep(tmp_path), system, num_visual=256, num_text=9, **fields), 0.05, EXACT
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,15 +185,4 @@ def test_predicted_is_measured(system, fields, tmp_path):
 def test_other_forms_of_d_attn_are_predicted(fields, tmp_path):
     kinds = {"num_hidden_layers": 4, "mlp_layer_types": ["dense", *["sparse"] * 3]}
     name = small_lvlm(FAMILY, tmp_path, **kinds)
-    assert_measured(cell_of(name, num_visual=256, num_text=9, **fields))
-
-
-def assert_measured(cell):
-    """What is predicted for this machine's processor is what it does."""
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    for metric in ("flops", "params", "active_params"):
-        assert measured.metrics[metric] == predicted.metrics[metric]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.05)
+    assert_measured(cell_of(name, num_visual=256, num_text=9, **fields), 0.05, EXACT)

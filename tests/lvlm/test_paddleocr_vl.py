@@ -17,6 +17,7 @@ from transformers.models.paddleocr_vl.modeling_paddleocr_vl import (
     PaddleOCRVLModel,
 )
 
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.oracle import widen_norms
 from tests.lvlm.test_oracles import relative
 from tests.small import small_wrapper
@@ -25,13 +26,10 @@ from workbench.lvlm.layout import Layout
 from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.towers import Grid, tower_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
-from workbench.probe.predicting.predict import predict
 from workbench.visual import VISIONS
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError
-from workbench.vocabulary.protocol import Protocol
 
 KIND = "paddleocr_vl"
 NAME = "paddleocr-vl-0.9b"
@@ -99,11 +97,7 @@ def test_predicted_is_measured(fields, tmp_path):
     cell = make_cell(model=name, num_visual=256, **own, **fields)
     composed, whole = trace(cell), trace(cell, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.metrics["flops"] == predicted.metrics["flops"]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.05)
+    assert_measured(cell, 0.05)
 
 
 @settings(max_examples=300, deadline=None)

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import AutoModelForCausalLM
 
 from tests.lvlm.generation import GREEDY, extend, shown, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_oracles import relative
 from tests.small import small_model
 from workbench.lvlm.build import build
@@ -16,11 +17,9 @@ from workbench.lvlm.models import MODELS, resolve
 from workbench.lvlm.pictures import look
 from workbench.lvlm.towers import tower_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
-from workbench.vocabulary.protocol import Protocol
 from workbench.vocabulary.record import Status
 
 FAMILY = "phi4_multimodal"
@@ -174,13 +173,7 @@ def test_predictions_are_what_is_measured(tmp_path):
     each = tower_of(resolve(name)).tokens_each
     fields = {"scope": "lvlm", "kernel": "eager", "dtype": "float32", "pass": "train"}
     cell = make_cell(model=name, num_visual=2 * each, num_text=5, **fields)
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    for metric in ("flops", "params"):
-        assert measured.metrics[metric] == predicted.metrics[metric]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.05)
+    _, predicted = assert_measured(cell, 0.05, ("flops", "params"))
     for said in ("adapters: left out", "the speech encoder is held", "the last 1 of its layers"):
         assert any(said in flag for flag in predicted.flags)
 

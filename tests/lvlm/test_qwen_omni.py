@@ -16,6 +16,7 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3Omni
 from transformers.models.qwen3_omni_moe.processing_qwen3_omni_moe import Qwen3OmniMoeProcessor
 
 from tests.lvlm.generation import GREEDY, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_oracles import relative
 from tests.small import small_lvlm
 from workbench.lvlm.build import build
@@ -25,12 +26,9 @@ from workbench.lvlm.models.qwen2_5_omni import NOTE
 from workbench.lvlm.towers import Grid, tower_of
 from workbench.lvlm.weights.quantized import quantization
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
 from workbench.probe.predicting.predict import predict
 from workbench.visual.tokens import front_end_of, tokens
 from workbench.vocabulary.cell import make_cell
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 KINDS = {"qwen2_5_omni": Qwen2_5OmniThinkerModel, "qwen3_omni_moe": Qwen3OmniMoeThinkerModel}
 PROCESSORS = {"qwen2_5_omni": Qwen2_5OmniProcessor, "qwen3_omni_moe": Qwen3OmniMoeProcessor}
@@ -189,9 +187,4 @@ def test_predicted_is_measured(kind, fields, tmp_path):
     cell = cell_of(name, num_visual=256, **fields)
     composed, whole = trace(cell), trace(cell, compose=False)
     assert composed.timeline.peak()[0] == whole.timeline.peak()[0]
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    assert measured.metrics["flops"] == predicted.metrics["flops"]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.05)
+    assert_measured(cell, 0.05)

@@ -15,6 +15,7 @@ from transformers.models.video_llava.image_processing_video_llava import VideoLl
 from transformers.models.video_llava.processing_video_llava import VideoLlavaProcessor
 
 from tests.lvlm.generation import GREEDY, extend, write_weights
+from tests.lvlm.measured import assert_measured
 from tests.lvlm.test_oracles import relative
 from tests.small import small_wrapper
 from workbench.lvlm.build import build
@@ -22,14 +23,10 @@ from workbench.lvlm.models import resolve
 from workbench.lvlm.pictures import fields_of, look
 from workbench.lvlm.towers import Grid, tower_of
 from workbench.probe.counting.trace import trace
-from workbench.probe.measuring.measure import measure
-from workbench.probe.predicting.predict import predict
 from workbench.visual.tokens import tokens
 from workbench.vocabulary.cell import make_cell
 from workbench.vocabulary.errors import RequestError, Unsupported
 from workbench.vocabulary.pictures import Pictures
-from workbench.vocabulary.protocol import Protocol
-from workbench.vocabulary.record import Status
 
 KIND = "video_llava"
 SHOWN = Pictures(resolution="90x40", frames=3)
@@ -154,13 +151,7 @@ def test_costs_of_frames_are_the_counts(frozen, tmp_path):
 
 def test_a_prediction_of_frames_is_what_is_measured(tmp_path):
     cell = cell_of(small_wrapper(KIND, tmp_path), dtype="float32", **{"pass": "train"})
-    measured = measure(cell, "cpu", Protocol(min_samples=1, precision=None))
-    predicted = predict(cell, "cpu")
-    assert measured.status == predicted.status == Status.OK
-    for metric in ("flops", "params"):
-        assert measured.metrics[metric] == predicted.metrics[metric]
-    ratio = predicted.metrics["peak_bytes"] / measured.metrics["peak_bytes"]
-    assert ratio == pytest.approx(1, abs=0.05)
+    _, predicted = assert_measured(cell, 0.05, ("flops", "params"))
     assert any("images go through one tower and frames" in flag for flag in predicted.flags)
 
 

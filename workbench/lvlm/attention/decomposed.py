@@ -235,8 +235,7 @@ class DecomposedLayer(nn.Module):
         """
         parts, x = self.parts, self.parts.input_norm(text)
         (q, gate), (cos, sin) = parts.query_and_gate(x, self.query_factor), self.text_tables
-        taken = more.taken.get("text")
-        entries = parts.entries(x) if taken is None else None
+        entries = None if "text" in more.taken else parts.entries(x)
         with region("T2T"):
             q_rope = parts.turn_query(q, cos, sin)
             if entries is not None:
@@ -246,10 +245,7 @@ class DecomposedLayer(nn.Module):
                     entries = joined(before, entries, self.hidden.text)
         if entries is not None:
             self.keep("text", *entries)
-            taken = parts.expand(entries)
-            more.give("text", *taken)
-        assert taken is not None, "its own or another layer's"
-        own = Branch(q_rope, taken[0], taken[1], "T2T")
+        own = Branch(q_rope, *more.keys_of("text", parts, entries), "T2T")
         if key is None or value is None or not self.prefixes:
             with region("T2T"):
                 attended = self.kernel.own(own, self.scores)

@@ -207,18 +207,13 @@ class MoHDecode(nn.Module):
         parts, x = self.parts, self.parts.input_norm(token)
         raw = parts.project_queries(x).unflatten(-1, (parts.num_heads, parts.head_dim))
         query = normed_heads(parts, raw, self.factor)
-        taken = more.taken.get("sequence")
-        entries = parts.entries(x) if taken is None else None
+        entries = None if "sequence" in more.taken else parts.entries(x)
         with region("attention"):
             query = parts.rope(query, *self.tables)
             if entries is not None:
                 entries = parts.rotate(entries, *self.tables)
                 entries = joined((self.keys, self.values), entries, self.hidden)
-        if entries is not None:
-            taken = parts.expand(entries)
-            more.give("sequence", *taken)
-        assert taken is not None, "its own or another layer's"
-        key, value = taken
+        key, value = more.keys_of("sequence", parts, entries)
         with region("attention"):
             shared = self.shared
             heads = []

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from workbench.lvlm.parts import LayerParts
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,19 @@ class RowInputs:
         """Let later layers have these keys and values of a stream."""
         if self.given is not None:
             self.given[stream] = tensors
+
+    def keys_of(
+        self, stream: str, parts: "LayerParts", entries: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, G, n, K] that a stream meets: of what a cache holds of its rows,
+        for later layers too; of another layer where there are no such ``entries``.
+        """
+        if entries is None:
+            key, value = self.taken[stream]
+            return key, value
+        key, value = parts.expand(entries)
+        self.give(stream, key, value)
+        return key, value
 
 
 NOTHING = RowInputs()

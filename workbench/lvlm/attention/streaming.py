@@ -64,19 +64,14 @@ class StreamingDecode(nn.Module):
         """[B, 1, D] -> [B, 1, D]."""
         parts, x = self.parts, self.parts.input_norm(token)
         query, gate = parts.query_and_gate(x, self.factor)
-        taken = more.taken.get("sequence")
-        entries = parts.entries(x) if taken is None else None
+        entries = None if "sequence" in more.taken else parts.entries(x)
         with region("attention"):
             cos, sin = self.tables
             query = parts.rope(query, cos[..., -1:, :], sin[..., -1:, :])
             if entries is not None:
                 keys, values = parts.rotate(joined((self.keys, self.values), entries), cos, sin)
                 entries = without_first(keys, self.hidden), without_first(values, self.hidden)
-        if entries is not None:
-            taken = parts.expand(entries)
-            more.give("sequence", *taken)
-        assert taken is not None, "its own or another layer's"
-        key, value = taken
+        key, value = more.keys_of("sequence", parts, entries)
         with region("attention"):
             attended = self.kernel.own(Branch(query, key, value), self.scores)
         own = more.own.get("sequence")

@@ -5,6 +5,7 @@ the page to it. A part of the workbench adds a row by an entry in ROWS.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import NamedTuple, get_args
 
 import torch
@@ -233,13 +234,7 @@ def _linear() -> Iterator[Boundary]:
 
 
 def _parallel() -> Iterator[Boundary]:
-    examples = _examples()
-    names = []
-    for name, family in sorted(FAMILIES.items()):
-        with torch.device("meta"):
-            layer = family.layer(examples[name].config, examples[name].global_layer)
-        if family.parts(layer).parallel:
-            names.append(name)
+    names = [name for name, parts in _parts().items() if parts.parallel]
     refused = {name for name, system in SYSTEMS.items() if system.between}
     yield Boundary(
         f"attention and MLP side by side of {_words(names)}",
@@ -313,13 +308,7 @@ def _modal() -> Iterator[Boundary]:
 
 
 def _turned() -> Iterator[Boundary]:
-    examples = _examples()
-    names = []
-    for name, family in sorted(FAMILIES.items()):
-        with torch.device("meta"):
-            layer = family.layer(examples[name].config, examples[name].global_layer)
-        if family.parts(layer).norms_turned:
-            names.append(name)
+    names = [name for name, parts in _parts().items() if parts.norms_turned]
     served = {name for name, system in SYSTEMS.items() if system.norms_turned}
     yield Boundary(
         f"learned norms of queries and keys behind RoPE of {_words(names)}",
@@ -327,6 +316,17 @@ def _turned() -> Iterator[Boundary]:
         _words(sorted(set(SYSTEMS) - served)),
         "",
     )
+
+
+@cache
+def _parts() -> dict[str, LayerParts]:
+    """Of a layer that sees everything, without values, for every family."""
+    parts = {}
+    for name, model in sorted(_examples().items()):
+        with torch.device("meta"):
+            layer = model.family.layer(model.config, model.global_layer)
+        parts[name] = model.family.parts(layer)
+    return parts
 
 
 def _examples() -> dict[str, Resolved]:

@@ -186,13 +186,11 @@ class LayerParts:
         """Queries of ``query`` as they meet rotated keys: with RoPE, and QK-norm where it comes
         after.
         """
-        turned = self.rope(q_bhsk, cos, sin)
-        return self.q_norm(turned) if self.norms_turned and self.q_norm is not None else turned
+        return self.unturned_query(self.rope(q_bhsk, cos, sin))
 
     def turn_key(self, k_bgsk: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Keys of ``key`` as rotated queries meet them."""
-        turned = self.rope(k_bgsk, cos, sin)
-        return self.k_norm(turned) if self.norms_turned and self.k_norm is not None else turned
+        return self.unturned_key(self.rope(k_bgsk, cos, sin))
 
     def unturned_query(self, q_bhsk: Tensor) -> Tensor:
         """Queries of ``query`` as they meet un-rotated keys: the same norm without the RoPE."""
